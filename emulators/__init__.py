@@ -1,0 +1,1 @@
+"""A local Google Cloud on loopback: Cloud Storage, BigQuery and Vertex AI for demo, tests and rehearsal."""

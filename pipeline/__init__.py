@@ -1,0 +1,1 @@
+"""What a person launches: the command line, its options and one build function per job."""

@@ -1,0 +1,74 @@
+"""Packaging of imagebeam: the top-level directories become one namespace package.
+
+``pipeline/``, ``transforms/`` and ``emulators/`` are installed as ``imagebeam.pipeline``,
+``imagebeam.transforms`` and ``imagebeam.emulators``: drop ``imagebeam.`` to get the path.
+All metadata is here, so that ``--setup_file=./setup.py`` builds on Dataflow with any setuptools.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "imagebeam"
+ROOTS = ("pipeline", "transforms", "emulators")
+
+found = find_packages(include=[pattern for root in ROOTS for pattern in (root, f"{root}.*")])
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Ask Gemini about every image of a BigQuery table, exactly once, at the pace of your quota.",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    author="The imagebeam authors",
+    python_requires=">=3.10",
+    packages=[f"{NAME}.{package}" for package in found],
+    package_dir={f"{NAME}.{root}": root for root in ROOTS},
+    package_data={
+        f"{NAME}.pipeline": ["py.typed", "models.yaml", "tasks/*.yaml"],
+        f"{NAME}.transforms": ["py.typed"],
+        f"{NAME}.emulators": ["py.typed", "photos/*"],
+    },
+    include_package_data=False,
+    install_requires=[
+        "apache-beam[gcp]>=2.77,<2.78",  # the pipeline; a minor of Beam moves worker contracts
+        "google-genai>=2.34,<3",  # Gemini, online
+        "google-cloud-bigquery>=3.47,<4",  # observations in, outcomes out
+        "google-cloud-storage>=3.1,<4",  # images, claims, run directories
+        "google-auth>=2.40,<3",  # Vertex REST calls that google-genai cannot make
+        "aiohttp>=3.12,<4",  # the engine's one connection pool under google-genai
+        "tenacity>=9.1,<10",  # waits of the retry policy
+        "orjson>=3.10,<4",  # request and answer bodies, packed groups
+        "PyYAML>=6.0.2,<7",  # tasks, models, imagebeam.yaml
+        "pillow>=11,<13",  # crop, downscale and the check that bytes are an image
+    ],
+    extras_require={
+        "local": [
+            "duckdb>=1.4,<3",  # engine of the local BigQuery
+            "sqlglot>=30.11,<31",  # its SQL translation
+            "numpy>=2,<3",  # the local model looks at pixels
+            "shapely>=2.1,<3",  # its geography: polygons
+        ],
+        "dev": [
+            "build>=1.2,<2",
+            "hypothesis>=6.130,<7",
+            "mypy>=2.4,<3",
+            "pytest>=9,<10",
+            "pytest-timeout>=2.4,<3",
+            "ruff>=0.17,<0.18",
+            "types-PyYAML>=6,<7",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["imagebeam = imagebeam.pipeline.cli:main"],
+        # Commands that live outside the production packages: the command line finds them here, by name.
+        "imagebeam.commands": ["local = imagebeam.emulators.cli:main"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,1 @@
+"""Reusable Beam transforms and the pure logic and clients under them."""

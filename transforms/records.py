@@ -1,0 +1,158 @@
+"""The records that travel between the steps: a unit with its images, and the outcome of asking about it.
+
+Plain frozen values without Beam and without a client. Times are RFC 3339 strings in UTC, as BigQuery
+takes and JSON keeps them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+
+class Status(str, enum.Enum):
+    """What became of a unit. The value is what stands in the table ``outcomes``."""
+
+    OK = "OK"
+    BLOCKED = "BLOCKED"
+    INVALID_ANSWER = "INVALID_ANSWER"
+    BAD_REQUEST = "BAD_REQUEST"
+    IMAGE_ERROR = "IMAGE_ERROR"
+    UNAVAILABLE = "UNAVAILABLE"
+    SUBMITTED = "SUBMITTED"
+    SKIPPED = "SKIPPED"
+
+
+class ImageReason(str, enum.Enum):
+    """Reasons of :attr:`Status.IMAGE_ERROR`."""
+
+    NOT_FOUND = "NOT_FOUND"
+    UNREADABLE = "UNREADABLE"
+    UNSUPPORTED = "UNSUPPORTED"
+    TOO_LARGE = "TOO_LARGE"
+    NO_URI = "NO_URI"
+    FORBIDDEN = "FORBIDDEN"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Image:
+    """One image of a unit.
+
+    Attributes:
+        observation_id: Identity of the observation, stable across snapshots.
+        uri: ``gs://bucket/name`` of the image; None or malformed makes the unit's outcome IMAGE_ERROR.
+        capture_time: When the photo was taken, RFC 3339 in UTC.
+        heading: Camera heading in degrees, −180 to 180.
+        pitch: Camera pitch in degrees.
+        roll: Camera roll in degrees.
+        bbox: Left, top, right, bottom of the thing in pixels of the source frame.
+    """
+
+    observation_id: str
+    uri: str | None
+    capture_time: str | None = None
+    heading: float | None = None
+    pitch: float | None = None
+    roll: float | None = None
+    bbox: tuple[float, float, float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """What one call answers: an observation, or an asset with up to K of its images.
+
+    Attributes:
+        unit_id: The observation's or the asset's id.
+        unit_type: ``observation`` or ``asset``.
+        input_digest: Lower-case hex sha256 over the observation ids that are really sent, joined by commas
+            in the order in which they are sent.
+        images: The images in capture order (oldest first).
+        asset_id: Asset the unit belongs to, if any.
+        asset_type: Class of the asset, such as ``ASSET_CLASS_UTILITY_POLE``.
+        snapshot_id: Snapshot of the source that the (newest) image came from.
+        capture_time: Capture time of the newest image, RFC 3339 in UTC.
+        latitude: Degrees north.
+        longitude: Degrees east.
+        map_url: A link for people.
+        extra: Columns of the source kept by ``--keep_columns``.
+    """
+
+    unit_id: str
+    unit_type: str
+    input_digest: str
+    images: tuple[Image, ...]
+    asset_id: str | None = None
+    asset_type: str | None = None
+    snapshot_id: str | None = None
+    capture_time: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    map_url: str | None = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one or several calls, as the service reported them.
+
+    Attributes:
+        prompt_tokens: Input tokens, cached ones included.
+        cached_tokens: Input tokens served from the implicit cache.
+        output_tokens: Tokens of the answer, thoughts not included.
+        thought_tokens: Tokens of thinking, billed as output.
+        traffic_type: What was billed: ``ON_DEMAND``, ``ON_DEMAND_FLEX`` ...
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    thought_tokens: int = 0
+    traffic_type: str | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """Adds the tokens; the later traffic type wins."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.thought_tokens + other.thought_tokens,
+            other.traffic_type or self.traffic_type,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one unit: a row of ``outcomes``, unless it is SKIPPED.
+
+    Attributes:
+        unit: The unit, whose identity and place are copied into the row.
+        status: See :class:`Status`.
+        reason: Reason code of a status other than OK, such as ``NOT_FOUND`` or ``SAFETY``.
+        message: What the service or the check said, cut to a line.
+        answer: The answer that fits the task's schema (``{"text": …}`` without a schema); only if OK.
+        raw_text: What the model said when that is no answer, cut.
+        model_version: Model version that the service names.
+        response_id: The service's id of the answer.
+        usage: Tokens of all calls for this unit, those with an invalid answer included.
+        cost_usd: Their price.
+        attempts: Calls made; those refused for quota do not count.
+        latency_ms: Of the call that decided, in milliseconds.
+        answered_at: RFC 3339 in UTC.
+    """
+
+    unit: Unit
+    status: Status
+    reason: str | None = None
+    message: str | None = None
+    answer: Mapping[str, Any] | None = None
+    raw_text: str | None = None
+    model_version: str | None = None
+    response_id: str | None = None
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    attempts: int = 0
+    latency_ms: int = 0
+    answered_at: str | None = None
