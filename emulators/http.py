@@ -4,7 +4,6 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import web
-
 from imagebeam.transforms.errors import ImagebeamError
 
 JSON_TYPE: Final = "application/json"
