@@ -1,0 +1,138 @@
+"""Gemini over google-genai: one body in, one raw answer out, nothing retried and nothing interpreted.
+
+The request bodies are built and the answers read elsewhere, in one place for every lane. What is left for
+the client is the path, the credentials and the connection pool, so the whole body goes through the public
+``extra_body`` and the answer is taken from the public ``sdk_http_response``: no pydantic model of the
+answer is built, which is most of what a call costs in CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+from google import genai
+from google.genai import errors, types
+
+API_VERSION = "v1"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What the service answered.
+
+    Attributes:
+        code: HTTP status.
+        body: The body as it came, or the error document.
+        headers: Lower-case names.
+    """
+
+    code: int
+    body: bytes | str
+    headers: Mapping[str, str]
+
+
+class GeminiClient:
+    """One google-genai client on one aiohttp session; belongs to the event loop that made it.
+
+    Args:
+        project: Project that pays.
+        location: ``global``, ``us``, ``eu`` or a region.
+        base_url: Another endpoint; by default google-genai reads ``GOOGLE_VERTEX_BASE_URL``.
+        connect_timeout_s: Seconds until a connection must stand.
+    """
+
+    def __init__(self, project: str, location: str, *, connect_timeout_s: float = 30.0) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
+            trust_env=True,
+        )
+        self._client = genai.Client(
+            vertexai=True,
+            project=project,
+            location=location,
+            http_options=types.HttpOptions(
+                api_version=API_VERSION,
+                aiohttp_client=self._session,
+                # One attempt, and no hidden second one after a random sleep on a broken connection.
+                retry_options=types.HttpRetryOptions(attempts=1),
+            ),
+        )
+
+    async def generate(
+        self,
+        model: str,
+        body: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float,
+    ) -> HttpAnswer:
+        """Sends one ``generateContent`` request.
+
+        Args:
+            model: Model id, or a tuned endpoint's resource name.
+            body: The REST body.
+            headers: Extra headers, such as those of the lane.
+            timeout_s: Seconds until the call is given up; the service is told (``X-Server-Timeout``).
+
+        Returns:
+            The answer, whatever its status.
+
+        Raises:
+            Exception: What the transport or the credentials raise; see :func:`failures.classify_exception`.
+        """
+        config = types.GenerateContentConfig(
+            automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+            should_return_http_response=True,
+            automatic_continuation=False,
+            http_options=types.HttpOptions(
+                extra_body=dict(body), headers=dict(headers) or None, timeout=int(timeout_s * 1000)
+            ),
+        )
+        try:
+            # The SDK's own timeout covers the request; this one also a stuck token refresh.
+            answer = await asyncio.wait_for(
+                self._client.aio.models.generate_content(model=model, contents=".", config=config),
+                timeout_s + 5,
+            )
+        except errors.APIError as error:
+            return HttpAnswer(error.code, _error_body(error), _headers(error.response))
+        http = answer.sdk_http_response
+        if http is None:
+            raise aiohttp.ClientPayloadError("google-genai returned no HTTP response")
+        return HttpAnswer(200, http.body or "", http.headers or {})
+
+    async def model_status(self, model: str, *, timeout_s: float = 30.0) -> HttpAnswer:
+        """Asks whether the model exists at this location (``publishers.models.get``)."""
+        try:
+            await asyncio.wait_for(self._client.aio.models.get(model=model), timeout_s)
+        except errors.APIError as error:
+            return HttpAnswer(error.code, _error_body(error), _headers(error.response))
+        return HttpAnswer(200, "", {})
+
+    async def close(self) -> None:
+        """Closes the client and its connections."""
+        await self._client.aio.aclose()
+        await self._session.close()
+
+
+def _error_body(error: errors.APIError) -> bytes | str:
+    if isinstance(error.details, dict | list):
+        return orjson.dumps(error.details)
+    return str(error.message or "")
+
+
+def _headers(response: Any) -> dict[str, str]:
+    headers = getattr(response, "headers", None) or {}
+    return {str(name).lower(): str(value) for name, value in headers.items()}
+
+
+def endpoint() -> str | None:
+    """The endpoint that the environment names instead of Google's, for messages; None when it names none."""
+    return os.environ.get("GOOGLE_VERTEX_BASE_URL")
