@@ -37,7 +37,7 @@ class FaultBook:
         return self._version
 
     def register(self, section: str, check: Check) -> None:
-        """Let ``check`` look at every new document of a section; it raises ``ApiError(400)`` or ``ValueError``."""
+        """Let ``check`` look at every new document of a section; it raises ``ValueError`` to refuse."""
         self._checks[section] = check
 
     def section(self, name: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class FaultBook:
 
         Args:
             section: Section of the book.
-            text: What the rule's ``match`` is looked for in (a URI, a row); a rule without ``match`` always fits.
+            text: What the rule's ``match`` is looked for in (a URI, a row); without ``match`` it always fits.
             key: Name of the list of rules in the section.
             when: Further condition of the caller.
 
