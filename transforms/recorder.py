@@ -1,0 +1,208 @@
+"""Makes answers durable: micro-batches of outcomes into BigQuery, as they come.
+
+An outcome counts only once it is recorded. The recorder flushes every quarter of a second or every
+400 rows; while BigQuery is unavailable it keeps trying, and holds back new calls as soon as more answers
+wait than it may hold: nothing is bought that cannot be kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import google.api_core.exceptions as api_errors
+import google.auth.exceptions
+import orjson
+import requests.exceptions
+
+from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.records import Outcome, Status
+from imagebeam.transforms.tables import outcome_row, row_id
+from imagebeam.transforms.warehouse import Warehouse, first_line
+
+FLUSH_S = 0.25
+FLUSH_ROWS = 400
+WAITING_ROWS = 2_000
+GIVE_UP_S = 600.0
+
+Recorded = Callable[[Outcome], None]
+_log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Takes outcomes, and says when each is kept. Belongs to the engine's event loop."""
+
+    async def room(self) -> None:
+        """Waits until one more answer may be bought."""
+
+    def put(self, outcome: Outcome, recorded: Recorded) -> None:
+        """Takes an outcome; calls ``recorded`` with what was really kept."""
+
+    async def drain(self) -> None:
+        """Waits until everything taken so far is kept."""
+
+
+class PassThrough:
+    """Keeps nothing: for pipelines that take the outcomes as elements and store them themselves."""
+
+    async def room(self) -> None:
+        """There is always room."""
+
+    def put(self, outcome: Outcome, recorded: Recorded) -> None:
+        """Gives the outcome back at once."""
+        recorded(outcome)
+
+    async def drain(self) -> None:
+        """Nothing waits."""
+
+
+class BigQueryRecorder:
+    """Streams outcomes into the table ``outcomes``.
+
+    Args:
+        warehouse: BigQuery.
+        table: The table ``outcomes``.
+        columns: What every row of this run says: task, version, model, lane, run_id.
+        executor: Threads for the blocking inserts.
+        failed: Called once, with the reason, when answers can no longer be kept.
+    """
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        table: TableName,
+        columns: Mapping[str, str],
+        executor: concurrent.futures.Executor,
+        failed: Callable[[SystemicError], None],
+    ) -> None:
+        self._warehouse = warehouse
+        self._table = table
+        self._columns = dict(columns)
+        self._executor = executor
+        self._failed = failed
+        self._waiting: list[tuple[Outcome, Recorded]] = []
+        self._in_flush = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def room(self) -> None:
+        """Waits until fewer answers wait to be kept than may."""
+        await self._room.wait()
+
+    def put(self, outcome: Outcome, recorded: Recorded) -> None:
+        """Takes an outcome; ``recorded`` is called once BigQuery has it."""
+        self._waiting.append((outcome, recorded))
+        self._empty.clear()
+        if len(self._waiting) + self._in_flush >= WAITING_ROWS:
+            self._room.clear()
+        self._wake.set()
+
+    async def drain(self) -> None:
+        """Waits until every outcome taken so far is in BigQuery, or given up with the reason told."""
+        await self._empty.wait()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            if len(self._waiting) < FLUSH_ROWS:
+                await asyncio.sleep(FLUSH_S)
+            batch, self._waiting = self._waiting[:FLUSH_ROWS], self._waiting[FLUSH_ROWS:]
+            self._in_flush = len(batch)
+            try:
+                kept = await loop.run_in_executor(self._executor, self._store, [item[0] for item in batch])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the run must hear of it
+                self._failed(
+                    error
+                    if isinstance(error, SystemicError)
+                    else SystemicError(f"recording answers: {type(error).__name__}: {first_line(error)}")
+                )
+                self._room.set()
+                self._empty.set()
+                return
+            self._in_flush = 0
+            for (_, recorded), outcome in zip(batch, kept, strict=True):
+                recorded(outcome)
+            if len(self._waiting) < WAITING_ROWS:
+                self._room.set()
+            if not self._waiting:
+                self._wake.clear()
+                self._empty.set()
+
+    def _store(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Keeps a batch, in a thread. Returns the outcomes as they were kept, in the same order."""
+        kept = list(outcomes)
+        for index, reason in self._insert(kept).items():
+            kept[index] = rejected(kept[index], reason)
+        again = [index for index, outcome in enumerate(kept) if outcome is not outcomes[index]]
+        if again:
+            refused = self._insert([kept[index] for index in again])
+            if refused:
+                raise SystemicError(
+                    f"BigQuery rejects rows of {self._table.dotted}: {next(iter(refused.values()))[:300]}; "
+                    "is it the table that imagebeam made?"
+                )
+        return kept
+
+    def _insert(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        rows: list[dict[str, Any]] = [outcome_row(outcome, **self._columns) for outcome in outcomes]
+        ids = [row_id(outcome, **self._columns) for outcome in outcomes]
+        give_up, wait = time.monotonic() + GIVE_UP_S, 0.2
+        while True:
+            try:
+                return self._warehouse.insert(self._table, rows, ids)
+            except (api_errors.Forbidden, api_errors.Unauthorized, google.auth.exceptions.RefreshError) as error:
+                raise SystemicError(
+                    f"may not write to {self._table.dotted}: {first_line(error)}; the account needs "
+                    "roles/bigquery.dataEditor on the dataset"
+                ) from None
+            except api_errors.RequestEntityTooLarge:
+                return self._insert_halves(outcomes)
+            except (
+                # A table just made can be unknown to the streaming service for a while: NotFound is waited for.
+                api_errors.GoogleAPIError,
+                google.auth.exceptions.TransportError,
+                requests.exceptions.RequestException,
+                OSError,
+            ) as error:
+                if time.monotonic() > give_up:
+                    raise SystemicError(
+                        f"answers could not be recorded for {GIVE_UP_S:.0f} s: {first_line(error)}"
+                    ) from None
+                _log.warning("recording is held up, trying again: %s", first_line(error))
+                time.sleep(wait)
+                wait = min(wait * 2, 10.0)
+
+    def _insert_halves(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        if len(outcomes) == 1:
+            return {0: "the row is larger than BigQuery takes"}
+        middle = len(outcomes) // 2
+        left = self._insert(outcomes[:middle])
+        right = self._insert(outcomes[middle:])
+        return {**left, **{middle + index: reason for index, reason in right.items()}}
+
+
+def rejected(outcome: Outcome, reason: str) -> Outcome:
+    """What is kept of an outcome whose row BigQuery rejects: the answer as raw text, nothing odd beside it."""
+    raw = outcome.raw_text
+    if outcome.answer is not None:
+        raw = orjson.dumps(dict(outcome.answer), default=str).decode()
+    return dataclasses.replace(
+        outcome,
+        unit=dataclasses.replace(outcome.unit, extra={}, latitude=None, longitude=None, capture_time=None),
+        status=Status.INVALID_ANSWER if outcome.answer is not None else outcome.status,
+        reason="ROW_REJECTED" if outcome.answer is not None else outcome.reason,
+        message=f"BigQuery rejected the row: {reason}"[:500],
+        answer=None,
+        raw_text=None if raw is None else raw[:4000],
+    )
