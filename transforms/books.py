@@ -130,12 +130,7 @@ class Books:
         plan, counted, recorded = self.planned, self.counted, self.recorded
         found = []
         parts = (
-            plan.due
-            + plan.already_done
-            + plan.outdated
-            + plan.failed_before
-            + plan.submitted
-            + plan.not_due
+            plan.due + plan.already_done + plan.outdated + plan.failed_before + plan.submitted + plan.not_due
         )
         if parts != plan.units_in:
             found.append(f"{plan.units_in} units in the source, but {parts} by state")

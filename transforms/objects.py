@@ -140,4 +140,3 @@ def is_local(path: str) -> bool:
 
 def _short(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-

@@ -121,7 +121,7 @@ class BigQueryRecorder:
             self._in_flush = len(batch)
             try:
                 kept = await loop.run_in_executor(self._executor, self._store, [item[0] for item in batch])
-            except Exception as error:  # noqa: BLE001 - whatever it is, the run must hear of it
+            except Exception as error:
                 self._failed(
                     error
                     if isinstance(error, SystemicError)
@@ -161,7 +161,11 @@ class BigQueryRecorder:
         while True:
             try:
                 return self._warehouse.insert(self._table, rows, ids)
-            except (api_errors.Forbidden, api_errors.Unauthorized, google.auth.exceptions.RefreshError) as error:
+            except (
+                api_errors.Forbidden,
+                api_errors.Unauthorized,
+                google.auth.exceptions.RefreshError,
+            ) as error:
                 raise SystemicError(
                     f"may not write to {self._table.dotted}: {first_line(error)}; the account needs "
                     "roles/bigquery.dataEditor on the dataset"

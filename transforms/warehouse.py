@@ -244,7 +244,9 @@ class Warehouse:
         except (api_errors.GoogleAPIError, OSError) as error:
             raise _systemic(error, "running a query") from None
 
-    def dry_run(self, query: Query, *, location: str | None = None) -> tuple[tuple[Mapping[str, Any], ...], int]:
+    def dry_run(
+        self, query: Query, *, location: str | None = None
+    ) -> tuple[tuple[Mapping[str, Any], ...], int]:
         """Checks a query without running it: the schema of its result, and the bytes that it would scan."""
         config = _job_config(query.parameters)
         config.dry_run = True
@@ -258,7 +260,9 @@ class Warehouse:
         schema = tuple(field.to_api_repr() for field in job.schema or ())
         return schema, int(job.total_bytes_processed or 0)
 
-    def rows(self, result: ResultRef, start: int, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, result: ResultRef, start: int, count: int, columns: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
         """Reads rows ``start`` to ``start + count`` of a result, only the named columns."""
         schema = _fields([field for field in result.schema if field["name"] in set(columns)])
         table = bigquery.Table(result.table, schema=_fields(result.schema))

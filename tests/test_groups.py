@@ -1,0 +1,41 @@
+"""Groups: what is packed comes back as it was."""
+
+from __future__ import annotations
+
+import hypothesis
+import hypothesis.strategies as st
+
+from imagebeam.transforms.groups import pack, unpack
+from imagebeam.transforms.records import Image, Unit
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+number = st.floats(allow_nan=False, allow_infinity=False)
+images = st.builds(
+    Image,
+    observation_id=text,
+    uri=st.none() | text,
+    capture_time=st.none() | text,
+    heading=st.none() | number,
+    bbox=st.none() | st.tuples(number, number, number, number),
+)
+units = st.builds(
+    Unit,
+    unit_id=text,
+    unit_type=st.sampled_from(["observation", "asset"]),
+    input_digest=text,
+    images=st.lists(images, max_size=3).map(tuple),
+    latitude=st.none() | number,
+    extra=st.dictionaries(text, st.none() | text | st.integers(-(2**53), 2**53) | st.booleans(), max_size=3),
+)
+
+
+@hypothesis.given(st.lists(units, max_size=5))
+def test_units_come_back_as_they_were_packed(packed: list[Unit]) -> None:
+    group = pack(packed)
+    assert unpack(group) == packed
+    assert group.size == len(packed)
+
+
+@hypothesis.given(st.lists(units, max_size=4), st.lists(units, max_size=4))
+def test_the_id_of_a_group_is_its_content(left: list[Unit], right: list[Unit]) -> None:
+    assert (pack(left).group_id == pack(right).group_id) == (left == right)

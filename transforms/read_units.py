@@ -1,0 +1,48 @@
+"""The PTransform that reads the units of a run, page by page, and packs them into groups."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import PCollection
+
+from imagebeam.transforms.due_sql import UNIT_COLUMNS, unit_from_row
+from imagebeam.transforms.groups import Group, pack
+from imagebeam.transforms.records import Unit
+from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.start_run import Page, telling
+from imagebeam.transforms.warehouse import Warehouse
+
+
+@dataclasses.dataclass
+class ReadUnits(beam.PTransform[PCollection[Page], PCollection[Group]]):
+    """Reads pages of the source query's result; the reshuffle behind it makes the groups durable."""
+
+    settings: RunSettings
+
+    def expand(self, pages: PCollection[Page]) -> PCollection[Group]:
+        """Wires reading and reshuffle."""
+        read: PCollection[Group] = (
+            pages | "ReadPages" >> beam.ParDo(_ReadPages(self.settings)) | "SpreadGroups" >> beam.Reshuffle()
+        )
+        return read
+
+
+class _ReadPages(beam.DoFn):
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+
+    def process(self, page: Page, *args: Any, **kwargs: Any) -> Iterator[Group]:
+        with telling(self._settings):
+            warehouse = Warehouse(self._settings.engine.asking.project)
+            units: list[Unit] = []
+            for row in warehouse.rows(page.result, page.start, page.count, UNIT_COLUMNS):
+                units.append(unit_from_row(row))
+                if len(units) >= self._settings.group_size:
+                    yield pack(units)
+                    units = []
+            if units:
+                yield pack(units)

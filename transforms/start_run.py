@@ -1,0 +1,189 @@
+"""The PTransform that starts a run: tables and views, the lease, and the one query that finds what is due."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+import orjson
+from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
+
+from imagebeam.transforms import lease, objects, tables, views
+from imagebeam.transforms.asking import utc_now
+from imagebeam.transforms.books import Planned
+from imagebeam.transforms.due_sql import Books as SourceBooks
+from imagebeam.transforms.due_sql import Query, books_from_row, build_due_query
+from imagebeam.transforms.errors import ImagebeamError, SystemicError
+from imagebeam.transforms.run import RunSettings, event
+from imagebeam.transforms.warehouse import ResultRef, Warehouse
+
+PAGE_UNITS = 5_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """A range of rows of the source query's result.
+
+    Attributes:
+        result: The result.
+        start: The first row.
+        count: How many rows.
+    """
+
+    result: ResultRef
+    start: int
+    count: int
+
+
+@dataclasses.dataclass
+class StartRun(beam.PTransform[PBegin, Mapping[str, PCollection[Any]]]):
+    """Starts a run on a worker, so that the worker's account is the one that needs the rights.
+
+    Gives ``pages`` (:class:`Page`, spread over the workers) and ``planned`` (exactly one
+    :class:`~books.Planned`).
+    """
+
+    settings: RunSettings
+
+    def expand(self, pbegin: PBegin) -> Mapping[str, PCollection[Any]]:
+        """Wires one element through the start."""
+        started = (
+            pbegin
+            | "Run" >> beam.Create([self.settings.run_id])
+            | "Once" >> beam.Reshuffle()
+            | "Start" >> beam.ParDo(_Start(self.settings)).with_outputs("planned", main="pages")
+        )
+        return {"pages": started.pages | "SpreadPages" >> beam.Reshuffle(), "planned": started.planned}
+
+
+class _Start(beam.DoFn):
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+
+    def process(self, run_id: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        with telling(self._settings):
+            result, planned = start(self._settings)
+            yield TaggedOutput("planned", planned)
+            for first in range(0, planned.due, PAGE_UNITS):
+                yield Page(result, first, min(PAGE_UNITS, planned.due - first))
+
+
+class telling:  # noqa: N801 - reads as a word: with telling(settings)
+    """Leaves what stopped a step in the run's directory, so that the launcher can say it in one line."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ImagebeamError):
+            objects.write(
+                self._settings.error_path,
+                orjson.dumps(
+                    {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+                ),
+            )
+
+
+def start(settings: RunSettings) -> tuple[ResultRef, Planned]:
+    """Makes tables and views, takes the lease, writes the start event and runs the query.
+
+    Raises:
+        UserError: The lease is held, or the query is wrong.
+        SystemicError: BigQuery cannot be used.
+    """
+    warehouse = Warehouse(settings.engine.asking.project)
+    prepare_tables(warehouse, settings)
+    destination = settings.engine.destination
+    if destination is not None and destination.lease is not None:
+        lease.acquire(warehouse, destination.lease, settings.run_id)
+    write_event(warehouse, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
+    result = warehouse.query(
+        due_query(settings),
+        run_id=settings.run_id,
+        location=settings.location,
+        maximum_bytes_billed=settings.maximum_bytes_billed,
+        labels=settings.labels(),
+    )
+    first = next(warehouse.rows(result, 0, 1, ["books"]), None)
+    if first is None:
+        raise SystemicError("the source query gave no row, not even its books")
+    planned = planned_from(books_from_row(first))
+    if result.rows != max(1, planned.due):
+        raise SystemicError(f"the source query counts {planned.due} units due, but gives {result.rows} rows")
+    return result, planned
+
+
+def due_query(settings: RunSettings) -> Query:
+    """The one query of the run."""
+    task = settings.task
+    return build_due_query(
+        source=settings.source,
+        filters=settings.filters,
+        unit=task.unit,
+        max_images=task.max_images,
+        keep_columns=settings.keep_columns,
+        outcomes=settings.outcomes,
+        task=task.name,
+        version=task.version,
+        due=settings.due,
+    )
+
+
+def planned_from(books: SourceBooks) -> Planned:
+    """The query's counts in the words of the run's books."""
+    return Planned(
+        units_in=books.units_in,
+        due=books.due,
+        already_done=books.answered,
+        outdated=books.outdated,
+        failed_before=books.failed,
+        submitted=books.submitted,
+        not_due=0,
+        assets_without_images=books.assets_without_images,
+    )
+
+
+def prepare_tables(warehouse: Warehouse, settings: RunSettings) -> None:
+    """Creates what the run writes to and the views that people read, if they are not there yet."""
+    for name, table in tables.TABLES.items():
+        warehouse.create_table(
+            settings.sibling(name), table.schema, clustering=table.clustering, description=table.description
+        )
+    task = settings.task
+    for name, view in views.views(settings.outcomes, task).items():
+        warehouse.put_view(settings.sibling(name), view.sql, description=view.description)
+    warehouse.insert(
+        settings.task_versions,
+        [
+            {
+                "task": task.name,
+                "version": task.version,
+                "definition": orjson.dumps(task.definition()).decode(),
+                "description": task.description,
+                "created_at": utc_now(),
+                "run_id": settings.run_id,
+            }
+        ],
+        [f"{task.name}-{task.version}"],
+    )
+
+
+def write_event(warehouse: Warehouse, settings: RunSettings, name: str, **columns: Any) -> None:
+    """Adds an event to the table ``runs``."""
+    row = event(settings, name, utc_now(), **columns)
+    refused = warehouse.insert(settings.runs, [row], [f"{settings.run_id}-{name}-{row['at']}"])
+    if refused:
+        raise SystemicError(f"BigQuery rejects an event of table {settings.runs.dotted}: {refused[0]}")
+
+
+def pages_of(units: int) -> int:
+    """How many pages some units take."""
+    return math.ceil(units / PAGE_UNITS)
