@@ -1,0 +1,54 @@
+# Everything a developer types. Each target makes its own virtual environment in .venv first, when it is
+# missing or when what it is made from has changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PACKAGES := imagebeam.pipeline imagebeam.transforms imagebeam.emulators
+SCRIPTS := $(wildcard tests benchmarks examples)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types bench clean
+
+help:
+	@echo 'make demo    the real job on a local Google Cloud: no account, no network after installation'
+	@echo 'make test    lint, types and all tests'
+	@echo 'make check   lint and types only'
+	@echo 'make bench   how fast it is on this machine'
+	@echo 'make clean   remove .venv and everything that was built'
+
+demo: $(INSTALLED)
+	@$(BIN)/imagebeam local demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: lint types
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot see through the import hook of an editable install, but it can follow a link.
+types: $(INSTALLED)
+	@mkdir -p .typing && ln -sfn .. .typing/imagebeam
+	$(BIN)/mypy $(PACKAGES:%=-p %)
+	$(BIN)/mypy $(SCRIPTS)
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .typing build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(INSTALLED): setup.py requirements.lock
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo 'imagebeam needs Python 3.10 or newer, and $(PYTHON) is not there: install it, or make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "imagebeam needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'this Python has no venv module: install it (Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	@echo 'Installing into $(VENV) (once; a minute or two)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[local,dev]'
+	@touch $@
