@@ -1,0 +1,159 @@
+"""The local Google Cloud as a context manager: for tests, the demo and rehearsals.
+
+::
+
+    with LocalCloud() as cloud:
+        os.environ.update(cloud.environment)
+        ...  # unchanged Google clients now talk to the local cloud
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from imagebeam.emulators.environment import environment_of
+
+#: Seconds that a start may take before it is called a failure.
+START_LIMIT: Final = 60.0
+
+
+class LocalCloud:
+    """Starts the local Google Cloud in a process of its own and ends it again.
+
+    Several can run at once, each with its own directory and port. The process ends with its parent,
+    however the parent ends.
+
+    Args:
+        directory: State directory; by default a temporary one that is removed at the end.
+        seed: Seed of everything that is random in it.
+        port: Port on 127.0.0.1; 0 takes any free one.
+
+    Attributes:
+        url: ``http://127.0.0.1:<port>``.
+        project: The project that exists there.
+        directory: State directory: ``storage/<bucket>/...``, ``bigquery.duckdb``, ``credentials.json``.
+        environment: Variables that point the Google clients at this cloud.
+    """
+
+    def __init__(self, directory: Path | None = None, *, seed: int = 0, port: int = 0) -> None:
+        self._temporary = (
+            tempfile.TemporaryDirectory(prefix="imagebeam-cloud-") if directory is None else None
+        )
+        self.directory = Path(self._temporary.name if self._temporary else directory or ".").absolute()
+        self.url = ""
+        self.project = ""
+        self.environment: dict[str, str] = {}
+        self._seed = seed
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
+
+    def __enter__(self) -> "LocalCloud":  # noqa: PYI034  (typing.Self needs Python 3.11)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers.
+
+        Raises:
+            RuntimeError: With what the server said, when it does not start.
+        """
+        command = [sys.executable, "-m", "imagebeam.emulators.server", "--dir", str(self.directory)]
+        command += ["--port", str(self._port), "--seed", str(self._seed)]
+        self._process = subprocess.Popen(  # noqa: S603  (our own module)
+            command,
+            stdin=subprocess.PIPE,  # its end tells the server that we are gone
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | {"PYTHONSAFEPATH": "1"},  # a file in the working directory hides no module
+            start_new_session=True,  # Ctrl-C is ours: the server must outlast our last requests
+        )
+        line = self._first_line(self._process)
+        if not line:
+            said = self._said()
+            self.stop()
+            raise RuntimeError(f"The local Google Cloud did not start: {said or 'it said nothing'}")
+        state = json.loads(line)
+        self.url, self.project = state["url"], state["project"]
+        self.environment = environment_of(self.url, self.project, self.directory)
+
+    def stop(self) -> None:
+        """End the server and remove its temporary directory, if it has one."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        self._errors.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def faults(self, **settings: Any) -> None:
+        """Set sections of the fault book, for example ``faults(token={"fail": True})``.
+
+        Raises:
+            ValueError: For a section or a setting that the services do not know.
+        """
+        self._admin("PUT", "faults", settings)
+
+    def reset(self) -> None:
+        """Let everything work again, and count from zero."""
+        self._admin("DELETE", "faults")
+        self._admin("DELETE", "counters")
+
+    def counters(self) -> dict[str, Any]:
+        """Return what was counted since the start or the last `reset`."""
+        return self._admin("GET", "counters")
+
+    def _admin(self, method: str, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/_local/{what}", data=data, method=method)  # noqa: S310
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(request, timeout=30) as response:
+                answer: dict[str, Any] = json.loads(response.read())
+        except urllib.request.HTTPError as problem:
+            with problem:
+                raise ValueError(json.loads(problem.read())["error"]["message"]) from problem
+        return answer
+
+    def _first_line(self, process: "subprocess.Popen[bytes]") -> bytes:
+        """Return the server's first line; empty when it ended or took too long."""
+        assert process.stdout is not None  # noqa: S101  (it is a pipe)
+        line = b""
+        limit = time.monotonic() + START_LIMIT
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while not line.endswith(b"\n") and selector.select(max(limit - time.monotonic(), 0)):
+                piece = os.read(process.stdout.fileno(), 4096)
+                if not piece:
+                    return b""
+                line += piece
+        return line if line.endswith(b"\n") else b""
+
+    def _said(self) -> str:
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
+        self._errors.seek(0)
+        return self._errors.read().decode("utf-8", "replace").strip()

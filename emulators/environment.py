@@ -1,0 +1,67 @@
+"""The environment that points unchanged Google clients at the local cloud, and what speaks against it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+#: Variables that would send some client elsewhere, or that name real credentials.
+FOREIGN: Final = (
+    "STORAGE_EMULATOR_HOST",
+    "BIGQUERY_EMULATOR_HOST",
+    "PUBSUB_EMULATOR_HOST",
+    "GOOGLE_VERTEX_BASE_URL",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+)
+
+_ADC: Final = ".config/gcloud/application_default_credentials.json"
+
+
+def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
+    """Return the variables under which every Google client talks to the local cloud.
+
+    Args:
+        url: ``http://127.0.0.1:<port>`` of the server.
+        project: The project that exists there.
+        directory: State directory with ``credentials.json``.
+    """
+    proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), url)  # it refuses every CONNECT: nothing gets out
+    direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
+    return {
+        "STORAGE_EMULATOR_HOST": url,
+        "BIGQUERY_EMULATOR_HOST": url,
+        "GOOGLE_VERTEX_BASE_URL": url,
+        "GOOGLE_APPLICATION_CREDENTIALS": str(directory / "credentials.json"),
+        "GOOGLE_CLOUD_PROJECT": project,
+        "NO_GCE_CHECK": "true",  # google-auth must not look for a metadata server
+        **proxies,
+        **direct,
+    }
+
+
+def objection(environment: Mapping[str, str], directory: Path, home: Path) -> str | None:
+    """Return why the local cloud should not start here, with the remedy, or ``None``.
+
+    Somebody who works with real credentials in the same shell must not mix the two up.
+
+    Args:
+        environment: The process's environment.
+        directory: State directory of the local cloud to be.
+        home: The person's home directory.
+    """
+    for name in FOREIGN:
+        value = environment.get(name)
+        if not value:
+            continue
+        if name == "GOOGLE_APPLICATION_CREDENTIALS" and Path(value).absolute() == _key(directory):
+            continue
+        if name != "GOOGLE_APPLICATION_CREDENTIALS" and value.startswith("http://127.0.0.1:"):
+            continue
+        return f"{name} is set to {value}: run `unset {name}` first, or add --force"
+    adc = home / _ADC
+    if adc.exists():
+        return f"real Google credentials are in {adc}: use another account, or add --force (they stay unused)"
+    return None
+
+
+def _key(directory: Path) -> Path:
+    return directory.absolute() / "credentials.json"

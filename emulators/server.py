@@ -1,0 +1,190 @@
+"""The local Google Cloud as one process with one HTTP port on loopback.
+
+``python -m imagebeam.emulators.server --dir DIR`` prints one line of JSON when it is ready
+(``{"url": ..., "pid": ..., "project": ...}``) and ends when its standard input does, so that it never
+outlives whoever started it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from imagebeam.emulators.counters import Counters
+from imagebeam.emulators.faults import FaultBook
+from imagebeam.emulators.http import ApiError, google_error, json_response, not_implemented, read_json
+from imagebeam.emulators.storage import ObjectStore, StorageService
+from imagebeam.emulators.tokens import PROJECT, TokenService, write_credentials
+
+LOG: Final = logging.getLogger(__name__)
+
+#: Threads for work that blocks: files, DuckDB, images.
+THREADS: Final = 16
+#: Greatest request body in bytes; uploads in chunks may be larger altogether.
+BODY_LIMIT: Final = 512 * 1024 * 1024
+
+FAULTS: Final = web.AppKey("faults", FaultBook)
+COUNTERS: Final = web.AppKey("counters", Counters)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
+    """Return the whole local cloud as one aiohttp application.
+
+    Args:
+        directory: State directory; made when it is missing.
+        url: Where the application will be reached, for the key's token address.
+        seed: Seed of everything that is random.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    faults, counters = FaultBook(), Counters()
+    objects = ObjectStore(directory)
+    public_key = write_credentials(directory / "credentials.json", url)
+    app = web.Application(client_max_size=BODY_LIMIT, middlewares=[_errors])
+    app[FAULTS], app[COUNTERS] = faults, counters
+    app.add_routes(StorageService(objects, faults, counters).routes())
+    app.add_routes(TokenService(public_key, faults, counters).routes())
+    app.add_routes(
+        [
+            web.get("/_local/faults", _get_faults),
+            web.put("/_local/faults", _put_faults),
+            web.delete("/_local/faults", _delete_faults),
+            web.get("/_local/counters", _get_counters),
+            web.delete("/_local/counters", _delete_counters),
+            web.route("*", "/{path:.*}", _unknown),
+        ]
+    )
+    return app
+
+
+async def serve(
+    directory: Path, port: int, seed: int, ready: Callable[[str, Callable[[], None]], None]
+) -> None:
+    """Serve until SIGTERM, SIGINT, or until somebody calls what ``ready`` was given.
+
+    Args:
+        directory: State directory.
+        port: Port on 127.0.0.1; 0 takes any free one.
+        seed: Seed of everything that is random.
+        ready: Called once the server answers, with its URL and a function, for any thread, that ends it.
+
+    Raises:
+        OSError: When the port is taken.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="local-cloud"))
+    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    app = build_app(directory, url, seed)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    note = directory / "local.json"
+    note.write_bytes(orjson.dumps({"url": url, "pid": os.getpid(), "project": PROJECT}))
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(stopped.set)
+
+    ready(url, stop)
+    try:
+        await stopped.wait()
+    finally:
+        note.unlink(missing_ok=True)
+        await runner.cleanup()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the server; see the module's description."""
+    parser = argparse.ArgumentParser(prog="python -m imagebeam.emulators.server", allow_abbrev=False)
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="local cloud: %(message)s")
+    try:
+        asyncio.run(serve(arguments.dir, arguments.port, arguments.seed, _tell_parent))
+    except OSError as problem:
+        print(f"The local cloud cannot start: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _tell_parent(url: str, stop: Callable[[], None]) -> None:
+    """Print the address, and end the server when standard input ends: then the parent is gone."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        with contextlib.suppress(RuntimeError):  # the loop ended before
+            stop()
+
+    print(orjson.dumps({"url": url, "pid": os.getpid(), "project": PROJECT}).decode(), flush=True)
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every exception into an answer in Google's shape."""
+    if request.method == "CONNECT":
+        counters = request.app[COUNTERS]
+        counters.add("connect_refused")
+        LOG.warning("refused a connection to %s: nothing leaves the local cloud", request.raw_path)
+        return google_error(403, None, f"The local Google Cloud lets nothing out: {request.raw_path}")
+    try:
+        return await handler(request)
+    except ApiError as problem:
+        return problem.response()
+    except web.HTTPRequestEntityTooLarge:
+        return google_error(413, "INVALID_ARGUMENT", f"The request is larger than {BODY_LIMIT} bytes.")
+    except web.HTTPException:
+        raise
+    except Exception as problem:  # a bug of ours must look like one, not like a slow network
+        LOG.exception("%s %s failed", request.method, request.raw_path)
+        return google_error(501, None, f"The local Google Cloud failed: {type(problem).__name__}: {problem}")
+
+
+async def _unknown(request: web.Request) -> web.StreamResponse:
+    return not_implemented(f"{request.method} {request.path}")
+
+
+async def _get_faults(request: web.Request) -> web.StreamResponse:
+    return json_response(request.app[FAULTS].snapshot())
+
+
+async def _put_faults(request: web.Request) -> web.StreamResponse:
+    request.app[FAULTS].update(await read_json(request))
+    return json_response(request.app[FAULTS].snapshot())
+
+
+async def _delete_faults(request: web.Request) -> web.StreamResponse:
+    request.app[FAULTS].reset()
+    return json_response({})
+
+
+async def _get_counters(request: web.Request) -> web.StreamResponse:
+    return json_response(request.app[COUNTERS].snapshot())
+
+
+async def _delete_counters(request: web.Request) -> web.StreamResponse:
+    request.app[COUNTERS].reset()
+    return json_response({})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
