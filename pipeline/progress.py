@@ -35,7 +35,8 @@ class Snapshot:
 def line(snapshot: Snapshot) -> str:
     """The progress line.
 
-    >>> line(Snapshot(Counts(read=50, ok=49, failed={"BLOCKED/SAFETY": 1}, calls=55, throttled=4), 300, 8, 10.0))
+    >>> counts = Counts(read=50, ok=49, failed={"BLOCKED/SAFETY": 1}, calls=55, throttled=4)
+    >>> line(Snapshot(counts, total=300, in_flight=8, elapsed_s=10.0))
     '50/300 · 5.0/s · 4 × 429 · 1 failed · $0.0000 · 8 in flight · 50 s left'
     """
     counts = snapshot.counts
@@ -82,7 +83,7 @@ class Progress:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="imagebeam-progress", daemon=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Progress:  # noqa: PYI034 - Self needs Python 3.11
         if not self._quiet and self._total:
             self._thread.start()
         return self

@@ -107,8 +107,9 @@ def acquire(warehouse: Warehouse, table: TableName, run_id: str, *, me: Holder |
             return
         if not other.is_dead_here():
             raise UserError(
-                f"run {other.run_id} of this task is going on ({other.who} on {other.host}, since {other.since}); "
-                f"wait for it, or, if it is dead, drop table {table.dotted} or wait {LIFETIME_S / 60:.0f} minutes"
+                f"run {other.run_id} of this task is going on ({other.who} on {other.host}, since "
+                f"{other.since}); wait for it, or, if it is dead, drop table {table.dotted} or wait "
+                f"{LIFETIME_S / 60:.0f} minutes"
             )
         warehouse.drop(table)
     raise SystemicError(f"the lease {table.dotted} changes hands too fast; try again")

@@ -173,7 +173,7 @@ class BigQueryRecorder:
             except api_errors.RequestEntityTooLarge:
                 return self._insert_halves(outcomes)
             except (
-                # A table just made can be unknown to the streaming service for a while: NotFound is waited for.
+                # NotFound is waited for too: streaming can take a while to know a table just made.
                 api_errors.GoogleAPIError,
                 google.auth.exceptions.TransportError,
                 requests.exceptions.RequestException,
@@ -197,7 +197,7 @@ class BigQueryRecorder:
 
 
 def rejected(outcome: Outcome, reason: str) -> Outcome:
-    """What is kept of an outcome whose row BigQuery rejects: the answer as raw text, nothing odd beside it."""
+    """What is kept of an outcome whose row BigQuery rejects: the answer as raw text, nothing odd."""
     raw = outcome.raw_text
     if outcome.answer is not None:
         raw = orjson.dumps(dict(outcome.answer), default=str).decode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,9 @@ from imagebeam.transforms import lease, objects, tables, views
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.due_sql import Books as SourceBooks
-from imagebeam.transforms.due_sql import Query, books_from_row, build_due_query
+from imagebeam.transforms.due_sql import books_from_row, build_due_query
 from imagebeam.transforms.errors import ImagebeamError, SystemicError
+from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings, event
 from imagebeam.transforms.warehouse import ResultRef, Warehouse
 
@@ -183,7 +183,3 @@ def write_event(warehouse: Warehouse, settings: RunSettings, name: str, **column
     if refused:
         raise SystemicError(f"BigQuery rejects an event of table {settings.runs.dotted}: {refused[0]}")
 
-
-def pages_of(units: int) -> int:
-    """How many pages some units take."""
-    return math.ceil(units / PAGE_UNITS)

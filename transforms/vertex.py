@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +42,6 @@ class GeminiClient:
     Args:
         project: Project that pays.
         location: ``global``, ``us``, ``eu`` or a region.
-        base_url: Another endpoint; by default google-genai reads ``GOOGLE_VERTEX_BASE_URL``.
         connect_timeout_s: Seconds until a connection must stand.
     """
 
@@ -108,6 +106,27 @@ class GeminiClient:
             raise aiohttp.ClientPayloadError("google-genai returned no HTTP response")
         return HttpAnswer(200, http.body or "", http.headers or {})
 
+    async def count_tokens(
+        self, model: str, body: Mapping[str, Any], *, timeout_s: float = 60.0
+    ) -> HttpAnswer:
+        """Counts the tokens of a request, free of charge; the service reads the images for it.
+
+        Args:
+            model: Model id.
+            body: The body of a ``generateContent`` request, of which ``countTokens`` takes ``contents``.
+            timeout_s: Seconds until the call is given up.
+        """
+        config = types.CountTokensConfig(
+            http_options=types.HttpOptions(extra_body={"contents": body["contents"]})
+        )
+        try:
+            await asyncio.wait_for(
+                self._client.aio.models.count_tokens(model=model, contents=".", config=config), timeout_s
+            )
+        except errors.APIError as error:
+            return HttpAnswer(error.code, _error_body(error), _headers(error.response))
+        return HttpAnswer(200, "", {})
+
     async def model_status(self, model: str, *, timeout_s: float = 30.0) -> HttpAnswer:
         """Asks whether the model exists at this location (``publishers.models.get``)."""
         try:
@@ -131,8 +150,3 @@ def _error_body(error: errors.APIError) -> bytes | str:
 def _headers(response: Any) -> dict[str, str]:
     headers = getattr(response, "headers", None) or {}
     return {str(name).lower(): str(value) for name, value in headers.items()}
-
-
-def endpoint() -> str | None:
-    """The endpoint that the environment names instead of Google's, for messages; None when it names none."""
-    return os.environ.get("GOOGLE_VERTEX_BASE_URL")

@@ -22,9 +22,9 @@ import google.auth.exceptions
 import orjson
 from google.cloud import bigquery
 
-from imagebeam.transforms.due_sql import Parameter, Query
 from imagebeam.transforms.errors import SystemicError, UserError
 from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.queries import Parameter, Query
 
 PAGE_ROWS = 10_000
 INSERT_TIMEOUT_S = 60.0
@@ -334,8 +334,8 @@ def _query_error(error: api_errors.GoogleAPICallError) -> UserError:
         if "bytesBilledLimitExceeded" in reasons or "bytes billed" in text:
             return UserError(f"the query would scan more than --maximum_bytes_billed: {text}")
         return UserError(
-            f"BigQuery refused the query: {text}; the account needs roles/bigquery.jobUser on the project and "
-            "roles/bigquery.dataViewer on the source"
+            f"BigQuery refused the query: {text}; the account needs roles/bigquery.jobUser on the project "
+            "and roles/bigquery.dataViewer on the source"
         )
     return UserError(f"BigQuery does not take the query: {text}")
 

@@ -1,0 +1,173 @@
+"""``imagebeam classify``: every due unit of a source, one answer each, on a laptop or on Dataflow."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import apache_beam as beam
+import orjson
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import PCollection
+
+from imagebeam.pipeline import preflight, report
+from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.pipeline.progress import Progress
+from imagebeam.transforms import lease, objects
+from imagebeam.transforms.call_model import CallModel
+from imagebeam.transforms.engine import close_engine, live_engines
+from imagebeam.transforms.errors import BooksError, ImagebeamError, SystemicError, UserError
+from imagebeam.transforms.finish_run import FinishRun
+from imagebeam.transforms.read_units import ReadUnits
+from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.start_run import StartRun
+from imagebeam.transforms.warehouse import Warehouse
+
+_ERRORS: Mapping[str, type[ImagebeamError]] = {
+    kind.__name__: kind for kind in (UserError, SystemicError, BooksError)
+}
+_log = logging.getLogger(__name__)
+
+
+def build(pipeline: beam.Pipeline, settings: RunSettings) -> PCollection[dict[str, Any]]:
+    """Builds the job; gives its summary, one element.
+
+    ``start → read pages → call → sum → finish → verdict``, with a reshuffle wherever a retry must not
+    repeat what came before.
+    """
+    started = pipeline | "Start" >> StartRun(settings)
+    counts = (
+        started["pages"] | "Read" >> ReadUnits(settings) | "Ask" >> CallModel(settings.engine, emit="counts")
+    )
+    summary: PCollection[dict[str, Any]] = counts | "Finish" >> FinishRun(settings, started["planned"])
+    return summary
+
+
+def run(settings: ClassifySettings, beam_args: list[str]) -> int:
+    """Checks everything, says what it will cost, runs the job and tells the books.
+
+    Returns:
+        The exit code: 0 when the books balance, 5 when too many units failed; an
+        :class:`~errors.ImagebeamError` carries the others.
+    """
+    say = _Voice(quiet=settings.quiet or settings.json)
+    checked = preflight.check(settings, say.line)
+    started = time.monotonic()
+    summary = _run_pipeline(settings, checked.run, beam_args, due=checked.planned.due)
+    if summary is None:
+        say.line("submitted; the run's books will be in " + checked.run.summary_path)
+        return 0
+    if settings.json:
+        sys.stdout.write(json.dumps(summary, indent=2, default=str) + "\n")
+    else:
+        for line in report.lines(summary, checked.run.outcomes, took_s=time.monotonic() - started):
+            say.result(line)
+        say.result(report.state_line(summary))
+    return exit_code(summary, settings.max_failure_percent)
+
+
+def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> int:
+    """The exit code of a run that came to its end: 0 ok, 1 books, 3 stopped, 5 too many failures."""
+    counted = summary["counted"]
+    if summary["problems"]:
+        return BooksError.exit_code
+    if summary["stop"]:
+        return 130 if summary["stop"].startswith("interrupted") else SystemicError.exit_code
+    failed = sum(counted["failed"].values())
+    asked = counted["ok"] + failed
+    if max_failure_percent is not None and asked >= 200 and 100 * failed > max_failure_percent * asked:
+        return 5
+    return 0
+
+
+def _run_pipeline(
+    settings: ClassifySettings, run_settings: RunSettings, beam_args: list[str], *, due: int
+) -> Mapping[str, Any] | None:
+    """Runs the pipeline; gives its summary, or None where it was only submitted."""
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    options = PipelineOptions(beam_args)
+    try:
+        with _draining_on_signals(), Progress(due, quiet=settings.quiet or settings.json):
+            pipeline = beam.Pipeline(runner=settings.runner, options=options)
+            build(pipeline, run_settings)
+            result = pipeline.run()
+            if settings.runner == "DataflowRunner":
+                return None
+            result.wait_until_finish()
+    except Exception as error:
+        summary = read_json(run_settings.summary_path)
+        if summary is not None:
+            return summary
+        told = read_json(run_settings.error_path)
+        if told is not None:
+            raise _ERRORS.get(told["error"], SystemicError)(told["message"]) from error
+        raise
+    finally:
+        _end(run_settings)
+    return read_json(run_settings.summary_path)
+
+
+def _end(settings: RunSettings) -> None:
+    """Whatever happened: what is answered is recorded, and the lease is free for the next run."""
+    close_engine(settings.run_id)
+    destination = settings.engine.destination
+    if destination is not None and destination.lease is not None:
+        with contextlib.suppress(ImagebeamError):
+            lease.release(Warehouse(settings.engine.asking.project), destination.lease, settings.run_id)
+
+
+@contextlib.contextmanager
+def _draining_on_signals() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM drains: nothing new is sent, answers are recorded. The second one ends."""
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        sys.stderr.write(
+            f"\n{name}: no new calls; waiting for the answers under way (again to stop at once)\n"
+        )
+        engines = live_engines()
+        for engine in engines:
+            engine.drain(f"interrupted: {name}")
+        if not engines:
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, drain) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """A JSON document of a run directory; None when there is none."""
+    data = objects.read(path)
+    if data is None:
+        return None
+    document: dict[str, Any] = orjson.loads(data)
+    return document
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Voice:
+    quiet: bool
+
+    def line(self, text: str) -> None:
+        """Something on the way: standard error, so that results can be piped."""
+        if not self.quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def result(self, text: str) -> None:
+        """The result: standard output, also when quiet."""
+        sys.stdout.write(text + "\n")
