@@ -117,6 +117,7 @@ class StorageApi:
             "matchGlob",
             "maxResults",
             "pageToken",
+            "versions",  # all there are: the live ones
         )
         bucket = call.parts[1]
         page = list_page(self._objects.names(bucket, call.query.get("prefix", "")), call.query)
