@@ -1,4 +1,4 @@
-"""Every flag of imagebeam, once: the command line, ``imagebeam.yaml``, ``--help`` and templates read this table.
+"""Every flag of imagebeam, once: command line, ``imagebeam.yaml``, ``--help`` and templates read this table.
 
 A flag's name is the same everywhere. This module is plain data; :mod:`imagebeam.pipeline.flag_values` reads
 values, :mod:`imagebeam.pipeline.arguments` reads a command line, :mod:`imagebeam.pipeline.config` reads the
@@ -76,8 +76,8 @@ class Flag:
 
 
 _PROJECT = r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"
-_DATASET = r"\w{1,1024}"
-_TABLE = r"[^`\s.:;/\\]{1,1024}"
+_DATASET = rf"(?:(?P<project>{_PROJECT})[.:])?(?P<dataset>\w{{1,1024}})"
+_TABLE = rf"{_DATASET}\.(?P<table>[\w-]{{1,1024}})"
 
 # One flag is three or four lines: a table, not a page of arguments.
 # fmt: off
@@ -100,7 +100,7 @@ MAX_IMAGES = Flag(
 
 SOURCE = Flag(
     "source", Kind.TEXT, "BigQuery table or view of the observations.",
-    Group.SOURCE, pattern=rf"(?:{_PROJECT}[.:])?{_DATASET}\.{_TABLE}", form="project.dataset.table or dataset.table",
+    Group.SOURCE, pattern=f"`?{_TABLE}`?", form="project.dataset.table or dataset.table",
     example="my-project.imagery_insights___us.cropped_observations_latest",
 )
 QUERY = Flag(
@@ -120,7 +120,7 @@ COLUMNS = Flag(
     Group.SOURCE, repeatable=True, example="observation_id=photo_id,gcs_uri=file.uri",
 )
 KEEP_COLUMNS = Flag(
-    "keep_columns", Kind.NAMES, "Columns of the source to copy into the results (extra) and to use in prompts.",
+    "keep_columns", Kind.NAMES, "Columns of the source to copy into the results (extra), for prompts too.",
     Group.SOURCE, default=(), repeatable=True, example="road_name,surveyor",
 )
 
@@ -143,7 +143,7 @@ NEAR = Flag(
     Group.UNITS, example="46.948,7.447,500",
 )
 POLYGON_FILE = Flag(
-    "polygon_file", Kind.TEXT, "Only inside the area in this file (GeoJSON or WKT).",
+    "polygon_file", Kind.TEXT, "Only inside the areas in this GeoJSON file.",
     Group.UNITS, example="district.geojson",
 )
 CAPTURED_FROM = Flag(
@@ -168,19 +168,21 @@ SAMPLE_PERCENT = Flag(
 
 PROJECT = Flag(
     "project", Kind.TEXT, "Google Cloud project that runs and pays. Else the variable GOOGLE_CLOUD_PROJECT.",
-    Group.RESULTS, pattern=_PROJECT, form="a project id such as my-project-123", example="my-project", to_beam=True,
+    Group.RESULTS, pattern=_PROJECT, form="a project id such as my-project-123", example="my-project",
+    to_beam=True,
 )
 RESULTS = Flag(
     "results", Kind.TEXT, "Dataset of the results; made if it is missing.",
-    Group.RESULTS, pattern=rf"(?:{_PROJECT}[.:])?{_DATASET}", form="dataset or project.dataset",
+    Group.RESULTS, pattern=_DATASET, form="dataset or project.dataset",
     example="image_answers",
 )
 RESULTS_LOCATION = Flag(
     "results_location", Kind.TEXT, "BigQuery location of a dataset that is made. Else the source's.",
-    Group.RESULTS, pattern=r"[A-Za-z][A-Za-z0-9-]+", form="a location such as US, EU or europe-west6", example="US",
+    Group.RESULTS, pattern=r"[A-Za-z][A-Za-z0-9-]+", form="a location such as US, EU or europe-west6",
+    example="US",
 )
 WORK_DIR = Flag(
-    "work_dir", Kind.TEXT, "Directory for what runs leave behind; gs://bucket/path when workers are elsewhere.",
+    "work_dir", Kind.TEXT, "Directory for what runs leave behind; gs://bucket/path for workers elsewhere.",
     Group.RESULTS, default=".imagebeam", example="gs://my-bucket/imagebeam",
 )
 
@@ -239,7 +241,7 @@ GROUP_SIZE = Flag(
 )
 RUN_ID = Flag(
     "run_id", Kind.TEXT, "Name of the run. Made from the time when it is not given; never use one twice.",
-    Group.RUN, pattern=r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", form="lower-case letters, digits and -, at most 63",
+    Group.RUN, pattern=r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", form="lower-case letters, digits and -",
     example="poles-2026-11-21", in_file=False,
 )
 MODELS_FILE = Flag(
@@ -247,7 +249,8 @@ MODELS_FILE = Flag(
     Group.RUN, example="models.yaml",
 )
 YES = Flag(
-    "yes", Kind.BOOLEAN, "Do not ask before spending.", Group.RUN, default=False, example="true", in_file=False,
+    "yes", Kind.BOOLEAN, "Do not ask before spending.", Group.RUN, default=False, example="true",
+    in_file=False,
 )
 JSON = Flag(
     "json", Kind.BOOLEAN, "The result as JSON on standard output.", Group.RUN, default=False, example="true",

@@ -1,0 +1,177 @@
+"""The command line: finds the command, and turns errors into one line and an exit code.
+
+Beam takes two seconds to import, so a command imports what it needs when it runs.
+"""
+
+import dataclasses
+import importlib.metadata
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from imagebeam.pipeline import help_text
+from imagebeam.pipeline.flags import CLASSIFY
+from imagebeam.transforms.checked_yaml import suggestion
+from imagebeam.transforms.errors import ImagebeamError, UserError
+
+#: Entry points of this group add commands: the local Google Cloud, which production code never imports.
+PLUGINS: Final = "imagebeam.commands"
+#: Loading a plugin to ask what it does would make --help slow.
+_PLUGIN_SUMMARIES: Final = {"local": "A local Google Cloud, to try everything without an account."}
+_HELP: Final = ("--help", "-h", "help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: Arguments after ``imagebeam``; those of the process when None.
+
+    Returns:
+        The exit code: 0 ok · 1 books or internal · 2 your input · 3 systemic stop · 4 budget · 5 too many
+        failures · 130 interrupted.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(arguments)
+    except ImagebeamError as error:
+        if _wants_traceback(arguments):
+            traceback.print_exc()
+        sys.stderr.write(f"imagebeam: {' '.join(str(error).split())}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("imagebeam: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain again when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in _HELP:
+        _print(_main_help(help_text.width()))
+        return 0
+    name, *rest = argv
+    if name in {"--version", "-V"}:
+        _print([f"imagebeam {importlib.metadata.version('imagebeam')}"])
+        return 0
+    if name in COMMANDS:
+        return COMMANDS[name].run(rest)
+    plugins = {point.name: point for point in importlib.metadata.entry_points(group=PLUGINS)}
+    if name in plugins:
+        return _run_plugin(plugins[name], rest)
+    if name.startswith("-"):
+        raise UserError(f"{name}: the command comes first, as in imagebeam classify --task=NAME")
+    known = [*COMMANDS, *plugins]
+    hint = suggestion(name, known) or f"; the commands are {', '.join(known)}"
+    raise UserError(f"unknown command {name}{hint}")
+
+
+def _run_plugin(point: importlib.metadata.EntryPoint, argv: list[str]) -> int:
+    try:
+        command: Callable[[list[str]], int] = point.load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("imagebeam"):
+            raise
+        raise UserError(
+            f"imagebeam {point.name} needs the module {error.name}: pip install 'imagebeam[{point.name}]'"
+        ) from error
+    return command(argv)
+
+
+def _classify(argv: list[str]) -> int:
+    if any(argument in _HELP[:2] for argument in argv):
+        _print(_classify_help(help_text.width()))
+        return 0
+    from imagebeam.pipeline.config import classify_settings
+
+    settings, beam_arguments = classify_settings(argv, cwd=Path.cwd(), environ=os.environ)
+    from imagebeam.pipeline import classify
+
+    return classify.run(settings, beam_arguments)
+
+
+def _tasks(argv: list[str]) -> int:
+    from imagebeam.pipeline import tasks_command
+
+    return tasks_command.main(argv, cwd=Path.cwd())
+
+
+def _init(argv: list[str]) -> int:
+    from imagebeam.pipeline import init_command
+
+    return init_command.main(argv, cwd=Path.cwd())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Command:
+    """A command of ``imagebeam``.
+
+    Attributes:
+        summary: One line for ``imagebeam --help``.
+        run: Takes the arguments after the command, gives the exit code.
+    """
+
+    summary: str
+    run: Callable[[list[str]], int]
+
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    "init": Command("Write imagebeam.yaml, which keeps the flags that repeat.", _init),
+    "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
+    "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
+}
+
+
+def _main_help(columns: int) -> list[str]:
+    summaries = {name: command.summary for name, command in COMMANDS.items()}
+    summaries |= {
+        point.name: _PLUGIN_SUMMARIES.get(point.name, f"From {point.value.partition(':')[0]}.")
+        for point in importlib.metadata.entry_points(group=PLUGINS)
+    }
+    return [
+        "imagebeam: ask Gemini about every image of a BigQuery table",
+        "",
+        "Usage: imagebeam COMMAND [--flag=value …]",
+        "",
+        "Commands:",
+        *help_text.table(summaries, columns),
+        "",
+        "Examples:",
+        "  imagebeam local demo",
+        "  imagebeam tasks list",
+        "  imagebeam classify --task=image_quality --source=my-project.my_dataset.my_table --limit=100",
+        "",
+        "imagebeam COMMAND --help says more. Exit codes: 0 ok, 1 books or internal, 2 your input, 3 stopped,",
+        "4 budget, 5 too many failures.",
+    ]
+
+
+def _classify_help(columns: int) -> list[str]:
+    return [
+        "imagebeam classify: ask a model about every image of a table; answers go to BigQuery",
+        "",
+        "Usage: imagebeam classify --task=NAME --source=TABLE --results=DATASET [--flag=value …]",
+        "",
+        "Examples:",
+        "  imagebeam classify --task=utility_pole --limit=100        (the rest is in imagebeam.yaml)",
+        "  imagebeam classify --task=my_task.yaml --near=46.948,7.447,500 --captured_from=2025-01-01",
+        "  imagebeam classify --task=describe --query='SELECT * FROM d.t' --lane=flex --due=new,outdated",
+        *help_text.flags_help(CLASSIFY, columns),
+        "",
+        "Flags may stand in imagebeam.yaml too. Options of Beam (--region, --temp_location …) go through.",
+    ]
+
+
+def _print(lines: Sequence[str]) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _wants_traceback(argv: Sequence[str]) -> bool:
+    said = " ".join(argv).replace("-", "_").replace("=", " ")
+    return "__log_level debug" in said or bool(os.environ.get("IMAGEBEAM_TRACE"))

@@ -1,0 +1,280 @@
+"""The settings of a run, typed and checked: flags over ``imagebeam.yaml`` over defaults.
+
+Nothing here imports Beam or a client, calls anything or writes anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from imagebeam.pipeline import arguments, config_file, flag_values
+from imagebeam.pipeline.flags import CLASSIFY, CONFIG, PROJECT, RESULTS, SOURCE, Flag, by_name
+from imagebeam.transforms import filters
+from imagebeam.transforms.errors import UserError
+
+#: What may be read: one of these, never two.
+_SOURCES = ("source", "query", "query_file")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClassifySettings:
+    """What ``imagebeam classify`` was told. Every flag is documented in :mod:`imagebeam.pipeline.flags`.
+
+    Attributes:
+        task: Name of a task, or the path of its file.
+        model: Model instead of the task's.
+        unit: ``observation`` or ``asset`` instead of the task's.
+        max_images: Images per asset instead of the task's.
+        source: ``project.dataset.table``; None when there is a query.
+        query: GoogleSQL text, from ``--query`` or ``--query_file``; None when there is a source.
+        profile: Shape of the source, or ``auto``.
+        columns: Our name → path in the source, for profile ``custom``.
+        keep_columns: Columns to copy.
+        due: ``new``, ``retry``, ``outdated``, ``failed`` or ``failed:REASON``.
+        limit: Units at most.
+        sample_percent: Above 0, up to 100.
+        asset_types: Empty for all.
+        bbox: West, south, east, north in degrees.
+        near: Latitude, longitude in degrees, radius in metres.
+        polygon: GeoJSON text of ``--polygon_file``.
+        captured_from: RFC 3339 in UTC, included.
+        captured_until: RFC 3339 in UTC, not included.
+        where: GoogleSQL condition.
+        project: Project that runs and pays.
+        results: ``project.dataset`` of the results.
+        results_location: BigQuery location of a new results dataset; None for the source's.
+        work_dir: Absolute local directory, or ``gs://bucket/path``.
+        location: Vertex AI location of the model.
+        lane: ``online`` or ``flex``.
+        transport: ``auto``, ``uri`` or ``inline``.
+        in_flight: Calls in flight at most, per process.
+        max_rpm: Calls per minute at most; None for what the service grants.
+        unit_deadline_s: Seconds to keep trying one unit.
+        call_timeout_s: Seconds until a call is given up.
+        maximum_bytes_billed: Cap of the source query in bytes; None for none.
+        max_failure_percent: 0 to 100; above it the exit code is 5.
+        runner: Beam runner.
+        direct_num_workers: Workers of FnApiRunner.
+        group_size: Units that travel together.
+        run_id: Lower-case letters, digits and dashes, at most 63.
+        models_file: Models and prices instead of the shipped ones.
+        yes: Do not ask.
+        json: Print the result as JSON.
+        quiet: No progress.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        given: Flags that a person gave, on the command line or in the file, as text: for the records.
+    """
+
+    task: str
+    project: str
+    results: str
+    run_id: str
+    work_dir: str
+    model: str | None = None
+    unit: str | None = None
+    max_images: int | None = None
+    source: str | None = None
+    query: str | None = None
+    profile: str = "auto"
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    keep_columns: tuple[str, ...] = ()
+    due: tuple[str, ...] = ("new", "retry")
+    limit: int | None = None
+    sample_percent: float | None = None
+    asset_types: tuple[str, ...] = ()
+    bbox: tuple[float, float, float, float] | None = None
+    near: tuple[float, float, float] | None = None
+    polygon: str | None = None
+    captured_from: str | None = None
+    captured_until: str | None = None
+    where: str | None = None
+    results_location: str | None = None
+    location: str = "global"
+    lane: str = "online"
+    transport: str = "auto"
+    in_flight: int = 256
+    max_rpm: int | None = None
+    unit_deadline_s: float = 600.0
+    call_timeout_s: float = 120.0
+    maximum_bytes_billed: int | None = None
+    max_failure_percent: float = 20.0
+    runner: str = "FnApiRunner"
+    direct_num_workers: int = 1
+    group_size: int = 200
+    models_file: Path | None = None
+    yes: bool = False
+    json: bool = False
+    quiet: bool = False
+    log_level: str = "warning"
+    given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def results_dataset(self) -> tuple[str, str]:
+        """Project and dataset of the results."""
+        project, _, dataset = self.results.rpartition(".")
+        return project, dataset
+
+
+def classify_settings(
+    argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
+) -> tuple[ClassifySettings, list[str]]:
+    """The settings of ``imagebeam classify``, and the options that Beam gets.
+
+    Args:
+        argv: Arguments after ``classify``.
+        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
+        environ: The environment; ``GOOGLE_CLOUD_PROJECT`` is the project when nothing else says one.
+
+    Raises:
+        UserError: Unknown flag or key, bad value, contradiction, missing file.
+    """
+    line = arguments.read(argv, by_name(CLASSIFY), command="imagebeam classify")
+    file = config_file.read(
+        cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values
+    )
+    given = _merged(line.values, file.values)
+    values = {flag.name: given.get(flag.name, flag.default) for flag in CLASSIFY}
+    if values["project"] is None and environ.get("GOOGLE_CLOUD_PROJECT"):
+        project = environ["GOOGLE_CLOUD_PROJECT"]
+        values["project"] = flag_values.from_text(PROJECT, project, where="GOOGLE_CLOUD_PROJECT")
+    _require(values)
+    _check(values)
+    settings = _settings(values, given, cwd)
+    return settings, _beam_arguments(settings, line.beam, file.beam)
+
+
+def new_run_id(now: dt.datetime | None = None) -> str:
+    """A run id that no other run has: the time in UTC, and six random hex digits.
+
+    >>> new_run_id(dt.datetime(2026, 11, 21, 6, 30, tzinfo=dt.timezone.utc))[:16]
+    '20261121-063000-'
+    """
+    moment = (now or dt.datetime.now(dt.timezone.utc)).astimezone(dt.timezone.utc)
+    return f"{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _merged(line: Mapping[str, Any], file: Mapping[str, Any]) -> dict[str, Any]:
+    # A source on the command line replaces the file's, whichever of the three ways either is given in.
+    replaced = _SOURCES if any(name in line for name in _SOURCES) else ()
+    return {**{name: value for name, value in file.items() if name not in replaced}, **line}
+
+
+def _require(values: Mapping[str, Any]) -> None:
+    where = "on the command line or in imagebeam.yaml"
+    if values["task"] is None:
+        raise UserError("no task: --task=NAME says what to ask; imagebeam tasks list shows the names")
+    if not any(values[name] for name in _SOURCES):
+        raise UserError(f"no source: give --source=project.dataset.table, --query or --query_file {where}")
+    if values["results"] is None:
+        raise UserError(f"no results: give --results=DATASET, where answers go, {where}")
+    if values["project"] is None:
+        raise UserError("no project: give --project=PROJECT, or export GOOGLE_CLOUD_PROJECT")
+
+
+def _check(values: dict[str, Any]) -> None:
+    sources = [name for name in _SOURCES if values[name]]
+    if len(sources) > 1:
+        raise UserError(f"--{sources[0]} and --{sources[1]} are both given: the source is one of them")
+    if values["columns"] and values["profile"] == "auto":
+        values["profile"] = "custom"
+    if (values["profile"] == "custom") != bool(values["columns"]):
+        raise UserError(
+            "profile custom needs --columns, such as --columns=observation_id=photo_id,gcs_uri=file.uri"
+            if values["profile"] == "custom"
+            else f"--columns is for profile custom, not {values['profile']}: leave one of them out"
+        )
+    if values["max_images"] and values["unit"] == "observation":
+        raise UserError("--max_images is for --unit=asset: an observation is one image")
+    start, end = values["captured_from"], values["captured_until"]
+    if start and end and dt.datetime.fromisoformat(start[:-1]) >= dt.datetime.fromisoformat(end[:-1]):
+        raise UserError(f"--captured_from={start} is not before --captured_until={end}: nothing can match")
+    if values["runner"] == "DataflowRunner" and not values["work_dir"].startswith("gs://"):
+        raise UserError(
+            f"--work_dir={values['work_dir']} is on this machine, where workers of Dataflow cannot see it; "
+            "give --work_dir=gs://bucket/path"
+        )
+
+
+def _settings(values: Mapping[str, Any], given: Mapping[str, Any], cwd: Path) -> ClassifySettings:
+    flags = by_name(CLASSIFY)
+    names = {field.name for field in dataclasses.fields(ClassifySettings)}
+    plain = {name: value for name, value in values.items() if name in names}
+    project = values["project"]
+    query = _text_of("query_file", values, cwd) or values["query"]
+    polygon = _text_of("polygon_file", values, cwd)
+    if polygon:
+        filters.areas(polygon, where=f"--polygon_file={values['polygon_file']}")
+    plain |= {
+        "columns": values["columns"] or {},
+        "source": _qualified(SOURCE, values["source"], project),
+        "query": query,
+        "polygon": polygon,
+        "results": _qualified(RESULTS, values["results"], project),
+        "work_dir": _work_dir(values["work_dir"], cwd),
+        "run_id": values["run_id"] or new_run_id(),
+        "models_file": _path(values["models_file"], cwd) if values["models_file"] else None,
+        "given": {name: flag_values.to_text(flags[name], value) for name, value in given.items()},
+    }
+    return ClassifySettings(**plain)
+
+
+def _qualified(flag: Flag, name: str | None, project: str) -> str | None:
+    """A table or dataset with its project in front, dots between, as GoogleSQL writes it."""
+    found = re.fullmatch(flag.pattern or "", name or "")
+    if found is None:
+        return None
+    parts = found.groupdict()
+    names = (parts["project"] or project, parts["dataset"], parts.get("table"))
+    return ".".join(part for part in names if part)
+
+
+def _path(written: str, cwd: Path) -> Path:
+    # A shell does not expand the ~ of --work_dir=~/runs.
+    return cwd / Path(written).expanduser()
+
+
+def _text_of(name: str, values: Mapping[str, Any], cwd: Path) -> str | None:
+    if values[name] is None:
+        return None
+    path, where = _path(values[name], cwd), f"--{name}={values[name]}"
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{where} is no text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror}") from None
+    if not text:
+        raise UserError(f"{where} is empty")
+    return text
+
+
+def _work_dir(text: str, cwd: Path) -> str:
+    if text.startswith("gs://"):
+        bucket = text.removeprefix("gs://").partition("/")[0]
+        if not bucket:
+            raise UserError(f"--work_dir={text} has no bucket; write gs://bucket/path")
+        return text.rstrip("/")
+    if "://" in text:
+        raise UserError(f"--work_dir={text}: a local directory or gs://bucket/path")
+    directory = _path(text, cwd).absolute()
+    standing = next(parent for parent in (directory, *directory.parents) if os.access(parent, os.F_OK))
+    if not standing.is_dir():
+        raise UserError(f"--work_dir={text}: {standing} is a file, not a directory")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise UserError(f"--work_dir={text}: {standing} is not writable for you; give another --work_dir")
+    return str(directory)
+
+
+def _beam_arguments(settings: ClassifySettings, line: Sequence[str], file: Sequence[str]) -> list[str]:
+    ours = [f"--{flag.name}={getattr(settings, flag.name)}" for flag in CLASSIFY if flag.to_beam]
+    overridden = {argument.partition("=")[0] for argument in line}
+    return [*ours, *(argument for argument in file if argument.partition("=")[0] not in overridden), *line]

@@ -1,0 +1,311 @@
+"""Settings: flags over imagebeam.yaml over defaults, typed and checked."""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from imagebeam.pipeline import config, config_file
+from imagebeam.pipeline.config import ClassifySettings, classify_settings, new_run_id
+from imagebeam.pipeline.flags import CLASSIFY, IN_FILE, by_name
+from imagebeam.transforms.errors import UserError
+
+NEEDED = (
+    "--task=describe",
+    "--source=photos.latest",
+    "--results=answers",
+    "--project=my-project",
+    "--run_id=r",
+)
+SQUARE = '{"type": "Polygon", "coordinates": [[[7, 46], [8, 46], [8, 47], [7, 46]]]}'
+
+Settings = Callable[..., ClassifySettings]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    def make(*argv: str, needed: tuple[str, ...] = NEEDED, environ: dict[str, str] | None = None) -> Any:
+        return classify_settings([*needed, *argv], cwd=tmp_path, environ=environ or {})[0]
+
+    return make
+
+
+def default(tmp_path: Path) -> ClassifySettings:
+    return ClassifySettings(
+        task="describe",
+        project="my-project",
+        source="my-project.photos.latest",
+        results="my-project.answers",
+        run_id="r",
+        work_dir=str(tmp_path / ".imagebeam"),
+        given={
+            "task": "describe",
+            "source": "photos.latest",
+            "results": "answers",
+            "project": "my-project",
+            "run_id": "r",
+        },
+    )
+
+
+def test_four_flags_are_enough(settings: Settings, tmp_path: Path) -> None:
+    assert settings() == default(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "changed"),
+    [
+        ("--model=gemini-3.6-flash", {"model": "gemini-3.6-flash"}),
+        ("--unit=asset", {"unit": "asset"}),
+        ("--max_images=4", {"max_images": 4}),
+        ("--profile=pano", {"profile": "pano"}),
+        ("--columns=observation_id=id", {"columns": {"observation_id": "id"}, "profile": "custom"}),
+        ("--keep_columns=a,b", {"keep_columns": ("a", "b")}),
+        ("--due=new,failed:NOT_FOUND", {"due": ("new", "failed:NOT_FOUND")}),
+        ("--limit=7", {"limit": 7}),
+        ("--sample_percent=2.5", {"sample_percent": 2.5}),
+        ("--asset_types=A,B", {"asset_types": ("A", "B")}),
+        ("--bbox=-7.5,46,8,47", {"bbox": (-7.5, 46.0, 8.0, 47.0)}),
+        ("--near=46,7,500", {"near": (46.0, 7.0, 500.0)}),
+        ("--captured_from=2025-01-01", {"captured_from": "2025-01-01T00:00:00Z"}),
+        ("--captured_until=2025-01-01", {"captured_until": "2025-01-01T00:00:00Z"}),
+        ("--where=a > 1", {"where": "a > 1"}),
+        ("--results_location=EU", {"results_location": "EU"}),
+        ("--work_dir=gs://bucket/runs/", {"work_dir": "gs://bucket/runs"}),
+        ("--location=europe-west4", {"location": "europe-west4"}),
+        ("--lane=flex", {"lane": "flex"}),
+        ("--transport=inline", {"transport": "inline"}),
+        ("--in_flight=4", {"in_flight": 4}),
+        ("--max_rpm=60", {"max_rpm": 60}),
+        ("--unit_deadline_s=5", {"unit_deadline_s": 5.0}),
+        ("--call_timeout_s=5", {"call_timeout_s": 5.0}),
+        ("--maximum_bytes_billed=1000", {"maximum_bytes_billed": 1000}),
+        ("--max_failure_percent=0", {"max_failure_percent": 0.0}),
+        ("--runner=BundleBasedDirectRunner", {"runner": "BundleBasedDirectRunner"}),
+        ("--direct_num_workers=2", {"direct_num_workers": 2}),
+        ("--group_size=10", {"group_size": 10}),
+        ("--yes", {"yes": True}),
+        ("--json", {"json": True}),
+        ("--quiet", {"quiet": True}),
+        ("--log_level=debug", {"log_level": "debug"}),
+    ],
+)
+def test_each_flag_changes_its_own_setting_only(
+    settings: Settings, tmp_path: Path, argument: str, changed: dict[str, Any]
+) -> None:
+    expected = dataclasses.replace(default(tmp_path), **changed)
+    got = settings(argument)
+    assert dataclasses.replace(got, given=expected.given) == expected
+
+
+def test_every_flag_has_a_setting_of_the_same_default() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(ClassifySettings)}
+    read_into_others = {"query_file", "polygon_file", "config"}
+    assert set(by_name(CLASSIFY)) - read_into_others == set(fields) - {"polygon", "given"}
+    for flag in CLASSIFY:
+        if fields.get(flag.name) not in (None, dataclasses.MISSING):
+            assert fields[flag.name] == flag.default, flag.name
+
+
+def test_the_file_is_below_the_flags_and_above_the_defaults(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "imagebeam.yaml").write_text("limit: 5\nlane: flex\nasset_types: [A, B]\n")
+    got = settings("--limit=9")
+    assert (got.limit, got.lane, got.asset_types, got.transport) == (9, "flex", ("A", "B"), "auto")
+    assert got.given["lane"] == "flex"
+
+
+def test_yaml_values_may_be_written_as_yaml_likes_them(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "imagebeam.yaml").write_text(
+        "bbox: [-7.5, 46, 8, 47]\ncaptured_from: 2025-01-01\ncaptured_until: 2025-06-01T10:00:00Z\n"
+        "sample_percent: 5\nquiet: true\ncolumns: {observation_id: id}\nmodel:\n"
+    )
+    got = settings()
+    assert got.bbox == (-7.5, 46.0, 8.0, 47.0)
+    assert (got.captured_from, got.captured_until) == ("2025-01-01T00:00:00Z", "2025-06-01T10:00:00Z")
+    assert (got.sample_percent, got.quiet, got.columns, got.model) == (
+        5.0,
+        True,
+        {"observation_id": "id"},
+        None,
+    )
+
+
+def test_a_source_on_the_command_line_replaces_the_one_in_the_file(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "imagebeam.yaml").write_text("source: other.table\n")
+    got = settings("--query=SELECT 1", needed=tuple(part for part in NEEDED if "source" not in part))
+    assert (got.source, got.query) == (None, "SELECT 1")
+
+
+def test_the_project_may_come_from_the_environment(settings: Settings) -> None:
+    without = tuple(part for part in NEEDED if "project" not in part)
+    assert (
+        settings(needed=without, environ={"GOOGLE_CLOUD_PROJECT": "their-project"}).project == "their-project"
+    )
+    assert settings(environ={"GOOGLE_CLOUD_PROJECT": "their-project"}).project == "my-project"
+
+
+@pytest.mark.parametrize(
+    ("written", "full"),
+    [
+        ("photos.latest", "my-project.photos.latest"),
+        ("other-project.photos.latest", "other-project.photos.latest"),
+        ("other-project:photos.latest", "other-project.photos.latest"),
+        ("example.com:other-project.photos.latest", "example.com:other-project.photos.latest"),
+        ("`other-project.photos.latest`", "other-project.photos.latest"),
+    ],
+)
+def test_tables_get_their_project(settings: Settings, written: str, full: str) -> None:
+    assert settings(f"--source={written}").source == full
+
+
+def test_results_may_be_in_another_project(settings: Settings) -> None:
+    assert settings("--results=other-project:answers").results_dataset == ("other-project", "answers")
+    assert settings("--results=answers").results_dataset == ("my-project", "answers")
+
+
+def test_query_and_polygon_come_from_their_files(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "q.sql").write_text("SELECT 1\n")
+    (tmp_path / "area.geojson").write_text(SQUARE)
+    got = settings(
+        "--query_file=q.sql",
+        "--polygon_file=area.geojson",
+        needed=tuple(a for a in NEEDED if "source" not in a),
+    )
+    assert (got.query, got.polygon) == ("SELECT 1", SQUARE)
+
+
+def test_options_of_beam_go_to_beam_from_the_line_and_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "imagebeam.yaml").write_text(
+        "region: europe-west6\ntemp_location: gs://b/old\nno_auth: true\n"
+        "profile_cpu: false\nexperiments: [a, b]\n"
+    )
+    _, beam = classify_settings([*NEEDED, "--temp_location=gs://b/new"], cwd=tmp_path, environ={})
+    assert beam == [
+        "--project=my-project",
+        "--runner=FnApiRunner",
+        "--direct_num_workers=1",
+        "--region=europe-west6",
+        "--no_auth",
+        "--experiments=a",
+        "--experiments=b",
+        "--temp_location=gs://b/new",
+    ]
+
+
+def test_a_run_id_is_made_and_is_new_each_time(settings: Settings) -> None:
+    without = tuple(part for part in NEEDED if "run_id" not in part)
+    first, second = settings(needed=without).run_id, settings(needed=without).run_id
+    assert first != second
+    assert new_run_id(dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone.utc)).startswith("20260102-030405-")
+    assert settings(f"--run_id={first}").run_id == first
+
+
+@pytest.mark.parametrize("missing", ["task", "source", "results", "project"])
+def test_what_is_needed_and_missing_is_named(settings: Settings, missing: str) -> None:
+    with pytest.raises(UserError, match=f"no {missing}: .*--{missing}="):
+        settings(needed=tuple(part for part in NEEDED if not part.startswith(f"--{missing}")))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--query=SELECT 1"], "--source and --query are both given"),
+        (["--profile=custom"], "profile custom needs --columns"),
+        (["--profile=pano", "--columns=a=b"], "--columns is for profile custom, not pano"),
+        (["--max_images=3", "--unit=observation"], "--max_images is for --unit=asset"),
+        (["--captured_from=2025-02-01", "--captured_until=2025-01-01"], "nothing can match"),
+        (["--captured_from=2025-02-01T00:00:00.5Z", "--captured_until=2025-02-01"], "nothing can match"),
+        (["--runner=DataflowRunner"], "give --work_dir=gs://bucket/path"),
+        (["--work_dir=gs:///x"], "has no bucket"),
+        (["--work_dir=s3://b/x"], "a local directory or gs://bucket/path"),
+        (["--work_dir=file.txt/runs"], "file.txt is a file, not a directory"),
+        (["--polygon_file=none.geojson"], "--polygon_file=none.geojson: no such file"),
+        (["--polygon_file=file.txt"], "--polygon_file=file.txt holds no JSON"),
+        (["--polygon_file=empty.txt"], "--polygon_file=empty.txt is empty"),
+        (["--polygon_file=binary.bin"], "--polygon_file=binary.bin is no text in UTF-8"),
+        (["--polygon_file=directory"], "--polygon_file=directory: Is a directory"),
+        (["--config=none.yaml"], "none.yaml; imagebeam init writes one"),
+    ],
+)
+def test_contradictions_are_one_line(settings: Settings, tmp_path: Path, argv: list[str], said: str) -> None:
+    (tmp_path / "file.txt").write_text("hello")
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "binary.bin").write_bytes(b"\xff\xfe")
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(UserError) as caught:
+        settings(*argv)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_work_directory_that_is_not_writable_is_refused(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write everywhere, and tests in containers run as root: the kernel's answer is stood in for.
+    monkeypatch.setattr(
+        config.os, "access", lambda path, mode: mode == config.os.F_OK and Path(path).exists()
+    )
+    with pytest.raises(UserError, match="is not writable for you"):
+        settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("limt: 5", "unknown key limt in imagebeam.yaml; did you mean limit?"),
+        ("reigon: x", "unknown key reigon in imagebeam.yaml; did you mean region?"),
+        ("qqqqqq: x", "the keys are the flags of imagebeam classify --help"),
+        ("limit: 0", "limit in imagebeam.yaml takes a whole number from 1 up, not 0"),
+        ("limit: {a: 1}", "limit in imagebeam.yaml takes a whole number, not a dict; for example 100"),
+        ("limit: [1, 2]", "limit in imagebeam.yaml takes a whole number, not a list"),
+        ("yes: true", "yes cannot stand in imagebeam.yaml: give --yes on the command line"),
+        ("run_id: a", "run_id cannot stand in imagebeam.yaml"),
+        ("no_auth: 3", "no_auth in imagebeam.yaml takes true or false, not 3"),
+        ("num_workers: many", "invalid int value: 'many' (an option of Beam)"),
+        ("- limit", "imagebeam.yaml"),
+        ("limit: 1\nlimit: 2", "the key limit stands here for the second time"),
+        ("limit: [", "imagebeam.yaml, line"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_file_and_key(
+    settings: Settings, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "imagebeam.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        settings()
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_line_of_a_written_file_can_be_switched_on() -> None:
+    text = config_file.write({})
+    assert config_file.parse(text, where="imagebeam.yaml").values == {}
+    keys = [f"# {flag.name}: " for flag in IN_FILE]
+    switched_on = "\n".join(
+        line.removeprefix("# ") if line.startswith(tuple(keys)) else line for line in text.splitlines()
+    )
+    assert set(config_file.parse(switched_on, where="imagebeam.yaml").values) == set(by_name(IN_FILE))
+    assert set(yaml.safe_load(switched_on)) == set(by_name(IN_FILE))
+
+
+def test_what_is_written_to_the_file_is_read_back() -> None:
+    values = {
+        "limit": 5,
+        "sample_percent": 2.5,
+        "quiet": True,
+        "asset_types": ("A", "B"),
+        "columns": {"observation_id": "a.b"},
+        "captured_from": "2025-01-01T00:00:00Z",
+        "where": "name = 'it''s: #1'",
+        "bbox": (-7.5, 46.0, 8.0, 47.0),
+    }
+    beam = ("--region=us-central1", "--no_auth", "--experiments=a", "--experiments=b")
+    read = config_file.parse(config_file.write(values, beam), where="x")
+    assert read.values == values
+    assert read.beam == beam

@@ -1,0 +1,232 @@
+"""Flags: the table itself, reading values, reading a command line."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebeam.pipeline import arguments, beam_flags, flag_values, flags
+from imagebeam.pipeline.flags import CLASSIFY, Flag, Kind, by_name
+from imagebeam.transforms.errors import UserError
+
+FLAGS = by_name(CLASSIFY)
+
+
+def read(*argv: str) -> arguments.Arguments:
+    return arguments.read(argv, FLAGS, command="imagebeam classify")
+
+
+def refusal(*argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read(*argv)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("flag", CLASSIFY, ids=lambda flag: flag.name)
+def test_every_flag_has_help_and_an_example_that_it_takes(flag: Flag) -> None:
+    assert flag.help.endswith(".")
+    assert flag.name == flag.name.lower().replace("-", "_")
+    value = flag_values.from_text(flag, flag.example, where=flag.name)
+    assert value is not None
+    assert bool(flag.pattern) == bool(flag.form), "a pattern needs words for a person"
+
+
+@pytest.mark.parametrize("flag", CLASSIFY, ids=lambda flag: flag.name)
+def test_every_default_can_be_written_as_text_and_read_back(flag: Flag) -> None:
+    if flag.default not in (None, ()):
+        text = flag_values.to_text(flag, flag.default)
+        assert flag_values.from_text(flag, text, where=flag.name) == flag.default
+
+
+def test_flag_names_are_unique() -> None:
+    assert len(FLAGS) == len(CLASSIFY)
+
+
+def test_only_the_flags_that_say_so_share_a_name_with_an_option_of_beam() -> None:
+    shared = {flag.name for flag in CLASSIFY if beam_flags.is_beam_option(flag.name)}
+    assert shared == {flag.name for flag in CLASSIFY if flag.to_beam}
+
+
+def test_a_value_comes_after_an_equals_sign_or_as_the_next_word() -> None:
+    assert read("--task=describe", "--limit", "10").values == {"task": "describe", "limit": 10}
+
+
+def test_dashes_are_as_good_as_underscores() -> None:
+    assert read("--sample-percent=5").values == {"sample_percent": 5.0}
+
+
+def test_a_boolean_stands_alone_or_takes_true_or_false() -> None:
+    assert read("--yes", "--json=false", "--quiet", "true").values == {
+        "yes": True,
+        "json": False,
+        "quiet": True,
+    }
+
+
+def test_a_boolean_does_not_swallow_the_next_flag() -> None:
+    assert read("--yes", "--limit=1").values == {"yes": True, "limit": 1}
+
+
+def test_negative_coordinates_are_values_and_no_flags() -> None:
+    assert read("--bbox", "-122.5,37.7,-122.3,37.8").values["bbox"] == (-122.5, 37.7, -122.3, 37.8)
+
+
+def test_lists_add_up_when_a_flag_is_given_again() -> None:
+    assert read("--asset_types=A,B", "--asset_types=C,A").values["asset_types"] == ("A", "B", "C")
+
+
+def test_the_last_value_of_a_plain_flag_counts() -> None:
+    assert read("--limit=1", "--limit=2").values["limit"] == 2
+
+
+def test_due_is_replaced_and_not_added_to() -> None:
+    assert read("--due=new", "--due=failed:NOT_FOUND").values["due"] == ("failed:NOT_FOUND",)
+
+
+def test_column_pairs_add_up_and_contradict() -> None:
+    pairs = read("--columns=observation_id=id", "--columns=gcs_uri=file.uri").values["columns"]
+    assert pairs == {"observation_id": "id", "gcs_uri": "file.uri"}
+    assert "gives a twice" in refusal("--columns=a=b", "--columns=a=c")
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2025-01-31", "2025-01-31T00:00:00Z"),
+        ("2025-01-31T10:00:00Z", "2025-01-31T10:00:00Z"),
+        ("2025-01-31T10:00:00+02:00", "2025-01-31T08:00:00Z"),
+        ("2025-01-31 10:00:00", "2025-01-31T10:00:00Z"),
+    ],
+)
+def test_times_become_utc(text: str, utc: str) -> None:
+    assert read(f"--captured_from={text}").values["captured_from"] == utc
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--limt=5", "unknown flag --limt; did you mean --limit?"),
+        ("--sampel-percent=5", "did you mean --sample_percent?"),
+        ("--reigon=x", "did you mean --region?"),
+        ("--zzzzzzzz=1", "see imagebeam classify --help"),
+        ("--limit=0", "--limit takes a whole number from 1 up, not 0"),
+        ("--limit=-3", "not -3"),
+        ("--limit=many", "--limit takes a whole number from 1 up, not 'many'"),
+        ("--limit=1.5", "not '1.5'"),
+        ("--limit=", "--limit is empty; for example 100"),
+        ("--limit", "--limit needs a value; for example --limit=100"),
+        ("--in_flight=5000", "--in_flight takes a whole number from 1 to 4096, not 5000"),
+        ("--sample_percent=0", "--sample_percent takes a number above 0 up to 100, not 0"),
+        ("--sample_percent=100.1", "not 100.1"),
+        ("--sample_percent=nan", "not 'nan'"),
+        ("--unit_deadline_s=inf", "not 'inf'"),
+        ("--lane=flexx", "--lane takes online, flex, not 'flexx'; did you mean flex?"),
+        ("--runner=DirectRunner", "--runner takes FnApiRunner"),
+        ("--yes=maybe", "--yes takes true or false, not 'maybe'"),
+        ("--source=my_table", "--source takes project.dataset.table or dataset.table, not 'my_table'"),
+        ("--source=p.d.t; DROP TABLE x", "--source takes"),
+        ("--results=a.b.c", "--results takes dataset or project.dataset"),
+        ("--project=My Project", "--project takes a project id"),
+        ("--location=Mars", "--location takes global, a region"),
+        ("--due=never", "--due takes new, retry, outdated, failed or failed:REASON, not 'never'"),
+        ("--due=new,", "not ''"),
+        ("--asset_types=A B", "--asset_types takes names, separated by commas, not 'A B'"),
+        ("--columns=observation_id", "--columns takes name=value pairs"),
+        ("--bbox=1,2,3", "--bbox='1,2,3' must be west,south,east,north in degrees"),
+        ("--bbox=1,2,3,north", "must be west,south,east,north in degrees"),
+        ("--bbox=7,47,8,46", "south is not below north; the order is west,south,east,north"),
+        ("--bbox=8,46,7,47", "west is not left of east"),
+        ("--bbox=-190,46,7,47", "-190 is no longitude"),
+        ("--near=91,7,5", "91 is no latitude"),
+        ("--near=46,7,0", "the radius is in metres, more than 0"),
+        ("--captured_from=yesterday", "--captured_from='yesterday' is no time; write 2026-05-31"),
+        ("--captured_from=2025-02-30", "'2025-02-30' is no time"),
+        ("--captured_from=0001-01-01T00:00:00+10:00", "outside of the years"),
+        ("--run_id=My Run", "--run_id takes lower-case letters, digits and -"),
+        ("-limit=5", "flags are written with two dashes"),
+        ("limit=5", "flags are written --name=value; did you mean --limit?"),
+        ("describe", "imagebeam classify takes no 'describe'"),
+        ("--num_workers=many", "invalid int value: 'many' (an option of Beam)"),
+        ("--region", "--region needs a value (an option of Beam)"),
+        ("--no_auth=perhaps", "--no_auth takes true or false, not 'perhaps'"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_and_how(argument: str, said: str) -> None:
+    assert said in refusal(argument)
+
+
+def test_a_flag_needs_its_value_even_when_another_flag_follows() -> None:
+    assert "--task needs a value" in refusal("--task", "--limit=5")
+
+
+def test_options_of_beam_go_through_in_their_own_form() -> None:
+    line = read(
+        "--region=europe-west6", "--temp-location", "gs://b/t", "--no_auth", "--enable_hot_key_logging=false"
+    )
+    assert line.beam == ("--region=europe-west6", "--temp_location=gs://b/t", "--no_auth")
+    assert line.values == {}
+
+
+def test_a_value_may_hold_equals_signs_and_dashes() -> None:
+    assert read("--where=a = 1 -- and b").values["where"] == "a = 1 -- and b"
+
+
+def test_our_own_flags_are_read_without_importing_beam() -> None:
+    program = (
+        "import sys\n"
+        "from imagebeam.pipeline import arguments, flags\n"
+        "table = flags.by_name(flags.CLASSIFY)\n"
+        "arguments.read(['--task=a', '--runner=FnApiRunner'], table, command='x')\n"
+        "try: arguments.read(['--limit=0'], table, command='x')\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "print([name for name in sys.modules if name.startswith(('apache_beam', 'google.cloud.'))])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "UserError\n[]\n"
+
+
+_NUMBERS = {"allow_nan": False, "allow_infinity": False}
+_NAMES = st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), min_size=1, unique=True).map(
+    tuple
+)
+
+
+@given(
+    st.one_of(
+        st.tuples(st.just(flags.LIMIT), st.integers(1, 10**12)),
+        st.tuples(st.just(flags.SAMPLE_PERCENT), st.integers(1, 10**6).map(lambda n: n / 10**4)),
+        st.tuples(st.just(flags.ASSET_TYPES), _NAMES),
+        st.tuples(
+            st.just(flags.COLUMNS),
+            st.dictionaries(
+                st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.sampled_from(["a", "b.c"]), min_size=1
+            ),
+        ),
+        st.tuples(st.just(flags.YES), st.booleans()),
+    )
+)
+def test_what_is_written_is_what_is_read(case: tuple[Flag, Any]) -> None:
+    flag, value = case
+    assert flag_values.from_text(flag, flag_values.to_text(flag, value), where=flag.name) == value
+
+
+@given(st.sampled_from(CLASSIFY), st.text(max_size=30))
+def test_any_text_is_a_value_or_one_line_of_refusal(flag: Flag, text: str) -> None:
+    message = f"--{flag.name}"
+    try:
+        flag_values.from_text(flag, text, where=f"--{flag.name}")
+    except UserError as error:
+        message = str(error)
+    assert message.startswith(f"--{flag.name}")
+    assert "\n" not in message
+
+
+def test_every_kind_of_value_has_a_flag() -> None:
+    assert {flag.kind for flag in CLASSIFY} == set(Kind)
