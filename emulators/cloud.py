@@ -45,9 +45,7 @@ class LocalCloud:
     """
 
     def __init__(self, directory: Path | None = None, *, seed: int = 0, port: int = 0) -> None:
-        self._temporary = (
-            tempfile.TemporaryDirectory(prefix="imagebeam-cloud-") if directory is None else None
-        )
+        self._temporary = tempfile.TemporaryDirectory(prefix="imagebeam-cloud-") if directory is None else None
         self.directory = Path(self._temporary.name if self._temporary else directory or ".").absolute()
         self.url = ""
         self.project = ""
@@ -107,6 +105,16 @@ class LocalCloud:
         self._errors.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    def wait(self) -> None:
+        """Block until the server ends, which it only does by itself when it fails.
+
+        Raises:
+            RuntimeError: With what the server said.
+        """
+        if self._process is not None:
+            self._process.wait()
+            raise RuntimeError(f"The local Google Cloud ended: {self._said() or 'it said nothing'}")
 
     def faults(self, **settings: Any) -> None:
         """Set sections of the fault book, for example ``faults(token={"fail": True})``.

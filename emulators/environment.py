@@ -1,5 +1,6 @@
 """The environment that points unchanged Google clients at the local cloud, and what speaks against it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -12,8 +13,6 @@ FOREIGN: Final = (
     "GOOGLE_VERTEX_BASE_URL",
     "GOOGLE_APPLICATION_CREDENTIALS",
 )
-
-_ADC: Final = ".config/gcloud/application_default_credentials.json"
 
 
 def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
@@ -50,18 +49,24 @@ def objection(environment: Mapping[str, str], directory: Path, home: Path) -> st
     """
     for name in FOREIGN:
         value = environment.get(name)
-        if not value:
+        if not value or value.startswith("http://127.0.0.1:"):
             continue
-        if name == "GOOGLE_APPLICATION_CREDENTIALS" and Path(value).absolute() == _key(directory):
-            continue
-        if name != "GOOGLE_APPLICATION_CREDENTIALS" and value.startswith("http://127.0.0.1:"):
+        if name == "GOOGLE_APPLICATION_CREDENTIALS" and _is_throw_away(Path(value), directory):
             continue
         return f"{name} is set to {value}: run `unset {name}` first, or add --force"
-    adc = home / _ADC
+    gcloud = environment.get("CLOUDSDK_CONFIG")
+    adc = (Path(gcloud) if gcloud else home / ".config" / "gcloud") / "application_default_credentials.json"
     if adc.exists():
-        return f"real Google credentials are in {adc}: use another account, or add --force (they stay unused)"
+        return f"real Google credentials are in {adc}: add --force, and they stay unused"
     return None
 
 
-def _key(directory: Path) -> Path:
-    return directory.absolute() / "credentials.json"
+def _is_throw_away(key: Path, directory: Path) -> bool:
+    """Say whether a key file is of this or another local cloud, and so opens nothing real."""
+    if key.absolute() == directory.absolute() / "credentials.json":
+        return True
+    try:
+        address = json.loads(key.read_bytes())["token_uri"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return str(address).startswith("http://127.0.0.1:")

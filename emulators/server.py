@@ -70,38 +70,39 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     return app
 
 
-async def serve(
-    directory: Path, port: int, seed: int, ready: Callable[[str, Callable[[], None]], None]
-) -> None:
-    """Serve until SIGTERM, SIGINT, or until somebody calls what ``ready`` was given.
+async def serve(directory: Path, port: int, seed: int) -> None:
+    """Serve until SIGTERM, SIGINT or the end of standard input.
 
     Args:
         directory: State directory.
         port: Port on 127.0.0.1; 0 takes any free one.
         seed: Seed of everything that is random.
-        ready: Called once the server answers, with its URL and a function, for any thread, that ends it.
 
     Raises:
-        OSError: When the port is taken.
+        OSError: When the port is taken or the directory cannot be written.
     """
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="local-cloud"))
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    app = build_app(directory, url, seed)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(build_app(directory, url, seed), access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    state = orjson.dumps({"url": url, "pid": os.getpid(), "project": PROJECT})
     note = directory / "local.json"
-    note.write_bytes(orjson.dumps({"url": url, "pid": os.getpid(), "project": PROJECT}))
+    note.write_bytes(state)
+    print(state.decode(), flush=True)
 
-    def stop() -> None:
-        loop.call_soon_threadsafe(stopped.set)
+    def watch_parent() -> None:
+        while os.read(0, 4096):
+            pass
+        with contextlib.suppress(RuntimeError):  # the loop ended before
+            loop.call_soon_threadsafe(stopped.set)
 
-    ready(url, stop)
+    threading.Thread(target=watch_parent, daemon=True, name="parent-watch").start()
     try:
         await stopped.wait()
     finally:
@@ -118,24 +119,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="local cloud: %(message)s")
     try:
-        asyncio.run(serve(arguments.dir, arguments.port, arguments.seed, _tell_parent))
+        asyncio.run(serve(arguments.dir, arguments.port, arguments.seed))
     except OSError as problem:
         print(f"The local cloud cannot start: {problem}", file=sys.stderr)
         return 2
     return 0
-
-
-def _tell_parent(url: str, stop: Callable[[], None]) -> None:
-    """Print the address, and end the server when standard input ends: then the parent is gone."""
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        with contextlib.suppress(RuntimeError):  # the loop ended before
-            stop()
-
-    print(orjson.dumps({"url": url, "pid": os.getpid(), "project": PROJECT}).decode(), flush=True)
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
 @web.middleware

@@ -1,0 +1,119 @@
+"""``imagebeam local``: what a person types, and what comes back."""
+
+import datetime
+import decimal
+import importlib.metadata
+import json
+from pathlib import Path
+
+import pytest
+
+from imagebeam.emulators import cli
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.emulators.sql_output import render
+
+
+def _said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["upp"], "did you mean up?"),
+        (["up", "--froce"], "unknown flag --froce; did you mean --force?"),
+        (["up", "--prot=1"], "did you mean --port?"),
+        (["sql", "SELECT", "1"], "put the SQL in quotes"),
+        (["sql", "SELECT 1", "--format=xml"], "invalid choice: 'xml'"),
+        (["up", "--port=99999"], "'99999' is no port (0 to 65535)"),
+        (["up", "--seed=-1"], "is no seed"),
+        ([], "required"),
+    ],
+)
+def test_a_typing_mistake_gets_one_line_and_exit_code_2(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(argv) == 2
+    assert said in _said(capsys)
+
+
+def test_help_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["up", "--help"]) == 0
+    assert "--port" in capsys.readouterr().out
+
+
+def test_up_does_not_start_beside_real_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "prod.json"
+    key.write_text('{"type": "service_account", "token_uri": "https://oauth2.googleapis.com/token"}')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    assert cli.main(["up", "--dir", str(tmp_path / "new")]) == 2
+    assert "unset GOOGLE_APPLICATION_CREDENTIALS" in _said(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+def test_up_does_not_move_into_somebody_elses_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert cli.main(["up", "--dir", str(tmp_path)]) == 2
+    assert "no local cloud made it" in _said(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_up_and_demo_leave_a_running_cloud_alone(cloud: LocalCloud, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("up", "demo"):
+        assert cli.main([command, "--dir", str(cloud.directory)]) == 2
+        assert f"already up in {cloud.directory}, at {cloud.url}" in _said(capsys)
+
+
+def test_sql_without_a_cloud_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sql", "SELECT 1", "--dir", str(tmp_path)]) == 2
+    assert f"imagebeam local up --dir={tmp_path}" in _said(capsys)
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "NEEDED", (*cli.NEEDED, "not_installed"))
+    assert cli.main(["sql", "SELECT 1"]) == 2
+    said = _said(capsys)
+    assert "needs the module not_installed: pip install 'imagebeam[local]'" in said
+
+
+def test_every_needed_module_is_in_the_extra() -> None:
+    extra = [
+        line for line in importlib.metadata.requires("imagebeam") or [] if "extra == 'local'" in line.replace('"', "'")
+    ]
+    for name in cli.NEEDED:
+        assert any(line.startswith(name) for line in extra)
+
+
+def test_csv_and_json_cut_nothing_and_json_reads_back() -> None:
+    long = "ä" * 500
+    moment = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc)
+    row = (long, decimal.Decimal("0.000001"), moment, {"a": [1, None]}, None, True)
+    columns = ["text", "cost", "at", "extra", "nothing", "yes"]
+    (read,) = json.loads(render(columns, [row], "json"))
+    assert read == {
+        "text": long,
+        "cost": "0.000001",
+        "at": "2026-01-02T03:04:00+00:00",
+        "extra": {"a": [1, None]},
+        "nothing": None,
+        "yes": True,
+    }
+    assert render(columns, [row], "csv").splitlines()[1].startswith(long)
+    assert max(map(len, render(["t"], [(long,)], "table").splitlines())) == 60
+
+
+def test_an_empty_result_still_shows_its_columns() -> None:
+    assert render(["a", "b"], [], "table") == "a  b\n-  -\n(0 rows)\n"
+    assert render(["a", "b"], [], "csv") == "a,b\n"
+    assert render(["a", "b"], [], "json") == "[]\n"
