@@ -98,6 +98,7 @@ class Planned:
         failed_before: Failed for good in an earlier run, and not asked for again (``--due=failed``).
         submitted: Waiting in a batch job.
         not_due: New or to be retried, but left out by ``--due``.
+        rows_without_id: Rows of the source that lack the id of their unit: no unit can be made of them.
         assets_without_images: Assets of the source that no image shows; None where the source has no assets.
     """
 
@@ -108,6 +109,7 @@ class Planned:
     failed_before: int = 0
     submitted: int = 0
     not_due: int = 0
+    rows_without_id: int = 0
     assets_without_images: int | None = None
 
 
@@ -129,9 +131,7 @@ class Books:
         """Every way in which the books do not balance; empty when they do."""
         plan, counted, recorded = self.planned, self.counted, self.recorded
         found = []
-        parts = (
-            plan.due + plan.already_done + plan.outdated + plan.failed_before + plan.submitted + plan.not_due
-        )
+        parts = plan.due + plan.already_done + plan.outdated + plan.failed_before + plan.submitted + plan.not_due
         if parts != plan.units_in:
             found.append(f"{plan.units_in} units in the source, but {parts} by state")
         if counted.read != plan.due:

@@ -22,10 +22,10 @@ from typing import Any
 
 from imagebeam.transforms import asking, groups, lease, objects
 from imagebeam.transforms.books import Counts, count_outcome
-from imagebeam.transforms.due_sql import answered_units_query
 from imagebeam.transforms.errors import ImagebeamError, SystemicError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pacing import Pacer
+from imagebeam.transforms.recorded_sql import answered_units_query
 from imagebeam.transforms.recorder import BigQueryRecorder, PassThrough, Recorder
 from imagebeam.transforms.records import Outcome, Status, Unit
 from imagebeam.transforms.vertex import GeminiClient
@@ -272,9 +272,7 @@ class Engine:
             entry, unit = self._queue.popleft()
             if self._stop is not None:
                 self._window.release()
-                self._finish(
-                    entry, Done(entry.group.group_id, Outcome(unit, Status.SKIPPED, message=self._stop))
-                )
+                self._finish(entry, Done(entry.group.group_id, Outcome(unit, Status.SKIPPED, message=self._stop)))
                 continue
             self._in_flight += 1
             self._keep(self._answer(entry, unit))
@@ -286,9 +284,7 @@ class Engine:
             self._fail(error)
             asked = asking.Asked(Outcome(unit, Status.SKIPPED, message=str(error)))
         except Exception as error:
-            self._fail(
-                SystemicError(f"asking about {unit.unit_id}: {type(error).__name__}: {first_line(error)}")
-            )
+            self._fail(SystemicError(f"asking about {unit.unit_id}: {type(error).__name__}: {first_line(error)}"))
             _log.exception("asking about %s", unit.unit_id)
             asked = asking.Asked(Outcome(unit, Status.SKIPPED, message=first_line(error)))
         finally:
@@ -299,9 +295,7 @@ class Engine:
             self._finish(entry, done)
             return
         self._break(asked.outcome)
-        self._recorder.put(
-            asked.outcome, lambda kept: self._finish(entry, dataclasses.replace(done, outcome=kept))
-        )
+        self._recorder.put(asked.outcome, lambda kept: self._finish(entry, dataclasses.replace(done, outcome=kept)))
 
     def _finish(self, entry: _Group, done: Done) -> None:
         entry.finished.append(done)
@@ -341,9 +335,7 @@ class Engine:
         while True:
             await asyncio.sleep(lease.EXTEND_EVERY_S)
             try:
-                held = await self._blocking(
-                    lambda: lease.extend(self._warehouse, table, self.settings.run_id)
-                )
+                held = await self._blocking(lambda: lease.extend(self._warehouse, table, self.settings.run_id))
             except Exception as error:
                 _log.warning("extending the lease: %s", first_line(error))
                 continue
@@ -361,9 +353,7 @@ class Engine:
 
 def counts_of(done: Done) -> Counts:
     """The counts of one finished unit."""
-    return dataclasses.replace(
-        count_outcome(done.outcome), read=1, calls=done.calls, throttled=done.throttled
-    )
+    return dataclasses.replace(count_outcome(done.outcome), read=1, calls=done.calls, throttled=done.throttled)
 
 
 _engines: dict[tuple[int, str], Engine] = {}

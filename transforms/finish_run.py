@@ -15,9 +15,9 @@ from apache_beam.pvalue import AsSingleton, PCollection
 from imagebeam.transforms import lease, objects
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.books import Books, Counts, Planned, counts_to_json, failure_key, sum_counts
-from imagebeam.transforms.due_sql import run_books_query
 from imagebeam.transforms.engine import close_engine
 from imagebeam.transforms.errors import BooksError, SystemicError
+from imagebeam.transforms.recorded_sql import run_books_query
 from imagebeam.transforms.records import Usage
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import telling, write_event
@@ -68,9 +68,7 @@ class _Finish(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(
-        self, counted: Counts, planned: Planned, *args: Any, **kwargs: Any
-    ) -> Iterator[dict[str, Any]]:
+    def process(self, counted: Counts, planned: Planned, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         with telling(self._settings):
             yield finish(self._settings, planned, counted)
 

@@ -59,9 +59,7 @@ def holder(run_id: str) -> Holder:
         who = str(os.getuid())
     pid = os.getpid()
     now = datetime.datetime.now(datetime.timezone.utc)
-    return Holder(
-        run_id, who, socket.gethostname(), pid, process_start(pid) or 0, now.isoformat(timespec="seconds")
-    )
+    return Holder(run_id, who, socket.gethostname(), pid, process_start(pid) or 0, now.isoformat(timespec="seconds"))
 
 
 def process_start(pid: int) -> int | None:
@@ -106,13 +104,17 @@ def acquire(warehouse: Warehouse, table: TableName, run_id: str, *, me: Holder |
         if other.run_id == run_id:
             return
         if not other.is_dead_here():
-            raise UserError(
-                f"run {other.run_id} of this task is going on ({other.who} on {other.host}, since "
-                f"{other.since}); wait for it, or, if it is dead, drop table {table.dotted} or wait "
-                f"{LIFETIME_S / 60:.0f} minutes"
-            )
+            raise UserError(held_line(other, table))
         warehouse.drop(table)
     raise SystemicError(f"the lease {table.dotted} changes hands too fast; try again")
+
+
+def held_line(other: Holder, table: TableName) -> str:
+    """What to say when another run holds the lease."""
+    return (
+        f"run {other.run_id} of this task is going on ({other.who} on {other.host}, since {other.since}); "
+        f"wait for it, or, if it is dead, drop table {table.dotted} or wait {LIFETIME_S / 60:.0f} minutes"
+    )
 
 
 def read(warehouse: Warehouse, table: TableName) -> Holder | None:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from imagebeam.transforms import objects
-from imagebeam.transforms.due_sql import Due
+from imagebeam.transforms.due import Due
 from imagebeam.transforms.engine import EngineSettings
+from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.sources import Filters, Source
+from imagebeam.transforms.sources import Source
 from imagebeam.transforms.task import Task
 
 

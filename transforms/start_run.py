@@ -15,8 +15,9 @@ from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
 from imagebeam.transforms import lease, objects, tables, views
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.books import Planned
-from imagebeam.transforms.due_sql import Books as SourceBooks
-from imagebeam.transforms.due_sql import books_from_row, build_due_query
+from imagebeam.transforms.due import Books as SourceBooks
+from imagebeam.transforms.due import books_from_row
+from imagebeam.transforms.due_sql import build_due_query
 from imagebeam.transforms.errors import ImagebeamError, SystemicError
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings, event
@@ -86,9 +87,7 @@ class telling:  # noqa: N801 - reads as a word: with telling(settings)
         if isinstance(error, ImagebeamError):
             objects.write(
                 self._settings.error_path,
-                orjson.dumps(
-                    {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-                ),
+                orjson.dumps({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}),
             )
 
 
@@ -143,10 +142,11 @@ def planned_from(books: SourceBooks) -> Planned:
         units_in=books.units_in,
         due=books.due,
         already_done=books.answered,
-        outdated=books.outdated,
-        failed_before=books.failed,
+        outdated=books.outdated_left,
+        failed_before=books.failed_left,
         submitted=books.submitted,
-        not_due=0,
+        not_due=books.left_out,
+        rows_without_id=books.rows_without_id,
         assets_without_images=books.assets_without_images,
     )
 
@@ -182,4 +182,3 @@ def write_event(warehouse: Warehouse, settings: RunSettings, name: str, **column
     refused = warehouse.insert(settings.runs, [row], [f"{settings.run_id}-{name}-{row['at']}"])
     if refused:
         raise SystemicError(f"BigQuery rejects an event of table {settings.runs.dotted}: {refused[0]}")
-

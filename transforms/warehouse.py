@@ -234,20 +234,26 @@ class Warehouse:
             )
         raise _systemic(last or RuntimeError("no answer"), "running a query")
 
-    def small_query(self, query: Query, *, location: str | None = None) -> list[dict[str, Any]]:
+    def small_query(
+        self, query: Query, *, location: str | None = None, maximum_bytes_billed: int | None = None
+    ) -> list[dict[str, Any]]:
         """Runs a query with a small result and returns its rows."""
+        config = _job_config(query.parameters)
+        config.maximum_bytes_billed = maximum_bytes_billed
         try:
-            job = self.client.query(query.sql, job_config=_job_config(query.parameters), location=location)
+            job = self.client.query(query.sql, job_config=config, location=location)
             return [dict(row.items()) for row in job.result()]
         except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
             raise _query_error(error) from None
         except (api_errors.GoogleAPIError, OSError) as error:
             raise _systemic(error, "running a query") from None
 
-    def dry_run(
-        self, query: Query, *, location: str | None = None
-    ) -> tuple[tuple[Mapping[str, Any], ...], int]:
-        """Checks a query without running it: the schema of its result, and the bytes that it would scan."""
+    def dry_run(self, query: Query, *, location: str | None = None) -> tuple[tuple[Mapping[str, Any], ...], int, str]:
+        """Checks a query without running it.
+
+        Returns:
+            The schema of its result, the bytes that it would scan, and the location where it would run.
+        """
         config = _job_config(query.parameters)
         config.dry_run = True
         config.use_query_cache = False
@@ -258,11 +264,9 @@ class Warehouse:
         except (api_errors.GoogleAPIError, OSError) as error:
             raise _systemic(error, "checking a query") from None
         schema = tuple(field.to_api_repr() for field in job.schema or ())
-        return schema, int(job.total_bytes_processed or 0)
+        return schema, int(job.total_bytes_processed or 0), job.location or "US"
 
-    def rows(
-        self, result: ResultRef, start: int, count: int, columns: Sequence[str]
-    ) -> Iterator[dict[str, Any]]:
+    def rows(self, result: ResultRef, start: int, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Reads rows ``start`` to ``start + count`` of a result, only the named columns."""
         schema = _fields([field for field in result.schema if field["name"] in set(columns)])
         table = bigquery.Table(result.table, schema=_fields(result.schema))
@@ -278,9 +282,7 @@ class Warehouse:
 
     # -- rows in ---------------------------------------------------------------------------------------
 
-    def insert(
-        self, name: TableName, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[str]
-    ) -> dict[int, str]:
+    def insert(self, name: TableName, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[str]) -> dict[int, str]:
         """Streams rows in; the rows of the batch that BigQuery rejects are returned, index to reason.
 
         Raises:

@@ -1,0 +1,446 @@
+"""Everything that can be known before the first call is paid: nothing is called or written until it is.
+
+The order is from cheap to dear: what a person typed, credentials, tables, model, images, cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import google.auth
+import google.auth.exceptions
+import orjson
+
+from imagebeam.pipeline import task_files
+from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.transforms import lease, objects, sources
+from imagebeam.transforms.asking import Asking
+from imagebeam.transforms.books import Planned
+from imagebeam.transforms.due import parse_due
+from imagebeam.transforms.due_sql import books_from_row, build_books_query
+from imagebeam.transforms.engine import Destination, EngineSettings
+from imagebeam.transforms.errors import SystemicError, UserError
+from imagebeam.transforms.failures import Kind, classify_exception, classify_http
+from imagebeam.transforms.filters import Filters
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.images import mime_from_name
+from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage
+from imagebeam.transforms.queries import Query
+from imagebeam.transforms.records import Usage
+from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.start_run import planned_from
+from imagebeam.transforms.task import Task
+from imagebeam.transforms.vertex import GeminiClient, HttpAnswer
+from imagebeam.transforms.warehouse import Warehouse, first_line
+
+CONFIRM_ABOVE_USD = Decimal(10)
+PROBES = 3
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checked:
+    """A run that may start.
+
+    Attributes:
+        run: Its settings.
+        planned: What the source holds, by state.
+        estimate_usd: What the due units will cost about; None when the model has no price.
+    """
+
+    run: RunSettings
+    planned: Planned
+    estimate_usd: Decimal | None
+
+
+def check(settings: ClassifySettings, say: Say) -> Checked:
+    """Checks a run, says what was found and what it will cost.
+
+    Args:
+        settings: What a person asked for.
+        say: Takes a line for the person.
+
+    Raises:
+        UserError: Something is wrong that a person can mend; nothing was called or written.
+        SystemicError: The services cannot be used.
+    """
+    models = task_files.load_models_file(settings.models_file)
+    task = the_task(settings, models)
+    profile = models.profile(task.model)
+    profile.check(settings.location, settings.lane, task)
+    if warning := profile.retirement_warning(datetime.datetime.now(datetime.timezone.utc).date()):
+        say(f"warning: {warning}")
+    check_credentials()
+    warehouse = Warehouse(settings.project)
+    source, location = the_source(settings, warehouse, say)
+    filters = the_filters(settings)
+    filters.validate(source.columns, source=source.label)
+    kept = source.kept(settings.keep_columns)
+    check_prompt_fields(task, kept)
+    outcomes = TableName(*settings.results_dataset, "outcomes")
+    create = check_results(settings, warehouse, outcomes, location)
+    if not settings.work_dir.startswith("gs://") or settings.runner != "DataflowRunner":
+        objects.check_writable(settings.work_dir)
+    run = the_run(settings, task, profile, source, filters, outcomes, location)
+    planned = plan(warehouse, run)
+    check_lease(warehouse, run)
+    transport = asyncio.run(check_model(settings, task, source, warehouse, location, due=planned.due))
+    run = with_transport(run, transport)
+    estimate = announce(settings, run, profile, planned, say)
+    if create:
+        warehouse.create_dataset(outcomes.project, outcomes.dataset, create)
+        say(f"made dataset {outcomes.project}.{outcomes.dataset} in {create}")
+    return Checked(run, planned, estimate)
+
+
+def the_task(settings: ClassifySettings, models: Models) -> Task:
+    """The task, with what the flags change of it."""
+    task = task_files.load_task(settings.task, models, Path.cwd())
+    if settings.model:
+        task = task.with_model(settings.model)
+    if settings.unit:
+        task = dataclasses.replace(task, unit=cast("Any", settings.unit))
+    if settings.max_images:
+        if task.unit != "asset":
+            raise UserError(f"--max_images is for --unit=asset; task {task.name} asks about single observations")
+        task = dataclasses.replace(task, max_images=settings.max_images)
+    if settings.transport == "uri" and needs_bytes(task):
+        raise UserError(
+            f"task {task.name} crops or downscales its images, so they must travel in the request: "
+            "use --transport=inline or auto"
+        )
+    return task
+
+
+def needs_bytes(task: Task) -> bool:
+    """True if the task changes its images before they are sent."""
+    return task.image.crop != "none" or task.image.max_side is not None
+
+
+def check_credentials() -> None:
+    """Finds credentials without asking anybody and without a browser.
+
+    Raises:
+        UserError: There are none, or they are not good.
+    """
+    try:
+        google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise UserError(
+            f"no Google credentials ({first_line(error, 120)}); run `gcloud auth application-default login`, or "
+            "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or try it without an account: `imagebeam local up`"
+        ) from None
+
+
+def the_source(settings: ClassifySettings, warehouse: Warehouse, say: Say) -> tuple[sources.Source, str]:
+    """The source with its profile, and where it lives."""
+    mapping = dict(settings.columns)
+    if settings.query is not None:
+        schema, scanned, location = warehouse.dry_run(Query(settings.query))
+        detected = sources.detect_profile("the query", schema, profile=settings.profile, mapping=mapping)
+        say(f"source   the query, profile {detected.profile} ({detected.why}); it scans {gigabytes(scanned)}")
+        return sources.source_of(detected=detected, query=settings.query), location
+    table = TableName.parse(settings.source or "", settings.project)
+    facts = warehouse.table(table)
+    if facts is None:
+        raise UserError(missing_table(warehouse, table))
+    detected = sources.detect_profile(table.table, facts.schema, profile=settings.profile, mapping=mapping)
+    beside = sources.companions(table)
+    snapshots = warehouse.table(beside.snapshots)
+    assets = warehouse.table(beside.assets) if beside.assets is not None else None
+    say(f"source   {table.dotted}, profile {detected.profile} ({detected.why}), in {facts.location}")
+    source = sources.source_of(
+        detected=detected,
+        table=table,
+        snapshots=beside.snapshots if snapshots and has(snapshots.schema, "snapshot_id", "creation_time") else None,
+        assets=beside.assets if assets and has(assets.schema, "asset_id") else None,
+    )
+    return source, facts.location
+
+
+def missing_table(warehouse: Warehouse, table: TableName) -> str:
+    """What to say about a source that is not there."""
+    if warehouse.dataset_location(table.project, table.dataset) is None:
+        return (
+            f"--source: there is no dataset {table.project}.{table.dataset}, or it may not be seen; check the name, "
+            "or subscribe to the listing first"
+        )
+    return (
+        f"--source: dataset {table.project}.{table.dataset} has no table {table.table}; "
+        f"list its tables with `bq ls {table.project}:{table.dataset}`"
+    )
+
+
+def has(schema: tuple[Mapping[str, Any], ...], *columns: str) -> bool:
+    """True if a schema has these columns."""
+    return set(columns) <= {str(field["name"]).lower() for field in schema}
+
+
+def the_filters(settings: ClassifySettings) -> Filters:
+    """The filters that a person gave."""
+    return Filters(
+        asset_types=settings.asset_types,
+        bbox=settings.bbox,
+        near=settings.near,
+        polygon=settings.polygon,
+        captured_from=settings.captured_from,
+        captured_until=settings.captured_until,
+        where=settings.where,
+        limit=settings.limit,
+        sample_percent=settings.sample_percent,
+    )
+
+
+def check_prompt_fields(task: Task, kept: Mapping[str, str]) -> None:
+    """Checks that the prompt's own columns are kept.
+
+    Raises:
+        UserError: The prompt uses a column of the source that ``--keep_columns`` does not name.
+    """
+    for field in task.prompt_fields():
+        name = field.removeprefix("extra.")
+        if field.startswith("extra.") and name not in kept:
+            raise UserError(
+                f"the prompt of task {task.name} uses {{{{{field}}}}}, but {name} is not kept: "
+                f"add --keep_columns={name}"
+            )
+
+
+def check_results(settings: ClassifySettings, warehouse: Warehouse, outcomes: TableName, location: str) -> str | None:
+    """Where to make the results dataset; None when it is there.
+
+    Raises:
+        UserError: It is, or would be, in another location than the source: one query cannot see both.
+    """
+    found = warehouse.dataset_location(outcomes.project, outcomes.dataset)
+    wanted = found or settings.results_location or location
+    if wanted.upper() != location.upper():
+        raise UserError(
+            f"--results: {outcomes.project}.{outcomes.dataset} {'is' if found else 'would be'} in {wanted}, but the "
+            f"source is in {location}, and one query cannot read both; give a dataset in {location}"
+        )
+    return None if found else location
+
+
+def the_run(
+    settings: ClassifySettings,
+    task: Task,
+    profile: ModelProfile,
+    source: sources.Source,
+    filters: Filters,
+    outcomes: TableName,
+    location: str,
+) -> RunSettings:
+    """The settings that every step of the run gets."""
+    directory = objects.join(settings.work_dir, "runs", settings.run_id)
+    asking = Asking(
+        project=settings.project,
+        location=settings.location,
+        task=task,
+        profile=profile,
+        lane=cast("Literal['online', 'flex']", settings.lane),
+        transport="inline" if needs_bytes(task) or settings.transport == "inline" else "uri",
+        call_timeout_s=settings.call_timeout_s,
+        unit_deadline_s=settings.unit_deadline_s,
+    )
+    engine = EngineSettings(
+        run_id=settings.run_id,
+        asking=asking,
+        in_flight=settings.in_flight,
+        max_per_s=pace_ceiling(settings),
+        destination=Destination(
+            outcomes=outcomes,
+            lease=lease.lease_table(outcomes, task.name),
+            claims=objects.join(directory, "groups"),
+        ),
+    )
+    return RunSettings(
+        engine=engine,
+        source=source,
+        filters=filters,
+        due=parse_due(",".join(settings.due)),
+        keep_columns=tuple(settings.keep_columns),
+        outcomes=outcomes,
+        location=location,
+        directory=directory,
+        group_size=settings.group_size,
+        maximum_bytes_billed=settings.maximum_bytes_billed,
+        who=lease.holder(settings.run_id).who,
+        filters_json=orjson.dumps(dict(settings.given)).decode(),
+        source_text=settings.source or "query",
+    )
+
+
+def pace_ceiling(settings: ClassifySettings) -> float | None:
+    """The hard ceiling of one worker process, in requests per second."""
+    if settings.max_rpm is None:
+        return None
+    if settings.max_rpm < settings.direct_num_workers:
+        raise UserError(
+            f"--max_rpm={settings.max_rpm} is less than one call a minute for each of "
+            f"{settings.direct_num_workers} workers; give more, or fewer workers"
+        )
+    return settings.max_rpm / 60 / settings.direct_num_workers
+
+
+def plan(warehouse: Warehouse, run: RunSettings) -> Planned:
+    """What the source holds, by state: the same query as the run's, without the units."""
+    there = warehouse.table(run.outcomes) is not None
+    query = build_books_query(
+        source=run.source,
+        filters=run.filters,
+        unit=run.task.unit,
+        max_images=run.task.max_images,
+        outcomes=run.outcomes if there else None,
+        task=run.task.name,
+        version=run.task.version,
+        due=run.due,
+    )
+    rows = warehouse.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
+    return planned_from(books_from_row(rows[0]))
+
+
+def check_lease(warehouse: Warehouse, run: RunSettings) -> None:
+    """Says at once that another run of the task is going on; the run itself takes the lease."""
+    destination = run.engine.destination
+    if destination is None or destination.lease is None:
+        return
+    held = lease.read(warehouse, destination.lease)
+    if held is not None and not held.is_dead_here():
+        raise UserError(lease.held_line(held, destination.lease))
+
+
+async def check_model(
+    settings: ClassifySettings,
+    task: Task,
+    source: sources.Source,
+    warehouse: Warehouse,
+    location: str,
+    *,
+    due: int,
+) -> Literal["uri", "inline"]:
+    """Checks that the model answers here, and settles how images travel.
+
+    Raises:
+        UserError: The model is not known at this location.
+        SystemicError: Vertex AI cannot be used.
+    """
+    client = GeminiClient(settings.project, settings.location)
+    try:
+        await _model_exists(client, settings, task)
+        if settings.transport == "inline" or needs_bytes(task):
+            return "inline"
+        if settings.transport == "uri" or not due:
+            return "uri"
+        return await _probe(client, task, source, warehouse, location)
+    finally:
+        await client.close()
+
+
+async def _model_exists(client: GeminiClient, settings: ClassifySettings, task: Task) -> None:
+    try:
+        answer = await client.model_status(task.model)
+    except Exception as error:
+        failure = classify_exception(error)
+        raise SystemicError(f"asking for model {task.model}: {failure.reason}: {failure.message}") from None
+    if answer.code == 404:
+        raise UserError(
+            f"model {task.model} is not known at location {settings.location}, or the project "
+            f"{settings.project} may not use it; check --model and --location (imagebeam tasks show {task.name})"
+        )
+    if answer.code != 200:
+        raise _refused(answer, f"asking for model {task.model}")
+
+
+async def _probe(
+    client: GeminiClient, task: Task, source: sources.Source, warehouse: Warehouse, location: str
+) -> Literal["uri", "inline"]:
+    """Lets the service read an image by its URI (``countTokens``, free); inline if it may not."""
+    for row in warehouse.small_query(sample_query(source, PROBES), location=location):
+        mime = mime_from_name(row["uri"]) or "image/jpeg"
+        part = {"fileData": {"fileUri": row["uri"], "mimeType": mime}}
+        answer = await client.count_tokens(task.model, {"contents": [{"role": "user", "parts": [part]}]})
+        if answer.code == 200:
+            return "uri"
+        failure = classify_http(answer.code, answer.body, answer.headers)
+        if failure.kind is Kind.ROW and failure.reason == "FORBIDDEN":
+            return "inline"
+        if failure.kind is Kind.FATAL:
+            raise _refused(answer, "reading an image")
+    return "uri"
+
+
+def sample_query(source: sources.Source, images: int) -> Query:
+    """A query for the URIs of a few images of the source."""
+    given = source.table.sql() if source.table else f"(\n{source.query}\n)"
+    uri = sources.canonical_sql(source, "uri", "source")
+    return Query(f"SELECT {uri} AS uri FROM {given} AS source WHERE {uri} LIKE 'gs://%' LIMIT {int(images)}")
+
+
+def _refused(answer: HttpAnswer, doing: str) -> SystemicError:
+    failure = classify_http(answer.code, answer.body, answer.headers)
+    return SystemicError(f"{doing}: {failure.reason}: {failure.message}")
+
+
+def with_transport(run: RunSettings, transport: Literal["uri", "inline"]) -> RunSettings:
+    """The run with its transport settled."""
+    asking = dataclasses.replace(run.engine.asking, transport=transport)
+    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, asking=asking))
+
+
+def announce(
+    settings: ClassifySettings, run: RunSettings, profile: ModelProfile, planned: Planned, say: Say
+) -> Decimal | None:
+    """Says what will be done and what it will cost about.
+
+    Raises:
+        UserError: It is dear, and nobody said yes.
+    """
+    task = run.task
+    say(f"task     {task.name}, version {task.version}, {task.model} at {settings.location}, {settings.lane}")
+    states = [
+        (planned.due, "due"),
+        (planned.already_done, "already done"),
+        (planned.outdated, "outdated (--due=outdated asks again)"),
+        (planned.failed_before, "failed before (--due=failed asks again)"),
+        (planned.submitted, "submitted to a batch job"),
+        (planned.not_due, "left out by --due"),
+    ]
+    found = ", ".join(f"{number:,} {state}" for number, state in states if number)
+    say(f"units    {planned.units_in:,} in: {found or 'nothing to do'}")
+    if planned.rows_without_id:
+        say(f"         {planned.rows_without_id:,} rows have no id: no unit can be made of them")
+    if planned.assets_without_images:
+        say(f"         {planned.assets_without_images:,} assets of the source have no imagery at all")
+    if not planned.due:
+        return Decimal(0)
+    images = task.max_images if task.unit == "asset" else 1
+    usage = estimate_usage(profile, task, images)
+    times = Usage(
+        usage.prompt_tokens * planned.due,
+        usage.cached_tokens * planned.due,
+        usage.output_tokens * planned.due,
+        usage.thought_tokens * planned.due,
+    )
+    estimate = cost_usd(profile, settings.lane, times)
+    bound = "at most about" if task.unit == "asset" else "about"
+    say(f"cost     {bound} ${estimate:,.2f} at list price; images travel by {run.engine.asking.transport}")
+    if estimate > CONFIRM_ABOVE_USD and not settings.yes:
+        raise UserError(f"this will cost {bound} ${estimate:,.2f}: add --yes to go on, or try --limit=100 first")
+    return estimate
+
+
+def gigabytes(size: int) -> str:
+    """A number of bytes as people say it.
+
+    >>> gigabytes(1_900_000_000), gigabytes(20)
+    ('1.9 GB', '0.0 GB')
+    """
+    return f"{size / 1e9:,.1f} GB"
