@@ -5,6 +5,7 @@ import hashlib
 import io
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import google_crc32c
 import pytest
@@ -200,9 +201,7 @@ def test_an_interrupted_upload_tells_how_far_it_came(cloud: LocalCloud, bucket: 
     assert (sent.status_code, sent.headers["Range"]) == (308, "bytes=0-262143")
     asked = requests.put(url, headers={"Content-Range": "bytes */*"}, timeout=10, allow_redirects=False)
     assert (asked.status_code, asked.headers["Range"]) == (308, "bytes=0-262143")
-    last = requests.put(
-        url, data=b"y" * 10, headers={"Content-Range": "bytes 262144-262153/262154"}, timeout=10
-    )
+    last = requests.put(url, data=b"y" * 10, headers={"Content-Range": "bytes 262144-262153/262154"}, timeout=10)
     assert last.json()["size"] == "262154"
     assert requests.put(url, headers={"Content-Range": "bytes */*"}, timeout=10).status_code == 200
     assert bucket.blob("cut").download_as_bytes() == b"x" * 262144 + b"y" * 10
@@ -220,6 +219,13 @@ def test_create_if_absent_succeeds_once(bucket: storage.Bucket) -> None:
     with pytest.raises(exceptions.PreconditionFailed):
         bucket.blob("claim").upload_from_string(b"theirs", if_generation_match=0)
     assert bucket.blob("claim").download_as_bytes() == b"mine"
+
+
+def test_of_many_that_create_at_once_one_wins(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+    url = f"{cloud.url}/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=claims/1&ifGenerationMatch=0"
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda n: requests.post(url, data=b"%d" % n, timeout=10).status_code, range(24)))
+    assert sorted(codes) == [200] + [412] * 23
 
 
 def test_generation_and_metageneration_preconditions(bucket: storage.Bucket) -> None:
@@ -250,9 +256,7 @@ def test_listing_pages_prefixes_offsets_and_globs(bucket: storage.Bucket) -> Non
     assert [blob.name for blob in bucket.list_blobs(page_size=3)] == names
     assert [blob.name for blob in bucket.list_blobs(max_results=2)] == names[:2]
     assert [blob.name for blob in bucket.list_blobs(prefix="a/")] == names[:3]
-    assert [blob.name for blob in bucket.list_blobs(start_offset="a/2.png", end_offset="b/4.jpg")] == names[
-        1:4
-    ]
+    assert [blob.name for blob in bucket.list_blobs(start_offset="a/2.png", end_offset="b/4.jpg")] == names[1:4]
     top = bucket.list_blobs(delimiter="/", page_size=2)
     assert [blob.name for blob in top] == ["b.jpg", "é.jpg"]
     assert top.prefixes == {"a/", "b/", "c/"}
