@@ -73,9 +73,7 @@ class ApiError(ImagebeamError):
 
     def response(self) -> web.Response:
         """Return the error as the response that a Google client understands."""
-        return google_error(
-            self.code, self.status, self.message, self.reason, self.details, headers=self.headers
-        )
+        return google_error(self.code, self.status, self.message, self.reason, self.details, headers=self.headers)
 
 
 def json_response(body: Any, *, code: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -106,9 +104,7 @@ def google_error(
         "code": code,
         "message": message,
         "status": status or STATUS_NAMES.get(code, "UNKNOWN"),
-        "errors": [
-            {"reason": reason or REASONS.get(code, "unknown"), "message": message, "domain": "global"}
-        ],
+        "errors": [{"reason": reason or REASONS.get(code, "unknown"), "message": message, "domain": "global"}],
     }
     if details is not None:
         error["details"] = details

@@ -156,9 +156,7 @@ class ObjectStore:
         """
 
         def check(current: StoredObject | None) -> None:
-            if if_generation_match is not None and if_generation_match != (
-                current.generation if current else 0
-            ):
+            if if_generation_match is not None and if_generation_match != (current.generation if current else 0):
                 raise ApiError(412, "At least one of the pre-conditions you specified did not hold.")
 
         temporary = self.temporary()
@@ -219,9 +217,7 @@ class ObjectStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def update(
-        self, bucket: str, name: str, fields: dict[str, Any], check: Check | None = None
-    ) -> StoredObject:
+    def update(self, bucket: str, name: str, fields: dict[str, Any], check: Check | None = None) -> StoredObject:
         """Replace an object's writable metadata; its metageneration grows by one.
 
         Raises:
@@ -235,9 +231,7 @@ class ObjectStore:
                 check(old)
             changed = max(old.updated_us + 1, time.time_ns() // 1000)
             metageneration = old.metageneration + 1
-            self._keep_note(
-                bucket, note_of(name, old.generation, metageneration, changed, fields, old.components)
-            )
+            self._keep_note(bucket, note_of(name, old.generation, metageneration, changed, fields, old.components))
             return self._describe(bucket, name, old.path, old.path.stat())
 
     def delete(self, bucket: str, name: str, check: Check | None = None) -> None:

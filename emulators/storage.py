@@ -92,9 +92,7 @@ class StorageService:
         message = email.message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
         parts = message.get_payload()
         if not message.is_multipart() or not isinstance(parts, list) or len(parts) > BATCH_LIMIT:
-            return error_answer(
-                ApiError(400, f"A batch is multipart/mixed with at most {BATCH_LIMIT} calls.")
-            )
+            return error_answer(ApiError(400, f"A batch is multipart/mixed with at most {BATCH_LIMIT} calls."))
         boundary = f"batch_{uuid.uuid4().hex}"
         pieces: list[bytes] = []
         for part in parts:
@@ -125,9 +123,7 @@ class StorageService:
         if len(words) < 2:
             return error_answer(ApiError(400, "A call of the batch has no request line."))
         target = re.sub(r"^https?://[^/]+", "", words[1])
-        headers = {
-            name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
-        }
+        headers = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         if not target.startswith("/storage/v1/"):
             return error_answer(ApiError(400, f"A batch cannot hold {words[0]} {target}."))
         return self._answer(words[0], target, headers, rest[0].rstrip(b"\r\n") if rest else b"", base)

@@ -123,9 +123,7 @@ class StorageApi:
         page = list_page(self._objects.names(bucket, call.query.get("prefix", "")), call.query)
         found = (self._objects.read(bucket, name) for name in page.names)
         body: dict[str, Any] = {"kind": "storage#objects"}
-        items = [
-            object_resource(stored, self._objects.digests(stored), call.base) for stored in found if stored
-        ]
+        items = [object_resource(stored, self._objects.digests(stored), call.base) for stored in found if stored]
         if items:
             body["items"] = items
         if page.prefixes:
@@ -182,9 +180,7 @@ class StorageApi:
         ):
             if stored.fields.get(key):
                 headers[header] = str(stored.fields[key])
-        if stored.fields.get("contentEncoding") == "gzip" and "gzip" not in (
-            call.text("Accept-Encoding") or ""
-        ):
+        if stored.fields.get("contentEncoding") == "gzip" and "gzip" not in (call.text("Accept-Encoding") or ""):
             raise ApiError(501, "The local Cloud Storage does not implement decompressive transcoding.")
         if call.text("Range") is None:
             return Answer(200, data, headers)

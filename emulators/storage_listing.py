@@ -139,6 +139,4 @@ def _entries(names: Iterable[str], query: Mapping[str, str]) -> Iterator[tuple[s
 
 
 def _page(found: list[tuple[str, int]], token: str | None) -> Page:
-    return Page(
-        [key for key, kind in found if kind == _ITEM], [key for key, kind in found if kind == _PREFIX], token
-    )
+    return Page([key for key, kind in found if kind == _ITEM], [key for key, kind in found if kind == _PREFIX], token)

@@ -205,9 +205,7 @@ def check_query(query: Mapping[str, str], *known: str) -> None:
         lower = name.lower()
         if name in _IGNORED or name in known or value in {"", "false", "False"}:
             continue
-        if (lower in _CONDITIONS and "conditions" in known) or (
-            lower in _SOURCE_CONDITIONS and "source" in known
-        ):
+        if (lower in _CONDITIONS and "conditions" in known) or (lower in _SOURCE_CONDITIONS and "source" in known):
             continue
         raise ApiError(501, f"The local Cloud Storage does not implement query parameter {name!r}.")
 
@@ -234,11 +232,7 @@ class Conditions:
         reading: bool = False,
     ) -> None:
         infix = "source" if source else ""
-        numbers = {
-            name.lower(): _number(name, value)
-            for name, value in query.items()
-            if name.lower().startswith("if")
-        }
+        numbers = {name.lower(): _number(name, value) for name, value in query.items() if name.lower().startswith("if")}
         self._generation = numbers.get(f"if{infix}generationmatch")
         self._not_generation = numbers.get(f"if{infix}generationnotmatch")
         self._metageneration = numbers.get(f"if{infix}metagenerationmatch")
@@ -263,9 +257,7 @@ class Conditions:
             raise ApiError(404, f"No such object generation: {self._exact}")
         if self._generation not in (None, generation) or self._metageneration not in (None, metageneration):
             raise ApiError(412, "At least one of the pre-conditions you specified did not hold.")
-        if self._not_generation == generation or (
-            current is not None and self._not_metageneration == metageneration
-        ):
+        if self._not_generation == generation or (current is not None and self._not_metageneration == metageneration):
             raise ApiError(self._unmodified, "At least one of the pre-conditions you specified did not hold.")
         if current is not None:
             tags = {etag(current), f'"{etag(current)}"', "*"}
@@ -319,9 +311,7 @@ def _selector(text: str, position: int) -> tuple[dict[str, Any], int]:
         position += 1
 
 
-def _fields(
-    body: Mapping[str, Any], known: tuple[str, ...], output: frozenset[str], what: str
-) -> dict[str, Any]:
+def _fields(body: Mapping[str, Any], known: tuple[str, ...], output: frozenset[str], what: str) -> dict[str, Any]:
     for name, value in body.items():
         if name not in known and name not in output and value not in (None, False, {}, []):
             raise ApiError(501, f"The local Cloud Storage does not implement {what} {name!r}.")

@@ -81,9 +81,7 @@ class Uploads:
             if total is None or session.received < total:
                 return _incomplete(session.received)
             if session.received > total:
-                raise ApiError(
-                    400, f"{session.received} bytes were sent from {first}, but {total} announced."
-                )
+                raise ApiError(400, f"{session.received} bytes were sent from {first}, but {total} announced.")
             data = session.path.read_bytes()
             session.metadata.update(_announced(call.text("x-goog-hash") or ""))
             try:
@@ -131,9 +129,7 @@ class Uploads:
                 return session.received, total
             first = int(match[1])
             if int(match[2]) - first + 1 != len(call.body):
-                raise ApiError(
-                    400, f"Content-Range {header!r} does not fit a body of {len(call.body)} bytes."
-                )
+                raise ApiError(400, f"Content-Range {header!r} does not fit a body of {len(call.body)} bytes.")
         if first > session.received:
             raise ApiError(400, f"The chunk starts at {first}, but {session.received} bytes have arrived.")
         new = call.body[session.received - first :]
@@ -159,12 +155,8 @@ class Uploads:
             announced = metadata.get(key)
             if announced and announced != actual:
                 temporary.unlink(missing_ok=True)
-                raise ApiError(
-                    400, f"Provided {key} {announced!r} doesn't match calculated {key} {actual!r}."
-                )
-        return self._objects.adopt(
-            bucket, name, temporary, object_fields(metadata), check=conditions, digests=digests
-        )
+                raise ApiError(400, f"Provided {key} {announced!r} doesn't match calculated {key} {actual!r}.")
+        return self._objects.adopt(bucket, name, temporary, object_fields(metadata), check=conditions, digests=digests)
 
 
 def split_related(body: bytes, content_type: str) -> tuple[dict[str, Any], bytes]:
