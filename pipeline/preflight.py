@@ -23,7 +23,7 @@ from imagebeam.transforms import lease, objects, sources
 from imagebeam.transforms.asking import Asking
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.due import parse_due
-from imagebeam.transforms.due_sql import books_from_row, build_books_query
+from imagebeam.transforms.due_sql import MAX_IMAGES, books_from_row, build_books_query
 from imagebeam.transforms.engine import Destination, EngineSettings
 from imagebeam.transforms.errors import SystemicError, UserError
 from imagebeam.transforms.failures import Kind, classify_exception, classify_http
@@ -105,23 +105,19 @@ def the_task(settings: ClassifySettings, models: Models) -> Task:
     task = task_files.load_task(settings.task, models, Path.cwd())
     if settings.model:
         task = task.with_model(settings.model)
-    if settings.unit:
-        task = dataclasses.replace(task, unit=cast("Any", settings.unit))
+    if settings.unit and settings.unit != task.unit:
+        unit = cast("Literal['observation', 'asset']", settings.unit)
+        task = dataclasses.replace(task, unit=unit, max_images=MAX_IMAGES if unit == "asset" else 1)
     if settings.max_images:
         if task.unit != "asset":
             raise UserError(f"--max_images is for --unit=asset; task {task.name} asks about single observations")
         task = dataclasses.replace(task, max_images=settings.max_images)
-    if settings.transport == "uri" and needs_bytes(task):
+    if settings.transport == "uri" and task.image.changes_images:
         raise UserError(
             f"task {task.name} crops or downscales its images, so they must travel in the request: "
             "use --transport=inline or auto"
         )
     return task
-
-
-def needs_bytes(task: Task) -> bool:
-    """True if the task changes its images before they are sent."""
-    return task.image.crop != "none" or task.image.max_side is not None
 
 
 def check_credentials() -> None:
@@ -246,7 +242,7 @@ def the_run(
         task=task,
         profile=profile,
         lane=cast("Literal['online', 'flex']", settings.lane),
-        transport="inline" if needs_bytes(task) or settings.transport == "inline" else "uri",
+        transport="inline" if task.image.changes_images or settings.transport == "inline" else "uri",
         call_timeout_s=settings.call_timeout_s,
         unit_deadline_s=settings.unit_deadline_s,
     )
@@ -335,7 +331,7 @@ async def check_model(
     client = GeminiClient(settings.project, settings.location)
     try:
         await _model_exists(client, settings, task)
-        if settings.transport == "inline" or needs_bytes(task):
+        if settings.transport == "inline" or task.image.changes_images:
             return "inline"
         if settings.transport == "uri" or not due:
             return "uri"

@@ -1,0 +1,77 @@
+"""imagebeam's transforms in a pipeline of your own: every image under a ``gs://`` prefix, answers to a file.
+
+::
+
+    python examples/describe_folder.py --images='gs://my-bucket/photos/*.jpg' --answers=answers.jsonl \
+        --project=my-project --task=describe
+
+No BigQuery: the outcomes are elements of the pipeline, and what becomes of them is yours. So is paying
+twice: without a results dataset nothing remembers what was answered.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.io import fileio
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from imagebeam.pipeline.task_files import load_models_file, load_task
+from imagebeam.transforms.asking import Asking
+from imagebeam.transforms.call_model import CallModel
+from imagebeam.transforms.engine import EngineSettings
+from imagebeam.transforms.pack_units import PackUnits
+from imagebeam.transforms.records import Image, Outcome, Unit
+
+
+def unit_of(uri: str) -> Unit:
+    """A unit of one image; its name is its identity."""
+    digest = hashlib.sha256(uri.encode()).hexdigest()
+    return Unit(unit_id=uri, unit_type="observation", input_digest=digest, images=(Image(uri, uri),))
+
+
+def answer_line(outcome: Outcome) -> str:
+    """A line of the answers file."""
+    return json.dumps(
+        {
+            "uri": outcome.unit.unit_id,
+            "status": outcome.status.value,
+            "reason": outcome.reason,
+            "answer": outcome.answer,
+            "cost_usd": str(outcome.cost_usd),
+        }
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the pipeline."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--images", required=True, help="pattern, such as gs://bucket/photos/*.jpg")
+    parser.add_argument("--answers", required=True, help="file to write, one JSON line per image")
+    parser.add_argument("--task", default="describe", help="a shipped task or a YAML file")
+    parser.add_argument("--project", default=os.environ.get("GOOGLE_CLOUD_PROJECT"))
+    parser.add_argument("--run_id", default=f"describe-folder-{os.getpid()}", help="name of the run")
+    arguments, beam_arguments = parser.parse_known_args(argv)
+
+    models = load_models_file()
+    task = load_task(arguments.task, models, Path.cwd())
+    asking = Asking(project=arguments.project, location="global", task=task, profile=models.profile(task.model))
+    settings = EngineSettings(run_id=arguments.run_id, asking=asking, in_flight=64)
+
+    with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner", *beam_arguments])) as pipeline:
+        _ = (
+            pipeline
+            | "Match" >> fileio.MatchFiles(arguments.images)
+            | "Unit" >> beam.Map(lambda match: unit_of(match.path))
+            | "Pack" >> PackUnits(size=50)
+            | "Ask" >> CallModel(settings, emit="outcomes")
+            | "Line" >> beam.Map(answer_line)
+            | "Write" >> beam.io.WriteToText(arguments.answers, shard_name_template="")
+        )
+
+
+if __name__ == "__main__":
+    main()
