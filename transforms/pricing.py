@@ -1,0 +1,393 @@
+"""Models and what they cost: profiles read from ``models.yaml``, checks, estimates, and the price of usage.
+
+All prices are list prices in USD per million tokens, as of the date in the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Literal, cast
+
+from imagebeam.transforms.checked_yaml import Section, load_mapping, suggestion
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.records import Usage
+from imagebeam.transforms.task import MEDIA_RESOLUTIONS, THINKING_WORDS, Task
+
+LANES = ("online", "flex", "batch")
+# Planning figures for what only the service can count.
+CHARS_PER_TOKEN = 4
+LABEL_TOKENS = 24
+FREE_TEXT_TOKENS = 300
+PROPERTY_TOKENS = 12
+WARN_DAYS = 90
+
+_MILLION = Decimal(1_000_000)
+# BigQuery's NUMERIC keeps nine decimals.
+_NANO = Decimal("1e-9")
+_REGION = re.compile(r"[a-z]+(?:-[a-z]+)+\d+")
+_ENDPOINT = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/endpoints/[^/]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Price:
+    """USD per million tokens.
+
+    Attributes:
+        input: Prompt tokens that were not cached.
+        output: Tokens of the answer and of thoughts.
+        cached: Prompt tokens served from the implicit cache.
+    """
+
+    input: Decimal
+    output: Decimal
+    cached: Decimal
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Thinking:
+    """How a model is told to think.
+
+    Attributes:
+        param: ``level`` sends a word, ``budget`` a number of tokens, ``none`` nothing.
+        allowed: Words that it takes → tokens of a budget (0 where a word is sent).
+        default: The word that describes what the model does when told nothing.
+        budget_range: Smallest and largest budget; None unless ``budget``.
+    """
+
+    param: Literal["level", "budget", "none"] = "none"
+    allowed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    default: str = "minimal"
+    budget_range: tuple[int, int] | None = None
+
+    def takes(self, value: str | int) -> bool:
+        """True if a task may ask for it."""
+        if isinstance(value, str):
+            return value in self.allowed
+        low, high = self.budget_range or (1, 0)
+        return low <= value <= high or (self.param == "budget" and value in self.allowed.values())
+
+    def config(self, value: str | int | None) -> dict[str, Any] | None:
+        """The request's ``thinkingConfig``; None sends nothing, so that the model's default applies."""
+        if value is None or self.param == "none":
+            return None
+        if self.param == "level":
+            return {"thinkingLevel": str(value).upper()}
+        return {"thinkingBudget": self.allowed[value] if isinstance(value, str) else value}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Retirement:
+    """When a model goes.
+
+    Attributes:
+        date: The day.
+        warn_from: From when on a run says so.
+        note: What else there is to know, such as the successor.
+    """
+
+    date: datetime.date
+    warn_from: datetime.date
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """What is known of one model.
+
+    Attributes:
+        name: Model id, or a tuned endpoint's resource name.
+        locations: Where it answers; ``regions`` stands for any region; empty: anywhere.
+        flex_locations: Where the flex lane takes it; empty: nowhere.
+        thinking: How it is told to think.
+        image_tokens: Media resolution → prompt tokens of one image.
+        fixed_sampling: Temperature and top_p are ignored by it, so they are not sent.
+        prices: Lane → price; empty: unknown.
+        retirement: When it goes, if known.
+        thought_tokens: Thinking word → thoughts of one call, for estimates.
+    """
+
+    name: str
+    locations: tuple[str, ...] = ()
+    flex_locations: tuple[str, ...] = ()
+    thinking: Thinking = Thinking()
+    image_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    fixed_sampling: bool = False
+    prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
+    retirement: Retirement | None = None
+    thought_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def priced(self) -> bool:
+        """False if nothing is known of what it costs: every cost is then 0, which must be said."""
+        return bool(self.prices)
+
+    def check(self, location: str, lane: str, task: Task) -> None:
+        """Makes sure that the model takes what a run would send.
+
+        Args:
+            location: Where it would be asked.
+            lane: ``online``, ``flex`` or ``batch``.
+            task: What would be asked.
+
+        Raises:
+            UserError: It does not; says what it takes.
+        """
+        if not self._answers_at(location):
+            raise UserError(
+                f"model {self.name} is not at location {location}: use --location={self._first_location()}"
+                f" (it is at {_places(self.locations)})"
+            )
+        if lane not in LANES:
+            raise UserError(f"lane {lane} is not one of {', '.join(LANES)}{suggestion(lane, LANES)}")
+        if lane == "flex" and location not in self.flex_locations:
+            raise UserError(
+                f"the flex lane takes {self.name} at {_places(self.flex_locations)} only, not at {location}"
+                if self.flex_locations
+                else f"the flex lane does not take {self.name}: use --lane=online"
+            )
+        self._check_task(task)
+
+    def ignored_settings(self, task: Task) -> tuple[str, ...]:
+        """Settings of a task that this model ignores, for a word of warning."""
+        if not self.fixed_sampling:
+            return ()
+        return tuple(name for name in ("temperature", "top_p") if getattr(task.generation, name) is not None)
+
+    def retirement_warning(self, today: datetime.date) -> str | None:
+        """One line if the model is about to go, or gone; None if there is nothing to say."""
+        if self.retirement is None or today < self.retirement.warn_from:
+            return None
+        verb = "was retired" if self.retirement.date <= today else "retires"
+        note = f"; {self.retirement.note}" if self.retirement.note else ""
+        return f"model {self.name} {verb} on {self.retirement.date}{note}"
+
+    def _answers_at(self, location: str) -> bool:
+        if endpoint := _ENDPOINT.fullmatch(self.name):
+            return endpoint["location"] == location
+        return location in self.locations or ("regions" in self.locations and bool(_REGION.fullmatch(location)))
+
+    def _first_location(self) -> str:
+        endpoint = _ENDPOINT.fullmatch(self.name)
+        return endpoint["location"] if endpoint else self.locations[0]
+
+    def _check_task(self, task: Task) -> None:
+        thinking = task.generation.thinking
+        if thinking is not None and self.thinking.param != "none" and not self.thinking.takes(thinking):
+            tokens = self.thinking.budget_range
+            budget = f", or a budget from {tokens[0]} to {tokens[1]} tokens" if tokens else ""
+            raise UserError(
+                f"task {task.name}: generation.thinking: {self.name} does not take {thinking}: use one of "
+                f"{', '.join(self.thinking.allowed)}{budget}"
+            )
+        if self.image_tokens and task.media_resolution not in self.image_tokens:
+            raise UserError(
+                f"task {task.name}: media_resolution: {self.name} does not know {task.media_resolution}: use one "
+                f"of {', '.join(self.image_tokens)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Models:
+    """The models that are known, as of a date.
+
+    Attributes:
+        as_of: When the file was true.
+        default: Model of a task that names none.
+        profiles: Model id → profile.
+        where: The file.
+    """
+
+    as_of: datetime.date
+    default: str
+    profiles: Mapping[str, ModelProfile]
+    where: str
+
+    def profile(self, name: str) -> ModelProfile:
+        """The profile of a model.
+
+        Args:
+            name: Model id; or a tuned endpoint ``projects/P/locations/L/endpoints/E``, of whose price and
+                thinking nothing is known.
+
+        Raises:
+            UserError: Nobody knows it; suggests the near one.
+        """
+        if name in self.profiles:
+            return self.profiles[name]
+        if _ENDPOINT.fullmatch(name):
+            return ModelProfile(name)
+        raise UserError(
+            f"unknown model {name}{suggestion(name, self.profiles)}; {self.where} knows "
+            f"{', '.join(self.profiles)}; another one can be added there"
+        )
+
+
+def load_models(text: str, where: str) -> Models:
+    """Reads ``models.yaml``.
+
+    Args:
+        text: The document; its keys are explained in the shipped file.
+        where: What messages call it.
+
+    Raises:
+        UserError: Something is wrong with it; names the key path.
+    """
+    section = load_mapping(text, where)
+    section.allow(["as_of", "default", "thought_tokens", "models"])
+    thoughts = section.section("thought_tokens")
+    thoughts.allow(THINKING_WORDS)
+    thought_tokens = {word: thoughts.whole(word, 0, 100_000) for word in thoughts.content}
+    models = section.section("models")
+    profiles = {str(name): _read_profile(str(name), models.section(name), thought_tokens) for name in models.content}
+    default = section.choice("default", list(profiles))
+    return Models(section.date("as_of"), default, profiles, where)
+
+
+def cost_usd(profile: ModelProfile, lane: str, usage: Usage) -> Decimal:
+    """What usage costs at list price.
+
+    Args:
+        profile: The model.
+        lane: ``online``, ``flex`` or ``batch``.
+        usage: Tokens; its traffic type corrects the lane: a flex request may have been billed as a common
+            one, and provisioned throughput is paid for already.
+
+    Returns:
+        USD with nine decimals; 0 if the price is unknown (see :attr:`ModelProfile.priced`).
+    """
+    if usage.traffic_type == "PROVISIONED_THROUGHPUT":
+        return Decimal(0)
+    billed = "online" if lane == "flex" and usage.traffic_type == "ON_DEMAND" else lane
+    price = profile.prices.get(billed)
+    if price is None:
+        return Decimal(0)
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    total = (
+        (usage.prompt_tokens - cached) * price.input
+        + cached * price.cached
+        + (usage.output_tokens + usage.thought_tokens) * price.output
+    )
+    return (total / _MILLION).quantize(_NANO, decimal.ROUND_HALF_UP)
+
+
+def estimate_usage(profile: ModelProfile, task: Task, images: int) -> Usage:
+    """The tokens that one call will probably take.
+
+    Args:
+        profile: The model.
+        task: What is asked.
+        images: Images in the call.
+
+    Returns:
+        An estimate: text by its length, images by the table, the answer by its schema, thoughts by the level.
+    """
+    schema = json.dumps(task.schema, ensure_ascii=False) if task.schema else ""
+    text = len(task.prompt) + len(task.system or "") + len(schema)
+    per_image = profile.image_tokens.get(task.media_resolution, profile.image_tokens.get("default", 0))
+    labels = LABEL_TOKENS * images if images > 1 else 0
+    thinking = profile.thinking.default if task.generation.thinking is None else task.generation.thinking
+    thoughts = (
+        0
+        if profile.thinking.param == "none"
+        else profile.thought_tokens.get(thinking, 0)
+        if isinstance(thinking, str)
+        else min(thinking, max(profile.thought_tokens.values(), default=0))
+    )
+    answer = _answer_tokens(task.schema) if task.schema else FREE_TEXT_TOKENS
+    limit = task.generation.max_output_tokens
+    if limit is not None:
+        thoughts = min(thoughts, limit)
+        answer = min(answer, limit - thoughts)
+    return Usage(
+        prompt_tokens=-(-text // CHARS_PER_TOKEN) + labels + per_image * images,
+        output_tokens=answer,
+        thought_tokens=thoughts,
+    )
+
+
+def _answer_tokens(schema: Mapping[str, Any]) -> int:
+    """A name and a short value per property; two items per array."""
+    if schema["type"] == "OBJECT":
+        return sum(PROPERTY_TOKENS // 2 + _answer_tokens(item) for item in schema["properties"].values())
+    if schema["type"] == "ARRAY":
+        return 2 * _answer_tokens(schema["items"])
+    if schema["type"] == "STRING" and "enum" not in schema:
+        return 2 * PROPERTY_TOKENS
+    return PROPERTY_TOKENS // 3
+
+
+def _places(locations: tuple[str, ...]) -> str:
+    return ", ".join("any region such as us-central1" if place == "regions" else place for place in locations)
+
+
+def _read_profile(name: str, section: Section, thought_tokens: Mapping[str, int]) -> ModelProfile:
+    section.allow(["locations", "flex_locations", "thinking", "image_tokens", "fixed_sampling", "prices", "retirement"])
+    locations = section.words("locations")
+    if not locations:
+        section.fail("locations", "must name at least one")
+    prices = section.section("prices")
+    prices.allow(LANES)
+    tokens = section.section("image_tokens")
+    tokens.allow(MEDIA_RESOLUTIONS)
+    if "default" not in tokens:
+        tokens.fail("default", "is missing")
+    return ModelProfile(
+        name=name,
+        locations=locations,
+        flex_locations=section.words("flex_locations", ()),
+        thinking=_read_thinking(section.section("thinking")),
+        image_tokens={key: tokens.whole(key, 0, 1_000_000) for key in tokens.content},
+        fixed_sampling=section.flag("fixed_sampling", default=False),
+        prices={lane: _read_price(prices.section(lane)) for lane in prices.content},
+        retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
+        thought_tokens=thought_tokens,
+    )
+
+
+def _read_price(section: Section) -> Price:
+    section.allow(["input", "output", "cached"])
+    # Through the number's shortest spelling: 0.1 in the file is exactly 0.1 here.
+    return Price(*(Decimal(repr(section.number(key, 0, 100_000))) for key in ("input", "output", "cached")))
+
+
+def _read_retirement(section: Section) -> Retirement:
+    section.allow(["date", "warn_from", "note"])
+    date = section.date("date")
+    warn_from = section.date("warn_from") if "warn_from" in section else date - datetime.timedelta(days=WARN_DAYS)
+    return Retirement(date, warn_from, section.text("note") if "note" in section else "")
+
+
+def _read_thinking(section: Section) -> Thinking:
+    if not section.content:
+        return Thinking()
+    section.allow(["param", "allowed", "default", "range"])
+    param = section.choice("param", ("level", "budget", "none"))
+    if param == "none":
+        return Thinking()
+    if param == "level":
+        allowed = dict.fromkeys(section.words("allowed"), 0)
+    else:
+        budgets = section.section("allowed")
+        allowed = {str(word): budgets.whole(word, 0, 100_000) for word in budgets.content}
+    for word in allowed:
+        if word not in THINKING_WORDS:
+            section.fail("allowed", f"{word} is not one of {', '.join(THINKING_WORDS)}")
+    return Thinking(
+        param=cast("Any", param),
+        allowed=allowed,
+        default=section.choice("default", list(allowed)),
+        budget_range=_read_range(section) if param == "budget" else None,
+    )
+
+
+def _read_range(section: Section) -> tuple[int, int]:
+    value = section.content.get("range")
+    if not isinstance(value, list) or len(value) != 2 or not all(type(item) is int for item in value):
+        section.fail("range", "must be the smallest and the largest budget, such as [0, 24576]")
+    return value[0], value[1]
