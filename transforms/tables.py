@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import orjson
@@ -22,8 +22,10 @@ Field = Mapping[str, Any]
 RAW_TEXT_LIMIT = 4_000
 MESSAGE_LIMIT = 1_000
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
-_COST_LIMIT = Decimal(10) ** 28  # NUMERIC: 29 digits before the point, 9 behind it
+# NUMERIC has 29 digits before the point and 9 behind it; Python works with 28 in all unless told otherwise.
+_COST_LIMIT = Decimal(10) ** 28
 _COST_STEP = Decimal("0.000000001")
+_COST_CONTEXT = Context(prec=40)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ def numeric(value: Decimal) -> str | None:
     """The text of a NUMERIC, to nine decimals; None for what NUMERIC cannot hold."""
     if not value.is_finite() or abs(value) >= _COST_LIMIT:
         return None
-    return format(value.quantize(_COST_STEP), "f")
+    return format(value.quantize(_COST_STEP, context=_COST_CONTEXT), "f")
 
 
 def _plain(value: Any) -> Any:

@@ -133,9 +133,10 @@ def _read(found: Column) -> str:
     array = _ARRAY.fullmatch(found.bigquery_type)
     if array is not None:
         # A NULL inside an array is an error in a result of BigQuery: such elements are left out.
+        value = _scalar("element", array[1])
         return (
-            f"ARRAY(SELECT {_scalar('element', array[1])} FROM UNNEST(JSON_VALUE_ARRAY(event.answer, {path})) AS element "
-            f"WITH OFFSET AS place WHERE {_scalar('element', array[1])} IS NOT NULL ORDER BY place)"
+            f"ARRAY(SELECT {value} FROM UNNEST(JSON_VALUE_ARRAY(event.answer, {path})) AS element "
+            f"WITH OFFSET AS place WHERE {value} IS NOT NULL ORDER BY place)"
         )
     if found.bigquery_type == "JSON":
         return f"JSON_QUERY(event.answer, {path})"

@@ -1,0 +1,84 @@
+"""SQL that a person wrote: what can stand in parentheses passes, what would break out does not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.queries import check_expression, check_select
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "asset_type = 'x'",
+        "a = ')' AND b = \"(\" AND `c)` = 1",
+        "a = 'it\\'s )'",
+        r"a = r'\') ' AND (b)",
+        "a = '''(''(' '''",
+        'a = """ ")" """',
+        "a IN (1, 2) AND tags[OFFSET(0)] = 'x' -- the first )",
+        "a /* ) ; */ = 1 # ( trailing",
+        "a = ''",
+        "a = ';'",
+    ],
+)
+def test_whole_conditions_pass_as_they_are(text: str) -> None:
+    assert check_expression(f"  {text}\n", where="--where") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("  \n ", "is empty"),
+        ("TRUE) OR (TRUE", r"'\)' closes nothing"),
+        ("TRUE)", r"'\)' closes nothing"),
+        ("a[(1])", r"'\]' closes nothing"),
+        ("(a = 1", r"'\)' is missing"),
+        ("a = 'x", "quote ' is not closed"),
+        ("a = 'x\\'", "quote ' is not closed"),
+        ("a = '''x''", "quote ''' is not closed"),
+        ("a /* x", "comment is not closed"),
+        ("a = 1; DROP TABLE x", "semicolon"),
+    ],
+)
+def test_what_would_break_out_is_refused_in_one_line(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        check_expression(text, where="--where")
+    assert str(caught.value).startswith("--where")
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text("ab()[]'\"`\\#-/*;\n ", max_size=30))
+def test_what_passes_leaves_nothing_open_behind_it(text: str) -> None:
+    try:
+        checked = check_expression(text, where="--where")
+    except UserError:
+        return
+    # What follows on the next line is read as code again: its closing bracket is found, and only that one.
+    check_expression(f"(\n{checked}\n)", where="wrapped")
+    with pytest.raises(UserError):
+        check_expression(f"{checked}\n)", where="wrapped")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("SELECT 1;\n ; ", "SELECT 1"),
+        ("  -- why\n/* what */ with a AS (SELECT 1) SELECT * FROM a", None),
+        ("(SELECT 1) UNION ALL (SELECT 2)", None),
+        ("select * from t # all", None),
+        ("FROM t |> WHERE a", None),
+    ],
+)
+def test_one_query_passes_without_the_semicolons_at_its_end(text: str, kept: str | None) -> None:
+    assert check_select(text, where="--query") == (kept or text.strip())
+
+
+@pytest.mark.parametrize(
+    "text", ["", ";", "DROP TABLE x", "SELECT 1; SELECT 2", "SELECT 1) AS a, (SELECT 2", "-- SELECT", "SELECTED"]
+)
+def test_what_is_not_one_query_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--query"):
+        check_select(text, where="--query")
