@@ -68,22 +68,22 @@ class _Finish(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, counted: Counts, planned: Planned, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
+    def process(self, element: Counts, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         with telling(self._settings):
-            yield finish(self._settings, planned, counted)
+            yield finish(self._settings, kwargs["planned"], element)
 
 
 class _Verdict(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, summary: dict[str, Any], *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
+    def process(self, element: dict[str, Any], *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
         with telling(self._settings):
-            if summary["problems"]:
-                raise BooksError("the books do not balance: " + "; ".join(summary["problems"]))
-            if summary["stop"]:
-                raise SystemicError(summary["stop"])
-            yield summary
+            if element["problems"]:
+                raise BooksError("the books do not balance: " + "; ".join(element["problems"]))
+            if element["stop"]:
+                raise SystemicError(element["stop"])
+            yield element
 
 
 def finish(settings: RunSettings, planned: Planned, counted: Counts) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class _Pack(beam.DoFn):
     def start_bundle(self) -> None:
         self._units: list[Unit] = []
 
-    def process(self, unit: Unit, *args: Any, **kwargs: Any) -> Iterator[Group]:
-        self._units.append(unit)
+    def process(self, element: Unit, *args: Any, **kwargs: Any) -> Iterator[Group]:
+        self._units.append(element)
         if len(self._units) >= self._size:
             yield pack(self._units)
             self._units = []

@@ -35,11 +35,11 @@ class _ReadPages(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, page: Page, *args: Any, **kwargs: Any) -> Iterator[Group]:
+    def process(self, element: Page, *args: Any, **kwargs: Any) -> Iterator[Group]:
         with telling(self._settings):
             warehouse = Warehouse(self._settings.engine.asking.project)
             units: list[Unit] = []
-            for row in warehouse.rows(page.result, page.start, page.count, UNIT_COLUMNS):
+            for row in warehouse.rows(element.result, element.start, element.count, UNIT_COLUMNS):
                 units.append(unit_from_row(row))
                 if len(units) >= self._settings.group_size:
                     yield pack(units)

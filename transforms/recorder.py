@@ -30,6 +30,7 @@ FLUSH_S = 0.25
 FLUSH_ROWS = 400
 WAITING_ROWS = 2_000
 GIVE_UP_S = 600.0
+TOO_LARGE = 413
 
 Recorded = Callable[[Outcome], None]
 _log = logging.getLogger(__name__)
@@ -170,8 +171,6 @@ class BigQueryRecorder:
                     f"may not write to {self._table.dotted}: {first_line(error)}; the account needs "
                     "roles/bigquery.dataEditor on the dataset"
                 ) from None
-            except api_errors.RequestEntityTooLarge:
-                return self._insert_halves(outcomes)
             except (
                 # NotFound is waited for too: streaming can take a while to know a table just made.
                 api_errors.GoogleAPIError,
@@ -179,6 +178,8 @@ class BigQueryRecorder:
                 requests.exceptions.RequestException,
                 OSError,
             ) as error:
+                if getattr(error, "code", None) == TOO_LARGE:
+                    return self._insert_halves(outcomes)
                 if time.monotonic() > give_up:
                     raise SystemicError(
                         f"answers could not be recorded for {GIVE_UP_S:.0f} s: {first_line(error)}"

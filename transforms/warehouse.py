@@ -15,9 +15,10 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import google.api_core.exceptions as api_errors
+import google.api_core.retry as retries
 import google.auth.exceptions
 import orjson
 from google.cloud import bigquery
@@ -29,6 +30,8 @@ from imagebeam.transforms.queries import Parameter, Query
 PAGE_ROWS = 10_000
 INSERT_TIMEOUT_S = 60.0
 JOB_TRIES = 5
+#: The recorder tries again itself: it knows what waits behind the insert.
+NO_RETRY = retries.Retry(predicate=lambda error: False)
 
 _lock = threading.Lock()
 _clients: dict[tuple[int, str], bigquery.Client] = {}
@@ -218,7 +221,7 @@ class Warehouse:
                         query.sql, job_config=config, job_id=job_id, location=location, job_retry=None
                     )
                 except api_errors.Conflict:
-                    job = self.client.get_job(job_id, location=location)
+                    job = cast("bigquery.QueryJob", self.client.get_job(job_id, location=location))
                 result = job.result()
             except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
                 raise _query_error(error) from None
@@ -293,7 +296,7 @@ class Warehouse:
             rows,
             row_ids=list(row_ids),
             skip_invalid_rows=True,
-            retry=None,
+            retry=NO_RETRY,
             timeout=INSERT_TIMEOUT_S,
         )
         return {
