@@ -26,7 +26,7 @@ setup(
     packages=[f"{NAME}.{package}" for package in found],
     package_dir={f"{NAME}.{root}": root for root in ROOTS},
     package_data={
-        f"{NAME}.pipeline": ["py.typed", "models.yaml", "tasks/*.yaml"],
+        f"{NAME}.pipeline": ["py.typed", "models.yaml", "task_template.yaml", "tasks/*.yaml"],
         f"{NAME}.transforms": ["py.typed"],
         f"{NAME}.emulators": ["py.typed", "photos/*"],
     },
@@ -57,7 +57,7 @@ setup(
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",
             "ruff>=0.17,<0.18",
-            "setuptools>=65",  # the packaging tests build without isolation; Python 3.12 brings none
+            "setuptools>=77,<85",  # the packaging tests build without isolation, and older ones make no wheels
             "types-PyYAML>=6,<7",
         ],
     },

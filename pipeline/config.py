@@ -17,6 +17,7 @@ from typing import Any
 from imagebeam.pipeline import arguments, config_file, flag_values
 from imagebeam.pipeline.flags import CLASSIFY, CONFIG, PROJECT, RESULTS, SOURCE, Flag, by_name
 from imagebeam.transforms import filters
+from imagebeam.transforms.due import parse_due
 from imagebeam.transforms.errors import UserError
 
 #: What may be read: one of these, never two.
@@ -136,9 +137,7 @@ def classify_settings(
         UserError: Unknown flag or key, bad value, contradiction, missing file.
     """
     line = arguments.read(argv, by_name(CLASSIFY), command="imagebeam classify")
-    file = config_file.read(
-        cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values
-    )
+    file = config_file.read(cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values)
     given = _merged(line.values, file.values)
     values = {flag.name: given.get(flag.name, flag.default) for flag in CLASSIFY}
     if values["project"] is None and environ.get("GOOGLE_CLOUD_PROJECT"):
@@ -192,6 +191,7 @@ def _check(values: dict[str, Any]) -> None:
         )
     if values["max_images"] and values["unit"] == "observation":
         raise UserError("--max_images is for --unit=asset: an observation is one image")
+    parse_due(",".join(values["due"]))
     start, end = values["captured_from"], values["captured_until"]
     if start and end and dt.datetime.fromisoformat(start[:-1]) >= dt.datetime.fromisoformat(end[:-1]):
         raise UserError(f"--captured_from={start} is not before --captured_until={end}: nothing can match")

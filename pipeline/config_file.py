@@ -113,15 +113,11 @@ def _comment(flag: Flag) -> str:
 
 
 def _shown(flag: Flag) -> Any:
-    return (
-        flag_values.from_text(flag, flag.example, where=flag.name)
-        if flag.default in (None, ())
-        else flag.default
-    )
+    return flag_values.from_text(flag, flag.example, where=flag.name) if flag.default in (None, ()) else flag.default
 
 
 def _yaml(flag: Flag, value: Any) -> str:
-    scalar = value if isinstance(value, bool | int) else flag_values.to_text(flag, value)
+    scalar: object = value if isinstance(value, bool | int) else flag_values.to_text(flag, value)
     if isinstance(value, float):
         scalar = int(value) if value.is_integer() else value
     if isinstance(scalar, str) and _is_time(scalar):

@@ -134,9 +134,7 @@ def test_yaml_values_may_be_written_as_yaml_likes_them(settings: Settings, tmp_p
     )
 
 
-def test_a_source_on_the_command_line_replaces_the_one_in_the_file(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_source_on_the_command_line_replaces_the_one_in_the_file(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text("source: other.table\n")
     got = settings("--query=SELECT 1", needed=tuple(part for part in NEEDED if "source" not in part))
     assert (got.source, got.query) == (None, "SELECT 1")
@@ -144,9 +142,7 @@ def test_a_source_on_the_command_line_replaces_the_one_in_the_file(
 
 def test_the_project_may_come_from_the_environment(settings: Settings) -> None:
     without = tuple(part for part in NEEDED if "project" not in part)
-    assert (
-        settings(needed=without, environ={"GOOGLE_CLOUD_PROJECT": "their-project"}).project == "their-project"
-    )
+    assert settings(needed=without, environ={"GOOGLE_CLOUD_PROJECT": "their-project"}).project == "their-project"
     assert settings(environ={"GOOGLE_CLOUD_PROJECT": "their-project"}).project == "my-project"
 
 
@@ -182,8 +178,7 @@ def test_query_and_polygon_come_from_their_files(settings: Settings, tmp_path: P
 
 def test_options_of_beam_go_to_beam_from_the_line_and_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text(
-        "region: europe-west6\ntemp_location: gs://b/old\nno_auth: true\n"
-        "profile_cpu: false\nexperiments: [a, b]\n"
+        "region: europe-west6\ntemp_location: gs://b/old\nno_auth: true\nprofile_cpu: false\nexperiments: [a, b]\n"
     )
     _, beam = classify_settings([*NEEDED, "--temp_location=gs://b/new"], cwd=tmp_path, environ={})
     assert beam == [
@@ -248,9 +243,7 @@ def test_a_work_directory_that_is_not_writable_is_refused(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Root may write everywhere, and tests in containers run as root: the kernel's answer is stood in for.
-    monkeypatch.setattr(
-        config.os, "access", lambda path, mode: mode == config.os.F_OK and Path(path).exists()
-    )
+    monkeypatch.setattr(config.os, "access", lambda path, mode: mode == config.os.F_OK and Path(path).exists())
     with pytest.raises(UserError, match="is not writable for you"):
         settings()
 

@@ -165,9 +165,7 @@ def test_a_flag_needs_its_value_even_when_another_flag_follows() -> None:
 
 
 def test_options_of_beam_go_through_in_their_own_form() -> None:
-    line = read(
-        "--region=europe-west6", "--temp-location", "gs://b/t", "--no_auth", "--enable_hot_key_logging=false"
-    )
+    line = read("--region=europe-west6", "--temp-location", "gs://b/t", "--no_auth", "--enable_hot_key_logging=false")
     assert line.beam == ("--region=europe-west6", "--temp_location=gs://b/t", "--no_auth")
     assert line.values == {}
 
@@ -186,16 +184,12 @@ def test_our_own_flags_are_read_without_importing_beam() -> None:
         "except Exception as error: print(type(error).__name__)\n"
         "print([name for name in sys.modules if name.startswith(('apache_beam', 'google.cloud.'))])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "UserError\n[]\n"
 
 
 _NUMBERS = {"allow_nan": False, "allow_infinity": False}
-_NAMES = st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), min_size=1, unique=True).map(
-    tuple
-)
+_NAMES = st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), min_size=1, unique=True).map(tuple)
 
 
 @given(
@@ -205,9 +199,7 @@ _NAMES = st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), 
         st.tuples(st.just(flags.ASSET_TYPES), _NAMES),
         st.tuples(
             st.just(flags.COLUMNS),
-            st.dictionaries(
-                st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.sampled_from(["a", "b.c"]), min_size=1
-            ),
+            st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.sampled_from(["a", "b.c"]), min_size=1),
         ),
         st.tuples(st.just(flags.YES), st.booleans()),
     )

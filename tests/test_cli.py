@@ -1,0 +1,336 @@
+"""The command line: commands, exit codes, one line per mistake, help."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imagebeam.pipeline import cli, config_file, help_text, task_files
+from imagebeam.pipeline.flags import CLASSIFY
+from imagebeam.transforms.errors import BooksError, SystemicError, UserError
+
+IMAGEBEAM = str(Path(sys.executable).parent / "imagebeam")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command in an empty directory, without a project; gives exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+    monkeypatch.delenv("IMAGEBEAM_TRACE", raising=False)
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        code = cli.main(list(argv))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def command(name: str, function: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "COMMANDS", {**cli.COMMANDS, name: cli.Command("Test.", function)})
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["clasify"], "unknown command clasify; did you mean classify?"),
+        (["xyzzy"], "unknown command xyzzy; the commands are init, tasks, classify"),
+        (["--task=x"], "the command comes first"),
+        (["classify"], "no task: --task=NAME says what to ask"),
+        (["classify", "--limt=5"], "unknown flag --limt; did you mean --limit?"),
+        (["classify", "--task=x"], "no source"),
+        (["classify", "--sample_percent=200"], "--sample_percent takes a number above 0 up to 100"),
+        (["tasks", "lst"], "unknown command tasks lst; did you mean list?"),
+        (["tasks", "list", "more"], "takes no 'more'"),
+        (["tasks", "list", "--jsn"], "unknown flag --jsn; did you mean --json?"),
+        (["tasks", "list", "--region=x"], "unknown flag --region; see imagebeam tasks list --help"),
+        (["tasks", "show"], "takes one task"),
+        (["tasks", "show", "image_qualty"], "no task image_qualty, neither shipped nor in tasks/; did you mean"),
+        (["tasks", "show", "qqqq"], "; there are describe, "),
+        (["tasks", "show", "image_quality", "--model=gemini-3.5-flsh"], "did you mean gemini-3.5-flash?"),
+        (["tasks", "check"], "takes files"),
+        (["tasks", "check", "none.yaml"], "no file none.yaml"),
+        (["tasks", "check", "bad.yaml"], "bad.yaml: promt: unknown key; did you mean prompt?"),
+        (["tasks", "check", "level.yaml"], "generation.thinking"),
+        (["tasks", "check", "binary.yaml"], "cannot read binary.yaml"),
+        (["tasks", "new"], "takes one name"),
+        (["tasks", "new", "Bad Name"], "name"),
+        (["tasks", "new", "../x"], "name"),
+        (["init", "--limit=0"], "--limit takes a whole number from 1 up"),
+        (["init", "--config=none/imagebeam.yaml"], "cannot write"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run: Run, tmp_path: Path, argv: Sequence[str], said: str) -> None:
+    (tmp_path / "bad.yaml").write_text("name: bad\npromt: x\nprompt: y\n")
+    (tmp_path / "level.yaml").write_text("name: a\nprompt: y\ngeneration: {thinking: 3}\n")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert err.startswith("imagebeam: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+
+
+def test_without_a_command_it_shows_help(run: Run) -> None:
+    assert run() == run("--help") == run("help")
+    code, out, _ = run()
+    assert code == 0
+    for name in (*cli.COMMANDS, "local"):
+        assert f"\n  {name} " in out
+
+
+def test_it_says_its_version(run: Run) -> None:
+    assert run("--version") == (0, f"imagebeam {importlib.metadata.version('imagebeam')}\n", "")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 110])
+def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, _ = run("classify", "--help")
+    assert code == 0
+    described = out.split("Examples:")[1].split("\n\n", 1)[1].split("\n\nFlags may")[0]
+    assert max(len(line) for line in described.splitlines()) <= columns
+    for flag in CLASSIFY:
+        assert f"\n  --{flag.name}" in out
+
+
+def test_help_is_between_60_and_110_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    assert help_text.width() == 60
+    monkeypatch.setenv("COLUMNS", "400")
+    assert help_text.width() == 110
+
+
+@pytest.mark.parametrize("argv", [["tasks"], ["tasks", "--help"], ["init", "--help"], ["tasks", "list", "-h"]])
+def test_every_command_has_help(run: Run, argv: Sequence[str]) -> None:
+    code, out, err = run(*argv)
+    assert (code, err) == (0, "")
+    assert f"Usage: imagebeam {argv[0]}" in out
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError, 2), (SystemicError, 3), (BooksError, 1)])
+def test_our_errors_become_one_line_and_their_exit_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
+) -> None:
+    def fail(_: list[str]) -> int:
+        raise error("what\n   where")
+
+    command("fail", fail, monkeypatch)
+    assert run("fail") == (code, "", "imagebeam: what where\n")
+
+
+def test_an_interrupt_is_exit_code_130_without_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    command("long", interrupted, monkeypatch)
+    assert run("long") == (130, "", "imagebeam: interrupted\n")
+
+
+def test_a_defect_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("broken", lambda _: 1 // 0, monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        run("broken")
+
+
+@pytest.mark.parametrize("argv", [["--log_level=debug"], ["--log-level", "debug"]])
+def test_debugging_shows_where_a_users_error_came_from(run: Run, argv: Sequence[str]) -> None:
+    code, _, err = run("classify", *argv)
+    assert code == 2
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1].startswith("imagebeam: no task")
+
+
+def test_the_trace_variable_shows_where_a_users_error_came_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEBEAM_TRACE", "1")
+    assert "Traceback" in run("classify")[2]
+
+
+def test_a_plugin_command_gets_the_rest_of_the_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint("mine", "shutil:which", cli.PLUGINS)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [point])
+    monkeypatch.setattr(shutil, "which", lambda argv: len(argv))
+    assert run("mine", "a", "b")[0] == 2
+    assert "From shutil." in run("--help")[1]
+
+
+def test_a_plugin_whose_extra_is_not_installed_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint("mine", "no_such_module:main", cli.PLUGINS)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [point])
+    code, _, err = run("mine")
+    assert code == 2
+    assert err == "imagebeam: imagebeam mine needs the module no_such_module: pip install 'imagebeam[mine]'\n"
+
+
+def test_shipped_tasks_are_listed_and_good(run: Run) -> None:
+    code, out, _ = run("tasks", "list")
+    assert code == 0
+    names = [line.split()[0] for line in out.splitlines()]
+    assert {"describe", "image_quality", "road_sign", "utility_pole"} <= set(names)
+    rows = json.loads(run("tasks", "list", "--json")[1])
+    assert [row["name"] for row in rows] == names
+    assert {row["from"] for row in rows} == {"shipped"}
+    for name in names:
+        assert run("tasks", "check", name)[0] == 0
+
+
+def test_a_task_is_shown_with_version_columns_and_price(run: Run) -> None:
+    code, out, _ = run("tasks", "show", "image_quality")
+    facts = json.loads(run("tasks", "show", "image_quality", "--json")[1])
+    assert code == 0
+    assert f"version   {facts['version']}\n" in out
+    assert all(column in out for column in facts["columns"])
+    assert 0 < facts["usd_per_image"]["flex"] < facts["usd_per_image"]["online"] < 0.01
+    assert facts["tokens_per_image"]["input"] > 0
+    assert "prompt:" in out, "the file itself is shown too"
+
+
+def test_another_model_is_another_version_and_another_price(run: Run) -> None:
+    default = json.loads(run("tasks", "show", "describe", "--json")[1])
+    other = json.loads(run("tasks", "show", "describe", "--model=gemini-3.5-flash", "--json")[1])
+    assert default["version"] != other["version"]
+    assert default["usd_per_image"]["online"] != other["usd_per_image"]["online"]
+
+
+def test_a_new_task_is_written_and_passes_its_check(run: Run, tmp_path: Path) -> None:
+    assert run("tasks", "new", "street_light")[0] == 0
+    code, out, _ = run("tasks", "check", "tasks/street_light.yaml")
+    assert code == 0
+    assert "condition STRING" in out
+    assert "street_light" in run("tasks", "list")[1]
+    assert run("tasks", "check", "street_light")[0] == 0
+    code, _, err = run("tasks", "new", "street_light")
+    assert (code, err) == (
+        2,
+        "imagebeam: tasks/street_light.yaml exists; edit it, or give --force to overwrite it\n",
+    )
+    (tmp_path / "tasks" / "street_light.yaml").write_text("broken")
+    assert run("tasks", "new", "street_light", "--force")[0] == 0
+    assert run("tasks", "check", "street_light")[0] == 0
+
+
+def test_every_comment_of_the_task_template_can_be_switched_on(run: Run, tmp_path: Path) -> None:
+    run("tasks", "new", "everything")
+    path = tmp_path / "tasks" / "everything.yaml"
+    keys = ("model:", "system:", "unit:", "max_images:", "generation:", "media_resolution:", "image:", "  ")
+    lines = [
+        line.removeprefix("# ") if line.startswith("# ") and line.removeprefix("# ").startswith(keys) else line
+        for line in path.read_text().splitlines()
+    ]
+    path.write_text("\n".join(lines).replace("  imagebeam tasks check", "# imagebeam tasks check"))
+    assert set(yaml.safe_load(path.read_text())) >= {"model", "system", "unit", "max_images", "generation", "image"}
+    code, out, err = run("tasks", "check", "everything")
+    assert (code, err) == (0, "")
+    assert "unit      asset" in out
+
+
+def test_several_files_are_checked_at_once(run: Run) -> None:
+    facts = json.loads(run("tasks", "check", "describe", "image_quality", "--json")[1])
+    assert [fact["name"] for fact in facts] == ["describe", "image_quality"]
+
+
+def test_a_task_of_ones_own_hides_the_shipped_one(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "describe.yaml").write_text("name: describe\nprompt: Mine.\n")
+    rows = {row["name"]: row for row in json.loads(run("tasks", "list", "--json")[1])}
+    assert rows["describe"]["from"] == "tasks/describe.yaml"
+    task = task_files.load_task("describe", task_files.load_models_file(), tmp_path)
+    assert task.prompt.strip() == "Mine."
+
+
+def test_a_task_may_be_any_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: describe\nprompt: Mine.\n")
+    models = task_files.load_models_file()
+    for name in ("mine.yaml", "./mine.yaml", str(tmp_path / "mine.yaml")):
+        assert task_files.load_task(name, models, tmp_path).prompt.strip() == "Mine."
+
+
+def test_models_and_prices_may_be_ones_own(run: Run, tmp_path: Path) -> None:
+    shipped = Path(task_files.__file__).parent / "models.yaml"
+    (tmp_path / "models.yaml").write_text(shipped.read_text().replace("as_of: ", "as_of: 2020-01-02 # "))
+    facts = json.loads(run("tasks", "show", "describe", "--models_file=models.yaml", "--json")[1])
+    assert facts["prices_as_of"] == "2020-01-02"
+    code, _, err = run("tasks", "list", "--models_file=none.yaml")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "none.yaml" in err
+
+
+def test_init_writes_the_given_flags_and_never_overwrites(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("init", "--project=my-project", "--results=answers", "--limit=5")
+    assert (code, out) == (0, "imagebeam.yaml written: project, results, limit\n")
+    read = config_file.read(tmp_path / "imagebeam.yaml", required=True)
+    assert read.values == {"project": "my-project", "results": "answers", "limit": 5}
+    before = (tmp_path / "imagebeam.yaml").read_text()
+    code, _, err = run("init", "--limit=6")
+    assert code == 2
+    assert "exists; edit it, or give --force to overwrite it" in err
+    assert (tmp_path / "imagebeam.yaml").read_text() == before
+    assert run("init", "--limit=6", "--force")[0] == 0
+    assert config_file.read(tmp_path / "imagebeam.yaml", required=True).values == {"limit": 6}
+
+
+def test_init_keeps_options_of_beam(run: Run, tmp_path: Path) -> None:
+    assert run("init", "--region=europe-west6")[0] == 0
+    assert config_file.read(tmp_path / "imagebeam.yaml", required=True).beam == ("--region=europe-west6",)
+
+
+def test_a_file_written_by_init_is_used_by_classify(run: Run) -> None:
+    run("init", "--source=photos.latest", "--project=my-project")
+    assert "no results" in run("classify", "--task=describe")[2]
+
+
+def process(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GOOGLE_")}
+    return subprocess.run(
+        [IMAGEBEAM, *argv], cwd=cwd, env=environ, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_the_installed_command_ends_with_its_exit_code(tmp_path: Path) -> None:
+    assert process("--version", cwd=tmp_path).returncode == 0
+    done = process("classify", "--limt=5", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "imagebeam: unknown flag --limt; did you mean --limit?\n"
+
+
+def test_the_package_runs_as_a_module_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "imagebeam.pipeline", "--version"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("imagebeam ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{IMAGEBEAM} classify --help | head -1; test ${{PIPESTATUS[0]}} -eq 0",
+        shell=True, executable="/bin/bash", cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("argv", [["tasks", "list"], ["--help"], ["classify", "--help"], ["classify", "--limit=0"]])
+def test_quick_commands_import_neither_beam_nor_a_google_client(tmp_path: Path, argv: Sequence[str]) -> None:
+    program = (
+        "import sys\n"
+        "from imagebeam.pipeline.cli import main\n"
+        f"main({list(argv)!r})\n"
+        "heavy = ('apache_beam', 'google.cloud.', 'google.genai', 'aiohttp')\n"
+        "print([name for name in sys.modules if name.startswith(heavy)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

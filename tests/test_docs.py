@@ -1,0 +1,103 @@
+"""Every command in the README is listed here with its proof, and those that can run here are run.
+
+A command that is new in the README fails the first test until it is in :data:`PROOFS`.
+"""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagebeam.pipeline import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+#: The command is run by a test below, in the README's order, in one empty directory.
+RUN = "run"
+#: The command talks to Google Cloud, or installs something.
+ELSEWHERE = "elsewhere"
+
+#: Command → RUN, ELSEWHERE, or the test that proves it, as file::function.
+PROOFS = {
+    "make demo": "tests/test_docs.py::test_make_runs_what_it_says",
+    "make test": "tests/test_docs.py::test_make_runs_what_it_says",
+    "gcloud auth application-default login": ELSEWHERE,
+    "imagebeam init --project=my-project --results=image_answers "
+    "--source=my-project.imagery_insights___us.cropped_observations_latest": RUN,
+    "imagebeam tasks list": RUN,
+    "imagebeam classify --task=utility_pole --limit=100": ELSEWHERE,
+}
+
+
+def commands(markdown: str) -> list[str]:
+    """Commands of the fenced blocks marked bash (each line) and console (lines after a dollar sign)."""
+    found = []
+    for language, block in re.findall(r"^```(bash|console)\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL):
+        lines = re.sub(r"\\\n\s*", "", block).splitlines()
+        if language == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        found += [line.partition("  #")[0].strip() for line in lines if line.strip() and line.strip()[0] != "#"]
+    return list(dict.fromkeys(found))
+
+
+def test_commands_are_found_in_both_kinds_of_blocks() -> None:
+    text = "```bash\na b \\\n  c\n# no\nd  # why\n```\n```console\n$ e\noutput\n$ f\n```\n```python\ng\n```\n"
+    assert commands(text) == ["a b c", "d", "e", "f"]
+
+
+def test_every_command_of_the_readme_has_a_proof_and_every_proof_a_command() -> None:
+    assert set(commands(README)) == set(PROOFS)
+
+
+@pytest.mark.parametrize("proof", sorted(set(PROOFS.values()) - {RUN, ELSEWHERE}))
+def test_the_tests_that_prove_commands_exist(proof: str) -> None:
+    file, _, name = proof.partition("::")
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_commands_that_can_run_here_run(tmp_path: Path) -> None:
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    ran = [command for command in commands(README) if PROOFS[command] == RUN]
+    assert ran
+    for command in ran:
+        done = subprocess.run(
+            shlex.split(command), cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("target", "last"),
+    [
+        ("demo", ".venv/bin/imagebeam local demo"),
+        ("test", ".venv/bin/python -m pytest"),
+        ("bench", ".venv/bin/python benchmarks/run.py"),
+    ],
+)
+def test_make_runs_what_it_says(target: str, last: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", target], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1] == last
+    # On a bare machine it installs first, with the locked versions.
+    assert any("-c requirements.lock -e '.[local,dev]'" in line for line in lines)
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "make test" in commands(README)
+    assert script.rstrip().endswith("exec make test")
+
+
+def test_every_command_of_the_program_is_in_the_readme() -> None:
+    for name in cli.COMMANDS:
+        assert f"imagebeam {name}" in README
