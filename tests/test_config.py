@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from imagebeam.pipeline import config, config_file
+from imagebeam.pipeline import config_file
 from imagebeam.pipeline.config import ClassifySettings, classify_settings, new_run_id
 from imagebeam.pipeline.flags import CLASSIFY, IN_FILE, by_name
 from imagebeam.transforms.errors import UserError
@@ -243,7 +244,7 @@ def test_a_work_directory_that_is_not_writable_is_refused(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Root may write everywhere, and tests in containers run as root: the kernel's answer is stood in for.
-    monkeypatch.setattr(config.os, "access", lambda path, mode: mode == config.os.F_OK and Path(path).exists())
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK and Path(path).exists())
     with pytest.raises(UserError, match="is not writable for you"):
         settings()
 
