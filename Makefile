@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PACKAGES := imagebeam.pipeline imagebeam.transforms imagebeam.emulators
-SCRIPTS := $(wildcard tests benchmarks examples)
+SCRIPTS := $(sort $(dir $(wildcard tests/*.py benchmarks/*.py examples/*.py templates/*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types bench clean

@@ -221,7 +221,7 @@ MAXIMUM_BYTES_BILLED = Flag(
     Group.LIMITS, minimum=1, example="100000000000",
 )
 MAX_FAILURE_PERCENT = Flag(
-    "max_failure_percent", Kind.NUMBER, "Exit code 5 when more of the units asked about have failed.",
+    "max_failure_percent", Kind.NUMBER, "Exit code 5 when more of the units asked about fail, if they are 200 or more.",
     Group.LIMITS, default=20.0, minimum=0, maximum=100, example="5",
 )
 

@@ -7,6 +7,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,28 @@ def test_make_runs_what_it_says(target: str, last: str) -> None:
     assert lines[-1] == last
     # On a bare machine it installs first, with the locked versions.
     assert any("-c requirements.lock -e '.[local,dev]'" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        (None, "imagebeam needs Python 3.10 or newer, and ./python is not there"),
+        ('echo "Python 2.7.18"; [ "$1" = -V ]', "imagebeam needs Python 3.10 or newer; ./python is Python 2.7.18"),
+        ('case "$2" in *venv*) exit 1;; esac', "this Python has no venv module: install it"),
+    ],
+)
+def test_make_says_in_one_line_what_a_bare_machine_lacks(tmp_path: Path, python: str | None, said: str) -> None:
+    for name in ("Makefile", "setup.py", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    if python is not None:
+        (tmp_path / "python").write_text(f"#!/bin/sh\n{python}\n")
+        (tmp_path / "python").chmod(0o755)
+    done = subprocess.run(
+        ["make", "PYTHON=./python", "demo"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert said in done.stderr.splitlines()[0]
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
