@@ -143,9 +143,9 @@ def test_columns_are_converted_to_their_canonical_type() -> None:
             field("longitude", "FLOAT"),
         ]
     )
-    assert canonical_sql(custom, "observation_id", "r") == "SAFE_CAST(r.`observation_id` AS STRING)"
-    assert canonical_sql(custom, "capture_time", "r") == "SAFE_CAST(r.`capture_time` AS TIMESTAMP)"
-    assert canonical_sql(custom, "latitude", "r") == "SAFE_CAST(r.`latitude` AS FLOAT64)"
+    assert canonical_sql(custom, "observation_id", "r") == "CAST(r.`observation_id` AS STRING)"
+    assert canonical_sql(custom, "capture_time", "r") == "CAST(r.`capture_time` AS TIMESTAMP)"
+    assert canonical_sql(custom, "latitude", "r") == "CAST(r.`latitude` AS FLOAT64)"
     assert canonical_sql(custom, "longitude", "r") == "r.`longitude`"
     assert canonical_sql(custom, "uri", "r") == "NULLIF(r.`uri`, '')"
     assert canonical_sql(custom, "heading", "r") == "CAST(NULL AS FLOAT64)"

@@ -357,9 +357,9 @@ def _assets(source: Source, place: Sequence[str]) -> dict[str, str]:
 
 
 def _counted(*, has_assets: bool) -> str:
-    counts = ["COUNT(*) AS `units_in`", "COUNTIF(is_due) AS `due`"]
-    counts += [f"COUNTIF(state = '{state}') AS `{state}`" for state in ("answered", "submitted", *STATES)]
-    counts += [f"COUNTIF(is_due AND state = '{state}') AS `due_{state}`" for state in STATES]
+    counts = ["COUNT(*) AS `units_in`", "COUNT(IF(is_due, 1, NULL)) AS `due`"]
+    counts += [f"COUNT(IF(state = '{state}', 1, NULL)) AS `{state}`" for state in ("answered", "submitted", *STATES)]
+    counts += [f"COUNT(IF(is_due AND state = '{state}', 1, NULL)) AS `due_{state}`" for state in STATES]
     names = [count.rsplit(" AS ", 1)[1] for count in counts]
     fields = [
         *(f"tally.{name} AS {name}" for name in names),

@@ -379,6 +379,7 @@ def canonical_sql(source: Source, name: str, alias: str) -> str:
     text = f"{alias}.{column_path(found.path, where='source')}"
     if name in _NEVER_BLANK and found.type == "STRING":
         return f"NULLIF({text}, '')"
-    if found.type in (target, _NAME_OF.get(target), "FLOAT" if target == "FLOAT64" else target):
+    if _NAME_OF.get(found.type, found.type) == target:
         return text
-    return f"SAFE_CAST({text} AS {target})"
+    cast = "SAFE_CAST" if found.type == "STRING" else "CAST"  # only a text may say something else
+    return f"{cast}({text} AS {target})"
