@@ -22,7 +22,9 @@ class _Loader(yaml.SafeLoader):
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            if not isinstance(key, Hashable):
+                break  # PyYAML refuses it below
+            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key} stands here for the second time", key_node.start_mark
                 )
@@ -50,7 +52,8 @@ def load_mapping(text: str, where: str) -> Section:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{where}{line}: not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except Exception as error:
+        # PyYAML lets through what its converters raise: ValueError for 2026-13-45, IndexError for !!int "" ...
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise UserError(f"{where}: the file must hold keys with values, such as `name: …`; it is {kind(document)}")
