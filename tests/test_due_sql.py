@@ -233,7 +233,12 @@ def test_assets_that_no_image_shows_are_counted_within_kind_and_place(lab: Lab) 
 
 
 def test_panoramas_have_a_place_but_no_asset(lab: Lab) -> None:
-    row = {"observation_id": "o1:x_3:5001ee", "gcs_uri": "gs://b/x.jpg", "snapshot_id": "s", "capture_id": "x"}
+    row: dict[str, Any] = {
+        "observation_id": "o1:x_3:5001ee",
+        "gcs_uri": "gs://b/x.jpg",
+        "snapshot_id": "s",
+        "capture_id": "x",
+    }
     row |= {"capture_location": {"latitude": 1.0, "longitude": 2.0}, "capture_time": at(0)}
     source = lab.source([row], schema=PANO_OBSERVATIONS, name="pano_observations_latest")
     (unit,) = lab.due(source, Filters(near=(1.0, 2.0, 10))).units.values()
@@ -392,7 +397,7 @@ def test_answered_units_are_told_once_each_and_only_of_this_version(lab: Lab) ->
 
 
 def test_the_books_of_a_run_take_each_unit_once_the_answer_first(lab: Lab) -> None:
-    cost = {"prompt_tokens": 10, "output_tokens": 2, "cost_usd": "0.000001500"}
+    cost: dict[str, Any] = {"prompt_tokens": 10, "output_tokens": 2, "cost_usd": "0.000001500"}
     events = [event("a", digest("a"), status, **cost, answered_at=at(n)) for n, status in enumerate(["OK", "OK"])]
     events += [event("a", digest("a"), "UNAVAILABLE", "TIMEOUT", answered_at=at(9))]
     events += [event("b", digest("b"), "OK", **cost), event("c", digest("c"), "BLOCKED", "SAFETY", **cost)]

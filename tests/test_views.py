@@ -83,7 +83,7 @@ def test_an_answer_has_its_schema_s_columns_and_types(lab: Lab) -> None:
     ],
 )
 def test_an_odd_answer_gives_null_and_never_breaks_the_view(lab: Lab, answer: Any, expected: Any) -> None:
-    nothing = {name: [] if name in ("defects", "heights", "counts") else None for name in ANSWER}
+    nothing: dict[str, Any] = {name: [] if name in ("defects", "heights", "counts") else None for name in ANSWER}
     if expected is None:
         expected = {"condition": "5", "defects": ["a", "b"], "counts": [1]}
     lab.insert(lab.outcomes, [answered("a", answer)])
