@@ -1,0 +1,401 @@
+"""Answers: every documented HTTP 200 that is none, and any answer that a schema allows."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from imagebeam.transforms.answers import RAW_TEXT_CHARS, read_reply
+from imagebeam.transforms.records import Status, Usage
+from imagebeam.transforms.task import Task, parse_task
+
+
+def task_with(schema: dict[str, Any] | None) -> Task:
+    document: dict[str, Any] = {"name": "sign", "prompt": "What is it?"}
+    if schema is not None:
+        document["schema"] = schema
+    return parse_task(yaml.safe_dump(document, sort_keys=False), where="sign.yaml", default_model="m")
+
+
+SIGN = task_with(
+    {
+        "type": "object",
+        "properties": {
+            "category": {"type": "string", "enum": ["SIGN", "POLE"]},
+            "confidence": {"type": "number", "minimum": 0, "maximum": 1},
+            "count": {"type": "integer", "minimum": 0},
+            "seen": {"type": "boolean"},
+            "notes": {"type": "string", "nullable": True},
+            "parts": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
+            "place": {
+                "type": "object",
+                "properties": {"side": {"type": "string"}},
+                "required": ["side"],
+            },
+        },
+        "required": ["category", "confidence"],
+    }
+)
+FREE = task_with(None)
+GOOD = '{"category":"SIGN","confidence":0.93}'
+USAGE = {
+    "promptTokenCount": 480,
+    "candidatesTokenCount": 14,
+    "thoughtsTokenCount": 5,
+    "totalTokenCount": 499,
+    "cachedContentTokenCount": 100,
+    "trafficType": "ON_DEMAND",
+}
+
+
+def body(*texts: str, finish: str | None = "STOP", **more: Any) -> dict[str, Any]:
+    candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text} for text in texts]}}
+    if finish is not None:
+        candidate["finishReason"] = finish
+    return {
+        "candidates": [candidate],
+        "usageMetadata": USAGE,
+        "modelVersion": "gemini-3.5-flash-lite",
+        "responseId": "k3sf",
+        **more,
+    }
+
+
+def test_a_good_answer_is_read_with_its_usage_and_identity() -> None:
+    reply = read_reply(body(GOOD), SIGN)
+    assert (reply.status, reply.reason, reply.message, reply.raw_text) == (Status.OK, None, None, None)
+    assert reply.answer == {"category": "SIGN", "confidence": 0.93}
+    assert reply.usage == Usage(480, 100, 14, 5, "ON_DEMAND")
+    assert (reply.model_version, reply.response_id) == ("gemini-3.5-flash-lite", "k3sf")
+    assert not reply.retryable
+
+
+def test_free_text_is_answered_as_text() -> None:
+    assert read_reply(body("A red ", "sign.\n"), FREE).answer == {"text": "A red sign."}
+
+
+def test_free_text_that_looks_like_json_stays_text() -> None:
+    assert read_reply(body(GOOD), FREE).answer == {"text": GOOD}
+
+
+def test_thoughts_and_parts_without_text_are_skipped() -> None:
+    document = body(GOOD)
+    document["candidates"][0]["content"]["parts"] = [
+        {"text": "Let me look at it.", "thought": True},
+        {"thoughtSignature": "abc"},
+        {"executableCode": {"code": "1"}},
+        {"text": GOOD[:9], "thoughtSignature": "abc", "thought": False},
+        {"text": GOOD[9:]},
+    ]
+    assert read_reply(document, SIGN).status is Status.OK
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{GOOD}\n```",
+        f"```\n{GOOD}\n```",
+        f"```json\r\n{GOOD}\r\n```\n",
+        f"Here is the answer:\n```json\n{GOOD}\n```\nI hope it helps.",
+        f"\n  {GOOD}\n",
+    ],
+)
+def test_fences_around_the_json_are_tolerated(text: str) -> None:
+    assert read_reply(body(text), SIGN).answer == {"category": "SIGN", "confidence": 0.93}
+
+
+def test_of_two_fenced_answers_none_is_chosen() -> None:
+    two = f"```json\n{GOOD}\n```\nor\n```json\n{GOOD}\n```"
+    assert read_reply(body(two), SIGN).reason == "NOT_JSON"
+
+
+@pytest.mark.parametrize("finish", ["STOP", None, "", "FINISH_REASON_UNSPECIFIED"])
+def test_a_missing_finish_reason_is_a_finish(finish: str | None) -> None:
+    assert read_reply(body(GOOD, finish=finish), SIGN).status is Status.OK
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "MODEL_ARMOR", "IMAGE_SAFETY", "JAILBREAK", "NEW_ONE"],
+)
+def test_a_blocked_prompt_is_blocked_with_the_services_code(code: str) -> None:
+    reply = read_reply(
+        {"promptFeedback": {"blockReason": code, "blockReasonMessage": "No."}, "usageMetadata": USAGE}, SIGN
+    )
+    assert (reply.status, reply.reason, reply.message) == (Status.BLOCKED, code, "No.")
+    assert reply.usage.prompt_tokens == 480
+    assert not reply.retryable
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "SAFETY",
+        "RECITATION",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "MODEL_ARMOR",
+        "LANGUAGE",
+        "IMAGE_SAFETY",
+        "IMAGE_RECITATION",
+    ],
+)
+@pytest.mark.parametrize("content", [True, False])
+def test_a_stopped_answer_is_blocked_even_if_its_text_is_good(code: str, content: bool) -> None:  # noqa: FBT001
+    document = body(GOOD, finish=code)
+    if not content:
+        del document["candidates"][0]["content"]
+    reply = read_reply(document, SIGN)
+    assert (reply.status, reply.reason, reply.answer, reply.retryable) == (Status.BLOCKED, code, None, False)
+    assert reply.raw_text == (GOOD if content else None)
+
+
+@pytest.mark.parametrize(
+    "code", ["OTHER", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "NO_IMAGE", "CONTINUATION", "NEW_ONE"]
+)
+def test_an_odd_finish_is_an_invalid_answer_worth_one_more_call(code: str) -> None:
+    reply = read_reply(body(GOOD, finish=code), SIGN)
+    assert (reply.status, reply.reason, reply.retryable) == (Status.INVALID_ANSWER, code, True)
+
+
+@pytest.mark.parametrize("text", [GOOD[:-4], "", GOOD])
+def test_the_token_limit_is_truncation_whatever_the_text_is(text: str) -> None:
+    for task in (SIGN, FREE):
+        reply = read_reply(body(text, finish="MAX_TOKENS"), task)
+        assert (reply.status, reply.reason, reply.retryable) == (Status.INVALID_ANSWER, "TRUNCATED", True)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"candidates": []},
+        {"candidates": None},
+        {"candidates": [{}]},
+        {"candidates": [{"finishReason": "STOP"}]},
+        {"candidates": [{"content": {"role": "model"}, "finishReason": "STOP"}]},
+        {"candidates": [{"content": {"parts": [{"text": "thinking", "thought": True}]}}]},
+        body(""),
+        body(" \n"),
+        {"promptFeedback": {}},
+    ],
+)
+def test_no_text_is_an_empty_answer(document: dict[str, Any]) -> None:
+    for task in (SIGN, FREE):
+        reply = read_reply(document, task)
+        assert (reply.status, reply.reason, reply.retryable) == (Status.INVALID_ANSWER, "EMPTY", True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A sign.",
+        GOOD + "}",
+        '{"category":"SIGN","confidence":NaN}',
+        GOOD[:-1],
+        "{'category': 'SIGN'}",
+        "```json\n{\n```",
+    ],
+)
+def test_what_is_not_json_says_so(text: str) -> None:
+    reply = read_reply(body(text), SIGN)
+    assert (reply.status, reply.reason, reply.raw_text) == (Status.INVALID_ANSWER, "NOT_JSON", text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ([{"category": "SIGN", "confidence": 1}], "the answer: a list is no object"),
+        ("SIGN", "the answer: 'SIGN' is no object"),
+        (None, "the answer: is null"),
+        ({"confidence": 1}, "category: is missing"),
+        ({"category": "TREE", "confidence": 1}, "category: 'TREE' is not one of SIGN, POLE"),
+        ({"category": "sign", "confidence": 1}, "category: 'sign' is not one of SIGN, POLE"),
+        ({"category": None, "confidence": 1}, "category: is null"),
+        ({"category": 1, "confidence": 1}, "category: 1 is no text"),
+        ({"category": "SIGN", "confidence": "1"}, "confidence: '1' is no number"),
+        ({"category": "SIGN", "confidence": True}, "confidence: true is no number"),
+        ({"category": "SIGN", "confidence": 1.01}, "confidence: 1.01 is out of range"),
+        ({"category": "SIGN", "confidence": -1}, "confidence: -1 is out of range"),
+        ({"category": "SIGN", "confidence": 1, "count": 1.5}, "count: 1.5 is not whole"),
+        ({"category": "SIGN", "confidence": 1, "count": 2**63}, "count: 9223372036854775808 needs more than 64"),
+        ({"category": "SIGN", "confidence": 1, "count": -1}, "count: -1 is out of range"),
+        ({"category": "SIGN", "confidence": 1, "seen": "true"}, "seen: 'true' is not true or false"),
+        ({"category": "SIGN", "confidence": 1, "parts": "a"}, "parts: 'a' is no array"),
+        ({"category": "SIGN", "confidence": 1, "parts": []}, "parts: 0 items are too few or too many"),
+        ({"category": "SIGN", "confidence": 1, "parts": ["a", "b", "c"]}, "parts: 3 items are too few or too many"),
+        ({"category": "SIGN", "confidence": 1, "parts": ["a", 2]}, "parts[1]: 2 is no text"),
+        ({"category": "SIGN", "confidence": 1, "place": {}}, "place.side: is missing"),
+        ({"category": "SIGN", "confidence": 1, "place": {"side": None}}, "place.side: is null"),
+    ],
+)
+def test_an_answer_off_the_schema_says_where_and_how(answer: Any, told: str) -> None:
+    reply = read_reply(body(json.dumps(answer)), SIGN)
+    assert (reply.status, reply.reason, reply.retryable) == (Status.INVALID_ANSWER, "OFF_SCHEMA", True)
+    assert str(reply.message).startswith(told)
+    assert reply.answer is None
+
+
+def test_a_whole_number_written_with_a_point_becomes_whole() -> None:
+    reply = read_reply(body('{"category":"SIGN","confidence":1,"count":3.0}'), SIGN)
+    assert reply.answer is not None
+    assert type(reply.answer["count"]) is int
+
+
+def test_properties_beyond_the_schema_are_kept() -> None:
+    reply = read_reply(body('{"category":"SIGN","confidence":1,"more":[1]}'), SIGN)
+    assert reply.answer == {"category": "SIGN", "confidence": 1, "more": [1]}
+
+
+def test_what_the_model_wrote_is_kept_short() -> None:
+    assert len(str(read_reply(body("x" * 9000), SIGN).raw_text)) == RAW_TEXT_CHARS
+
+
+def test_counts_that_come_as_text_are_read() -> None:
+    document = body(GOOD)
+    document["usageMetadata"] = {"promptTokenCount": "480", "candidatesTokenCount": -1, "thoughtsTokenCount": None}
+    assert read_reply(document, SIGN).usage == Usage(480, 0, 0, 0)
+
+
+# -- any schema, any answer --------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["alpha", "beta", "Gamma", "delta_1", "e"])
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)
+SCALARS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.just({"type": "string"}),
+    st.lists(WORDS, min_size=1, max_size=4, unique=True).map(lambda values: {"type": "string", "enum": values}),
+    st.just({"type": "boolean"}),
+    st.tuples(st.integers(-9, 0), st.integers(0, 9)).map(
+        lambda span: {"type": "integer", "minimum": span[0], "maximum": span[1]}
+    ),
+    st.tuples(st.integers(-9, 0), st.integers(1, 9)).map(
+        lambda span: {"type": "number", "minimum": span[0], "maximum": span[1]}
+    ),
+    st.sampled_from([{"type": "integer"}, {"type": "number"}]),
+)
+
+
+def objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.builds(
+        lambda properties, skip: {
+            "type": "object",
+            "properties": properties,
+            "required": [name for name in properties if name not in skip],
+        },
+        st.dictionaries(NAMES, inner, min_size=1, max_size=4),
+        st.sets(NAMES, max_size=2),
+    )
+
+
+def maybe_null(schemas: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.builds(lambda schema, null: {**schema, "nullable": null}, schemas, st.booleans())
+
+
+ARRAYS = st.builds(
+    lambda items, low: {"type": "array", "items": items, "minItems": low, "maxItems": low + 2},
+    maybe_null(SCALARS | objects(SCALARS)),
+    st.integers(0, 2),
+)
+SCHEMAS = objects(maybe_null(SCALARS | ARRAYS | objects(SCALARS)))
+
+
+def answers_of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Whatever a model bound by the schema may write."""
+    if schema.get("nullable"):
+        return st.none() | answers_of({**schema, "nullable": False})
+    if schema["type"] == "object":
+        fields = {name: answers_of(inner) for name, inner in schema["properties"].items()}
+        return st.fixed_dictionaries(
+            {name: field for name, field in fields.items() if name in schema["required"]},
+            optional={name: field for name, field in fields.items() if name not in schema["required"]},
+        )
+    if schema["type"] == "array":
+        return st.lists(answers_of(schema["items"]), min_size=schema["minItems"], max_size=schema["maxItems"])
+    if schema["type"] == "boolean":
+        return st.booleans()
+    if schema["type"] == "integer":
+        return st.integers(schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1))
+    if schema["type"] == "number":
+        return st.floats(schema.get("minimum"), schema.get("maximum"), allow_nan=False, allow_infinity=False)
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    return st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> tuple[Task, Any]:
+    schema = draw(SCHEMAS)
+    return task_with(schema), draw(answers_of(schema))
+
+
+@given(questions(), st.sampled_from([None, 2]))
+def test_any_answer_that_a_schema_allows_is_ok(question: tuple[Task, Any], indent: int | None) -> None:
+    task, answer = question
+    reply = read_reply(body(json.dumps(answer, indent=indent)), task)
+    assert (reply.status, reply.message) == (Status.OK, None)
+    assert reply.answer == answer
+
+
+@given(questions(), st.floats(0, 1, exclude_max=True), st.booleans(), st.sampled_from(["STOP", "MAX_TOKENS"]))
+def test_a_truncated_answer_is_never_ok(
+    question: tuple[Task, Any],
+    fraction: float,
+    fenced: bool,  # noqa: FBT001
+    finish: str,
+) -> None:
+    task, answer = question
+    text = json.dumps(answer)
+    cut = text[: math.floor(len(text) * fraction)]
+    reply = read_reply(body(f"```json\n{cut}" if fenced else cut, finish=finish), task)
+    assert reply.status is Status.INVALID_ANSWER
+    assert reply.answer is None
+    assert reply.retryable
+
+
+@given(questions(), st.data())
+def test_an_answer_without_something_required_is_never_ok(question: tuple[Task, Any], data: st.DataObject) -> None:
+    task, answer = question
+    assert task.schema is not None
+    assume("required" in task.schema)
+    name = data.draw(st.sampled_from(task.schema["required"]))
+    del answer[name]
+    assert read_reply(body(json.dumps(answer)), task).reason == "OFF_SCHEMA"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "candidates",
+                    "content",
+                    "parts",
+                    "text",
+                    "thought",
+                    "finishReason",
+                    "promptFeedback",
+                    "blockReason",
+                    "promptTokenCount",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["candidates", "promptFeedback", "usageMetadata", "modelVersion"]), JSON))
+def test_any_body_at_all_gets_a_status_and_a_reason(document: dict[str, Any]) -> None:
+    for task in (SIGN, FREE):
+        reply = read_reply(document, task)
+        assert (reply.status is Status.OK) == (reply.reason is None) == (reply.answer is not None)
+        assert reply.usage.prompt_tokens >= 0
