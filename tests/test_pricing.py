@@ -1,0 +1,313 @@
+"""Models and prices: the shipped file, costs computed by hand, and what a model does not take."""
+
+import datetime
+import math
+import pickle
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage, load_models
+from imagebeam.transforms.records import Usage
+from imagebeam.transforms.task import Task, parse_task
+
+TEXT = (Path(__file__).parents[1] / "pipeline" / "models.yaml").read_text(encoding="utf-8")
+MODELS = load_models(TEXT, "models.yaml")
+ENDPOINT = "projects/p/locations/us-central1/endpoints/123"
+
+
+def task(**keys: Any) -> Task:
+    text = yaml.safe_dump({"name": "look", "prompt": "What is it?", **keys}, sort_keys=False)
+    return parse_task(text, where="look.yaml", default_model=MODELS.default)
+
+
+def test_the_default_model_is_known_and_alive_when_the_file_was_true() -> None:
+    profile = MODELS.profile(MODELS.default)
+    assert MODELS.as_of == datetime.date(2026, 11, 20)
+    assert "global" in profile.locations
+    assert profile.retirement_warning(MODELS.as_of) is None
+
+
+def test_the_model_that_tutorials_name_works_with_a_warning() -> None:
+    profile = MODELS.profile("gemini-2.5-flash")
+    profile.check("us-central1", "online", task())
+    warning = profile.retirement_warning(MODELS.as_of)
+    assert warning is not None
+    assert warning.startswith("model gemini-2.5-flash retires on 2027-03-31; ")
+    assert "gemini-3.5-flash-lite" in warning
+
+
+@pytest.mark.parametrize("profile", MODELS.profiles.values(), ids=lambda profile: str(profile.name))
+def test_every_shipped_model_is_complete_and_the_other_lanes_cost_half(profile: ModelProfile) -> None:
+    assert profile.priced
+    assert profile.thinking.default in profile.thinking.allowed
+    online = profile.prices["online"]
+    assert online.cached * 10 == online.input
+    for lane in set(profile.prices) - {"online"}:
+        assert profile.prices[lane].input * 2 == online.input
+        assert profile.prices[lane].output * 2 == online.output
+        assert profile.prices[lane].cached == online.cached
+    assert bool(profile.flex_locations) == ("flex" in profile.prices)
+    assert pickle.loads(pickle.dumps(profile)) == profile
+
+
+@pytest.mark.parametrize(
+    ("model", "lane", "usage", "cost"),
+    [
+        # 480 x 0.30 + 14 x 2.50 = 144 + 35 = 179 millionths
+        ("gemini-3.5-flash-lite", "online", Usage(480, 0, 14, 0), "0.000179"),
+        ("gemini-3.5-flash-lite", "flex", Usage(480, 0, 14, 0), "0.0000895"),
+        ("gemini-3.5-flash-lite", "batch", Usage(480, 0, 14, 0), "0.0000895"),
+        # (480 - 400) x 0.30 + 400 x 0.03 + 14 x 2.50 = 24 + 12 + 35
+        ("gemini-3.5-flash-lite", "online", Usage(480, 400, 14, 0), "0.000071"),
+        # the cache's discount is not halved again: 80 x 0.15 + 400 x 0.03 + 14 x 1.25
+        ("gemini-3.5-flash-lite", "flex", Usage(480, 400, 14, 0), "0.0000415"),
+        # thoughts cost what answers cost: 1000 x 1.50 + (10 + 90) x 9
+        ("gemini-3.5-flash", "online", Usage(1000, 0, 10, 90), "0.0024"),
+        ("gemini-3.1-flash-lite", "batch", Usage(1, 1, 1, 0), "0.000000775"),
+        ("gemini-3.8-flash", "flex", Usage(1, 0, 0, 1), "0.00000225"),
+        ("gemini-2.5-flash-lite", "online", Usage(1_000_000, 0, 1_000_000, 0), "0.5"),
+        ("gemini-2.5-flash", "online", Usage(), "0"),
+        # more cached than asked cannot be: never a negative price
+        ("gemini-3.5-flash-lite", "online", Usage(10, 20, 0, 0), "0.0000003"),
+        # what was billed counts, as the service tells it
+        ("gemini-3.5-flash-lite", "flex", Usage(480, 0, 14, 0, "ON_DEMAND_FLEX"), "0.0000895"),
+        ("gemini-3.5-flash-lite", "flex", Usage(480, 0, 14, 0, "ON_DEMAND"), "0.000179"),
+        ("gemini-3.5-flash-lite", "batch", Usage(480, 0, 14, 0, "ON_DEMAND"), "0.0000895"),
+        ("gemini-3.5-flash-lite", "online", Usage(480, 0, 14, 0, "PROVISIONED_THROUGHPUT"), "0"),
+        (ENDPOINT, "online", Usage(480, 0, 14, 0), "0"),
+    ],
+)
+def test_a_cost_is_what_one_computes_by_hand(model: str, lane: str, usage: Usage, cost: str) -> None:
+    computed = cost_usd(MODELS.profile(model), lane, usage)
+    assert computed == Decimal(cost)
+    assert -int(computed.as_tuple().exponent) <= 9  # BigQuery's NUMERIC
+
+
+TOKENS = st.integers(0, 10**7)
+
+
+@given(TOKENS, TOKENS, TOKENS, TOKENS, st.sampled_from(list(MODELS.profiles)), st.sampled_from(["online", "batch"]))
+def test_more_tokens_never_cost_less(
+    prompt: int, cached: int, output: int, thoughts: int, model: str, lane: str
+) -> None:
+    profile = MODELS.profile(model)
+    usage = Usage(prompt, min(cached, prompt), output, thoughts)
+    cost = cost_usd(profile, lane, usage)
+    assert cost >= 0
+    assert cost_usd(profile, lane, usage + Usage(1, 0, 1, 1)) >= cost
+
+
+# -- what a model takes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "location"),
+    [
+        ("gemini-3.5-flash-lite", "global"),
+        ("gemini-3.5-flash-lite", "eu"),
+        ("gemini-2.5-flash", "europe-west6"),
+        ("gemini-2.5-flash", "northamerica-northeast1"),
+        ("gemini-2.5-flash", "global"),
+        (ENDPOINT, "us-central1"),
+    ],
+)
+def test_a_model_is_taken_where_it_lives(model: str, location: str) -> None:
+    MODELS.profile(model).check(location, "online", task())
+
+
+@pytest.mark.parametrize(
+    ("model", "location", "lane", "keys", "told"),
+    [
+        ("gemini-3.5-flash-lite", "us-central1", "online", {}, "is not at location us-central1: use --location=global"),
+        ("gemini-3.5-flash-lite", "us-central1", "online", {}, "(it is at global, us, eu)"),
+        ("gemini-2.5-flash", "eu", "online", {}, "any region such as us-central1"),
+        (ENDPOINT, "global", "online", {}, "use --location=us-central1"),
+        ("gemini-3.5-flash-lite", "eu", "flex", {}, "at global only, not at eu"),
+        ("gemini-2.5-flash", "global", "flex", {}, "the flex lane does not take gemini-2.5-flash"),
+        ("gemini-3.5-flash-lite", "global", "flexi", {}, "did you mean flex?"),
+        (
+            "gemini-3.7-flash",
+            "global",
+            "online",
+            {"generation": {"thinking": "minimal"}},
+            "task look: generation.thinking: gemini-3.7-flash does not take minimal: use one of low, medium, high",
+        ),
+        (
+            "gemini-3.5-flash-lite",
+            "global",
+            "online",
+            {"generation": {"thinking": 100}},
+            "does not take 100: use one of minimal, low, medium, high",
+        ),
+        (
+            "gemini-2.5-flash-lite",
+            "global",
+            "online",
+            {"generation": {"thinking": 100}},
+            "or a budget from 512 to 24576 tokens",
+        ),
+        (
+            "gemini-2.5-flash",
+            "global",
+            "online",
+            {"media_resolution": "ultra_high"},
+            "does not know ultra_high: use one of default, low, medium, high",
+        ),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused_with_what_it_takes(
+    model: str, location: str, lane: str, keys: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        MODELS.profile(model).check(location, lane, task(**keys))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "config"),
+    [
+        ("gemini-3.5-flash-lite", None, None),
+        ("gemini-3.5-flash-lite", "low", {"thinkingLevel": "LOW"}),
+        ("gemini-2.5-flash", "minimal", {"thinkingBudget": 0}),
+        ("gemini-2.5-flash", "low", {"thinkingBudget": 1024}),
+        ("gemini-2.5-flash", 512, {"thinkingBudget": 512}),
+        ("gemini-2.5-flash-lite", 0, {"thinkingBudget": 0}),
+        (ENDPOINT, "low", None),
+    ],
+)
+def test_thinking_is_said_as_the_model_wants_it(
+    model: str, thinking: str | int | None, config: dict[str, Any] | None
+) -> None:
+    profile = MODELS.profile(model)
+    if thinking is not None:
+        profile.check(
+            profile.locations[0] if profile.locations else "us-central1",
+            "online",
+            task(generation={"thinking": thinking}),
+        )
+    assert profile.thinking.config(thinking) == config
+
+
+def test_an_unknown_model_is_refused_with_the_near_one() -> None:
+    with pytest.raises(
+        UserError, match=r"unknown model gemini-3\.5-flash-light; did you mean gemini-3\.5-flash-lite\?"
+    ):
+        MODELS.profile("gemini-3.5-flash-light")
+
+
+def test_settings_that_a_model_ignores_are_named() -> None:
+    hot = task(generation={"temperature": 1, "seed": 2})
+    assert MODELS.profile("gemini-3.5-flash-lite").ignored_settings(hot) == ("temperature",)
+    assert MODELS.profile("gemini-2.5-flash").ignored_settings(hot) == ()
+
+
+@pytest.mark.parametrize(
+    ("today", "told"),
+    [
+        ("2026-10-29", None),
+        ("2026-10-30", "retires on 2027-01-28"),
+        ("2027-01-27", "retires on 2027-01-28"),
+        ("2027-01-28", "was retired on 2027-01-28"),
+    ],
+)
+def test_a_retirement_is_announced_ninety_days_ahead(today: str, told: str | None) -> None:
+    warning = MODELS.profile("gemini-3.7-flash").retirement_warning(datetime.date.fromisoformat(today))
+    assert warning is None if told is None else told in str(warning)
+
+
+# -- estimates ---------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_counts_text_images_and_thoughts() -> None:
+    profile = MODELS.profile("gemini-3.5-flash-lite")
+    free = task(prompt="x" * 400, media_resolution="low")
+    assert estimate_usage(profile, free, 1) == Usage(100 + 280, 0, 300, 0)
+    asset = task(prompt="x" * 400, unit="asset", generation={"thinking": "low", "max_output_tokens": 200})
+    assert estimate_usage(profile, asset, 3) == Usage(100 + 3 * (1120 + 24), 0, 50, 150)
+
+
+def test_an_estimate_of_an_answer_grows_with_its_schema() -> None:
+    profile = MODELS.profile(MODELS.default)
+    one = {"a": {"type": "string"}}
+    more = {**one, "b": {"type": "array", "items": {"type": "object", "properties": {"c": {"type": "number"}}}}}
+    small, large = (
+        estimate_usage(profile, task(schema={"type": "object", "properties": properties}), 1)
+        for properties in (one, more)
+    )
+    assert small.output_tokens < large.output_tokens
+    assert small.prompt_tokens < large.prompt_tokens
+
+
+@pytest.mark.parametrize("model", [*MODELS.profiles, ENDPOINT])
+@pytest.mark.parametrize("thinking", [None, "low", 1024])
+def test_every_model_can_be_estimated(model: str, thinking: str | int | None) -> None:
+    asked = task(generation={} if thinking is None else {"thinking": thinking})
+    usage = estimate_usage(MODELS.profile(model), asked, 1)
+    assert usage.prompt_tokens > 0
+    assert usage.thought_tokens >= 0
+
+
+# -- the file ----------------------------------------------------------------------------------------------
+
+
+def with_change(path: str, value: object) -> Models:
+    document: dict[str, Any] = yaml.safe_load(TEXT)
+    *parents, last = path.split("/")
+    place = document
+    for key in parents:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return load_models(yaml.safe_dump(document), "mine.yaml")
+
+
+LITE = "models/gemini-3.5-flash-lite"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("as_of", ..., "mine.yaml: as_of: is missing"),
+        ("as_of", "today", "mine.yaml: as_of: must be a date such as 2026-11-20"),
+        ("default", "gemini-9", "mine.yaml: default: 'gemini-9' is not one of"),
+        ("modls", {}, "mine.yaml: modls: unknown key; did you mean models?"),
+        ("thought_tokens", {"deep": 1}, "thought_tokens.deep: unknown key"),
+        (f"{LITE}/locations", [], "locations: must name at least one"),
+        (f"{LITE}/locations", "global", "locations: must be a list of words"),
+        (f"{LITE}/prices/online/input", "0.30", "prices.online.input: must be a number"),
+        (f"{LITE}/prices/online/input", -1, "prices.online.input: must be a number"),
+        (f"{LITE}/prices/online/input", math.inf, "prices.online.input: must be a number"),
+        (f"{LITE}/prices/online/cached", ..., "prices.online.cached: is missing"),
+        (f"{LITE}/prices/fast", {}, "prices.fast: unknown key"),
+        (f"{LITE}/thinking/param", "levels", "thinking.param: 'levels' is not one of level, budget, none"),
+        (f"{LITE}/thinking/allowed", ["deep"], "deep is not one of minimal, low, medium, high"),
+        (f"{LITE}/thinking/default", "hihg", "did you mean high?"),
+        (f"{LITE}/image_tokens/default", ..., "image_tokens.default: is missing"),
+        (f"{LITE}/image_tokens/huge", 1, "image_tokens.huge: unknown key"),
+        (f"{LITE}/fixed_sampling", "yes", "fixed_sampling: must be true or false"),
+        (f"{LITE}/retirement/date", ..., "retirement.date: is missing"),
+        ("models/gemini-2.5-flash/thinking/range", [0], "thinking.range: must be the smallest and the largest"),
+    ],
+)
+def test_a_mistake_in_the_models_file_is_named_with_its_place(path: str, value: object, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        with_change(path, value)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_thinking_and_price_can_be_added() -> None:
+    models = with_change("models/my-model", {"locations": ["regions"], "image_tokens": {"default": 258}})
+    profile = models.profile("my-model")
+    profile.check("us-east1", "online", task(generation={"thinking": "low"}))
+    assert not profile.priced
+    assert profile.thinking.config("low") is None
