@@ -35,7 +35,8 @@ TINY: Final = 80
 
 #: More is a decompression bomb: 89 megapixels, where Pillow begins to warn.
 _MOST_PIXELS: Final = 89_000_000
-_COLOURS: Final = ("black", "white", "grey", "red", "orange", "brown", "yellow", "green", "blue", "purple", "pink")
+#: The names of colours.
+COLOURS: Final = ("black", "white", "grey", "red", "orange", "brown", "yellow", "green", "blue", "purple", "pink")
 #: A dominant colour is a hue as soon as it covers this share, however much grey there is.
 _HUE_SHARE: Final = 0.3
 
@@ -175,13 +176,13 @@ def _dominant_colour(image: Image.Image) -> str:
             hue < 260,
             hue < 300,
         ],
-        [_COLOURS.index(name) for name in _CASES],
-        _COLOURS.index("pink"),
+        [COLOURS.index(name) for name in _CASES],
+        COLOURS.index("pink"),
     )
-    shares = np.bincount(found.ravel(), minlength=len(_COLOURS)) / found.size
+    shares = np.bincount(found.ravel(), minlength=len(COLOURS)) / found.size
     hues = shares.copy()
     hues[:3] = 0
-    return _COLOURS[int((hues if hues.max() >= _HUE_SHARE else shares).argmax())]
+    return COLOURS[int((hues if hues.max() >= _HUE_SHARE else shares).argmax())]
 
 
 #: The colours of the cases above, in their order.
