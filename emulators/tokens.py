@@ -22,6 +22,7 @@ ACCOUNT: Final = f"local@{PROJECT}.iam.gserviceaccount.com"
 LIFETIME: Final = 3600
 
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_PREFIX: Final = "local-"
 
 
 def write_credentials(path: Path, url: str) -> bytes:
@@ -51,6 +52,15 @@ def write_credentials(path: Path, url: str) -> bytes:
     return private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def is_token(token: str) -> bool:
+    """Say whether an access token is one of the local cloud's, of this process or an earlier one, and still lives."""
+    try:
+        issued = int(token.removeprefix(_PREFIX), 16) / 1e9
+    except ValueError:
+        return False
+    return token.startswith(_PREFIX) and 0 <= time.time() - issued < LIFETIME
 
 
 class TokenService:
@@ -83,7 +93,7 @@ class TokenService:
             return _refused("invalid_grant", f"Invalid JWT: {problem}")
         if claims.get("target_audience"):
             return _refused("invalid_request", "The local Google Cloud gives no identity tokens.")
-        token = f"local-{time.time_ns():x}"
+        token = f"{_PREFIX}{time.time_ns():x}"
         return json_response({"access_token": token, "expires_in": LIFETIME, "token_type": "Bearer"})
 
 

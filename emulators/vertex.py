@@ -1,0 +1,271 @@
+"""Vertex AI of the local Google Cloud: ``generateContent``, ``countTokens`` and the publisher models.
+
+Its model looks at the real pixels (`pixels`) and fills in the form (`answering`); what it refuses, how it
+counts tokens and how it fails is Gemini's way. See `vertex_faults` for the failures that can be ordered.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from imagebeam.emulators.answering import fill
+from imagebeam.emulators.counters import Counters
+from imagebeam.emulators.faults import FaultBook
+from imagebeam.emulators.http import JSON_TYPE, ApiError, json_response, parse_object
+from imagebeam.emulators.object_store import ObjectStore
+from imagebeam.emulators.tokens import is_token
+from imagebeam.emulators.vertex_answers import answer_body, token_count
+from imagebeam.emulators.vertex_faults import MESSAGES, Rule, VertexFaults, error_of
+from imagebeam.emulators.vertex_images import ImageReader
+from imagebeam.emulators.vertex_models import Model, find_model, traffic_type
+from imagebeam.emulators.vertex_validation import BODY_BYTES, InputImage, Prompt, read_prompt
+
+_PLACE: Final = "/{version}/projects/{project}/locations/{location}"
+_MODEL: Final = "/publishers/google/models/{model}"
+#: What a proxy sends where JSON was expected.
+_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+
+
+class VertexService:
+    """The routes of Vertex AI.
+
+    Faults: section ``vertex``, see `vertex_faults`. Counters (branch ``vertex``): ``calls``, ``by_status``,
+    ``per_uri``, ``answered_per_uri``, ``in_flight``, ``max_in_flight``, ``tokens`` and ``per_second`` (by Unix
+    second) of ``generateContent``; ``count_tokens_calls`` and ``model_gets`` of the others. An inline image counts
+    as ``inline:<digest>``. ``answered_per_uri`` counts answers that are billed: those with usage that reached a
+    caller who was still there.
+
+    Args:
+        objects: Where ``gs://`` URIs lead.
+        project: Project of requests that name none.
+        seed: Seed of the model and of what chance decides.
+        faults: The fault book.
+        counters: The counters.
+    """
+
+    def __init__(self, objects: ObjectStore, project: str, seed: int, faults: FaultBook, counters: Counters) -> None:
+        self._project = project
+        self._seed = seed
+        self._counters = counters
+        self._faults = VertexFaults(faults, seed)
+        self._images = ImageReader(objects)
+        self._in_flight = 0
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.post(_PLACE + _MODEL + ":generateContent", self._handle_generate),
+            web.post(_PLACE + _MODEL + ":countTokens", self._handle_count),
+            web.get("/{version}" + _MODEL, self._handle_model, allow_head=False),
+            web.get(_PLACE + _MODEL, self._handle_model, allow_head=False),
+        ]
+
+    # Handlers
+
+    async def _handle_generate(self, request: web.Request) -> web.StreamResponse:
+        self._counters.add("vertex", "calls")
+        self._counters.add("vertex", "per_second", str(int(time.time())))
+        self._fly(1)
+        status = "501"  # what the server makes of an exception
+        try:
+            response = await self._tried(request, self._generate)
+            status = str(response.status)
+            if request.transport is None or request.transport.is_closing():
+                status = "reset" if response.prepared else "499"
+            return response
+        finally:
+            self._fly(-1)
+            self._counters.add("vertex", "by_status", status)
+
+    async def _handle_count(self, request: web.Request) -> web.StreamResponse:
+        self._counters.add("vertex", "count_tokens_calls")
+        return await self._tried(request, self._count)
+
+    async def _handle_model(self, request: web.Request) -> web.StreamResponse:
+        self._counters.add("vertex", "model_gets")
+        model = self._enter(request)
+        place = "projects/{user-project}/locations/{location}"
+        name = f"publishers/google/models/{model.name}"
+        return json_response(
+            {
+                "name": name,
+                "versionId": "default",
+                "openSourceCategory": "PROPRIETARY",
+                "launchStage": "GA",
+                "publisherModelTemplate": f"{place}/{name}@default",
+            }
+        )
+
+    async def _tried(
+        self, request: web.Request, method: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await method(request)
+        except ApiError as problem:
+            return problem.response()
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        prompt, traffic = await self._read(request, counting=False)
+        names = [_name(image) for image in prompt.images]
+        for name in dict.fromkeys(names):
+            self._counters.add("vertex", "per_uri", name)
+        pace = self._faults.pace
+        if pace.quota is not None and not pace.admit(prompt.tokens):
+            raise error_of(429, pace.quota.message or MESSAGES[429], retry_after=pace.quota.retry_after)
+        key = names[0] if names else _digest(prompt.text)
+        before = self._faults.ask(key)
+        rule = self._faults.rule("generateContent", prompt.uris, prompt.text, key, before)
+        if rule is not None and rule.action == "http":
+            return _http_fault(rule)
+        text = await asyncio.get_running_loop().run_in_executor(None, self._think, prompt)
+        body = answer_body(prompt, text, traffic, rule)
+        await self._wait(request, self._faults.latency(key, before) + _slowness(rule))
+        if rule is not None and rule.action == "garbage":
+            return _garbage()
+        if rule is not None and rule.action == "reset":
+            return await _reset(request, body)
+        tokens = body["usageMetadata"]["totalTokenCount"]
+        pace.charge(tokens - prompt.tokens)
+        if request.transport is not None and not request.transport.is_closing():
+            self._counters.add("vertex", "tokens", amount=tokens)
+            for name in dict.fromkeys(names):
+                self._counters.add("vertex", "answered_per_uri", name)
+        return json_response(body)
+
+    async def _count(self, request: web.Request) -> web.StreamResponse:
+        prompt, _ = await self._read(request, counting=True)
+        key = prompt.uris[0] if prompt.uris else _digest(prompt.text)
+        rule = self._faults.rule("countTokens", prompt.uris, prompt.text, key, 0)
+        if rule is not None and rule.action == "http":
+            return _http_fault(rule)
+        await asyncio.get_running_loop().run_in_executor(None, self._look, prompt)
+        await self._wait(request, _slowness(rule))
+        if rule is not None and rule.action == "garbage":
+            return _garbage()
+        if rule is not None and rule.action == "reset":
+            return await _reset(request, token_count(prompt))
+        return json_response(token_count(prompt))
+
+    # Steps
+
+    def _enter(self, request: web.Request) -> Model:
+        """Check who asks and whom; return the model."""
+        self._faults.refresh()
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not is_token(token):
+            raise _unauthenticated(missing=not token)
+        project = request.match_info.get("project", self._project)
+        if self._faults.api_disabled:
+            raise _disabled(project)
+        model, location = request.match_info["model"], request.match_info.get("location")
+        return find_model(model.removesuffix("@default"), project, location, self._faults.retired)
+
+    async def _read(self, request: web.Request, *, counting: bool) -> tuple[Prompt, str]:
+        raw = await request.read()
+        model = self._enter(request)
+        traffic = traffic_type(model, request.match_info["location"], request.headers)
+        if len(raw) > BODY_BYTES:
+            raise ApiError(400, f"Request payload size exceeds the limit: {BODY_BYTES} bytes.")
+        return read_prompt(parse_object(raw), model, counting=counting), traffic
+
+    def _look(self, prompt: Prompt) -> list[Any]:
+        return [self._images.measure(image) for image in prompt.images]
+
+    def _think(self, prompt: Prompt) -> str:
+        """Look at the images and write the answer; blocks."""
+        text = fill(prompt.generation.schema, prompt.text, self._look(prompt), self._seed)
+        return str(orjson.loads(text)) if prompt.generation.mime_type == "text/x.enum" else text
+
+    async def _wait(self, request: web.Request, seconds: float) -> None:
+        """Take as long as an answer takes, but not longer than the caller wants to wait."""
+        limit = _server_timeout(request)
+        if limit is not None and seconds > limit:
+            await asyncio.sleep(limit)
+            raise ApiError(504, MESSAGES[504])
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+    def _fly(self, change: int) -> None:
+        self._in_flight += change
+        shown = self._counters.get("vertex", "in_flight")  # zero after a reset, whoever is under way
+        self._counters.add("vertex", "in_flight", amount=self._in_flight - shown)
+        self._counters.peak("vertex", "max_in_flight", value=self._in_flight)
+
+
+def _name(image: InputImage) -> str:
+    return image.uri or f"inline:{_digest(image.data or '')}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _slowness(rule: Rule | None) -> float:
+    return float(rule.settings["seconds"]) if rule is not None and rule.action == "slow" else 0.0
+
+
+def _server_timeout(request: web.Request) -> float | None:
+    try:
+        return float(request.headers["X-Server-Timeout"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _http_fault(rule: Rule) -> web.Response:
+    if rule.settings["code"] == 502 and "message" not in rule.settings:
+        return web.Response(body=_PAGE, status=502, content_type="text/html")  # it comes from a proxy
+    return rule.error().response()
+
+
+def _garbage() -> web.Response:
+    return web.Response(body=_PAGE, status=200, content_type=JSON_TYPE)
+
+
+async def _reset(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Send half an answer and break the connection."""
+    data = orjson.dumps(body)
+    response = web.StreamResponse(headers={"Content-Type": JSON_TYPE, "Content-Length": str(len(data))})
+    await response.prepare(request)
+    await response.write(data[: len(data) // 2])
+    if request.transport is not None:
+        request.transport.abort()
+    return response
+
+
+def _unauthenticated(*, missing: bool) -> ApiError:
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "CREDENTIALS_MISSING" if missing else "ACCESS_TOKEN_TYPE_UNSUPPORTED",
+        "domain": "googleapis.com",
+        "metadata": {"service": "aiplatform.googleapis.com"},
+    }
+    said = "missing required" if missing else "invalid"
+    return ApiError(
+        401,
+        f"Request had {said} authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
+        "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project.",
+        details=[info],
+    )
+
+
+def _disabled(project: str) -> ApiError:
+    service = "aiplatform.googleapis.com"
+    link = f"https://console.developers.google.com/apis/api/{service}/overview?project={project}"
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "SERVICE_DISABLED",
+        "domain": "googleapis.com",
+        "metadata": {"service": service, "consumer": f"projects/{project}", "activationUrl": link},
+    }
+    return ApiError(
+        403,
+        f"Vertex AI API has not been used in project {project} before or it is disabled. Enable it by visiting {link} "
+        "then retry. If you enabled this API recently, wait a few minutes for the action to propagate to our systems "
+        "and retry.",
+        details=[info],
+    )
