@@ -27,6 +27,7 @@ from imagebeam.emulators.faults import FaultBook
 from imagebeam.emulators.http import ApiError, google_error, json_response, not_implemented, read_json
 from imagebeam.emulators.storage import ObjectStore, StorageService
 from imagebeam.emulators.tokens import PROJECT, TokenService, write_credentials
+from imagebeam.emulators.vertex import VertexService
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     app[FAULTS], app[COUNTERS] = faults, counters
     app.add_routes(StorageService(objects, faults, counters).routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
+    app.add_routes(VertexService(objects, PROJECT, seed, faults, counters).routes())
     app.add_routes(
         [
             web.get("/_local/faults", _get_faults),
