@@ -1,0 +1,481 @@
+"""Datasets and tables of the local BigQuery: their resources, and the DuckDB tables under them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from imagebeam.emulators.bigquery_calls import not_implemented
+from imagebeam.emulators.bigquery_names import Relation, TableId, values_query
+from imagebeam.emulators.bigquery_resources import (
+    DATASET_WRITABLE,
+    TABLE_WRITABLE,
+    check_expiration,
+    check_labels,
+    check_names,
+    kept,
+    merged,
+)
+from imagebeam.emulators.bigquery_store import META, RESULTS, Store
+from imagebeam.emulators.bigquery_types import Field, parse_fields, quote, schema_resource
+from imagebeam.emulators.http import ApiError
+
+DEFAULT_LOCATION: Final = "US"
+#: Finished queries whose results are kept; the oldest go first.
+KEPT_RESULTS: Final = 1_000
+
+Resource = dict[str, Any]
+
+
+@dataclasses.dataclass(slots=True)
+class Table:
+    """A table or view.
+
+    Attributes:
+        ident: Its full name.
+        resource: Its kept properties, in the shape of the API.
+        fields: Its columns; a view's as they were when it was made.
+        version: Grows with every change of the rows.
+        sizes: Bytes per column, and the number of rows under ``""``, of one version.
+    """
+
+    ident: TableId
+    resource: Resource
+    fields: tuple[Field, ...]
+    version: int = 0
+    sizes: tuple[int, dict[str, int]] | None = None
+
+    @property
+    def view(self) -> str | None:
+        """BigQuery SQL, for a view."""
+        body = self.resource.get("view")
+        return str(body["query"]) if body else None
+
+    @property
+    def kind(self) -> str:
+        """``TABLE`` or ``VIEW``."""
+        return "VIEW" if self.view is not None else "TABLE"
+
+    def field(self, name: str) -> Field | None:
+        """Look a column up, without regard to case."""
+        return next((field for field in self.fields if field.name.lower() == name.lower()), None)
+
+
+@dataclasses.dataclass(slots=True)
+class Dataset:
+    """A dataset: its kept properties and its tables by name."""
+
+    resource: Resource
+    tables: dict[str, Table] = dataclasses.field(default_factory=dict)
+
+    @property
+    def location(self) -> str:
+        """Where it lives."""
+        return str(self.resource["location"])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """Rows of a finished query: an anonymous table in memory."""
+
+    ident: TableId
+    duck: str
+    fields: tuple[Field, ...]
+    rows: int
+    created_ms: int
+
+
+def now_ms() -> int:
+    """Return the time as the API counts it."""
+    return time.time_ns() // 1_000_000
+
+
+class Catalog:
+    """What there is, and how it comes and goes. Every method is safe from any thread.
+
+    Args:
+        store: The file.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.project = store.project
+        self.anonymous = "_" + hashlib.sha256(store.project.encode()).hexdigest()[:40]
+        self._datasets: dict[str, Dataset] = {}
+        self._results: dict[str, Result] = {}
+        self._results_lock = threading.Lock()
+        for dataset, name, body in store.load():
+            if not name:
+                self._datasets[dataset] = Dataset(body)
+            else:
+                ident = TableId(self.project, dataset, name)
+                fields = parse_fields((body.get("schema") or {}).get("fields") or [])
+                self._datasets[dataset].tables[name] = Table(ident, body, fields)
+
+    # Datasets
+
+    def create_dataset(self, body: Resource) -> Dataset:
+        """Make a dataset.
+
+        Raises:
+            ApiError: 409 when it is there already.
+        """
+        dataset = str((body.get("datasetReference") or {}).get("datasetId") or "")
+        check_names(dataset, None)
+        if dataset == META or dataset.startswith("_"):
+            raise not_implemented(f"datasets whose name starts with an underscore ({dataset})")
+        resource = kept(body, DATASET_WRITABLE, "dataset")
+        check_labels(resource)
+        resource["location"] = _location(resource.get("location"))
+        with self.store.writing:
+            if dataset in self._datasets:
+                raise ApiError(409, f"Already Exists: Dataset {self.project}:{dataset}", reason="duplicate")
+            resource["creationTime"] = resource["lastModifiedTime"] = str(now_ms())
+            create = f"CREATE SCHEMA {quote(self.project)}.{quote(dataset)}"
+            self.store.change(create, keep=(dataset, "", resource))
+            self._datasets[dataset] = Dataset(resource)
+            return self._datasets[dataset]
+
+    def dataset(self, project: str, dataset: str) -> Dataset:
+        """Return a dataset.
+
+        Raises:
+            ApiError: 404 when there is none.
+        """
+        found = self._datasets.get(dataset) if project == self.project else None
+        if found is None:
+            raise ApiError(404, f"Not found: Dataset {project}:{dataset}", reason="notFound")
+        return found
+
+    def datasets(self) -> list[tuple[str, Dataset]]:
+        """Return all datasets, by name."""
+        return sorted(self._datasets.items())
+
+    def update_dataset(self, project: str, dataset: str, body: Resource, *, replace: bool) -> Dataset:
+        """Patch or replace a dataset's properties."""
+        with self.store.writing:
+            found = self.dataset(project, dataset)
+            changes = kept(body, DATASET_WRITABLE, "dataset")
+            if "location" in changes and _location(changes["location"]) != found.location:
+                raise ApiError(400, "A dataset's location cannot be changed.", reason="invalid")
+            resource = merged(found.resource, changes, DATASET_WRITABLE if replace else ())
+            check_labels(resource)
+            resource["location"] = found.location
+            resource["lastModifiedTime"] = str(now_ms())
+            self.store.change(keep=(dataset, "", resource))
+            found.resource = resource
+            return found
+
+    def delete_dataset(self, project: str, dataset: str, *, contents: bool) -> None:
+        """Delete a dataset.
+
+        Raises:
+            ApiError: 404, or 400 when it has tables and ``contents`` is not set.
+        """
+        with self.store.writing:
+            self._sweep(self.dataset(project, dataset))
+            if self._datasets[dataset].tables and not contents:
+                raise ApiError(400, f"Dataset {project}:{dataset} is still in use", reason="resourceInUse")
+            for table in list(self._datasets[dataset].tables.values()):
+                self._drop(table)
+            self.store.change(f"DROP SCHEMA {quote(project)}.{quote(dataset)}", keep=(dataset, "", None))
+            del self._datasets[dataset]
+
+    # Tables
+
+    def create_table(self, dataset: str, body: Resource, fields: Sequence[Field] | None = None) -> Table:
+        """Make a table or view: at most one of many callers succeeds.
+
+        Args:
+            dataset: Its dataset.
+            body: The API's table resource.
+            fields: Its columns, when they are not in ``body``.
+
+        Raises:
+            ApiError: 404 no such dataset, 409 it is there already, 400 a bad definition.
+        """
+        name = str((body.get("tableReference") or {}).get("tableId") or "")
+        check_names(dataset, name)
+        resource = kept(body, TABLE_WRITABLE, "table")
+        check_labels(resource)
+        check_expiration(resource, now_ms())
+        columns = (
+            tuple(fields) if fields is not None else parse_fields((resource.get("schema") or {}).get("fields") or [])
+        )
+        resource["schema"] = schema_resource(columns)
+        ident = TableId(self.project, dataset, name)
+        with self.store.writing:
+            home = self.dataset(self.project, dataset)
+            self._sweep(home)
+            if name in home.tables:
+                raise ApiError(409, f"Already Exists: Table {ident}", reason="duplicate")
+            lifetime = home.resource.get("defaultTableExpirationMs")
+            if lifetime and "view" not in resource:
+                resource.setdefault("expirationTime", str(now_ms() + int(lifetime)))
+            resource["creationTime"] = resource["lastModifiedTime"] = str(now_ms())
+            table = Table(ident, resource, columns)
+            self.store.change(*_create(self.store, table), keep=(dataset, name, resource))
+            home.tables[name] = table
+            return table
+
+    def table(self, ident: TableId) -> Table:
+        """Return a table or view.
+
+        Raises:
+            ApiError: 404 when there is none, or its expiration has passed.
+        """
+        home = self.dataset(ident.project, ident.dataset)
+        found = home.tables.get(ident.table)
+        if found is not None and _expired(found):
+            with self.store.writing:
+                self._sweep(home)
+            found = home.tables.get(ident.table)
+        if found is None:
+            raise ApiError(404, f"Not found: Table {ident}", reason="notFound")
+        return found
+
+    def tables(self, project: str, dataset: str) -> list[Table]:
+        """Return a dataset's tables and views, by name."""
+        home = self.dataset(project, dataset)
+        with self.store.writing:
+            self._sweep(home)
+            return [home.tables[name] for name in sorted(home.tables)]
+
+    def update_table(
+        self, ident: TableId, body: Resource, *, replace: bool, fields: Sequence[Field] | None = None
+    ) -> Table:
+        """Patch or replace a table's properties; new columns may be added.
+
+        Args:
+            ident: The table.
+            body: The changed properties; None removes one.
+            replace: Whether properties that are not in ``body`` are removed.
+            fields: New columns of a view whose query changes.
+        """
+        with self.store.writing:
+            table = self.table(ident)
+            changes = kept(body, TABLE_WRITABLE, "table")
+            check_expiration(changes, now_ms())
+            resource = merged(table.resource, changes, TABLE_WRITABLE - {"schema", "view"} if replace else ())
+            check_labels(resource)
+            if bool(resource.get("view")) != bool(table.view):
+                raise ApiError(400, f"Cannot change the type of {ident}", reason="invalid")
+            columns, statements = table.fields, []
+            if fields is not None:
+                columns = tuple(fields)
+            elif table.view is None and changes.get("schema"):
+                columns = parse_fields(changes["schema"].get("fields") or [])
+                statements = _alter(self.store, table, columns)
+            resource["schema"] = schema_resource(columns)
+            resource["lastModifiedTime"] = str(now_ms())
+            self.store.change(*statements, keep=(ident.dataset, ident.table, resource))
+            table.resource, table.fields = resource, columns
+            return table
+
+    def delete_table(self, ident: TableId) -> None:
+        """Delete a table or view.
+
+        Raises:
+            ApiError: 404 when there is none.
+        """
+        with self.store.writing:
+            self._drop(self.table(ident))
+
+    def touch(self, table: Table) -> None:
+        """Note that a table's rows changed."""
+        table.version += 1
+
+    def size(self, table: Table) -> dict[str, int]:
+        """Return bytes per column (as BigQuery bills them), and the number of rows under ``""``."""
+        known = table.sizes
+        if known is not None and known[0] == table.version:
+            return known[1]
+        version = table.version
+        sizes = {"": 0}
+        if table.view is None and table.fields:
+            parts = ", ".join(_bytes_of(field) for field in table.fields)
+            name = self.store.duck_name(table.ident.dataset, table.ident.table)
+            with self.store.cursor() as cursor:
+                row = cursor.execute(f"SELECT COUNT(*), {parts} FROM {name}").fetchone()
+            counted = [int(value or 0) for value in row or (0, *(0 for _ in table.fields))]
+            sizes = {"": counted[0]} | {
+                field.name.lower(): size for field, size in zip(table.fields, counted[1:], strict=True)
+            }
+        table.sizes = (version, sizes)
+        return sizes
+
+    # Results of queries
+
+    def keep_result(self, key: str, fields: tuple[Field, ...], rows: int) -> Result:
+        """Register a finished query's table ``results.<key>``; the oldest results go."""
+        duck = f"memory.{RESULTS}.{quote(key)}"
+        result = Result(TableId(self.project, self.anonymous, key), duck, fields, rows, now_ms())
+        with self._results_lock:
+            self._results[key] = result
+            old = list(self._results)[: max(0, len(self._results) - KEPT_RESULTS)]
+            gone = [self._results.pop(name) for name in old]
+        with self.store.cursor() as cursor:
+            for item in gone:
+                cursor.execute(f"DROP TABLE IF EXISTS {item.duck}")
+        return result
+
+    def result(self, ident: TableId) -> Result | None:
+        """Return a query's result by its anonymous table, if it is one that is still kept."""
+        return self._results.get(ident.table) if ident.dataset == self.anonymous else None
+
+    # What a query asks for
+
+    def relation(self, table: TableId) -> Relation:
+        """Look a name in a query up.
+
+        Raises:
+            ApiError: 404 as BigQuery's jobs word it.
+        """
+        result = self.result(table)
+        if result is not None:
+            return Relation(duck=result.duck)
+        try:
+            location = self.dataset(table.project, table.dataset).location
+        except ApiError as problem:
+            message = f"{problem.message} was not found in location {DEFAULT_LOCATION}"
+            raise ApiError(404, message, reason="notFound") from problem
+        try:
+            found = self.table(table)
+        except ApiError as problem:
+            message = f"{problem.message} was not found in location {location}"
+            raise ApiError(404, message, reason="notFound") from problem
+        if found.view is not None:
+            return Relation(view=found.view)
+        if not found.fields:
+            raise ApiError(400, f"Table {table} does not have a schema.", reason="invalid")
+        return Relation(duck=self.store.duck_name(table.dataset, table.table))
+
+    def information_schema(self, project: str, dataset: str, view: str) -> str:
+        """Return the rows of INFORMATION_SCHEMA.TABLES or COLUMNS of a dataset as a DuckDB query."""
+        if not dataset:
+            raise not_implemented(f"INFORMATION_SCHEMA.{view} without a dataset")
+        tables = self.tables(project, dataset)
+        place = {"table_catalog": "VARCHAR", "table_schema": "VARCHAR", "table_name": "VARCHAR"}
+        if view == "TABLES":
+            columns = place | {"table_type": "VARCHAR", "creation_time": "TIMESTAMPTZ"}
+            kinds = {"TABLE": "BASE TABLE", "VIEW": "VIEW"}
+            return values_query(
+                columns,
+                [
+                    (project, dataset, table.ident.table, kinds[table.kind], _moment(table.resource["creationTime"]))
+                    for table in tables
+                ],
+            )
+        if view == "COLUMNS":
+            columns = place | {
+                "column_name": "VARCHAR",
+                "ordinal_position": "BIGINT",
+                "is_nullable": "VARCHAR",
+                "data_type": "VARCHAR",
+            }
+            return values_query(columns, list(_column_rows(project, dataset, tables)))
+        raise not_implemented(f"INFORMATION_SCHEMA.{view}")
+
+    def _sweep(self, home: Dataset) -> None:
+        """Delete the tables whose expiration has passed. Needs the write lock."""
+        for table in [table for table in home.tables.values() if _expired(table)]:
+            self._drop(table)
+
+    def _drop(self, table: Table) -> None:
+        ident = table.ident
+        drop = []
+        if table.view is None and table.fields:
+            drop = [f"DROP TABLE {self.store.duck_name(ident.dataset, ident.table)}"]
+        self.store.change(*drop, keep=(ident.dataset, ident.table, None))
+        del self._datasets[ident.dataset].tables[ident.table]
+
+
+def _location(value: Any) -> str:
+    """Multi-regions in capitals, regions in small letters, as BigQuery shows them."""
+    name = str(value or DEFAULT_LOCATION)
+    return name.upper() if "-" not in name else name.lower()
+
+
+def _expired(table: Table) -> bool:
+    expires = table.resource.get("expirationTime")
+    return expires is not None and int(expires) <= now_ms()
+
+
+def _moment(milliseconds: str) -> str:
+    seconds, rest = divmod(int(milliseconds), 1000)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest:03d}+00"
+
+
+def _column_rows(project: str, dataset: str, tables: Sequence[Table]) -> Iterator[tuple[Any, ...]]:
+    for table in tables:
+        for place, field in enumerate(table.fields, 1):
+            nullable = "NO" if field.mode == "REQUIRED" else "YES"
+            yield project, dataset, table.ident.table, field.name, place, nullable, field.sql_type()
+
+
+def _create(store: Store, table: Table) -> list[str]:
+    if table.view is not None or not table.fields:
+        return []
+    columns = ", ".join(_definition(field) for field in table.fields)
+    return [f"CREATE TABLE {store.duck_name(table.ident.dataset, table.ident.table)} ({columns})"]
+
+
+def _definition(field: Field) -> str:
+    return f"{quote(field.name)} {field.duck_type()}{' NOT NULL' if field.mode == 'REQUIRED' else ''}"
+
+
+def _alter(store: Store, table: Table, wanted: Sequence[Field]) -> list[str]:
+    """Statements that bring a table to a new schema: columns may be added, REQUIRED may be relaxed."""
+    name = store.duck_name(table.ident.dataset, table.ident.table)
+    refusal = f"Provided Schema does not match Table {table.ident}."
+    if not table.fields:
+        return _create(store, dataclasses.replace(table, fields=tuple(wanted)))
+    new = {field.name.lower(): field for field in wanted}
+    statements = []
+    for old in table.fields:
+        field = new.pop(old.name.lower(), None)
+        if field is None:
+            raise ApiError(400, f"{refusal} Field {old.name} is missing in new schema", reason="invalid")
+        if field.duck_type() != old.duck_type():
+            if field.type == old.type == "RECORD" and field.repeated == old.repeated:
+                raise not_implemented(f"changing the fields of the RECORD {old.name}")
+            raise ApiError(
+                400,
+                f"{refusal} Field {old.name} has changed type from {old.sql_type()} to {field.sql_type()}",
+                reason="invalid",
+            )
+        if field.mode != old.mode:
+            if (old.mode, field.mode) != ("REQUIRED", "NULLABLE"):
+                raise ApiError(
+                    400,
+                    f"{refusal} Field {old.name} has changed mode from {old.mode} to {field.mode}",
+                    reason="invalid",
+                )
+            statements.append(f"ALTER TABLE {name} ALTER COLUMN {quote(old.name)} DROP NOT NULL")
+    for field in new.values():
+        if field.mode == "REQUIRED":
+            raise ApiError(
+                400,
+                f"{refusal} Cannot add required fields to an existing schema. (field: {field.name})",
+                reason="invalid",
+            )
+        statements.append(f"ALTER TABLE {name} ADD COLUMN {quote(field.name)} {field.duck_type()}")
+    return statements
+
+
+_FIXED_SIZES: Final = {"BOOLEAN": 1, "NUMERIC": 16, "BIGNUMERIC": 32, "GEOGRAPHY": 24}
+
+
+def _bytes_of(field: Field) -> str:
+    column = quote(field.name)
+    if field.repeated or field.type == "RECORD":
+        return f"SUM(strlen(CAST(to_json({column}) AS VARCHAR)))"
+    if field.type in ("STRING", "JSON"):
+        return f"SUM(strlen({column}) + 2)"
+    if field.type == "BYTES":
+        return f"SUM(octet_length({column}) + 2)"
+    return f"COUNT({column}) * {_FIXED_SIZES.get(field.type, 8)}"
