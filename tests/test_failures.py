@@ -36,8 +36,7 @@ NO_MODEL = (
     "project does not have access to it. Please ensure you are using a valid model version."
 )
 NO_ACCESS = (
-    "vertex-sa@p.iam.gserviceaccount.com does not have storage.objects.get access to the Google Cloud "
-    "Storage object."
+    "vertex-sa@p.iam.gserviceaccount.com does not have storage.objects.get access to the Google Cloud Storage object."
 )
 API_OFF = (
     "Vertex AI API has not been used in project 12 before or it is disabled. Enable it by visiting "
@@ -326,9 +325,7 @@ def test_an_exception_with_an_http_status_is_classified_by_it() -> None:
 
 
 @given(st.integers(100, 599), st.binary(max_size=200), st.dictionaries(st.text(max_size=9), st.text()))
-def test_any_answer_at_all_gets_a_kind_and_a_reason_code(
-    code: int, text: bytes, headers: dict[str, str]
-) -> None:
+def test_any_answer_at_all_gets_a_kind_and_a_reason_code(code: int, text: bytes, headers: dict[str, str]) -> None:
     failure = classify_http(code, text, headers)
     assert failure.reason.replace("_", "A").isalnum()
     assert failure.message
