@@ -134,7 +134,8 @@ def _ask_server(url: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]
         result = client.query_and_wait(query)
         return [field.name for field in result.schema], [tuple(row.values()) for row in result]
     except GoogleAPICallError as problem:
-        raise UserError(f"the query failed: {problem.message}") from problem
+        said = problem.errors[0].get("message") if problem.errors else None
+        raise UserError(f"the query failed: {said or problem.message}") from problem
 
 
 def _demo(arguments: argparse.Namespace) -> int:

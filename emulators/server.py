@@ -8,26 +8,31 @@ outlives whoever started it.
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+import duckdb
 import orjson
 from aiohttp import web
 
+from imagebeam.emulators.bigquery import BigQueryService
 from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.faults import FaultBook
 from imagebeam.emulators.http import ApiError, google_error, json_response, not_implemented, read_json
 from imagebeam.emulators.storage import ObjectStore, StorageService
 from imagebeam.emulators.tokens import PROJECT, TokenService, write_credentials
 from imagebeam.emulators.vertex import VertexService
+from imagebeam.transforms.errors import ImagebeamError, UserError
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -35,6 +40,9 @@ LOG: Final = logging.getLogger(__name__)
 THREADS: Final = 16
 #: Greatest request body in bytes; uploads in chunks may be larger altogether.
 BODY_LIMIT: Final = 512 * 1024 * 1024
+
+#: Seconds to wait for another server to let go of the directory: its parent may just have been killed.
+TAKEOVER: Final = 2.0
 
 FAULTS: Final = web.AppKey("faults", FaultBook)
 COUNTERS: Final = web.AppKey("counters", Counters)
@@ -46,17 +54,18 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     """Return the whole local cloud as one aiohttp application.
 
     Args:
-        directory: State directory; made when it is missing.
+        directory: State directory.
         url: Where the application will be reached, for the key's token address.
         seed: Seed of everything that is random.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     faults, counters = FaultBook(), Counters()
     objects = ObjectStore(directory)
     public_key = write_credentials(directory / "credentials.json", url)
     app = web.Application(client_max_size=BODY_LIMIT, middlewares=[_errors])
     app[FAULTS], app[COUNTERS] = faults, counters
     app.add_routes(StorageService(objects, faults, counters).routes())
+    bigquery = BigQueryService(directory / "bigquery.duckdb", objects, PROJECT, faults, counters)
+    app.add_routes(bigquery.routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
     app.add_routes(VertexService(objects, PROJECT, seed, faults, counters).routes())
     app.add_routes(
@@ -69,6 +78,11 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
             web.route("*", "/{path:.*}", _unknown),
         ]
     )
+
+    async def close(_: web.Application) -> None:
+        await asyncio.to_thread(bigquery.close)
+
+    app.on_cleanup.append(close)
     return app
 
 
@@ -82,7 +96,19 @@ async def serve(directory: Path, port: int, seed: int) -> None:
 
     Raises:
         OSError: When the port is taken or the directory cannot be written.
+        UserError: When another server uses the directory.
     """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / ".lock").open("w")
+    limit = time.monotonic() + TAKEOVER
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > limit:
+                raise UserError(f"another one is running in {directory}") from None
+            await asyncio.sleep(0.05)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="local-cloud"))
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
@@ -122,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="local cloud: %(message)s")
     try:
         asyncio.run(serve(arguments.dir, arguments.port, arguments.seed))
-    except OSError as problem:
+    except (OSError, ImagebeamError, duckdb.Error) as problem:
         print(f"The local cloud cannot start: {problem}", file=sys.stderr)
         return 2
     return 0

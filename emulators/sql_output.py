@@ -72,6 +72,8 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON has it: exact decimals, times and bytes become text."""
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return f"{value.normalize():f}" if value.is_finite() else str(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):

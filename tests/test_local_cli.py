@@ -7,10 +7,18 @@ import json
 from pathlib import Path
 
 import pytest
+from google.cloud import bigquery
 
 from imagebeam.emulators import cli
+from imagebeam.emulators.cli import running_url
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.sql_output import render
+from imagebeam.emulators.sql_output import FORMATS, render
+
+_TABLE = """
+CREATE TABLE d.t AS
+SELECT 'ä' AS name, 1 AS n, NUMERIC '0.5' AS price, TIMESTAMP '2026-01-02 03:04:05.25 UTC' AS at
+UNION ALL SELECT NULL, 2, NULL, NULL
+"""
 
 
 def _said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -117,3 +125,34 @@ def test_an_empty_result_still_shows_its_columns() -> None:
     assert render(["a", "b"], [], "table") == "a  b\n-  -\n(0 rows)\n"
     assert render(["a", "b"], [], "csv") == "a,b\n"
     assert render(["a", "b"], [], "json") == "[]\n"
+
+
+def test_sql_answers_alike_while_the_cloud_is_up_and_when_it_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = ["sql", "SELECT name, n, price, at FROM d.t ORDER BY n", "--dir", str(tmp_path)]
+    wrong = ["sql", "SELECT * FROM d.nothing", "--dir", str(tmp_path)]
+    answers: list[str] = []
+    complaints: list[str] = []
+
+    def ask() -> None:
+        for form in FORMATS:
+            assert cli.main([*query, "--format", form]) == 0
+        answers.append(capsys.readouterr().out)
+        assert cli.main(wrong) == 2
+        complaints.append(_said(capsys))
+
+    with LocalCloud(tmp_path) as started:
+        for name, value in started.environment.items():
+            monkeypatch.setenv(name, value)
+        bigquery.Client().create_dataset("d")
+        assert cli.main(["sql", _TABLE, "--dir", str(tmp_path)]) == 0
+        capsys.readouterr()
+        assert running_url(tmp_path) == started.url
+        ask()
+    assert running_url(tmp_path) is None
+    ask()
+    assert answers[0] == answers[1]
+    assert complaints[0] == complaints[1]
+    assert "d.nothing" in complaints[0]
+    assert "ä     1    0.5  2026-01-02T03:04:05.250000+00:00" in answers[0]

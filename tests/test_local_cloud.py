@@ -152,3 +152,13 @@ def test_real_credentials_beside_the_local_cloud_are_an_objection(tmp_path: Path
     adc.parent.mkdir(parents=True)
     adc.write_text("{}")
     assert str(adc) in (objection({}, tmp_path, tmp_path) or "")
+
+
+def test_two_servers_do_not_share_a_directory(cloud: LocalCloud) -> None:
+    key = (cloud.directory / "credentials.json").read_bytes()
+    with pytest.raises(RuntimeError, match="cannot start: another one is running in") as caught:
+        LocalCloud(cloud.directory).start()
+    assert "Traceback" not in str(caught.value)
+    assert requests.get(f"{cloud.url}/_local/counters", timeout=10).status_code == 200
+    assert (cloud.directory / "local.json").exists()
+    assert (cloud.directory / "credentials.json").read_bytes() == key
