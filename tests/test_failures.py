@@ -158,6 +158,8 @@ HTTP_TABLE = [
         "UNAVAILABLE",
         "HTTP_404",
     ),
+    (404, body(404, "NOT_FOUND", "Requested entity was not found."), "ROW", "UNAVAILABLE", "NOT_FOUND"),
+    (404, body(404, "NOT_FOUND", "Endpoint `1` not found."), "FATAL", "UNAVAILABLE", "MODEL_NOT_FOUND"),
     # What is wrong with the image.
     (
         400,

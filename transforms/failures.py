@@ -11,6 +11,7 @@ timeout · broken connection ·         TRANSIENT   UNAVAILABLE (TIMEOUT · CONN
 unreadable body · token endpoint                  CREDENTIALS)
 400, 403, 404 about the input file    ROW         IMAGE_ERROR (see :class:`records.ImageReason`)
 any other 4xx                         ROW         BAD_REQUEST (Google's status, such as INVALID_ARGUMENT)
+a 404 that does not say about what    ROW         UNAVAILABLE (NOT_FOUND): due again, not retried now
 401, 403, 404, 407, 501               FATAL       none: the run drains and the unit stays due
 an error of our own                   ROW         UNAVAILABLE (INTERNAL): due again, not retried now
 ====================================  ==========  =====================================================
@@ -42,6 +43,7 @@ _SAYS_NOT_FOUND = re.compile(
     r"not found|no such|does not exist|doesn't exist|cannot find|could not find|cannot be found"
 )
 _SAYS_FORBIDDEN = re.compile(r"permission|denied|forbidden|does not have .*access|not authori[sz]ed")
+_ABOUT_THE_API = re.compile(r"\b(?:models?|publisher|endpoint|project|location|region|method|api)\b")
 # A 400 that blames the image itself; the first that matches wins.
 _IMAGE_COMPLAINTS: tuple[tuple[ImageReason, re.Pattern[str]], ...] = (
     (
@@ -139,6 +141,10 @@ def classify_http(code: int, body: bytes | str, headers: Mapping[str, str]) -> F
         image = _image_reason(code, message.lower())
         if image is not None:
             return Failure(Kind.ROW, Status.IMAGE_ERROR, image.value, message)
+    if code == 404 and status == "NOT_FOUND" and not _ABOUT_THE_API.search(message.lower()):
+        # "Requested entity was not found." may be the image or the model: one missing image must not stop a
+        # run, and a unit must not be written off for a missing model. The breaker sees it if all meet it.
+        return Failure(Kind.ROW, Status.UNAVAILABLE, "NOT_FOUND", message)
     if code in (401, 403, 404, 407):
         return Failure(Kind.FATAL, Status.UNAVAILABLE, _fatal_reason(code, status, error), message)
     return Failure(Kind.ROW, Status.BAD_REQUEST, _reason_code(status) or f"HTTP_{code}", message)
