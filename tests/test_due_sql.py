@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -409,7 +410,7 @@ def test_the_books_of_a_run_take_each_unit_once_the_answer_first(lab: Lab) -> No
         ("BLOCKED", "SAFETY"): 1,
         ("IMAGE_ERROR", "NO_URI"): 1,
     }
-    assert (rows["OK", None]["prompt_tokens"], str(rows["OK", None]["cost_usd"])) == (20, "0.000003000")
+    assert (rows["OK", None]["prompt_tokens"], rows["OK", None]["cost_usd"]) == (20, Decimal("0.000003"))
     assert rows["IMAGE_ERROR", "NO_URI"]["prompt_tokens"] is None
 
 
