@@ -76,7 +76,8 @@ def _up(arguments: argparse.Namespace) -> int:
             _tell(cloud, directory)
             cloud.wait()
     except KeyboardInterrupt:
-        print(f"\nThe local Google Cloud is down; {directory} keeps what it held.")
+        kept = f"{directory} is gone again" if fresh else f"{directory} keeps what it held"
+        print(f"\nThe local Google Cloud is down; {kept}.")
     except OSError as problem:
         raise UserError(f"{directory} cannot be used: {problem.strerror}; name another --dir") from problem
     finally:
