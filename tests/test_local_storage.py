@@ -6,12 +6,13 @@ import io
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import google.cloud.storage as storage
 import google_crc32c
 import pytest
 import requests
 from google.api_core import exceptions
-from google.cloud import storage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -362,7 +363,7 @@ def test_a_fault_on_an_upload_finds_its_name(cloud: LocalCloud, bucket: storage.
     bucket.blob("bad.txt").upload_from_string(b"x", retry=None)
 
 
-def test_the_store_itself_forgets_nothing_over_a_restart(tmp_path) -> None:
+def test_the_store_itself_forgets_nothing_over_a_restart(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path)
     store.create_bucket("kept")
     written = store.write("kept", "a/b:c.bin", b"data", "image/png", if_generation_match=0)

@@ -4,13 +4,13 @@ import uuid
 from collections.abc import Iterator
 
 import apache_beam as beam
+import google.cloud.storage as storage
 import pytest
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp.gcsio import GcsIO
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
-from google.cloud import storage
 
 from imagebeam.emulators.cloud import LocalCloud
 
