@@ -178,8 +178,13 @@ class VertexService:
 
     def _think(self, prompt: Prompt) -> str:
         """Look at the images and write the answer; blocks."""
-        text = fill(prompt.generation.schema, prompt.text, self._look(prompt), self._seed)
-        return str(orjson.loads(text)) if prompt.generation.mime_type == "text/x.enum" else text
+        wanted = prompt.generation
+        text = fill(wanted.schema, prompt.text, self._look(prompt), self._seed)
+        if wanted.mime_type == "text/x.enum":
+            return str(orjson.loads(text))
+        if wanted.mime_type == "application/json" and wanted.schema is None:
+            return orjson.dumps({"answer": text}).decode()  # JSON of the model's own making
+        return text
 
     async def _wait(self, request: web.Request, seconds: float) -> None:
         """Take as long as an answer takes, but not longer than the caller wants to wait."""

@@ -123,9 +123,9 @@ def _answer(fields: Fields) -> tuple[str, Schema | None]:
         raise ApiError(
             400, f"Unsupported response_mime_type {mime_type!r}. Supported values: {', '.join(_MIME_TYPES)}."
         )
-    if "responseSchema" not in fields:
+    if "responseSchema" not in fields and mime_type != "text/x.enum":
         return mime_type, None
-    schema = check_schema(fields["responseSchema"])
+    schema = check_schema(fields.get("responseSchema", {}))
     if mime_type == "text/plain":
         raise ApiError(
             400, "response_schema is only supported with response_mime_type application/json or text/x.enum."
@@ -154,8 +154,8 @@ def _stops(value: Any) -> tuple[str, ...]:
 
 
 def _resolution(value: Any) -> str:
-    if value not in IMAGE_TOKENS:
+    if not isinstance(value, str) or value not in IMAGE_TOKENS:
         raise invalid("generation_config.media_resolution", repr(value))
     if value == "MEDIA_RESOLUTION_ULTRA_HIGH":
         raise ApiError(400, "MEDIA_RESOLUTION_ULTRA_HIGH is only supported per part.")
-    return str(value)
+    return value

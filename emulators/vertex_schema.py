@@ -97,7 +97,7 @@ def _named(given: Fields, node: dict[str, Any], path: str) -> None:
         if not isinstance(names, list) or len(set(map(str, names))) != len(names):
             raise invalid(f"{path}.{key}", "must be a list of different names")
         for index, name in enumerate(names):
-            if name not in node["properties"]:
+            if not isinstance(name, str) or name not in node["properties"]:
                 raise invalid(f"{path}.{key}[{index}]", "property is not defined")
         node[key] = names
 

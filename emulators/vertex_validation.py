@@ -206,11 +206,11 @@ def _part_resolution(value: Any, model: Model, resolution: str, path: str) -> st
     if value is None:
         return resolution
     level = read_fields(value, ("level",), f"{path}.media_resolution").get("level")
-    if level not in IMAGE_TOKENS:
+    if not isinstance(level, str) or level not in IMAGE_TOKENS:
         raise invalid(f"{path}.media_resolution.level", f"{level!r} is no media resolution")
     if model.generation < 3:
         raise ApiError(400, f"Media resolution per part is not supported for model {model.name}.")
-    return str(level)
+    return level
 
 
 def _mime_type(data: Fields, path: str) -> str:
