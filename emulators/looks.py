@@ -319,7 +319,8 @@ def choose(look: Look, name: str, description: str, options: Sequence[str]) -> s
     scales = Counter(said.scale for said in known.values())
     if len(scales.keys() - _GENERAL) > 1:
         return _first_true(look, options, known)
-    scale = next((scale for scale in scales if scale not in _GENERAL), None)
+    alone = len(scales) == 1 and len(known) == len(spoken)  # nothing else tells what it is about
+    scale = next((scale for scale in scales if alone or scale not in _GENERAL), None)
     ranges = _ranges(spoken, scale, about(name) or about(description))
     if len(ranges) < 2 and len(ranges) < len(spoken):
         return None

@@ -160,7 +160,7 @@ def _colourfulness(rgb: _Plane) -> float:
 
 def _dominant_colour(image: Image.Image) -> str:
     small = image.resize((min(image.width, 64), min(image.height, 64)), Image.Resampling.BOX)
-    hsv: npt.NDArray[Any] = np.asarray(small.convert("HSV"), dtype=np.int16)
+    hsv: npt.NDArray[Any] = np.asarray(small.convert("HSV"), dtype=np.int32)
     hue, saturation, value = hsv[..., 0] * 360 // 256, hsv[..., 1], hsv[..., 2]
     hued = (saturation >= 50) & (value >= 45)
     found = np.select(
