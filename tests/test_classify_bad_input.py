@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from imagebeam.emulators.cloud import LocalCloud
 
 
 @pytest.fixture(scope="module")
-def job(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    yield make_job(cloud, tmp_path_factory.mktemp("bad"), 3)
+def job(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return make_job(cloud, tmp_path_factory.mktemp("bad"), 3)
 
 
 def refused(job: Job, *arguments: str) -> str:

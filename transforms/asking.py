@@ -116,6 +116,7 @@ class _Effort:
     attempts: int = 0
     usage: Usage = Usage()
     first_sent: float | None = None
+    sent_at: float = 0.0
     paused_s: float = 0.0
 
 
@@ -244,6 +245,7 @@ class Asker:
         latency_ms = _ms(started)
         if answer.code != 200:
             failure = classify_http(answer.code, answer.body, answer.headers)
+            effort.sent_at = started
             if failure.kind is not Kind.THROTTLED:
                 self._granted()
             return None, failure, latency_ms
@@ -261,13 +263,12 @@ class Asker:
 
     def _granted(self) -> None:
         self._last_grant = time.monotonic()
-        self._pacer.granted(self._last_grant)
 
     async def _refused(self, effort: _Effort, failure: Failure) -> None:
         now = time.monotonic()
         effort.attempts -= 1
         effort.throttled += 1
-        self._pacer.refused(now, failure.retry_after)
+        self._pacer.refused(now, effort.sent_at, failure.retry_after)
         if now - self._last_grant > STALL_S:
             self._stalled(f"quota: no call was granted for {STALL_S / 60:.0f} minutes: {failure.message}")
         if self._refused_now == 0:

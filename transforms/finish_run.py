@@ -68,16 +68,16 @@ class _Finish(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, element: Counts, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
+    def process(self, element: Counts, planned: Planned) -> Iterator[dict[str, Any]]:
         with telling(self._settings):
-            yield finish(self._settings, kwargs["planned"], element)
+            yield finish(self._settings, planned, element)
 
 
 class _Verdict(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, element: dict[str, Any], *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
+    def process(self, element: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with telling(self._settings):
             if element["problems"]:
                 raise BooksError("the books do not balance: " + "; ".join(element["problems"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
@@ -48,7 +47,7 @@ class _Pack(beam.DoFn):
     def start_bundle(self) -> None:
         self._units: list[Unit] = []
 
-    def process(self, element: Unit, *args: Any, **kwargs: Any) -> Iterator[Group]:
+    def process(self, element: Unit) -> Iterator[Group]:
         self._units.append(element)
         if len(self._units) >= self._size:
             yield pack(self._units)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
@@ -35,7 +34,7 @@ class _ReadPages(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, element: Page, *args: Any, **kwargs: Any) -> Iterator[Group]:
+    def process(self, element: Page) -> Iterator[Group]:
         with telling(self._settings):
             warehouse = Warehouse(self._settings.engine.asking.project)
             units: list[Unit] = []

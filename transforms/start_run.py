@@ -66,7 +66,7 @@ class _Start(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, element: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def process(self, element: str) -> Iterator[Any]:
         with telling(self._settings):
             result, planned = start(self._settings)
             yield TaggedOutput("planned", planned)

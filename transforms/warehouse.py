@@ -209,7 +209,7 @@ class Warehouse:
         """
         config = _job_config(query.parameters)
         config.use_query_cache = False
-        config.maximum_bytes_billed = maximum_bytes_billed
+        _cap(config, maximum_bytes_billed)
         config.labels = dict(labels or {})
         digest = hashlib.sha256(orjson.dumps([query.sql, repr(query.parameters)])).hexdigest()[:16]
         last: Exception | None = None
@@ -242,7 +242,7 @@ class Warehouse:
     ) -> list[dict[str, Any]]:
         """Runs a query with a small result and returns its rows."""
         config = _job_config(query.parameters)
-        config.maximum_bytes_billed = maximum_bytes_billed
+        _cap(config, maximum_bytes_billed)
         try:
             job = self.client.query(query.sql, job_config=config, location=location)
             return [dict(row.items()) for row in job.result()]
@@ -330,6 +330,11 @@ def _job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig:
         for parameter in parameters
     ]
     return config
+
+
+def _cap(config: bigquery.QueryJobConfig, maximum_bytes_billed: int | None) -> None:
+    if maximum_bytes_billed is not None:  # the client would send None as the text "None"
+        config.maximum_bytes_billed = maximum_bytes_billed
 
 
 def _query_error(error: api_errors.GoogleAPICallError) -> UserError:
