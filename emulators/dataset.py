@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import google.cloud.storage as storage
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import bigquery, storage
+from google.cloud import bigquery
 from requests.adapters import HTTPAdapter
 
 from imagebeam.emulators.dataset_rows import BUCKET, Content, make_content
@@ -55,7 +56,7 @@ def _session() -> AuthorizedSession:
     return session
 
 
-def _load(client: bigquery.Client, table: str, name: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def _load(client: bigquery.Client, table: str, name: str, rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
     job = bigquery.LoadJobConfig(schema=TABLES[name], write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE)
     client.load_table_from_json(rows[name], table, job_config=job).result()
 

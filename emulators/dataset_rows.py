@@ -34,6 +34,8 @@ _CLASSES: Final = {
     "ASSET_CLASS_ROAD_SIGN": (0.79, "ffff005f", "00110060"),
     "ASSET_CLASS_UTILITY_POLE": (0.21, "ffff01ee", "00250082"),
 }
+#: Further ones of the tables that are named after a product.
+_NEWER_CLASSES: Final = {**_CLASSES, "ASSET_CLASS_MAINTENANCE_COVER": (0.2, "ffff0211", "00310094")}
 _CENTRE: Final = (30.2672, -97.7431)
 _EARLIER: Final = datetime(2025, 12, 8, 6, 0, tzinfo=timezone.utc)
 _NEWEST: Final = datetime(2026, 1, 5, 6, 0, tzinfo=timezone.utc)
@@ -142,24 +144,23 @@ class _Maker:
 
     # -- assets and observations ---------------------------------------------------------------------------
 
-    def _asset(self, size: int, *, box_inside: bool | None = None) -> _Asset:
+    def _asset(self, size: int, classes: Mapping[str, tuple[float, str, str]] = _CLASSES) -> _Asset:
         rng = self._rng
-        kind = rng.choices(list(_CLASSES), [share for share, _, _ in _CLASSES.values()])[0]
-        _, ending, observation_ending = _CLASSES[kind]
-        place = self._place(_CENTRE, 0.04)
+        kind = rng.choices(list(classes), [share for share, _, _ in classes.values()])[0]
+        _, ending, observation_ending = classes[kind]
+        place = self._place()
         self._photo += 1
         pictures = views(photos()[self._photo % len(photos())], size, rng)
-        observations = [self._observation(picture, place, observation_ending, box_inside) for picture in pictures]
+        observations = [self._observation(picture, place, observation_ending) for picture in pictures]
         detected = max((one.captured for one in observations), default=self._captured())
         return _Asset(f"t1:{self._hex(32)}:{ending}", kind, place, detected, observations)
 
-    def _observation(self, picture: Picture, place: Row, ending: str, box_inside: bool | None) -> _Observation:
-        inside = self._rng.random() < 0.5 if box_inside is None else box_inside
+    def _observation(self, picture: Picture, place: Row, ending: str) -> _Observation:
         captured = self._captured()
         if self._rng.random() < 0.1:
             picture = as_png(picture)
         fixed = {
-            "bbox": self._box(picture, inside=inside),
+            "bbox": self._box(picture, inside=self._rng.random() < 0.5),
             "camera_pose": self._pose(place, pitch=self._rng.uniform(-85, -80)),
             "capture_time": _text(captured),
         }
@@ -175,18 +176,21 @@ class _Maker:
         return {"lo": {"x": round(x0, 2), "y": round(y0, 2)}, "hi": {"x": round(x1, 2), "y": round(y1, 2)}}
 
     def _pose(self, place: Row, *, pitch: float) -> Row:
-        near = self._place((place["latitude"], place["longitude"]), 0.00015)
+        """Return a camera some metres away that looks at the place."""
         rng = self._rng
+        heading, degrees = rng.uniform(-180, 180), rng.uniform(4, 25) / 111_320
+        east = math.sin(math.radians(heading)) / math.cos(math.radians(place["latitude"]))
         return {
-            **near,
+            "latitude": round(place["latitude"] - degrees * math.cos(math.radians(heading)), 7),
+            "longitude": round(place["longitude"] - degrees * east, 7),
             "altitude": round(rng.uniform(140, 260), 3),
-            "heading": round(rng.uniform(-180, 180), 3),
+            "heading": round(heading, 3),
             "pitch": round(pitch, 3),
             "roll": round(rng.uniform(-3, 3), 3),
         }
 
-    def _place(self, centre: tuple[float, float], spread: float) -> Row:
-        latitude, longitude = (round(one + self._rng.uniform(-spread, spread), 7) for one in centre)
+    def _place(self) -> Row:
+        latitude, longitude = (round(one + self._rng.uniform(-0.04, 0.04), 7) for one in _CENTRE)
         return {"latitude": latitude, "longitude": longitude}
 
     def _captured(self) -> datetime:
@@ -265,7 +269,7 @@ class _Maker:
     def _product(self, product: str, pool: Sequence[_Observation], *, box_inside: bool) -> dict[str, list[Row]]:
         """Return a product's tables: assets and observations of their own that show the pictures of the others."""
         sizes = self._shuffled(observations_per_asset(min(PRODUCT_ROWS, self._units)))
-        assets = [self._asset(size, box_inside=box_inside) for size in sizes]
+        assets = [self._asset(size, _NEWER_CLASSES) for size in sizes]
         shown = _round(pool)
         for asset in assets:
             for one in asset.observations:
@@ -273,7 +277,7 @@ class _Maker:
                 one.picture, one.uris = other.picture, other.uris
                 one.fixed["bbox"] = self._box(one.picture, inside=box_inside)
                 one.fixed["pano_id"] = None if self._rng.random() < 0.5 else next(self._captures())
-        empty = [self._asset(0) for _ in range(self._without(len(assets)))]
+        empty = [self._asset(0, _NEWER_CLASSES) for _ in range(self._without(len(assets)))]
         before = [asset for asset in assets if all(self._earlier in one.uris for one in asset.observations)]
         latest, latest_assets = (
             _observation_rows(assets, self._newest),
@@ -296,7 +300,7 @@ class _Maker:
         earlier: list[Row] = []
         for number in range(captures):
             capture, pano = next(idents), None if number < unnamed else next(idents)
-            place, captured = self._place(_CENTRE, 0.04), self._captured()
+            place, captured = self._place(), self._captured()
             for frame in range(min(_FRAMES, count - len(latest))):
                 other = next(shown)
                 row = {
