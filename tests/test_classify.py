@@ -209,7 +209,8 @@ def test_a_rejected_row_keeps_the_answer_as_text(cloud: LocalCloud, tmp_path: Pa
 
 def test_inserts_that_fail_for_a_while_lose_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 10)
-    cloud.faults(bigquery={"insert_failures": [{"match": "image_quality", "times": 3, "do": "http_503"}]})
+    unit = job.rows[4]["observation_id"]
+    cloud.faults(bigquery={"insert_failures": [{"match": unit, "times": 3, "do": "http_503"}]})
     summary = job.run()
     assert summary["counted"]["ok"] == 10, summary["err"]
     assert set(job.calls().values()) == {1}
@@ -308,7 +309,7 @@ def test_the_first_interrupt_drains(cloud: LocalCloud, tmp_path: Path) -> None:
     assert process.returncode == 130, out
     assert "skipped (still due)" in out
     assert sum(job.calls().values()) == len(job.query("SELECT unit_id FROM {results}.outcomes")), out
-    assert "balance" in out
+    assert "stopped early (interrupted: SIGINT)" in out
 
 
 @pytest.mark.timeout(180)

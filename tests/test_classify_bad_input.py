@@ -115,7 +115,7 @@ def test_a_costly_run_is_not_started_without_a_yes(job: Job, tmp_path: Path) -> 
     from imagebeam.pipeline import task_files
 
     shipped = Path(task_files.__file__).parent / "models.yaml"
-    models.write_text(shipped.read_text().replace("input: 0.30", "input: 300000"))
+    models.write_text(shipped.read_text().replace("input: 0.30", "input: 90000"))
     line = refused(job, *job.arguments(f"--models_file={models}"))
     assert "--yes" in line
 

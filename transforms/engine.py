@@ -202,7 +202,7 @@ class Engine:
             background.append(self._loop.create_task(self._keep_lease(settings.destination.lease)))
         self._ready.set()
         await self._closing.wait()
-        await self._recorder.drain()
+        await self._recorder.close()
         for task in background:
             task.cancel()
         await client.close()

@@ -45,8 +45,8 @@ class Recorder(Protocol):
     def put(self, outcome: Outcome, recorded: Recorded) -> None:
         """Takes an outcome; calls ``recorded`` with what was really kept."""
 
-    async def drain(self) -> None:
-        """Waits until everything taken so far is kept."""
+    async def close(self) -> None:
+        """Waits until everything taken so far is kept, and ends."""
 
 
 class PassThrough:
@@ -59,7 +59,7 @@ class PassThrough:
         """Gives the outcome back at once."""
         recorded(outcome)
 
-    async def drain(self) -> None:
+    async def close(self) -> None:
         """Nothing waits."""
 
 
@@ -108,9 +108,10 @@ class BigQueryRecorder:
             self._room.clear()
         self._wake.set()
 
-    async def drain(self) -> None:
-        """Waits until every outcome taken so far is in BigQuery, or given up with the reason told."""
+    async def close(self) -> None:
+        """Waits until every outcome taken so far is in BigQuery, or given up with the reason told; ends."""
         await self._empty.wait()
+        self._task.cancel()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -160,25 +160,21 @@ def prepare_tables(warehouse: Warehouse, settings: RunSettings) -> None:
     task = settings.task
     for name, view in views.views(settings.outcomes, task).items():
         warehouse.put_view(settings.sibling(name), view.sql, description=view.description)
-    warehouse.insert(
+    warehouse.add_row(
         settings.task_versions,
-        [
-            {
-                "task": task.name,
-                "version": task.version,
-                "definition": orjson.dumps(task.definition()).decode(),
-                "description": task.description,
-                "created_at": utc_now(),
-                "run_id": settings.run_id,
-            }
-        ],
-        [f"{task.name}-{task.version}"],
+        {
+            "task": task.name,
+            "version": task.version,
+            "definition": orjson.dumps(task.definition()).decode(),
+            "description": task.description,
+            "created_at": utc_now(),
+            "run_id": settings.run_id,
+        },
+        f"{task.name}-{task.version}",
     )
 
 
 def write_event(warehouse: Warehouse, settings: RunSettings, name: str, **columns: Any) -> None:
     """Adds an event to the table ``runs``."""
     row = event(settings, name, utc_now(), **columns)
-    refused = warehouse.insert(settings.runs, [row], [f"{settings.run_id}-{name}-{row['at']}"])
-    if refused:
-        raise SystemicError(f"BigQuery rejects an event of table {settings.runs.dotted}: {refused[0]}")
+    warehouse.add_row(settings.runs, row, f"{settings.run_id}-{name}-{row['at']}")

@@ -30,8 +30,6 @@ from imagebeam.transforms.queries import Parameter, Query
 PAGE_ROWS = 10_000
 INSERT_TIMEOUT_S = 60.0
 JOB_TRIES = 5
-#: The recorder tries again itself: it knows what waits behind the insert.
-NO_RETRY = retries.Retry(predicate=lambda error: False)
 
 _lock = threading.Lock()
 _clients: dict[tuple[int, str], bigquery.Client] = {}
@@ -285,8 +283,28 @@ class Warehouse:
 
     # -- rows in ---------------------------------------------------------------------------------------
 
-    def insert(self, name: TableName, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[str]) -> dict[int, str]:
+    def add_row(self, name: TableName, row: Mapping[str, Any], row_id: str) -> None:
+        """Streams one row in, trying again for a minute while BigQuery is unavailable."""
+        with self._translated(f"writing to table {name.dotted}"):
+            refused = self.insert(name, [row], [row_id], retry=PATIENT)
+        if refused:
+            raise SystemicError(f"BigQuery rejects a row of table {name.dotted}: {refused[0]}")
+
+    def insert(
+        self,
+        name: TableName,
+        rows: Sequence[Mapping[str, Any]],
+        row_ids: Sequence[str],
+        *,
+        retry: retries.Retry | None = None,
+    ) -> dict[int, str]:
         """Streams rows in; the rows of the batch that BigQuery rejects are returned, index to reason.
+
+        Args:
+            name: The table.
+            rows: The rows, JSON-ready.
+            row_ids: Insert ids: a row that is sent twice within a minute or so stands there once.
+            retry: What is tried again; by default nothing, the recorder does that itself.
 
         Raises:
             google.api_core.exceptions.GoogleAPIError: The request as a whole failed; nothing is known of it.
@@ -296,7 +314,7 @@ class Warehouse:
             rows,
             row_ids=list(row_ids),
             skip_invalid_rows=True,
-            retry=NO_RETRY,
+            retry=retry or NO_RETRY,
             timeout=INSERT_TIMEOUT_S,
         )
         return {
@@ -352,6 +370,15 @@ def _query_error(error: api_errors.GoogleAPICallError) -> UserError:
 
 def _systemic(error: BaseException, doing: str) -> SystemicError:
     return SystemicError(f"{doing}: {type(error).__name__}: {first_line(error)}")
+
+
+def is_passing(error: BaseException) -> bool:
+    """True for an error that can pass: NotFound too, streaming can take a while to know a table just made."""
+    return isinstance(error, (api_errors.ServerError, api_errors.TooManyRequests, api_errors.NotFound, OSError))
+
+
+PATIENT = retries.Retry(predicate=is_passing, timeout=60.0)
+NO_RETRY = retries.Retry(predicate=retries.if_exception_type())
 
 
 def first_line(error: object, limit: int = 400) -> str:
