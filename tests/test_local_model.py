@@ -323,17 +323,19 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
     """A validator of its own, as strict as Gemini's documentation."""
     options = schema.get("anyOf") or schema.get("any_of")
     if options:
-        return (value is None and schema.get("nullable", False)) or any(fits(option, value) for option in options)
+        return (value is None and bool(schema.get("nullable"))) or any(fits(option, value) for option in options)
     kind = schema["type"].upper()
     if value is None:
-        return kind == "NULL" or schema.get("nullable", False)
+        return kind == "NULL" or bool(schema.get("nullable", False))
     if kind == "OBJECT":
         properties = schema["properties"]
         known = isinstance(value, dict) and set(schema["required"]) <= set(value) <= set(properties)
         return known and all(fits(properties[name], item) for name, item in value.items())
     if kind == "ARRAY":
-        few = schema.get("minItems", schema.get("min_items"))
-        many = schema.get("maxItems", schema.get("max_items"))
+        few, many = (
+            int(schema.get(camel, schema.get(snake, 0)))
+            for camel, snake in (("minItems", "min_items"), ("maxItems", "max_items"))
+        )
         return isinstance(value, list) and few <= len(value) <= many and all(fits(schema["items"], x) for x in value)
     if kind == "BOOLEAN":
         return isinstance(value, bool)
@@ -343,7 +345,7 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
     right = isinstance(value, int) and not isinstance(value, bool)
     if kind == "NUMBER":
         right = right or isinstance(value, float)
-    return right and schema.get("minimum", value) <= value <= schema.get("maximum", value)
+    return right and bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
 
 
 @settings(deadline=None, max_examples=300)
