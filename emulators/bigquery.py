@@ -36,6 +36,8 @@ from imagebeam.transforms.errors import UserError
 
 #: How long jobs.query and jobs.getQueryResults wait by default, in milliseconds.
 DEFAULT_TIMEOUT_MS: Final = 10_000
+#: Request ids of jobs.query that are remembered, so that a repeated request finds its job.
+REMEMBERED_REQUESTS: Final = 1_000
 #: Parameters that every Google API takes; the fields of an answer may always be more than asked for.
 _COMMON: Final = frozenset(("prettyPrint", "alt", "fields", "key", "quotaUser", "$alt"))
 _PAGES: Final = frozenset(("maxResults", "pageToken", "startIndex"))
@@ -187,7 +189,7 @@ class BigQueryService:
         ident = _table_id(request)
         result = self._catalog.result(ident)
         if result is not None:
-            return result_resource(result, "US")
+            return result_resource(result)
         table = self._catalog.table(ident)
         home = self._catalog.dataset(ident.project, ident.dataset)
         return table_resource(table, home.location, self._catalog.size(table))
@@ -241,7 +243,7 @@ class BigQueryService:
             self._catalog, Rows(rows.duck, chosen, rows.total, dense=rows.dense), Window.of(request.query)
         )
         answer: dict[str, Any] = {"kind": "bigquery#tableDataList", "etag": "", "totalRows": str(rows.total)}
-        return answer | {"rows": page} | ({"pageToken": token} if token else {})
+        return answer | ({"rows": page} if page else {}) | ({"pageToken": token} if token else {})
 
     # Jobs
 
@@ -302,6 +304,8 @@ class BigQueryService:
             )
         if body.get("requestId"):
             self._requests[str(body["requestId"])] = job
+            while len(self._requests) > REMEMBERED_REQUESTS:
+                del self._requests[next(iter(self._requests))]
         formats = body.get("formatOptions") or {}
         parameters = {f"formatOptions.{key}": str(value).lower() for key, value in formats.items()}
         if formats.get("timestampOutputFormat"):
@@ -334,9 +338,9 @@ class BigQueryService:
         if result is not None:
             rows = Rows(result.duck, result.fields, result.rows, dense=True)
             page, token = await asyncio.to_thread(_guarded, read_page, self._catalog, rows, window)
-            body |= {"schema": schema_resource(result.fields), "totalRows": str(result.rows), "rows": page}
-            if token:
-                body["pageToken"] = token
+            body |= {"schema": schema_resource(result.fields), "totalRows": str(result.rows)}
+            # maxResults=0 asks for the schema alone: the client takes "rows" for the first page.
+            body |= ({"rows": page} if page else {}) | ({"pageToken": token} if token else {})
         return json_response(body)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:

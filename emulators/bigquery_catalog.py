@@ -87,6 +87,7 @@ class Result:
     fields: tuple[Field, ...]
     rows: int
     created_ms: int
+    location: str
 
 
 def now_ms() -> int:
@@ -310,10 +311,10 @@ class Catalog:
 
     # Results of queries
 
-    def keep_result(self, key: str, fields: tuple[Field, ...], rows: int) -> Result:
+    def keep_result(self, key: str, fields: tuple[Field, ...], rows: int, location: str) -> Result:
         """Register a finished query's table ``results.<key>``; the oldest results go."""
         duck = f"memory.{RESULTS}.{quote(key)}"
-        result = Result(TableId(self.project, self.anonymous, key), duck, fields, rows, now_ms())
+        result = Result(TableId(self.project, self.anonymous, key), duck, fields, rows, now_ms(), location)
         with self._results_lock:
             self._results[key] = result
             old = list(self._results)[: max(0, len(self._results) - KEPT_RESULTS)]

@@ -26,6 +26,8 @@ from imagebeam.emulators.object_store import ObjectStore
 
 #: Jobs that run at the same time.
 RUNNING_JOBS: Final = 6
+#: Jobs that are remembered; the oldest finished ones go first.
+KEPT_JOBS: Final = 10_000
 _QUERY_KEYS: Final = frozenset(
     (
         "query", "useLegacySql", "queryParameters", "parameterMode", "defaultDataset", "maximumBytesBilled",
@@ -286,7 +288,7 @@ class Jobs:
             sql=str(query.get("query") or ""),
             default=(default.get("projectId") or self._catalog.project, default["datasetId"]) if default else None,
             parameters=read_parameters(query.get("queryParameters") or [], query.get("parameterMode")),
-            maximum_bytes_billed=int(limit) if limit is not None else None,
+            maximum_bytes_billed=_whole(limit, "maximum_bytes_billed"),
             location=location,
             destination=TableId(target["projectId"], target["datasetId"], target["tableId"]) if target else None,
             write=str(query.get("writeDisposition") or "WRITE_EMPTY"),
@@ -318,6 +320,9 @@ class Jobs:
                 raise ApiError(409, f"Already Exists: Job {project}:{place}.{job_id}", reason="duplicate")
             job = Job(project, job_id, location or "US", configuration)
             self._jobs[job_id] = job
+            if len(self._jobs) > KEPT_JOBS:
+                oldest = next((name for name, old in self._jobs.items() if old.done.done()), None)
+                self._jobs.pop(oldest or "", None)
             return job
 
     def _plan(self, job: Job, request: Request) -> None:
@@ -362,6 +367,16 @@ class Jobs:
 
     def _load(self, job: Job, config: Mapping[str, Any], upload: bytes | None) -> None:
         job.loaded = bigquery_load.load(self._catalog, self._objects, config, upload)
+
+
+def _whole(value: Any, name: str) -> int | None:
+    """Read an INT64; google-cloud-bigquery sends the text ``None`` when a limit is set to None."""
+    if value is None:
+        return None
+    if not str(value).lstrip("-").isdigit():
+        message = f"Invalid value at 'job.configuration.query.{name}' (TYPE_INT64), \"{value}\""
+        raise ApiError(400, message, reason="invalid")
+    return int(value) if int(value) > 0 else None
 
 
 def _result_key(job_id: str) -> str:

@@ -44,6 +44,8 @@ class Window:
             match = _TOKEN.fullmatch(token)
             if match is None:
                 raise ApiError(400, f"Invalid page token: {token}", reason="invalid")
+            if query.get("startIndex") is not None:
+                raise ApiError(400, "Only one of startIndex and pageToken can be given.", reason="invalid")
             start = int(match[1])
         count = _number(query, "maxResults", most)
         stamp = query.get("formatOptions.timestampOutputFormat", "INT64")
@@ -83,7 +85,7 @@ def read_page(catalog: Catalog, rows: Rows, window: Window) -> tuple[list[dict[s
             found = cursor.execute(f"SELECT {cells} FROM {rows.duck} {where} {cut}").fetchall()
     encoders = [encoder(field, int64_timestamp=window.int64_timestamp) for field in rows.fields]
     end = window.start + len(found)
-    return encode_rows(found, encoders), f"rows-{end}" if end < rows.total else None
+    return encode_rows(found, encoders), f"rows-{end}" if found and end < rows.total else None
 
 
 def select_fields(fields: Sequence[Field], selected: str | None) -> tuple[Field, ...]:

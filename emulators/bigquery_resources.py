@@ -170,7 +170,7 @@ def table_resource(table: Table, location: str, sizes: Mapping[str, int] | None)
     return body
 
 
-def result_resource(result: Result, location: str) -> Resource:
+def result_resource(result: Result) -> Resource:
     """Return an anonymous result table as the API shows it."""
     return {
         "kind": "bigquery#table",
@@ -181,7 +181,7 @@ def result_resource(result: Result, location: str) -> Resource:
         "schema": schema_resource(result.fields),
         "numRows": str(result.rows),
         "numBytes": "0",
-        "location": location,
+        "location": result.location,
         "creationTime": str(result.created_ms),
         "expirationTime": str(result.created_ms + 86_400_000),
     }

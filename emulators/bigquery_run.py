@@ -200,7 +200,7 @@ def _select(
             raise bigquery_errors.translate(problem, request.sql) from problem
         finally:
             watch(None)
-    return catalog.keep_result(key, prepared.fields, count)
+    return catalog.keep_result(key, prepared.fields, count, prepared.location)
 
 
 def _no_null_elements(cursor: duckdb.DuckDBPyConnection, name: str, fields: Sequence[Field]) -> None:

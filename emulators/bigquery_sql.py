@@ -234,8 +234,8 @@ def _properties(node: exp.Properties | None, kind: str) -> dict[str, Any]:
     """OPTIONS, PARTITION BY and CLUSTER BY as the properties of a table resource."""
     resource: dict[str, Any] = {}
     for item in node.expressions if node is not None else ():
-        if isinstance(item, exp.Property):
-            name = item.name.lower()
+        if type(item) is exp.Property:  # the other kinds inherit from it
+            name = str(item.this.name).lower()
             if name in ("description", "friendly_name", "location"):
                 resource["friendlyName" if name == "friendly_name" else name] = item.args["value"].name
                 continue
@@ -272,7 +272,9 @@ def _column(node: Any) -> Field:
         kind = constraint.args.get("kind")
         if isinstance(kind, exp.NotNullColumnConstraint):
             mode = "REQUIRED"
-        elif isinstance(kind, exp.Properties) and all(item.name.lower() == "description" for item in kind.expressions):
+        elif isinstance(kind, exp.Properties) and all(
+            str(item.this.name).lower() == "description" for item in kind.expressions
+        ):
             notes.append(("description", kind.expressions[0].args["value"].name))
         else:
             raise not_implemented(f"{constraint.sql('bigquery')[:60]} in CREATE TABLE")

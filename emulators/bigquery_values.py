@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import datetime
 import decimal
@@ -207,7 +206,7 @@ def _bytes(value: Any) -> bytes:
     if isinstance(value, str):
         try:
             return base64.b64decode(value.replace("-", "+").replace("_", "/"), validate=True)
-        except binascii.Error:
+        except ValueError:  # no base64, or no ASCII at all
             pass
     raise ValueError(f"Could not decode base64 string to bytes. Value: {str(value)[:80]}")
 
