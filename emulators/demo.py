@@ -44,13 +44,9 @@ def main(directory: Path, *, seed: int = 0) -> int:
     (directory / MARK).touch()
     started = time.monotonic()
     with LocalCloud(directory, seed=seed) as cloud:
-        _say(
-            f"A local Google Cloud is up in {directory}: Cloud Storage, BigQuery, Vertex AI. No account is used."
-        )
+        _say(f"A local Google Cloud is up in {directory}: Cloud Storage, BigQuery, Vertex AI. No account is used.")
         build_dataset(cloud.url, cloud.project, units=UNITS, seed=seed)
-        _say(
-            f"It holds a small Street View Insights project: {UNITS} observations, real photographs, real traps."
-        )
+        _say(f"It holds a small Street View Insights project: {UNITS} observations, real photographs, real traps.")
         failed = _commands(directory, {**os.environ, **cloud.environment})
     if failed:
         return failed
@@ -60,13 +56,12 @@ def main(directory: Path, *, seed: int = 0) -> int:
     return 0
 
 
-_ANSWERS = f"SELECT * FROM {RESULTS}.{TASK} LIMIT 5"
-_FAILURES = (
-    f"SELECT status, reason, COUNT(*) AS units FROM {RESULTS}.dead_letters GROUP BY 1, 2 ORDER BY 1, 2"
+_ANSWERS = (
+    "SELECT unit_id, sharpness, exposure, dominant_colour, usable, quality_score "
+    f"FROM {RESULTS}.{TASK} ORDER BY quality_score DESC LIMIT 8"
 )
-_VERSIONS = (
-    f"SELECT version, COUNT(*) AS answers FROM {RESULTS}.outcomes WHERE status = 'OK' GROUP BY 1 ORDER BY 2"
-)
+_FAILURES = f"SELECT status, reason, COUNT(*) AS units FROM {RESULTS}.dead_letters GROUP BY 1, 2 ORDER BY 1, 2"
+_VERSIONS = f"SELECT version, COUNT(*) AS answers FROM {RESULTS}.outcomes WHERE status = 'OK' GROUP BY 1 ORDER BY 2"
 
 
 def _commands(directory: Path, environment: Mapping[str, str]) -> int:
@@ -76,7 +71,7 @@ def _commands(directory: Path, environment: Mapping[str, str]) -> int:
     changed = _changed_task(directory)
     steps = [
         ("Ask about every observation.", [*classify, "--task", TASK]),
-        ("Some answers, from a view with one typed column per field of the task.", [*look, _ANSWERS]),
+        ("The best pictures, from a view with one typed column per field of the task.", [*look, _ANSWERS]),
         ("What failed, and why.", [*look, _FAILURES]),
         ("The same command again: everything is done, nothing is called.", [*classify, "--task", TASK]),
         ("Another prompt is another version: the old answers are outdated, and still there.",

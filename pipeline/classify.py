@@ -31,9 +31,7 @@ from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import StartRun
 from imagebeam.transforms.warehouse import Warehouse
 
-_ERRORS: Mapping[str, type[ImagebeamError]] = {
-    kind.__name__: kind for kind in (UserError, SystemicError, BooksError)
-}
+_ERRORS: Mapping[str, type[ImagebeamError]] = {kind.__name__: kind for kind in (UserError, SystemicError, BooksError)}
 _log = logging.getLogger(__name__)
 
 
@@ -44,9 +42,7 @@ def build(pipeline: beam.Pipeline, settings: RunSettings) -> PCollection[dict[st
     repeat what came before.
     """
     started = pipeline | "Start" >> StartRun(settings)
-    counts = (
-        started["pages"] | "Read" >> ReadUnits(settings) | "Ask" >> CallModel(settings.engine, emit="counts")
-    )
+    counts = started["pages"] | "Read" >> ReadUnits(settings) | "Ask" >> CallModel(settings.engine, emit="counts")
     summary: PCollection[dict[str, Any]] = counts | "Finish" >> FinishRun(settings, started["planned"])
     return summary
 
@@ -128,13 +124,11 @@ def _end(settings: RunSettings) -> None:
 def _draining_on_signals() -> Iterator[None]:
     """The first Ctrl-C or SIGTERM drains: nothing new is sent, answers are recorded. The second one ends."""
 
-    def drain(number: int, frame: FrameType | None) -> None:
+    def drain(number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         name = signal.Signals(number).name
-        sys.stderr.write(
-            f"\n{name}: no new calls; waiting for the answers under way (again to stop at once)\n"
-        )
+        sys.stderr.write(f"\n{name}: no new calls; waiting for the answers under way (again to stop at once)\n")
         engines = live_engines()
         for engine in engines:
             engine.drain(f"interrupted: {name}")

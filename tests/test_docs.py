@@ -26,13 +26,24 @@ ELSEWHERE = "elsewhere"
 
 #: Command → RUN, ELSEWHERE, or the test that proves it, as file::function.
 PROOFS = {
-    "make demo": "tests/test_docs.py::test_make_runs_what_it_says",
+    "make demo": "tests/test_demo.py::test_the_demo_shows_the_job_three_times_and_leaves_its_answers",
+    "source .venv/bin/activate": ELSEWHERE,
+    "imagebeam local sql 'SELECT sharpness, COUNT(*) AS images FROM answers.image_quality GROUP BY 1' --dir .local": (
+        "tests/test_demo.py::test_the_demo_shows_the_job_three_times_and_leaves_its_answers"
+    ),
+    "imagebeam local sql 'SELECT unit_id, status, reason FROM answers.dead_letters' --dir .local": (
+        "tests/test_demo.py::test_the_demo_shows_the_job_three_times_and_leaves_its_answers"
+    ),
     "make test": "tests/test_docs.py::test_make_runs_what_it_says",
     "gcloud auth application-default login": ELSEWHERE,
     "imagebeam init --project=my-project --results=image_answers "
     "--source=my-project.imagery_insights___us.cropped_observations_latest": RUN,
     "imagebeam tasks list": RUN,
+    "imagebeam tasks show utility_pole": RUN,
     "imagebeam classify --task=utility_pole --limit=100": ELSEWHERE,
+    "imagebeam classify --task=utility_pole --asset_types=ASSET_CLASS_UTILITY_POLE --near=46.948,7.447,500": ELSEWHERE,
+    "imagebeam tasks new street_furniture": RUN,
+    "imagebeam tasks check tasks/street_furniture.yaml": RUN,
 }
 
 

@@ -206,9 +206,7 @@ class Asker:
                         return self._asked(unit, effort, better)
                     if better is not None:
                         parts = better
-                        body = build_request(
-                            self._asking.task, self._asking.profile, unit, parts, self._labels
-                        )
+                        body = build_request(self._asking.task, self._asking.profile, unit, parts, self._labels)
                         continue
                 return self._asked(unit, effort, failure, latency_ms)
             if effort.attempts >= self._asking.attempts or self._late(effort):
@@ -255,9 +253,7 @@ class Asker:
         except orjson.JSONDecodeError:
             document = None
         if not isinstance(document, dict):
-            garbage = Failure(
-                Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not a JSON object", None
-            )
+            garbage = Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not a JSON object", None)
             return None, garbage, latency_ms
         return document, None, latency_ms
 
@@ -298,10 +294,7 @@ class Asker:
         if not unit.images:
             raise images.ImageProblem(ImageReason.NO_URI, "the unit has no image")
         if self._asking.transport == "inline":
-            jobs = [
-                self._blocking(functools.partial(inline_part, image, self._asking.task))
-                for image in unit.images
-            ]
+            jobs = [self._blocking(functools.partial(inline_part, image, self._asking.task)) for image in unit.images]
             return list(await asyncio.gather(*jobs))
         return [await self._uri_part(image) for image in unit.images]
 
@@ -327,9 +320,7 @@ class Asker:
         better = []
         for image, part in zip(unit.images, parts, strict=True):
             try:
-                head = await self._blocking(
-                    functools.partial(objects.read_image, image.uri, limit=SNIFF_BYTES)
-                )
+                head = await self._blocking(functools.partial(objects.read_image, image.uri, limit=SNIFF_BYTES))
                 better.append(dataclasses.replace(part, mime_type=supported_mime(head, image.uri)))
             except images.ImageProblem as problem:
                 return Failure(Kind.ROW, Status.IMAGE_ERROR, problem.reason.value, problem.message, None)
@@ -432,9 +423,7 @@ def wait_s(attempt: int, retry_after: float | None) -> float:
 
 def utc_now() -> str:
     """Now, RFC 3339 in UTC with microseconds."""
-    return (
-        datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    )
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _ms(started: float) -> int:

@@ -106,9 +106,7 @@ class GeminiClient:
             raise aiohttp.ClientPayloadError("google-genai returned no HTTP response")
         return HttpAnswer(200, http.body or "", http.headers or {})
 
-    async def count_tokens(
-        self, model: str, body: Mapping[str, Any], *, timeout_s: float = 60.0
-    ) -> HttpAnswer:
+    async def count_tokens(self, model: str, body: Mapping[str, Any], *, timeout_s: float = 60.0) -> HttpAnswer:
         """Counts the tokens of a request, free of charge; the service reads the images for it.
 
         Args:
@@ -116,9 +114,7 @@ class GeminiClient:
             body: The body of a ``generateContent`` request, of which ``countTokens`` takes ``contents``.
             timeout_s: Seconds until the call is given up.
         """
-        config = types.CountTokensConfig(
-            http_options=types.HttpOptions(extra_body={"contents": body["contents"]})
-        )
+        config = types.CountTokensConfig(http_options=types.HttpOptions(extra_body={"contents": body["contents"]}))
         try:
             await asyncio.wait_for(
                 self._client.aio.models.count_tokens(model=model, contents=".", config=config), timeout_s

@@ -1,0 +1,54 @@
+"""The first thing that a stranger runs: the demo, as ``make demo`` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def imagebeam(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GOOGLE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "imagebeam.pipeline", *arguments],
+        cwd=cwd,
+        env={**environment, "HOME": str(cwd)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_shows_the_job_three_times_and_leaves_its_answers(tmp_path: Path) -> None:
+    done = imagebeam("local", "demo", "--dir", "cloud", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = " ".join(done.stdout.split())
+    assert "300 in 296 OK 2 IMAGE_ERROR/NO_URI 1 IMAGE_ERROR/NOT_FOUND 1 IMAGE_ERROR/UNREADABLE" in told
+    assert "300 in 0 OK 296 already done 4 failed before, not asked for" in told
+    assert "calls 0 (0 refused for quota)" in told
+    assert "296 outdated" in told
+    assert done.stdout.count("the books balance") == 4
+    assert "Traceback" not in done.stderr
+
+    shown = done.stdout.rindex("$ imagebeam local sql")
+    assert shown > done.stdout.index("The cloud is down")
+    rows = look(tmp_path, "SELECT * FROM answers.image_quality")
+    assert len(rows) == 296
+    # The README's own queries.
+    counted = look(tmp_path, "SELECT sharpness, COUNT(*) AS images FROM answers.image_quality GROUP BY 1")
+    assert sum(row["images"] for row in counted) == 296
+    assert len(look(tmp_path, "SELECT unit_id, status, reason FROM answers.dead_letters")) == 4
+
+
+def look(directory: Path, sql: str) -> list[dict[str, Any]]:
+    done = imagebeam("local", "sql", sql, "--dir", "cloud", "--format", "json", cwd=directory)
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows

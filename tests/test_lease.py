@@ -1,0 +1,76 @@
+"""The lease: one run per task at a time, and no longer than it lives."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import subprocess
+import sys
+
+import pytest
+from google.cloud import bigquery
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.transforms import lease
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.warehouse import Warehouse
+
+
+@pytest.fixture
+def place(cloud: LocalCloud) -> tuple[Warehouse, TableName]:
+    client = bigquery.Client()
+    dataset = f"lease_{secrets.token_hex(4)}"
+    client.create_dataset(dataset)
+    return Warehouse(client.project), lease.lease_table(TableName(client.project, dataset, "outcomes"), "poles")
+
+
+ELSEWHERE = lease.Holder("run-a", "ada", "another-host", 1, 1, "2026-11-21T00:00:00+00:00")
+
+
+def test_a_second_run_is_told_who_holds_it(place: tuple[Warehouse, TableName]) -> None:
+    lease.acquire(*place, "run-a", me=ELSEWHERE)
+    with pytest.raises(UserError, match=r"run run-a of this task is going on .ada on another-host, since 2026"):
+        lease.acquire(*place, "run-b")
+
+
+def test_a_retried_start_of_the_same_run_holds_it_already(place: tuple[Warehouse, TableName]) -> None:
+    lease.acquire(*place, "run-a", me=ELSEWHERE)
+    lease.acquire(*place, "run-a")
+
+
+def test_what_is_released_can_be_taken(place: tuple[Warehouse, TableName]) -> None:
+    lease.acquire(*place, "run-a", me=ELSEWHERE)
+    lease.release(*place, "run-b")
+    assert lease.read(*place) == ELSEWHERE, "only its own run may release it"
+    lease.release(*place, "run-a")
+    lease.acquire(*place, "run-b")
+    held = lease.read(*place)
+    assert held is not None
+    assert held.run_id == "run-b"
+
+
+def test_a_run_that_died_on_this_machine_is_taken_over(place: tuple[Warehouse, TableName]) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead = dataclasses.replace(lease.holder("run-a"), pid=gone.pid, started=lease.process_start(gone.pid) or 1)
+    gone.wait()
+    lease.acquire(*place, "run-a", me=dead)
+    lease.acquire(*place, "run-b")
+
+
+def test_extending_tells_a_lost_lease(place: tuple[Warehouse, TableName]) -> None:
+    warehouse, table = place
+    lease.acquire(warehouse, table, "run-a", me=ELSEWHERE)
+    before = warehouse.client.get_table(table.dotted).expires
+    assert lease.extend(warehouse, table, "run-a")
+    assert warehouse.client.get_table(table.dotted).expires >= before
+    assert not lease.extend(warehouse, table, "run-b")
+    warehouse.drop(table)
+    assert not lease.extend(warehouse, table, "run-a")
+
+
+def test_a_process_of_another_time_is_not_this_one() -> None:
+    mine = lease.holder("run-a")
+    assert not mine.is_dead_here()
+    assert dataclasses.replace(mine, started=mine.started + 1).is_dead_here()
+    assert not dataclasses.replace(mine, started=mine.started + 1, host="another-host").is_dead_here()

@@ -1,0 +1,90 @@
+"""Files and objects: the same four verbs for a local path and for gs://."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import google.cloud.storage as storage
+import pytest
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.transforms import objects
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.images import ImageProblem
+from imagebeam.transforms.records import ImageReason
+
+
+@pytest.fixture(params=["local", "gs"])
+def directory(request: pytest.FixtureRequest, cloud: LocalCloud, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path)
+    return f"gs://{storage.Client().create_bucket(f'objects-{secrets.token_hex(4)}').name}/runs"
+
+
+def test_one_of_many_creators_wins(directory: str) -> None:
+    path = objects.join(directory, "groups", "a")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda number: objects.create(path, str(number).encode()), range(8)))
+    assert won.count(True) == 1
+    assert objects.read(path) == str(won.index(True)).encode()
+
+
+def test_what_is_written_is_read_and_replaced(directory: str) -> None:
+    path = objects.join(directory, "summary.json")
+    assert objects.read(path) is None
+    objects.write(path, b"{}")
+    objects.write(path, b"{1}")
+    assert objects.read(path) == b"{1}"
+
+
+def test_a_directory_that_can_be_written_is_left_clean(directory: str, tmp_path: Path) -> None:
+    objects.check_writable(directory)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_that_is_missing_gets_one_line(cloud: LocalCloud) -> None:
+    with pytest.raises(UserError, match="--work_dir gs://no-such-bucket-here/x cannot be written"):
+        objects.check_writable("gs://no-such-bucket-here/x")
+
+
+@pytest.fixture
+def image(cloud: LocalCloud) -> Callable[[bytes], str]:
+    bucket = storage.Client().create_bucket(f"images-{secrets.token_hex(4)}")
+
+    def upload(data: bytes) -> str:
+        blob = bucket.blob("snapshot/v0/o1:0123:0025.jpg")
+        blob.upload_from_string(data)
+        return f"gs://{bucket.name}/{blob.name}"
+
+    return upload
+
+
+def test_an_image_is_read_whole_or_from_its_start(image: Callable[[bytes], str]) -> None:
+    uri = image(bytes(range(200)))
+    assert objects.read_image(uri) == bytes(range(200))
+    assert objects.read_image(uri, limit=3) == b"\x00\x01\x02"
+    assert objects.read_image(uri, limit=1000) == bytes(range(200))
+
+
+def test_a_problem_of_one_image_has_its_reason(cloud: LocalCloud, image: Callable[[bytes], str]) -> None:
+    uri = image(b"")
+    cases = {
+        None: ImageReason.NO_URI,
+        "https://example.com/a.jpg": ImageReason.NO_URI,
+        "gs://no-such-bucket-here/a.jpg": ImageReason.NOT_FOUND,
+        f"{uri}.missing": ImageReason.NOT_FOUND,
+    }
+    for address, reason in cases.items():
+        with pytest.raises(ImageProblem) as told:
+            objects.read_image(address)
+        assert told.value.reason is reason, address
+    with pytest.raises(ImageProblem) as told:
+        objects.read_image(uri, limit=64)
+    assert told.value.reason is ImageReason.UNREADABLE
+    cloud.faults(storage={"rules": [{"match": "0123", "do": "http", "code": 403}]})
+    with pytest.raises(ImageProblem) as told:
+        objects.read_image(uri)
+    assert told.value.reason is ImageReason.FORBIDDEN
