@@ -7,8 +7,6 @@ the words of the answers. What is not implemented is answered with a 501 that na
 from __future__ import annotations
 
 import asyncio
-import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,29 +18,36 @@ from imagebeam.emulators import bigquery_errors
 from imagebeam.emulators.bigquery_calls import not_implemented
 from imagebeam.emulators.bigquery_catalog import Catalog
 from imagebeam.emulators.bigquery_jobs import Job, Jobs
-from imagebeam.emulators.bigquery_names import TableId
+from imagebeam.emulators.bigquery_offline import run_sql
 from imagebeam.emulators.bigquery_pages import Rows, Window, page_of, read_page, select_fields
+from imagebeam.emulators.bigquery_requests import (
+    check_faults,
+    check_parameters,
+    dataset_id,
+    label_conditions,
+    listing,
+    same_project,
+    table_id,
+)
 from imagebeam.emulators.bigquery_resources import check_etag, dataset_resource, result_resource, table_resource
 from imagebeam.emulators.bigquery_rows import Streamer
-from imagebeam.emulators.bigquery_run import Request, prepare, run, view_fields
+from imagebeam.emulators.bigquery_select import view_fields
 from imagebeam.emulators.bigquery_store import Store
 from imagebeam.emulators.bigquery_types import schema_resource
 from imagebeam.emulators.bigquery_uploads import Uploads
 from imagebeam.emulators.counters import Counters
-from imagebeam.emulators.faults import FaultBook, check_keys
+from imagebeam.emulators.faults import FaultBook
 from imagebeam.emulators.http import ApiError, json_response, read_json
 from imagebeam.emulators.object_store import ObjectStore
-from imagebeam.transforms.errors import UserError
+
+__all__ = ["BigQueryService", "run_sql"]
 
 #: How long jobs.query and jobs.getQueryResults wait by default, in milliseconds.
 DEFAULT_TIMEOUT_MS: Final = 10_000
 #: Request ids of jobs.query that are remembered, so that a repeated request finds its job.
 REMEMBERED_REQUESTS: Final = 1_000
-#: Parameters that every Google API takes; the fields of an answer may always be more than asked for.
-_COMMON: Final = frozenset(("prettyPrint", "alt", "fields", "key", "quotaUser", "$alt"))
 _PAGES: Final = frozenset(("maxResults", "pageToken", "startIndex"))
 _FORMATS: Final = frozenset(("formatOptions.useInt64Timestamp", "formatOptions.timestampOutputFormat"))
-_LABEL: Final = re.compile(r"labels\.([^:\s]+)(?::(\S*))?")
 _QUERY_REQUEST: Final = frozenset(
     (
         "query", "useLegacySql", "queryParameters", "parameterMode", "defaultDataset", "maximumBytesBilled",
@@ -79,7 +84,7 @@ class BigQueryService:
         self._streamer = Streamer(self._catalog, faults, counters)
         self._uploads = Uploads()
         self._requests: dict[str, Job] = {}
-        faults.register("bigquery", _check_faults)
+        faults.register("bigquery", check_faults)
 
     def close(self) -> None:
         """Stop the jobs and write the file."""
@@ -123,7 +128,7 @@ class BigQueryService:
         """Make a handler of a function that blocks: it gets the request and its JSON body."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            _check_parameters(request.query, parameters)
+            check_parameters(request.query, parameters)
             body = await read_json(request)
             answer = await asyncio.to_thread(_guarded, do, request, body)
             return json_response(answer) if answer is not None else web.Response(status=204)
@@ -133,12 +138,12 @@ class BigQueryService:
     # Datasets
 
     def _create_dataset(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
-        _same_project(request, self._catalog)
+        same_project(request, self._catalog)
         name = str((body.get("datasetReference") or {}).get("datasetId"))
         return dataset_resource(self._catalog.project, name, self._catalog.create_dataset(body))
 
     def _get_dataset(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
-        project, name = _dataset_id(request)
+        project, name = dataset_id(request)
         return dataset_resource(project, name, self._catalog.dataset(project, name))
 
     def _patch_dataset(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +153,7 @@ class BigQueryService:
         return self._change_dataset(request, body, replace=True)
 
     def _change_dataset(self, request: web.Request, body: dict[str, Any], *, replace: bool) -> dict[str, Any]:
-        project, name = _dataset_id(request)
+        project, name = dataset_id(request)
         with self._store.writing:
             check_etag(request.headers.get("If-Match"), self._catalog.dataset(project, name).resource)
             changed = self._catalog.update_dataset(project, name, body, replace=replace)
@@ -156,11 +161,11 @@ class BigQueryService:
 
     def _delete_dataset(self, request: web.Request, _: dict[str, Any]) -> None:
         contents = request.query.get("deleteContents", "false").lower() == "true"
-        self._catalog.delete_dataset(*_dataset_id(request), contents=contents)
+        self._catalog.delete_dataset(*dataset_id(request), contents=contents)
 
     def _list_datasets(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
-        _same_project(request, self._catalog)
-        conditions = _label_conditions(request.query.get("filter"))
+        same_project(request, self._catalog)
+        conditions = label_conditions(request.query.get("filter"))
         found = []
         for name, dataset in self._catalog.datasets():
             labels = dataset.resource.get("labels") or {}
@@ -169,12 +174,12 @@ class BigQueryService:
                 shown = ("kind", "id", "datasetReference", "labels", "friendlyName", "location")
                 found.append({key: whole[key] for key in shown if key in whole})
         items, token = page_of(found, request.query)
-        return _listing("bigquery#datasetList", "datasets", items, token)
+        return listing("bigquery#datasetList", "datasets", items, token)
 
     # Tables
 
     def _create_table(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
-        project, dataset = _dataset_id(request)
+        project, dataset = dataset_id(request)
         home = self._catalog.dataset(project, dataset)
         fields = None
         if body.get("view"):
@@ -186,7 +191,7 @@ class BigQueryService:
         return table_resource(table, home.location, self._catalog.size(table))
 
     def _get_table(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
-        ident = _table_id(request)
+        ident = table_id(request)
         result = self._catalog.result(ident)
         if result is not None:
             return result_resource(result)
@@ -201,7 +206,7 @@ class BigQueryService:
         return self._change_table(request, body, replace=True)
 
     def _change_table(self, request: web.Request, body: dict[str, Any], *, replace: bool) -> dict[str, Any]:
-        ident = _table_id(request)
+        ident = table_id(request)
         with self._store.writing:
             table = self._catalog.table(ident)
             check_etag(request.headers.get("If-Match"), table.resource)
@@ -213,22 +218,22 @@ class BigQueryService:
         return table_resource(table, home.location, self._catalog.size(table))
 
     def _delete_table(self, request: web.Request, _: dict[str, Any]) -> None:
-        self._catalog.delete_table(_table_id(request))
+        self._catalog.delete_table(table_id(request))
 
     def _list_tables(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
-        project, dataset = _dataset_id(request)
+        project, dataset = dataset_id(request)
         tables = self._catalog.tables(project, dataset)
         location = self._catalog.dataset(project, dataset).location
         items, token = page_of([table_resource(table, location, None) for table in tables], request.query)
-        return _listing("bigquery#tableList", "tables", items, token) | {"totalItems": len(tables)}
+        return listing("bigquery#tableList", "tables", items, token) | {"totalItems": len(tables)}
 
     # Rows
 
     def _insert_all(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
-        return self._streamer.insert(_table_id(request), body)
+        return self._streamer.insert(table_id(request), body)
 
     def _list_rows(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
-        ident = _table_id(request)
+        ident = table_id(request)
         result = self._catalog.result(ident)
         if result is not None:
             rows = Rows(result.duck, result.fields, result.rows, dense=True)
@@ -279,11 +284,11 @@ class BigQueryService:
         for body in found:
             body["state"] = body["status"]["state"]
         items, token = page_of(found, query)
-        return _listing("bigquery#jobList", "jobs", items, token)
+        return listing("bigquery#jobList", "jobs", items, token)
 
     async def _query(self, request: web.Request) -> web.StreamResponse:
         """jobs.query: start, wait, first page."""
-        _check_parameters(request.query, ())
+        check_parameters(request.query, ())
         body = await read_json(request)
         for key, value in body.items():
             if key not in _QUERY_REQUEST | _QUERY_REQUEST_ELSE and value not in (None, False, "", [], {}):
@@ -317,7 +322,7 @@ class BigQueryService:
 
     async def _query_results(self, request: web.Request) -> web.StreamResponse:
         """jobs.getQueryResults: wait, one page."""
-        _check_parameters(request.query, ("location", "timeoutMs", *_PAGES, *_FORMATS))
+        check_parameters(request.query, ("location", "timeoutMs", *_PAGES, *_FORMATS))
         job = self._job(request)
         seconds = float(request.query.get("timeoutMs", DEFAULT_TIMEOUT_MS)) / 1000
         return await self._answer(job, "bigquery#getQueryResultsResponse", request.query, seconds)
@@ -360,105 +365,9 @@ class BigQueryService:
 _LIST_JOBS: Final = ("allUsers", "projection", "stateFilter", "minCreationTime", "maxCreationTime", "parentJobId")
 
 
-def run_sql(database: Path, project: str, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Run a query on the file of a local BigQuery that is down; nothing is changed.
-
-    Args:
-        database: The file.
-        project: The project that it holds.
-        sql: BigQuery SQL, one SELECT.
-
-    Returns:
-        Names of the columns, and the rows as Python values.
-
-    Raises:
-        UserError: The query is wrong, or the file is in use.
-    """
-    try:
-        store = Store(database, project, read_only=True)
-    except duckdb.Error as problem:
-        raise UserError(f"{database} cannot be opened: {str(problem).splitlines()[0]}") from problem
-    try:
-        catalog = Catalog(store)
-        request = Request(sql)
-        prepared = prepare(catalog, request)
-        if prepared.statement.kind != "SELECT":
-            raise UserError(f"the local BigQuery is down, so it can only be read: {prepared.statement.kind} is refused")
-        result = run(catalog, request, prepared, "answer").result
-        assert result is not None  # noqa: S101  (a SELECT has one)
-        with store.cursor() as cursor:
-            rows = cursor.execute(f"SELECT * FROM {result.duck}").fetchall()
-    except ApiError as problem:
-        raise UserError(f"the query failed: {problem.message}") from problem
-    finally:
-        store.close()
-    return [field.name for field in result.fields], _shown(result.fields, rows)
-
-
-def _shown(fields: Any, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Values that a person can read: geography as WKT instead of WKB."""
-    from imagebeam.emulators.bigquery_geography import to_wkt
-
-    places = [index for index, field in enumerate(fields) if field.type == "GEOGRAPHY" and not field.repeated]
-    if not places:
-        return rows
-    return [
-        tuple(to_wkt(value) if index in places and value is not None else value for index, value in enumerate(row))
-        for row in rows
-    ]
-
-
 def _guarded(do: Callable[..., Any], *arguments: Any) -> Any:
     """Run something that uses DuckDB: its errors are the query's, not ours."""
     try:
         return do(*arguments)
     except duckdb.Error as problem:
         raise bigquery_errors.translate(problem, "") from problem
-
-
-def _check_parameters(query: Mapping[str, str], known: tuple[str, ...]) -> None:
-    for key in query:
-        if key not in _COMMON and key not in known:
-            raise not_implemented(f"the parameter {key!r}")
-
-
-def _check_faults(settings: dict[str, Any]) -> None:
-    check_keys(settings, ("insert_failures", "rules"), "bigquery")
-    for rule in settings.get("insert_failures", ()):
-        check_keys(rule, ("match", "times", "do", "message"), "bigquery.insert_failures")
-        if rule.get("do") not in ("row_error", "http_503", "lost_answer"):
-            raise ValueError(f"unknown do {rule.get('do')!r}: use row_error, http_503 or lost_answer")
-    for rule in settings.get("rules", ()):
-        check_keys(rule, ("match", "times", "do", "code", "message", "reason"), "bigquery.rules")
-        if rule.get("do") != "http":
-            raise ValueError(f"unknown do {rule.get('do')!r}: use http")
-
-
-def _same_project(request: web.Request, catalog: Catalog) -> None:
-    project = request.match_info["project"]
-    if project != catalog.project:
-        raise ApiError(404, f"Not found: Project {project}", reason="notFound")
-
-
-def _dataset_id(request: web.Request) -> tuple[str, str]:
-    return request.match_info["project"], request.match_info["dataset"]
-
-
-def _table_id(request: web.Request) -> TableId:
-    return TableId(*_dataset_id(request), request.match_info["table"])
-
-
-def _label_conditions(text: str | None) -> list[tuple[str, str | None]]:
-    """Read ``labels.key:value labels.other``."""
-    conditions: list[tuple[str, str | None]] = []
-    for word in (text or "").split():
-        match = _LABEL.fullmatch(word)
-        if match is None:
-            raise not_implemented(f"the filter {text!r}: use labels.key:value")
-        conditions.append((match[1], match[2]))
-    return conditions
-
-
-def _listing(kind: str, name: str, items: list[Any], token: str | None) -> dict[str, Any]:
-    answer: dict[str, Any] = {"kind": kind, "etag": uuid.uuid4().hex, name: items}
-    return answer | ({"nextPageToken": token} if token else {})

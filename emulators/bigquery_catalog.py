@@ -21,6 +21,7 @@ from imagebeam.emulators.bigquery_resources import (
     merged,
 )
 from imagebeam.emulators.bigquery_store import META, RESULTS, Store
+from imagebeam.emulators.bigquery_table import Table, alter_sql, bytes_sql, create_sql
 from imagebeam.emulators.bigquery_types import Field, parse_fields, quote, schema_resource
 from imagebeam.emulators.http import ApiError
 
@@ -29,40 +30,6 @@ DEFAULT_LOCATION: Final = "US"
 KEPT_RESULTS: Final = 1_000
 
 Resource = dict[str, Any]
-
-
-@dataclasses.dataclass(slots=True)
-class Table:
-    """A table or view.
-
-    Attributes:
-        ident: Its full name.
-        resource: Its kept properties, in the shape of the API.
-        fields: Its columns; a view's as they were when it was made.
-        version: Grows with every change of the rows.
-        sizes: Bytes per column, and the number of rows under ``""``, of one version.
-    """
-
-    ident: TableId
-    resource: Resource
-    fields: tuple[Field, ...]
-    version: int = 0
-    sizes: tuple[int, dict[str, int]] | None = None
-
-    @property
-    def view(self) -> str | None:
-        """BigQuery SQL, for a view."""
-        body = self.resource.get("view")
-        return str(body["query"]) if body else None
-
-    @property
-    def kind(self) -> str:
-        """``TABLE`` or ``VIEW``."""
-        return "VIEW" if self.view is not None else "TABLE"
-
-    def field(self, name: str) -> Field | None:
-        """Look a column up, without regard to case."""
-        return next((field for field in self.fields if field.name.lower() == name.lower()), None)
 
 
 @dataclasses.dataclass(slots=True)
@@ -219,7 +186,7 @@ class Catalog:
                 resource.setdefault("expirationTime", str(now_ms() + int(lifetime)))
             resource["creationTime"] = resource["lastModifiedTime"] = str(now_ms())
             table = Table(ident, resource, columns)
-            self.store.change(*_create(self.store, table), keep=(dataset, name, resource))
+            self.store.change(*create_sql(self.store, table), keep=(dataset, name, resource))
             home.tables[name] = table
             return table
 
@@ -270,7 +237,7 @@ class Catalog:
                 columns = tuple(fields)
             elif table.view is None and changes.get("schema"):
                 columns = parse_fields(changes["schema"].get("fields") or [])
-                statements = _alter(self.store, table, columns)
+                statements = alter_sql(self.store, table, columns)
             resource["schema"] = schema_resource(columns)
             resource["lastModifiedTime"] = str(now_ms())
             self.store.change(*statements, keep=(ident.dataset, ident.table, resource))
@@ -298,7 +265,7 @@ class Catalog:
         version = table.version
         sizes = {"": 0}
         if table.view is None and table.fields:
-            parts = ", ".join(_bytes_of(field) for field in table.fields)
+            parts = ", ".join(bytes_sql(field) for field in table.fields)
             name = self.store.duck_name(table.ident.dataset, table.ident.table)
             with self.store.cursor() as cursor:
                 row = cursor.execute(f"SELECT COUNT(*), {parts} FROM {name}").fetchone()
@@ -416,67 +383,3 @@ def _column_rows(project: str, dataset: str, tables: Sequence[Table]) -> Iterato
         for place, field in enumerate(table.fields, 1):
             nullable = "NO" if field.mode == "REQUIRED" else "YES"
             yield project, dataset, table.ident.table, field.name, place, nullable, field.sql_type()
-
-
-def _create(store: Store, table: Table) -> list[str]:
-    if table.view is not None or not table.fields:
-        return []
-    columns = ", ".join(_definition(field) for field in table.fields)
-    return [f"CREATE TABLE {store.duck_name(table.ident.dataset, table.ident.table)} ({columns})"]
-
-
-def _definition(field: Field) -> str:
-    return f"{quote(field.name)} {field.duck_type()}{' NOT NULL' if field.mode == 'REQUIRED' else ''}"
-
-
-def _alter(store: Store, table: Table, wanted: Sequence[Field]) -> list[str]:
-    """Statements that bring a table to a new schema: columns may be added, REQUIRED may be relaxed."""
-    name = store.duck_name(table.ident.dataset, table.ident.table)
-    refusal = f"Provided Schema does not match Table {table.ident}."
-    if not table.fields:
-        return _create(store, dataclasses.replace(table, fields=tuple(wanted)))
-    new = {field.name.lower(): field for field in wanted}
-    statements = []
-    for old in table.fields:
-        field = new.pop(old.name.lower(), None)
-        if field is None:
-            raise ApiError(400, f"{refusal} Field {old.name} is missing in new schema", reason="invalid")
-        if field.duck_type() != old.duck_type():
-            if field.type == old.type == "RECORD" and field.repeated == old.repeated:
-                raise not_implemented(f"changing the fields of the RECORD {old.name}")
-            raise ApiError(
-                400,
-                f"{refusal} Field {old.name} has changed type from {old.sql_type()} to {field.sql_type()}",
-                reason="invalid",
-            )
-        if field.mode != old.mode:
-            if (old.mode, field.mode) != ("REQUIRED", "NULLABLE"):
-                raise ApiError(
-                    400,
-                    f"{refusal} Field {old.name} has changed mode from {old.mode} to {field.mode}",
-                    reason="invalid",
-                )
-            statements.append(f"ALTER TABLE {name} ALTER COLUMN {quote(old.name)} DROP NOT NULL")
-    for field in new.values():
-        if field.mode == "REQUIRED":
-            raise ApiError(
-                400,
-                f"{refusal} Cannot add required fields to an existing schema. (field: {field.name})",
-                reason="invalid",
-            )
-        statements.append(f"ALTER TABLE {name} ADD COLUMN {quote(field.name)} {field.duck_type()}")
-    return statements
-
-
-_FIXED_SIZES: Final = {"BOOLEAN": 1, "NUMERIC": 16, "BIGNUMERIC": 32, "GEOGRAPHY": 24}
-
-
-def _bytes_of(field: Field) -> str:
-    column = quote(field.name)
-    if field.repeated or field.type == "RECORD":
-        return f"SUM(strlen(CAST(to_json({column}) AS VARCHAR)))"
-    if field.type in ("STRING", "JSON"):
-        return f"SUM(strlen({column}) + 2)"
-    if field.type == "BYTES":
-        return f"SUM(octet_length({column}) + 2)"
-    return f"COUNT({column}) * {_FIXED_SIZES.get(field.type, 8)}"

@@ -16,8 +16,10 @@ from imagebeam.emulators import bigquery_errors, bigquery_load
 from imagebeam.emulators.bigquery_calls import not_implemented
 from imagebeam.emulators.bigquery_catalog import Catalog, Result, now_ms
 from imagebeam.emulators.bigquery_names import TableId
+from imagebeam.emulators.bigquery_parameters import read_parameters
 from imagebeam.emulators.bigquery_resources import check_labels
-from imagebeam.emulators.bigquery_run import Outcome, Plan, Request, prepare, read_parameters, run
+from imagebeam.emulators.bigquery_run import Outcome, prepare, run
+from imagebeam.emulators.bigquery_select import Plan, Request
 from imagebeam.emulators.bigquery_types import schema_resource
 from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.faults import FaultBook

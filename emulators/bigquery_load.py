@@ -11,9 +11,10 @@ from typing import Any, Final
 import orjson
 
 from imagebeam.emulators.bigquery_calls import not_implemented
-from imagebeam.emulators.bigquery_catalog import Catalog, Table
+from imagebeam.emulators.bigquery_catalog import Catalog
 from imagebeam.emulators.bigquery_names import TableId
 from imagebeam.emulators.bigquery_rows import append
+from imagebeam.emulators.bigquery_table import Table
 from imagebeam.emulators.bigquery_types import Field, parse_fields
 from imagebeam.emulators.bigquery_values import Reader, RowError
 from imagebeam.emulators.http import ApiError

@@ -14,7 +14,8 @@ from imagebeam.emulators.bigquery_types import schema_resource
 from imagebeam.emulators.http import ApiError
 
 if TYPE_CHECKING:
-    from imagebeam.emulators.bigquery_catalog import Dataset, Result, Table
+    from imagebeam.emulators.bigquery_catalog import Dataset, Result
+    from imagebeam.emulators.bigquery_table import Table
 
 Resource = dict[str, Any]
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 import orjson
 
 from imagebeam.emulators.bigquery_calls import not_implemented
-from imagebeam.emulators.bigquery_catalog import Catalog, Table
+from imagebeam.emulators.bigquery_catalog import Catalog
 from imagebeam.emulators.bigquery_names import TableId
+from imagebeam.emulators.bigquery_table import Table
 from imagebeam.emulators.bigquery_types import quote
 from imagebeam.emulators.bigquery_values import Reader, RowError, arrow_table
 from imagebeam.emulators.counters import Counters
