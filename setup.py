@@ -45,10 +45,12 @@ setup(
     ],
     extras_require={
         "local": [
-            "duckdb>=1.4,<3",  # engine of the local BigQuery
-            "sqlglot>=30.11,<31",  # its SQL translation
+            "duckdb>=2,<3",  # engine of the local BigQuery
+            "sqlglot>=30.30,<31",  # its SQL translation
             "numpy>=2,<3",  # the local model looks at pixels
             "shapely>=2.1,<3",  # its geography: polygons
+            "pyarrow>=16",  # rows into DuckDB; Beam decides the version
+            "pytz>=2024.1",  # TIMESTAMP values out of DuckDB
         ],
         "dev": [
             "build>=1.2,<2",

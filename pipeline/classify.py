@@ -32,6 +32,8 @@ from imagebeam.transforms.start_run import StartRun
 from imagebeam.transforms.warehouse import Warehouse
 
 _ERRORS: Mapping[str, type[ImagebeamError]] = {kind.__name__: kind for kind in (UserError, SystemicError, BooksError)}
+#: Exit code by the word that a reason to stop begins with; any other is systemic.
+STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
 _log = logging.getLogger(__name__)
 
 
@@ -71,12 +73,12 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
 
 
 def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> int:
-    """The exit code of a run that came to its end: 0 ok, 1 books, 3 stopped, 5 too many failures."""
+    """The exit code of a run that came to its end: 0 ok, 1 books, otherwise why it stopped."""
     counted = summary["counted"]
     if summary["problems"]:
         return BooksError.exit_code
     if summary["stop"]:
-        return 130 if summary["stop"].startswith("interrupted") else SystemicError.exit_code
+        return STOP_CODES.get(summary["stop"].partition(":")[0], SystemicError.exit_code)
     failed = sum(counted["failed"].values())
     asked = counted["ok"] + failed
     if max_failure_percent is not None and asked >= 200 and 100 * failed > max_failure_percent * asked:

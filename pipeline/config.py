@@ -144,7 +144,7 @@ def classify_settings(
         project = environ["GOOGLE_CLOUD_PROJECT"]
         values["project"] = flag_values.from_text(PROJECT, project, where="GOOGLE_CLOUD_PROJECT")
     _require(values)
-    _check(values)
+    _check(values, given)
     settings = _settings(values, given, cwd)
     return settings, _beam_arguments(settings, line.beam, file.beam)
 
@@ -177,7 +177,7 @@ def _require(values: Mapping[str, Any]) -> None:
         raise UserError("no project: give --project=PROJECT, or export GOOGLE_CLOUD_PROJECT")
 
 
-def _check(values: dict[str, Any]) -> None:
+def _check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     sources = [name for name in _SOURCES if values[name]]
     if len(sources) > 1:
         raise UserError(f"--{sources[0]} and --{sources[1]} are both given: the source is one of them")
@@ -195,6 +195,15 @@ def _check(values: dict[str, Any]) -> None:
     start, end = values["captured_from"], values["captured_until"]
     if start and end and dt.datetime.fromisoformat(start[:-1]) >= dt.datetime.fromisoformat(end[:-1]):
         raise UserError(f"--captured_from={start} is not before --captured_until={end}: nothing can match")
+    if (
+        values["unit_deadline_s"] < values["call_timeout_s"]
+        and "unit_deadline_s" in given
+        and "call_timeout_s" in given
+    ):
+        raise UserError(
+            f"--unit_deadline_s={values['unit_deadline_s']:g} is shorter than --call_timeout_s="
+            f"{values['call_timeout_s']:g}: a single call could outlast the unit"
+        )
     if values["runner"] == "DataflowRunner" and not values["work_dir"].startswith("gs://"):
         raise UserError(
             f"--work_dir={values['work_dir']} is on this machine, where workers of Dataflow cannot see it; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import resource
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -33,7 +34,7 @@ from imagebeam.transforms.images import mime_from_name
 from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.records import Usage
-from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.run import RunSettings, event
 from imagebeam.transforms.start_run import planned_from
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.vertex import GeminiClient, HttpAnswer
@@ -41,6 +42,11 @@ from imagebeam.transforms.warehouse import Warehouse, first_line
 
 CONFIRM_ABOVE_USD = Decimal(10)
 PROBES = 3
+ATTEMPTS, WAIT_S = 6, 1.0
+#: Files that a process needs beside its calls: images being read, BigQuery, Beam.
+OTHER_FILES = 256
+#: Flex is slower and is to be asked again gently (Google, "Flex PayGo").
+FLEX_ATTEMPTS, FLEX_WAIT_S, FLEX_TIMEOUT_S, FLEX_DEADLINE_S = 4, 10.0, 900.0, 3600.0
 
 Say = Callable[[str], None]
 
@@ -71,6 +77,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
         UserError: Something is wrong that a person can mend; nothing was called or written.
         SystemicError: The services cannot be used.
     """
+    check_open_files(settings.in_flight)
     models = task_files.load_models_file(settings.models_file)
     task = the_task(settings, models)
     profile = models.profile(task.model)
@@ -118,6 +125,23 @@ def the_task(settings: ClassifySettings, models: Models) -> Task:
             "use --transport=inline or auto"
         )
     return task
+
+
+def check_open_files(in_flight: int) -> None:
+    """Makes room for a connection per call in flight.
+
+    Raises:
+        UserError: The system does not let one process open that many.
+    """
+    needed = in_flight + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise UserError(
+                f"--in_flight={in_flight} needs {needed:,} open files, but this system allows {hard:,}; "
+                f"raise `ulimit -Hn`, or give --in_flight={max(1, hard - OTHER_FILES)}"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def check_credentials() -> None:
@@ -236,6 +260,10 @@ def the_run(
 ) -> RunSettings:
     """The settings that every step of the run gets."""
     directory = objects.join(settings.work_dir, "runs", settings.run_id)
+    timeout_s, deadline_s = settings.call_timeout_s, settings.unit_deadline_s
+    if settings.lane == "flex":
+        timeout_s = timeout_s if "call_timeout_s" in settings.given else FLEX_TIMEOUT_S
+        deadline_s = deadline_s if "unit_deadline_s" in settings.given else FLEX_DEADLINE_S
     asking = Asking(
         project=settings.project,
         location=settings.location,
@@ -243,21 +271,25 @@ def the_run(
         profile=profile,
         lane=cast("Literal['online', 'flex']", settings.lane),
         transport="inline" if task.image.changes_images or settings.transport == "inline" else "uri",
-        call_timeout_s=settings.call_timeout_s,
-        unit_deadline_s=settings.unit_deadline_s,
+        call_timeout_s=min(timeout_s, deadline_s),
+        unit_deadline_s=deadline_s,
+        attempts=FLEX_ATTEMPTS if settings.lane == "flex" else ATTEMPTS,
+        wait_multiplier_s=FLEX_WAIT_S if settings.lane == "flex" else WAIT_S,
+    )
+    destination = Destination(
+        outcomes=outcomes,
+        lease=lease.lease_table(outcomes, task.name),
+        claims=objects.join(directory, "groups"),
     )
     engine = EngineSettings(
         run_id=settings.run_id,
         asking=asking,
         in_flight=settings.in_flight,
         max_per_s=pace_ceiling(settings),
-        destination=Destination(
-            outcomes=outcomes,
-            lease=lease.lease_table(outcomes, task.name),
-            claims=objects.join(directory, "groups"),
-        ),
+        max_failure_percent=settings.max_failure_percent,
+        destination=destination,
     )
-    return RunSettings(
+    run = RunSettings(
         engine=engine,
         source=source,
         filters=filters,
@@ -272,6 +304,8 @@ def the_run(
         filters_json=orjson.dumps(dict(settings.given)).decode(),
         source_text=settings.source or "query",
     )
+    destination = dataclasses.replace(destination, runs=run.runs, heartbeat=event(run))
+    return dataclasses.replace(run, engine=dataclasses.replace(engine, destination=destination))
 
 
 def pace_ceiling(settings: ClassifySettings) -> float | None:

@@ -15,13 +15,9 @@ def lines(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> 
     told = list(summary["books"])
     without = planned["assets_without_images"]
     if without:
-        told.append(
-            f"{without:>12,} assets of the source have no imagery at all: nothing was asked about them"
-        )
+        told.append(f"{without:>12,} assets of the source have no imagery at all: nothing was asked about them")
     told.append("")
-    told.append(
-        f"calls    {counted['calls']:,} ({counted['throttled']:,} refused for quota) in {took_s:.1f} s"
-    )
+    told.append(f"calls    {counted['calls']:,} ({counted['throttled']:,} refused for quota) in {took_s:.1f} s")
     told.append(
         f"tokens   {usage['prompt_tokens']:,} in ({usage['cached_tokens']:,} cached), "
         f"{usage['output_tokens']:,} out, {usage['thought_tokens']:,} thought"
@@ -53,10 +49,7 @@ def table_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = list(rows[0])
     cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def _cell(value: Any) -> str:

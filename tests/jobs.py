@@ -61,7 +61,8 @@ class Job:
     def run(self, *more: str, task: str = "image_quality") -> dict[str, Any]:
         """Runs ``imagebeam classify`` in this process; gives its summary, its exit code and what it said."""
         code, out, err = run_cli(self.arguments("--json", *more, task=task))
-        summary = json.loads(out) if out.strip().startswith("{") else {}
+        assert out.strip().startswith("{"), f"exit code {code}: {err}"
+        summary = json.loads(out)
         return {**summary, "exit_code": code, "err": err}
 
     def query(self, sql: str) -> list[dict[str, Any]]:

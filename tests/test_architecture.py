@@ -21,7 +21,7 @@ PURE = """
     pacing pricing queries recorded_sql records requests sources tables task views
 """
 #: Talk to services, one client per process; no Beam.
-CLIENTS = "asking engine lease objects recorder run vertex warehouse"
+CLIENTS = "asking engine lease objects parts recorder run vertex warehouse"
 #: Wire the others into a pipeline.
 PTRANSFORMS = "call_model finish_run pack_units read_units start_run"
 #: Of pipeline: imported before a command is known to need Beam, so they import Beam inside functions only.

@@ -62,6 +62,10 @@ def write_task(directory: Path, text: str) -> str:
         (["--location=us-central1"], "global"),
         (["--lane=flex", "--location=eu"], "global"),
         (["--max_images=3"], "asset"),
+        (["--maximum_bytes_billed=1"], "maximum_bytes_billed"),
+        (["--unit_deadline_s=5", "--call_timeout_s=10"], "call_timeout_s"),
+        (["--in_flight=0"], "in_flight"),
+        (["--in_flight=99999"], "in_flight"),
         (["--max_rpm=1", "--direct_num_workers=2"], "max_rpm"),
     ],
 )

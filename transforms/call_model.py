@@ -61,8 +61,7 @@ class _CallModel(beam.DoFn):
         self._throttled_seconds = Metrics.counter(NAMESPACE, "cumulativeThrottlingSeconds")
         self._latency = Metrics.distribution(NAMESPACE, "latency_ms")
         self._tokens = {
-            name: Metrics.distribution(NAMESPACE, name)
-            for name in ("prompt_tokens", "output_tokens", "thought_tokens")
+            name: Metrics.distribution(NAMESPACE, name) for name in ("prompt_tokens", "output_tokens", "thought_tokens")
         }
 
     def start_bundle(self) -> None:

@@ -12,9 +12,11 @@ import asyncio
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -33,6 +35,7 @@ from imagebeam.transforms.warehouse import Warehouse, first_line
 
 THREADS = 24
 BREAKER_OUTCOMES = 50
+FAILURES_AFTER = 200
 _log = logging.getLogger(__name__)
 
 
@@ -44,11 +47,15 @@ class Destination:
         outcomes: The table.
         lease: The lease that the engine keeps alive; None when nobody took one.
         claims: Directory of the run's claims, local or ``gs://``; None to do without.
+        runs: The table of runs, for heartbeats; None to do without.
+        heartbeat: What every heartbeat of the run says.
     """
 
     outcomes: TableName
     lease: TableName | None = None
     claims: str | None = None
+    runs: TableName | None = None
+    heartbeat: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class EngineSettings:
         asking: How to ask, see :class:`asking.Asking`.
         in_flight: Calls under way at once in one process, 1 to 4096.
         max_per_s: Hard ceiling of this process in requests per second; None for none.
+        max_failure_percent: The process drains when more of its units have failed, once it has seen
+            :data:`FAILURES_AFTER` of them; None for never.
         destination: Where outcomes are kept; None to hand them on as elements only.
     """
 
@@ -67,6 +76,7 @@ class EngineSettings:
     asking: asking.Asking
     in_flight: int = 256
     max_per_s: float | None = None
+    max_failure_percent: float | None = None
     destination: Destination | None = None
 
 
@@ -110,7 +120,7 @@ class Engine:
         self._stop: str | None = None
         self._error: BaseException | None = None
         self._counts = Counts()
-        self._same_failure: collections.Counter[str] = collections.Counter()
+        self._outcomes: collections.Counter[str] = collections.Counter()
         self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="imagebeam")
@@ -198,8 +208,8 @@ class Engine:
             stalled=self._set_stop,
         )
         background = [self._loop.create_task(self._dispatch())]
-        if settings.destination is not None and settings.destination.lease is not None:
-            background.append(self._loop.create_task(self._keep_lease(settings.destination.lease)))
+        if settings.destination is not None:
+            background.append(self._loop.create_task(self._keep_alive(settings.destination)))
         self._ready.set()
         await self._closing.wait()
         await self._recorder.close()
@@ -305,18 +315,14 @@ class Engine:
             sink.put(done)
 
     def _break(self, outcome: Outcome) -> None:
-        """Trips when the first outcomes of the process all fail for one reason."""
-        if self._same_failure.total() >= BREAKER_OUTCOMES:
-            return
-        self._same_failure[
-            "OK" if outcome.status is Status.OK else f"{outcome.status.value} {outcome.reason or ''}".strip()
-        ] += 1
-        if self._same_failure.total() == BREAKER_OUTCOMES and len(self._same_failure) == 1:
-            reason = next(iter(self._same_failure))
-            if reason != "OK":
-                self._set_stop(
-                    f"systemic: the first {BREAKER_OUTCOMES} units all failed with {reason}: {outcome.message}"
-                )
+        """Trips when the first outcomes of the process all fail for one reason, or too many fail at all."""
+        self._outcomes["OK" if outcome.status is Status.OK else f"{outcome.status.value} {outcome.reason or ''}"] += 1
+        seen, failed = self._outcomes.total(), self._outcomes.total() - self._outcomes["OK"]
+        if seen == BREAKER_OUTCOMES and failed == seen and len(+self._outcomes) == 1:
+            self._set_stop(f"systemic: the first {seen} units all failed: {outcome.status.value}: {outcome.message}")
+        percent = self.settings.max_failure_percent
+        if percent is not None and seen >= FAILURES_AFTER and 100 * failed > percent * seen:
+            self._set_stop(f"failures: {failed} of {seen} units failed, more than {percent:g} %")
 
     def _fail(self, error: ImagebeamError) -> None:
         self._set_stop(f"systemic: {error}")
@@ -331,16 +337,43 @@ class Engine:
             _log.warning("draining: %s", reason)
         self._wake.set()
 
-    async def _keep_lease(self, table: TableName) -> None:
+    async def _keep_alive(self, destination: Destination) -> None:
+        """Extends the lease and writes a heartbeat, every half a minute."""
         while True:
             await asyncio.sleep(lease.EXTEND_EVERY_S)
             try:
-                held = await self._blocking(lambda: lease.extend(self._warehouse, table, self.settings.run_id))
+                held = destination.lease is None or await self._blocking(
+                    functools.partial(lease.extend, self._warehouse, destination.lease, self.settings.run_id)
+                )
+                if destination.runs is not None:
+                    beat = self._heartbeat(destination.heartbeat)
+                    await self._blocking(
+                        functools.partial(
+                            self._warehouse.add_row, destination.runs, beat, f"{beat['run_id']}-{beat['at']}"
+                        )
+                    )
             except Exception as error:
-                _log.warning("extending the lease: %s", first_line(error))
+                _log.warning("keeping the run alive: %s", first_line(error))  # the lease lasts ten minutes
                 continue
             if not held:
-                self._set_stop(f"lease lost: {table.dotted} is no longer held by run {self.settings.run_id}")
+                self._set_stop(f"lease lost: another run holds it, or run {self.settings.run_id} was cleaned up")
+
+    def _heartbeat(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        counts = self._counts
+        return {
+            **said,
+            "event": "heartbeat",
+            "at": asking.utc_now(),
+            "state": "RUNNING" if self._stop is None else "DRAINING",
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "ok": counts.ok,
+            "failed": counts.failures,
+            "skipped": counts.skipped,
+            "calls": counts.calls,
+            "throttled": counts.throttled,
+            "cost_usd": f"{counts.cost_usd:f}",
+        }
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

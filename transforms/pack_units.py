@@ -34,9 +34,7 @@ class PackUnits(beam.PTransform[PCollection[Unit], PCollection[Group]]):
 
     def expand(self, pcoll: PCollection[Unit]) -> PCollection[Group]:
         """Wires packing and reshuffle."""
-        packed: PCollection[Group] = (
-            pcoll | "Pack" >> beam.ParDo(_Pack(self.size)) | "Spread" >> beam.Reshuffle()
-        )
+        packed: PCollection[Group] = pcoll | "Pack" >> beam.ParDo(_Pack(self.size)) | "Spread" >> beam.Reshuffle()
         return packed
 
 

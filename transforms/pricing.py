@@ -106,6 +106,7 @@ class ModelProfile:
         flex_locations: Where the flex lane takes it; empty: nowhere.
         thinking: How it is told to think.
         image_tokens: Media resolution → prompt tokens of one image.
+        image_tokens_limit: The same at most, where ``image_tokens`` is an average.
         fixed_sampling: Temperature and top_p are ignored by it, so they are not sent.
         prices: Lane → price; empty: unknown.
         retirement: When it goes, if known.
@@ -117,6 +118,7 @@ class ModelProfile:
     flex_locations: tuple[str, ...] = ()
     thinking: Thinking = Thinking()
     image_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    image_tokens_limit: Mapping[str, int] = dataclasses.field(default_factory=dict)
     fixed_sampling: bool = False
     prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
     retirement: Retirement | None = None
@@ -327,7 +329,9 @@ def _places(locations: tuple[str, ...]) -> str:
 
 
 def _read_profile(name: str, section: Section, thought_tokens: Mapping[str, int]) -> ModelProfile:
-    section.allow(["locations", "flex_locations", "thinking", "image_tokens", "fixed_sampling", "prices", "retirement"])
+    section.allow(
+        "locations flex_locations thinking image_tokens image_tokens_limit fixed_sampling prices retirement".split()
+    )
     locations = section.words("locations")
     if not locations:
         section.fail("locations", "must name at least one")
@@ -337,12 +341,15 @@ def _read_profile(name: str, section: Section, thought_tokens: Mapping[str, int]
     tokens.allow(MEDIA_RESOLUTIONS)
     if "default" not in tokens:
         tokens.fail("default", "is missing")
+    limits = section.section("image_tokens_limit")
+    limits.allow(list(tokens.content))
     return ModelProfile(
         name=name,
         locations=locations,
         flex_locations=section.words("flex_locations", ()),
         thinking=_read_thinking(section.section("thinking")),
         image_tokens={key: tokens.whole(key, 0, 1_000_000) for key in tokens.content},
+        image_tokens_limit={key: limits.whole(key, tokens.content[key], 1_000_000) for key in limits.content},
         fixed_sampling=section.flag("fixed_sampling", default=False),
         prices={lane: _read_price(prices.section(lane)) for lane in prices.content},
         retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,

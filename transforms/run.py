@@ -96,13 +96,11 @@ def run_labels(run_id: str, task: str) -> dict[str, str]:
     return {"imagebeam_run": run_id.lower()[:63], "imagebeam_task": task.lower()[:63]}
 
 
-def event(settings: RunSettings, name: str, at: str, **columns: Any) -> dict[str, Any]:
-    """A row of the table ``runs``."""
+def event(settings: RunSettings, **columns: Any) -> dict[str, Any]:
+    """A row of the table ``runs``: what every event of the run says, and these columns."""
     asking = settings.engine.asking
     return {
         "run_id": settings.run_id,
-        "event": name,
-        "at": at,
         "task": settings.task.name,
         "version": settings.task.version,
         "who": settings.who,

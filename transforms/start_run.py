@@ -176,5 +176,5 @@ def prepare_tables(warehouse: Warehouse, settings: RunSettings) -> None:
 
 def write_event(warehouse: Warehouse, settings: RunSettings, name: str, **columns: Any) -> None:
     """Adds an event to the table ``runs``."""
-    row = event(settings, name, utc_now(), **columns)
+    row = event(settings, event=name, at=utc_now(), **columns)
     warehouse.add_row(settings.runs, row, f"{settings.run_id}-{name}-{row['at']}")

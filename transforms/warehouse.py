@@ -224,6 +224,8 @@ class Warehouse:
             except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
                 raise _query_error(error) from None
             except (api_errors.GoogleAPIError, OSError) as error:
+                if isinstance(error, api_errors.GoogleAPICallError) and over_cap(error):
+                    raise _query_error(error) from None
                 last = error
                 continue
             return ResultRef(
@@ -247,6 +249,8 @@ class Warehouse:
         except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
             raise _query_error(error) from None
         except (api_errors.GoogleAPIError, OSError) as error:
+            if isinstance(error, api_errors.GoogleAPICallError) and over_cap(error):
+                raise _query_error(error) from None
             raise _systemic(error, "running a query") from None
 
     def dry_run(self, query: Query, *, location: str | None = None) -> tuple[tuple[Mapping[str, Any], ...], int, str]:
@@ -357,15 +361,19 @@ def _cap(config: bigquery.QueryJobConfig, maximum_bytes_billed: int | None) -> N
 
 def _query_error(error: api_errors.GoogleAPICallError) -> UserError:
     text = first_line(error.message)
+    if over_cap(error):
+        return UserError(f"the query would scan more than --maximum_bytes_billed: {text}")
     if isinstance(error, api_errors.Forbidden):
-        reasons = {str(entry.get("reason")) for entry in error.errors or ()}
-        if "bytesBilledLimitExceeded" in reasons or "bytes billed" in text:
-            return UserError(f"the query would scan more than --maximum_bytes_billed: {text}")
         return UserError(
             f"BigQuery refused the query: {text}; the account needs roles/bigquery.jobUser on the project "
             "and roles/bigquery.dataViewer on the source"
         )
     return UserError(f"BigQuery does not take the query: {text}")
+
+
+def over_cap(error: BaseException) -> bool:
+    """True if the query was refused for ``maximum_bytes_billed``; the client makes an InternalServerError of it."""
+    return "bytesBilledLimitExceeded" in str(getattr(error, "errors", "")) or "bytes billed" in str(error)
 
 
 def _systemic(error: BaseException, doing: str) -> SystemicError:
