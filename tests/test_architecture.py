@@ -18,10 +18,10 @@ PACKAGES = ("pipeline", "transforms", "emulators")
 #: No Beam and no Google client, at import or later.
 PURE = """
     answer_schema answers books checked_yaml due due_sql errors failures filters groups identifiers images
-    pacing pricing queries recorded_sql records requests sources tables task views
+    notes pacing pricing queries recorded_sql records requests sources tables task views worst_case
 """
 #: Talk to services, one client per process; no Beam.
-CLIENTS = "asking engine lease objects parts recorder run vertex warehouse"
+CLIENTS = "asking budget engine lease objects parts recorder run vertex warehouse"
 #: Wire the others into a pipeline.
 PTRANSFORMS = "call_model finish_run pack_units read_units start_run"
 #: Of pipeline: imported before a command is known to need Beam, so they import Beam inside functions only.

@@ -329,9 +329,8 @@ def _places(locations: tuple[str, ...]) -> str:
 
 
 def _read_profile(name: str, section: Section, thought_tokens: Mapping[str, int]) -> ModelProfile:
-    section.allow(
-        "locations flex_locations thinking image_tokens image_tokens_limit fixed_sampling prices retirement".split()
-    )
+    known = ("locations", "flex_locations", "thinking", "image_tokens", "image_tokens_limit", "fixed_sampling")
+    section.allow([*known, "prices", "retirement"])
     locations = section.words("locations")
     if not locations:
         section.fail("locations", "must name at least one")
