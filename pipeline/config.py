@@ -11,11 +11,12 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from imagebeam.pipeline import arguments, config_file, flag_values
-from imagebeam.pipeline.flags import CLASSIFY, CONFIG, PROJECT, RESULTS, SOURCE, Flag, by_name
+from imagebeam.pipeline.flags import CLASSIFY, CONFIG, MAX_COST_USD, PROJECT, RESULTS, SOURCE, Flag, by_name
 from imagebeam.transforms import filters
 from imagebeam.transforms.due import parse_due
 from imagebeam.transforms.errors import UserError
@@ -57,6 +58,9 @@ class ClassifySettings:
         transport: ``auto``, ``uri`` or ``inline``.
         in_flight: Calls in flight at most, per process.
         max_rpm: Calls per minute at most; None for what the service grants.
+        max_tpm: Tokens per minute at most; None for what the service grants.
+        max_cost_usd: USD at list price that the run's calls cost at most; None for no cap.
+        max_calls: Calls that are sent at most; None for no cap.
         unit_deadline_s: Seconds to keep trying one unit.
         call_timeout_s: Seconds until a call is given up.
         maximum_bytes_billed: Cap of the source query in bytes; None for none.
@@ -102,6 +106,9 @@ class ClassifySettings:
     transport: str = "auto"
     in_flight: int = 256
     max_rpm: int | None = None
+    max_tpm: int | None = None
+    max_cost_usd: Decimal | None = None
+    max_calls: int | None = None
     unit_deadline_s: float = 600.0
     call_timeout_s: float = 120.0
     maximum_bytes_billed: int | None = None
@@ -228,6 +235,7 @@ def _settings(values: Mapping[str, Any], given: Mapping[str, Any], cwd: Path) ->
         "results": _qualified(RESULTS, values["results"], project),
         "work_dir": _work_dir(values["work_dir"], cwd),
         "run_id": values["run_id"] or new_run_id(),
+        "max_cost_usd": _dollars(values["max_cost_usd"]),
         "models_file": _path(values["models_file"], cwd) if values["models_file"] else None,
         "given": {name: flag_values.to_text(flags[name], value) for name, value in given.items()},
     }
@@ -242,6 +250,11 @@ def _qualified(flag: Flag, name: str | None, project: str) -> str | None:
     parts = found.groupdict()
     names = (parts["project"] or project, parts["dataset"], parts.get("table"))
     return ".".join(part for part in names if part)
+
+
+def _dollars(written: float | None) -> Decimal | None:
+    """The decimal number that a person wrote, not the binary one next to it."""
+    return None if written is None else Decimal(flag_values.to_text(MAX_COST_USD, written))
 
 
 def _path(written: str, cwd: Path) -> Path:

@@ -208,6 +208,18 @@ MAX_RPM = Flag(
     "max_rpm", Kind.INTEGER, "Calls per minute at most. Without it the pace is what the service grants.",
     Group.LIMITS, minimum=1, example="600",
 )
+MAX_TPM = Flag(
+    "max_tpm", Kind.INTEGER, "Tokens per minute at most, prompts and answers. Without it, what the service grants.",
+    Group.LIMITS, minimum=1, example="2000000",
+)
+MAX_COST_USD = Flag(
+    "max_cost_usd", Kind.NUMBER, "End the run (exit code 4) before its calls cost more USD at list price.",
+    Group.LIMITS, minimum=0, above=True, example="25",
+)
+MAX_CALLS = Flag(
+    "max_calls", Kind.INTEGER, "End the run (exit code 4) after so many calls; refused for quota (429) is not one.",
+    Group.LIMITS, minimum=1, example="10000",
+)
 UNIT_DEADLINE_S = Flag(
     "unit_deadline_s", Kind.NUMBER, "Seconds to keep trying one unit; waiting for quota does not count.",
     Group.LIMITS, default=600.0, minimum=1, maximum=86_400, example="300",
@@ -278,7 +290,8 @@ CLASSIFY: Final[tuple[Flag, ...]] = (
     DUE, LIMIT, SAMPLE_PERCENT, ASSET_TYPES, BBOX, NEAR, POLYGON_FILE, CAPTURED_FROM, CAPTURED_UNTIL, WHERE,
     PROJECT, RESULTS, RESULTS_LOCATION, WORK_DIR,
     LOCATION, LANE, TRANSPORT,
-    IN_FLIGHT, MAX_RPM, UNIT_DEADLINE_S, CALL_TIMEOUT_S, MAXIMUM_BYTES_BILLED, MAX_FAILURE_PERCENT,
+    IN_FLIGHT, MAX_RPM, MAX_TPM, MAX_COST_USD, MAX_CALLS, UNIT_DEADLINE_S, CALL_TIMEOUT_S,
+    MAXIMUM_BYTES_BILLED, MAX_FAILURE_PERCENT,
     RUNNER, DIRECT_NUM_WORKERS, GROUP_SIZE, RUN_ID, MODELS_FILE, YES, JSON, QUIET, LOG_LEVEL, CONFIG,
 )
 # fmt: on

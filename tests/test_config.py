@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import os
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ def test_four_flags_are_enough(settings: Settings, tmp_path: Path) -> None:
         ("--transport=inline", {"transport": "inline"}),
         ("--in_flight=4", {"in_flight": 4}),
         ("--max_rpm=60", {"max_rpm": 60}),
+        ("--max_tpm=90000", {"max_tpm": 90000}),
+        ("--max_cost_usd=0.1", {"max_cost_usd": Decimal("0.1")}),
+        ("--max_calls=500", {"max_calls": 500}),
         ("--unit_deadline_s=5", {"unit_deadline_s": 5.0}),
         ("--call_timeout_s=5", {"call_timeout_s": 5.0}),
         ("--maximum_bytes_billed=1000", {"maximum_bytes_billed": 1000}),
