@@ -1,0 +1,90 @@
+"""imagebeam itself: the PTransform as the job uses it, on Beam's local runner, every answer recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import apache_beam as beam
+
+from benchmarks.measuring import Tally
+from benchmarks.workload import LOCATION, Work
+from imagebeam.transforms.asking import Asking
+from imagebeam.transforms.books import Counts
+from imagebeam.transforms.call_model import CallModel
+from imagebeam.transforms.engine import Destination, EngineSettings, close_engine, live_engines
+from imagebeam.transforms.groups import pack
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.tables import OUTCOMES
+from imagebeam.transforms.warehouse import Warehouse
+
+DATASET = "benchmarks"
+GROUP = 200
+
+#: Counts of the pipeline that runs in this process; a DoFn is a copy, a module is not.
+_tally = Tally()
+
+
+class _Count(beam.DoFn):
+    """Counts what is recorded, when the pipeline learns of it."""
+
+    def process(self, element: Counts) -> Iterator[None]:
+        _tally.add(element.finished, element.ok)
+        yield from ()
+
+
+class Ours:
+    """One worker process of imagebeam."""
+
+    def __init__(self, work: Work, project: str) -> None:
+        """Makes table and groups: a job does that before its workers start."""
+        self._work = work
+        self._directory = tempfile.TemporaryDirectory(prefix="imagebeam-benchmark-")
+        outcomes = TableName(project, DATASET, f"outcomes_{secrets.token_hex(6)}")
+        warehouse = Warehouse(project)
+        warehouse.create_dataset(project, DATASET, "US")
+        warehouse.create_table(outcomes, OUTCOMES.schema, clustering=OUTCOMES.clustering)
+        self._settings = EngineSettings(
+            run_id=f"benchmark-{secrets.token_hex(6)}",
+            asking=Asking(project=project, location=LOCATION, task=work.task, profile=work.profile),
+            in_flight=work.in_flight,
+            destination=Destination(outcomes, claims=str(Path(self._directory.name) / "groups")),
+        )
+        units = work.all_units()
+        self._groups = [pack(units[start : start + GROUP]) for start in range(0, len(units), GROUP)]
+
+    def run(self, tally: Tally) -> None:
+        """Runs the pipeline to its end: every answer is in BigQuery."""
+        global _tally
+        _tally = tally
+        with self._time_limit(), beam.Pipeline(runner="FnApiRunner") as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(self._groups)
+                | beam.Reshuffle()
+                | CallModel(self._settings, emit="counts")
+                | beam.ParDo(_Count())
+            )
+        close_engine(self._settings.run_id)
+        self._directory.cleanup()
+
+    @contextlib.contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        if self._work.seconds is None:
+            yield
+            return
+
+        def drain() -> None:
+            for engine in live_engines():
+                engine.drain("interrupted: the time is up")
+
+        timer = threading.Timer(self._work.seconds, drain)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()

@@ -1,0 +1,58 @@
+"""``make bench``: keeps count of the promises about the engine, on this machine.
+
+::
+
+    python -m benchmarks.run                        # everything, about ten minutes
+    python -m benchmarks.run --only window --only cpu
+    python -m benchmarks.run --write docs/benchmarks.md --json results.json
+    python -m benchmarks.run --quick                # does it all run? Says nothing about speed
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import page
+from benchmarks.arena import Arena
+from benchmarks.scenarios import QUICK, SCENARIOS, Report, Sizes
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmarks; 0 whatever they say, because a slow machine is no error."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that everything runs")
+    parser.add_argument("--only", action="append", choices=[*SCENARIOS], metavar="NAME", help=", ".join(SCENARIOS))
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write what was measured as JSON")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="write the page, such as docs/benchmarks.md")
+    options = parser.parse_args(arguments)
+    sizes = QUICK if options.quick else Sizes()
+    began = time.monotonic()
+    with Arena(sizes.units, fresh=not options.quick) as arena:
+        reports = [_run(name, arena, sizes) for name in options.only or SCENARIOS]
+        pinned = arena.pinned
+    took_s = time.monotonic() - began
+    if options.json:
+        document = [dataclasses.asdict(report) for report in reports]
+        options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.write:
+        command = shlex.join(["python", "-m", "benchmarks.run", *arguments])
+        options.write.write_text(page.page(reports, command, took_s=took_s, pinned=pinned), encoding="utf-8")
+    return 0
+
+
+def _run(name: str, arena: Arena, sizes: Sizes) -> Report:
+    report = SCENARIOS[name](arena, sizes)
+    sys.stdout.write("\n".join(page.plain(report)) + "\n\n")
+    sys.stdout.flush()
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The work that every contestant gets: the same units, the same question, the same requests."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from imagebeam.pipeline.task_files import load_models_file, load_task
+from imagebeam.transforms.pricing import ModelProfile
+from imagebeam.transforms.records import Image, Unit
+from imagebeam.transforms.requests import ImagePart, build_request
+from imagebeam.transforms.task import Task, parse_task
+
+BUCKET = "benchmark-images"
+LOCATION = "global"
+#: Images per unit of mixed work: units of very different size, no two neighbours alike.
+MIXED = (1, 7, 2, 10, 3, 1, 5, 1)
+
+_ASSETS = """
+name: benchmark_assets
+unit: asset
+max_images: 10
+prompt: How many of these photographs show the same thing?
+schema:
+  type: object
+  properties:
+    same: {type: integer, minimum: 0, maximum: 10}
+    reason: {type: string}
+generation: {max_output_tokens: 512}
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """What one contestant process is to do.
+
+    Attributes:
+        contestant: Its name.
+        units: How many units.
+        first: Number of the first one: processes that share a quota share no unit.
+        in_flight: Calls at once, where the contestant can be told.
+        mixed: Units are assets of 1 to 10 images instead of single images.
+        seconds: Stop sending after so many seconds; None for all units.
+    """
+
+    contestant: str
+    units: int
+    first: int = 0
+    in_flight: int = 256
+    mixed: bool = False
+    seconds: float | None = None
+
+    @property
+    def task(self) -> Task:
+        """What is asked."""
+        return _task(mixed=self.mixed)
+
+    @property
+    def profile(self) -> ModelProfile:
+        """The model that is asked."""
+        return load_models_file().profile(self.task.model)
+
+    def all_units(self) -> list[Unit]:
+        """The units."""
+        return [make_unit(number, mixed=self.mixed) for number in range(self.first, self.first + self.units)]
+
+    def body(self, unit: Unit) -> dict[str, Any]:
+        """The request about a unit, as imagebeam sends it."""
+        parts = [ImagePart("image/jpeg", uri=image.uri) for image in unit.images]
+        return build_request(self.task, self.profile, unit, parts, {"imagebeam_run": "benchmark"})
+
+
+def object_name(number: int, image: int = 0) -> str:
+    """Name of an image's object. Every unit has its own, so that calls can be counted per unit."""
+    return f"{number // 1000:03d}/{number:06d}_{image}.jpg"
+
+
+def images_of(number: int, *, mixed: bool) -> int:
+    """How many images a unit has."""
+    return MIXED[number % len(MIXED)] if mixed else 1
+
+
+def make_unit(number: int, *, mixed: bool) -> Unit:
+    """A unit."""
+    name = f"o1:{number:032x}"
+    return Unit(
+        unit_id=name,
+        unit_type="asset" if mixed else "observation",
+        input_digest=hashlib.sha256(name.encode()).hexdigest(),
+        images=tuple(
+            Image(f"{name}:{index}", f"gs://{BUCKET}/{object_name(number, index)}", "2026-05-01T10:00:00Z", 90.0)
+            for index in range(images_of(number, mixed=mixed))
+        ),
+        asset_id=f"t1:{number:032x}",
+        asset_type="ASSET_CLASS_UTILITY_POLE",
+        capture_time="2026-05-01T10:00:00Z",
+        latitude=52.5,
+        longitude=13.4,
+    )
+
+
+@functools.cache
+def _task(*, mixed: bool) -> Task:
+    models = load_models_file()
+    if mixed:
+        return parse_task(_ASSETS, where="benchmark", default_model=models.default)
+    return load_task("image_quality", models, Path("/nonexistent"))  # the shipped one, whatever lies here
