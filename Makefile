@@ -43,9 +43,9 @@ clean:
 
 $(INSTALLED): setup.py requirements.lock
 	@command -v $(PYTHON) >/dev/null || { \
-	  echo 'imagebeam needs Python 3.10 or newer, and $(PYTHON) is not there: install it, or make PYTHON=/path/to/python3' >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "imagebeam needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
+	  echo 'imagebeam needs Python 3.11 or newer, and $(PYTHON) is not there: install it, or make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "imagebeam needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=/path/to/a/newer/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo 'this Python has no venv module: install it (Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
 	@echo 'Installing into $(VENV) (once; a minute or two)'

@@ -22,7 +22,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     author="The imagebeam authors",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=[f"{NAME}.{package}" for package in found],
     package_dir={f"{NAME}.{root}": root for root in ROOTS},
     package_data={
@@ -33,7 +33,7 @@ setup(
     include_package_data=False,
     install_requires=[
         "apache-beam[gcp]>=2.77,<2.78",  # the pipeline; a minor of Beam moves worker contracts
-        "google-genai>=2.33,<3",  # Gemini, online
+        "google-genai>=2.34,<3",  # Gemini, online
         "google-cloud-bigquery>=3.47,<4",  # observations in, outcomes out
         "google-cloud-storage>=3.1,<4",  # images, claims, run directories
         "google-auth>=2.40,<3",  # Vertex REST calls that google-genai cannot make
@@ -49,8 +49,8 @@ setup(
             "sqlglot>=30.30,<31",  # its SQL translation
             "numpy>=2,<3",  # the local model looks at pixels
             "shapely>=2.1,<3",  # its geography: polygons
-            "pyarrow>=16",  # rows into DuckDB; Beam decides the version
-            "pytz>=2024.1",  # TIMESTAMP values out of DuckDB
+            "pyarrow>=16,<26",  # rows into DuckDB; Beam decides the version
+            "pytz>=2024.1,<2027",  # TIMESTAMP values out of DuckDB
         ],
         "dev": [
             "build>=1.2,<2",

@@ -8,7 +8,6 @@ import importlib.metadata
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -36,9 +35,6 @@ def main(argv: list[str] | None = None) -> int:
         failures · 130 interrupted.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    if not sys.warnoptions:
-        # On Python 3.10 Google's libraries say on import that they will not serve it for long.
-        warnings.filterwarnings("ignore", category=FutureWarning, module="google")
     try:
         return _run(arguments)
     except ImagebeamError as error:

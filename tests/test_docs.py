@@ -106,8 +106,8 @@ def test_make_runs_what_it_says(target: str, last: str) -> None:
 @pytest.mark.parametrize(
     ("python", "said"),
     [
-        (None, "imagebeam needs Python 3.10 or newer, and ./python is not there"),
-        ('echo "Python 2.7.18"; [ "$1" = -V ]', "imagebeam needs Python 3.10 or newer; ./python is Python 2.7.18"),
+        (None, "imagebeam needs Python 3.11 or newer, and ./python is not there"),
+        ('echo "Python 2.7.18"; [ "$1" = -V ]', "imagebeam needs Python 3.11 or newer; ./python is Python 2.7.18"),
         ('case "$2" in *venv*) exit 1;; esac', "this Python has no venv module: install it"),
     ],
 )
