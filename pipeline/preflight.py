@@ -16,16 +16,13 @@ from typing import Any, Literal, cast
 
 import google.auth
 import google.auth.exceptions
-import orjson
 
 from imagebeam.pipeline import task_files
 from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import lease, objects, sources
-from imagebeam.transforms.asking import Asking
 from imagebeam.transforms.books import Planned
-from imagebeam.transforms.due import parse_due
 from imagebeam.transforms.due_sql import MAX_IMAGES, books_from_row, build_books_query
-from imagebeam.transforms.engine import Destination, EngineSettings
 from imagebeam.transforms.errors import SystemicError, UserError
 from imagebeam.transforms.failures import Kind, classify_exception, classify_http
 from imagebeam.transforms.filters import Filters
@@ -34,7 +31,7 @@ from imagebeam.transforms.images import mime_from_name
 from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.records import Usage
-from imagebeam.transforms.run import RunSettings, event
+from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import planned_from
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.vertex import GeminiClient, HttpAnswer
@@ -42,11 +39,8 @@ from imagebeam.transforms.warehouse import Warehouse, first_line
 
 CONFIRM_ABOVE_USD = Decimal(10)
 PROBES = 3
-ATTEMPTS, WAIT_S = 6, 1.0
 #: Files that a process needs beside its calls: images being read, BigQuery, Beam.
 OTHER_FILES = 256
-#: Flex is slower and is to be asked again gently (Google, "Flex PayGo").
-FLEX_ATTEMPTS, FLEX_WAIT_S, FLEX_TIMEOUT_S, FLEX_DEADLINE_S = 4, 10.0, 900.0, 3600.0
 
 Say = Callable[[str], None]
 
@@ -249,77 +243,6 @@ def check_results(settings: ClassifySettings, warehouse: Warehouse, outcomes: Ta
     return None if found else location
 
 
-def the_run(
-    settings: ClassifySettings,
-    task: Task,
-    profile: ModelProfile,
-    source: sources.Source,
-    filters: Filters,
-    outcomes: TableName,
-    location: str,
-) -> RunSettings:
-    """The settings that every step of the run gets."""
-    directory = objects.join(settings.work_dir, "runs", settings.run_id)
-    timeout_s, deadline_s = settings.call_timeout_s, settings.unit_deadline_s
-    if settings.lane == "flex":
-        timeout_s = timeout_s if "call_timeout_s" in settings.given else FLEX_TIMEOUT_S
-        deadline_s = deadline_s if "unit_deadline_s" in settings.given else FLEX_DEADLINE_S
-    asking = Asking(
-        project=settings.project,
-        location=settings.location,
-        task=task,
-        profile=profile,
-        lane=cast("Literal['online', 'flex']", settings.lane),
-        transport="inline" if task.image.changes_images or settings.transport == "inline" else "uri",
-        call_timeout_s=min(timeout_s, deadline_s),
-        unit_deadline_s=deadline_s,
-        attempts=FLEX_ATTEMPTS if settings.lane == "flex" else ATTEMPTS,
-        wait_multiplier_s=FLEX_WAIT_S if settings.lane == "flex" else WAIT_S,
-    )
-    destination = Destination(
-        outcomes=outcomes,
-        lease=lease.lease_table(outcomes, task.name),
-        claims=objects.join(directory, "groups"),
-    )
-    engine = EngineSettings(
-        run_id=settings.run_id,
-        asking=asking,
-        in_flight=settings.in_flight,
-        max_per_s=pace_ceiling(settings),
-        max_failure_percent=settings.max_failure_percent,
-        destination=destination,
-    )
-    run = RunSettings(
-        engine=engine,
-        source=source,
-        filters=filters,
-        due=parse_due(",".join(settings.due)),
-        keep_columns=tuple(settings.keep_columns),
-        outcomes=outcomes,
-        location=location,
-        directory=directory,
-        group_size=settings.group_size,
-        maximum_bytes_billed=settings.maximum_bytes_billed,
-        who=lease.holder(settings.run_id).who,
-        filters_json=orjson.dumps(dict(settings.given)).decode(),
-        source_text=settings.source or "query",
-    )
-    destination = dataclasses.replace(destination, runs=run.runs, heartbeat=event(run))
-    return dataclasses.replace(run, engine=dataclasses.replace(engine, destination=destination))
-
-
-def pace_ceiling(settings: ClassifySettings) -> float | None:
-    """The hard ceiling of one worker process, in requests per second."""
-    if settings.max_rpm is None:
-        return None
-    if settings.max_rpm < settings.direct_num_workers:
-        raise UserError(
-            f"--max_rpm={settings.max_rpm} is less than one call a minute for each of "
-            f"{settings.direct_num_workers} workers; give more, or fewer workers"
-        )
-    return settings.max_rpm / 60 / settings.direct_num_workers
-
-
 def plan(warehouse: Warehouse, run: RunSettings) -> Planned:
     """What the source holds, by state: the same query as the run's, without the units."""
     there = warehouse.table(run.outcomes) is not None
@@ -462,8 +385,12 @@ def announce(
     estimate = cost_usd(profile, settings.lane, times)
     bound = "at most about" if task.unit == "asset" else "about"
     say(f"cost     {bound} ${estimate:,.2f} at list price; images travel by {run.engine.asking.transport}")
-    if estimate > CONFIRM_ABOVE_USD and not settings.yes:
-        raise UserError(f"this will cost {bound} ${estimate:,.2f}: add --yes to go on, or try --limit=100 first")
+    capped = settings.max_cost_usd is not None
+    if estimate > CONFIRM_ABOVE_USD and not settings.yes and not capped:
+        raise UserError(
+            f"this will cost {bound} ${estimate:,.2f}: add --yes to go on, cap it with --max_cost_usd, or try "
+            "--limit=100 first"
+        )
     return estimate
 
 

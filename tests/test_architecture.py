@@ -30,7 +30,7 @@ LIGHT = """
     task_files tasks_command
 """
 #: Of pipeline: the job itself.
-JOB = "classify preflight progress"
+JOB = "classify preflight progress run_settings"
 
 LAYERS = {
     **{f"imagebeam.transforms.{name}": "pure" for name in ["__init__", *PURE.split()]},

@@ -28,6 +28,7 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
 import orjson
@@ -35,6 +36,7 @@ import tenacity
 
 from imagebeam.transforms import images
 from imagebeam.transforms.answers import Reply, read_reply
+from imagebeam.transforms.budget import Budget
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.failures import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.pacing import Pacer
@@ -44,11 +46,11 @@ from imagebeam.transforms.records import ImageReason, Outcome, Status, Unit, Usa
 from imagebeam.transforms.requests import ImagePart, build_request, lane_headers
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.vertex import GeminiClient
+from imagebeam.transforms.worst_case import worst_call_usd
 
 STALL_S = 900.0
 REASK_OUTPUT_TOKENS = 8192
 POLL_S = 0.5
-
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class _Effort:
     sent_at: float = 0.0
     waited_s: float = 0.0
     latency_ms: int = 0
+    refused_by_http: bool = False
 
 
 class Asker:
@@ -131,7 +134,9 @@ class Asker:
         executor: Threads for reading and preparing images.
         labels: Billing labels of every request.
         stopped: True once nothing new may be sent.
-        stalled: Called with a line when the service has granted nothing for a long time.
+        stop: Called with the reason when nothing more can be sent: the budget has ended, or the service has
+            granted nothing for a long time.
+        budget: What may be spent; None for no cap.
     """
 
     def __init__(
@@ -143,7 +148,8 @@ class Asker:
         executor: concurrent.futures.Executor,
         labels: Mapping[str, str],
         stopped: Callable[[], bool],
-        stalled: Callable[[str], None],
+        stop: Callable[[str], None],
+        budget: Budget | None = None,
     ) -> None:
         self._asking = asking
         self._client = client
@@ -151,7 +157,8 @@ class Asker:
         self._parts = PartMaker(asking.task, asking.transport, executor)
         self._labels = dict(labels)
         self._stopped = stopped
-        self._stalled = stalled
+        self._stop = stop
+        self._budget = budget
         self._headers = lane_headers(asking.lane)
         self._turn = asyncio.Lock()
         self._last_grant = time.monotonic()
@@ -186,8 +193,7 @@ class Asker:
     async def _ask_with(self, effort: _Effort, parts: list[ImagePart]) -> Asked:
         body = self._body(effort.unit, parts)
         asked_again = corrected = False
-        while await self._my_turn(effort):
-            got = await self._call(body, effort)
+        while (got := await self._send(body, effort)) is not None:
             if isinstance(got, Reply):
                 effort.usage = effort.usage + got.usage
                 if not got.retryable or asked_again or self._stopped():
@@ -213,6 +219,28 @@ class Asker:
         return Asked(Outcome(effort.unit, Status.SKIPPED), effort.calls, effort.throttled)
 
     # -- the call --------------------------------------------------------------------------------------
+
+    async def _send(self, body: Mapping[str, Any], effort: _Effort) -> Reply | Failure | None:
+        """One call, within the budget and at the pace; None once nothing may be sent any more."""
+        if self._budget is None:
+            return await self._call(body, effort) if await self._my_turn(effort) else None
+        asking = self._asking
+        reservation = await self._budget.reserve(worst_call_usd(asking.profile, asking.task, asking.lane, body))
+        if reservation is None:
+            if self._budget.reason:
+                self._stop(self._budget.reason)
+            return None
+        with reservation:
+            if not await self._my_turn(effort):
+                reservation.settle(Decimal(0), sent=False)
+                return None
+            got = await self._call(body, effort)
+            if isinstance(got, Reply):
+                reservation.settle(cost_usd(asking.profile, asking.lane, got.usage), sent=True)
+            elif effort.refused_by_http:
+                # Google bills answers; a call that was refused for quota was not even taken.
+                reservation.settle(Decimal(0), sent=got.kind is not Kind.THROTTLED)
+        return got
 
     async def _my_turn(self, effort: _Effort) -> bool:
         """Waits for the pace, first come, first served; False once nothing may be sent any more.
@@ -241,6 +269,7 @@ class Asker:
         effort.first_sent = effort.first_sent or effort.sent_at
         effort.calls += 1
         effort.attempts += 1
+        effort.refused_by_http = False
         try:
             answer = await self._client.generate(
                 self._asking.task.model, body, headers=self._headers, timeout_s=self._asking.call_timeout_s
@@ -250,6 +279,7 @@ class Asker:
         now = time.monotonic()
         effort.latency_ms = round((now - effort.sent_at) * 1000)
         if answer.code != 200:
+            effort.refused_by_http = True
             failure = classify_http(answer.code, answer.body, answer.headers)
             if failure.kind is not Kind.THROTTLED:
                 self._last_grant = now
@@ -272,7 +302,7 @@ class Asker:
         effort.throttled += 1
         self._pacer.refused(now, effort.sent_at, failure.retry_after)
         if now - self._last_grant > STALL_S:
-            self._stalled(f"quota: no call was granted for {STALL_S / 60:.0f} minutes: {failure.message}")
+            self._stop(f"quota: no call was granted for {STALL_S / 60:.0f} minutes: {failure.message}")
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

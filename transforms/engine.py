@@ -20,10 +20,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from imagebeam.transforms import asking, groups, lease, objects
 from imagebeam.transforms.books import Counts, count_outcome
+from imagebeam.transforms.budget import Budget
 from imagebeam.transforms.errors import ImagebeamError, SystemicError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pacing import Pacer
@@ -59,6 +61,25 @@ class Destination:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Caps:
+    """What a run may spend, over all its processes.
+
+    Attributes:
+        directory: The run's directory, where the notes of the budget are.
+        max_cost_usd: At most so many dollars at list price; None for no cap.
+        max_calls: At most so many calls; None for no cap.
+        processes: Worker processes that share the caps.
+        worst_usd: What one call usually costs at most, see :func:`~worst_case.check_cap`.
+    """
+
+    directory: str
+    max_cost_usd: Decimal | None
+    max_calls: int | None
+    processes: int
+    worst_usd: Decimal
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class EngineSettings:
     """What an engine needs to know; picklable, the same for every bundle of a run.
 
@@ -69,6 +90,7 @@ class EngineSettings:
         max_per_s: Hard ceiling of this process in requests per second; None for none.
         max_failure_percent: The process drains when more of its units have failed, once it has seen
             :data:`FAILURES_AFTER` of them; None for never.
+        caps: What the run may spend; None for no cap.
         destination: Where outcomes are kept; None to hand them on as elements only.
     """
 
@@ -77,6 +99,7 @@ class EngineSettings:
     in_flight: int = 256
     max_per_s: float | None = None
     max_failure_percent: float | None = None
+    caps: Caps | None = None
     destination: Destination | None = None
 
 
@@ -122,6 +145,7 @@ class Engine:
         self._counts = Counts()
         self._outcomes: collections.Counter[str] = collections.Counter()
         self._in_flight = 0
+        self._budget: Budget | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="imagebeam")
         self._loop = asyncio.new_event_loop()
@@ -197,6 +221,16 @@ class Engine:
                 self._executor,
                 self._recording_failed,
             )
+        if settings.caps is not None:
+            caps = settings.caps
+            self._budget = Budget(
+                caps.directory,
+                max_cost_usd=caps.max_cost_usd,
+                max_calls=caps.max_calls,
+                processes=caps.processes,
+                worst_usd=caps.worst_usd,
+                blocking=self._blocking,
+            )
         client = GeminiClient(settings.asking.project, settings.asking.location)
         self._asker = asking.Asker(
             settings.asking,
@@ -205,7 +239,8 @@ class Engine:
             executor=self._executor,
             labels={"imagebeam_run": settings.run_id, "imagebeam_task": settings.asking.task.name},
             stopped=lambda: self._stop is not None,
-            stalled=self._set_stop,
+            stop=self._set_stop,
+            budget=self._budget,
         )
         background = [self._loop.create_task(self._dispatch())]
         if settings.destination is not None:
@@ -335,6 +370,8 @@ class Engine:
         if self._stop is None:
             self._stop = reason
             _log.warning("draining: %s", reason)
+            if self._budget is not None:
+                self._budget.close()
         self._wake.set()
 
     async def _keep_alive(self, destination: Destination) -> None:

@@ -1,0 +1,116 @@
+"""The settings of a run, from what a person asked for: one value that every worker gets."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, cast
+
+import orjson
+
+from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.transforms import lease, objects, sources
+from imagebeam.transforms.asking import Asking
+from imagebeam.transforms.due import parse_due
+from imagebeam.transforms.engine import Caps, Destination, EngineSettings
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.filters import Filters
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.pricing import ModelProfile
+from imagebeam.transforms.run import RunSettings, event
+from imagebeam.transforms.task import Task
+from imagebeam.transforms.worst_case import check_cap
+
+ATTEMPTS, WAIT_S = 6, 1.0
+#: Flex is slower and is to be asked again gently (Google, "Flex PayGo").
+FLEX_ATTEMPTS, FLEX_WAIT_S, FLEX_TIMEOUT_S, FLEX_DEADLINE_S = 4, 10.0, 900.0, 3600.0
+
+
+def the_run(
+    settings: ClassifySettings,
+    task: Task,
+    profile: ModelProfile,
+    source: sources.Source,
+    filters: Filters,
+    outcomes: TableName,
+    location: str,
+) -> RunSettings:
+    """The settings that every step of the run gets."""
+    directory = objects.join(settings.work_dir, "runs", settings.run_id)
+    timeout_s, deadline_s = settings.call_timeout_s, settings.unit_deadline_s
+    if settings.lane == "flex":
+        timeout_s = timeout_s if "call_timeout_s" in settings.given else FLEX_TIMEOUT_S
+        deadline_s = deadline_s if "unit_deadline_s" in settings.given else FLEX_DEADLINE_S
+    asking = Asking(
+        project=settings.project,
+        location=settings.location,
+        task=task,
+        profile=profile,
+        lane=cast("Literal['online', 'flex']", settings.lane),
+        transport="inline" if task.image.changes_images or settings.transport == "inline" else "uri",
+        call_timeout_s=min(timeout_s, deadline_s),
+        unit_deadline_s=deadline_s,
+        attempts=FLEX_ATTEMPTS if settings.lane == "flex" else ATTEMPTS,
+        wait_multiplier_s=FLEX_WAIT_S if settings.lane == "flex" else WAIT_S,
+    )
+    destination = Destination(
+        outcomes=outcomes,
+        lease=lease.lease_table(outcomes, task.name),
+        claims=objects.join(directory, "groups"),
+    )
+    engine = EngineSettings(
+        run_id=settings.run_id,
+        asking=asking,
+        in_flight=settings.in_flight,
+        max_per_s=pace_ceiling(settings),
+        max_failure_percent=settings.max_failure_percent,
+        caps=the_caps(settings, task, profile, directory),
+        destination=destination,
+    )
+    run = RunSettings(
+        engine=engine,
+        source=source,
+        filters=filters,
+        due=parse_due(",".join(settings.due)),
+        keep_columns=tuple(settings.keep_columns),
+        outcomes=outcomes,
+        location=location,
+        directory=directory,
+        group_size=settings.group_size,
+        maximum_bytes_billed=settings.maximum_bytes_billed,
+        who=lease.holder(settings.run_id).who,
+        filters_json=orjson.dumps(dict(settings.given)).decode(),
+        source_text=settings.source or "query",
+    )
+    destination = dataclasses.replace(destination, runs=run.runs, heartbeat=event(run))
+    return dataclasses.replace(run, engine=dataclasses.replace(engine, destination=destination))
+
+
+def the_caps(settings: ClassifySettings, task: Task, profile: ModelProfile, directory: str) -> Caps | None:
+    """What the run may spend.
+
+    Raises:
+        UserError: A cap cannot be kept, or lets nothing be done.
+    """
+    if settings.max_cost_usd is None and settings.max_calls is None:
+        return None
+    worst = check_cap(
+        profile,
+        task,
+        settings.lane,
+        max_cost_usd=settings.max_cost_usd,
+        max_calls=settings.max_calls,
+        processes=settings.direct_num_workers,
+    )
+    return Caps(directory, settings.max_cost_usd, settings.max_calls, settings.direct_num_workers, worst)
+
+
+def pace_ceiling(settings: ClassifySettings) -> float | None:
+    """The hard ceiling of one worker process, in requests per second."""
+    if settings.max_rpm is None:
+        return None
+    if settings.max_rpm < settings.direct_num_workers:
+        raise UserError(
+            f"--max_rpm={settings.max_rpm} is less than one call a minute for each of "
+            f"{settings.direct_num_workers} workers; give more, or fewer workers"
+        )
+    return settings.max_rpm / 60 / settings.direct_num_workers
