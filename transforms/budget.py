@@ -26,7 +26,7 @@ import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -298,4 +298,4 @@ def taken_notes(directory: str, kind: str) -> frozenset[int]:
 
 def _nanos(usd: Decimal) -> int:
     """Nano-dollars, rounded up."""
-    return -int(-usd * _NANOS_PER_USD // 1)
+    return int((usd * _NANOS_PER_USD).to_integral_value(ROUND_CEILING))

@@ -3,8 +3,8 @@
 The bound is exact where the service counts exactly, and generous where only the service can count:
 
 * an image costs what the model's table says (its limit where the table has an average);
-* text has at most as many tokens as bytes, so its JSON spelling is counted character by character; the
-  answer's schema is text too;
+* text has at most as many tokens as bytes, so the bytes of its JSON spelling are counted; the answer's
+  schema is text too;
 * an answer has at most ``maxOutputTokens``, thoughts included: without such a limit there is no bound;
 * nothing is cached, and a flex call is billed as a common one if that is dearer.
 """
@@ -16,6 +16,8 @@ import json
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+
+import orjson
 
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.pricing import ModelProfile
@@ -56,7 +58,7 @@ def worst_call_usd(profile: ModelProfile, task: Task, lane: str, body: Mapping[s
             else:
                 images += 1
     config = body.get("generationConfig", {})
-    text_tokens = len(json.dumps([texts, body.get("systemInstruction"), config]))
+    text_tokens = _size([texts, body.get("systemInstruction"), config])
     output_tokens = int(config.get("maxOutputTokens", MOST_OUTPUT_TOKENS))
     prompt_tokens = text_tokens + images * image_tokens_limit(profile, task)
     worst: Decimal = max(prompt_tokens * price.input + output_tokens * price.output for price in prices)
@@ -143,6 +145,14 @@ def check_cap(
             "or lower generation.max_output_tokens"
         )
     return worst
+
+
+def _size(document: Any) -> int:
+    """The bytes of a JSON text, or more; computed for each call, so with orjson where it can."""
+    try:
+        return len(orjson.dumps(document))
+    except orjson.JSONEncodeError:  # half a surrogate pair, which JSON's escapes can say
+        return len(json.dumps(document))
 
 
 def _workers(processes: int) -> str:

@@ -1,0 +1,599 @@
+"""The budget: never exceeded, by any number of processes and with crashes; next to all of it usable."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import google.cloud.storage as storage
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.transforms import objects
+from imagebeam.transforms.budget import Budget, Reservation, taken_notes
+from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.notes import MOST_NOTES, Purse
+
+WORST = Decimal("0.003")
+NOTHING = Decimal(0)
+
+
+async def at_once(call: Callable[[], Any]) -> Any:
+    return call()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, timeout=60))
+
+
+def budget(directory: Path | str, usd: str | None, calls: int | None = None, **more: Any) -> Budget:
+    given: dict[str, Any] = {"processes": 1, "worst_usd": WORST, "blocking": at_once, **more}
+    cap = None if usd is None else Decimal(usd)
+    return Budget(str(directory), max_cost_usd=cap, max_calls=calls, **given)
+
+
+async def reserved(budget: Budget, worst: Decimal = WORST) -> Reservation:
+    reservation = await budget.reserve(worst)
+    assert reservation is not None
+    return reservation
+
+
+async def waiting(budget: Budget, worst: Decimal = WORST) -> asyncio.Task[Reservation | None]:
+    """A caller that has come to the point where it waits."""
+    task = asyncio.get_running_loop().create_task(budget.reserve(worst))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+# -- notes -------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10**15), st.integers(0, 10**12), st.integers(1, 2000))
+def test_the_notes_of_a_cap_add_up_to_it_and_are_alike(cap: int, worst: int, processes: int) -> None:
+    purse = Purse("usd", cap, worst=worst, processes=processes, order=random.Random(1))
+    values = [purse.value(number) for number in range(purse.notes)]
+    assert sum(values) == cap
+    assert max(values) - min(values) <= 1
+    assert purse.notes <= MOST_NOTES
+    assert min(values) >= min(cap, worst), "a note pays for a call"
+
+
+def test_a_note_is_at_most_one_percent_of_the_share_of_a_process() -> None:
+    purse = Purse("usd", 10**9, worst=10**3, processes=4, order=random.Random(1))
+    assert purse.value(0) == 10**9 // 400
+
+
+def test_processes_try_the_notes_in_different_orders() -> None:
+    first, second = (
+        Purse("usd", 10**9, worst=1, processes=1, order=random.Random(seed)).wanted(10**9, at_most=100)
+        for seed in (1, 2)
+    )
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(100))
+
+
+# -- one process -------------------------------------------------------------------------------------------
+
+
+def test_where_there_is_room_nobody_waits(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "3", calls=1000)
+        (await reserved(shared)).settle(NOTHING, sent=False)
+        with pytest.raises(StopIteration):  # the coroutine ends without giving the loop a turn
+            shared.reserve(WORST).send(None)
+
+    run(work())
+
+
+def test_all_of_a_cap_can_be_spent_and_then_it_says_so(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.03")
+        for _ in range(10):
+            (await reserved(shared)).settle(WORST, sent=True)
+        assert shared.reason is None
+        assert await shared.reserve(WORST) is None
+        assert shared.reason == "budget: --max_cost_usd=0.03 is used up"
+        assert await shared.reserve(Decimal("1e-9")) is None, "the end is the end"
+
+    run(work())
+
+
+def test_calls_are_counted_and_refused_ones_are_not(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, None, calls=3)
+        for sent in (False, True, False, True, True):
+            (await reserved(shared)).settle(NOTHING, sent=sent)
+        assert await shared.reserve(WORST) is None
+        assert shared.reason == "budget: --max_calls=3 is used up"
+
+    run(work())
+
+
+def test_a_cheap_call_gives_back_what_it_did_not_cost(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared, calls = budget(tmp_path, "0.03"), 0
+        while (reservation := await shared.reserve(WORST)) is not None:
+            reservation.settle(WORST / 10, sent=True)
+            calls += 1
+        assert calls == 91, "until less than one worst case is left"
+
+    run(work())
+
+
+def test_a_call_of_which_nothing_is_known_counts_in_full(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.009", calls=100)
+        (await reserved(shared)).settle(None, sent=True)
+        with pytest.raises(ZeroDivisionError), await reserved(shared):
+            raise ZeroDivisionError
+        with await reserved(shared) as third:
+            third.settle(WORST, sent=True)
+        assert await shared.reserve(WORST) is None
+
+    run(work())
+
+
+def test_a_reservation_is_settled_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        reservation = await reserved(budget(tmp_path, "1"))
+        reservation.settle(NOTHING, sent=True)
+        with pytest.raises(ValueError, match="settled once"):
+            reservation.settle(NOTHING, sent=True)
+
+    run(work())
+
+
+def test_the_end_waits_for_the_calls_under_way(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.006")
+        first, second = await reserved(shared), await reserved(shared)
+        third = await waiting(shared)
+        first.settle(WORST, sent=True)
+        await asyncio.sleep(0)
+        assert not third.done(), "the second may still give back"
+        second.settle(NOTHING, sent=True)
+        granted = await third
+        assert granted is not None
+        granted.settle(WORST, sent=True)
+        assert await shared.reserve(WORST) is None
+
+    run(work())
+
+
+def test_the_last_call_under_way_decides_for_all_who_wait(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.003")
+        last = await reserved(shared)
+        waiters = [await waiting(shared) for _ in range(5)]
+        last.settle(WORST / 2, sent=True)
+        assert await asyncio.gather(*waiters) == [None] * 5
+
+    run(work())
+
+
+def test_who_came_first_is_served_first_even_if_a_later_one_needs_less(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.006")
+        held = [await reserved(shared), await reserved(shared)]
+        large = await waiting(shared, 2 * WORST)
+        held[0].settle(NOTHING, sent=True)
+        small = await waiting(shared)
+        held[1].settle(NOTHING, sent=True)
+        granted = await large
+        assert granted is not None
+        assert not small.done()
+        granted.settle(WORST, sent=True)
+        assert await small is not None
+
+    run(work())
+
+
+def test_a_call_that_can_never_be_granted_ends_the_budget(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.006")
+        held = await reserved(shared)
+        large, small = await waiting(shared, 3 * WORST), await waiting(shared)
+        held.settle(NOTHING, sent=True)
+        assert await large is None
+        assert await small is None
+
+    run(work())
+
+
+def test_whoever_stood_behind_a_cancelled_caller_is_served_at_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.006")
+        await reserved(shared)
+        large, small = await waiting(shared, 2 * WORST), await waiting(shared)
+        large.cancel()
+        assert await asyncio.wait_for(small, 5) is not None
+
+    run(work())
+
+
+def test_parts_of_a_nano_dollar_are_rounded_against_the_spender(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.0000000059", worst_usd=NOTHING)
+        for _ in range(2):
+            (await reserved(shared, Decimal("1.1e-9"))).settle(Decimal("1.1e-9"), sent=True)
+        assert await shared.reserve(Decimal("1.1e-9")) is None
+
+    run(work())
+
+
+def test_a_process_that_comes_late_does_not_try_every_note(tmp_path: Path) -> None:
+    tries = 0
+
+    async def counting(call: Callable[[], Any]) -> Any:
+        nonlocal tries
+        tries += 1
+        return call()
+
+    async def work() -> None:
+        first = budget(tmp_path, None, calls=1000)
+        for _ in range(1000):
+            (await reserved(first)).settle(NOTHING, sent=True)
+        assert len(taken_notes(f"{tmp_path}/notes", "calls")) == 100
+        assert await budget(tmp_path, None, calls=1000, blocking=counting).reserve(WORST) is None
+        assert tries == 2, "one note, and the list of them"
+
+    run(work())
+
+
+def test_a_caller_that_is_cancelled_takes_nothing_with_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.006")
+        held = await reserved(shared, 2 * WORST)
+        first, second, third = await waiting(shared, 2 * WORST), await waiting(shared), await waiting(shared)
+        first.cancel()
+        await asyncio.sleep(0)
+        held.settle(WORST, sent=True)  # grants the second one ...
+        second.cancel()  # ... which is gone before it can take it
+        granted = await third
+        assert granted is not None
+        granted.settle(WORST, sent=True)
+        assert await shared.reserve(WORST) is None
+
+    run(work())
+
+
+def test_a_closed_budget_sends_everybody_home(tmp_path: Path) -> None:
+    async def work() -> None:
+        shared = budget(tmp_path, "0.003")
+        held = await reserved(shared)
+        waiter = await waiting(shared)
+        shared.close()
+        assert await waiter is None
+        assert await shared.reserve(WORST) is None
+        assert shared.reason is None, "it did not end because of a cap"
+        held.settle(WORST, sent=True)
+
+    run(work())
+
+
+def test_closing_while_a_note_is_being_taken_leaves_no_task_behind(tmp_path: Path) -> None:
+    async def work() -> None:
+        async def never(call: Callable[[], Any]) -> Any:
+            await asyncio.Event().wait()
+
+        shared = budget(tmp_path, "1", blocking=never)
+        waiter = await waiting(shared)
+        shared.close()
+        assert await waiter is None
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(work())
+
+
+def test_a_call_dearer_than_its_worst_case_is_told_once_and_paid_from_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        shared, paid = budget(tmp_path, "0.03"), Decimal(0)
+        while (reservation := await shared.reserve(WORST)) is not None:
+            paid += 2 * WORST
+            reservation.settle(2 * WORST, sent=True)
+        assert paid <= Decimal("0.03") + WORST
+
+    with caplog.at_level(logging.WARNING):
+        run(work())
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "a call cost $0.006000000, more than was held possible ($0.003000000)"
+    ]
+
+
+def test_storage_that_cannot_be_written_is_said_and_tried_again(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    directory.write_text("a file where the directory should be")
+
+    async def work() -> None:
+        shared = budget(directory, "3")
+        for _ in range(2):
+            with pytest.raises(SystemicError, match=r"notes in .*/run/notes cannot be taken"):
+                await shared.reserve(WORST)
+        directory.unlink()
+        assert await shared.reserve(WORST)
+
+    run(work())
+
+
+def test_a_note_whose_making_was_answered_with_an_error_is_still_ours(tmp_path: Path) -> None:
+    async def loses_answers(call: Callable[[], Any]) -> Any:
+        got = call()
+        if lost:
+            raise ConnectionError(lost.pop())
+        return got
+
+    lost = ["no answer"]
+
+    async def work() -> None:
+        shared, calls = budget(tmp_path, "0.03", blocking=loses_answers), 0
+        with pytest.raises(SystemicError, match="no answer"):
+            await shared.reserve(WORST)
+        while (reservation := await shared.reserve(WORST)) is not None:
+            reservation.settle(WORST, sent=True)
+            calls += 1
+        assert calls == 10
+
+    run(work())
+
+
+# -- several processes -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class World:
+    """Simulated processes that share a directory, and what they really paid and sent."""
+
+    directory: str
+    usd: Decimal | None
+    calls: int | None
+    processes: int
+    chance: random.Random
+    trouble: bool = False
+    paid: Decimal = Decimal(0)
+    sent: int = 0
+
+    async def pass_time(self) -> None:
+        for _ in range(self.chance.randrange(4)):
+            await asyncio.sleep(0)
+
+    async def slow(self, call: Callable[[], Any]) -> Any:
+        await self.pass_time()
+        got = call()
+        await self.pass_time()
+        return got
+
+    async def process(self, callers: int, crash_after: int | None) -> Budget:
+        shared = Budget(
+            self.directory,
+            max_cost_usd=self.usd,
+            max_calls=self.calls,
+            processes=self.processes,
+            worst_usd=WORST,
+            blocking=self.slow,
+        )
+        tasks = [asyncio.create_task(self.caller(shared)) for _ in range(callers)]
+        if crash_after is None:
+            await asyncio.gather(*tasks)
+            return shared
+        for _ in range(crash_after):
+            await asyncio.sleep(0)
+        for task in tasks:  # what they had under way is paid already, and nobody gives anything back
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return await self.process(callers, None)
+
+    async def caller(self, shared: Budget) -> None:
+        while True:
+            await self.pass_time()
+            worst = WORST * self.chance.choice((1, 1, 1, Decimal("0.9")))
+            reservation = await shared.reserve(worst)
+            if reservation is None:
+                return
+            if self.chance.random() < 0.1:  # refused for quota
+                await self.pass_time()
+                reservation.settle(NOTHING, sent=False)
+                continue
+            cost = worst * self.chance.randrange(10, 101) / 100
+            self.paid += cost
+            self.sent += 1
+            with reservation:
+                await self.pass_time()
+                if self.trouble and self.chance.random() < 0.02:
+                    continue  # nobody knows what it cost
+                reservation.settle(cost, sent=True)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    crashes=st.lists(st.none() | st.integers(0, 300), min_size=1, max_size=4),
+    callers=st.integers(1, 12),
+    worst_cases=st.none() | st.integers(1, 60),
+    calls=st.none() | st.integers(1, 300),
+)
+def test_processes_that_crash_and_come_back_never_exceed_a_cap(
+    seed: int, crashes: list[int | None], callers: int, worst_cases: int | None, calls: int | None
+) -> None:
+    usd = WORST * worst_cases if worst_cases else None
+    calls = 100 if calls is None and usd is None else calls
+
+    async def work() -> None:
+        await asyncio.gather(*(world.process(callers, crash) for crash in crashes))
+
+    with tempfile.TemporaryDirectory() as directory:
+        world = World(directory, usd, calls, len(crashes), random.Random(seed), trouble=True)
+        run(work())
+    assert usd is None or world.paid <= usd
+    assert calls is None or world.sent <= calls
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32), processes=st.integers(1, 4), callers=st.integers(1, 12))
+def test_without_crashes_98_percent_of_the_money_can_be_used(seed: int, processes: int, callers: int) -> None:
+    usd = 50 * processes * WORST
+
+    async def work() -> None:
+        ended = await asyncio.gather(*(world.process(callers, None) for _ in range(processes)))
+        assert {one.reason for one in ended} == {f"budget: --max_cost_usd={usd:f} is used up"}
+
+    with tempfile.TemporaryDirectory() as directory:
+        world = World(directory, usd, None, processes, random.Random(seed))
+        run(work())
+        assert taken_notes(f"{directory}/notes", "usd") == set(range(50 * processes))
+    assert Decimal("0.98") * usd <= world.paid <= usd
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**32),
+    processes=st.integers(1, 4),
+    callers=st.integers(1, 12),
+    calls=st.integers(1, 1500),
+)
+def test_without_crashes_every_single_call_can_be_used(seed: int, processes: int, callers: int, calls: int) -> None:
+    async def work() -> None:
+        await asyncio.gather(*(world.process(callers, None) for _ in range(processes)))
+
+    with tempfile.TemporaryDirectory() as directory:
+        world = World(directory, None, calls, processes, random.Random(seed))
+        run(work())
+    assert world.sent == calls
+
+
+PROGRAM = """
+import asyncio, os, random, sys
+from decimal import Decimal
+from imagebeam.transforms.budget import Budget
+
+directory, log, usd, calls, processes, seed = sys.argv[1:]
+chance = random.Random(int(seed))
+worst = Decimal("0.003")
+
+async def caller(budget, file):
+    while (reservation := await budget.reserve(worst)) is not None:
+        cost = worst * chance.randrange(10, 60) / 100
+        os.write(file, f"{cost}\\n".encode())  # at the moment of sending: a crash loses nothing of it
+        await asyncio.sleep(chance.random() / 500)
+        reservation.settle(cost, sent=True)
+
+async def main():
+    budget = Budget(
+        directory, max_cost_usd=Decimal(usd) if usd != "-" else None,
+        max_calls=int(calls) if calls != "-" else None, processes=int(processes), worst_usd=worst,
+        blocking=asyncio.to_thread,
+    )
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    await asyncio.gather(*(caller(budget, file) for _ in range(8)))
+    print(budget.reason, flush=True)
+
+print("ready", flush=True)
+sys.stdin.readline()
+asyncio.run(main())
+"""
+
+
+def start(directory: str, logs: Path, *caps: str, processes: int) -> list[subprocess.Popen[str]]:
+    """Real processes, all at the starting line before the first may go."""
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                PROGRAM,
+                directory,
+                str(logs / f"{seed}.log"),
+                *caps,
+                str(processes),
+                str(seed),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(processes)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return started
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> set[str]:
+    return {process.communicate(timeout=90)[0].strip() for process in processes}
+
+
+def costs(logs: Path) -> list[list[Decimal]]:
+    return [[Decimal(line) for line in log.read_text().split()] for log in sorted(logs.glob("*.log"))]
+
+
+def test_real_processes_share_one_cap(tmp_path: Path) -> None:
+    usd = Decimal("1.2")
+    told = ended(start(str(tmp_path / "run"), tmp_path, str(usd), "-", processes=4))
+    assert told == {"budget: --max_cost_usd=1.2 is used up"}
+    by_process = costs(tmp_path)
+    assert all(by_process), "each had a part in it"
+    assert Decimal("0.98") * usd <= sum(map(sum, by_process)) <= usd
+
+
+def test_a_killed_process_takes_no_more_than_what_it_held(tmp_path: Path) -> None:
+    usd = Decimal("1.2")
+    processes = start(str(tmp_path / "run"), tmp_path, str(usd), "-", processes=3)
+    while len(costs(tmp_path)) < 3 or len(costs(tmp_path)[0]) < 30:
+        assert processes[0].poll() is None
+    processes[0].send_signal(signal.SIGKILL)
+    processes[0].wait()
+    ended(processes)
+    paid = sum(map(sum, costs(tmp_path)))
+    held = 8 * WORST + usd / 300
+    assert usd - held - 3 * WORST <= paid <= usd
+
+
+# -- gs:// -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(cloud: LocalCloud) -> str:
+    return f"gs://{storage.Client().create_bucket(f'budget-{secrets.token_hex(4)}').name}"
+
+
+def test_notes_are_objects_of_the_run_directory(bucket: str) -> None:
+    async def work() -> None:
+        shared = budget(f"{bucket}/runs/r1", "0.03", calls=5, blocking=asyncio.to_thread)
+        for _ in range(5):
+            (await reserved(shared)).settle(WORST, sent=True)
+        assert await shared.reserve(WORST) is None
+        assert shared.reason == "budget: --max_calls=5 is used up"
+
+    run(work())
+    assert taken_notes(f"{bucket}/runs/r1/notes", "calls") == set(range(5))
+    assert len(taken_notes(f"{bucket}/runs/r1/notes", "usd")) == 5
+    assert taken_notes(f"{bucket}/runs/r1/notes", "other") == set()
+    assert objects.read(f"{bucket}/runs/r1/notes/calls-0") is not None
+
+
+def test_real_processes_share_one_cap_in_cloud_storage(bucket: str, tmp_path: Path) -> None:
+    told = ended(start(f"{bucket}/runs/r2", tmp_path, "0.6", "150", processes=3))
+    assert told == {"budget: --max_calls=150 is used up"}
+    assert sum(map(len, costs(tmp_path))) == 150

@@ -1,0 +1,194 @@
+"""What a call can cost at most, and which caps a run may have."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebeam.pipeline import classify, task_files
+from imagebeam.transforms.answer_schema import Schema
+from imagebeam.transforms.asking import with_larger_limit
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage, load_models
+from imagebeam.transforms.records import Image, Unit, Usage
+from imagebeam.transforms.requests import ImagePart, build_request
+from imagebeam.transforms.task import Task, parse_task
+from imagebeam.transforms.worst_case import check_cap, worst_call_usd, worst_case_usd
+
+ROOT = Path(__file__).parents[1] / "pipeline"
+TEXT = (ROOT / "models.yaml").read_text(encoding="utf-8")
+MODELS = load_models(TEXT, "models.yaml")
+SHIPPED = sorted((ROOT / "tasks").glob("*.yaml"))
+LIMITED = {"generation": {"max_output_tokens": 1000}}
+
+
+def task(**keys: Any) -> Task:
+    text = yaml.safe_dump({"name": "look", "prompt": "What is it?", **keys}, sort_keys=False)
+    return parse_task(text, where="look.yaml", default_model=MODELS.default)
+
+
+def body(task: Task, images: int = 1, **unit: Any) -> dict[str, Any]:
+    shown = tuple(Image(f"o{number}", None) for number in range(images))
+    parts = [ImagePart("image/jpeg", uri="gs://b/o.jpg")] * images
+    asked = Unit("u", task.unit, "", shown, **unit)
+    return build_request(task, MODELS.profile(task.model), asked, parts, {"imagebeam_run": "r"})
+
+
+def worst(task: Task, lane: str = "online", images: int = 1, **unit: Any) -> Decimal:
+    return worst_call_usd(MODELS.profile(task.model), task, lane, body(task, images, **unit))
+
+
+def test_the_bound_is_images_text_and_the_whole_answer_at_list_price() -> None:
+    # 1000 x 2.50 for the answer and 1120 x 0.30 for the image; one token at most for each character of text.
+    bound = worst(task(**LIMITED))
+    without_text = Decimal("0.0025") + Decimal("0.000336")
+    assert without_text + len("What is it?") * Decimal("0.3e-6") < bound < without_text + Decimal("0.00005")
+
+
+@pytest.mark.parametrize("resolution", ["low", "medium", "high", "ultra_high"])
+def test_every_image_is_counted_as_closely_as_it_is_looked_at(resolution: str) -> None:
+    several = task(unit="asset", media_resolution=resolution, **LIMITED)
+    tokens = MODELS.profile(several.model).image_tokens[resolution]
+    more = worst(several, images=5) - worst(several, images=4)
+    assert tokens * Decimal("0.3e-6") < more < (tokens + 150) * Decimal("0.3e-6")
+
+
+def test_a_request_sent_again_with_twice_the_limit_is_bound_by_twice_the_answer() -> None:
+    asked = task(**LIMITED)
+    profile = MODELS.profile(asked.model)
+    again = worst_call_usd(profile, asked, "online", with_larger_limit(body(asked)))
+    assert again - worst(asked) == 1000 * Decimal("2.5e-6")
+
+
+def test_what_a_unit_brings_into_the_prompt_is_counted() -> None:
+    asked = task(prompt="{{extra.note}}", **LIMITED)
+    long = worst(asked, extra={"note": "é" * 1000}) - worst(asked, extra={"note": ""})
+    assert long >= 2000 * Decimal("0.3e-6") - Decimal("0.00001"), "each byte may be a token"
+
+
+def test_a_flex_call_may_be_billed_as_a_common_one() -> None:
+    asked = task(**LIMITED)
+    assert worst(asked, lane="flex") == worst(asked, lane="online")
+
+
+def test_an_average_of_tiles_is_no_bound() -> None:
+    tiled = task(model="gemini-2.5-flash", **LIMITED)
+    assert worst(tiled) > 13 * 258 * Decimal("0.3e-6") + Decimal("0.0025")
+
+
+@given(
+    st.text(st.characters(exclude_characters="{}"), min_size=1).filter(str.strip),
+    st.integers(0, 10),
+    st.sampled_from(list(MODELS.profiles)),
+    st.integers(1, 65_536),
+    st.sampled_from(["online", "flex", "batch"]),
+)
+def test_no_call_costs_more_than_its_bound(prompt: str, images: int, model: str, limit: int, lane: str) -> None:
+    asked = task(prompt=prompt, model=model, unit="asset", generation={"max_output_tokens": limit})
+    profile = MODELS.profile(model)
+    # As dear as it gets: a token per byte, nothing cached, the answer as long as it may be.
+    text = len(asked.prompt.encode("utf-8", "surrogatepass"))
+    usage = Usage(text + images * profile.image_tokens["default"], 0, limit - limit // 2, limit // 2)
+    assert cost_usd(profile, lane, usage) <= worst(asked, lane, images)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.stem))
+def test_every_shipped_task_can_be_capped_and_the_bound_is_above_the_estimate(path: Path) -> None:
+    asked = task_files.load_task(path.stem, MODELS, path.parent)
+    profile = MODELS.profile(asked.model)
+    planned = check(asked, "100")
+    assert cost_usd(profile, "online", estimate_usage(profile, asked, asked.max_images)) < planned
+    assert planned == worst_case_usd(profile, asked, "online", asked.max_images)
+
+
+# -- caps --------------------------------------------------------------------------------------------------
+
+
+def check(
+    asked: Task,
+    usd: str | None = None,
+    calls: int | None = None,
+    *,
+    processes: int = 1,
+    lane: str = "online",
+    profile: ModelProfile | None = None,
+) -> Decimal:
+    return check_cap(
+        profile or MODELS.profile(asked.model),
+        asked,
+        lane,
+        max_cost_usd=None if usd is None else Decimal(usd),
+        max_calls=calls,
+        processes=processes,
+    )
+
+
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "caps", "said"),
+    [
+        (LIMITED, {"usd": "0"}, "--max_cost_usd=0 must be above 0"),
+        (LIMITED, {"usd": "-1"}, "--max_cost_usd=-1 must be above 0"),
+        ({}, {"usd": "5"}, "set generation.max_output_tokens in the task, such as 1024"),
+        ({"schema": SCHEMA}, {"usd": "5"}, "an answer of task look has no limit"),
+        (LIMITED, {"usd": "0.0001"}, "--max_cost_usd=0.0001 is below what one call of task look can cost at most"),
+        (LIMITED, {"usd": "0.005", "processes": 2}, "for each of 2 worker processes: give at least 0.00"),
+        (LIMITED, {"calls": 3, "processes": 4}, "--max_calls=3 is less than one call for each of 4 worker processes"),
+        ({"model": "gemini-2.5-flash", **LIMITED}, {"usd": "5", "lane": "flex"}, "in lane flex is not known"),
+    ],
+)
+def test_a_cap_that_cannot_be_kept_is_refused_in_one_line(
+    keys: dict[str, Any], caps: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        check(task(**keys), **caps)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_price_can_be_capped_in_calls_only() -> None:
+    name = "projects/p/locations/us-central1/endpoints/123"
+    asked = task(model=name, **LIMITED)
+    assert check(asked, calls=5) == 0
+    with pytest.raises(UserError, match=r"cap the calls with --max_calls, or give its price with --models_file"):
+        check(asked, "5")
+
+
+def test_the_cap_that_a_refusal_names_is_taken() -> None:
+    asked = task(**LIMITED)
+    with pytest.raises(UserError) as caught:
+        check(asked, "0.001", processes=3)
+    named = str(caught.value).partition("give at least ")[2].partition(",")[0]
+    assert check(asked, named, processes=3) == Decimal(named) / 3
+
+
+def test_without_a_cap_nothing_is_refused() -> None:
+    assert check(task()) > 0
+
+
+# -- the exit code -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stop", "problems", "code"),
+    [
+        ("budget: --max_cost_usd=1 is used up", [], 4),
+        ("budget: --max_calls=5 is used up", [], 4),
+        ("budget: --max_calls=5 is used up", ["3 units due, but 2 read"], 1),
+        ("systemic: the budget's notes in x cannot be taken", [], 3),
+    ],
+)
+def test_a_budget_that_ended_is_exit_code_4_if_the_books_balance(stop: str, problems: list[str], code: int) -> None:
+    summary = {"counted": {"ok": 5, "failed": {}}, "stop": stop, "problems": problems}
+    assert classify.exit_code(summary, 20.0) == code
+
+
+def test_a_schema_is_text_too() -> None:
+    schema: Schema = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(50)}}
+    assert worst(task(schema=schema, **LIMITED)) > worst(task(**LIMITED)) + 500 * Decimal("0.3e-6")
