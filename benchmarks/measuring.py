@@ -121,7 +121,7 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.samples: list[Sample] = []
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Watch:  # noqa: PYI034  (typing.Self needs Python 3.11)
         self.samples.append(self._sample())
         self._thread.start()
         return self

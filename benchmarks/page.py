@@ -42,6 +42,18 @@ _NOTES = """\
   gives its answer to the first row.
 """
 
+_COLUMNS = (
+    ("images", 7),
+    ("img/s", 8),
+    ("steady", 8),
+    ("CPU ms", 8),
+    ("steady", 8),
+    ("MB", 6),
+    ("flight", 7),
+    ("lost", 5),
+    ("server", 8),
+)
+
 
 def plain(report: Report) -> Iterator[str]:
     """A report for a terminal."""
@@ -50,7 +62,7 @@ def plain(report: Report) -> Iterator[str]:
         state = "ok   " if promise.kept else "SHORT"
         yield f"  {state} {promise.what}: {promise.measured} (target {promise.target}); {promise.note}"
     if report.entries:
-        yield f"  {'':40}{'images':>7}{'img/s':>8}{'steady':>8}{'CPU ms':>8}{'steady':>8}{'MB':>6}{'flight':>7}{'lost':>5}{'server':>8}"
+        yield f"  {'':40}" + "".join(f"{title:>{width}}" for title, width in _COLUMNS)
     for entry in report.entries:
         yield (
             f"  {NAMES[entry.contestant]:40}{entry.images:7}{entry.per_s:8.1f}{entry.steady_per_s:8.1f}"

@@ -136,7 +136,8 @@ class _InferenceRequest:
 
 
 def _predicted(result: PredictionResult) -> Any:
-    return json.loads(result.inference[1].text if isinstance(result.inference, tuple) else result.inference.text)
+    answer: Any = result.inference
+    return json.loads(answer.text)
 
 
 class NaiveParDo(_Peer):

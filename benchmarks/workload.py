@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebeam.pipeline.task_files import load_models_file, load_task
-from imagebeam.transforms.pricing import ModelProfile
+from imagebeam.transforms.pricing import ModelProfile, Models
 from imagebeam.transforms.records import Image, Unit
 from imagebeam.transforms.requests import ImagePart, build_request
 from imagebeam.transforms.task import Task, parse_task
@@ -61,7 +61,7 @@ class Work:
     @property
     def profile(self) -> ModelProfile:
         """The model that is asked."""
-        return load_models_file().profile(self.task.model)
+        return _models().profile(self.task.model)
 
     def all_units(self) -> list[Unit]:
         """The units."""
@@ -103,8 +103,13 @@ def make_unit(number: int, *, mixed: bool) -> Unit:
 
 
 @functools.cache
+def _models() -> Models:
+    return load_models_file()
+
+
+@functools.cache
 def _task(*, mixed: bool) -> Task:
-    models = load_models_file()
+    models = _models()
     if mixed:
         return parse_task(_ASSETS, where="benchmark", default_model=models.default)
     return load_task("image_quality", models, Path("/nonexistent"))  # the shipped one, whatever lies here
