@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +52,8 @@ class GeminiClient:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-            trust_env=True,
+            # Not trust_env: aiohttp would look for a .netrc in a thread at every call.
+            proxy=proxy_for(endpoint(location)),
         )
         self._client = genai.Client(
             vertexai=True,
@@ -90,7 +94,7 @@ class GeminiClient:
             should_return_http_response=True,
             automatic_continuation=False,
             http_options=types.HttpOptions(
-                extra_body=dict(body), headers=dict(headers) or None, timeout=int(timeout_s * 1000)
+                extra_body=_uncopied(body), headers=dict(headers) or None, timeout=int(timeout_s * 1000)
             ),
         )
         try:
@@ -135,6 +139,47 @@ class GeminiClient:
         """Closes the client and its connections."""
         await self._client.aio.aclose()
         await self._session.close()
+
+
+def endpoint(location: str) -> str:
+    """The address that google-genai calls for a location, or the one that the environment names instead."""
+    if base := os.environ.get("GOOGLE_VERTEX_BASE_URL"):
+        return base
+    if location in ("us", "eu"):
+        return f"https://aiplatform.{location}.rep.googleapis.com"
+    return (
+        "https://aiplatform.googleapis.com" if location == "global" else f"https://{location}-aiplatform.googleapis.com"
+    )
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for an address; None for none."""
+    parts = urllib.parse.urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+class _Uncopied(dict[str, Any]):
+    """A dict that a deep copy leaves as it is."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Uncopied:
+        return self
+
+
+def _uncopied(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body in parts that google-genai's deep copy of every config does not descend into.
+
+    ``contents`` itself stays a plain list: google-genai warns when a body replaces a value by one of another type.
+    """
+    return {
+        name: [_Uncopied(item) for item in value]
+        if isinstance(value, list)
+        else _Uncopied(value)
+        if isinstance(value, dict)
+        else value
+        for name, value in body.items()
+    }
 
 
 def _error_body(error: errors.APIError) -> bytes | str:
