@@ -16,7 +16,8 @@ from benchmarks.workload import LOCATION, Work
 from imagebeam.transforms.asking import Asking
 from imagebeam.transforms.books import Counts
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.engine import Destination, EngineSettings, close_engine, live_engines
+from imagebeam.transforms.engine import close_engine, live_engines
+from imagebeam.transforms.engine_settings import Destination, EngineSettings
 from imagebeam.transforms.groups import pack
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.tables import OUTCOMES

@@ -22,7 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from imagebeam.pipeline.task_files import load_models_file, load_task
 from imagebeam.transforms.asking import Asking
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.engine import EngineSettings
+from imagebeam.transforms.engine_settings import EngineSettings
 from imagebeam.transforms.pack_units import PackUnits
 from imagebeam.transforms.records import Image, Outcome, Unit
 

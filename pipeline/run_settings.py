@@ -11,7 +11,7 @@ from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.transforms import lease, objects, sources
 from imagebeam.transforms.asking import Asking
 from imagebeam.transforms.due import parse_due
-from imagebeam.transforms.engine import Caps, Destination, EngineSettings
+from imagebeam.transforms.engine_settings import Caps, Destination, EngineSettings
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName

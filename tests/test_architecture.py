@@ -21,7 +21,7 @@ PURE = """
     notes pacing pricing queries recorded_sql records requests sources tables task views worst_case
 """
 #: Talk to services, one client per process; no Beam.
-CLIENTS = "asking budget engine lease objects parts recorder run vertex warehouse"
+CLIENTS = "asking budget engine engine_settings lease objects parts recorder run vertex warehouse"
 #: Wire the others into a pipeline.
 PTRANSFORMS = "call_model finish_run pack_units read_units start_run"
 #: Of pipeline: imported before a command is known to need Beam, so they import Beam inside functions only.
@@ -116,7 +116,7 @@ def test_imports_run_one_way(module: str) -> None:
     [
         ("imagebeam.transforms.records", "import apache_beam as beam"),
         ("imagebeam.transforms.records", "def f():\n    from google.cloud import storage"),
-        ("imagebeam.transforms.records", "from imagebeam.transforms.engine import Engine"),
+        ("imagebeam.transforms.records", "from imagebeam.transforms.engine import Engine"), 
         ("imagebeam.transforms.records", "from imagebeam.transforms import engine"),
         ("imagebeam.transforms.engine", "import apache_beam"),
         ("imagebeam.transforms.engine", "from imagebeam.transforms import read_units"),

@@ -15,7 +15,8 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from imagebeam.transforms.books import Counts, sum_counts
-from imagebeam.transforms.engine import Done, Engine, EngineSettings, Sink, counts_of, get_engine
+from imagebeam.transforms.engine import Done, Engine, Sink, counts_of, get_engine
+from imagebeam.transforms.engine_settings import EngineSettings
 from imagebeam.transforms.groups import Group
 from imagebeam.transforms.records import Outcome
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from imagebeam.transforms import objects
 from imagebeam.transforms.due import Due
-from imagebeam.transforms.engine import EngineSettings
+from imagebeam.transforms.engine_settings import EngineSettings
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.sources import Source
