@@ -137,7 +137,7 @@ class Engine:
         try:
             self._loop.run_until_complete(self._main())
         except BaseException as error:
-            self._error = error if isinstance(error, Exception) else SystemicError(f"engine ended: {error!r}")
+            self._error = died(error)
         finally:
             self._ready.set()
             self._loop.close()
@@ -217,7 +217,7 @@ class Engine:
                     self._finish(entry, Done(entry.group.group_id, outcome, recovered=True))
             self._wake.set()
         except Exception as error:
-            self._error = error
+            self._error = died(error)  # the bundle waits for this group: it must hear of it
 
     async def _recover(self, group_id: str, units: Sequence[Unit]) -> Mapping[tuple[str, str], Outcome]:
         """What an earlier attempt at this group recorded; asks BigQuery only if there was one."""
@@ -356,6 +356,13 @@ class Engine:
 
     async def _blocking(self, call: Callable[[], Any]) -> Any:
         return await self._loop.run_in_executor(self._executor, call)
+
+
+def died(error: BaseException) -> ImagebeamError:
+    """What the bundles are told when an error of ours ends the engine."""
+    if isinstance(error, ImagebeamError):
+        return error
+    return SystemicError(f"the engine died: {type(error).__name__}: {first_line(error)}")
 
 
 def counts_of(done: Done) -> Counts:

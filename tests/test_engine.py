@@ -1,0 +1,157 @@
+"""The engine: one per process, groups belong to it, and what kills it is heard by everybody."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import google.cloud.storage as storage
+import pytest
+from jobs import PHOTOS
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.pipeline.task_files import load_models_file, load_task
+from imagebeam.transforms import groups
+from imagebeam.transforms.asking import Asking, wait_s, with_larger_limit
+from imagebeam.transforms.engine import Done, Engine, Sink, close_engine, get_engine, live_engines
+from imagebeam.transforms.engine_settings import EngineSettings
+from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.records import Image, Status, Unit
+
+
+@pytest.fixture
+def uri(cloud: LocalCloud) -> str:
+    bucket = storage.Client().create_bucket(f"engine-{secrets.token_hex(4)}")
+    bucket.blob("a.jpg").upload_from_string(PHOTOS[0].read_bytes(), content_type="image/jpeg")
+    return f"gs://{bucket.name}/a.jpg"
+
+
+@pytest.fixture
+def settings(cloud: LocalCloud) -> Iterator[EngineSettings]:
+    models = load_models_file()
+    task = load_task("describe", models, Path.cwd())
+    asking = Asking(project=cloud.project, location="global", task=task, profile=models.profile(task.model))
+    made = EngineSettings(run_id=f"engine-{secrets.token_hex(4)}", asking=asking, in_flight=4)
+    yield made
+    close_engine(made.run_id)
+
+
+def group_of(uri: str, size: int, name: str = "u") -> groups.Group:
+    return groups.pack([Unit(f"{name}{i}", "observation", "d", (Image(f"{name}{i}", uri),)) for i in range(size)])
+
+
+def take(sink: Sink, number: int) -> list[Done]:
+    return [sink.get(timeout=20) for _ in range(number)]
+
+
+def test_every_unit_is_told_once_to_the_sink_of_its_group(settings: EngineSettings, uri: str) -> None:
+    engine = get_engine(settings)
+    first: Sink = queue.SimpleQueue()
+    second: Sink = queue.SimpleQueue()
+    engine.submit(group_of(uri, 6, "a"), first)
+    engine.submit(group_of(uri, 3, "b"), second)
+    assert {done.outcome.unit.unit_id for done in take(first, 6)} == {f"a{i}" for i in range(6)}
+    assert {done.outcome.status for done in take(second, 3)} == {Status.OK}
+    with pytest.raises(queue.Empty):
+        first.get(timeout=0.2)
+
+
+def test_a_retried_bundle_attaches_to_its_running_group(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
+    cloud.faults(vertex={"latency": {"median_s": 0.3, "sigma": 0.01}})
+    engine, group = get_engine(settings), group_of(uri, 8)
+    failed_bundle: Sink = queue.SimpleQueue()
+    retried: Sink = queue.SimpleQueue()
+    engine.submit(group, failed_bundle)
+    take(failed_bundle, 2)
+    engine.submit(group, retried)
+    assert len({done.outcome.unit.unit_id for done in take(retried, 8)}) == 8
+    assert cloud.counters()["vertex"]["calls"] == 8
+
+
+def test_there_is_one_engine_per_run_and_process(settings: EngineSettings, cloud: LocalCloud) -> None:
+    made: list[Engine] = []
+    threads = [threading.Thread(target=lambda: made.append(get_engine(settings))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, made))) == 1
+    assert made[0] in live_engines()
+    close_engine(settings.run_id)
+    assert made[0] not in live_engines()
+
+
+def test_calls_in_flight_never_exceed_the_window(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
+    cloud.faults(vertex={"latency": {"median_s": 0.1, "sigma": 0.01}})
+    sink: Sink = queue.SimpleQueue()
+    get_engine(settings).submit(group_of(uri, 30), sink)
+    take(sink, 30)
+    assert cloud.counters()["vertex"]["max_in_flight"] <= 4
+
+
+def test_draining_skips_what_was_not_sent(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
+    cloud.faults(vertex={"latency": {"median_s": 0.5, "sigma": 0.01}})
+    engine = get_engine(settings)
+    sink: Sink = queue.SimpleQueue()
+    engine.submit(group_of(uri, 20), sink)
+    threading.Event().wait(0.3)
+    engine.drain("interrupted: test")
+    done = take(sink, 20)
+    statuses = [finished.outcome.status for finished in done]
+    assert statuses.count(Status.OK) == cloud.counters()["vertex"]["calls"] > 0
+    assert statuses.count(Status.SKIPPED) == 20 - statuses.count(Status.OK)
+    assert engine.stop_reason == "interrupted: test"
+
+
+def test_a_group_that_cannot_be_opened_is_heard_of_and_never_waited_for(settings: EngineSettings) -> None:
+    engine = get_engine(settings)
+    sink: Sink = queue.SimpleQueue()
+    engine.submit(groups.Group("broken", 3, b"no group"), sink)
+    threading.Event().wait(0.3)
+    with pytest.raises(SystemicError, match="incorrect header"):
+        engine.check()
+    with pytest.raises(SystemicError, match="incorrect header"):
+        engine.submit(group_of("gs://a/b", 1), sink)
+
+
+def test_a_dead_loop_is_noticed(settings: EngineSettings, cloud: LocalCloud) -> None:
+    engine = get_engine(settings)
+    engine._loop.call_soon_threadsafe(engine._loop.stop)
+    engine._thread.join(timeout=10)
+    with pytest.raises(SystemicError, match="the engine died: RuntimeError: Event loop stopped"):
+        engine.check()
+
+
+def test_a_truncated_answer_is_asked_for_again_with_more_room(
+    cloud: LocalCloud, settings: EngineSettings, uri: str
+) -> None:
+    cloud.faults(vertex={"rules": [{"match": uri, "times": 1, "do": "finish", "reason": "MAX_TOKENS"}]})
+    sink: Sink = queue.SimpleQueue()
+    get_engine(settings).submit(group_of(uri, 1), sink)
+    (done,) = take(sink, 1)
+    assert (done.outcome.status, done.calls, done.outcome.attempts) == (Status.OK, 2, 2)
+    assert with_larger_limit({"generationConfig": {"maxOutputTokens": 100}, "a": 1}) == {
+        "generationConfig": {"maxOutputTokens": 200},
+        "a": 1,
+    }
+
+
+def test_a_broken_connection_is_tried_again(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
+    cloud.faults(vertex={"rules": [{"match": uri, "times": 1, "do": "reset"}]})
+    sink: Sink = queue.SimpleQueue()
+    get_engine(settings).submit(group_of(uri, 1), sink)
+    (done,) = take(sink, 1)
+    assert (done.outcome.status, done.outcome.attempts) == (Status.OK, 2)
+
+
+def test_waits_grow_are_jittered_and_respect_what_the_service_asks_for() -> None:
+    for attempt in range(1, 8):
+        waits = [wait_s(attempt, None) for _ in range(200)]
+        assert min(waits) >= 0
+        assert max(waits) <= min(60, 2 ** (attempt - 1))
+        assert len(set(waits)) > 100
+    assert wait_s(1, 30.0) == 30.0
+    assert max(wait_s(1, None, 10.0) for _ in range(200)) > 1
