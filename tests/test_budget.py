@@ -29,6 +29,7 @@ from imagebeam.transforms.notes import MOST_NOTES, Purse
 
 WORST = Decimal("0.003")
 NOTHING = Decimal(0)
+ENDLESS = 1_000_000
 
 
 async def at_once(call: Callable[[], Any]) -> Any:
@@ -380,7 +381,7 @@ class World:
         await self.pass_time()
         return got
 
-    async def process(self, callers: int, crash_after: int | None) -> Budget:
+    async def process(self, callers: int, crash_after: int | None, work: int = ENDLESS) -> Budget:
         shared = Budget(
             self.directory,
             max_cost_usd=self.usd,
@@ -389,7 +390,7 @@ class World:
             worst_usd=WORST,
             blocking=self.slow,
         )
-        tasks = [asyncio.create_task(self.caller(shared)) for _ in range(callers)]
+        tasks = [asyncio.create_task(self.caller(shared, work)) for _ in range(callers)]
         if crash_after is None:
             await asyncio.gather(*tasks)
             return shared
@@ -400,8 +401,8 @@ class World:
         await asyncio.gather(*tasks, return_exceptions=True)
         return await self.process(callers, None)
 
-    async def caller(self, shared: Budget) -> None:
-        while True:
+    async def caller(self, shared: Budget, work: int) -> None:
+        for _ in range(work):
             await self.pass_time()
             worst = WORST * self.chance.choice((1, 1, 1, Decimal("0.9")))
             reservation = await shared.reserve(worst)
@@ -411,7 +412,7 @@ class World:
                 await self.pass_time()
                 reservation.settle(NOTHING, sent=False)
                 continue
-            cost = worst * self.chance.randrange(10, 101) / 100
+            cost = worst * self.chance.randrange(10, 101 if work == ENDLESS else 12) / 100
             self.paid += cost
             self.sent += 1
             with reservation:
@@ -476,6 +477,49 @@ def test_without_crashes_every_single_call_can_be_used(seed: int, processes: int
         world = World(directory, None, calls, processes, random.Random(seed))
         run(work())
     assert world.sent == calls
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**32),
+    works=st.lists(st.integers(0, 5), min_size=1, max_size=3),
+    callers=st.integers(1, 100),
+    in_calls=st.booleans(),
+)
+def test_processes_that_have_no_more_work_keep_a_quarter_of_the_cap_at_most(
+    seed: int, works: list[int], callers: int, *, in_calls: bool
+) -> None:
+    processes = len(works) + 1
+    usd, calls = (None, 400) if in_calls else (20 * processes * WORST, None)
+
+    async def work() -> None:
+        idle = [world.process(callers, None, work) for work in works]
+        await asyncio.gather(world.process(4, None), *idle)
+
+    with tempfile.TemporaryDirectory() as directory:
+        world = World(directory, usd, calls, processes, random.Random(seed))
+        run(work())
+    if usd is not None:
+        assert Decimal("0.75") * usd - processes * WORST <= world.paid <= usd
+    else:
+        assert 300 <= world.sent <= 400
+
+
+@pytest.mark.parametrize(("usd", "calls"), [("3", None), (None, 1000), ("3", 1000)])
+def test_one_process_does_not_take_everything_before_the_others_begin(
+    tmp_path: Path, usd: str | None, calls: int | None
+) -> None:
+    async def work() -> None:
+        first, second = (budget(tmp_path, usd, calls, processes=2) for _ in range(2))
+        for shared in (first, second):
+            tasks = [asyncio.create_task(shared.reserve(WORST)) for _ in range(1000)]
+            for _ in range(2000):
+                await asyncio.sleep(0)
+            under_way = sum(task.done() for task in tasks)
+            assert 120 <= under_way <= 125, "an eighth of the thousand calls that the cap pays for"
+            shared.close()
+
+    run(work())
 
 
 PROGRAM = """

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import functools
+import itertools
 import logging
 import random
 import secrets
@@ -38,6 +39,8 @@ from imagebeam.transforms.notes import Purse
 
 # Notes taken at once, when many calls wait.
 TAKE_AT_ONCE = 8
+# Callers in the line for whom notes are taken.
+LOOK_AHEAD = 64
 
 _NANOS_PER_USD = 1_000_000_000
 _log = logging.getLogger(__name__)
@@ -195,7 +198,7 @@ class Budget:
     def _settled(self, reserved: int, actual: int, *, sent: bool) -> None:
         self._reserved -= 1
         if self._money is not None:
-            self._money.credit += reserved - actual
+            self._money.settle(reserved, actual)
             if actual > reserved and not self._told:
                 self._told = True
                 _log.warning(
@@ -204,8 +207,8 @@ class Budget:
                     actual / _NANOS_PER_USD,
                     reserved / _NANOS_PER_USD,
                 )
-        if self._calls is not None and not sent:
-            self._calls.credit += 1
+        if self._calls is not None:
+            self._calls.settle(1, int(sent))
         if self._waiting:
             self._serve()
 
@@ -227,7 +230,7 @@ class Budget:
             if not self._reserved:
                 self._reason = spent
                 self.close()
-        else:
+        elif self._wanted():
             self._taking = asyncio.get_running_loop().create_task(self._take_notes())
 
     def _spent(self, nanos: int) -> str | None:
@@ -241,12 +244,18 @@ class Budget:
     # -- notes -----------------------------------------------------------------------------------------
 
     def _wanted(self) -> list[tuple[Purse, list[int]]]:
-        """The notes to try, for all who wait."""
-        waiting = [nanos for nanos, future in self._waiting if not future.done()]
+        """The notes to try for those who wait; none while calls under way are this process's whole part."""
+        waiting = [nanos for nanos, _ in itertools.islice(self._waiting, LOOK_AHEAD)]
         if not waiting or self._spent(waiting[0]):
             return []
+        if not self._reserved:  # nothing would ever be given back: the first one gets what it needs
+            del waiting[1:]
         amounts = ((self._money, sum(waiting)), (self._calls, len(waiting)))
-        wanted = [(purse, purse.wanted(amount, at_most=TAKE_AT_ONCE)) for purse, amount in amounts if purse is not None]
+        wanted = [
+            (purse, purse.wanted(amount, at_most=TAKE_AT_ONCE, modestly=self._reserved > 0))
+            for purse, amount in amounts
+            if purse is not None
+        ]
         return [(purse, numbers) for purse, numbers in wanted if numbers]
 
     async def _take_notes(self) -> None:
