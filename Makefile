@@ -36,7 +36,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy $(SCRIPTS)
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run --write docs/benchmarks.md
 
 clean:
 	rm -rf $(VENV) .typing build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from PIL import Image
 
@@ -151,7 +151,7 @@ class Arena:
         self._server_cores, self._cores = (cores[:1], cores[1:]) if self.pinned else ([], [])
         self.cloud = LocalCloud(Path(self._directory.name))
 
-    def __enter__(self) -> Arena:  # noqa: PYI034  (typing.Self needs Python 3.11)
+    def __enter__(self) -> Self:
         if self.pinned:
             os.sched_setaffinity(0, self._server_cores)  # the server inherits it; this process only looks on
         self.cloud.start()
@@ -266,7 +266,7 @@ class _Looking:
         self.looks: list[Look] = []
         self.stepped_at: list[float] = []
 
-    def __enter__(self) -> _Looking:  # noqa: PYI034  (typing.Self needs Python 3.11)
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

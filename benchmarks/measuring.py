@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 LOOK_S = 0.05
 #: The steady part of a run: after the ramp, before the last calls trickle in. Shares of the images.
@@ -121,7 +122,7 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.samples: list[Sample] = []
 
-    def __enter__(self) -> Watch:  # noqa: PYI034  (typing.Self needs Python 3.11)
+    def __enter__(self) -> Self:
         self.samples.append(self._sample())
         self._thread.start()
         return self

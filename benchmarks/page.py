@@ -76,7 +76,7 @@ def page(reports: Sequence[Report], command: str, *, took_s: float, pinned: bool
     placement = "server on one core, contestants on the others." if pinned else "nothing is pinned to a core."
     head = _HEAD.format(
         command=command,
-        date=datetime.datetime.now(datetime.timezone.utc).date(),
+        date=datetime.datetime.now(datetime.UTC).date(),
         minutes=max(took_s / 60, 1),
         machine=f"{os.cpu_count()} cores, {platform.system()} on {platform.machine()}",
         placement=placement,

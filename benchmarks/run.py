@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.run                        # everything, about ten minutes
+    python -m benchmarks.run                        # everything, about fifteen minutes
     python -m benchmarks.run --only window --only cpu
     python -m benchmarks.run --write docs/benchmarks.md --json results.json
     python -m benchmarks.run --quick                # does it all run? Says nothing about speed
@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="PATH", help="write the page, such as docs/benchmarks.md")
     options = parser.parse_args(arguments)
     sizes = QUICK if options.quick else Sizes()
+    if options.quick:
+        sys.stdout.write("Tiny sizes: this shows that everything runs, and nothing about speed.\n\n")
     began = time.monotonic()
     with Arena(sizes.units, fresh=not options.quick) as arena:
         reports = [_run(name, arena, sizes) for name in options.only or SCENARIOS]

@@ -116,13 +116,13 @@ class Sizes:
 QUICK: Final = Sizes(
     rounds=1,
     latency_s=0.02,
-    window=10,
-    wide=10,
-    cpu=10,
-    slow_peers=dict.fromkeys(("thread_pool", "run_inference_16", "run_inference", "naive_pardo", "seed"), 4),
-    quota=10,
-    tokens=8,
-    faulty=10,
+    window=5,
+    wide=5,
+    cpu=5,
+    slow_peers=dict.fromkeys(("thread_pool", "run_inference_16", "run_inference", "naive_pardo", "seed"), 2),
+    quota=5,
+    tokens=5,
+    faulty=5,
     time=0.02,
 )
 
@@ -304,7 +304,7 @@ def quota_steps(arena: Arena, sizes: Sizes) -> Report:
 def shared_quota(arena: Arena, sizes: Sizes) -> Report:
     """Four processes on one quota, without a word between them."""
     processes = 4 if sizes.time == 1 else 2
-    seconds, each = 90 * sizes.time, 3_000 if sizes.time == 1 else 12
+    seconds, each = 90 * sizes.time, 3_000 if sizes.time == 1 else 5
     works = [Work("imagebeam", each, first=index * each, in_flight=64, seconds=seconds) for index in range(processes)]
     per_s = 40.0
     bout = arena.run(*works, faults=latency(sizes, quota={"requests_per_minute": 60 * per_s}))
