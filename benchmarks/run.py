@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import sys
 import time
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     sizes = QUICK if options.quick else Sizes()
     if options.quick:
         sys.stdout.write("Tiny sizes: this shows that everything runs, and nothing about speed.\n\n")
-    began = time.monotonic()
+    began, load = time.monotonic(), os.getloadavg()[0]
     with Arena(sizes.units, fresh=not options.quick) as arena:
         reports = [_run(name, arena, sizes) for name in options.only or SCENARIOS]
         pinned = arena.pinned
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.write:
         command = shlex.join(["python", "-m", "benchmarks.run", *arguments])
-        options.write.write_text(page.page(reports, command, took_s=took_s, pinned=pinned), encoding="utf-8")
+        options.write.write_text(page.page(reports, command, took_s=took_s, pinned=pinned, load=load), encoding="utf-8")
     return 0
 
 
