@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import web
+
 from imagebeam.transforms.errors import ImagebeamError
 
 JSON_TYPE: Final = "application/json"

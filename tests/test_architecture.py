@@ -116,7 +116,7 @@ def test_imports_run_one_way(module: str) -> None:
     [
         ("imagebeam.transforms.records", "import apache_beam as beam"),
         ("imagebeam.transforms.records", "def f():\n    from google.cloud import storage"),
-        ("imagebeam.transforms.records", "from imagebeam.transforms.engine import Engine"), 
+        ("imagebeam.transforms.records", "from imagebeam.transforms.engine import Engine"),
         ("imagebeam.transforms.records", "from imagebeam.transforms import engine"),
         ("imagebeam.transforms.engine", "import apache_beam"),
         ("imagebeam.transforms.engine", "from imagebeam.transforms import read_units"),

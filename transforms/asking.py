@@ -36,7 +36,7 @@ import tenacity
 
 from imagebeam.transforms import images
 from imagebeam.transforms.answers import Reply, read_reply
-from imagebeam.transforms.budget import Budget
+from imagebeam.transforms.budget import Budget, NothingReserved, Reservation
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.failures import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.pacing import Pacer
@@ -192,13 +192,14 @@ class Asker:
 
     async def _ask_with(self, effort: _Effort, parts: list[ImagePart]) -> Asked:
         body = self._body(effort.unit, parts)
-        asked_again = corrected = False
+        invalid: Reply | None = None
+        corrected = False
         while (got := await self._send(body, effort)) is not None:
             if isinstance(got, Reply):
                 effort.usage = effort.usage + got.usage
-                if not got.retryable or asked_again or self._stopped():
+                if not got.retryable or invalid is not None:
                     return self._answered(effort, got)
-                asked_again = True
+                invalid = got
                 if got.reason == "TRUNCATED":
                     body = with_larger_limit(body)
             elif got.kind is Kind.THROTTLED:
@@ -207,6 +208,9 @@ class Asker:
                 if effort.attempts >= self._asking.attempts or self._late(effort):
                     return self._failed(effort, got)
                 await self._pause(wait_s(effort.attempts, got.retry_after, self._asking.wait_multiplier_s))
+            elif got.kind is Kind.FATAL and invalid is not None:
+                self._stop(f"systemic: {got.reason}: {got.message}")
+                break
             else:
                 failure = self._row_failure(got)
                 if corrected or not about_content(failure):
@@ -216,52 +220,56 @@ class Asker:
                 if not isinstance(better, list):
                     return self._failed(effort, better or failure)
                 body = self._body(effort.unit, better)
+        if invalid is not None:
+            return self._answered(effort, invalid)  # it was paid: it stands in the books
         return Asked(Outcome(effort.unit, Status.SKIPPED), effort.calls, effort.throttled)
 
     # -- the call --------------------------------------------------------------------------------------
 
     async def _send(self, body: Mapping[str, Any], effort: _Effort) -> Reply | Failure | None:
         """One call, within the budget and at the pace; None once nothing may be sent any more."""
-        if self._budget is None:
-            return await self._call(body, effort) if await self._my_turn(effort) else None
-        asking = self._asking
-        reservation = await self._budget.reserve(worst_call_usd(asking.profile, asking.task, asking.lane, body))
-        if reservation is None:
-            if self._budget.reason:
-                self._stop(self._budget.reason)
-            return None
-        with reservation:
-            if not await self._my_turn(effort):
+        came = time.monotonic()
+        # First come, first served. Only the first in the line looks at budget and clock: a thousand units
+        # behind it cost nothing, and money is set aside only for a call that is about to go.
+        async with self._turn:
+            reservation = await self._reserve(body)
+            if reservation is None:
+                return None
+            if not await self._keep_pace():
                 reservation.settle(Decimal(0), sent=False)
                 return None
+        if effort.first_sent is not None:
+            effort.waited_s += time.monotonic() - came
+        with reservation:
             got = await self._call(body, effort)
             if isinstance(got, Reply):
-                reservation.settle(cost_usd(asking.profile, asking.lane, got.usage), sent=True)
+                reservation.settle(self._cost(got.usage), sent=True)
             elif effort.refused_by_http:
                 # Google bills answers; a call that was refused for quota was not even taken.
                 reservation.settle(Decimal(0), sent=got.kind is not Kind.THROTTLED)
         return got
 
-    async def _my_turn(self, effort: _Effort) -> bool:
-        """Waits for the pace, first come, first served; False once nothing may be sent any more.
+    async def _reserve(self, body: Mapping[str, Any]) -> Reservation | NothingReserved | None:
+        if self._budget is None or self._stopped():
+            return NothingReserved()
+        asking = self._asking
+        reservation = await self._budget.reserve(worst_call_usd(asking.profile, asking.task, asking.lane, body))
+        if reservation is None and self._budget.reason:
+            self._stop(self._budget.reason)
+        return reservation
 
-        Only the first in the line looks at the clock: what it waits is the time for which the pace held
-        the process back, and a thousand units behind it cost nothing.
-        """
-        came = time.monotonic()
-        async with self._turn:
-            first = time.monotonic()
-            while not self._stopped():
-                now = time.monotonic()
-                wait = self._pacer.wait_s(now)
-                if wait <= 0:
-                    if now > first:
-                        with self._throttled_lock:
-                            self._throttled_s += now - first
-                    if effort.first_sent is not None:
-                        effort.waited_s += now - came
-                    return True
-                await asyncio.sleep(min(wait, POLL_S))
+    async def _keep_pace(self) -> bool:
+        """Waits until the pace lets a call go; False once nothing may be sent any more."""
+        first = time.monotonic()
+        while not self._stopped():
+            now = time.monotonic()
+            wait = self._pacer.wait_s(now)
+            if wait <= 0:
+                if now > first:
+                    with self._throttled_lock:
+                        self._throttled_s += now - first
+                return True
+            await asyncio.sleep(min(wait, POLL_S))
         return False
 
     async def _call(self, body: Mapping[str, Any], effort: _Effort) -> Reply | Failure:
@@ -300,7 +308,7 @@ class Asker:
         now = time.monotonic()
         effort.attempts -= 1
         effort.throttled += 1
-        self._pacer.refused(now, effort.sent_at, failure.retry_after)
+        self._pacer.refused(now, effort.sent_at, retry_after_s=failure.retry_after)
         if now - self._last_grant > STALL_S:
             self._stop(f"quota: no call was granted for {STALL_S / 60:.0f} minutes: {failure.message}")
 
@@ -334,13 +342,16 @@ class Asker:
         outcome = Outcome(
             unit=effort.unit,
             usage=effort.usage,
-            cost_usd=cost_usd(self._asking.profile, self._asking.lane, effort.usage),
+            cost_usd=self._cost(effort.usage),
             attempts=effort.attempts,
             latency_ms=effort.latency_ms,
             answered_at=utc_now(),
             **found,
         )
         return Asked(outcome, effort.calls, effort.throttled)
+
+    def _cost(self, usage: Usage) -> Decimal:
+        return cost_usd(self._asking.profile, self._asking.lane, usage)
 
     @staticmethod
     def _row_failure(failure: Failure) -> Failure:

@@ -30,7 +30,7 @@ from collections.abc import Awaitable, Callable
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, final
+from typing import Any, Self, final
 
 from imagebeam.transforms import objects
 from imagebeam.transforms.errors import SystemicError
@@ -86,6 +86,19 @@ class Reservation:
     ) -> None:
         if self._open:
             self.settle(None, sent=True)
+
+
+class NothingReserved:
+    """The reservation of a run without caps: there is nothing to settle."""
+
+    def settle(self, actual_usd: Decimal | None, *, sent: bool) -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 class Budget:
