@@ -31,7 +31,7 @@ _LONG: Final = words_of(
 _LETTERS: Final = words_of("text ocr letters transcription inscription wording plate")
 _WHY: Final = words_of("reason reasons reasoning explanation rationale justification")
 _MANY: Final = words_of("count counts number amount total how many")
-_EPOCH: Final = datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc)
+_EPOCH: Final = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 
 
 def fill(schema: Mapping[str, Any] | None, prompt: str, measured: Sequence[Measurements], seed: int) -> str:

@@ -76,7 +76,7 @@ _FROM_DUCK: Final[dict[str, str]] = {
     "uuid": "STRING",
     "null": "INTEGER",  # BigQuery's type of a bare NULL
 }
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
 
 Encode = Callable[[Any], Any]

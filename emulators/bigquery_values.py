@@ -25,7 +25,7 @@ _MOMENT: Final = re.compile(
 )
 _TIME: Final = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.(\d{1,6}))?")
 _INTEGER: Final = re.compile(r"[+-]?\d+")
-_UTC: Final = datetime.timezone.utc
+_UTC: Final = datetime.UTC
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=_UTC)
 _INT64: Final = range(-(2**63), 2**63)
 #: BigQuery: 29 digits before and 9 after the point; BIGNUMERIC here as far as DuckDB goes.

@@ -9,7 +9,7 @@ import random
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from imagebeam.emulators.dataset_images import Picture, as_png, photos, render, views
@@ -37,8 +37,8 @@ _CLASSES: Final = {
 #: Further ones of the tables that are named after a product.
 _NEWER_CLASSES: Final = {**_CLASSES, "ASSET_CLASS_MAINTENANCE_COVER": (0.2, "ffff0211", "00310094")}
 _CENTRE: Final = (30.2672, -97.7431)
-_EARLIER: Final = datetime(2025, 12, 8, 6, 0, tzinfo=timezone.utc)
-_NEWEST: Final = datetime(2026, 1, 5, 6, 0, tzinfo=timezone.utc)
+_EARLIER: Final = datetime(2025, 12, 8, 6, 0, tzinfo=UTC)
+_NEWEST: Final = datetime(2026, 1, 5, 6, 0, tzinfo=UTC)
 _NULL_PANO_IDS: Final = 0.69
 _FRAMES: Final = 7  # of a panorama
 _ID_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -195,7 +195,7 @@ class _Maker:
 
     def _captured(self) -> datetime:
         year = self._rng.choices(list(_YEARS), list(_YEARS.values()))[0]
-        start = datetime(year, 1, 1, 15, 0, tzinfo=timezone.utc)  # mornings and afternoons in the centre's time zone
+        start = datetime(year, 1, 1, 15, 0, tzinfo=UTC)  # mornings and afternoons in the centre's time zone
         return start + timedelta(days=self._rng.randrange(330), seconds=self._rng.randrange(7 * 3600))
 
     def _captures(self) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -97,7 +97,7 @@ _SOURCE_CONDITIONS: Final = frozenset(
 
 def timestamp(microseconds: int) -> str:
     """Return RFC 3339 with milliseconds, as the JSON API writes times."""
-    moment = datetime.fromtimestamp(microseconds / 1e6, timezone.utc)
+    moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

@@ -102,7 +102,7 @@ def _closing(prompt: Prompt, traffic: str, output: int, thoughts: int) -> dict[s
     usage["promptTokensDetails"] = _details(prompt)
     if output:
         usage["candidatesTokensDetails"] = [{"modality": "TEXT", "tokenCount": output}]
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "usageMetadata": usage,
         "modelVersion": MODEL_VERSION,

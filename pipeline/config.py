@@ -162,7 +162,7 @@ def new_run_id(now: dt.datetime | None = None) -> str:
     >>> new_run_id(dt.datetime(2026, 11, 21, 6, 30, tzinfo=dt.timezone.utc))[:16]
     '20261121-063000-'
     """
-    moment = (now or dt.datetime.now(dt.timezone.utc)).astimezone(dt.timezone.utc)
+    moment = (now or dt.datetime.now(dt.UTC)).astimezone(dt.UTC)
     return f"{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 

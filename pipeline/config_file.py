@@ -128,7 +128,7 @@ def _yaml(flag: Flag, value: Any) -> str:
 
 def _is_time(text: str) -> bool:
     try:
-        dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
+        dt.datetime.fromisoformat(text)
     except ValueError:
         return False
     return True

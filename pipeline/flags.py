@@ -24,7 +24,7 @@ class Kind(enum.Enum):
     TIME = "a date or an RFC 3339 time"
 
 
-class Group(str, enum.Enum):
+class Group(enum.StrEnum):
     """Headings of ``--help``, in this order."""
 
     ASK = "What to ask"

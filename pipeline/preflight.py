@@ -76,7 +76,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     task = the_task(settings, models)
     profile = models.profile(task.model)
     profile.check(settings.location, settings.lane, task)
-    if warning := profile.retirement_warning(datetime.datetime.now(datetime.timezone.utc).date()):
+    if warning := profile.retirement_warning(datetime.datetime.now(datetime.UTC).date()):
         say(f"warning: {warning}")
     check_credentials()
     warehouse = Warehouse(settings.project)

@@ -202,7 +202,7 @@ def test_a_run_id_is_made_and_is_new_each_time(settings: Settings) -> None:
     without = tuple(part for part in NEEDED if "run_id" not in part)
     first, second = settings(needed=without).run_id, settings(needed=without).run_id
     assert first != second
-    assert new_run_id(dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone.utc)).startswith("20260102-030405-")
+    assert new_run_id(dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)).startswith("20260102-030405-")
     assert settings(f"--run_id={first}").run_id == first
 
 

@@ -288,7 +288,7 @@ class RetryableRefresh(google.auth.exceptions.RefreshError):
 
 
 EXCEPTION_TABLE = [
-    (asyncio.TimeoutError(), "TRANSIENT", "TIMEOUT"),
+    (TimeoutError(), "TRANSIENT", "TIMEOUT"),
     (TimeoutError("read timed out"), "TRANSIENT", "TIMEOUT"),
     (aiohttp.ServerTimeoutError(), "TRANSIENT", "TIMEOUT"),
     (aiohttp.SocketTimeoutError(), "TRANSIENT", "TIMEOUT"),

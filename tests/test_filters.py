@@ -15,7 +15,7 @@ from imagebeam.transforms.sources import CANONICAL
 
 RING = [[0, 0], [2, 0], [2, 2], [0, 0]]
 POLYGON = {"type": "Polygon", "coordinates": [RING]}
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 
 
 @pytest.mark.parametrize(

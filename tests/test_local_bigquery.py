@@ -17,7 +17,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.errors import UserError
 
 Field = bigquery.SchemaField
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from imagebeam.emulators.cloud import LocalCloud
 
 Field = bigquery.SchemaField
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 STOPPED = {"reason": "stopped", "location": "", "debugInfo": "", "message": ""}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from imagebeam.emulators.bigquery_hash import fingerprint64
 from imagebeam.emulators.cloud import LocalCloud
 
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 MOMENT = datetime.datetime(2024, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 DATA = """
 WITH t AS (

@@ -105,7 +105,7 @@ def test_every_needed_module_is_in_the_extra() -> None:
 
 def test_csv_and_json_cut_nothing_and_json_reads_back() -> None:
     long = "ä" * 500
-    moment = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc)
+    moment = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
     row = (long, decimal.Decimal("0.000001"), moment, {"a": [1, None]}, None, True)
     columns = ["text", "cost", "at", "extra", "nothing", "yes"]
     (read,) = json.loads(render(columns, [row], "json"))

@@ -170,7 +170,7 @@ def test_a_run_is_one_row_with_its_last_word(lab: Lab) -> None:
 
 
 def time(minute: int) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(at(minute).replace("Z", "+00:00"))
+    return datetime.datetime.fromisoformat(at(minute))
 
 
 def test_a_task_s_views_are_made_of_its_schema_and_named_after_it() -> None:

@@ -388,4 +388,4 @@ def wait_s(attempt: int, retry_after: float | None, multiplier_s: float = 1.0) -
 
 def utc_now() -> str:
     """Now, RFC 3339 in UTC with microseconds."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

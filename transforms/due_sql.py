@@ -169,7 +169,7 @@ def _image(row: Mapping[str, Any]) -> Image:
 
 
 def _rfc3339(time: datetime.datetime | None) -> str | None:
-    return None if time is None else time.astimezone(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+    return None if time is None else time.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _with(steps: Mapping[str, str], last: str) -> str:

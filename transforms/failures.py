@@ -80,7 +80,7 @@ _CONNECTIONS = frozenset({"ConnectionError", "TransportError", "ClientError", "S
 _GARBAGE = frozenset({"JSONDecodeError", "UnicodeDecodeError", "UnknownApiResponseError", "DecodingError"})
 
 
-class Kind(str, enum.Enum):
+class Kind(enum.StrEnum):
     """What to do about a failed call."""
 
     THROTTLED = "THROTTLED"
@@ -263,7 +263,7 @@ def _date(text: str) -> datetime.datetime | None:
         parsed = email.utils.parsedate_to_datetime(text)
     except ValueError:
         return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.timezone.utc)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
 
 
 def _reason_code(status: str) -> str | None:

@@ -165,8 +165,8 @@ def instant(text: str, *, where: str) -> datetime.datetime:
         except ValueError:
             pass
         else:
-            zoned = time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)
-            return zoned.astimezone(datetime.timezone.utc)
+            zoned = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+            return zoned.astimezone(datetime.UTC)
     raise UserError(f"{where}={shown(text)} is no time; write 2026-05-31 or 2026-05-31T12:00:00Z")
 
 

@@ -58,7 +58,7 @@ def holder(run_id: str) -> Holder:
     except (KeyError, OSError):
         who = str(os.getuid())
     pid = os.getpid()
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return Holder(run_id, who, socket.gethostname(), pid, process_start(pid) or 0, now.isoformat(timespec="seconds"))
 
 
@@ -150,4 +150,4 @@ def release(warehouse: Warehouse, table: TableName, run_id: str) -> None:
 
 
 def _expiry() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=LIFETIME_S)
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=LIFETIME_S)

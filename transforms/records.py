@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 
-class Status(str, enum.Enum):
+class Status(enum.StrEnum):
     """What became of a unit. The value is what stands in the table ``outcomes``."""
 
     OK = "OK"
@@ -26,7 +26,7 @@ class Status(str, enum.Enum):
     SKIPPED = "SKIPPED"
 
 
-class ImageReason(str, enum.Enum):
+class ImageReason(enum.StrEnum):
     """Reasons of :attr:`Status.IMAGE_ERROR`."""
 
     NOT_FOUND = "NOT_FOUND"
