@@ -318,3 +318,12 @@ def test_two_worker_processes_share_the_work_and_repeat_nothing(cloud: LocalClou
     summary = job.run("--direct_num_workers=2", "--direct_running_mode=multi_processing", "--group_size=5")
     assert summary["counted"]["ok"] == 40, summary["err"]
     assert set(job.calls().values()) == {1}
+
+
+def test_a_task_that_shrinks_its_images_sends_them_along(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    task = tmp_path / "small.yaml"
+    task.write_text("name: small\nprompt: What is it?\nimage: {max_side: 64}\n")
+    summary = job.run(task=str(task))
+    assert summary["counted"]["ok"] == 3, summary["err"]
+    assert all(name.startswith("inline:") for name in job.calls())

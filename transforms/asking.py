@@ -137,6 +137,9 @@ class Asker:
         stop: Called with the reason when nothing more can be sent: the budget has ended, or the service has
             granted nothing for a long time.
         budget: What may be spent; None for no cap.
+
+    Attributes:
+        under_way: Calls sent and not yet answered.
     """
 
     def __init__(
@@ -161,6 +164,7 @@ class Asker:
         self._budget = budget
         self._headers = lane_headers(asking.lane)
         self._turn = asyncio.Lock()
+        self.under_way = 0
         self._last_grant = time.monotonic()
         self._throttled_s = 0.0
         self._throttled_lock = threading.Lock()
@@ -278,12 +282,15 @@ class Asker:
         effort.calls += 1
         effort.attempts += 1
         effort.refused_by_http = False
+        self.under_way += 1
         try:
             answer = await self._client.generate(
                 self._asking.task.model, body, headers=self._headers, timeout_s=self._asking.call_timeout_s
             )
         except Exception as error:
             return classify_exception(error)
+        finally:
+            self.under_way -= 1
         now = time.monotonic()
         effort.latency_ms = round((now - effort.sent_at) * 1000)
         if answer.code != 200:
