@@ -40,13 +40,15 @@ def main(argv: list[str] | None = None) -> int:
     with Arena(sizes.units, fresh=not options.quick) as arena:
         reports = [_run(name, arena, sizes) for name in options.only or SCENARIOS]
         pinned = arena.pinned
-    took_s = time.monotonic() - began
+    took_s, loads = time.monotonic() - began, (load, os.getloadavg()[0])
     if options.json:
         document = [dataclasses.asdict(report) for report in reports]
         options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.write:
         command = shlex.join(["python", "-m", "benchmarks.run", *arguments])
-        options.write.write_text(page.page(reports, command, took_s=took_s, pinned=pinned, load=load), encoding="utf-8")
+        options.write.write_text(
+            page.page(reports, command, took_s=took_s, pinned=pinned, load=loads), encoding="utf-8"
+        )
     return 0
 
 
