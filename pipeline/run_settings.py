@@ -9,13 +9,13 @@ import orjson
 
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.transforms import lease, objects, sources
-from imagebeam.transforms.asking import Asking
+from imagebeam.transforms.asking import Asking, total_tokens
 from imagebeam.transforms.due import parse_due
 from imagebeam.transforms.engine_settings import Caps, Destination, EngineSettings
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.pricing import ModelProfile
+from imagebeam.transforms.pricing import ModelProfile, estimate_usage
 from imagebeam.transforms.run import RunSettings, event
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.worst_case import check_cap
@@ -61,7 +61,10 @@ def the_run(
         run_id=settings.run_id,
         asking=asking,
         in_flight=settings.in_flight,
-        max_per_s=pace_ceiling(settings),
+        max_per_s=ceiling("--max_rpm", settings.max_rpm, settings.direct_num_workers, at_least=1),
+        max_tokens_per_s=ceiling(
+            "--max_tpm", settings.max_tpm, settings.direct_num_workers, at_least=call_tokens(profile, task)
+        ),
         max_failure_percent=settings.max_failure_percent,
         caps=the_caps(settings, task, profile, directory),
         destination=destination,
@@ -104,13 +107,22 @@ def the_caps(settings: ClassifySettings, task: Task, profile: ModelProfile, dire
     return Caps(directory, settings.max_cost_usd, settings.max_calls, settings.direct_num_workers, worst)
 
 
-def pace_ceiling(settings: ClassifySettings) -> float | None:
-    """The hard ceiling of one worker process, in requests per second."""
-    if settings.max_rpm is None:
+def ceiling(flag: str, per_minute: int | None, workers: int, *, at_least: int) -> float | None:
+    """The hard ceiling of one worker process, per second.
+
+    Raises:
+        UserError: It does not even allow one call a minute per process.
+    """
+    if per_minute is None:
         return None
-    if settings.max_rpm < settings.direct_num_workers:
+    if per_minute < workers * at_least:
         raise UserError(
-            f"--max_rpm={settings.max_rpm} is less than one call a minute for each of "
-            f"{settings.direct_num_workers} workers; give more, or fewer workers"
+            f"{flag}={per_minute} is less than one call a minute ({at_least:,}) for each of {workers} worker "
+            f"processes: give {workers * at_least:,} or more, or fewer workers"
         )
-    return settings.max_rpm / 60 / settings.direct_num_workers
+    return per_minute / 60 / workers
+
+
+def call_tokens(profile: ModelProfile, task: Task) -> int:
+    """Tokens that one call takes about."""
+    return total_tokens(estimate_usage(profile, task, task.max_images))

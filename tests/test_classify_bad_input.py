@@ -67,6 +67,11 @@ def write_task(directory: Path, text: str) -> str:
         (["--in_flight=0"], "in_flight"),
         (["--in_flight=99999"], "in_flight"),
         (["--max_rpm=1", "--direct_num_workers=2"], "max_rpm"),
+        (["--max_tpm=100"], "max_tpm"),
+        (["--max_tpm=0"], "max_tpm"),
+        (["--max_cost_usd=0"], "max_cost_usd"),
+        (["--max_cost_usd=0.0001"], "max_cost_usd"),
+        (["--max_calls=1", "--direct_num_workers=2"], "max_calls"),
     ],
 )
 def test_a_wrong_flag_gets_one_line(job: Job, arguments: list[str], says: str) -> None:

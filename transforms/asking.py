@@ -41,7 +41,7 @@ from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.failures import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.pacing import Pacer
 from imagebeam.transforms.parts import PartMaker, image_failure
-from imagebeam.transforms.pricing import ModelProfile, cost_usd
+from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage
 from imagebeam.transforms.records import ImageReason, Outcome, Status, Unit, Usage
 from imagebeam.transforms.requests import ImagePart, build_request, lane_headers
 from imagebeam.transforms.task import Task
@@ -122,6 +122,7 @@ class _Effort:
     waited_s: float = 0.0
     latency_ms: int = 0
     refused_by_http: bool = False
+    tokens: float = 0.0
 
 
 class Asker:
@@ -130,6 +131,7 @@ class Asker:
     Args:
         asking: How to ask.
         client: Gemini.
+        in_flight: Calls under way at once.
         pacer: The pace of this process.
         executor: Threads for reading and preparing images.
         labels: Billing labels of every request.
@@ -147,6 +149,7 @@ class Asker:
         asking: Asking,
         client: GeminiClient,
         *,
+        in_flight: int,
         pacer: Pacer,
         executor: concurrent.futures.Executor,
         labels: Mapping[str, str],
@@ -164,6 +167,8 @@ class Asker:
         self._budget = budget
         self._headers = lane_headers(asking.lane)
         self._turn = asyncio.Lock()
+        self._window = asyncio.Semaphore(in_flight)
+        self._estimates: dict[int, float] = {}
         self.under_way = 0
         self._last_grant = time.monotonic()
         self._throttled_s = 0.0
@@ -182,7 +187,7 @@ class Asker:
         Raises:
             SystemicError: Something that every further call would meet too.
         """
-        effort = _Effort(unit)
+        effort = _Effort(unit, tokens=self._estimate(len(unit.images)))
         try:
             parts = await self._parts.make(unit)
         except images.ImageProblem as problem:
@@ -236,10 +241,17 @@ class Asker:
         # First come, first served. Only the first in the line looks at budget and clock: a thousand units
         # behind it cost nothing, and money is set aside only for a call that is about to go.
         async with self._turn:
-            reservation = await self._reserve(body)
+            await self._window.acquire()
+            reservation, goes = None, False
+            try:
+                reservation = await self._reserve(body)
+                goes = reservation is not None and await self._keep_pace(effort.tokens)
+            finally:
+                if not goes:
+                    self._window.release()
             if reservation is None:
                 return None
-            if not await self._keep_pace():
+            if not goes:
                 reservation.settle(Decimal(0), sent=False)
                 return None
         if effort.first_sent is not None:
@@ -247,6 +259,7 @@ class Asker:
         with reservation:
             got = await self._call(body, effort)
             if isinstance(got, Reply):
+                self._pacer.settle(effort.tokens, total_tokens(got.usage))
                 reservation.settle(self._cost(got.usage), sent=True)
             elif effort.refused_by_http:
                 # Google bills answers; a call that was refused for quota was not even taken.
@@ -262,12 +275,12 @@ class Asker:
             self._stop(self._budget.reason)
         return reservation
 
-    async def _keep_pace(self) -> bool:
+    async def _keep_pace(self, tokens: float) -> bool:
         """Waits until the pace lets a call go; False once nothing may be sent any more."""
         first = time.monotonic()
         while not self._stopped():
             now = time.monotonic()
-            wait = self._pacer.wait_s(now)
+            wait = self._pacer.wait_s(now, tokens)
             if wait <= 0:
                 if now > first:
                     with self._throttled_lock:
@@ -290,7 +303,9 @@ class Asker:
         except Exception as error:
             return classify_exception(error)
         finally:
+            # The next call goes out before this answer is read: it waits at the head of the line, prepared.
             self.under_way -= 1
+            self._window.release()
         now = time.monotonic()
         effort.latency_ms = round((now - effort.sent_at) * 1000)
         if answer.code != 200:
@@ -315,7 +330,7 @@ class Asker:
         now = time.monotonic()
         effort.attempts -= 1
         effort.throttled += 1
-        self._pacer.refused(now, effort.sent_at, retry_after_s=failure.retry_after)
+        self._pacer.refused(now, effort.sent_at, effort.tokens, failure.retry_after)
         if now - self._last_grant > STALL_S:
             self._stop(f"quota: no call was granted for {STALL_S / 60:.0f} minutes: {failure.message}")
 
@@ -327,6 +342,13 @@ class Asker:
     def _late(self, effort: _Effort) -> bool:
         sent = effort.first_sent or time.monotonic()
         return time.monotonic() - sent - effort.waited_s > self._asking.unit_deadline_s
+
+    def _estimate(self, images_sent: int) -> float:
+        """Tokens that a call with so many images will take about."""
+        if images_sent not in self._estimates:
+            usage = estimate_usage(self._asking.profile, self._asking.task, images_sent)
+            self._estimates[images_sent] = float(total_tokens(usage))
+        return self._estimates[images_sent]
 
     # -- outcomes --------------------------------------------------------------------------------------
 
@@ -374,6 +396,11 @@ def about_content(failure: Failure) -> bool:
         ImageReason.UNREADABLE.value,
         ImageReason.UNSUPPORTED.value,
     )
+
+
+def total_tokens(usage: Usage) -> int:
+    """All tokens that a quota counts."""
+    return usage.prompt_tokens + usage.output_tokens + usage.thought_tokens
 
 
 def with_larger_limit(body: Mapping[str, Any]) -> dict[str, Any]:

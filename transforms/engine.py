@@ -37,6 +37,8 @@ from imagebeam.transforms.warehouse import Warehouse, first_line
 THREADS = 24
 BREAKER_OUTCOMES = 50
 FAILURES_AFTER = 200
+#: Units whose requests are ready before there is a place for them in the window.
+PREPARED = 64
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +83,6 @@ class Engine:
         self._error: BaseException | None = None
         self._counts = Counts()
         self._outcomes: collections.Counter[str] = collections.Counter()
-        self._in_flight = 0
         self._budget: Budget | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="imagebeam")
@@ -117,7 +118,7 @@ class Engine:
 
     def progress(self) -> tuple[Counts, int, float]:
         """Counts so far, calls in flight and the present pace in requests per second."""
-        return self._counts, self._in_flight, self._pacer.rate_per_s
+        return self._counts, self._asker.under_way, self._pacer.rate_per_s
 
     def take_throttled_s(self) -> int:
         """Whole seconds spent refused for quota since the last call, told once: what Beam's runner wants."""
@@ -146,8 +147,10 @@ class Engine:
         settings = self.settings
         self._closing = asyncio.Event()
         self._wake = asyncio.Event()
-        self._window = asyncio.Semaphore(settings.in_flight)
-        self._pacer = Pacer(time.monotonic(), max_per_s=settings.max_per_s)
+        self._places = asyncio.Semaphore(settings.in_flight + PREPARED)
+        self._pacer = Pacer(
+            time.monotonic(), max_requests_per_s=settings.max_per_s, max_tokens_per_s=settings.max_tokens_per_s
+        )
         self._warehouse = Warehouse(settings.asking.project)
         self._recorder: Recorder = PassThrough()
         if settings.destination is not None:
@@ -172,6 +175,7 @@ class Engine:
         self._asker = asking.Asker(
             settings.asking,
             client,
+            in_flight=settings.in_flight,
             pacer=self._pacer,
             executor=self._executor,
             labels={"imagebeam_run": settings.run_id, "imagebeam_task": settings.asking.task.name},
@@ -242,21 +246,20 @@ class Engine:
         }
 
     async def _dispatch(self) -> None:
-        """Feeds the window, first in first out."""
+        """Opens units while there is a place for them, first in, first out."""
         while True:
             if not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self._window.acquire()
+            await self._places.acquire()
             if self._stop is None:
                 await self._recorder.room()
             entry, unit = self._queue.popleft()
             if self._stop is not None:
-                self._window.release()
+                self._places.release()
                 self._finish(entry, Done(entry.group.group_id, Outcome(unit, Status.SKIPPED, message=self._stop)))
                 continue
-            self._in_flight += 1
             self._keep(self._answer(entry, unit))
 
     async def _answer(self, entry: _Group, unit: Unit) -> None:
@@ -270,8 +273,7 @@ class Engine:
             _log.exception("asking about %s", unit.unit_id)
             asked = asking.Asked(Outcome(unit, Status.SKIPPED, message=first_line(error)))
         finally:
-            self._in_flight -= 1
-            self._window.release()
+            self._places.release()
         done = Done(entry.group.group_id, asked.outcome, asked.calls, asked.throttled)
         if asked.outcome.status is Status.SKIPPED:
             self._finish(entry, done)
@@ -285,6 +287,9 @@ class Engine:
         self._counts = self._counts + counts_of(done)
         for sink in entry.sinks:
             sink.put(done)
+        if entry.left == 0 and self.settings.destination is not None:
+            # What is recorded need not be remembered: a bundle that comes again finds it in the table.
+            del self._groups[entry.group.group_id]
 
     def _break(self, outcome: Outcome) -> None:
         """Trips when the first outcomes of the process all fail for one reason, or too many fail at all."""

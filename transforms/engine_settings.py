@@ -58,6 +58,7 @@ class EngineSettings:
         asking: How to ask, see :class:`Asking`.
         in_flight: Calls under way at once in one process, 1 to 4096.
         max_per_s: Hard ceiling of this process in requests per second; None for none.
+        max_tokens_per_s: The same in tokens per second, those of the answer included.
         max_failure_percent: The process drains when more of its units have failed, once it has seen
             :data:`FAILURES_AFTER` of them; None for never.
         caps: What the run may spend; None for no cap.
@@ -68,6 +69,7 @@ class EngineSettings:
     asking: Asking
     in_flight: int = 256
     max_per_s: float | None = None
+    max_tokens_per_s: float | None = None
     max_failure_percent: float | None = None
     caps: Caps | None = None
     destination: Destination | None = None
