@@ -3,9 +3,14 @@
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from imagebeam.emulators.cloud import LocalCloud
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("imagebeam", deadline=None)
+hypothesis.settings.load_profile("imagebeam")
 
 #: Variables through which a developer's machine could reach into a test.
 AMBIENT = ("GOOGLE_", "CLOUDSDK_", "GCE_METADATA", "GCLOUD_PROJECT", "NO_GCE_CHECK")

@@ -1,259 +1,228 @@
 """How fast to ask: finds the rate that the service grants, and stays there.
 
-Pure: the clock is an argument, waiting is the caller's. Gemini's shared quota has no number to configure, its 429s
-carry neither a limit nor a time to wait, and a sharp ramp is refused even below the quota ("acceleration limit";
-Google, "Error code 429"). All there is to learn from is which call was refused, and how many were not before it:
+Pure: the clock is an argument, waiting is the caller's. Gemini's shared quota has no number to configure,
+its 429s carry neither a limit nor a time to wait, and a sharp ramp is refused even below the quota
+("acceleration limit"; Google, "Error code 429").
 
-* **Learn.** The rate starts low and doubles every other second. Every refusal takes a part of it and slows its
-  growth, and each does so less than the one before, until only the small steps of *hold* are left.
-* **Hold.** Every call lets the rate grow by a trifle, every refusal takes a little. The growth is the slower the
-  higher the rate. So of several processes on one quota, which need no word between them, the one that has more is
-  refused more often and regains more slowly: they become alike.
-* **Probe.** When no call was refused for a while, calls go out faster and faster until one is. That costs one
-  refusal, and either confirms the rate, or the probe got so far that there must be more: then its own pace is
-  believed, and the learning begins anew. Who asks seldom probes gently, or many of them would flood the quota.
-* **Fall.** If the first calls after a refusal are refused too, the quota fell: the rate drops to what was granted.
+A quota refills at some rate and refuses when it is empty. So it is empty at every refusal, and what was
+granted between two refusals, divided by the time between them, *is* its rate, however unevenly the calls
+went out. The pacer lives on that:
 
-After a refusal the pace rests for a call or two, so that the quota has something when the next one comes, and a
-refused call has given back what it took.
+* **Ramp**: from a slow start the rate doubles every second until the first refusal.
+* **Hold**: at the measured rate. After a refusal it first lets the quota refill by a call or two, so that a
+  small error of measurement does not become a refusal at once.
+* **Probe**: after some granted calls without a refusal the rate grows quickly until one comes. It costs one
+  refused call, and either confirms the rate or finds that there is more. The first probes come early, later
+  ones after :data:`PROBE_CALLS`, so about one call in so many is refused.
+* A refusal soon after the last one says that the quota fell: the rate is cut, and again until calls pass.
 
-Requests and tokens are limited at once, and a refusal does not say which of them it was for. So there is one rate,
-in calls of usual size, and a call costs partly as a call and partly by its tokens. The share of the tokens is learned:
-if refusals come after large calls, it was the tokens.
+A quota may count requests or tokens, and nobody says which. Both rates are measured, and the one that
+comes out more alike from one refusal to the next is the one that is paced.
+
+Several processes on one quota need no word between them: each measures what it gets itself. A refusal hits
+in proportion to the rate and takes a little of it, so who has more gives more.
 """
 
 from __future__ import annotations
 
 import math
 
-START_PER_S = 5.0
-MIN_PER_S = 1 / 60
+START_PER_S = 10.0
+RAMP_PER_S = 2.0
+PROBE_CALLS = 85
+FIRST_PROBE_CALLS = 10
+PROBE_DOUBLING_S = 0.5
+REFILL_CALLS = 2.0
+SOON_CALLS = 6
+CUT = 0.6
+YIELD = 0.99
 MAX_PER_S = 1e5
+MIN_PER_S = 1 / 60
 BURST_S = 0.1
-
-LEARN_GROWTH_PER_S = 0.4
-LEARN_CUT = 0.4
-GROWTH_LESSON = 0.4
-CUT_LESSON = 0.76
-
-HOLD_CUT = 0.04
-HOLD_REGAIN = 1.6
-HOLD_CALLS, HOLD_S = 60.0, 1.2
-
-PROBE_CUT = 0.08
-PROBE_CALLS, PROBE_S = 60.0, 3.9
-PROBE_PER_CALL = 0.067
-PROBE_GENTLE_PER_S = 4.4
-PROBE_GROWTH_PER_S = 1.4
-BELIEVED_FROM = 7.0
-BELIEVED = 0.5
-LESSONS_KEPT = 1.2
-
-FALL_LESSONS = 5.0
-LESSONS_AFTER_FALL = 4.0
-FALL_STREAK = 2.5
-FALL_SHARE = 0.6
-SOON_CALLS = 4.0
-REST_CALLS = 1.5
-MAX_REST_S, MAX_REST_CALLS = 0.5, 4.0
-
-USUAL_OVER_CALLS = 100
-RECENT_CALLS = 10
-BLAME = 0.1
+#: How much more alike token rates must be before tokens are paced instead of requests.
+TOKENS_AHEAD = 0.02
+MEMORY = 0.7
+ROUNDING = 1e-9  # what is missing is rounding: no time would pass for it
 
 
 class Pacer:
-    """Paces the calls of one process.
+    """Paces calls of one process, in requests and tokens per second.
 
     Args:
-        now: The clock at construction, in seconds; every later call gives its own. It should not run backwards, but
-            nothing breaks if it does.
-        max_requests_per_s: A hard ceiling, positive; None for none.
-        max_tokens_per_s: A hard ceiling, positive, of prompt and answer tokens; None for none. A call may be larger
-            than what is left, the next ones then wait for it.
+        now: The clock at construction, in seconds; every later call gives its own.
+        max_requests_per_s: A hard ceiling; None for none.
+        max_tokens_per_s: The same in tokens.
     """
 
     def __init__(
         self, now: float, *, max_requests_per_s: float | None = None, max_tokens_per_s: float | None = None
     ) -> None:
-        self._max_per_s = min(max_requests_per_s or MAX_PER_S, MAX_PER_S)
-        self._rate = self._within(START_PER_S)
-        self._probe = 1.0
-        self._calls = 0
-        self._lessons = 0.0
-        self._streak, self._streak_of, self._streak_pace = 0.0, 0.0, 0.0
-        self._learned_at = now
-        self._updated = now
-        self._hold_s = 0.0
+        self._ceilings = (_Ceiling(now, max_requests_per_s), _Ceiling(now, max_tokens_per_s))
+        self._requests = _Measure(0.0)
+        self._tokens = _Measure(TOKENS_AHEAD)
+        self._usual_tokens: float | None = None
+        self._holding = False
         self._credit = 1.0
-        self._requests = None if max_requests_per_s is None else _Bucket(max_requests_per_s, 1.0)
-        self._tokens = None if max_tokens_per_s is None else _Bucket(max_tokens_per_s, 0.0)
-        self._cost = _Cost()
+        self._updated = now
+        self._hold_until = now
+        self._refused_at = now
+        self._probing_since: float | None = None
+        self._probe_after = FIRST_PROBE_CALLS
 
     @property
     def rate_per_s(self) -> float:
-        """The rate that the pacer believes in, in requests per second."""
-        return self._rate
+        """The rate that the pacer believes in, in requests (of the usual size, if tokens count) per second."""
+        return self._paced.rate
 
     @property
     def tokens_per_s(self) -> float:
-        """The same rate in tokens per second; 0 if no call named its tokens."""
-        return self._rate * self._cost.usual
+        """The same in tokens per second; 0 while no call told its tokens."""
+        return self._tokens.rate * (self._usual_tokens or 0.0)
 
     def wait_s(self, now: float, tokens: float = 0.0) -> float:
-        """Takes one call from the pace.
+        """Takes one request from the pace.
 
         Args:
             now: The clock.
-            tokens: What the call will use, prompt and answer, as far as known; :meth:`settle` corrects it.
+            tokens: About how many tokens the call will take.
 
         Returns:
-            0 if it is to be sent now, else seconds after which to ask again.
+            0 to send now, else seconds after which to ask again.
         """
-        self._pass_time(now)
-        pace = self._rate * self._probe
-        # What is missing of 1 by rounding would never come.
-        waits = [self._hold_s, 0.0 if self._credit >= 1 - 1e-9 else (1 - self._credit) / pace]
-        if self._requests is not None:
-            waits.append(self._requests.wait_s(1.0))
-        if self._tokens is not None and tokens > 0:
-            waits.append(self._tokens.wait_s(tokens))
-        if (wait := max(waits)) > 0:
+        if now < self._hold_until:
+            return self._hold_until - now
+        rate = self._advance(now)
+        wait = max(
+            (1.0 - self._credit) / rate, self._ceilings[0].wait_s(now, 1.0), self._ceilings[1].wait_s(now, tokens)
+        )
+        if wait > ROUNDING:
             return wait
-        if self._requests is not None:
-            self._requests.level -= 1.0
-        if self._tokens is not None:
-            self._tokens.level -= tokens
-        self._rate = self._within(self._rate * self._cost.see(tokens))
-        self._credit -= self._cost.of(tokens)
-        self._calls += 1
-        self._grow()
+        size = self._size(tokens)
+        self._credit -= size if self._paced is self._tokens else 1.0
+        self._requests.passed += 1.0
+        self._tokens.passed += size
+        for ceiling, amount in zip(self._ceilings, (1.0, tokens), strict=True):
+            ceiling.credit -= amount
+        if self._holding and self._probing_since is None and self._paced.passed >= self._probe_after:
+            self._probing_since = now
         return 0.0
 
     def settle(self, estimated: float, actual: float) -> None:
-        """A call was answered: what it used, and what :meth:`wait_s` had been told."""
-        if self._tokens is not None:
-            self._tokens.level -= actual - estimated
-        self._credit -= self._cost.of(actual) - self._cost.of(estimated)
-        self._credit = max(self._credit, -self._max_rest())
+        """Corrects the tokens of a call once they are known."""
+        self._tokens.passed += self._size(actual) - self._size(estimated)
+        self._ceilings[1].credit -= actual - estimated
 
     def refused(self, now: float, sent_at: float, tokens: float = 0.0, retry_after_s: float | None = None) -> None:
         """The service refused a call for quota (429).
 
         Args:
             now: The clock.
-            sent_at: When the call was sent.
-            tokens: What :meth:`wait_s` had been told.
+            sent_at: When the call was sent. Refusals of calls that were under way when the pace was last cut
+                say nothing new.
+            tokens: What :meth:`wait_s` was told.
             retry_after_s: What the service asked for, if it did.
         """
-        self._pass_time(now)
-        self._hold_s = max(self._hold_s, retry_after_s or 0.0)
-        if self._tokens is not None:
-            self._tokens.level += tokens
-        self._calls = max(0, self._calls - 1)
-        if sent_at >= self._learned_at:
-            self._learn(now, sent_at)
-        self._streak += 1
-        if self._lessons >= FALL_LESSONS and self._streak >= max(FALL_STREAK, FALL_SHARE * self._streak_of):
-            left = (1 + max(0.0, self._streak_of - self._streak)) / (1 + self._streak_of)
-            self._rate = self._within(min(self._rate, self._streak_pace * left))
-            self._lessons = min(self._lessons, LESSONS_AFTER_FALL)
-        self._credit = max(min(self._credit, 1.0) - REST_CALLS, -self._max_rest())
+        self._requests.passed -= 1.0
+        self._tokens.passed -= self._size(tokens)
+        if retry_after_s:
+            self._hold_until = max(self._hold_until, now + retry_after_s)
+        if self._holding and sent_at <= self._refused_at:
+            return
+        elapsed = max(now - self._refused_at, 1e-3)
+        soon = self._holding and self._requests.passed < SOON_CALLS
+        if soon:
+            self._probe_after = FIRST_PROBE_CALLS
+        elif self._holding:
+            self._probe_after = min(PROBE_CALLS, 2 * self._probe_after)
+        for measure in (self._requests, self._tokens):
+            if soon:
+                measure.cut(CUT if measure.passed < REFILL_CALLS else (1 + CUT) / 2)
+            else:
+                measure.learn(elapsed, first=not self._holding)
+        self._holding = True
+        self._refused_at = now
+        self._probing_since = None
+        self._credit = 1.0 - REFILL_CALLS
 
-    def _learn(self, now: float, sent_at: float) -> None:
-        pace = self._rate * self._probe
-        soon = (sent_at - self._learned_at) * pace < SOON_CALLS
-        # Of the calls that are under way now, a few refused ones are chance, most of them are a fallen quota.
-        self._streak = min(self._streak, 2.0) if soon else 0.0
-        self._streak_of = self._streak + 1 + max(0.0, now - sent_at) * pace
-        self._streak_pace = pace
-        cut = max(PROBE_CUT if self._probe > 1 else HOLD_CUT, LEARN_CUT * CUT_LESSON**self._lessons)
-        if self._probe > BELIEVED_FROM:
-            self._rate = self._within(pace * BELIEVED)
-            self._lessons = min(self._lessons, LESSONS_KEPT)
-        else:
-            self._rate = self._within(self._rate * (1 - cut))
-        self._cost.blame()
-        self._lessons += 1
-        self._probe = 1.0
-        self._calls = 0
-        self._learned_at = now
+    @property
+    def _paced(self) -> _Measure:
+        return min(self._requests, self._tokens, key=lambda measure: measure.unlike)
 
-    def _grow(self) -> None:
-        """What one more call does to the rate; without calls nothing grows."""
-        growth = LEARN_GROWTH_PER_S * GROWTH_LESSON**self._lessons / self._rate
-        if self._lessons:
-            growth = max(growth, HOLD_REGAIN * HOLD_CUT / (HOLD_CALLS + HOLD_S * self._rate))
-            if self._calls > PROBE_CALLS + PROBE_S * self._rate:
-                gentle = self._rate / (self._rate + PROBE_GENTLE_PER_S)
-                faster = min(PROBE_PER_CALL * gentle, PROBE_GROWTH_PER_S / (self._rate * self._probe))
-                self._probe = min(self._probe * math.exp(faster), self._max_per_s / self._rate)
-        self._rate = self._within(self._rate * math.exp(min(growth, math.log(2))))
-
-    def _pass_time(self, now: float) -> None:
-        elapsed = max(0.0, now - self._updated)
-        self._updated = now
-        pace = self._rate * self._probe
-        # A burst of at most a tenth of a second keeps the traffic smooth inside each second.
-        self._credit = min(self._credit + elapsed * pace, max(1.0, pace * BURST_S))
-        self._hold_s = max(0.0, self._hold_s - elapsed)
-        for bucket in (self._requests, self._tokens):
-            if bucket is not None:
-                bucket.fill(elapsed)
-
-    def _max_rest(self) -> float:
-        return max(MAX_REST_CALLS, MAX_REST_S * self._rate)
-
-    def _within(self, rate: float) -> float:
-        return min(max(rate, MIN_PER_S), self._max_per_s)
-
-
-class _Cost:
-    """What a call costs of the pace: 1 for a usual one."""
-
-    def __init__(self) -> None:
-        self.usual = 0.0
-        self._share = 0.5
-        self._seen = 0
-        self._excess = 0.0
-
-    def of(self, tokens: float) -> float:
-        """The cost of a call with so many tokens."""
-        return 1.0 if self.usual <= 0 or tokens <= 0 else 1 - self._share + self._share * tokens / self.usual
-
-    def see(self, tokens: float) -> float:
-        """Learns what is usual; returns the factor that keeps the rate the same in tokens."""
+    def _size(self, tokens: float) -> float:
+        """Tokens of a call in calls of the usual size."""
         if tokens <= 0:
             return 1.0
-        self._seen = min(self._seen + 1, USUAL_OVER_CALLS)
-        before = self.usual or tokens
-        self.usual = before + (tokens - before) / self._seen
-        self._excess += tokens / self.usual - 1 - self._excess / RECENT_CALLS
-        return float((before / self.usual) ** self._share)
+        self._usual_tokens = self._usual_tokens or tokens
+        return tokens / self._usual_tokens
 
-    def blame(self) -> None:
-        """After a refusal: the tokens, if the last calls were larger than usual, else the requests."""
-        self._share = min(max(self._share + BLAME * self._excess, 0.0), 1.0)
+    def _advance(self, now: float) -> float:
+        """Lets time pass; gives the rate at which calls go out now."""
+        elapsed = min(max(0.0, now - self._updated), 10.0)
+        self._updated = now
+        if not self._holding:
+            for measure in (self._requests, self._tokens):
+                measure.cut(RAMP_PER_S**elapsed)
+        rate = self._paced.rate
+        if self._probing_since is not None:
+            rate = within(rate * 2 ** min((now - self._probing_since) / PROBE_DOUBLING_S, 30.0))
+        # A burst of at most a tenth of a second keeps the traffic smooth inside each second.
+        self._credit = min(self._credit + elapsed * rate, max(1.0, rate * BURST_S))
+        return rate
 
 
-class _Bucket:
-    """A hard ceiling.
+class _Measure:
+    """A rate, measured between refusals; in calls, or in tokens as calls of the usual size.
 
     Args:
-        per_s: What flows in, per second.
-        least: What it holds at least; a tenth of a second's worth if that is more.
+        unlike: How unlike successive measurements are held to be before there are any.
     """
 
-    def __init__(self, per_s: float, least: float) -> None:
+    def __init__(self, unlike: float) -> None:
+        self.rate = START_PER_S
+        self.passed = 0.0
+        self.unlike = unlike
+        self._last: float | None = None
+
+    def learn(self, elapsed: float, *, first: bool) -> None:
+        """Takes what passed since the last refusal as the rate, the more the more it was."""
+        measured = within(max(self.passed, 1.0) / elapsed)
+        if first:
+            # Whatever the quota held when the run began is in this number, so it is rather high.
+            self.rate = min(self.rate, measured)
+        else:
+            if self._last is not None:
+                change = abs(math.log(measured / self._last))
+                self.unlike = MEMORY * self.unlike + (1 - MEMORY) * change
+            self._last = measured
+            trust = self.passed / (self.passed + SOON_CALLS) if self.passed > 0 else 0.0
+            self.rate = within(self.rate ** (1 - trust) * measured**trust * YIELD)
+        self.passed = 0.0
+
+    def cut(self, factor: float) -> None:
+        """Multiplies the rate."""
+        self.rate = within(self.rate * factor)
+        if factor < 1:
+            self.passed = 0.0
+
+
+class _Ceiling:
+    """A hard ceiling: never more than this per second, after a burst of one call."""
+
+    def __init__(self, now: float, per_s: float | None) -> None:
         self._per_s = per_s
-        self._size = max(least, per_s * BURST_S)
-        self.level = self._size
+        self._updated = now
+        self.credit = 0.0
 
-    def fill(self, elapsed: float) -> None:
-        """Lets time pass."""
-        self.level = min(self.level + elapsed * self._per_s, self._size)
+    def wait_s(self, now: float, amount: float) -> float:
+        """Seconds until so much may go; what is more than the burst goes when the ceiling owes nothing."""
+        if self._per_s is None:
+            return 0.0
+        burst = max(amount, self._per_s * BURST_S)
+        self.credit = min(self.credit + max(0.0, now - self._updated) * self._per_s, burst)
+        self._updated = max(now, self._updated)
+        return max(0.0, amount - self.credit) / self._per_s
 
-    def wait_s(self, amount: float) -> float:
-        """Seconds until so much may be taken, or until it is full if it never holds that much."""
-        missing = min(amount, self._size) * (1 - 1e-9) - self.level
-        return max(0.0, missing / self._per_s)
+
+def within(rate: float) -> float:
+    """A rate within what can be meant."""
+    return min(max(rate, MIN_PER_S), MAX_PER_S)
