@@ -45,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         document = [dataclasses.asdict(report) for report in reports]
         options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.write:
-        command = shlex.join(["python", "-m", "benchmarks.run", *arguments])
+        chosen = [*(["--quick"] if options.quick else []), *(f"--only={name}" for name in options.only or ())]
+        command = shlex.join(["python", "-m", "benchmarks.run", *chosen])  # where the results went is nobody's business
         options.write.write_text(
             page.page(reports, command, took_s=took_s, pinned=pinned, load=loads), encoding="utf-8"
         )
