@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import make_job
@@ -88,6 +89,6 @@ def test_flex_is_asked_and_what_was_billed_is_kept(cloud: LocalCloud, tmp_path: 
     ],
 )
 def test_every_reason_to_stop_has_its_exit_code(stop: str | None, code: int) -> None:
-    summary = {"problems": [], "stop": stop, "counted": {"ok": 10, "failed": {}}}
+    summary: dict[str, Any] = {"problems": [], "stop": stop, "counted": {"ok": 10, "failed": {}}}
     assert exit_code(summary, 20.0) == code
     assert exit_code({**summary, "problems": ["3 read, 2 accounted for"]}, 20.0) == 1

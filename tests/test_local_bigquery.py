@@ -370,7 +370,7 @@ def test_a_dry_run_tells_schema_and_bytes_and_leaves_no_job(
     client.insert_rows_json(table, [{"k": "abc", "n": 1}])
     config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
     job = client.query(f"SELECT n, n + 0.5 AS more FROM {dataset}.t", job_config=config)
-    assert [(field.name, field.field_type) for field in job.schema] == [("n", "INTEGER"), ("more", "FLOAT")]
+    assert [(field.name, field.field_type) for field in job.schema or ()] == [("n", "INTEGER"), ("more", "FLOAT")]
     assert (job.total_bytes_processed, job.statement_type, job.state) == (8, "SELECT", "DONE")
     assert [str(item) for item in job.referenced_tables] == [f"{client.project}.{dataset}.t"]
     assert client.query(f"SELECT * FROM {dataset}.t", job_config=config).total_bytes_processed == 8 + 5
@@ -422,7 +422,9 @@ def test_results_are_read_by_start_index_in_pages(client: bigquery.Client) -> No
     assert [row["x"] for row in window] == list(range(1500, 1470, -1))
     only = client.list_rows(table, selected_fields=[Field("pair", "INTEGER", "REPEATED")], max_results=1)
     assert [tuple(row) for row in only] == [([2500, -2500],)]
-    assert [row["x"] for row in client.get_job(job.job_id).result(start_index=2498)] == [2, 1]
+    again = client.get_job(job.job_id)
+    assert isinstance(again, bigquery.QueryJob)
+    assert [row["x"] for row in again.result(start_index=2498)] == [2, 1]
     assert list(client.list_rows(table, start_index=2500)) == []
 
 

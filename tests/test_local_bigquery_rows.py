@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import google.api_core.exceptions as errors
+import google.api_core.retry as retries
 import pytest
 from google.cloud import bigquery, storage
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,9 @@ from imagebeam.emulators.cloud import LocalCloud
 Field = bigquery.SchemaField
 UTC = datetime.UTC
 STOPPED = {"reason": "stopped", "location": "", "debugInfo": "", "message": ""}
+
+#: Tries nothing again.
+ONCE = retries.Retry(predicate=retries.if_exception_type())
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +133,7 @@ def test_a_row_that_does_not_fit_is_refused_with_its_field(
 
 def test_one_bad_row_stops_the_others_unless_they_may_go_on(client: bigquery.Client, dataset: str) -> None:
     table = make(client, dataset)
-    rows = [{"k": "a"}, {"k": "b", "zz": 1}, {"k": "c"}]
+    rows: list[dict[str, Any]] = [{"k": "a"}, {"k": "b", "zz": 1}, {"k": "c"}]
     found = client.insert_rows_json(table, rows, row_ids=["1", "2", "3"])
     assert [entry["index"] for entry in found] == [0, 1, 2]
     assert (found[0]["errors"], found[2]["errors"]) == ([STOPPED], [STOPPED])
@@ -225,7 +229,7 @@ def test_a_fault_makes_inserts_unavailable_and_a_lost_answer_inserts_all_the_sam
     cloud.faults(bigquery={"insert_failures": [{"do": "http_503", "times": 1}, {"do": "lost_answer", "times": 1}]})
     for expected in ([], [("a", None)]):
         with pytest.raises(errors.ServiceUnavailable):
-            client.insert_rows_json(table, [{"k": "a"}], row_ids=["1"], retry=None)
+            client.insert_rows_json(table, [{"k": "a"}], row_ids=["1"], retry=ONCE)
         assert rows_of(client, table) == expected
     assert client.insert_rows_json(table, [{"k": "a"}], row_ids=["1"]) == []
     assert rows_of(client, table) == [("a", None)]
@@ -321,7 +325,7 @@ def test_a_load_makes_the_table_and_may_guess_its_columns(client: bigquery.Clien
 def test_a_load_may_add_columns_only_when_it_says_so(client: bigquery.Client, dataset: str) -> None:
     table = make(client, dataset)
     wider = [Field("k", "STRING"), Field("more", "JSON")]
-    rows = [{"k": "a", "more": {"x": "1"}}, {"k": "b", "more": "text"}]
+    rows: list[dict[str, Any]] = [{"k": "a", "more": {"x": "1"}}, {"k": "b", "more": "text"}]
     with pytest.raises(errors.BadRequest, match="Cannot add fields"):
         client.load_table_from_json(rows, table, job_config=bigquery.LoadJobConfig(schema=wider)).result()
     options = bigquery.LoadJobConfig(schema=wider, schema_update_options=["ALLOW_FIELD_ADDITION"])
