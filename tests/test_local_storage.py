@@ -70,6 +70,7 @@ def test_an_ordinary_name_is_its_own_path(cloud: LocalCloud, bucket: storage.Buc
 
 
 def test_no_name_leaves_the_bucket(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+    before = set((cloud.directory / "storage").iterdir())  # other tests have buckets too
     for name in ("../out", "a/../../out", "/etc/passwd", "..%2Fout", "a/./b"):
         bucket.blob(name).upload_from_string(b"x")
         assert bucket.blob(name).download_as_bytes() == b"x"
@@ -80,7 +81,7 @@ def test_no_name_leaves_the_bucket(cloud: LocalCloud, bucket: storage.Bucket) ->
         "..%2Fout",
         "a/./b",
     }
-    assert sorted(path.name for path in (cloud.directory / "storage").iterdir()) == [bucket.name]
+    assert set((cloud.directory / "storage").iterdir()) == before
 
 
 @pytest.mark.parametrize("path", ["b/..%2f..%2fetc/o/passwd", "b/../o/credentials.json", "b/%2e%2e/o/x"])
