@@ -67,7 +67,8 @@ def _up(arguments: argparse.Namespace) -> int:
         raise UserError(f"{directory} is not empty and no local cloud made it: name another --dir")
     _refuse_running(directory)
     (directory / ".imagebeam-demo").unlink(missing_ok=True)  # from now on a demo must not empty it
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell that starts it in the background ignores SIGINT
+        signal.signal(number, _interrupt)
     try:
         with LocalCloud(directory, seed=arguments.seed, port=arguments.port) as cloud:
             if fresh:
