@@ -102,7 +102,7 @@ def test_plain_colours_have_the_names_that_people_give_them(rgb: tuple[int, int,
 def test_an_even_picture_has_no_contrast_no_edges_no_entropy() -> None:
     even = measure(saved(Image.new("RGB", (50, 30), (90, 90, 90)), "PNG"))
     assert (even.width, even.height) == (50, 30)
-    assert (even.contrast, even.edge_density, even.entropy, even.sharpness) == (0, 0, 0, 0)
+    assert (even.contrast, even.edge_density, even.entropy, even.sharpness) == pytest.approx((0, 0, 0, 0), abs=1e-6)
     assert even.brightness == pytest.approx(90 / 255, abs=1e-3)
 
 
