@@ -129,7 +129,7 @@ def classify_http(code: int, body: bytes | str, headers: Mapping[str, str]) -> F
     """
     error = _error_document(body)
     status = str(error.get("status") or "")
-    message = _one_line(str(error.get("message") or "")) or f"HTTP {code} without an explanation"
+    message = one_line(str(error.get("message") or "")) or f"HTTP {code} without an explanation"
     retry_after = _retry_after(error, {name.lower(): value for name, value in headers.items()})
     if code == 429 or status == "RESOURCE_EXHAUSTED":
         return Failure(Kind.THROTTLED, Status.UNAVAILABLE, "QUOTA", message, retry_after)
@@ -161,7 +161,7 @@ def classify_exception(error: BaseException) -> Failure:
         What it means; see the table of the module.
     """
     names = {cls.__name__ for cls in type(error).__mro__}
-    message = _one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    message = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     if _is_from(error, "google.auth"):
         return _classify_auth(error, names, message)
     code = _http_code(error)
@@ -300,7 +300,7 @@ def _text(error: BaseException, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _one_line(text: str) -> str:
-    """One line without secrets, cut."""
+def one_line(text: str) -> str:
+    """A message as it may be kept and shown: one line without secrets, at most 500 characters."""
     line = _SECRETS.sub("[secret]", " ".join(text.split()))
     return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 1] + "…"

@@ -168,6 +168,20 @@ def parse_gs_uri(uri: str | None) -> tuple[str, str] | None:
     return bucket, name
 
 
+def checked_uri(uri: str | None) -> str:
+    """The URI of an image that the service is to read.
+
+    Args:
+        uri: What the source says.
+
+    Raises:
+        ImageProblem: It is none, or no ``gs://`` URI.
+    """
+    if uri is None or parse_gs_uri(uri) is None:
+        raise ImageProblem(ImageReason.NO_URI, f"not a gs:// URI: {uri[:200]}" if uri else "no image URI")
+    return uri
+
+
 def prepare(data: bytes, *, crop: Box | None, padding: float, max_side: int | None, quality: int) -> PreparedImage:
     """Checks an image, and cuts it down if asked for.
 

@@ -114,12 +114,9 @@ class PartMaker:
         return better if better != list(parts) else None
 
     async def _by_uri(self, image: Image) -> ImagePart:
-        if images.parse_gs_uri(image.uri) is None:
-            raise images.ImageProblem(
-                ImageReason.NO_URI, f"not a gs:// URI: {image.uri[:200]}" if image.uri else "no image URI"
-            )
+        uri = images.checked_uri(image.uri)
         # The name is believed until the service objects (see correct): a read per image would cost more.
-        return ImagePart(images.mime_from_name(image.uri or "") or await self._sniff(image), uri=image.uri)
+        return ImagePart(images.mime_from_name(uri) or await self._sniff(image), uri=uri)
 
     async def _sniff(self, image: Image) -> str:
         head = await self._blocking(functools.partial(objects.read_image, image.uri, limit=SNIFF_BYTES))

@@ -74,17 +74,28 @@ def build_request(
     for number, (image, part) in enumerate(zip(unit.images, parts, strict=True), 1):
         if len(parts) > 1:
             content.append({"text": image_label(image, number, len(parts))})
-        content.append(_image_part(part, task.media_resolution))
+        content.append(image_part(part, task.media_resolution))
     # An image comes before the text about it (Google, "Image understanding").
     content.append({"text": render_prompt(task.prompt, unit)})
-    body: dict[str, Any] = {"contents": [{"role": "user", "parts": content}]}
+    return {"contents": [{"role": "user", "parts": content}], **request_frame(task, profile, labels)}
+
+
+def request_frame(task: Task, profile: ModelProfile, labels: Mapping[str, str]) -> dict[str, Any]:
+    """What is the same in every request of a task: all but ``contents``.
+
+    Args:
+        task: What is asked.
+        profile: The task's model.
+        labels: Billing labels.
+    """
+    frame: dict[str, Any] = {}
     if task.system:
-        body["systemInstruction"] = {"parts": [{"text": task.system}]}
+        frame["systemInstruction"] = {"parts": [{"text": task.system}]}
     if config := _generation_config(task, profile):
-        body["generationConfig"] = config
+        frame["generationConfig"] = config
     if labels:
-        body["labels"] = dict(labels)
-    return body
+        frame["labels"] = dict(labels)
+    return frame
 
 
 def lane_headers(lane: str) -> dict[str, str]:
@@ -146,12 +157,13 @@ def render_prompt(prompt: str, unit: Unit) -> str:
     return FIELD.sub(fill, prompt)
 
 
-def _degrees(angle: float) -> str:
-    """Whole degrees: a camera's pose is no better, and -0 is 0."""
-    return str(round(angle))
+def image_part(part: ImagePart, resolution: str) -> dict[str, Any]:
+    """An image as it stands among the parts of a request.
 
-
-def _image_part(part: ImagePart, resolution: str) -> dict[str, Any]:
+    Args:
+        part: The image.
+        resolution: The task's media resolution.
+    """
     body: dict[str, Any]
     if part.data is not None:
         encoded = base64.b64encode(part.data).decode("ascii")
@@ -162,6 +174,11 @@ def _image_part(part: ImagePart, resolution: str) -> dict[str, Any]:
         # The only resolution that exists per part only.
         body["mediaResolution"] = {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}
     return body
+
+
+def _degrees(angle: float) -> str:
+    """Whole degrees: a camera's pose is no better, and -0 is 0."""
+    return str(round(angle))
 
 
 def _generation_config(task: Task, profile: ModelProfile) -> dict[str, Any]:
