@@ -1,0 +1,247 @@
+"""Lines of a batch job: the same requests as online, keys that match nothing else, files within the limits."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebeam.transforms.batch_lines import (
+    MAX_BYTES,
+    MAX_LINES,
+    ShardLimits,
+    key_of,
+    line_template,
+    lint,
+    shard_numbers,
+)
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.pricing import load_models
+from imagebeam.transforms.records import Image, Unit
+from imagebeam.transforms.requests import ImagePart, build_request
+from imagebeam.transforms.task import MEDIA_RESOLUTIONS, Task, parse_task
+
+PIPELINE = Path(__file__).parents[1] / "pipeline"
+MODELS = load_models((PIPELINE / "models.yaml").read_text(encoding="utf-8"), "models.yaml")
+SHIPPED = sorted(path.stem for path in (PIPELINE / "tasks").glob("*.yaml"))
+LABELS = {"imagebeam_run": "r-1", "type": "batch", "definitions": "none"}
+MIMES = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif", "image/avif")
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+ANY_IMAGES = st.lists(
+    st.builds(
+        Image,
+        ANY_TEXT,
+        ANY_TEXT,
+        st.none() | ANY_TEXT,
+        heading=st.none() | st.floats(-180, 180),
+    ),
+    min_size=1,
+    max_size=4,
+).map(tuple)
+ANY_UNIT = st.builds(
+    Unit,
+    ANY_TEXT,
+    st.just("asset"),
+    ANY_TEXT,
+    ANY_IMAGES,
+    asset_type=st.none() | ANY_TEXT,
+    latitude=st.none() | st.floats(-90, 90),
+    extra=st.dictionaries(st.just("district"), st.none() | ANY_TEXT | st.booleans()),
+)
+
+
+def task_of(**keys: Any) -> Task:
+    text = yaml.safe_dump({"name": "look", "prompt": "What is it?", **keys}, sort_keys=False)
+    return parse_task(text, where="look.yaml", default_model=MODELS.default)
+
+
+def shipped(name: str) -> Task:
+    text = (PIPELINE / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_task(text, where=name, default_model=MODELS.default)
+
+
+def same_as_online(task: Task, unit: Unit, mimes: list[str], labels: dict[str, str]) -> None:
+    profile = MODELS.profile(task.model)
+    parts = [ImagePart(mime, uri=image.uri) for mime, image in zip(mimes, unit.images, strict=True)]
+    template = line_template(task, profile, labels)
+    line = template.line("k-1", unit, mimes)
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    online = build_request(task, profile, unit, parts, labels)
+    assert orjson.loads(line) == {"custom_id": "k-1", "request": online}
+    assert orjson.loads(template.request(unit, mimes)) == online
+    assert lint(online) == []
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_line_of_a_shipped_task_is_the_online_request(name: str) -> None:
+    images = (Image("o1:a", "gs://street/o1:a.jpg", "2025-01-02T03:04:05Z", 12.5), Image("o1:b", 'gs://street/"ö.png'))
+    task = shipped(name)
+    unit = Unit("t1:p", task.unit, "d" * 64, images if task.unit == "asset" else images[:1], asset_type="POLE")
+    same_as_online(task, unit, ["image/jpeg", "image/png"][: len(unit.images)], LABELS)
+
+
+@given(
+    unit=ANY_UNIT,
+    prompt=st.sampled_from(["Look.", "{{unit_id}} of {{extra.district}}", 'a "{{heading}}" \n {{latitude}} ß'])
+    | ANY_TEXT.filter(lambda text: text.strip()).map(lambda text: f"Look: {text}"),
+    resolution=st.sampled_from(MEDIA_RESOLUTIONS),
+    labels=st.sampled_from([{}, LABELS]),
+    data=st.data(),
+)
+def test_a_line_is_the_online_request_for_any_unit(
+    unit: Unit, prompt: str, resolution: str, labels: dict[str, str], data: st.DataObject
+) -> None:
+    mimes = data.draw(st.lists(st.sampled_from(MIMES), min_size=len(unit.images), max_size=len(unit.images)))
+    task = Task("look", "", MODELS.default, prompt, system=data.draw(st.none() | st.just("Be brief.")))
+    same_as_online(task.with_model(MODELS.default), unit, mimes, labels)
+    graded = Task("look", "", MODELS.default, prompt, media_resolution=resolution)
+    same_as_online(graded, unit, mimes, labels)
+
+
+def test_half_a_surrogate_pair_does_not_stop_a_shard() -> None:
+    template = line_template(task_of(), MODELS.profile(MODELS.default), {})
+    unit = Unit("o1:a", "observation", "d", (Image("o1:a", "gs://b/\ud800x.jpg"),))
+    line = orjson.loads(template.line("k-1", unit, ["image/jpeg"]))
+    assert line["request"]["contents"][0]["parts"][0]["fileData"]["fileUri"] == "gs://b/\ufffdx.jpg"
+
+
+def test_a_template_travels_between_processes() -> None:
+    template = line_template(task_of(), MODELS.profile(MODELS.default), LABELS)
+    assert pickle.loads(pickle.dumps(template)) == template
+
+
+@pytest.mark.parametrize(
+    ("image", "mimes"), [(Image("o1:a", None), ["image/jpeg"]), (Image("o1:a", "gs://b/a.jpg"), [])]
+)
+def test_a_unit_that_cannot_be_written_is_refused(image: Image, mimes: list[str]) -> None:
+    template = line_template(task_of(), MODELS.profile(MODELS.default), {})
+    with pytest.raises(ValueError, match="o1:a"):
+        template.line("k-1", Unit("o1:a", "observation", "d", (image,)), mimes)
+
+
+def test_a_task_that_changes_its_images_is_sent_to_the_flex_lane() -> None:
+    with pytest.raises(UserError, match=r"by URI: use --lane=flex, which costs the same"):
+        line_template(task_of(image={"max_side": 512}), MODELS.profile(MODELS.default), {})
+
+
+def test_a_template_that_the_import_would_refuse_is_refused() -> None:
+    task = Task("look", "", MODELS.default, "Look.", schema={"type": "OBJECT", "properties": {}})
+    with pytest.raises(UserError, match=r"generationConfig\.responseSchema\.properties: an empty object"):
+        line_template(task, MODELS.profile(MODELS.default), {})
+
+
+# -- keys --------------------------------------------------------------------------------------------------
+
+
+def test_a_key_never_changes() -> None:
+    # Files of a job that was submitted by an older release must still match.
+    assert key_of("o1:a", "d" * 64, "0123456789ab") == "k-93bf82b1db6db85a0b09074e5062186e"
+
+
+HEX = st.text("0123456789abcdef")
+
+
+@given(st.tuples(ANY_TEXT, HEX, HEX), st.tuples(ANY_TEXT, HEX, HEX))
+def test_keys_are_equal_only_for_the_same_input_of_the_same_task(
+    one: tuple[str, str, str], other: tuple[str, str, str]
+) -> None:
+    assert (key_of(*one) == key_of(*other)) == (one == other)
+
+
+def test_a_key_knows_where_one_part_ends() -> None:
+    assert len({key_of("c", "b", "a"), key_of("", "bc", "a"), key_of("c", "", "ab"), key_of("b\0c", "", "a")}) == 4
+
+
+# -- shards ------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 7), st.integers(50, 200))
+def test_shards_are_filled_in_order_and_never_beyond_their_limits(sizes: list[int], lines: int, size: int) -> None:
+    numbers = list(shard_numbers(sizes, ShardLimits(lines, size)))
+    assert len(numbers) == len(sizes)
+    assert numbers == sorted(numbers)
+    assert sorted(set(numbers)) == list(range(len(set(numbers))))
+    for number in set(numbers):
+        inside = [length for length, shard in zip(sizes, numbers, strict=True) if shard == number]
+        after = [length for length, shard in zip(sizes, numbers, strict=True) if shard == number + 1]
+        assert len(inside) <= lines
+        assert sum(inside) <= size
+        # Nothing is cut without need: one job of 200,000 beats many small ones.
+        assert not after or len(inside) == lines or sum(inside) + after[0] > size
+
+
+def test_a_shard_takes_as_much_as_a_job_takes() -> None:
+    assert ShardLimits() == ShardLimits(200_000, MAX_BYTES)
+    numbers = list(shard_numbers([700] * 400_001, ShardLimits()))
+    assert [numbers.count(shard) for shard in range(3)] == [200_000, 200_000, 1]
+
+
+def test_a_line_that_fits_into_no_shard_is_said() -> None:
+    with pytest.raises(UserError, match="one request takes 101 bytes, and a whole input file may have 100"):
+        list(shard_numbers([100, 101], ShardLimits(10, 100)))
+
+
+@pytest.mark.parametrize(("lines", "size"), [(0, 1), (MAX_LINES + 1, 1), (1, 0), (1, MAX_BYTES + 1)])
+def test_limits_beyond_those_of_the_service_are_refused(lines: int, size: int) -> None:
+    with pytest.raises(UserError, match="batch job"):
+        ShardLimits(lines, size)
+
+
+# -- lint --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "the request: an empty object"),
+        ({"tools": [{"urlContext": {}}]}, "tools[0].urlContext: an empty object"),
+        ({"safetySettings": []}, "safetySettings: an empty list"),
+        ({"a": {"b": None}}, "a.b: null"),
+        ({"s": {"$ref": "#/x"}}, "s.$ref: write the schema out where it is used"),
+        ({"s": {"$defs": {"x": 1}}}, "s.$defs: write the schema out where it is used"),
+        ({"s": {"type": ["string", "null"]}}, "s.type: a list of types: name one, and nullable beside it"),
+        ({"s": {"enum": ["a", None]}}, "s.enum[1]: null"),
+        ({"s": {"enum": ["a", 1]}}, "s.enum: items of different structure"),
+        ({"s": {"anyOf": [{"type": "STRING"}]}}, "s.anyOf: one type with nullable, or an enum"),
+        ({"s": [{"a": 1}, {"b": 1}]}, "s: items of different structure"),
+        ({"g": {"responseJsonSchema": {"type": "object"}}}, "g.responseJsonSchema: use responseSchema"),
+        ({"parts": [{"inlineData": {"data": "a"}}]}, "parts[0].inlineData: a batch job reads images by URI"),
+        ({"s": {"type_": "STRING"}}, "s.type_: is called type"),
+        ({"t": float("nan")}, "t: nan is no number in JSON"),
+        ({"t": float("inf")}, "t: inf is no number in JSON"),
+        ({"t": b"x"}, "t: bytes is no JSON"),
+        ({1: "x"}, "the request: 1 is no name"),
+    ],
+)
+def test_what_the_import_stumbles_over_is_named(body: Any, says: str) -> None:
+    assert says in lint(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"contents": [{"role": "user", "parts": [{"fileData": {"fileUri": "gs://b/a"}}, {"text": "x"}]}]},
+        {"s": {"type": "OBJECT", "properties": {"anyOf": {"type": "STRING"}, "inlineData": {"type": "STRING"}}}},
+        {"s": {"properties": {"properties": {"type": "OBJECT", "properties": {"$ref": {"type": "STRING"}}}}}},
+        {"labels": {"definitions": "x"}},
+        {"a": 0, "b": False, "c": ""},
+    ],
+)
+def test_what_the_import_takes_is_not_complained_about(body: Any) -> None:
+    assert lint(body) == []
+
+
+@given(
+    st.recursive(
+        st.none() | st.text() | st.floats() | st.binary(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_lint_has_an_opinion_on_anything(body: Any) -> None:
+    assert all(isinstance(problem, str) for problem in lint(body))
