@@ -90,7 +90,7 @@ def measure(data: bytes) -> Measurements:
     Raises:
         NotAnImage: They are none, or the file is cut off.
     """
-    image, (width, height) = _decode(data)
+    image, (width, height) = decode(data)
     rgb = np.asarray(image, dtype=np.float32)
     luma: _Plane = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     across, down = np.diff(luma, axis=1)[:-1], np.diff(luma, axis=0)[:, :-1]
@@ -113,8 +113,12 @@ def measure(data: bytes) -> Measurements:
     )
 
 
-def _decode(data: bytes) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the image, small and RGB, and its own size."""
+def decode(data: bytes) -> tuple[Image.Image, tuple[int, int]]:
+    """Return an image as it is looked at (RGB, no side longer than `LONGEST_SIDE`), and its own size in pixels.
+
+    Raises:
+        NotAnImage: The bytes are none, or the file is cut off.
+    """
     try:
         with Image.open(io.BytesIO(data)) as opened:
             size = opened.size
@@ -158,7 +162,8 @@ def _colourfulness(rgb: _Plane) -> float:
     return float(spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()))
 
 
-def _dominant_colour(image: Image.Image) -> str:
+def colour_shares(image: Image.Image) -> npt.NDArray[np.float64]:
+    """Return which share of an image has each of `COLOURS`; they add up to 1."""
     small = image.resize((min(image.width, 64), min(image.height, 64)), Image.Resampling.BOX)
     hsv: npt.NDArray[Any] = np.asarray(small.convert("HSV"), dtype=np.int32)
     hue, saturation, value = hsv[..., 0] * 360 // 256, hsv[..., 1], hsv[..., 2]
@@ -179,7 +184,11 @@ def _dominant_colour(image: Image.Image) -> str:
         [COLOURS.index(name) for name in _CASES],
         COLOURS.index("pink"),
     )
-    shares = np.bincount(found.ravel(), minlength=len(COLOURS)) / found.size
+    return np.bincount(found.ravel(), minlength=len(COLOURS)) / found.size
+
+
+def _dominant_colour(image: Image.Image) -> str:
+    shares = colour_shares(image)
     hues = shares.copy()
     hues[:3] = 0
     return COLOURS[int((hues if hues.max() >= _HUE_SHARE else shares).argmax())]

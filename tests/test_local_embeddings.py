@@ -1,0 +1,126 @@
+"""The local embedding models: neighbours look alike, whatever the dimension; texts point to what they say."""
+
+import io
+import itertools
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from imagebeam.emulators.dataset_images import Picture, photos, render
+from imagebeam.emulators.dataset_rows import Content, make_content
+from imagebeam.emulators.embedding import LENGTH, Vector, describe, embed, project
+from imagebeam.emulators.embedding_text import embed_text
+
+DIMENSIONS = (128, 256, 512, 768, 1408, 3072)
+
+
+@pytest.fixture(scope="module")
+def demo() -> list[tuple[Picture, Vector]]:
+    """The pictures of the demo with their descriptions, without the one whose file is cut off."""
+    content: Content = make_content(300, 0)
+    return [(picture, describe(content.data(name))) for name, (picture, cut) in content.objects.items() if not cut]
+
+
+def vectors(demo: list[tuple[Picture, Vector]], dimension: int) -> npt.NDArray[np.float64]:
+    return np.array([project(description, dimension, "m") for _, description in demo])
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_the_five_nearest_neighbours_of_a_demo_picture_show_the_same_photograph(
+    demo: list[tuple[Picture, Vector]], dimension: int
+) -> None:
+    found = vectors(demo, dimension)
+    likeness = found @ found.T
+    np.fill_diagonal(likeness, -1)
+    names = np.array([picture.photo for picture, _ in demo])
+    nearest = np.argsort(-likeness, axis=1)[:, :5]
+    assert (names[nearest] == names[:, None]).mean() >= 0.9
+
+
+def test_crops_scales_and_other_exposures_of_a_photograph_are_nearer_than_other_photographs() -> None:
+    made = {}
+    for photo in photos():
+        whole = (20, 20, 260, 200)
+        for name, picture in {
+            "whole": Picture(photo, whole, (240, 180), "plain"),
+            "crop": Picture(photo, (30, 30, 250, 190), (220, 160), "plain"),
+            "small": Picture(photo, whole, (120, 90), "plain"),
+            "dark": Picture(photo, whole, (240, 180), "dark"),
+        }.items():
+            made[photo, name] = np.array(embed(render(picture), 256))
+    for photo, name in itertools.product(photos(), ("crop", "small", "dark")):
+        likeness = {other: made[photo, name] @ made[other, "whole"] for other in photos()}
+        assert max(likeness, key=lambda other: likeness[other]) == photo, name
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 3072), st.sampled_from(["a", "b"]), st.integers(0, 2**32 - 1))
+def test_a_vector_has_its_dimension_and_length_one_and_is_always_the_same(
+    dimension: int, space: str, seed: int
+) -> None:
+    description = np.random.default_rng(seed).standard_normal(LENGTH)
+    vector = project(description, dimension, space)
+    assert len(vector) == dimension
+    assert math.isclose(math.fsum(value * value for value in vector), 1, rel_tol=1e-9)
+    assert vector == project(description, dimension, space)
+
+
+def test_angles_are_the_same_in_all_usual_dimensions_and_two_models_share_no_space(
+    demo: list[tuple[Picture, Vector]],
+) -> None:
+    few = demo[:20]
+    reference = vectors(few, 128) @ vectors(few, 128).T
+    for dimension in DIMENSIONS[1:]:
+        found = vectors(few, dimension)
+        assert np.allclose(found @ found.T, reference)
+    other = np.array([project(description, 512, "n") for _, description in few])
+    assert abs(np.diag(vectors(few, 512) @ other.T)).max() < 0.3
+
+
+@pytest.mark.parametrize("dimension", [0, -1, 3073])
+def test_a_vector_of_no_or_too_many_dimensions_is_refused(dimension: int) -> None:
+    with pytest.raises(ValueError, match="1 to 3072"):
+        project(np.ones(LENGTH), dimension, "m")
+
+
+def test_a_picture_of_one_colour_has_a_vector_too() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(stream, "PNG")
+    assert math.isclose(np.linalg.norm(embed(stream.getvalue(), 128)), 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "variant"),
+    [
+        ("a dark photograph", "dark"),
+        ("overexposed", "overexposed"),
+        ("low resolution", "low_resolution"),
+        ("blurry", "blurred"),
+        ("not sharp", "blurred"),
+    ],
+)
+def test_a_text_finds_pictures_that_look_as_it_says(
+    demo: list[tuple[Picture, Vector]], text: str, variant: str
+) -> None:
+    order = np.argsort(-(vectors(demo, 512) @ np.array(embed_text(text, 512, "m"))))
+    assert sum(demo[index][0].variant == variant for index in order[:5]) >= 4
+
+
+@pytest.mark.parametrize(("text", "photo"), [("something red", "retina"), ("blue sky", "rocket"), ("green", "flower")])
+def test_a_colour_finds_the_photograph_that_has_most_of_it(
+    demo: list[tuple[Picture, Vector]], text: str, photo: str
+) -> None:
+    order = np.argsort(-(vectors(demo, 128) @ np.array(embed_text(text, 128, "m"))))
+    assert [demo[index][0].photo for index in order[:3]] == [photo] * 3
+
+
+def test_a_text_about_what_pixels_do_not_tell_is_near_no_picture(demo: list[tuple[Picture, Vector]]) -> None:
+    pole, lamp = (np.array(embed_text(text, 512, "m")) for text in ("utility pole", "street lamp"))
+    assert abs(vectors(demo, 512) @ pole).max() < 0.5
+    assert abs(pole @ lamp) < 0.5
+    assert math.isclose(np.linalg.norm(embed_text("", 512)), 1)
