@@ -1,6 +1,9 @@
 """Lines of a batch job: the same requests as online, keys that match nothing else, files within the limits."""
 
+import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,13 @@ from imagebeam.transforms.batch_lines import (
     key_of,
     line_template,
     lint,
+    named_types,
     shard_numbers,
 )
 from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.images import ImageProblem
 from imagebeam.transforms.pricing import load_models
-from imagebeam.transforms.records import Image, Unit
+from imagebeam.transforms.records import Image, ImageReason, Unit
 from imagebeam.transforms.requests import ImagePart, build_request
 from imagebeam.transforms.task import MEDIA_RESOLUTIONS, Task, parse_task
 
@@ -117,12 +122,25 @@ def test_a_template_travels_between_processes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "mimes"), [(Image("o1:a", None), ["image/jpeg"]), (Image("o1:a", "gs://b/a.jpg"), [])]
+    ("images", "mimes"),
+    [((Image("o1:a", None),), ["image/jpeg"]), ((Image("o1:a", "gs://b/a.jpg"),), []), ((), [])],
 )
-def test_a_unit_that_cannot_be_written_is_refused(image: Image, mimes: list[str]) -> None:
+def test_a_unit_that_cannot_be_written_is_refused(images: tuple[Image, ...], mimes: list[str]) -> None:
     template = line_template(task_of(), MODELS.profile(MODELS.default), {})
     with pytest.raises(ValueError, match="o1:a"):
-        template.line("k-1", Unit("o1:a", "observation", "d", (image,)), mimes)
+        template.line("k-1", Unit("o1:a", "observation", "d", images), mimes)
+
+
+def test_names_of_images_are_believed_as_online() -> None:
+    images = tuple(Image("o", f"gs://bkt/o1:aa.{suffix}") for suffix in ("JPG", "png", "dat"))
+    assert named_types(Unit("o1:a", "asset", "d", images)) == ("image/jpeg", "image/png", None)
+
+
+@pytest.mark.parametrize("images", [(), (Image("o", None),), (Image("o", "https://b/a.jpg"),), (Image("o", "gs://b"),)])
+def test_a_unit_without_images_to_read_gets_no_line(images: tuple[Image, ...]) -> None:
+    with pytest.raises(ImageProblem) as caught:
+        named_types(Unit("o1:a", "observation", "d", images))
+    assert caught.value.reason is ImageReason.NO_URI
 
 
 def test_a_task_that_changes_its_images_is_sent_to_the_flex_lane() -> None:
@@ -245,3 +263,12 @@ def test_what_the_import_takes_is_not_complained_about(body: Any) -> None:
 )
 def test_lint_has_an_opinion_on_anything(body: Any) -> None:
     assert all(isinstance(problem, str) for problem in lint(body))
+
+
+def test_the_benchmark_of_the_format_runs_and_its_contestants_do_the_same() -> None:
+    command = [sys.executable, "-m", "benchmarks.batch_format", "--units=30", "--repeat=1", "--json"]
+    done = subprocess.run(command, cwd=PIPELINE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert len(report["races"]) == 6
+    assert report["matcher_bytes_per_unit"] < 400

@@ -15,9 +15,9 @@ from typing import Any
 import orjson
 
 from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.images import SUPPORTED
+from imagebeam.transforms.images import SUPPORTED, ImageProblem, checked_uri, mime_from_name
 from imagebeam.transforms.pricing import ModelProfile
-from imagebeam.transforms.records import Unit
+from imagebeam.transforms.records import ImageReason, Unit
 from imagebeam.transforms.requests import ImagePart, image_label, image_part, render_prompt, request_frame
 from imagebeam.transforms.task import Task
 
@@ -96,7 +96,7 @@ class LineTemplate:
             :func:`requests.build_request`'s for the same unit, its images by URI.
 
         Raises:
-            ValueError: There is not one MIME type per image, or an image has no URI.
+            ValueError: The unit has no image, there is not one MIME type per image, or an image has no URI.
         """
         if self.single_end and len(unit.images) == 1 == len(mime_types) and mime_types[0] in self.single_heads:
             # The common case, four times as fast: all but the key and the URI is there already.
@@ -107,6 +107,8 @@ class LineTemplate:
     def request(self, unit: Unit, mime_types: Sequence[str]) -> bytes:
         """The request alone, as the column ``request`` of a BigQuery source holds it; as in :meth:`line`."""
         images = unit.images
+        if not images:
+            raise ValueError(f"unit {unit.unit_id} has no image")
         if len(images) != len(mime_types):
             raise ValueError(f"{len(mime_types)} MIME types for {len(images)} images of unit {unit.unit_id}")
         text = self.text or _text_part(render_prompt(self.prompt, unit))
@@ -177,6 +179,23 @@ def key_of(unit_id: str, input_digest: str, version: str) -> str:
     # Version and digest are hex, so the parts stay apart whatever an id holds.
     text = f"{version}\0{input_digest}\0{unit_id}"
     return "k-" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def named_types(unit: Unit) -> tuple[str | None, ...]:
+    """What the names of a unit's images say they are, believed as online.
+
+    Args:
+        unit: The unit.
+
+    Returns:
+        A MIME type per image; None where only the first bytes can tell.
+
+    Raises:
+        ImageProblem: The unit has no image, or one without a ``gs://`` URI: its outcome, and no line.
+    """
+    if not unit.images:
+        raise ImageProblem(ImageReason.NO_URI, "the unit has no image")
+    return tuple(mime_from_name(checked_uri(image.uri)) for image in unit.images)
 
 
 def shard_numbers(sizes: Iterable[int], limits: ShardLimits) -> Iterator[int]:
