@@ -1,4 +1,4 @@
-"""Vertex AI of the local Google Cloud: ``generateContent``, ``countTokens`` and the publisher models.
+"""Vertex AI of the local Google Cloud: ``generateContent``, ``countTokens``, embeddings and the publisher models.
 
 Its model looks at the real pixels (`pixels`) and fills in the form (`answering`); what it refuses, how it
 counts tokens and how it fails is Gemini's way. See `vertex_faults` for the failures that can be ordered.
@@ -15,20 +15,22 @@ from aiohttp import web
 
 from imagebeam.emulators.answering import fill
 from imagebeam.emulators.counters import Counters
+from imagebeam.emulators.embedding_models import embedding_model, find_embedding_model
 from imagebeam.emulators.faults import FaultBook
-from imagebeam.emulators.http import JSON_TYPE, ApiError, json_response, parse_object
+from imagebeam.emulators.http import ApiError, json_response, parse_object
 from imagebeam.emulators.object_store import ObjectStore
-from imagebeam.emulators.tokens import is_token
 from imagebeam.emulators.vertex_answers import answer_body, token_count
-from imagebeam.emulators.vertex_faults import MESSAGES, Rule, VertexFaults, error_of
+from imagebeam.emulators.vertex_embeddings import Embeddings
+from imagebeam.emulators.vertex_faults import MESSAGES, VertexFaults, error_of
 from imagebeam.emulators.vertex_images import ImageReader
-from imagebeam.emulators.vertex_models import Model, find_model, traffic_type
+from imagebeam.emulators.vertex_models import find_model, traffic_type
+from imagebeam.emulators.vertex_transport import api_disabled, authenticate, broken, http_fault, take_time
 from imagebeam.emulators.vertex_validation import BODY_BYTES, InputImage, Prompt, read_prompt
 
 _PLACE: Final = "/{version}/projects/{project}/locations/{location}"
 _MODEL: Final = "/publishers/google/models/{model}"
-#: What a proxy sends where JSON was expected.
-_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+
+Method = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class VertexService:
@@ -36,8 +38,9 @@ class VertexService:
 
     Faults: section ``vertex``, see `vertex_faults`. Counters (branch ``vertex``): ``calls``, ``by_status``,
     ``per_uri``, ``answered_per_uri``, ``in_flight``, ``max_in_flight``, ``tokens`` and ``per_second`` (by Unix
-    second) of ``generateContent``; ``count_tokens_calls`` and ``model_gets`` of the others. An inline image counts
-    as ``inline:<digest>``. ``answered_per_uri`` counts answers that are billed: those with usage that reached a
+    second) of ``generateContent``, ``predict`` and ``embedContent`` together (``by_method`` tells the last two
+    apart); ``count_tokens_calls`` and ``model_gets`` of the others. An inline image counts as
+    ``inline:<digest>``. ``answered_per_uri`` counts answers that are billed: those with usage that reached a
     caller who was still there.
 
     Args:
@@ -54,6 +57,7 @@ class VertexService:
         self._counters = counters
         self._faults = VertexFaults(faults, seed)
         self._images = ImageReader(objects)
+        self._embeddings = Embeddings(objects, self._faults, counters, self._enter)
         self._in_flight = 0
 
     def routes(self) -> list[web.RouteDef]:
@@ -61,6 +65,8 @@ class VertexService:
         return [
             web.post(_PLACE + _MODEL + ":generateContent", self._handle_generate),
             web.post(_PLACE + _MODEL + ":countTokens", self._handle_count),
+            web.post(_PLACE + _MODEL + ":predict", self._handle_predict),
+            web.post(_PLACE + _MODEL + ":embedContent", self._handle_embed),
             web.get("/{version}" + _MODEL, self._handle_model, allow_head=False),
             web.get(_PLACE + _MODEL, self._handle_model, allow_head=False),
         ]
@@ -68,12 +74,21 @@ class VertexService:
     # Handlers
 
     async def _handle_generate(self, request: web.Request) -> web.StreamResponse:
+        return await self._counted(request, self._generate)
+
+    async def _handle_predict(self, request: web.Request) -> web.StreamResponse:
+        return await self._counted(request, self._embeddings.predict)
+
+    async def _handle_embed(self, request: web.Request) -> web.StreamResponse:
+        return await self._counted(request, self._embeddings.embed_content)
+
+    async def _counted(self, request: web.Request, method: Method) -> web.StreamResponse:
         self._counters.add("vertex", "calls")
         self._counters.add("vertex", "per_second", str(int(time.time())))
         self._fly(1)
         status = "501"  # what the server makes of an exception
         try:
-            response = await self._tried(request, self._generate)
+            response = await self._tried(request, method)
             status = str(response.status)
             if request.transport is None or request.transport.is_closing():
                 status = "reset" if response.prepared else "499"
@@ -88,7 +103,9 @@ class VertexService:
 
     async def _handle_model(self, request: web.Request) -> web.StreamResponse:
         self._counters.add("vertex", "model_gets")
-        model = self._enter(request)
+        project, name, location = self._enter(request)
+        find = find_model if embedding_model(name) is None else find_embedding_model
+        model = find(name, project, location, self._faults.retired)
         place = "projects/{user-project}/locations/{location}"
         name = f"publishers/google/models/{model.name}"
         return json_response(
@@ -101,9 +118,7 @@ class VertexService:
             }
         )
 
-    async def _tried(
-        self, request: web.Request, method: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def _tried(self, request: web.Request, method: Method) -> web.StreamResponse:
         try:
             return await method(request)
         except ApiError as problem:
@@ -120,15 +135,15 @@ class VertexService:
         key = names[0] if names else _digest(prompt.text)
         before = self._faults.ask(key)
         rule = self._faults.rule("generateContent", prompt.uris, prompt.text, key, before)
-        if rule is not None and rule.action == "http":
-            return _http_fault(rule)
+        failed = http_fault(rule)
+        if failed is not None:
+            return failed
         text = await asyncio.get_running_loop().run_in_executor(None, self._think, prompt)
         body = answer_body(prompt, text, traffic, rule)
-        await self._wait(request, self._faults.latency(key, before) + _slowness(rule))
-        if rule is not None and rule.action == "garbage":
-            return _garbage()
-        if rule is not None and rule.action == "reset":
-            return await _reset(request, body)
+        await take_time(request, self._faults.latency(key, before), rule)
+        spoilt = await broken(request, rule, body)
+        if spoilt is not None:
+            return spoilt
         tokens = body["usageMetadata"]["totalTokenCount"]
         pace.charge(tokens - prompt.tokens)
         if request.transport is not None and not request.transport.is_closing():
@@ -141,33 +156,28 @@ class VertexService:
         prompt, _ = await self._read(request, counting=True)
         key = prompt.uris[0] if prompt.uris else _digest(prompt.text)
         rule = self._faults.rule("countTokens", prompt.uris, prompt.text, key, 0)
-        if rule is not None and rule.action == "http":
-            return _http_fault(rule)
+        failed = http_fault(rule)
+        if failed is not None:
+            return failed
         await asyncio.get_running_loop().run_in_executor(None, self._look, prompt)
-        await self._wait(request, _slowness(rule))
-        if rule is not None and rule.action == "garbage":
-            return _garbage()
-        if rule is not None and rule.action == "reset":
-            return await _reset(request, token_count(prompt))
-        return json_response(token_count(prompt))
+        await take_time(request, 0, rule)
+        return await broken(request, rule, token_count(prompt)) or json_response(token_count(prompt))
 
     # Steps
 
-    def _enter(self, request: web.Request) -> Model:
-        """Check who asks and whom; return the model."""
+    def _enter(self, request: web.Request) -> tuple[str, str, str | None]:
+        """Check who asks; return project, model and location."""
         self._faults.refresh()
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not is_token(token):
-            raise _unauthenticated(missing=not token)
+        authenticate(request)
         project = request.match_info.get("project", self._project)
         if self._faults.api_disabled:
-            raise _disabled(project)
-        model, location = request.match_info["model"], request.match_info.get("location")
-        return find_model(model.removesuffix("@default"), project, location, self._faults.retired)
+            raise api_disabled(project)
+        return project, request.match_info["model"].removesuffix("@default"), request.match_info.get("location")
 
     async def _read(self, request: web.Request, *, counting: bool) -> tuple[Prompt, str]:
         raw = await request.read()
-        model = self._enter(request)
+        project, name, location = self._enter(request)
+        model = find_model(name, project, location, self._faults.retired)
         traffic = traffic_type(model, request.match_info["location"], request.headers)
         if len(raw) > BODY_BYTES:
             raise ApiError(400, f"Request payload size exceeds the limit: {BODY_BYTES} bytes.")
@@ -186,15 +196,6 @@ class VertexService:
             return orjson.dumps({"answer": text}).decode()  # JSON of the model's own making
         return text
 
-    async def _wait(self, request: web.Request, seconds: float) -> None:
-        """Take as long as an answer takes, but not longer than the caller wants to wait."""
-        limit = _server_timeout(request)
-        if limit is not None and seconds > limit:
-            await asyncio.sleep(limit)
-            raise ApiError(504, MESSAGES[504])
-        if seconds > 0:
-            await asyncio.sleep(seconds)
-
     def _fly(self, change: int) -> None:
         self._in_flight += change
         shown = self._counters.get("vertex", "in_flight")  # zero after a reset, whoever is under way
@@ -208,69 +209,3 @@ def _name(image: InputImage) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-def _slowness(rule: Rule | None) -> float:
-    return float(rule.settings["seconds"]) if rule is not None and rule.action == "slow" else 0.0
-
-
-def _server_timeout(request: web.Request) -> float | None:
-    try:
-        return float(request.headers["X-Server-Timeout"])
-    except (KeyError, ValueError):
-        return None
-
-
-def _http_fault(rule: Rule) -> web.Response:
-    if rule.settings["code"] == 502 and "message" not in rule.settings:
-        return web.Response(body=_PAGE, status=502, content_type="text/html")  # it comes from a proxy
-    return rule.error().response()
-
-
-def _garbage() -> web.Response:
-    return web.Response(body=_PAGE, status=200, content_type=JSON_TYPE)
-
-
-async def _reset(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """Send half an answer and break the connection."""
-    data = orjson.dumps(body)
-    response = web.StreamResponse(headers={"Content-Type": JSON_TYPE, "Content-Length": str(len(data))})
-    await response.prepare(request)
-    await response.write(data[: len(data) // 2])
-    if request.transport is not None:
-        request.transport.abort()
-    return response
-
-
-def _unauthenticated(*, missing: bool) -> ApiError:
-    info = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": "CREDENTIALS_MISSING" if missing else "ACCESS_TOKEN_TYPE_UNSUPPORTED",
-        "domain": "googleapis.com",
-        "metadata": {"service": "aiplatform.googleapis.com"},
-    }
-    said = "missing required" if missing else "invalid"
-    return ApiError(
-        401,
-        f"Request had {said} authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
-        "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project.",
-        details=[info],
-    )
-
-
-def _disabled(project: str) -> ApiError:
-    service = "aiplatform.googleapis.com"
-    link = f"https://console.developers.google.com/apis/api/{service}/overview?project={project}"
-    info = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": "SERVICE_DISABLED",
-        "domain": "googleapis.com",
-        "metadata": {"service": service, "consumer": f"projects/{project}", "activationUrl": link},
-    }
-    return ApiError(
-        403,
-        f"Vertex AI API has not been used in project {project} before or it is disabled. Enable it by visiting {link} "
-        "then retry. If you enabled this API recently, wait a few minutes for the action to propagate to our systems "
-        "and retry.",
-        details=[info],
-    )

@@ -8,6 +8,7 @@
      "retired_models": ["gemini-2.5-flash"],
      "api_disabled": false}
 
+A rule is for ``generateContent``, or for another ``method``: ``countTokens``, ``predict``, ``embedContent``.
 The first rule that applies to a call is the one that happens. ``match`` is looked for in the URIs of the
 files and in the text of the prompt; ``rate`` is the share of calls; with neither a rule applies to all.
 ``times`` counts per URI (of the first file that matches). What chance decides depends on the seed, on the
@@ -45,6 +46,8 @@ ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 METHODS: Final[Mapping[str, tuple[str, ...]]] = {
     "generateContent": tuple(ACTIONS),
     "countTokens": ("http", "reset", "slow", "garbage"),
+    "predict": ("http", "reset", "slow", "garbage"),
+    "embedContent": ("http", "reset", "slow", "garbage"),
 }
 #: What the service says with a code, unless a rule has its own words.
 MESSAGES: Final[Mapping[int, str]] = {
@@ -156,7 +159,7 @@ class VertexFaults:
         """Return the rule that applies to a call and count its use.
 
         Args:
-            method: ``generateContent`` or ``countTokens``.
+            method: A key of `METHODS`.
             uris: Files of the request.
             text: Its prompt.
             key: What it is about: its first file, or a digest of its prompt.
@@ -248,8 +251,10 @@ def _rule(number: int, given: Any) -> Rule:
     if action not in ACTIONS:
         raise ValueError(f"{where} does {action!r}: use {', '.join(ACTIONS)}")
     if method not in METHODS or action not in METHODS[method]:
-        raise ValueError(f"{where} does {action} in {method!r}: generateContent does all, countTokens only "
-                         f"{', '.join(METHODS['countTokens'])}")  # fmt: skip
+        raise ValueError(
+            f"{where} does {action} in {method!r}: generateContent does all, predict, embedContent and "
+            f"countTokens only {', '.join(METHODS['countTokens'])}"
+        )
     check_keys(given, (*_COMMON, *ACTIONS[action]), where)
     for name in ("rate", "times", "retry_after"):
         _number(given, name, where)

@@ -147,11 +147,16 @@ def find_model(name: str, project: str, location: str | None, retired: tuple[str
     """
     model = MODELS.get(name)
     if model is None or model.gone or name in retired or not (location is None or model.serves(location)):
-        raise ApiError(
-            404,
-            f"Publisher Model `projects/{project}/locations/{location or 'global'}/publishers/google/models/{name}` "
-            "was not found or your project does not have access to it. Please ensure you are using a valid model "
-            "version. For more information, see: "
-            "https://cloud.google.com/vertex-ai/generative-ai/docs/learn/model-versions",
-        )
+        raise model_missing(name, project, location)
     return model
+
+
+def model_missing(name: str, project: str, location: str | None) -> ApiError:
+    """Return the 404 of a model that does not exist at a location (None: anywhere)."""
+    return ApiError(
+        404,
+        f"Publisher Model `projects/{project}/locations/{location or 'global'}/publishers/google/models/{name}` "
+        "was not found or your project does not have access to it. Please ensure you are using a valid model "
+        "version. For more information, see: "
+        "https://cloud.google.com/vertex-ai/generative-ai/docs/learn/model-versions",
+    )
