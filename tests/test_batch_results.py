@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imagebeam.transforms.answers import read_reply
@@ -151,6 +151,7 @@ def test_a_row_that_the_job_did_not_get_to_is_asked_again(response: Any) -> None
         ("INTERNAL: something", "UNAVAILABLE/HTTP_500 again"),
         ("Cancelled by the weather", "UNAVAILABLE/UNKNOWN again"),
         (7, "UNAVAILABLE/UNKNOWN again"),
+        ({"odd": 1}, "UNAVAILABLE/UNKNOWN again"),
     ],
 )
 def test_a_failed_row_is_judged_as_online(status: Any, says: str) -> None:
@@ -260,6 +261,7 @@ def test_any_bytes_are_a_line(raw: bytes) -> None:
     check(parse_line(raw))
 
 
+@example({"status": float("inf")})
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON)))
 def test_any_values_in_the_known_fields_are_a_line_and_a_row(fields: dict[str, Any]) -> None:
     check(parse_line(json.dumps(fields).encode()))

@@ -102,7 +102,7 @@ class OutputLine:
         """The line without its request: a small line that reads the same but for its images."""
         fields = {
             "custom_id": self.key,
-            "status": self.status,
+            "status": self.status if isinstance(self.status, dict) else str(self.status or ""),
             "processed_time": self.processed_time,
             "response": self.response,
         }
@@ -184,13 +184,13 @@ def parse_line(raw: bytes) -> OutputLine:
 
 def parse_row(row: Mapping[str, Any]) -> OutputLine:
     """Reads one row of an output table, where request and response may be JSON text; never raises."""
-    document = dict(row)
-    raw = _dumped(document) or repr(document).encode("utf-8", "replace")
+    raw = _dumped(dict(row))
+    document = _loaded(raw)  # as a line would say it: times are text, and no number is infinite
+    if not isinstance(document, dict):
+        return OutputLine(repr(row).encode("utf-8", "replace"), problem="not a row that JSON can say")
     for name in ("request", "response"):
         if isinstance(document.get(name), str):
             document[name] = _loaded(document[name].encode("utf-8", "replace"))
-    if isinstance(document.get("processed_time"), datetime.datetime):
-        document["processed_time"] = document["processed_time"].isoformat()
     return _read(raw, document)
 
 
@@ -274,7 +274,7 @@ def _error(status: Any) -> RowError | None:
     """The error that a status names; ``Bad Request: {"error": {...}}`` as a rule."""
     found: Any
     if isinstance(status, Mapping):
-        told, phrase, found = "", "", status
+        told, phrase, found = _dumped(status).decode(), "", status
     else:
         told = str(status)
         start, end = told.find("{"), told.rfind("}")
