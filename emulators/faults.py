@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from imagebeam.emulators.http import ApiError
 
-SECTIONS: Final = ("vertex", "bigquery", "storage", "token")
+SECTIONS: Final = ("vertex", "batch", "bigquery", "storage", "token")
 
 Check = Callable[[dict[str, Any]], None]
 
@@ -28,7 +28,7 @@ class FaultBook:
         self._lock = threading.Lock()
         self._book: dict[str, dict[str, Any]] = {}
         self._used: dict[tuple[str, str, int], int] = {}
-        self._checks: dict[str, Check] = {}
+        self._checks: dict[str, list[Check]] = {}
         self._version = 0
 
     @property
@@ -38,7 +38,7 @@ class FaultBook:
 
     def register(self, section: str, check: Check) -> None:
         """Let ``check`` look at every new document of a section; it raises ``ValueError`` to refuse."""
-        self._checks[section] = check
+        self._checks.setdefault(section, []).append(check)
 
     def section(self, name: str) -> dict[str, Any]:
         """Return a copy of one service's settings; empty when it is to behave."""
@@ -61,8 +61,7 @@ class FaultBook:
                 raise ApiError(400, f"Unknown section {name!r} of the fault book: use {', '.join(SECTIONS)}.")
             if not isinstance(settings, dict):
                 raise ApiError(400, f"Section {name!r} of the fault book must be an object.")
-            check = self._checks.get(name)
-            if check is not None:
+            for check in self._checks.get(name, ()):
                 try:
                     check(settings)
                 except (ValueError, TypeError, KeyError) as problem:

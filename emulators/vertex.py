@@ -10,10 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import orjson
 from aiohttp import web
 
-from imagebeam.emulators.answering import fill
 from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.embedding_models import embedding_model, find_embedding_model
 from imagebeam.emulators.faults import FaultBook
@@ -24,6 +22,7 @@ from imagebeam.emulators.vertex_embeddings import Embeddings
 from imagebeam.emulators.vertex_faults import MESSAGES, VertexFaults, error_of
 from imagebeam.emulators.vertex_images import ImageReader
 from imagebeam.emulators.vertex_models import find_model, traffic_type
+from imagebeam.emulators.vertex_think import think
 from imagebeam.emulators.vertex_transport import api_disabled, authenticate, broken, http_fault, take_time
 from imagebeam.emulators.vertex_validation import BODY_BYTES, InputImage, Prompt, read_prompt
 
@@ -49,6 +48,9 @@ class VertexService:
         seed: Seed of the model and of what chance decides.
         faults: The fault book.
         counters: The counters.
+
+    Attributes:
+        images: Looks at the images, and remembers what it saw.
     """
 
     def __init__(self, objects: ObjectStore, project: str, seed: int, faults: FaultBook, counters: Counters) -> None:
@@ -56,7 +58,7 @@ class VertexService:
         self._seed = seed
         self._counters = counters
         self._faults = VertexFaults(faults, seed)
-        self._images = ImageReader(objects)
+        self.images = ImageReader(objects)
         self._embeddings = Embeddings(objects, self._faults, counters, self._enter)
         self._in_flight = 0
 
@@ -184,17 +186,11 @@ class VertexService:
         return read_prompt(parse_object(raw), model, counting=counting), traffic
 
     def _look(self, prompt: Prompt) -> list[Any]:
-        return [self._images.measure(image) for image in prompt.images]
+        return [self.images.measure(image) for image in prompt.images]
 
     def _think(self, prompt: Prompt) -> str:
         """Look at the images and write the answer; blocks."""
-        wanted = prompt.generation
-        text = fill(wanted.schema, prompt.text, self._look(prompt), self._seed)
-        if wanted.mime_type == "text/x.enum":
-            return str(orjson.loads(text))
-        if wanted.mime_type == "application/json" and wanted.schema is None:
-            return orjson.dumps({"answer": text}).decode()  # JSON of the model's own making
-        return text
+        return think(prompt, self._look(prompt), self._seed)
 
     def _fly(self, change: int) -> None:
         self._in_flight += change
