@@ -86,6 +86,11 @@ class BigQueryService:
         self._requests: dict[str, Job] = {}
         faults.register("bigquery", check_faults)
 
+    @property
+    def catalog(self) -> Catalog:
+        """The datasets and tables."""
+        return self._catalog
+
     def close(self) -> None:
         """Stop the jobs and write the file."""
         self._jobs.close()

@@ -125,9 +125,15 @@ class LocalCloud:
         self._admin("PUT", "faults", settings)
 
     def reset(self) -> None:
-        """Let everything work again, and count from zero."""
+        """Let everything work again, forget all batch jobs, and count from zero."""
+        self._admin("DELETE", "batch")
         self._admin("DELETE", "faults")
         self._admin("DELETE", "counters")
+
+    def batch_jobs(self) -> list[dict[str, Any]]:
+        """Return all batch jobs, the newest first: their resources, and ``rowsRun``."""
+        jobs: list[dict[str, Any]] = self._admin("GET", "batch")["jobs"]
+        return jobs
 
     def counters(self) -> dict[str, Any]:
         """Return what was counted since the start or the last `reset`."""

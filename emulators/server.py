@@ -25,6 +25,7 @@ import duckdb
 import orjson
 from aiohttp import web
 
+from imagebeam.emulators.batch_api import BatchService
 from imagebeam.emulators.bigquery import BigQueryService
 from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.faults import FaultBook
@@ -67,7 +68,9 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     bigquery = BigQueryService(directory / "bigquery.duckdb", objects, PROJECT, faults, counters)
     app.add_routes(bigquery.routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
-    app.add_routes(VertexService(objects, PROJECT, seed, faults, counters).routes())
+    vertex = VertexService(objects, PROJECT, seed, faults, counters)
+    app.add_routes(vertex.routes())
+    app.add_routes(BatchService(objects, bigquery.catalog, vertex.images, seed, faults, counters).routes())
     app.add_routes(
         [
             web.get("/_local/faults", _get_faults),

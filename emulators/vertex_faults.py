@@ -147,6 +147,11 @@ class VertexFaults:
         self._used.clear()
         self._asked.clear()
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether there are rules at all, as of the last `refresh`."""
+        return bool(self._rules)
+
     def ask(self, key: str) -> int:
         """Count a question about a key (a URI) and return how often it was asked before."""
         if not self._rules and self._latency is None:

@@ -1,0 +1,186 @@
+"""What becomes of one row of a batch job: its answer, or the status that says why there is none.
+
+`LineHandler` is the seam: one handler answers ``generateContent`` requests; other kinds of models bring theirs.
+"""
+
+import hashlib
+import http
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import orjson
+
+from imagebeam.emulators.http import STATUS_NAMES, ApiError
+from imagebeam.emulators.pixels import COLOURS, Measurements
+from imagebeam.emulators.vertex_answers import answer_body
+from imagebeam.emulators.vertex_faults import MESSAGES, Rule, VertexFaults
+from imagebeam.emulators.vertex_images import ImageReader
+from imagebeam.emulators.vertex_models import Model
+from imagebeam.emulators.vertex_think import think
+from imagebeam.emulators.vertex_validation import Prompt, read_prompt
+
+#: Different answers that the rehearsal mode gives to requests that differ in their URIs only.
+VARIANTS: Final = 128
+#: Kinds of requests for which they are kept.
+REMEMBERED: Final = 64
+#: What a rehearsed answer says who wrote it.
+SYNTHETIC_VERSION: Final = "imagebeam-emulator-synthetic"
+#: What can only happen to a connection; a row of a batch job has none.
+_OF_CONNECTIONS: Final = ("reset", "slow", "garbage")
+
+
+@dataclass(frozen=True, slots=True)
+class RowAnswer:
+    """What became of a row.
+
+    Attributes:
+        status: Empty, or ``<reason phrase>: {"error": ...}``.
+        response: The answer, as an object or as its JSON; empty when the row failed.
+        uris: Files of the request.
+        paid: Whether it is billed.
+    """
+
+    status: str
+    response: dict[str, Any] | orjson.Fragment
+    uris: tuple[str, ...]
+    paid: bool
+
+
+class LineHandler(Protocol):
+    """Answers the requests of one kind of models."""
+
+    def answer_line(self, request: Any, model: Model, like: bytes | None = None, *, blocked: bool = False) -> RowAnswer:
+        """Answer a row; never raises for what is wrong with the row.
+
+        Args:
+            request: The line's ``request`` as it was imported.
+            model: Who is asked.
+            like: Requests with the same ``like`` differ in their URIs only; ``None`` tells nothing.
+            blocked: The prompt is to be blocked.
+        """
+
+
+@dataclass(slots=True)
+class GenerateHandler:
+    """Answers ``generateContent`` requests with the code of the online service; safe to use from many threads.
+
+    Args:
+        images: Looks at the images.
+        faults: The rules of section ``vertex`` for ``generateContent``; their uses are counted apart from the
+            online lane's. What only a connection can suffer does not happen.
+        seed: Seed of the model.
+        synthetic: Answer from a hash of URIs, prompt and schema, without looking.
+    """
+
+    images: ImageReader
+    faults: VertexFaults
+    seed: int
+    synthetic: bool
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _ready: dict[bytes, list[orjson.Fragment]] = field(init=False, default_factory=dict)
+
+    def answer_line(self, request: Any, model: Model, like: bytes | None = None, *, blocked: bool = False) -> RowAnswer:
+        """Answer a row, see `LineHandler`."""
+        uris = uris_of(request)
+        ready = self._ready.get(like) if like is not None and not blocked else None
+        if ready is not None and all(_good(uri) for uri in uris):
+            return RowAnswer("", ready[_number(uris)], uris, paid=True)
+        try:
+            prompt = read_prompt(request, model)
+            rule = Rule(-1, "", 1.0, None, "blocked", "generateContent", {}) if blocked else self._rule(prompt)
+            if rule is not None and rule.action == "http":
+                raise rule.error()
+            response = self._respond(prompt, rule)
+            if self.synthetic and rule is None and like is not None and not self.faults.has_rules:
+                self._prepare(prompt, like)
+        except ApiError as problem:
+            return RowAnswer(status_of(problem), {}, uris, paid=False)
+        return RowAnswer("", response, uris, paid=True)
+
+    def _rule(self, prompt: Prompt) -> Rule | None:
+        key = prompt.uris[0] if prompt.uris else hashlib.blake2b(prompt.text.encode(), digest_size=6).hexdigest()
+        with self._lock:
+            self.faults.refresh()
+            rule = self.faults.rule("generateContent", prompt.uris, prompt.text, key, self.faults.ask(key))
+        return None if rule is not None and rule.action in _OF_CONNECTIONS else rule
+
+    def _respond(self, prompt: Prompt, rule: Rule | None) -> dict[str, Any]:
+        if not self.synthetic:
+            measured = [self.images.measure(image) for image in prompt.images]
+            return answer_body(prompt, think(prompt, measured, self.seed), "ON_DEMAND", rule)
+        return self._synthetic(prompt, rule, _number(prompt.uris))
+
+    def _synthetic(self, prompt: Prompt, rule: Rule | None, number: int) -> dict[str, Any]:
+        text = think(prompt, [_imagined(number)] * len(prompt.images), self.seed)
+        return answer_body(prompt, text, "ON_DEMAND", rule) | {"modelVersion": SYNTHETIC_VERSION}
+
+    def _prepare(self, prompt: Prompt, like: bytes) -> None:
+        """Keep all answers to a kind of request. They share their ids: nobody was asked."""
+        if len(self._ready) < REMEMBERED and like not in self._ready:
+            answers = (self._synthetic(prompt, None, number) for number in range(VARIANTS))
+            self._ready[like] = [orjson.Fragment(orjson.dumps(answer)) for answer in answers]
+
+
+def uris_of(request: Any) -> tuple[str, ...]:
+    """Return the files of a request, without repetitions, in either spelling; never raises."""
+    found: dict[str, None] = {}
+    contents = request.get("contents") if isinstance(request, Mapping) else None
+    for content in contents if isinstance(contents, list) else [contents]:
+        parts = content.get("parts") if isinstance(content, Mapping) else None
+        for part in parts if isinstance(parts, list) else [parts]:
+            data = (part.get("fileData") or part.get("file_data")) if isinstance(part, Mapping) else None
+            uri = (data.get("fileUri") or data.get("file_uri")) if isinstance(data, Mapping) else None
+            if isinstance(uri, str):
+                found[uri] = None
+    return tuple(found)
+
+
+def status_of(problem: ApiError) -> str:
+    """Return a row's status for an error.
+
+    >>> status_of(ApiError(400, "No."))
+    'Bad Request: {"error": {"code": 400, "message": "No.", "status": "INVALID_ARGUMENT"}}'
+    """
+    try:
+        phrase = http.HTTPStatus(problem.code).phrase
+    except ValueError:
+        phrase = "Client Closed Request" if problem.code == 499 else "Error"
+    told = orjson.dumps(problem.message).decode()
+    status = problem.status or STATUS_NAMES.get(problem.code, "UNKNOWN")
+    return f'{phrase}: {{"error": {{"code": {problem.code}, "message": {told}, "status": "{status}"}}}}'
+
+
+def failed_row(code: int) -> RowAnswer:
+    """Return a row that fails with a code, in the service's words, before anybody looks at it."""
+    return RowAnswer(status_of(ApiError(code, MESSAGES.get(code, f"HTTP {code}"))), {}, (), paid=False)
+
+
+def _good(uri: str) -> bool:
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    return uri.startswith("gs://") and bool(bucket and name)
+
+
+def _number(uris: tuple[str, ...]) -> int:
+    """Return which of the variants some files have."""
+    return hashlib.blake2b("\0".join(uris).encode(), digest_size=2).digest()[0] % VARIANTS
+
+
+def _imagined(number: int) -> Measurements:
+    """Return what is to be seen on an image that nobody looks at."""
+    share = number / VARIANTS
+    return Measurements(
+        width=640 + number,
+        height=480,
+        brightness=0.1 + 0.8 * share,
+        contrast=0.05 + 0.3 * (number % 16) / 16,
+        colourfulness=90 * (number % 8) / 8,
+        sharpness=2.5 * (number % 32) / 32,
+        edge_density=(number % 4) / 8,
+        dominant_colour=COLOURS[number % len(COLOURS)],
+        entropy=3 + 5 * share,
+        black_share=0.0,
+        white_share=0.0,
+        grey=number % 8 == 0,
+    )
