@@ -9,18 +9,21 @@ granted between two refusals, divided by the time between them, *is* its rate, h
 went out. The pacer lives on that:
 
 * **Ramp**: from a slow start the rate doubles every second until the first refusal.
-* **Hold**: at the measured rate. After a refusal it first lets the quota refill by a call or two, so that a
-  small error of measurement does not become a refusal at once.
-* **Probe**: after some granted calls without a refusal the rate grows quickly until one comes. It costs one
-  refused call, and either confirms the rate or finds that there is more. The first probes come early, later
-  ones after :data:`PROBE_CALLS`, so about one call in so many is refused.
-* A refusal soon after the last one says that the quota fell: the rate is cut, and again until calls pass.
+* **Hold**: at the measured rate. After a refusal it first waits until all refusals of calls under way are in,
+  and lets the quota refill by a call or two, so that a small error of measurement is not a refusal at once.
+* **Probe**: after :data:`PROBE_S` or :data:`PROBE_CALLS` granted calls, whichever is more, the rate grows, gently
+  near the held rate and then ever faster, until a refusal comes. It costs a call or two, and either confirms
+  the rate or finds that there is more.
+* **Hit**: a refusal while holding says that the quota fell, or that another process took from it. The rate
+  yields a little; refusals of more calls under way, and hits soon after one another, cut it faster.
 
 A quota may count requests or tokens, and nobody says which. Both rates are measured, and the one that
 comes out more alike from one refusal to the next is the one that is paced.
 
-Several processes on one quota need no word between them: each measures what it gets itself. A refusal hits
-in proportion to the rate and takes a little of it, so who has more gives more.
+Several processes on one quota need no word between them. Who probes takes what the others left, about as much
+for each because all probe about as often; and a hit takes the larger a share of a rate, the larger the rate.
+What all gain alike and lose by size evens out (Chiu and Jain, "Analysis of the increase and decrease
+algorithms for congestion avoidance", 1989). ``python -m benchmarks.simulate_pacing`` shows how well.
 """
 
 from __future__ import annotations
@@ -29,16 +32,23 @@ import math
 
 START_PER_S = 10.0
 RAMP_PER_S = 2.0
-PROBE_CALLS = 85
-FIRST_PROBE_CALLS = 10
-PROBE_DOUBLING_S = 0.5
+PROBE_S = 6.6
+PROBE_CALLS = 66.0
+FIRST_PROBE_CALLS = 10.0
+#: A probe's boost is 2 after so many seconds and calls, and four times as much after as many again.
+BOOST_S, BOOST_CALLS = 1.4, 25.0
+MORE_THAN = 2.0  # a probe that finds more than so many times the rate is followed by another at once
 REFILL_CALLS = 2.0
-SOON_CALLS = 6
-CUT = 0.6
-YIELD = 0.99
+#: What a hit takes of a rate of ten per second; of another rate to this power more or less, up to a limit.
+HIT, HIT_POWER, HIT_LIMIT = 0.1, 0.8, 0.3
+SOON_CALLS = 6.0
+SOON_HITS, SOON_CUT = 3, 0.85
+FLIGHT_CUT = 0.8
+LONGEST_FLIGHT_S = 0.5
+FLIGHT_MEMORY = 0.95
 MAX_PER_S = 1e5
 MIN_PER_S = 1 / 60
-BURST_S = 0.1
+BURST_S = 0.05
 #: How much more alike token rates must be before tokens are paced instead of requests.
 TOKENS_AHEAD = 0.02
 MEMORY = 0.7
@@ -66,7 +76,10 @@ class Pacer:
         self._updated = now
         self._hold_until = now
         self._refused_at = now
-        self._probing_since: float | None = None
+        self._hit = False
+        self._soon_hits = 0
+        self._flight_s = 0.0
+        self._probe: _Probe | None = None
         self._probe_after = FIRST_PROBE_CALLS
 
     @property
@@ -103,8 +116,10 @@ class Pacer:
         self._tokens.passed += size
         for ceiling, amount in zip(self._ceilings, (1.0, tokens), strict=True):
             ceiling.credit -= amount
-        if self._holding and self._probing_since is None and self._paced.passed >= self._probe_after:
-            self._probing_since = now
+        if self._probe is not None:
+            self._probe.calls += 1
+        elif self._holding and self._paced.passed >= self._probe_after:
+            self._probe = _Probe(now)
         return 0.0
 
     def settle(self, estimated: float, actual: float) -> None:
@@ -117,32 +132,50 @@ class Pacer:
 
         Args:
             now: The clock.
-            sent_at: When the call was sent. Refusals of calls that were under way when the pace was last cut
-                say nothing new.
+            sent_at: When the call was sent.
             tokens: What :meth:`wait_s` was told.
             retry_after_s: What the service asked for, if it did.
         """
         self._requests.passed -= 1.0
         self._tokens.passed -= self._size(tokens)
+        self._flight_s = min(max(now - sent_at, FLIGHT_MEMORY * self._flight_s), LONGEST_FLIGHT_S)
         if retry_after_s:
             self._hold_until = max(self._hold_until, now + retry_after_s)
         if self._holding and sent_at <= self._refused_at:
+            # It was under way when the pace was last cut. After a probe that says nothing new.
+            if self._hit:
+                self._cut(FLIGHT_CUT)
             return
-        elapsed = max(now - self._refused_at, 1e-3)
-        soon = self._holding and self._requests.passed < SOON_CALLS
-        if soon:
-            self._probe_after = FIRST_PROBE_CALLS
-        elif self._holding:
-            self._probe_after = min(PROBE_CALLS, 2 * self._probe_after)
-        for measure in (self._requests, self._tokens):
-            if soon:
-                measure.cut(CUT if measure.passed < REFILL_CALLS else (1 + CUT) / 2)
-            else:
-                measure.learn(elapsed, first=not self._holding)
+        self._learn(now)
         self._holding = True
         self._refused_at = now
-        self._probing_since = None
+        self._probe = None
         self._credit = 1.0 - REFILL_CALLS
+        self._hold_until = max(self._hold_until, now + self._flight_s)
+
+    def _learn(self, now: float) -> None:
+        """Takes from a refusal what it says about the rate."""
+        before, elapsed = self.rate_per_s, max(now - self._refused_at, 1e-3)
+        soon = self._holding and self._requests.passed < SOON_CALLS
+        self._soon_hits = self._soon_hits + 1 if soon else 0
+        self._hit = self._holding and self._probe is None
+        for measure in (self._requests, self._tokens):
+            if not self._holding:
+                measure.begin(elapsed)
+            else:
+                measure.learn(elapsed, believe=not self._hit)
+        if self._soon_hits >= SOON_HITS:
+            self._cut(SOON_CUT)
+        elif self._hit:
+            self._cut(1 - min(HIT * (before / 10.0) ** HIT_POWER, HIT_LIMIT))
+        if self.rate_per_s > MORE_THAN * before:
+            self._probe_after = FIRST_PROBE_CALLS
+        elif self._holding:
+            self._probe_after = min(2 * self._probe_after, max(PROBE_CALLS, PROBE_S * self.rate_per_s))
+
+    def _cut(self, factor: float) -> None:
+        for measure in (self._requests, self._tokens):
+            measure.rate = within(measure.rate * factor)
 
     @property
     def _paced(self) -> _Measure:
@@ -160,14 +193,27 @@ class Pacer:
         elapsed = min(max(0.0, now - self._updated), 10.0)
         self._updated = now
         if not self._holding:
-            for measure in (self._requests, self._tokens):
-                measure.cut(RAMP_PER_S**elapsed)
+            self._cut(RAMP_PER_S**elapsed)
         rate = self._paced.rate
-        if self._probing_since is not None:
-            rate = within(rate * 2 ** min((now - self._probing_since) / PROBE_DOUBLING_S, 30.0))
-        # A burst of at most a tenth of a second keeps the traffic smooth inside each second.
+        if self._probe is not None:
+            rate = within(rate * self._probe.boost(now))
+        # A short burst at most keeps the traffic smooth inside each second.
         self._credit = min(self._credit + elapsed * rate, max(1.0, rate * BURST_S))
         return rate
+
+
+class _Probe:
+    """How far above the held rate a probe is."""
+
+    def __init__(self, since: float) -> None:
+        self.calls = 0
+        self._since = since
+
+    def boost(self, now: float) -> float:
+        """At least 1. It grows with time and calls, whichever came less far, so that news can keep up."""
+        progress = min((now - self._since) / BOOST_S, self.calls / BOOST_CALLS)
+        doublings = progress * progress if progress < 1 else 2 * progress - 1
+        return 2.0 ** min(doublings, 20.0)
 
 
 class _Measure:
@@ -183,26 +229,30 @@ class _Measure:
         self.unlike = unlike
         self._last: float | None = None
 
-    def learn(self, elapsed: float, *, first: bool) -> None:
-        """Takes what passed since the last refusal as the rate, the more the more it was."""
-        measured = within(max(self.passed, 1.0) / elapsed)
-        if first:
-            # Whatever the quota held when the run began is in this number, so it is rather high.
-            self.rate = min(self.rate, measured)
-        else:
-            if self._last is not None:
-                change = abs(math.log(measured / self._last))
-                self.unlike = MEMORY * self.unlike + (1 - MEMORY) * change
-            self._last = measured
-            trust = self.passed / (self.passed + SOON_CALLS) if self.passed > 0 else 0.0
-            self.rate = within(self.rate ** (1 - trust) * measured**trust * YIELD)
+    def begin(self, elapsed: float) -> None:
+        """The first refusal. Whatever the quota held when the run began is in what passed, so it is rather high."""
+        self.rate = min(self.rate, self._measured(elapsed))
         self.passed = 0.0
 
-    def cut(self, factor: float) -> None:
-        """Multiplies the rate."""
-        self.rate = within(self.rate * factor)
-        if factor < 1:
-            self.passed = 0.0
+    def learn(self, elapsed: float, *, believe: bool) -> None:
+        """Takes what passed since the last refusal as the rate, the more the more it was.
+
+        Args:
+            elapsed: Seconds since the last refusal.
+            believe: Whether it is the rate; otherwise it only tells how alike measurements are.
+        """
+        measured = self._measured(elapsed)
+        if self._last is not None:
+            change = abs(math.log(measured / self._last))
+            self.unlike = MEMORY * self.unlike + (1 - MEMORY) * change
+        self._last = measured
+        if believe:
+            trust = max(self.passed, 0.0) / (max(self.passed, 0.0) + SOON_CALLS)
+            self.rate = within(self.rate ** (1 - trust) * measured**trust)
+        self.passed = 0.0
+
+    def _measured(self, elapsed: float) -> float:
+        return within(max(self.passed, 1.0) / elapsed)
 
 
 class _Ceiling:
