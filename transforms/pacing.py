@@ -213,7 +213,7 @@ class _Probe:
         """At least 1. It grows with time and calls, whichever came less far, so that news can keep up."""
         progress = min((now - self._since) / BOOST_S, self.calls / BOOST_CALLS)
         doublings = progress * progress if progress < 1 else 2 * progress - 1
-        return 2.0 ** min(doublings, 20.0)
+        return math.exp2(min(doublings, 20.0))
 
 
 class _Measure:
