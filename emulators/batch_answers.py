@@ -5,6 +5,7 @@
 
 import hashlib
 import http
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ VARIANTS: Final = 128
 REMEMBERED: Final = 64
 #: What a rehearsed answer says who wrote it.
 SYNTHETIC_VERSION: Final = "imagebeam-emulator-synthetic"
+_GOOD: Final = re.compile(r"gs://[^/]+/.")
 #: What can only happen to a connection; a row of a batch job has none.
 _OF_CONNECTIONS: Final = ("reset", "slow", "garbage")
 
@@ -61,6 +63,14 @@ class LineHandler(Protocol):
             blocked: The prompt is to be blocked.
         """
 
+    def recall(self, like: bytes, uris: tuple[str, ...]) -> RowAnswer | None:
+        """Answer a row by its files alone, if it is like one that was answered and nobody has to look.
+
+        Args:
+            like: As in `answer_line`.
+            uris: Files of the request.
+        """
+
 
 @dataclass(slots=True)
 class GenerateHandler:
@@ -84,9 +94,6 @@ class GenerateHandler:
     def answer_line(self, request: Any, model: Model, like: bytes | None = None, *, blocked: bool = False) -> RowAnswer:
         """Answer a row, see `LineHandler`."""
         uris = uris_of(request)
-        ready = self._ready.get(like) if like is not None and not blocked else None
-        if ready is not None and all(_good(uri) for uri in uris):
-            return RowAnswer("", ready[_number(uris)], uris, paid=True)
         try:
             prompt = read_prompt(request, model)
             rule = Rule(-1, "", 1.0, None, "blocked", "generateContent", {}) if blocked else self._rule(prompt)
@@ -98,6 +105,13 @@ class GenerateHandler:
         except ApiError as problem:
             return RowAnswer(status_of(problem), {}, uris, paid=False)
         return RowAnswer("", response, uris, paid=True)
+
+    def recall(self, like: bytes, uris: tuple[str, ...]) -> RowAnswer | None:
+        """Answer a row by its files alone, see `LineHandler`."""
+        ready = self._ready.get(like)
+        if ready is None or not all(map(_GOOD.match, uris)):
+            return None
+        return RowAnswer("", ready[_number(uris)], uris, paid=True)
 
     def _rule(self, prompt: Prompt) -> Rule | None:
         key = prompt.uris[0] if prompt.uris else hashlib.blake2b(prompt.text.encode(), digest_size=6).hexdigest()
@@ -155,11 +169,6 @@ def status_of(problem: ApiError) -> str:
 def failed_row(code: int) -> RowAnswer:
     """Return a row that fails with a code, in the service's words, before anybody looks at it."""
     return RowAnswer(status_of(ApiError(code, MESSAGES.get(code, f"HTTP {code}"))), {}, (), paid=False)
-
-
-def _good(uri: str) -> bool:
-    bucket, _, name = uri.removeprefix("gs://").partition("/")
-    return uri.startswith("gs://") and bool(bucket and name)
 
 
 def _number(uris: tuple[str, ...]) -> int:

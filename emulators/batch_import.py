@@ -176,6 +176,13 @@ def skeleton_of(raw: bytes) -> tuple[bytes, list[bytes]]:
     return b"\0".join(pieces), holes
 
 
+def mark_holes(raw: bytes, mark: bytes) -> bytes:
+    """Return a line with ``<mark><number>-`` in the place of its keys and URIs (without ``gs://``)."""
+    pieces = _HOLE.split(raw)
+    pieces[2::3] = [mark + b"%d-" % number for number in range(len(pieces) // 3)]
+    return b"".join(pieces)
+
+
 def _learn(shape: Shape, raw: bytes) -> None:
     line = orjson.loads(raw)
     if not isinstance(line, dict):

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from imagebeam.emulators.batch_answers import LineHandler, RowAnswer, failed_row
 from imagebeam.emulators.batch_faults import JobFaults
 from imagebeam.emulators.batch_import import RESULTS
@@ -24,12 +26,21 @@ class InputRow:
     """One row of the input.
 
     Attributes:
-        record: Its fields; ``request`` as it was imported.
+        record: Its fields; ``request`` as it was imported, an object or a fragment of JSON.
         like: Rows with the same ``like`` differ in keys and URIs only; ``None`` tells nothing.
+        uris: Files of a request that is a fragment.
+        text: The JSON of a request that is a fragment.
     """
 
     record: Record
     like: bytes | None = None
+    uris: tuple[str, ...] = ()
+    text: bytes | None = None
+
+    @property
+    def request(self) -> Any:
+        """The request as it was imported, never a fragment."""
+        return self.record.get("request") if self.text is None else orjson.loads(self.text)
 
 
 @dataclass(slots=True)
@@ -89,14 +100,14 @@ class RowRunner:
                     lines.append(record)
                     continue
                 record = {key: value for key, value in record.items() if key not in RESULTS}
-            request = record.get("request")
-            if failed is None:
-                answer = self._handler.answer_line(request, self._model, row.like, blocked=blocked)
-            else:
-                answer = failed_row(failed)
+            answer = failed_row(failed) if failed is not None else None
+            if answer is None and row.text is not None and row.like is not None and not blocked:
+                answer = self._handler.recall(row.like, row.uris)
+            if answer is None:
+                answer = self._handler.answer_line(row.request, self._model, row.like, blocked=blocked)
             self._count(tally, answer)
             if not missing:
-                line = self._line(record, request, answer, now)
+                line = self._line(record, row, answer, now)
                 lines.append(line)
                 if duplicated:
                     lines.append(line)
@@ -117,7 +128,7 @@ class RowRunner:
             code = faults.failed_codes[drawn[15] % len(faults.failed_codes)]
         return code, blocked < faults.blocked, missing < faults.missing, duplicated < faults.duplicated
 
-    def _line(self, record: Record, request: Any, answer: RowAnswer, now: str) -> Record:
+    def _line(self, record: Record, row: InputRow, answer: RowAnswer, now: str) -> Record:
         faults = self._faults
         line: Record = {}
         if faults.echo_key:
@@ -125,7 +136,7 @@ class RowRunner:
             line.pop("request", None)
         line["status"] = answer.status
         line["processed_time"] = now
-        line["request"] = camel(request) if faults.echo_camel else request
+        line["request"] = camel(row.request) if faults.echo_camel else record.get("request")
         line["response"] = answer.response
         return line
 

@@ -1,5 +1,6 @@
 """The life of a batch job, from PENDING to its last state, in a thread of its own."""
 
+import functools
 import itertools
 import logging
 import threading
@@ -8,16 +9,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from imagebeam.emulators.batch_answers import LineHandler
 from imagebeam.emulators.batch_faults import BatchFaults, JobFaults
-from imagebeam.emulators.batch_import import RESULTS, Imported, ImportFailed, import_lines, skeleton_of
+from imagebeam.emulators.batch_import import Imported, ImportFailed, import_lines
 from imagebeam.emulators.batch_jobs import Job
 from imagebeam.emulators.batch_output import GcsOutput, Output, forbidden
 from imagebeam.emulators.batch_requests import GcsFile
 from imagebeam.emulators.batch_rows import InputRow, RowRunner, Tally
 from imagebeam.emulators.batch_tables import TableOutput, TableSource, columns_of
+from imagebeam.emulators.batch_templates import TemplateReader, read_line
 from imagebeam.emulators.bigquery_catalog import Catalog
 from imagebeam.emulators.bigquery_names import TableId
 from imagebeam.emulators.bigquery_types import Field
@@ -197,15 +197,11 @@ class Worker:
         opened = self.objects.open(file.bucket, file.name)
         if opened is None:
             raise ImportFailed(f"Not found: {file.uri}.")
-        synthetic = self.faults.synthetic
-        widen = imported.shape.widen
+        shape = imported.shape
+        read = TemplateReader(shape).read if self.faults.synthetic else functools.partial(read_line, shape)
         with opened[1] as stream:
             for raw in itertools.islice((line for line in stream if not line.isspace()), imported.rows):
-                line = orjson.loads(raw)
-                record = widen(line)
-                if "response" in line:
-                    record |= {key: line[key] for key in RESULTS if key in line}
-                yield InputRow(record, skeleton_of(raw)[0] if synthetic else None)
+                yield read(raw)
 
     def _output(self, job: Job, source: Source) -> Output:
         faults, target = job.faults, job.asked.destination
