@@ -15,9 +15,13 @@ import duckdb
 from aiohttp import web
 
 from imagebeam.emulators import bigquery_errors
+from imagebeam.emulators.bigquery_ai import Embedder
+from imagebeam.emulators.bigquery_ai_faults import AiFaults
 from imagebeam.emulators.bigquery_calls import not_implemented
 from imagebeam.emulators.bigquery_catalog import Catalog
+from imagebeam.emulators.bigquery_connections import Connections
 from imagebeam.emulators.bigquery_jobs import Job, Jobs
+from imagebeam.emulators.bigquery_objects import ObjectTables
 from imagebeam.emulators.bigquery_offline import run_sql
 from imagebeam.emulators.bigquery_pages import Rows, Window, page_of, read_page, select_fields
 from imagebeam.emulators.bigquery_requests import (
@@ -72,15 +76,24 @@ class BigQueryService:
         project: The project.
         faults: Its section ``bigquery`` is applied: ``insert_failures`` (rows, ``do``: ``row_error``,
             ``http_503`` or ``lost_answer``) and ``rules`` (new jobs, by a part of their SQL, ``do``: ``http``).
+        seed: Seed of what chance decides there (``ai``: rows of AI functions that fail, see `bigquery_ai_faults`).
         counters: ``bigquery``: ``jobs``, ``dry_runs``, ``insert_requests``, ``inserted_rows`` ...
     """
 
     def __init__(
-        self, database: Path, objects: ObjectStore, project: str, faults: FaultBook, counters: Counters
+        self,
+        database: Path,
+        objects: ObjectStore,
+        project: str,
+        faults: FaultBook,
+        counters: Counters,
+        seed: int = 0,
     ) -> None:
         self._store = Store(database, project)
-        self._catalog = Catalog(self._store)
-        self._jobs = Jobs(self._catalog, objects, faults, counters)
+        tables, ai = ObjectTables(self._store, objects), AiFaults(faults, seed, counters)
+        self._catalog = Catalog(self._store, tables)
+        self._store.install(Embedder(objects, tables, self._catalog.registry, ai, counters).install)
+        self._jobs = Jobs(self._catalog, objects, faults, counters, ai)
         self._streamer = Streamer(self._catalog, faults, counters)
         self._uploads = Uploads()
         self._requests: dict[str, Job] = {}
@@ -127,6 +140,7 @@ class BigQueryService:
             web.get(project + "/queries/{job}", self._query_results),
             web.post(upload, self._upload),
             web.put(upload, self._upload),
+            *Connections(self._catalog).routes(self._work),
         ]
 
     def _work(self, do: Callable[[web.Request, dict[str, Any]], Any], *parameters: str) -> Handler:
@@ -244,8 +258,8 @@ class BigQueryService:
             rows = Rows(result.duck, result.fields, result.rows, dense=True)
         else:
             table = self._catalog.table(ident)
-            if table.view is not None:
-                raise ApiError(400, "Cannot list a table of type VIEW.", reason="invalid")
+            if table.kind != "TABLE":
+                raise ApiError(400, f"Cannot list a table of type {table.kind}.", reason="invalid")
             name = self._store.duck_name(ident.dataset, ident.table)
             rows = Rows(name, table.fields, self._catalog.size(table)[""], dense=False)
         chosen = select_fields(rows.fields, request.query.get("selectedFields"))

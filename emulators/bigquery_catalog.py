@@ -6,11 +6,14 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from imagebeam.emulators.bigquery_calls import not_implemented
-from imagebeam.emulators.bigquery_names import Relation, TableId, values_query
+from imagebeam.emulators.bigquery_information import information_query
+from imagebeam.emulators.bigquery_names import Relation, TableId
+from imagebeam.emulators.bigquery_objects import OBJECT_FIELDS, ObjectTables
+from imagebeam.emulators.bigquery_registry import Registry
 from imagebeam.emulators.bigquery_resources import (
     DATASET_WRITABLE,
     TABLE_WRITABLE,
@@ -67,10 +70,13 @@ class Catalog:
 
     Args:
         store: The file.
+        objects: Rows of object tables; None when there is no Cloud Storage beside it.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, objects: ObjectTables | None = None) -> None:
         self.store = store
+        self.registry = Registry(store)
+        self._objects = objects
         self.project = store.project
         self.anonymous = "_" + hashlib.sha256(store.project.encode()).hexdigest()[:40]
         self._datasets: dict[str, Dataset] = {}
@@ -83,6 +89,13 @@ class Catalog:
                 ident = TableId(self.project, dataset, name)
                 fields = parse_fields((body.get("schema") or {}).get("fields") or [])
                 self._datasets[dataset].tables[name] = Table(ident, body, fields)
+
+    @property
+    def objects(self) -> ObjectTables:
+        """Rows of object tables."""
+        if self._objects is None:
+            raise not_implemented("object tables while the local cloud is down")
+        return self._objects
 
     # Datasets
 
@@ -152,6 +165,7 @@ class Catalog:
                 self._drop(table)
             self.store.change(f"DROP SCHEMA {quote(project)}.{quote(dataset)}", keep=(dataset, "", None))
             del self._datasets[dataset]
+            self.registry.forget_under(dataset)
 
     # Tables
 
@@ -174,6 +188,8 @@ class Catalog:
         columns = (
             tuple(fields) if fields is not None else parse_fields((resource.get("schema") or {}).get("fields") or [])
         )
+        if resource.get("externalDataConfiguration"):
+            columns = OBJECT_FIELDS
         resource["schema"] = schema_resource(columns)
         ident = TableId(self.project, dataset, name)
         with self.store.writing:
@@ -235,7 +251,7 @@ class Catalog:
             columns, statements = table.fields, []
             if fields is not None:
                 columns = tuple(fields)
-            elif table.view is None and changes.get("schema"):
+            elif table.kind == "TABLE" and changes.get("schema"):
                 columns = parse_fields(changes["schema"].get("fields") or [])
                 statements = alter_sql(self.store, table, columns)
             resource["schema"] = schema_resource(columns)
@@ -264,7 +280,7 @@ class Catalog:
             return known[1]
         version = table.version
         sizes = {"": 0}
-        if table.view is None and table.fields:
+        if table.kind == "TABLE" and table.fields:
             parts = ", ".join(bytes_sql(field) for field in table.fields)
             name = self.store.duck_name(table.ident.dataset, table.ident.table)
             with self.store.cursor() as cursor:
@@ -318,35 +334,35 @@ class Catalog:
             raise ApiError(404, message, reason="notFound") from problem
         if found.view is not None:
             return Relation(view=found.view)
+        if found.kind == "EXTERNAL":
+            return Relation(duck=self.objects.current(found, now_ms()))
         if not found.fields:
             raise ApiError(400, f"Table {table} does not have a schema.", reason="invalid")
         return Relation(duck=self.store.duck_name(table.dataset, table.table))
 
+    def remote_model(self, model: TableId) -> Mapping[str, Any]:
+        """Return a remote model.
+
+        Raises:
+            ApiError: 404 when there is none.
+        """
+        self.dataset(model.project, model.dataset)
+        found = self.registry.get("model", f"{model.dataset}.{model.table}")
+        if found is None:
+            raise ApiError(404, f"Not found: Model {model}", reason="notFound")
+        return found
+
+    def is_object_table(self, table: TableId) -> bool:
+        """Say whether a table is there and an object table."""
+        home = self._datasets.get(table.dataset) if table.project == self.project else None
+        found = home.tables.get(table.table) if home is not None else None
+        return found is not None and found.kind == "EXTERNAL"
+
     def information_schema(self, project: str, dataset: str, view: str) -> str:
-        """Return the rows of INFORMATION_SCHEMA.TABLES or COLUMNS of a dataset as a DuckDB query."""
+        """Return the rows of an INFORMATION_SCHEMA view of a dataset as a DuckDB query."""
         if not dataset:
             raise not_implemented(f"INFORMATION_SCHEMA.{view} without a dataset")
-        tables = self.tables(project, dataset)
-        place = {"table_catalog": "VARCHAR", "table_schema": "VARCHAR", "table_name": "VARCHAR"}
-        if view == "TABLES":
-            columns = place | {"table_type": "VARCHAR", "creation_time": "TIMESTAMPTZ"}
-            kinds = {"TABLE": "BASE TABLE", "VIEW": "VIEW"}
-            return values_query(
-                columns,
-                [
-                    (project, dataset, table.ident.table, kinds[table.kind], _moment(table.resource["creationTime"]))
-                    for table in tables
-                ],
-            )
-        if view == "COLUMNS":
-            columns = place | {
-                "column_name": "VARCHAR",
-                "ordinal_position": "BIGINT",
-                "is_nullable": "VARCHAR",
-                "data_type": "VARCHAR",
-            }
-            return values_query(columns, list(_column_rows(project, dataset, tables)))
-        raise not_implemented(f"INFORMATION_SCHEMA.{view}")
+        return information_query(view, project, dataset, self.tables(project, dataset), self.registry)
 
     def _sweep(self, home: Dataset) -> None:
         """Delete the tables whose expiration has passed. Needs the write lock."""
@@ -356,10 +372,11 @@ class Catalog:
     def _drop(self, table: Table) -> None:
         ident = table.ident
         drop = []
-        if table.view is None and table.fields:
+        if table.kind == "TABLE" and table.fields:
             drop = [f"DROP TABLE {self.store.duck_name(ident.dataset, ident.table)}"]
         self.store.change(*drop, keep=(ident.dataset, ident.table, None))
         del self._datasets[ident.dataset].tables[ident.table]
+        self.registry.forget_under(f"{ident.dataset}.{ident.table}")
 
 
 def _location(value: Any) -> str:
@@ -371,15 +388,3 @@ def _location(value: Any) -> str:
 def _expired(table: Table) -> bool:
     expires = table.resource.get("expirationTime")
     return expires is not None and int(expires) <= now_ms()
-
-
-def _moment(milliseconds: str) -> str:
-    seconds, rest = divmod(int(milliseconds), 1000)
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest:03d}+00"
-
-
-def _column_rows(project: str, dataset: str, tables: Sequence[Table]) -> Iterator[tuple[Any, ...]]:
-    for table in tables:
-        for place, field in enumerate(table.fields, 1):
-            nullable = "NO" if field.mode == "REQUIRED" else "YES"
-            yield project, dataset, table.ident.table, field.name, place, nullable, field.sql_type()

@@ -42,7 +42,7 @@ def define(
     elif statement.kind == "ALTER_TABLE":
         _add_columns(catalog, catalog.table(target), options["added"])
     elif statement.kind.startswith("DROP_"):
-        wanted = "VIEW" if statement.kind == "DROP_VIEW" else "TABLE"
+        wanted = statement.kind.removeprefix("DROP_")
 
         def drop() -> None:
             if catalog.table(target).kind != wanted:

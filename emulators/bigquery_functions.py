@@ -16,6 +16,7 @@ import duckdb
 import orjson
 
 from imagebeam.emulators import bigquery_geography as geography
+from imagebeam.emulators import bigquery_vector
 from imagebeam.emulators.bigquery_hash import fingerprint64
 from imagebeam.emulators.bigquery_types import number_text
 
@@ -222,7 +223,7 @@ def install(connection: duckdb.DuckDBPyConnection) -> None:
     for name, function, parameters, answer in _UDFS:
         connection.create_function(name, function, parameters, answer)  # type: ignore[arg-type]
     connection.create_function("bq_json_text", _json_text, None, "VARCHAR")
-    pending = list(MACROS)
+    pending = [*MACROS, *bigquery_vector.MACROS]
     while pending:  # a macro may use another one, in any order
         later = []
         for macro in pending:

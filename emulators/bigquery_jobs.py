@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 import uuid
@@ -13,10 +14,11 @@ from typing import Any, Final
 import duckdb
 
 from imagebeam.emulators import bigquery_errors, bigquery_load
+from imagebeam.emulators.bigquery_ai_faults import AiFaults
 from imagebeam.emulators.bigquery_calls import not_implemented
 from imagebeam.emulators.bigquery_catalog import Catalog, Result, now_ms
 from imagebeam.emulators.bigquery_names import TableId
-from imagebeam.emulators.bigquery_parameters import read_parameters
+from imagebeam.emulators.bigquery_parameters import read_parameters, whole_number
 from imagebeam.emulators.bigquery_resources import check_labels
 from imagebeam.emulators.bigquery_run import Outcome, prepare, run
 from imagebeam.emulators.bigquery_select import Plan, Request
@@ -179,9 +181,13 @@ class Jobs:
         objects: Where load jobs read.
         faults: Its section ``bigquery.rules`` is applied to new jobs.
         counters: Where jobs are counted.
+        ai: Says how many jobs with AI functions may run.
     """
 
-    def __init__(self, catalog: Catalog, objects: ObjectStore, faults: FaultBook, counters: Counters) -> None:
+    def __init__(
+        self, catalog: Catalog, objects: ObjectStore, faults: FaultBook, counters: Counters, ai: AiFaults
+    ) -> None:
+        self._ai = ai
         self._catalog = catalog
         self._objects = objects
         self._faults = faults
@@ -290,7 +296,7 @@ class Jobs:
             sql=str(query.get("query") or ""),
             default=(default.get("projectId") or self._catalog.project, default["datasetId"]) if default else None,
             parameters=read_parameters(query.get("queryParameters") or [], query.get("parameterMode")),
-            maximum_bytes_billed=_whole(limit, "maximum_bytes_billed"),
+            maximum_bytes_billed=whole_number(limit, "maximum_bytes_billed"),
             location=location,
             destination=TableId(target["projectId"], target["datasetId"], target["tableId"]) if target else None,
             write=str(query.get("writeDisposition") or "WRITE_EMPTY"),
@@ -365,20 +371,11 @@ class Jobs:
 
     def _query(self, job: Job, request: Request) -> None:
         assert job.plan is not None  # noqa: S101
-        job.outcome = run(self._catalog, request, job.plan, _result_key(job.job_id), job.watch)
+        with self._ai.job() if job.plan.statement.models else contextlib.nullcontext():
+            job.outcome = run(self._catalog, request, job.plan, _result_key(job.job_id), job.watch)
 
     def _load(self, job: Job, config: Mapping[str, Any], upload: bytes | None) -> None:
         job.loaded = bigquery_load.load(self._catalog, self._objects, config, upload)
-
-
-def _whole(value: Any, name: str) -> int | None:
-    """Read an INT64; google-cloud-bigquery sends the text ``None`` when a limit is set to None."""
-    if value is None:
-        return None
-    if not str(value).lstrip("-").isdigit():
-        message = f"Invalid value at 'job.configuration.query.{name}' (TYPE_INT64), \"{value}\""
-        raise ApiError(400, message, reason="invalid")
-    return int(value) if int(value) > 0 else None
 
 
 def _result_key(job_id: str) -> str:

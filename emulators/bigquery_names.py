@@ -12,8 +12,10 @@ from typing import Any, Final, Protocol
 import sqlglot
 from sqlglot import exp
 
+from imagebeam.emulators.bigquery_ai import expand_embedding
 from imagebeam.emulators.bigquery_calls import call, invalid, not_implemented, text
 from imagebeam.emulators.bigquery_types import quote
+from imagebeam.emulators.bigquery_vector import expand_vector_search
 
 MAX_VIEW_DEPTH: Final = 16
 _TABLE_KEYS: Final = frozenset(("this", "db", "catalog", "alias", "joins"))
@@ -60,6 +62,12 @@ class Names(Protocol):
     def information_schema(self, project: str, dataset: str, view: str) -> str:
         """Return a DuckDB query with the rows of an INFORMATION_SCHEMA view."""
 
+    def remote_model(self, model: TableId) -> Mapping[str, Any]:
+        """Return what is kept of a remote model; raises the 404 of BigQuery."""
+
+    def is_object_table(self, table: TableId) -> bool:
+        """Say whether a table is one over Cloud Storage."""
+
 
 def parse(sql: str) -> list[Any]:
     """Parse BigQuery SQL into its statements.
@@ -90,6 +98,7 @@ class Resolver:
 
     Attributes:
         tables: Tables and views that the statement refers to, views' own tables too.
+        models: Remote models that it asks.
         used: Parameters that it uses.
     """
 
@@ -98,6 +107,7 @@ class Resolver:
         self._default = default
         self._parameters = parameters
         self.tables: dict[TableId, None] = {}
+        self.models: dict[TableId, None] = {}
         self.used: set[str] = set()
 
     def table_id(self, table: exp.Table) -> TableId:
@@ -113,6 +123,7 @@ class Resolver:
 
     def resolve(self, tree: exp.Expression, depth: int = 0) -> None:
         """Replace every name in place; the tree's root has to be a :class:`exp.Paren` that holds it."""
+        self._table_functions(tree)
         for node in list(tree.find_all(exp.Parameter)):
             self._parameter(node)
         for select in list(tree.find_all(exp.Select)):
@@ -123,6 +134,25 @@ class Resolver:
             if not table.db and table.name.lower() in set(_visible_ctes(table)):
                 continue
             self._table(table, depth)
+
+    def _table_functions(self, tree: exp.Expression) -> None:
+        """Put queries in the place of calls in FROM; the innermost first."""
+        for table in reversed(list(tree.find_all(exp.Table, bfs=True))):
+            if isinstance(table.this, exp.VectorSearch) and not table.db:
+                _replace(table, expand_vector_search(table.this), "_found")
+            elif isinstance(table.this, exp.GenerateEmbedding):
+                _replace(table, expand_embedding(table, self._model, self._is_object_table), "_embedded")
+
+    def _model(self, table: exp.Table) -> Mapping[str, Any]:
+        ident = self.table_id(table)
+        found = self._names.remote_model(ident)
+        self.models[ident] = None
+        return found
+
+    def _is_object_table(self, table: exp.Table) -> bool:
+        if not table.db and table.name.lower() in set(_visible_ctes(table)):
+            return False
+        return self._names.is_object_table(self.table_id(table))
 
     def _parameter(self, node: exp.Parameter) -> None:
         name = node.name.lower()
@@ -154,6 +184,7 @@ class Resolver:
             holder = exp.Paren(this=statements[0])
             inner.resolve(holder, depth=depth + 1)
             self.tables.update(inner.tables)
+            self.models.update(inner.models)
             _replace(table, _top(holder.this), ident.table)
             return
         found = exp.to_table(relation.duck, dialect="duckdb")

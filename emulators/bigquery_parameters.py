@@ -10,6 +10,7 @@ from imagebeam.emulators.bigquery_calls import not_implemented
 from imagebeam.emulators.bigquery_functions import canonical_json
 from imagebeam.emulators.bigquery_sql import Parameter
 from imagebeam.emulators.bigquery_types import DUCK_TYPES, REST_NAMES, quote
+from imagebeam.emulators.http import ApiError
 
 
 def read_parameters(items: Sequence[Mapping[str, Any]], mode: str | None) -> dict[str, Parameter]:
@@ -61,3 +62,13 @@ def _value(kind: Mapping[str, Any], value: Mapping[str, Any]) -> Any:
     if name == "JSON":
         return canonical_json(given)
     return str(given)
+
+
+def whole_number(value: Any, name: str) -> int | None:
+    """Read an INT64; None when it is not positive. google-cloud-bigquery sends ``None`` as a text."""
+    if value is None:
+        return None
+    if not str(value).lstrip("-").isdigit():
+        message = f"Invalid value at 'job.configuration.query.{name}' (TYPE_INT64), \"{value}\""
+        raise ApiError(400, message, reason="invalid")
+    return int(value) if int(value) > 0 else None

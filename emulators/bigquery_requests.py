@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from imagebeam.emulators.bigquery_ai_faults import check_ai_faults
 from imagebeam.emulators.bigquery_calls import not_implemented
 from imagebeam.emulators.bigquery_catalog import Catalog
 from imagebeam.emulators.bigquery_names import TableId
@@ -31,7 +32,8 @@ def check_parameters(query: Mapping[str, str], known: tuple[str, ...]) -> None:
 
 def check_faults(settings: dict[str, Any]) -> None:
     """Refuse misspelt faults of the section ``bigquery``."""
-    check_keys(settings, ("insert_failures", "rules"), "bigquery")
+    check_keys(settings, ("insert_failures", "rules", "ai"), "bigquery")
+    check_ai_faults(settings.get("ai", {}))
     for rule in settings.get("insert_failures", ()):
         check_keys(rule, ("match", "times", "do", "message"), "bigquery.insert_failures")
         if rule.get("do") not in ("row_error", "http_503", "lost_answer"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from imagebeam.emulators.bigquery_calls import not_implemented
+from imagebeam.emulators.bigquery_objects import check_external
 from imagebeam.emulators.bigquery_types import schema_resource
 from imagebeam.emulators.http import ApiError
 
@@ -25,7 +26,7 @@ DATASET_WRITABLE: Final = frozenset(
 TABLE_WRITABLE: Final = frozenset(
     (
         "description", "friendlyName", "labels", "schema", "expirationTime", "timePartitioning", "clustering", "view",
-        "requirePartitionFilter",
+        "requirePartitionFilter", "externalDataConfiguration", "maxStaleness",
     )
 )  # fmt: skip
 #: Fields that a client sends back because it read them; nothing follows from them.
@@ -77,6 +78,8 @@ def kept(body: Mapping[str, Any], writable: Collection[str], what: str) -> Resou
             raise ApiError(400, "Required parameter is missing: view.query", reason="required")
         if view.get("useLegacySql", True):
             raise not_implemented("views in legacy SQL (useLegacySql)")
+    if resource.get("externalDataConfiguration"):
+        check_external(resource)
     partitioning = resource.get("timePartitioning")
     if partitioning and partitioning.get("type") not in ("HOUR", "DAY", "MONTH", "YEAR"):
         raise ApiError(400, "Invalid value for timePartitioning.type", reason="invalid")

@@ -78,6 +78,8 @@ PLAIN: Final[dict[str, tuple[str, int, int]]] = {
     "ST_ASGEOJSON": ("bq_st_asgeojson", 1, 1),
     "IEEE_DIVIDE": ("bq_ieee_divide", 2, 2),
     "ERROR": ("error", 1, 1),
+    "OBJ.MAKE_REF": ("bq_make_ref", 1, 2),
+    "OBJ.FETCH_METADATA": ("bq_fetch_metadata", 1, 1),
 }
 
 
@@ -109,14 +111,24 @@ def rewrite(tree: Node) -> Node:
 
 def _anonymous(node: exp.Anonymous) -> Node | None:
     name = str(node.this).upper()
-    if name.startswith(MARK):
-        return None
+    if name.startswith(MARK) or (isinstance(node.parent, exp.Dot) and node.arg_key == "expression"):
+        return None  # the latter is seen with what stands before the dot
     if name not in PLAIN:
         raise not_implemented(f"the function {node.this}")
     target, least, most = PLAIN[name]
     if not least <= len(node.expressions) <= most:
         raise invalid(f"No matching signature for function {name}: it takes {least} argument(s)")
+    if name == "OBJ.MAKE_REF" and len(node.expressions) == 1:
+        return call(target, *node.expressions, exp.Null())
     return call(target, *node.expressions)
+
+
+def _dot(node: exp.Dot) -> Node | None:
+    """OBJ.MAKE_REF(x) is a function, not a field of OBJ."""
+    called = node.expression
+    if not isinstance(called, exp.Anonymous) or not isinstance(node.this, exp.Identifier):
+        return None
+    return _anonymous(exp.Anonymous(this=f"{node.this.name}.{called.this}", expressions=called.expressions))
 
 
 def _array_agg(node: exp.ArrayAgg) -> Node | None:
@@ -296,6 +308,7 @@ HANDLERS: Final[dict[str, Handler]] = (
     | TIME
     | {
         "Anonymous": _anonymous,
+        "Dot": _dot,
         # Aggregates
         "ArrayAgg": _array_agg,
         "IgnoreNulls": _ignore_nulls,

@@ -61,8 +61,8 @@ class Streamer:
         if len(rows) > MOST_ROWS:
             raise ApiError(400, f"Too many rows present in the request, limit: {MOST_ROWS}.", reason="invalid")
         table = self._catalog.table(ident)
-        if table.view is not None:
-            raise ApiError(400, f"Cannot add rows to a table of type VIEW: {ident}", reason="invalid")
+        if table.kind != "TABLE":
+            raise ApiError(400, f"Cannot add rows to a table of type {table.kind}: {ident}", reason="invalid")
         if not table.fields:
             raise ApiError(400, f"The destination table has no schema: {ident}", reason="invalid")
         after = self._check_request(rows)

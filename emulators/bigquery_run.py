@@ -8,6 +8,7 @@ from typing import Final
 import duckdb
 
 from imagebeam.emulators import bigquery_errors
+from imagebeam.emulators.bigquery_ai_define import define_ai
 from imagebeam.emulators.bigquery_calls import invalid
 from imagebeam.emulators.bigquery_catalog import Catalog, Result
 from imagebeam.emulators.bigquery_ddl import define
@@ -95,6 +96,9 @@ def run(
         if request.destination is not None:
             _to_table(catalog, request, result)
         return Outcome(result)
+    if "definition" in statement.options:
+        define_ai(catalog, statement.options["definition"], statement.target)
+        return Outcome(None)
     if statement.kind in _CHANGES:
         return Outcome(None, _change(catalog, request, statement, watch))
     define(catalog, request, prepared, key, watch)
@@ -103,7 +107,11 @@ def run(
 
 def _location(catalog: Catalog, request: Request, statement: Statement) -> str:
     """Where a query runs: all its datasets have to be in one place, and in the one that was asked for."""
-    tables = [*statement.tables, *(item for item in (statement.target, request.destination) if item is not None)]
+    tables = [
+        *statement.tables,
+        *statement.models,
+        *(item for item in (statement.target, request.destination) if item is not None),
+    ]
     where = None
     for ident in tables:
         if ident.dataset == catalog.anonymous:
@@ -132,8 +140,8 @@ def _change(
     sql = statement.sql
     with catalog.store.writing:
         table = catalog.table(statement.target)
-        if table.view is not None:
-            raise invalid(f"Cannot modify the view {table.ident}")
+        if table.kind != "TABLE":
+            raise invalid(f"Cannot modify the {table.kind.lower()} {table.ident}")
         if statement.kind == "TRUNCATE_TABLE":
             name = catalog.store.duck_name(table.ident.dataset, table.ident.table)
             sql = f"DELETE FROM {name}"

@@ -12,6 +12,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
 
 from imagebeam.emulators.bigquery_calls import invalid, not_implemented
+from imagebeam.emulators.bigquery_definitions import Definition, read_definition
 from imagebeam.emulators.bigquery_expressions import type_name
 from imagebeam.emulators.bigquery_names import Names, Resolver, TableId, parse
 from imagebeam.emulators.bigquery_rewrite import rewrite
@@ -44,6 +45,7 @@ class Statement:
         values: Values of ``sql``'s parameters.
         tables: Tables and views that it refers to.
         columns: Names of all columns that are spelled out; None when there is a ``*``.
+        models: Remote models that it asks.
         target: Table, view or (with an empty table) dataset that DDL or DML changes.
         options: For DDL what the statement says beside the query: ``exists``, ``replace``, ``fields``,
             ``resource`` (properties of the table), ``view_query``, ``cascade``.
@@ -54,6 +56,7 @@ class Statement:
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tables: tuple[TableId, ...] = ()
     columns: frozenset[str] | None = None
+    models: tuple[TableId, ...] = ()
     target: TableId | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -70,6 +73,9 @@ def plan(sql: str, names: Names, default: tuple[str, str] | None, parameters: Ma
     Raises:
         ApiError: 400 for a wrong query, 404 for an unknown table, 501 for what is not implemented.
     """
+    said = read_definition(sql)
+    if said is not None:
+        return _definition(said, names, default)
     statements = parse(sql)
     if not statements:
         raise invalid("Syntax error: Unexpected end of statement at [1:1]")
@@ -141,6 +147,7 @@ class _Planner:
             {f"p{index}": self._parameters[name].value for index, name in enumerate(order)},
             tuple(self._resolver.tables),
             None if columns is None else frozenset(columns),
+            tuple(self._resolver.models),
             **more,
         )
 
@@ -219,6 +226,18 @@ class _Planner:
             raise not_implemented("ALTER other than ALTER TABLE ... ADD COLUMN")
         added = [(_column(item), bool(item.args.get("exists"))) for item in actions]
         return Statement("ALTER_TABLE", target=self._resolver.table_id(tree.this), options={"added": added})
+
+
+def _definition(said: Definition, names: Names, default: tuple[str, str] | None) -> Statement:
+    parts = said.table or said.name
+    target = None
+    if not said.kind.endswith("_CONNECTION"):
+        if len(parts) == 1 and default is not None:
+            parts = [*default, *parts]
+        if len(parts) not in (2, 3):
+            raise invalid(f'"{".".join(parts)}" must be qualified with a dataset (e.g. dataset.table).')
+        target = TableId(parts[0] if len(parts) == 3 else names.project, *parts[-2:])
+    return Statement(said.kind, target=target, options={"definition": said})
 
 
 def _plain_targets(assignments: list[Any], known: set[str]) -> None:

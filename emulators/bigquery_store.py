@@ -8,6 +8,7 @@ properties that DuckDB cannot keep: descriptions, labels, views' SQL ...).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +59,10 @@ class Store:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return a connection for one thread; close it after use."""
         return self._root.cursor()
+
+    def install(self, make: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        """Let somebody add functions to all connections."""
+        make(self._root)
 
     def duck_name(self, dataset: str, table: str) -> str:
         """Return DuckDB's name of a table of the project."""

@@ -41,8 +41,10 @@ class Table:
 
     @property
     def kind(self) -> str:
-        """``TABLE`` or ``VIEW``."""
-        return "VIEW" if self.view is not None else "TABLE"
+        """``TABLE``, ``VIEW`` or (an object table) ``EXTERNAL``."""
+        if self.view is not None:
+            return "VIEW"
+        return "EXTERNAL" if self.resource.get("externalDataConfiguration") else "TABLE"
 
     def field(self, name: str) -> Field | None:
         """Look a column up, without regard to case."""
@@ -50,8 +52,8 @@ class Table:
 
 
 def create_sql(store: Store, table: Table) -> list[str]:
-    """Return the statements that make a table; none for a view."""
-    if table.view is not None or not table.fields:
+    """Return the statements that make a table; none for a view or an external table."""
+    if table.kind != "TABLE" or not table.fields:
         return []
     columns = ", ".join(_definition(field) for field in table.fields)
     return [f"CREATE TABLE {store.duck_name(table.ident.dataset, table.ident.table)} ({columns})"]
@@ -106,6 +108,8 @@ _FIXED_SIZES: Final = {"BOOLEAN": 1, "NUMERIC": 16, "BIGNUMERIC": 32, "GEOGRAPHY
 def bytes_sql(field: Field) -> str:
     """Return the DuckDB expression that counts a column's bytes, as BigQuery counts them."""
     column = quote(field.name)
+    if field.repeated and field.type in ("INTEGER", "FLOAT", "BOOLEAN", "NUMERIC", "BIGNUMERIC"):
+        return f"SUM(len({column})) * {_FIXED_SIZES.get(field.type, 8)}"  # vectors: never as text
     if field.repeated or field.type == "RECORD":
         return f"SUM(strlen(CAST(to_json({column}) AS VARCHAR)))"
     if field.type in ("STRING", "JSON"):

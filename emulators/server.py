@@ -65,7 +65,7 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     app = web.Application(client_max_size=BODY_LIMIT, middlewares=[_errors])
     app[FAULTS], app[COUNTERS] = faults, counters
     app.add_routes(StorageService(objects, faults, counters).routes())
-    bigquery = BigQueryService(directory / "bigquery.duckdb", objects, PROJECT, faults, counters)
+    bigquery = BigQueryService(directory / "bigquery.duckdb", objects, PROJECT, faults, counters, seed)
     app.add_routes(bigquery.routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)
