@@ -42,7 +42,12 @@ _NOTES = """\
 - The pool of 64 threads gets all its images as one batch of 1,536, which suits it best: with batches of 64, 256 and
   512 it got 26, 42 and 50 images/s, with one of 1,536 56. It can never pass 64 ÷ 1.06 s = 60 images/s, so no window of
   256 calls can be five times as fast: 256 ÷ 64 is 4.
-- Imports alone (Beam, google-genai, the BigQuery and Storage clients) take about 196 MB of a worker's memory.
+- Imports alone (Beam, google-genai, the BigQuery and Storage clients) take about 197 MB of a worker's memory: 161 MB
+  for `import apache_beam`, which itself brings the Google Cloud clients, 32 MB for google-genai, 4 MB for imagebeam.
+  Nothing that imagebeam imports could be left out for a noticeable gain, so 63 MB would be left for 2,048 calls, and
+  raw aiohttp needs that for its connections alone.
+- The long way to 256 or 2,048 calls in flight is deliberate: Google asks for a slow start, and refuses a sharp one
+  even below the quota. How the pace is found is in [pacing.md](pacing.md).
 - RunInference has a batch size of 1, because with more it loses rows: the handler sends a batch as one request and
   gives its answer to the first row.
 """
