@@ -8,7 +8,7 @@ import http
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import orjson
@@ -81,7 +81,7 @@ class GenerateHandler:
         faults: The rules of section ``vertex`` for ``generateContent``; their uses are counted apart from the
             online lane's. What only a connection can suffer does not happen.
         seed: Seed of the model.
-        synthetic: Answer from a hash of URIs, prompt and schema, without looking.
+        synthetic: Answer from a hash of the URIs, and the schema, without looking.
     """
 
     images: ImageReader
@@ -89,7 +89,9 @@ class GenerateHandler:
     seed: int
     synthetic: bool
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _seen: set[bytes] = field(init=False, default_factory=set)
     _ready: dict[bytes, list[orjson.Fragment]] = field(init=False, default_factory=dict)
+    _texts: dict[tuple[str, str, int, int], str] = field(init=False, default_factory=dict)
 
     def answer_line(self, request: Any, model: Model, like: bytes | None = None, *, blocked: bool = False) -> RowAnswer:
         """Answer a row, see `LineHandler`."""
@@ -127,12 +129,20 @@ class GenerateHandler:
         return self._synthetic(prompt, rule, _number(prompt.uris))
 
     def _synthetic(self, prompt: Prompt, rule: Rule | None, number: int) -> dict[str, Any]:
-        text = think(prompt, [_imagined(number)] * len(prompt.images), self.seed)
+        kind = (prompt.generation.schema_text, prompt.generation.mime_type, len(prompt.images), number)
+        text = self._texts.get(kind)
+        if text is None:  # the prompt has no say, so that prompts that all differ are quick too
+            text = think(replace(prompt, text=""), [_imagined(number)] * len(prompt.images), self.seed)
+            if len(self._texts) < REMEMBERED * VARIANTS:
+                self._texts[kind] = text
         return answer_body(prompt, text, "ON_DEMAND", rule) | {"modelVersion": SYNTHETIC_VERSION}
 
     def _prepare(self, prompt: Prompt, like: bytes) -> None:
-        """Keep all answers to a kind of request. They share their ids: nobody was asked."""
-        if len(self._ready) < REMEMBERED and like not in self._ready:
+        """Keep all answers to a kind of request that is seen again. They share their ids: nobody was asked."""
+        if like not in self._seen:
+            if len(self._seen) < REMEMBERED:
+                self._seen.add(like)
+        elif like not in self._ready:
             answers = (self._synthetic(prompt, None, number) for number in range(VARIANTS))
             self._ready[like] = [orjson.Fragment(orjson.dumps(answer)) for answer in answers]
 

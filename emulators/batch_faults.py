@@ -19,7 +19,7 @@ is ``http`` (``code``, ``message``) or, of a create, ``lost_answer``: the job is
 ``jobs``: all rules that fit a job when it is created are put together, the later ones win. A job that waits is
 let go when its rule is taken out of the book. See `JobFaults` for what a rule can say.
 
-``synthetic`` is the rehearsal mode: answers come from a hash of URIs, prompt and schema, nobody looks at pixels or
+``synthetic`` is the rehearsal mode: answers come from a hash of the URIs, and the schema; nobody looks at pixels or
 asks whether the objects exist. Such answers say ``modelVersion: imagebeam-emulator-synthetic``.
 
 What chance decides depends on the seed, the display name and the place of the row in the input; never on time.

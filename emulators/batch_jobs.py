@@ -116,11 +116,11 @@ class Job:
             self.forgotten = True
             self.changed.notify_all()
 
-    def sleep(self, seconds: float, until: Callable[[], bool]) -> None:
-        """Wait until a time is over and a condition holds, or it is to stop."""
-        limit = time.monotonic() + seconds
+    def wait_while(self, waiting: Callable[[float], bool]) -> None:
+        """Wait until it is to stop, or ``waiting`` says no to the seconds that have passed."""
+        began = time.monotonic()
         with self.changed:
-            while not self.stopping and (time.monotonic() < limit or not until()):
+            while not self.stopping and waiting(time.monotonic() - began):
                 self.changed.wait(0.02)
 
     def resource(self) -> dict[str, Any]:

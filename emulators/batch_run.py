@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from imagebeam.emulators.batch_answers import LineHandler
-from imagebeam.emulators.batch_faults import BatchFaults, JobFaults
+from imagebeam.emulators.batch_faults import BatchFaults
 from imagebeam.emulators.batch_import import Imported, ImportFailed, import_lines
 from imagebeam.emulators.batch_jobs import Job
 from imagebeam.emulators.batch_output import GcsOutput, Output, forbidden
@@ -98,7 +98,7 @@ class Worker:
 
     def _move(self, job: Job) -> None:
         faults = job.faults
-        job.sleep(faults.pending_s, lambda: self._standing(job).stuck != "PENDING")
+        self._wait(job, "PENDING")
         if job.stopping:
             return self._cancelled(job, None)
         if faults.end == "EXPIRED" and not faults.share:
@@ -119,7 +119,7 @@ class Worker:
             if faults.running_s or faults.stuck == "RUNNING":
                 self._run(job, source, output, rows, due // 2, tally)
                 slot.close()
-                job.sleep(faults.running_s, lambda: self._standing(job).stuck != "RUNNING")
+                self._wait(job, "RUNNING")
                 self._take_slot(job, slot)
             self._run(job, source, output, rows, due, tally)
             if job.forgotten:
@@ -145,8 +145,14 @@ class Worker:
             job.changed.wait_for(lambda: job.forgotten, job.faults.cancel_s)
         job.end("CANCELLED", stats=stats, error={"code": 1, "message": "CANCELED"})
 
-    def _standing(self, job: Job) -> JobFaults:
-        return self.faults.standing(job.rules)
+    def _wait(self, job: Job, state: str) -> None:
+        """Wait as long as the job's rules want it, and stand in the book."""
+
+        def waiting(passed: float) -> bool:
+            faults = self.faults.standing(job.rules)
+            return faults.stuck == state or passed < (faults.pending_s if state == "PENDING" else faults.running_s)
+
+        job.wait_while(waiting)
 
     # Rows
 

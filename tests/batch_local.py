@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import requests
 from google import genai
-from google.cloud import storage  # type: ignore[attr-defined]
+from google.cloud.storage import Client
 from google.genai import types
 from vertex_local import JSON_CONFIG, MODEL, Place, file_part, user
 
@@ -75,11 +75,11 @@ class Bench:
     def names(self, job: dict[str, Any]) -> list[str]:
         """Names of a job's objects below its directory."""
         bucket, _, prefix = job["outputInfo"]["gcsOutputDirectory"].removeprefix("gs://").partition("/")
-        return [blob.name.removeprefix(f"{prefix}/") for blob in storage.Client().list_blobs(bucket, prefix=prefix)]
+        return [blob.name.removeprefix(f"{prefix}/") for blob in Client().list_blobs(bucket, prefix=prefix)]
 
     def raw(self, job: dict[str, Any], name: str = "predictions.jsonl") -> bytes:
         bucket, _, prefix = job["outputInfo"]["gcsOutputDirectory"].removeprefix("gs://").partition("/")
-        data: bytes = storage.Client().bucket(bucket).blob(f"{prefix}/{name}").download_as_bytes()
+        data: bytes = Client().bucket(bucket).blob(f"{prefix}/{name}").download_as_bytes()
         return data
 
     def output(self, job: dict[str, Any], name: str = "predictions.jsonl") -> list[dict[str, Any]]:

@@ -92,6 +92,15 @@ def test_a_job_waits_in_the_queue_until_it_is_let_go(cloud: LocalCloud, bench: B
     assert bench.wait(name)["state"] == "JOB_STATE_SUCCEEDED"
 
 
+def test_seconds_of_waiting_end_by_themselves_or_with_their_rule(cloud: LocalCloud, bench: Bench) -> None:
+    order(cloud, {"match": "short", "pending_s": 0.05, "running_s": 0.05}, {"match": "long", "pending_s": 3600})
+    name = bench.submit("long", bench.some(2))
+    assert bench.run("short", bench.some(2))["state"] == "JOB_STATE_SUCCEEDED"
+    assert bench.get(name)["state"] == "JOB_STATE_PENDING"
+    order(cloud)
+    assert bench.wait(name)["state"] == "JOB_STATE_SUCCEEDED"
+
+
 def test_a_job_is_cancelled_and_what_is_finished_is_kept_and_paid(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"stuck": "RUNNING", "running_state": "MELTING", "cancel_s": 0.2})
     name = bench.submit("cancelled", bench.some(8))
