@@ -74,6 +74,7 @@ class Worker:
     seed: int
     handler: Callable[[Job], LineHandler]
     _slots: threading.Semaphore = field(init=False, default_factory=lambda: threading.Semaphore(AT_ONCE))
+    _rehearsing: threading.Semaphore = field(init=False, default_factory=lambda: threading.Semaphore(1))
 
     def start(self, job: Job) -> None:
         """Begin to move a job."""
@@ -133,9 +134,11 @@ class Worker:
 
     def _take_slot(self, job: Job, slot: ExitStack) -> None:
         """Wait until there is room to work in, or the job is to stop."""
+        # Nothing in a rehearsal lets go of the interpreter: two at once would only hinder each other.
+        slots = self._rehearsing if self.faults.synthetic else self._slots
         while not job.stopping:
-            if self._slots.acquire(timeout=0.1):
-                slot.callback(self._slots.release)
+            if slots.acquire(timeout=0.1):
+                slot.callback(slots.release)
                 return
 
     def _cancelled(self, job: Job, stats: tuple[int, int, int] | None) -> None:
