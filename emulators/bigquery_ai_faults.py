@@ -71,11 +71,13 @@ class AiFaults:
         self._counters = counters
         self._lock = threading.Lock()
         self._version = -1
+        self._set_anew = True
         self._settings: dict[str, Any] = {}
         self._asked: dict[str, int] = {}
         self._used: dict[tuple[int, str], int] = {}
         self._rows: OrderedDict[str, int] = OrderedDict()
         self._running = 0
+        book.register("bigquery", self._announce)
 
     def failure(self, call: str, key: str, endpoint: str) -> str | None:
         """Return the status of a row that is to fail, else None.
@@ -130,12 +132,17 @@ class AiFaults:
             with self._lock:
                 self._running -= 1
 
+    def _announce(self, _: dict[str, Any]) -> None:
+        """Start all counts from zero with every new section, even the same one again."""
+        self._set_anew = True
+
     def _refresh(self) -> None:
         if self._book.version == self._version:
             return
         self._version = self._book.version
         settings = self._book.section("bigquery").get("ai", {})
-        if settings != self._settings or not settings:
+        if settings != self._settings or self._set_anew:
+            self._set_anew = False
             self._asked.clear()
             self._used.clear()
         self._settings = settings

@@ -20,7 +20,8 @@ from imagebeam.emulators.bigquery_types import literal, quote
 
 META: Final = "_imagebeam"
 RESULTS: Final = "results"
-MEMORY_LIMIT: Final = "1GB"
+#: So that the whole process stays below 1 GB, also with a table of 100,000 vectors; DuckDB spills what is more.
+MEMORY_LIMIT: Final = "512MB"
 THREADS: Final = 4
 
 Resource = dict[str, Any]

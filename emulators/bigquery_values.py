@@ -107,6 +107,8 @@ def _field_reader(field: Field, reader: Reader, path: str) -> Read:
         def repeated(value: Any) -> list[Any]:
             if not isinstance(value, list):
                 raise RowError(path, f"Repeated field must be imported as a JSON array. Field: {path}.")
+            if field.type == "FLOAT" and set(map(type, value)) == {float}:
+                return value  # a vector: most of what there is to read
             if any(item is None for item in value):
                 raise RowError(path, f"Only optional fields can be set to NULL. Field: {path}; Value: NULL")
             return [one(item) for item in value]

@@ -24,22 +24,20 @@ DISTANCES: Final = {
 #: Checked, and without effect here: every search is exact.
 _OPTIONS: Final = ("fraction_lists_to_search", "use_brute_force")
 MACROS: Final = (
-    """bq_same_length(a, b) AS CASE WHEN coalesce(len(a), 0) = 0 OR coalesce(len(a), 0) <> coalesce(len(b), 0)
+    """bq_same_length(a, b) AS CASE WHEN coalesce(len(a), 0) = 0 OR len(a) <> coalesce(len(b), 0)
         THEN error('VECTOR_SEARCH: array lengths of base column and query column differ: ' || coalesce(len(a), 0)
-            || ' and ' || coalesce(len(b), 0))
-        WHEN len(a) <> list_count(a) OR len(b) <> list_count(b)
-        THEN error('VECTOR_SEARCH: arrays must not have NULL elements') ELSE TRUE END""",
+            || ' and ' || coalesce(len(b), 0)) ELSE TRUE END""",
     "bq_euclidean_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_distance(a, b) END",
     "bq_dot_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_negative_inner_product(a, b) END",
-    """bq_cosine_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN
-        CASE WHEN isnan(list_cosine_distance(a, b)) THEN NULL ELSE list_cosine_distance(a, b) END END""",
+    "bq_cosine_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_cosine_distance(a, b) END",
     "bq_neighbour(b, d) AS struct_pack(base := b, distance := d)",
+    "bq_known_distance(d) AS CASE WHEN isnan(d) THEN NULL ELSE d END",  # of a vector of zeros: the farthest
 )
 _TEMPLATE: Final = """
 WITH _queries AS MATERIALIZED (
   SELECT ROW_NUMBER() OVER () AS _number, _query AS _row, _query.{query_column} AS _vector FROM _QUERY_ AS _query
 )
-SELECT _row AS query, _near.base AS base, _near.distance AS distance FROM (
+SELECT _row AS query, _near.base AS base, zz_bq_known_distance(_near.distance) AS distance FROM (
   SELECT
     zz_any_value(_row) AS _row,
     zz_unnest(zz_arg_min(zz_bq_neighbour(_base, _distance), _distance, {top_k})) AS _near

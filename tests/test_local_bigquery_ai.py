@@ -366,6 +366,13 @@ def test_passes_over_pending_rows_land_every_row_and_embed_none_twice(lab: Lab) 
     assert kept["status"] == "PERMISSION_DENIED: no"
 
 
+def test_the_same_faults_set_again_begin_from_zero(lab: Lab) -> None:
+    for _ in range(2):
+        lab.cloud.faults(bigquery={"ai": {"failures": [{"match": "cat:a", "times": 1, "do": "retryable"}]}})
+        statuses = [lab.embed("uri LIKE '%cat:a%'")[0]["status"] for _ in range(2)]
+        assert statuses == [f"{RETRYABLE} RESOURCE EXHAUSTED error from multimodalembedding@001", ""]
+
+
 def test_rows_beyond_the_quota_of_a_job_are_retryable(lab: Lab) -> None:
     lab.cloud.faults(bigquery={"ai": {"rows_per_job": 5}})
     statuses = [row["status"] for row in lab.embed()]
@@ -459,6 +466,17 @@ def test_a_search_finds_exactly_what_numpy_finds(vectors: Lab, kind: str) -> Non
     )
     assert [row["uri"] for row in found] == expected
     assert [row["distance"] for row in found] == pytest.approx(sorted(distances)[:7])
+
+
+def test_a_vector_of_zeros_is_the_farthest_and_at_no_known_distance(lab: Lab) -> None:
+    rows = lab.ask(
+        "SELECT base.id AS id, distance FROM VECTOR_SEARCH((SELECT 1 AS id, [0.0, 0.0] AS v UNION ALL "
+        "SELECT 2, [-1.0, 0.0] UNION ALL SELECT 3, [1.0, 1.0]), 'v', (SELECT [1.0, 0.0] AS v), "
+        "top_k => 3, distance_type => 'COSINE') ORDER BY distance IS NULL, distance"
+    )
+    assert [row["id"] for row in rows] == [3, 2, 1]
+    assert rows[1]["distance"] == pytest.approx(2)
+    assert rows[2]["distance"] is None
 
 
 def test_ten_neighbours_by_euclid_are_found_when_nothing_is_said(vectors: Lab) -> None:
