@@ -139,7 +139,7 @@ class Resolver:
         """Put queries in the place of calls in FROM; the innermost first."""
         for table in reversed(list(tree.find_all(exp.Table, bfs=True))):
             if isinstance(table.this, exp.VectorSearch) and not table.db:
-                _replace(table, expand_vector_search(table.this), "_found")
+                _replace(table, expand_vector_search(table.this, self._is_stored), "_found")
             elif isinstance(table.this, exp.GenerateEmbedding):
                 _replace(table, expand_embedding(table, self._model, self._is_object_table), "_embedded")
 
@@ -148,6 +148,12 @@ class Resolver:
         found = self._names.remote_model(ident)
         self.models[ident] = None
         return found
+
+    def _is_stored(self, table: exp.Table) -> bool:
+        if not table.db and table.name.lower() in set(_visible_ctes(table)):
+            return False
+        ident = self.table_id(table)
+        return self._names.relation(ident).view is None and not self._names.is_object_table(ident)
 
     def _is_object_table(self, table: exp.Table) -> bool:
         if not table.db and table.name.lower() in set(_visible_ctes(table)):

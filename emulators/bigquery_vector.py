@@ -1,10 +1,12 @@
 """VECTOR_SEARCH: the nearest rows of a table to every row of a query, exactly (an index changes nothing).
 
-The base table is read once, in pieces; of it only the best rows so far are kept, for every row of the query.
+The base table is read in pieces; only the places of the best rows so far are kept, for every row of the query,
+and those rows are looked up in the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -30,28 +32,36 @@ MACROS: Final = (
     "bq_euclidean_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_distance(a, b) END",
     "bq_dot_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_negative_inner_product(a, b) END",
     "bq_cosine_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_cosine_distance(a, b) END",
-    "bq_neighbour(b, d) AS struct_pack(base := b, distance := d)",
+    "bq_neighbour(p, d) AS struct_pack(place := p, distance := d)",
     "bq_known_distance(d) AS CASE WHEN isnan(d) THEN NULL ELSE d END",  # of a vector of zeros: the farthest
 )
 _TEMPLATE: Final = """
 WITH _queries AS MATERIALIZED (
   SELECT ROW_NUMBER() OVER () AS _number, _query AS _row, _query.{query_column} AS _vector FROM _QUERY_ AS _query
+), _rows AS {kept} (
+  SELECT {place} AS _place, _base AS _row, _base.{column} AS _vector FROM _BASE_ AS _base
 )
-SELECT _row AS query, _near.base AS base, zz_bq_known_distance(_near.distance) AS distance FROM (
-  SELECT
-    zz_any_value(_row) AS _row,
-    zz_unnest(zz_arg_min(zz_bq_neighbour(_base, _distance), _distance, {top_k})) AS _near
+SELECT _asked._row AS query, _held._row AS base, zz_bq_known_distance(_found._near.distance) AS distance
+FROM (
+  SELECT _number, zz_unnest(zz_arg_min(zz_bq_neighbour(_place, _distance), _distance, {top_k})) AS _near
   FROM (
-    SELECT _number, _row, _base, zz_{distance}(_base.{column}, _vector) AS _distance
-    FROM _queries CROSS JOIN _BASE_ AS _base
+    SELECT _left._number AS _number, _right._place AS _place,
+      zz_{distance}(_right._vector, _left._vector) AS _distance
+    FROM _queries AS _left CROSS JOIN _rows AS _right
   ) AS _pairs
   GROUP BY _number
 ) AS _found
+JOIN _rows AS _held ON _held._place = _found._near.place
+JOIN _queries AS _asked ON _asked._number = _found._number
 """
 
 
-def expand_vector_search(node: exp.VectorSearch) -> exp.Query:
+def expand_vector_search(node: exp.VectorSearch, is_stored: Callable[[exp.Table], bool]) -> exp.Query:
     """Return the query that a call of VECTOR_SEARCH stands for.
+
+    Args:
+        node: The call.
+        is_stored: Says whether a table is one with rows of its own (no view, no object table).
 
     Raises:
         ApiError: 400 for arguments that BigQuery refuses, 501 for those that are not implemented.
@@ -65,7 +75,10 @@ def expand_vector_search(node: exp.VectorSearch) -> exp.Query:
     column = _text(arguments.get("column_to_search"), "column_to_search", "")
     query = _relation(arguments.get("query_table"))
     wanted = _text(arguments.get("query_column_to_search"), "query_column_to_search", "") or _column_of(query, column)
+    stored = isinstance(node.this, exp.Table) and is_stored(node.this)
     sql = _TEMPLATE.format(
+        kept="NOT MATERIALIZED" if stored else "MATERIALIZED",  # the former is read twice instead of copied
+        place="_base.rowid" if stored else "ROW_NUMBER() OVER ()",
         query_column=exp.to_identifier(wanted, quoted=True).sql("duckdb"),
         column=exp.to_identifier(column, quoted=True).sql("duckdb"),
         top_k=top_k,
@@ -75,7 +88,11 @@ def expand_vector_search(node: exp.VectorSearch) -> exp.Query:
     for called in tree.find_all(exp.Anonymous):
         called.set("this", MARK + str(called.this).removeprefix("zz_"))
     for table in list(tree.find_all(exp.Table)):
-        if table.name in ("_QUERY_", "_BASE_"):
+        if table.name == "_BASE_" and stored:
+            direct = node.this.copy()
+            direct.set("alias", table.args["alias"].copy())
+            table.replace(direct)
+        elif table.name in ("_QUERY_", "_BASE_"):
             relation = query if table.name == "_QUERY_" else _relation(node.this)
             table.replace(exp.Subquery(this=relation.copy(), alias=table.args["alias"].copy()))
     result: exp.Query = tree
