@@ -479,6 +479,22 @@ def test_a_vector_of_zeros_is_the_farthest_and_at_no_known_distance(lab: Lab) ->
     assert rows[2]["distance"] is None
 
 
+def test_hundreds_of_long_vectors_are_searched_at_once_in_little_memory(lab: Lab) -> None:
+    schema = [bigquery.SchemaField("id", "INTEGER"), bigquery.SchemaField("v", "FLOAT64", mode="REPEATED")]
+    matrix = np.random.default_rng(0).standard_normal((300, 3072))
+    rows = [{"id": index, "v": row.tolist()} for index, row in enumerate(matrix)]
+    config = bigquery.LoadJobConfig(schema=schema)
+    lab.client.load_table_from_json(rows, f"{lab.dataset}.long", job_config=config).result()
+    found = lab.ask(
+        "SELECT query.id AS mine, base.id AS near FROM VECTOR_SEARCH(TABLE D.long, 'v', (SELECT * FROM D.long), "
+        "top_k => 2, distance_type => 'COSINE') WHERE query.id != base.id ORDER BY mine"
+    )
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    likeness = matrix @ matrix.T
+    np.fill_diagonal(likeness, -1)
+    assert [row["near"] for row in found] == likeness.argmax(axis=1).tolist()
+
+
 def test_ten_neighbours_by_euclid_are_found_when_nothing_is_said(vectors: Lab) -> None:
     rows = vectors.ask("SELECT distance FROM VECTOR_SEARCH(TABLE D.vectors, 'embedding', (SELECT embedding FROM "
                        "D.vectors WHERE uri = @uri)) ORDER BY 1", uri=vectors.uri("obs/o1:cat:a.jpg"))  # fmt: skip
