@@ -40,10 +40,11 @@ BOOST_S, BOOST_CALLS = 1.4, 25.0
 MORE_THAN = 2.0  # a probe that finds more than so many times the rate is followed by another at once
 REFILL_CALLS = 2.0
 #: What a hit takes of a rate of ten per second; of another rate to this power more or less, up to a limit.
-HIT, HIT_POWER, HIT_LIMIT = 0.1, 0.8, 0.3
+HIT, HIT_POWER, HIT_LIMIT = 0.1, 0.9, 0.3
 SOON_CALLS = 6.0
 SOON_HITS, SOON_CUT = 3, 0.85
-FLIGHT_CUT = 0.8
+#: Each refusal of a call under way after a hit multiplies the rate by the first, until the second is left of it.
+FLIGHT_CUT, FLIGHT_LEAST = 0.8, 0.1
 LONGEST_FLIGHT_S = 0.5
 FLIGHT_MEMORY = 0.95
 MAX_PER_S = 1e5
@@ -77,6 +78,7 @@ class Pacer:
         self._hold_until = now
         self._refused_at = now
         self._hit = False
+        self._least = 0.0
         self._soon_hits = 0
         self._flight_s = 0.0
         self._probe: _Probe | None = None
@@ -117,7 +119,7 @@ class Pacer:
         for ceiling, amount in zip(self._ceilings, (1.0, tokens), strict=True):
             ceiling.credit -= amount
         if self._probe is not None:
-            self._probe.calls += 1
+            self._probe.sent(now)
         elif self._holding and self._paced.passed >= self._probe_after:
             self._probe = _Probe(now)
         return 0.0
@@ -143,7 +145,7 @@ class Pacer:
             self._hold_until = max(self._hold_until, now + retry_after_s)
         if self._holding and sent_at <= self._refused_at:
             # It was under way when the pace was last cut. After a probe that says nothing new.
-            if self._hit:
+            if self._hit and self.rate_per_s > self._least:
                 self._cut(FLIGHT_CUT)
             return
         self._learn(now)
@@ -164,6 +166,7 @@ class Pacer:
                 measure.begin(elapsed)
             else:
                 measure.learn(elapsed, believe=not self._hit)
+        self._least = FLIGHT_LEAST * self.rate_per_s
         if self._soon_hits >= SOON_HITS:
             self._cut(SOON_CUT)
         elif self._hit:
@@ -196,7 +199,7 @@ class Pacer:
             self._cut(RAMP_PER_S**elapsed)
         rate = self._paced.rate
         if self._probe is not None:
-            rate = within(rate * self._probe.boost(now))
+            rate = within(rate * self._probe.boost)
         # A short burst at most keeps the traffic smooth inside each second.
         self._credit = min(self._credit + elapsed * rate, max(1.0, rate * BURST_S))
         return rate
@@ -206,12 +209,22 @@ class _Probe:
     """How far above the held rate a probe is."""
 
     def __init__(self, since: float) -> None:
-        self.calls = 0
-        self._since = since
+        self._sent = since
+        self._progress = 0.0
 
-    def boost(self, now: float) -> float:
-        """At least 1. It grows with time and calls, whichever came less far, so that news can keep up."""
-        progress = min((now - self._since) / BOOST_S, self.calls / BOOST_CALLS)
+    def sent(self, now: float) -> None:
+        """A call went out: while calls are rare each of them counts, and while they are many the time does.
+
+        Not the lesser of all time and all calls: the time that rare calls took would let the rate explode as soon
+        as they are many, sooner than the first refusal can be back.
+        """
+        self._progress += min((now - self._sent) / BOOST_S, 1 / BOOST_CALLS)
+        self._sent = now
+
+    @property
+    def boost(self) -> float:
+        """At least 1."""
+        progress = self._progress
         doublings = progress * progress if progress < 1 else 2 * progress - 1
         return math.exp2(min(doublings, 20.0))
 
