@@ -10,13 +10,15 @@ import dataclasses
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from imagebeam.transforms.pacing import Pacer
 
 ANSWER_MEDIAN_S = 1.0
 ANSWER_SIGMA = 0.35
 REFUSAL_S = (0.02, 0.1)
+#: The service lets its bucket refill in steps of at most so long.
+REFILL_STEP_S = 0.05
 POLL_S = 0.5
 START_SPREAD_S = 0.05
 IMAGE_TOKENS = (280.0, 560.0, 1120.0, 2240.0)
@@ -81,6 +83,7 @@ class Scenario:
         in_tokens: The quota counts tokens.
         mixed: Images come in sizes from 280 to 2,240 tokens.
         images: Ends when so many were granted.
+        refusal_s: A refusal takes from so long to so long.
         accelerating: The service also refuses more than twice the average rate of the last 10 s.
         measured: From when to when utilisation, refusals and fairness are measured; the end if None.
         reach: Measure how long after this moment 85 % of the quota are first granted.
@@ -96,6 +99,7 @@ class Scenario:
     in_tokens: bool = False
     mixed: bool = False
     images: int | None = None
+    refusal_s: tuple[float, float] = REFUSAL_S
     accelerating: bool = False
     measured: tuple[float, float | None] = (0.0, None)
     reach: float | None = None
@@ -125,15 +129,20 @@ class Service:
 
     def grant(self, now: float, amount: float) -> bool:
         """Grants a call or refuses it; a refused one takes nothing."""
-        quota = self._scenario.quota((now + self._updated) / 2)
-        self._level = min(self._size(now), self._level + (now - self._updated) * quota)
-        self._updated = now
+        self._refill(now)
         if self._scenario.accelerating and not self._gentle(int(now)):
             return False
         if self._level < (1e-9 if self._scenario.in_tokens else 1.0):
             return False
         self._level -= amount
         return True
+
+    def _refill(self, now: float) -> None:
+        while self._updated < now:
+            until = min(now, self._updated + REFILL_STEP_S)
+            quota = self._scenario.quota((until + self._updated) / 2)
+            self._level = min(self._size(until), self._level + (until - self._updated) * quota)
+            self._updated = until
 
     def _size(self, now: float) -> float:
         return max(1.0, self._scenario.burst_s * self._scenario.quota(now))
@@ -179,7 +188,7 @@ def simulate(scenario: Scenario, seed: int = 0) -> list[Call]:
         passed = service.grant(now, amount)
         calls.append(Call(now, process, passed, amount))
         granted += passed
-        delay = ANSWER_MEDIAN_S * rnd.lognormvariate(0, ANSWER_SIGMA) if passed else rnd.uniform(*REFUSAL_S)
+        delay = ANSWER_MEDIAN_S * rnd.lognormvariate(0, ANSWER_SIGMA) if passed else rnd.uniform(*scenario.refusal_s)
         news = _news(pacer, now, tokens, actual, passed=passed)
         heapq.heappush(events, (now + delay, next(order), process, news))
         heapq.heappush(events, (now, next(order), process, None))
@@ -198,68 +207,3 @@ def _news(pacer: Pacer, sent: float, tokens: float, actual: float, *, passed: bo
         pacer.refused(now, sent, tokens)
 
     return answered if passed else refused
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Measured:
-    """What came out of a scenario; see :class:`Target`."""
-
-    utilisation: float
-    refused: float
-    reached_s: float | None
-    jain: float | None
-
-    def misses(self, target: Target) -> list[str]:
-        """The targets that were missed, in words."""
-        missed = []
-        if target.utilisation is not None and self.utilisation < target.utilisation:
-            missed.append(f"utilisation < {target.utilisation:.0%}")
-        if target.refused is not None and self.refused > target.refused:
-            missed.append(f"429s > {target.refused:.0%}")
-        if target.reached_s is not None and (self.reached_s is None or self.reached_s > target.reached_s):
-            missed.append(f"not reached in {target.reached_s:.0f} s")
-        if target.jain is not None and (self.jain is None or self.jain < target.jain):
-            missed.append(f"Jain < {target.jain}")
-        return missed
-
-
-def measure(scenario: Scenario, calls: Sequence[Call]) -> Measured:
-    """Measures a run of a scenario."""
-    start, stop = scenario.measured
-    end = stop if stop is not None else (calls[-1].at if scenario.images else scenario.seconds)
-    window = [call for call in calls if start <= call.at <= end]
-    per_process = [0.0] * scenario.processes
-    for call in window:
-        if call.granted:
-            per_process[call.process] += call.amount
-    total = sum(per_process)
-    refused = sum(not call.granted for call in window)
-    allowed = _integral(scenario.quota, start, end)
-    if start == 0:
-        allowed += scenario.burst_s * scenario.quota(0.0)  # the bucket was full
-    jain = total**2 / (scenario.processes * sum(got * got for got in per_process)) if total else 0.0
-    return Measured(
-        utilisation=total / allowed,
-        refused=refused / max(1, len(window)),
-        reached_s=None if scenario.reach is None else _reached(scenario, calls, scenario.reach),
-        jain=jain if scenario.processes > 1 else None,
-    )
-
-
-def _integral(quota: Quota, start: float, end: float, pieces: int = 5000) -> float:
-    width = (end - start) / pieces
-    return sum(quota(start + (piece + 0.5) * width) for piece in range(pieces)) * width
-
-
-def _reached(scenario: Scenario, calls: Sequence[Call], since: float) -> float | None:
-    """Seconds until a whole second was granted at 85 % of the quota."""
-    recent = [call for call in calls if call.granted and call.at >= since]
-    first, sum_of_second = 0, 0.0
-    for call in recent:
-        sum_of_second += call.amount
-        while recent[first].at < call.at - 1.0:
-            sum_of_second -= recent[first].amount
-            first += 1
-        if sum_of_second >= 0.85 * scenario.quota(call.at):
-            return call.at - since
-    return None
