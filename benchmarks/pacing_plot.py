@@ -98,6 +98,10 @@ def _panel(panel: Panel) -> Iterator[str]:
     for row, colour in zip(panel.granted, LINES, strict=False):
         yield f'<path d="{_line(row, x, y)}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
     yield f'<path d="{bars}" fill="{REFUSED}"/>'
+    most = max(panel.refused, default=0.0)
+    if most > highest:  # cut off, and said so
+        at = x(max(second for second, count in enumerate(panel.refused) if count > highest) + 1)
+        yield f'<text x="{at + 6:.1f}" y="{top + 10}" fill="{REFUSED}">↑ {most:,.0f} refused</text>'
     yield (
         f'<path d="{_line(panel.quota, x, y)}" fill="none" stroke="{QUOTA}" stroke-width="1.5" stroke-dasharray="5 3"/>'
     )

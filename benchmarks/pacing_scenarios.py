@@ -64,6 +64,8 @@ QUICK: Final = (
     FOUR,
     dataclasses.replace(FOUR, name="4 processes, 600/min", quota=steady(10), seconds=600),
     LATE,
+    dataclasses.replace(FIXED, name="fixed 600/min, bucket of 2 calls", target=Target(), burst_s=0.2),
+    dataclasses.replace(UP, name="600/min × 10, bucket of 0.2 s", target=Target(), burst_s=0.2),
     dataclasses.replace(FIXED, name="fixed 600/min, 429s take 0.3 s", target=Target(), refusal_s=SLOW_S),
     dataclasses.replace(DOWN, name="6,000/min ÷ 10, 429s take 0.3 s", target=Target(), refusal_s=SLOW_S),
     dataclasses.replace(FOUR, name="4 processes, 2,400/min, 429s take 0.3 s", target=Target(), refusal_s=SLOW_S),

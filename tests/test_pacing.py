@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from imagebeam.transforms.pacing import Pacer
+from imagebeam.transforms.pacing import MAX_PER_S, MIN_PER_S, Pacer
 
 STEP_S = 0.01
 
 
 class Quota:
-    """A token bucket as a service would keep it."""
+    """A token bucket as a service would keep it: it holds one second of the quota."""
 
-    def __init__(self, per_s: float, burst: float = 5.0) -> None:
-        self.per_s, self.burst, self.credit = per_s, burst, burst
+    def __init__(self, per_s: float) -> None:
+        self.per_s, self.credit = per_s, per_s
 
     def pass_time(self) -> None:
-        self.credit = min(self.burst, self.credit + self.per_s * STEP_S)
+        self.credit = min(self.per_s, self.credit + self.per_s * STEP_S)
 
     def grant(self) -> bool:
         if self.credit < 1:
@@ -29,31 +32,127 @@ class Quota:
 
 def run(pacer: Pacer, quota: Quota, seconds: float, start: float = 0.0) -> tuple[int, int]:
     """Sends whatever the pacer lets through; returns calls granted and refused."""
-    granted = refused = 0
-    for step in range(int(seconds / STEP_S)):
-        now = start + step * STEP_S
-        quota.pass_time()
-        while pacer.wait_s(now) == 0:
-            if quota.grant():
-                granted += 1
-            else:
-                refused += 1
-                pacer.refused(now, now)
-                break
+    (granted,), refused = run_all([pacer], quota, seconds, start)
     return granted, refused
 
 
-def test_a_fixed_quota_is_mostly_used_and_hardly_fought() -> None:
+def run_all(pacers: list[Pacer], quota: Quota, seconds: float, start: float = 0.0) -> tuple[list[int], int]:
+    """The same with several processes on one quota; returns the calls granted to each, and all that were refused."""
+    granted, refused = [0] * len(pacers), 0
+    for step in range(int(seconds / STEP_S)):
+        now = start + step * STEP_S
+        quota.pass_time()
+        for offset in range(len(pacers)):
+            index = (step + offset) % len(pacers)  # everybody is first once in a while
+            while pacers[index].wait_s(now) == 0:
+                if not quota.grant():
+                    refused += 1
+                    pacers[index].refused(now, now)
+                    break
+                granted[index] += 1
+    return granted, refused
+
+
+def settled(per_s: float) -> tuple[Pacer, Quota, float]:
+    """A pacer that has just ended a probe, its quota, and the time."""
+    pacer, quota = Pacer(0.0), Quota(per_s)
+    run(pacer, quota, 90)
+    now = 90.0
+    while run(pacer, quota, STEP_S, now)[1] == 0:
+        now += STEP_S
+    return pacer, quota, now
+
+
+def hit(per_s: float) -> tuple[Pacer, float, float]:
+    """A pacer after a refusal that no probe asked for, the time, and its rate before."""
+    pacer, quota, now = settled(per_s)
+    _, refused = run(pacer, quota, 1.5, now + STEP_S)
+    assert refused == 0
+    before, now = pacer.rate_per_s, now + 2.0
+    pacer.refused(now, now)
+    return pacer, now, before
+
+
+def test_a_fixed_quota_is_used_and_not_fought() -> None:
     pacer, quota = Pacer(0.0), Quota(10.0)
     run(pacer, quota, 20)
-    granted, refused = run(pacer, quota, 60, start=20.0)
-    assert granted >= 0.8 * 600
+    granted, refused = run(pacer, quota, 120, start=20.0)
+    assert granted >= 0.97 * 1200
+    assert refused <= 0.02 * (granted + refused)
+
+
+def test_ten_times_the_quota_is_found_within_ten_seconds() -> None:
+    pacer, quota = Pacer(0.0), Quota(10.0)
+    run(pacer, quota, 60)
+    quota.per_s = 100.0
+    run(pacer, quota, 10, start=60.0)
+    granted, refused = run(pacer, quota, 10, start=70.0)
+    assert granted >= 0.85 * 1000
+    assert refused <= 0.02 * (granted + refused)
+
+
+def test_a_tenth_of_the_quota_is_found_within_ten_seconds() -> None:
+    pacer, quota = Pacer(0.0), Quota(100.0)
+    run(pacer, quota, 60)
+    quota.per_s = 10.0
+    granted, refused = run(pacer, quota, 10, start=60.0)
+    assert granted >= 0.85 * 100
     assert refused <= 0.1 * (granted + refused)
+
+
+def test_four_processes_share_a_quota_without_a_word_between_them() -> None:
+    pacers, quota = [Pacer(0.0) for _ in range(4)], Quota(40.0)
+    run_all(pacers, quota, 60)
+    granted, refused = run_all(pacers, quota, 240, start=60.0)
+    assert sum(granted) >= 0.95 * 40 * 240
+    assert refused <= 0.03 * (sum(granted) + refused)
+    assert max(granted) <= 3 * min(granted)
+
+
+def test_a_hit_takes_the_larger_a_share_of_a_rate_the_larger_the_rate() -> None:
+    shares = []
+    for per_s in (8.0, 16.0, 32.0, 64.0):
+        pacer, _, before = hit(per_s)
+        shares.append(1 - pacer.rate_per_s / before)
+    assert shares == sorted(shares)
+    assert shares[0] < 0.6 * shares[1] < shares[1] < 0.6 * shares[2]
+    assert shares[-1] == pytest.approx(0.3)  # never more, however large the rate
+
+
+def test_refusals_of_calls_under_way_say_nothing_new_after_a_probe() -> None:
+    pacer, _, now = settled(10.0)
+    found = pacer.rate_per_s
+    assert found == pytest.approx(10.0, rel=0.1)
+    for late in range(5):
+        pacer.refused(now + 0.01 * late, now - 0.01)
+    assert pacer.rate_per_s == found
+
+
+def test_refusals_of_calls_under_way_cut_the_pace_further_after_a_hit_but_never_below_a_tenth() -> None:
+    pacer, now, before = hit(10.0)
+    rates = [pacer.rate_per_s]
+    for late in range(30):
+        pacer.refused(now + 0.01 * late, now - 0.01)
+        rates.append(pacer.rate_per_s)
+    assert rates[2] < rates[1] < rates[0] < before
+    assert 0.08 * before <= rates[-1] <= 0.1 * before
+
+
+def test_a_pace_that_was_slow_for_long_does_not_explode_before_a_refusal_can_be_back() -> None:
+    pacer, _, now = settled(2.0)
+    sent: list[float] = []
+    for _ in range(int(60 / STEP_S)):  # and now there is no quota any more
+        now += STEP_S
+        while pacer.wait_s(now) == 0:
+            sent.append(now)
+    counts = [sum(start <= at < start + 0.3 for at in sent) for start in (now - 60 + 0.3 * i for i in range(200))]
+    assert counts[-2] > 1000
+    assert all(later <= 1.5 * sooner + 3 for sooner, later in itertools.pairwise(counts))
 
 
 def test_without_a_quota_the_pace_grows_out_of_the_way() -> None:
     pacer = Pacer(0.0)
-    granted, refused = run(pacer, Quota(1e9, burst=1e9), 8)
+    granted, refused = run(pacer, Quota(1e9), 8)
     assert refused == 0
     assert granted > 2_000
 
@@ -89,7 +188,7 @@ def test_a_hard_ceiling_of_tokens_is_never_exceeded(ceiling: float, sizes: list[
 
 
 def test_the_start_is_slow() -> None:
-    granted, _ = run(Pacer(0.0), Quota(1e9, burst=1e9), 1)
+    granted, _ = run(Pacer(0.0), Quota(1e9), 1)
     assert granted <= 45
 
 
@@ -123,3 +222,38 @@ def test_a_hard_ceiling_is_never_exceeded(ceiling: float, refusals: list[int]) -
         if step / 20 in refusals:
             pacer.refused(now, now)
     assert sent <= 30 * ceiling + max(1.0, ceiling / 10) + 1
+
+
+@hypothesis.given(
+    ceiling=st.none() | st.floats(0.1, 1_000),
+    token_ceiling=st.none() | st.floats(100, 1e6),
+    events=st.lists(
+        st.tuples(
+            st.floats(0, 5),
+            st.sampled_from(["send", "refuse", "settle"]),
+            st.floats(0, 20),
+            st.floats(0, 1e5),
+            st.none() | st.floats(0, 60),
+        ),
+        max_size=200,
+    ),
+)
+def test_whatever_happens_the_rate_is_one_that_can_be_meant_and_no_wait_is_negative(
+    ceiling: float | None,
+    token_ceiling: float | None,
+    events: list[tuple[float, str, float, float, float | None]],
+) -> None:
+    pacer, now = Pacer(100.0, max_requests_per_s=ceiling, max_tokens_per_s=token_ceiling), 100.0
+    for passed, what, ago, tokens, retry_after_s in events:
+        now += passed
+        if what == "send":
+            wait = pacer.wait_s(now, tokens)
+            assert wait >= 0
+            assert math.isfinite(wait)
+        elif what == "refuse":
+            pacer.refused(now, now - ago, tokens, retry_after_s)
+        else:
+            pacer.settle(tokens, tokens * ago)
+        assert MIN_PER_S <= pacer.rate_per_s <= MAX_PER_S
+        assert math.isfinite(pacer.tokens_per_s)
+        assert pacer.tokens_per_s >= 0
