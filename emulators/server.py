@@ -28,6 +28,7 @@ from aiohttp import web
 from imagebeam.emulators.batch_api import BatchService
 from imagebeam.emulators.bigquery import BigQueryService
 from imagebeam.emulators.counters import Counters
+from imagebeam.emulators.dataflow import DataflowService
 from imagebeam.emulators.faults import FaultBook
 from imagebeam.emulators.http import ApiError, google_error, json_response, not_implemented, read_json
 from imagebeam.emulators.storage import ObjectStore, StorageService
@@ -68,6 +69,7 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     bigquery = BigQueryService(directory / "bigquery.duckdb", objects, PROJECT, faults, counters, seed)
     app.add_routes(bigquery.routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
+    app.add_routes(DataflowService(objects, PROJECT, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)
     app.add_routes(vertex.routes())
     app.add_routes(BatchService(objects, bigquery.catalog, vertex.images, seed, faults, counters).routes())
