@@ -96,10 +96,8 @@ def _beam_arguments(
         raise UserError(f"unknown flag --{name}{hint or f'; see {command} --help'}")
     if not beam_flags.takes_value(name):
         # Templates pass every value as text, so a switch may come as --name=true.
-        if text is None or text.lower() == "true":
-            return [f"--{name}"]
-        if text.lower() == "false":
-            return []
+        if text is None or text.lower() in {"true", "false"}:
+            return beam_flags.switch(name, on=text is None or text.lower() == "true")
         raise UserError(f"--{name} takes true or false, not {text!r} (an option of Beam)")
     if text is None:
         if not rest or rest[0].startswith("--"):

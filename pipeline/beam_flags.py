@@ -7,6 +7,7 @@ are errors. Importing Beam takes about two seconds, so it is imported when a fla
 import argparse
 import functools
 import json
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from imagebeam.transforms.errors import UserError
@@ -27,6 +28,13 @@ def takes_value(name: str) -> bool:
     return _actions()[name].nargs != 0
 
 
+def switch(name: str, *, on: bool) -> list[str]:
+    """A switch as Beam takes it. Off is its opposite where Beam has one: ``use_public_ips``, ``no_use_public_ips``."""
+    if on:
+        return [f"--{name}"]
+    return [f"--no_{name}"] if is_beam_option(f"no_{name}") else []
+
+
 def names() -> list[str]:
     """The names of all options of Beam."""
     return sorted(_actions())
@@ -41,7 +49,7 @@ def from_yaml(name: str, value: object, *, where: str) -> list[str]:
     if not takes_value(name):
         if not isinstance(value, bool):
             raise UserError(f"{where} takes true or false, not {value!r}")
-        return [f"--{name}"] if value else []
+        return switch(name, on=value)
     if isinstance(value, list):
         return [argument for part in value for argument in from_yaml(name, part, where=where)]
     if isinstance(value, bool):
@@ -56,8 +64,17 @@ def check(arguments: list[str]) -> None:
         UserError: A value that Beam refuses, such as ``--num_workers=many``.
     """
     if arguments:
-        parser, _ = _parser()
-        parser.parse_args(arguments)
+        read(arguments)
+
+
+def read(arguments: Sequence[str]) -> argparse.Namespace:
+    """What Beam reads in the arguments: one attribute per option, with Beam's defaults.
+
+    Raises:
+        UserError: See :func:`check`.
+    """
+    parser, _ = _parser()
+    return parser.parse_args(list(arguments))
 
 
 def _actions() -> dict[str, argparse.Action]:

@@ -18,7 +18,7 @@ import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PCollection
 
-from imagebeam.pipeline import preflight, report
+from imagebeam.pipeline import dataflow_staging, preflight, report
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.pipeline.progress import Progress
 from imagebeam.transforms import lease, objects
@@ -57,6 +57,8 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
         :class:`~errors.ImagebeamError` carries the others.
     """
     say = _Voice(quiet=settings.quiet or settings.json)
+    if settings.runner == "DataflowRunner":
+        dataflow_staging.check(beam_args)
     checked = preflight.check(settings, say.line)
     started = time.monotonic()
     summary = _run_pipeline(settings, checked.run, beam_args, due=checked.planned.due)
@@ -107,6 +109,8 @@ def _run_pipeline(
         told = read_json(run_settings.error_path)
         if told is not None:
             raise _ERRORS.get(told["error"], SystemicError)(told["message"]) from error
+        if settings.runner == "DataflowRunner":
+            raise dataflow_staging.refused(error) from error
         raise
     finally:
         _end(run_settings)

@@ -107,6 +107,12 @@ def _init(argv: list[str]) -> int:
     return init_command.main(argv, cwd=Path.cwd())
 
 
+def _template(argv: list[str]) -> int:
+    from imagebeam.pipeline import template_command
+
+    return template_command.main(argv, cwd=Path.cwd(), environ=os.environ)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
     """A command of ``imagebeam``.
@@ -124,6 +130,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "init": Command("Write imagebeam.yaml, which keeps the flags that repeat.", _init),
     "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
     "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
+    "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),
 }
 
 

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from imagebeam.pipeline import arguments, config_file, flag_values
+from imagebeam.pipeline import arguments, config_file, dataflow_options, flag_values
 from imagebeam.pipeline.flags import CLASSIFY, CONFIG, MAX_COST_USD, PROJECT, RESULTS, SOURCE, Flag, by_name
 from imagebeam.transforms import filters
 from imagebeam.transforms.due import parse_due
@@ -67,6 +67,7 @@ class ClassifySettings:
         max_failure_percent: 0 to 100; above it the exit code is 5.
         runner: Beam runner.
         direct_num_workers: Workers of FnApiRunner.
+        dataflow_workers: Workers of Dataflow, a fixed number; None for any other runner.
         group_size: Units that travel together.
         run_id: Lower-case letters, digits and dashes, at most 63.
         models_file: Models and prices instead of the shipped ones.
@@ -115,6 +116,7 @@ class ClassifySettings:
     max_failure_percent: float = 20.0
     runner: str = "FnApiRunner"
     direct_num_workers: int = 1
+    dataflow_workers: int | None = None
     group_size: int = 200
     models_file: Path | None = None
     yes: bool = False
@@ -122,6 +124,11 @@ class ClassifySettings:
     quiet: bool = False
     log_level: str = "warning"
     given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def processes(self) -> int:
+        """Processes that call the model at once: what ceilings and caps are divided by."""
+        return self.dataflow_workers or self.direct_num_workers
 
     @property
     def results_dataset(self) -> tuple[str, str]:
@@ -138,7 +145,8 @@ def classify_settings(
     Args:
         argv: Arguments after ``classify``.
         cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
-        environ: The environment; ``GOOGLE_CLOUD_PROJECT`` is the project when nothing else says one.
+        environ: The environment; ``GOOGLE_CLOUD_PROJECT`` is the project when nothing else says one. See
+            :mod:`imagebeam.pipeline.dataflow_options` for what else Dataflow takes from it.
 
     Raises:
         UserError: Unknown flag or key, bad value, contradiction, missing file.
@@ -153,7 +161,11 @@ def classify_settings(
     _require(values)
     _check(values, given)
     settings = _settings(values, given, cwd)
-    return settings, _beam_arguments(settings, line.beam, file.beam)
+    beam = _beam_arguments(settings, line.beam, file.beam)
+    if settings.runner != "DataflowRunner":
+        return settings, beam
+    job = dataflow_options.complete(beam, work_dir=settings.work_dir, run_id=settings.run_id, environ=environ)
+    return dataclasses.replace(settings, dataflow_workers=job.workers), job.arguments
 
 
 def new_run_id(now: dt.datetime | None = None) -> str:
@@ -216,6 +228,8 @@ def _check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
             f"--work_dir={values['work_dir']} is on this machine, where workers of Dataflow cannot see it; "
             "give --work_dir=gs://bucket/path"
         )
+    if values["runner"] == "DataflowRunner" and values["direct_num_workers"] > 1:
+        raise UserError("--direct_num_workers is for FnApiRunner; on Dataflow give --num_workers")
 
 
 def _settings(values: Mapping[str, Any], given: Mapping[str, Any], cwd: Path) -> ClassifySettings:

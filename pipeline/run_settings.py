@@ -61,9 +61,9 @@ def the_run(
         run_id=settings.run_id,
         asking=asking,
         in_flight=settings.in_flight,
-        max_per_s=ceiling("--max_rpm", settings.max_rpm, settings.direct_num_workers, at_least=1),
+        max_per_s=ceiling("--max_rpm", settings.max_rpm, settings.processes, at_least=1),
         max_tokens_per_s=ceiling(
-            "--max_tpm", settings.max_tpm, settings.direct_num_workers, at_least=call_tokens(profile, task)
+            "--max_tpm", settings.max_tpm, settings.processes, at_least=call_tokens(profile, task)
         ),
         max_failure_percent=settings.max_failure_percent,
         caps=the_caps(settings, task, profile, directory),
@@ -102,9 +102,9 @@ def the_caps(settings: ClassifySettings, task: Task, profile: ModelProfile, dire
         settings.lane,
         max_cost_usd=settings.max_cost_usd,
         max_calls=settings.max_calls,
-        processes=settings.direct_num_workers,
+        processes=settings.processes,
     )
-    return Caps(directory, settings.max_cost_usd, settings.max_calls, settings.direct_num_workers, worst)
+    return Caps(directory, settings.max_cost_usd, settings.max_calls, settings.processes, worst)
 
 
 def ceiling(flag: str, per_minute: int | None, workers: int, *, at_least: int) -> float | None:

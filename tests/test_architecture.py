@@ -27,11 +27,11 @@ CLIENTS = "asking budget engine engine_settings lease objects parts recorder run
 PTRANSFORMS = "call_model finish_run pack_units read_units start_run"
 #: Of pipeline: imported before a command is known to need Beam, so they import Beam inside functions only.
 LIGHT = """
-    __main__ arguments beam_flags cli config config_file flag_values flags help_text init_command report
-    task_files tasks_command
+    __main__ arguments beam_flags cli config config_file dataflow_options flag_values flags help_text init_command report
+    task_files tasks_command template_command template_launch template_main template_metadata
 """
 #: Of pipeline: the job itself.
-JOB = "classify preflight progress run_settings"
+JOB = "classify dataflow_staging preflight progress run_settings"
 
 LAYERS = {
     **{f"imagebeam.transforms.{name}": "pure" for name in ["__init__", *PURE.split()]},

@@ -44,6 +44,14 @@ PROOFS = {
     "imagebeam tasks show utility_pole": RUN,
     "imagebeam classify --task=utility_pole --limit=100": ELSEWHERE,
     "imagebeam classify --task=utility_pole --asset_types=ASSET_CLASS_UTILITY_POLE --near=46.948,7.447,500": ELSEWHERE,
+    "imagebeam template build --image=europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0 "
+    "--template=gs://my-bucket/imagebeam/classify.json": (
+        "tests/test_template_command.py::test_the_commands_of_the_readme_give_gcloud_what_it_needs"
+    ),
+    "imagebeam template launch --template=gs://my-bucket/imagebeam/classify.json --region=europe-west6 "
+    "--task=utility_pole --work_dir=gs://my-bucket/imagebeam --max_cost_usd=25": (
+        "tests/test_template_command.py::test_the_commands_of_the_readme_give_gcloud_what_it_needs"
+    ),
     "imagebeam tasks new street_furniture": RUN,
     "imagebeam tasks check tasks/street_furniture.yaml": RUN,
 }

@@ -1,0 +1,251 @@
+"""The gcloud commands that build a Flex Template and start a job from it. Nothing here runs them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from imagebeam.pipeline import arguments, beam_flags, config, dataflow_options, flag_values, task_files
+from imagebeam.pipeline.flags import CONFIG, RUNNER, Flag, by_name
+from imagebeam.pipeline.template_metadata import FILES, NO_PARAMETERS, TemplateJob, is_path
+from imagebeam.transforms.errors import UserError
+
+#: Options of Beam that gcloud has flags of its own for: Beam's name, gcloud's.
+_GCLOUD: Final[Mapping[str, str]] = {
+    "region": "region",
+    "temp_location": "temp-location",
+    "staging_location": "staging-location",
+    "num_workers": "num-workers",
+    "max_num_workers": "max-workers",
+    "machine_type": "worker-machine-type",
+    "worker_region": "worker-region",
+    "worker_zone": "worker-zone",
+    "network": "network",
+    "subnetwork": "subnetwork",
+    "service_account_email": "service-account-email",
+    "dataflow_kms_key": "dataflow-kms-key",
+    "flexrs_goal": "flexrs-goal",
+}
+#: Options that become something else in a command.
+_HANDLED: Final = frozenset(_GCLOUD) | {
+    *("project", "job_name", "runner", "direct_num_workers", "sdk_container_image", "worker_machine_type"),
+    *("label", "labels", "experiment", "experiments", "use_public_ips", "no_use_public_ips"),
+}
+#: Options about what workers install: the template's image has everything.
+_OF_THE_IMAGE: Final = ("setup_file", "requirements_file", "extra_packages", "sdk_container_image")
+#: Stands for the workers' image, which only the template knows.
+_TEMPLATES_IMAGE: Final = "the-image-of-the-template"
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9.:-]*(?:/[a-z0-9._-]+)+(?P<version>:[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})?")
+#: gcloud splits lists and maps at commas; ``^~^`` in front makes it split at ``~`` instead.
+_SEPARATORS: Final = "~|;!#%@"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Launch:
+    """A start of a job.
+
+    Attributes:
+        commands: gcloud commands, in order; the last one starts the job.
+        parameters: The template's parameters.
+        summary: Where the run's books will be.
+    """
+
+    commands: list[list[str]]
+    parameters: Mapping[str, str]
+    summary: str
+
+
+def build_commands(job: TemplateJob, root: Path, *, image: str, template: str, project: str | None) -> list[list[str]]:
+    """The commands that build the image and write the template.
+
+    Args:
+        job: What the template is for.
+        root: The checkout, with ``templates/`` in it.
+        image: Name of the image to be, with a tag.
+        template: ``gs://`` place of the template.
+        project: Project that builds; gcloud's own when None.
+
+    Raises:
+        UserError: The image has no tag of its own, or the template is no ``gs://`` place.
+    """
+    _check_image(image)
+    check_template(template)
+    of_project = [f"--project={project}"] if project else []
+    places = [str(root / "templates" / name) for name in ("cloudbuild.yaml", f"{job.name}.json")]
+    return [
+        [
+            "gcloud",
+            "builds",
+            "submit",
+            str(root),
+            f"--config={places[0]}",
+            f"--substitutions=_IMAGE={image}",
+            *of_project,
+        ],
+        [
+            *("gcloud", "dataflow", "flex-template", "build", template),
+            *(f"--image={image}", "--sdk-language=PYTHON", f"--metadata-file={places[1]}", *of_project),
+        ],
+    ]
+
+
+def launch(
+    job: TemplateJob, given: arguments.Arguments, *, template: str, cwd: Path, environ: Mapping[str, str]
+) -> Launch:
+    """Checks the parameters as the job itself will, and gives the commands.
+
+    Files on this machine are copied below the work directory first, because the launcher cannot see them.
+
+    Args:
+        job: What the template is for.
+        given: Flags of the job and options of Beam.
+        template: ``gs://`` place of the template.
+        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
+        environ: The environment.
+
+    Raises:
+        UserError: Something that the job would refuse, or that a template cannot do.
+    """
+    check_template(template)
+    for name in given.values.keys() & NO_PARAMETERS.keys() - {"project"}:
+        raise UserError(f"--{name} is no parameter of this template: {NO_PARAMETERS[name]}")
+    flags = by_name(job.flags)
+    remote = {name: text for name in FILES if str(text := given.values.get(name, "")).startswith("gs://")}
+    settings, beam = config.classify_settings(
+        [*_line(flags, given, remote), "--runner=DataflowRunner"],
+        cwd=cwd,
+        environ={**environ, dataflow_options.IMAGE_VARIABLE: _TEMPLATES_IMAGE},
+    )
+    if "task" not in remote and "models_file" not in remote:
+        task_files.load_task(settings.task, task_files.load_models_file(settings.models_file), cwd)
+    options = beam_flags.read(beam)
+    for name in _OF_THE_IMAGE:
+        if getattr(options, name) not in (None, _TEMPLATES_IMAGE):
+            raise UserError(f"--{name}: workers use the image of the template, which has everything; leave it out")
+    parameters = {name: text for name, text in settings.given.items() if name not in NO_PARAMETERS}
+    parameters = {**parameters, "work_dir": settings.work_dir, "run_id": settings.run_id}
+    # The launcher has another directory: what the file here says is among the parameters already.
+    parameters.pop(CONFIG.name, None)
+    if "query_file" in remote:
+        parameters.pop("query")
+    directory = f"{settings.work_dir}/launches/{settings.run_id}"
+    copies = _copies({**parameters, **remote}, directory, cwd)
+    parameters |= remote | {name: target for name, (_, target) in copies.items()}
+    command = [
+        *("gcloud", "dataflow", "flex-template", "run", options.job_name, f"--template-file-gcs-location={template}"),
+        f"--project={settings.project}",
+        *_environment(options, beam),
+        *(f"--parameters={escaped([f'{name}={parameters[name]}'])}" for name in sorted(parameters)),
+    ]
+    copying = [["gcloud", "storage", "cp", source, target] for source, target in copies.values()]
+    return Launch([*copying, command], parameters, f"{settings.work_dir}/runs/{settings.run_id}/summary.json")
+
+
+def check_template(template: str) -> None:
+    """Checks the place of a template.
+
+    Raises:
+        UserError: It is not ``gs://bucket/name.json``.
+    """
+    dataflow_options.check_bucket_path("template", template)
+    if not template.endswith(".json") or template.endswith("/.json"):
+        raise UserError(f"--template={template}: write gs://bucket/path/name.json")
+
+
+def _check_image(image: str) -> None:
+    found = _IMAGE.fullmatch(image)
+    if found is None:
+        raise UserError(f"--image={image}: write REGION-docker.pkg.dev/PROJECT/REPOSITORY/imagebeam:TAG")
+    if found["version"] in (None, ":latest"):
+        raise UserError(
+            f"--image={image}: give it a tag of its own, such as {image.removesuffix(':latest')}:2026-11-21; workers "
+            "that start later would get another image under the same name"
+        )
+    if found["version"].startswith("@"):
+        raise UserError(f"--image={image}: the image is yet to be built: give a tag, not a digest")
+
+
+def _line(flags: Mapping[str, Flag], given: arguments.Arguments, remote: Mapping[str, Any]) -> list[str]:
+    """The command line that the settings are read from; what is in Cloud Storage stands in for itself."""
+    line = [
+        f"--{name}={flag_values.to_text(flags[name], value)}"
+        for name, value in given.values.items()
+        if name not in {*remote, RUNNER.name}
+    ]
+    if "query_file" in remote:
+        line.append("--query=SELECT 1")
+    if "task" in remote:
+        line.append("--task=in_cloud_storage")
+    if "config" in remote:
+        raise UserError(f"--config={remote['config']}: imagebeam.yaml is read here; give a file on this machine")
+    return [*line, *given.beam]
+
+
+def _copies(parameters: Mapping[str, str], directory: str, cwd: Path) -> dict[str, tuple[str, str]]:
+    """Files of this machine: parameter → where it is, where it goes."""
+    copies = {}
+    for name in FILES:
+        text = parameters.get(name)
+        if text is None or text.startswith("gs://"):
+            continue
+        path = _task_path(text, cwd) if name == "task" else cwd / Path(text).expanduser()
+        if path is None:
+            continue
+        if not path.is_file():
+            raise UserError(f"--{name}={text}: no such file")
+        copies[name] = (str(path), f"{directory}/{name}{path.suffix}")
+    return copies
+
+
+def _task_path(task: str, cwd: Path) -> Path | None:
+    """The file of a person's own task; None for a shipped one."""
+    if is_path(task):
+        return cwd / task
+    found = task_files.find_task(task, cwd)
+    return None if found.shipped else cwd / found.where
+
+
+def _environment(options: argparse.Namespace, beam: Sequence[str]) -> list[str]:
+    """The options of Beam, as gcloud takes them."""
+    found = [
+        f"--{gcloud}={getattr(options, name)}" for name, gcloud in _GCLOUD.items() if getattr(options, name) is not None
+    ]
+    if options.use_public_ips is False:
+        found.append("--disable-public-ips")
+    found.append(f"--additional-user-labels={escaped(dataflow_options.label_pairs(options.labels))}")
+    experiments = [name for name in options.experiments if name != dataflow_options.ONE_PROCESS]
+    if experiments:
+        found.append(f"--additional-experiments={escaped(experiments)}")
+    rest = [argument.removeprefix("--") for argument in beam if _is_passed_on(argument)]
+    if rest:
+        switched = [argument if "=" in argument else f"{argument}=true" for argument in rest]
+        found.append(f"--additional-pipeline-options={escaped(switched)}")
+    return found
+
+
+def _is_passed_on(argument: str) -> bool:
+    # What the job in the template adds by itself needs no option in the command.
+    return argument.removeprefix("--").partition("=")[0] not in _HANDLED and argument not in dataflow_options.ADDED
+
+
+def escaped(parts: Sequence[str]) -> str:
+    """A list as gcloud reads it, whatever its parts hold.
+
+    >>> escaped(["a=1", "b=2"])
+    'a=1,b=2'
+    >>> escaped(["due=new,retry"])
+    '^~^due=new,retry'
+
+    Raises:
+        UserError: No separator is left.
+    """
+    if not any("," in part for part in parts) and not parts[0].startswith("^"):
+        return ",".join(parts)
+    separator = next((sign for sign in _SEPARATORS if not any(sign in part for part in parts)), None)
+    if separator is None:
+        raise UserError(f"{parts[0][:60]}: gcloud needs one of {' '.join(_SEPARATORS)} that the value does not hold")
+    return f"^{separator}^{separator.join(parts)}"

@@ -1,0 +1,91 @@
+"""What the launcher of a Flex Template runs: ``imagebeam classify`` on Dataflow, from parameters that are all text.
+
+The launcher gives the parameters and the options of the environment as ``--name=value``. Files among them are in
+Cloud Storage; they are fetched first. With ``--template_location`` Beam writes the job where the launcher finds it,
+and returns.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from imagebeam.pipeline import cli
+from imagebeam.pipeline.template_metadata import FILES, GIVEN_BY_THE_LAUNCHER, NO_PARAMETERS, is_path
+from imagebeam.transforms.errors import ImagebeamError, UserError
+
+#: Gives what is stored at a ``gs://`` place; None when nothing is.
+Fetch = Callable[[str], bytes | None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Starts the job of a template.
+
+    Args:
+        argv: What the launcher gives; the arguments of the process when None.
+
+    Returns:
+        The exit code of ``imagebeam classify``: 2 for a bad parameter, before anything is staged.
+    """
+    given = sys.argv[1:] if argv is None else argv
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            arguments = prepared(given, Path(directory), _fetch)
+        except ImagebeamError as error:
+            sys.stderr.write(f"imagebeam: {error}\n")
+            return error.exit_code
+        return cli.main(["classify", *arguments])
+
+
+def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
+    """The arguments of ``imagebeam classify``, from those of the launcher.
+
+    A parameter that was left empty in a form is none. Files are fetched into ``directory``.
+
+    Args:
+        given: ``--name=value`` each.
+        directory: Where fetched files go.
+        fetch: Reads from Cloud Storage.
+
+    Raises:
+        UserError: A parameter that templates do not have, or a file that is not there.
+    """
+    arguments = ["--runner=DataflowRunner"]
+    for argument in given:
+        written, equals, text = argument.removeprefix("--").partition("=")
+        name = written.replace("-", "_")
+        _check(name, text)
+        if name in FILES and text.strip() and (name != "task" or is_path(text)):
+            arguments.append(f"--{name}={_fetched(name, text, directory, fetch)}")
+        elif text.strip() or not equals:
+            arguments.append(argument)
+    return arguments
+
+
+def _check(name: str, text: str) -> None:
+    if name == "runner" and text not in {"", "DataflowRunner"}:
+        raise UserError(f"--runner={text}: a template always runs on Dataflow; leave the parameter out")
+    if name in NO_PARAMETERS and name not in GIVEN_BY_THE_LAUNCHER:
+        raise UserError(f"--{name} is no parameter of this template: {NO_PARAMETERS[name]}")
+
+
+def _fetched(name: str, place: str, directory: Path, fetch: Fetch) -> str:
+    if not place.startswith("gs://"):
+        raise UserError(
+            f"--{name}={place}: the launcher of the template cannot see it; give a file as gs://bucket/path"
+        )
+    data = fetch(place)
+    if data is None:
+        raise UserError(f"--{name}={place}: no such object")
+    # The ending stays: it tells a task's file from its name.
+    path = directory / f"{name}{Path(place).suffix}"
+    path.write_bytes(data)
+    return str(path)
+
+
+def _fetch(place: str) -> bytes | None:
+    from imagebeam.pipeline import dataflow_staging
+
+    return dataflow_staging.read(place)

@@ -1,0 +1,7 @@
+"""What the launcher runs; everything else is in the package."""
+
+import sys
+
+from imagebeam.pipeline.template_main import main
+
+sys.exit(main())

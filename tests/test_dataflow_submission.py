@@ -1,0 +1,313 @@
+"""A job on its way to Dataflow: real clients, a local Cloud Storage and a Dataflow that only takes jobs."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import google.cloud.dataflow as dataflow
+import google.cloud.storage as storage
+import pytest
+from apache_beam.portability.api import beam_runner_api_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+from jobs import Job, make_job, run_cli
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.pipeline import dataflow_options, run_settings
+from imagebeam.transforms.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+IMAGE = "europe-west6-docker.pkg.dev/my-project/images/imagebeam:1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A source with its images, and an empty bucket for what the job leaves behind."""
+
+    job: Job
+    bucket: str
+
+    @property
+    def endpoint(self) -> str:
+        return self.job.cloud.url.replace("127.0.0.1", "localhost")
+
+    def arguments(self, *more: str) -> list[str]:
+        options = {
+            "runner": "DataflowRunner",
+            "region": "us-central1",
+            "work_dir": f"gs://{self.bucket}/work",
+            "sdk_container_image": IMAGE,
+            "dataflow_endpoint": self.endpoint,
+        }
+        # The last one of a flag given twice counts; an empty one leaves it out.
+        for argument in more:
+            name, equals, value = argument.removeprefix("--").partition("=")
+            options[name] = value if equals else "true"
+        return self.job.arguments(*(f"--{name}={value}" for name, value in options.items() if value))
+
+    def staged(self) -> dict[str, storage.Blob]:
+        return {blob.name.rpartition("/")[2]: blob for blob in storage.Client().list_blobs(self.bucket)}
+
+    def submitted(self) -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"{self.job.cloud.url}/_local/dataflow") as answer:
+            jobs: list[dict[str, Any]] = json.load(answer)["jobs"]
+        return [job for job in jobs if self.bucket in json.dumps(job)]
+
+
+def make_place(cloud: LocalCloud, directory: Path, rows: int) -> Place:
+    job = make_job(cloud, directory, rows)
+    bucket = storage.Client().create_bucket(f"{job.name.replace('_', '-')}-work")
+    return Place(job, bucket.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    place: Place
+    code: int
+    said: str
+    job: dataflow.Job
+    calls: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def submission(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Submission:
+    place = make_place(cloud, tmp_path_factory.mktemp("submission"), 7)
+    network = ["--network=street", "--subnetwork=regions/us-central1/subnetworks/street", "--use_public_ips=False"]
+    account = "--service_account_email=workers@my-project.iam.gserviceaccount.com"
+    code, _, said = run_cli(place.arguments("--run_id=first-run", "--labels=team=maps", account, *network))
+    (job,) = place.submitted()
+    calls = cloud.counters()["dataflow"]["calls"]
+    return Submission(place, code, said, dataflow.Job.from_json(json.dumps(job), ignore_unknown_fields=False), calls)
+
+
+#: A worker with nothing but the package and the graph: no main module of the submitter, no options, no files.
+WORKER = """
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+graph = beam_runner_api_pb2.Pipeline.FromString(open("pipeline.pb", "rb").read())
+for environment in graph.components.environments.values():
+    environment.CopyFrom(beam_runner_api_pb2.Environment(urn="beam:env:embedded_python:v1"))
+FnApiRunner().run_via_runner_api(graph, PipelineOptions([])).wait_until_finish()
+"""
+
+
+def pool(submission: Submission) -> Any:
+    (only,) = submission.job.environment.worker_pools
+    return only
+
+
+def options(submission: Submission) -> dict[str, Any]:
+    return dict(submission.job.environment.sdk_pipeline_options["options"])
+
+
+def graph(place: Place) -> beam_runner_api_pb2.Pipeline:
+    staged = beam_runner_api_pb2.Pipeline()
+    staged.ParseFromString(place.staged()["pipeline.pb"].download_as_bytes())
+    return staged
+
+
+def test_the_job_is_submitted_and_nobody_waits_for_it(cloud: LocalCloud, submission: Submission) -> None:
+    assert submission.code == 0, submission.said
+    summary = f"gs://{submission.place.bucket}/work/runs/first-run/summary.json"
+    assert submission.said.splitlines()[-1] == f"submitted; the run's books will be in {summary}"
+    assert submission.calls == {"create": 1}
+
+
+def test_the_job_tells_its_run_in_its_name_and_labels(cloud: LocalCloud, submission: Submission) -> None:
+    assert submission.job.name == "imagebeam-first-run"
+    assert submission.job.type_ == dataflow.JobType.JOB_TYPE_BATCH
+    assert dict(submission.job.labels) == {"imagebeam-run": "first-run", "team": "maps"}
+
+
+def test_there_is_one_worker_with_one_process_and_few_threads(cloud: LocalCloud, submission: Submission) -> None:
+    workers = pool(submission)
+    assert (workers.num_workers, workers.autoscaling_settings.max_num_workers) == (1, 1)
+    none = dataflow.AutoscalingAlgorithm.AUTOSCALING_ALGORITHM_NONE
+    assert workers.autoscaling_settings.algorithm == none
+    assert workers.num_threads_per_worker == 4
+    experiments = set(submission.job.environment.experiments)
+    assert "no_use_multiple_sdk_containers" in experiments
+    assert "use_multiple_sdk_containers" not in experiments
+
+
+def test_the_workers_are_the_image_and_nothing_is_installed_into_it(cloud: LocalCloud, submission: Submission) -> None:
+    workers = pool(submission)
+    assert [image.container_image for image in workers.sdk_harness_container_images] == [IMAGE]
+    assert workers.worker_harness_container_image == IMAGE
+    environments = graph(submission.place).components.environments.values()
+    payloads = [beam_runner_api_pb2.DockerPayload.FromString(place.payload) for place in environments]
+    assert {payload.container_image for payload in payloads} == {IMAGE}
+    # The list of installed packages is for the console; a pickled main session or a source package would be here.
+    assert {package.name for package in workers.packages} == {"submission_environment_dependencies.txt"}
+    assert set(submission.place.staged()) == {"pipeline.pb", "submission_environment_dependencies.txt"}
+    assert options(submission)["save_main_session"] is False
+
+
+def test_the_account_and_the_network_are_the_ones_that_were_asked_for(
+    cloud: LocalCloud, submission: Submission
+) -> None:
+    assert submission.job.environment.service_account_email == "workers@my-project.iam.gserviceaccount.com"
+    workers = pool(submission)
+    assert (workers.network, workers.subnetwork) == ("street", "regions/us-central1/subnetworks/street")
+    assert workers.ip_configuration == dataflow.WorkerIPAddressConfiguration.WORKER_IP_PRIVATE
+
+
+def test_temporary_files_go_below_the_work_directory(cloud: LocalCloud, submission: Submission) -> None:
+    below = f"gs://{submission.place.bucket}/work/temp/"
+    assert options(submission)["temp_location"].startswith(below)
+    assert options(submission)["staging_location"].startswith(below)
+
+
+def test_the_staged_graph_has_every_step_of_the_job(cloud: LocalCloud, submission: Submission) -> None:
+    steps = {step.unique_name for step in graph(submission.place).components.transforms.values()}
+    doing = {
+        "Start/Start/ParDo(_Start)",
+        "Read/ReadPages",
+        "Ask/Call(image_quality)",
+        "Finish/Finish",
+        "Finish/Verdict",
+    }
+    # Whatever a retry must not repeat is kept by a shuffle behind it.
+    keeping = {"Start/Once", "Start/SpreadPages", "Read/SpreadGroups", "Finish/Sum", "Finish/Settle"}
+    assert steps >= doing | keeping
+
+
+def test_workers_that_have_the_staged_graph_and_the_package_do_the_whole_job(cloud: LocalCloud, tmp_path: Path) -> None:
+    place = make_place(cloud, tmp_path, 5)
+    assert run_cli(place.arguments("--run_id=staged"))[0] == 0
+    place.staged()["pipeline.pb"].download_to_filename(tmp_path / "pipeline.pb")
+    (tmp_path / "worker.py").write_text(WORKER)
+    done = subprocess.run(
+        [sys.executable, "worker.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(place.staged()["summary.json"].download_as_bytes())
+    assert (summary["state"], summary["counted"]["ok"], summary["problems"]) == ("DONE", 5, [])
+    assert set(place.job.calls().values()) == {1}
+    assert place.job.query("SELECT COUNT(*) AS answers FROM {results}.image_quality") == [{"answers": 5}]
+
+
+def test_the_launcher_of_a_template_gets_its_job_and_submits_it_itself(cloud: LocalCloud, tmp_path: Path) -> None:
+    place = make_place(cloud, tmp_path, 3)
+    # As the launcher of a Flex Template starts it: all as text, in alphabetical order, with labels of its own.
+    more = [
+        f"--dataflow_endpoint={place.endpoint}",
+        "--job_name=from-the-console",
+        '--labels={\n   "goog-dataflow-provided-template-name" : "imagebeam-classify"\n}\n',
+        "--limit=2",
+        "--machine_type=n2-standard-2",
+        "--max_cost_usd=1",
+        "--max_num_workers=1",
+        "--project=imagebeam-local",
+        "--query=",
+        "--region=us-central1",
+        "--results=" + place.job.results,
+        "--runner=DataflowRunner",
+        f"--source=imagebeam-local:{place.job.source}",
+        f"--staging_location=gs://{place.bucket}/staging",
+        "--task=image_quality",
+        f"--temp_location=gs://{place.bucket}/temp",
+        f"--template_location=gs://{place.bucket}/staging/template_launches/1/job_object",
+        f"--work_dir=gs://{place.bucket}/work",
+        "--yes=True",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "templates" / "main.py"), *more],
+        cwd=tmp_path,
+        env={**os.environ, "IMAGEBEAM_SDK_IMAGE": IMAGE},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    job = dataflow.Job.from_json(place.staged()["job_object"].download_as_bytes(), ignore_unknown_fields=False)
+    assert job.name == "from-the-console"
+    assert job.labels["goog-dataflow-provided-template-name"] == "imagebeam-classify"
+    (workers,) = job.environment.worker_pools
+    assert (workers.num_workers, workers.machine_type) == (1, "n2-standard-2")
+    assert workers.worker_harness_container_image == IMAGE
+    assert "pipeline.pb" in place.staged()
+    # The launcher submits what it finds there: the program itself calls nothing and waits for nothing.
+    assert place.submitted() == []
+    assert "dataflow" not in cloud.counters()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--region="], "no region: give --region"),
+        (["--region=europe-west"], "--region=europe-west is no region of Google Cloud; did you mean europe-west"),
+        (["--region=mars-north1"], "--region=mars-north1 is no region of Google Cloud"),
+        (["--region=us-central1-a"], "--region=us-central1-a is a zone; its region is us-central1"),
+        (["--worker_zone=us-centrall-a"], "--worker_zone=us-centrall-a is no region of Google Cloud"),
+        (["--work_dir=runs"], "--work_dir=runs is on this machine"),
+        (["--temp_location=/tmp/x"], "--temp_location=/tmp/x: workers of Dataflow cannot see it"),
+        (["--staging_location=staging"], "give --staging_location=gs://bucket/path"),
+        (["--temp_location=gs://No_Bucket!/x"], "give --temp_location=gs://bucket/path"),
+        (["--sdk_container_image="], "the workers of Dataflow need imagebeam: give --sdk_container_image=IMAGE"),
+        (["--sdk_container_image=", "--setup_file=no_setup.py"], "--setup_file=no_setup.py: no such file"),
+        (["--num_workers=0"], "--num_workers=0: a job needs one worker or more"),
+        (["--num_workers=1", "--max_num_workers=4"], "--num_workers=1 and --max_num_workers=4 differ"),
+        (["--autoscaling_algorithm=THROUGHPUT_BASED"], "the number of workers is fixed"),
+        (["--experiments=use_multiple_sdk_containers"], "imagebeam runs one process per worker"),
+        (["--direct_num_workers=4"], "on Dataflow give --num_workers"),
+        (["--job_name=My_Job"], "--job_name=My_Job: lower-case letters"),
+        (["--labels=Team=Maps"], "--labels=Team=Maps: write --labels=key=value"),
+        (["--labels={team}"], "--labels={team} is no JSON object"),
+        (["--service_account_email=workers"], "an account such as workers@"),
+        (["--subnetwork=street"], "write regions/REGION/subnetworks/NAME"),
+        (["--worker_region=us-west1", "--worker_zone=us-west1-a"], "a zone says the region too"),
+        (["--num_workers=many"], "--num_workers"),
+        (["--use_public_ips=1"], "--use_public_ips takes true or false, not '1'"),
+        (["--yes=1"], "--yes takes true or false, not '1'"),
+        (["--max_rpm=1", "--num_workers=2"], "--max_rpm=1 is less than one call a minute (1) for each of 2"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_staged(
+    cloud: LocalCloud, bad: Place, wrong: list[str], said: str
+) -> None:
+    code, out, err = run_cli(bad.arguments(*wrong))
+    assert (code, out) == (2, "")
+    assert said in err.splitlines()[-1]
+    assert bad.staged() == {}
+    assert bad.submitted() == []
+
+
+@pytest.fixture(scope="module")
+def bad(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return make_place(cloud, tmp_path_factory.mktemp("bad"), 1)
+
+
+def test_a_second_job_of_the_same_name_is_refused_in_one_line(cloud: LocalCloud, submission: Submission) -> None:
+    code, _, err = run_cli(submission.place.arguments("--job_name=imagebeam-first-run"))
+    assert code == 2
+    assert "Dataflow has such a job already" in err.splitlines()[-1]
+
+
+def test_a_bucket_that_is_not_there_is_said_in_one_line(cloud: LocalCloud, bad: Place) -> None:
+    code, _, err = run_cli(bad.arguments("--temp_location=gs://no-such-bucket-here/temp"))
+    assert code == 2
+    assert "there is no bucket no-such-bucket-here; make it" in err
+    assert len(err.splitlines()) == 1
+
+
+@given(workers=st.integers(1, 400), ceiling=st.integers(1, 10_000_000))
+def test_the_shares_of_all_workers_never_exceed_the_ceiling(workers: int, ceiling: int) -> None:
+    said = ["--region=us-central1", "--sdk_container_image=image", f"--num_workers={workers}"]
+    job = dataflow_options.complete(said, work_dir="gs://work", run_id="run", environ={})
+    assert job.options.num_workers == job.options.max_num_workers == job.workers == workers
+    if ceiling < workers:
+        with pytest.raises(UserError):
+            run_settings.ceiling("--max_rpm", ceiling, job.workers, at_least=1)
+        return
+    share = run_settings.ceiling("--max_rpm", ceiling, job.workers, at_least=1)
+    assert share is not None
+    assert share * 60 * workers <= ceiling * (1 + 1e-12)

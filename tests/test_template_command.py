@@ -1,0 +1,357 @@
+"""``imagebeam template``: the commands for gcloud, and what is refused before gcloud is asked."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from jobs import run_cli
+
+from imagebeam.pipeline import flag_values, template_launch, template_metadata
+from imagebeam.pipeline.flags import CLASSIFY, by_name
+from imagebeam.pipeline.template_metadata import NO_PARAMETERS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+IMAGE = "europe-west6-docker.pkg.dev/my-project/images/imagebeam:1"
+TEMPLATE = "gs://my-bucket/templates/classify.json"
+BUILD = {"image": IMAGE, "template": TEMPLATE, "project": "my-project"}
+LAUNCH = {
+    "template": TEMPLATE,
+    "project": "my-project",
+    "region": "europe-west6",
+    "task": "utility_pole",
+    "source": "my_dataset.photos",
+    "results": "answers",
+    "work_dir": "gs://my-bucket/work",
+    "run_id": "poles-1",
+}
+AREA = '{"type":"Polygon","coordinates":[[[7,46],[8,46],[8,47],[7,46]]]}'
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "here"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    return directory
+
+
+@pytest.fixture
+def gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program of that name that notes what it is asked; it fails at what stands in the file `fails`."""
+    notes = tmp_path / "asked"
+    program = tmp_path / "bin" / "gcloud"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import json, pathlib, sys\n"
+        f"notes = pathlib.Path({str(notes)!r})\n"
+        "notes.open('a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
+        f"fails = pathlib.Path({str(tmp_path / 'fails')!r})\n"
+        "sys.exit(7 if fails.exists() and fails.read_text() in sys.argv else 0)\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return notes
+
+
+def line(verb: str, base: dict[str, str], *more: str) -> list[str]:
+    """A command line; what is given more takes the place of what is in `base`, and nothing leaves it out."""
+    flags = dict(base)
+    for argument in more:
+        name, _, value = argument.removeprefix("--").partition("=")
+        flags[name] = value
+    return ["template", verb, *(f"--{name}={value}" for name, value in flags.items() if value)]
+
+
+def asked(notes: Path) -> list[list[str]]:
+    return [json.loads(text) for text in notes.read_text().splitlines()]
+
+
+def printed(*more: str, base: dict[str, str] = LAUNCH) -> list[list[str]]:
+    code, out, err = run_cli(line("launch", base, "--dry_run=true", *more))
+    assert code == 0, err
+    return [shlex.split(text) for text in out.splitlines()]
+
+
+def parameters(command: list[str]) -> dict[str, str]:
+    """The parameters of a command, split as gcloud splits them."""
+    found = {}
+    for argument in command:
+        if argument.startswith("--parameters="):
+            text = argument.removeprefix("--parameters=")
+            separator, text = (text[1], text[3:]) if text.startswith("^") else (",", text)
+            (pair,) = text.split(separator)
+            name, _, value = pair.partition("=")
+            found[name] = value
+    return found
+
+
+def refusal(*arguments: str) -> str:
+    code, out, err = run_cli(arguments)
+    assert (code, out) == (2, "")
+    (said,) = err.splitlines()
+    return said
+
+
+# Build
+
+
+def test_a_build_makes_the_image_and_then_the_template(gcloud: Path) -> None:
+    code, _, _ = run_cli(line("build", BUILD))
+    assert code == 0
+    image, template = asked(gcloud)
+    config = str(ROOT / "templates" / "cloudbuild.yaml")
+    assert image == [
+        *("builds", "submit", str(ROOT)),
+        *(f"--config={config}", f"--substitutions=_IMAGE={IMAGE}", "--project=my-project"),
+    ]
+    metadata = str(ROOT / "templates" / "classify.json")
+    assert template == [
+        *("dataflow", "flex-template", "build", TEMPLATE, f"--image={IMAGE}", "--sdk-language=PYTHON"),
+        *(f"--metadata-file={metadata}", "--project=my-project"),
+    ]
+
+
+def test_a_dry_run_prints_what_a_run_does(gcloud: Path) -> None:
+    _, out, _ = run_cli(line("build", BUILD, "--dry_run=true"))
+    assert not gcloud.exists()
+    run_cli(line("build", BUILD))
+    assert [shlex.split(text) for text in out.splitlines()] == [["gcloud", *command] for command in asked(gcloud)]
+
+
+def test_a_template_is_not_written_for_an_image_that_could_not_be_made(gcloud: Path, tmp_path: Path) -> None:
+    (tmp_path / "fails").write_text("submit")
+    code, _, err = run_cli(line("build", BUILD))
+    assert code == 3
+    assert "gcloud builds submit" in err.splitlines()[-1]
+    assert "failed (exit code 7)" in err.splitlines()[-1]
+    assert len(asked(gcloud)) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--image="], "imagebeam template build needs --image"),
+        (["--template="], "imagebeam template build needs --template"),
+        (["--image=imagebeam"], "--image=imagebeam: write REGION-docker.pkg.dev/"),
+        (["--image=eu.pkg.dev/p/imagebeam"], "give it a tag of its own"),
+        (["--image=eu.pkg.dev/p/imagebeam:latest"], "such as eu.pkg.dev/p/imagebeam:2026-11-21"),
+        ([f"--image=eu.pkg.dev/p/imagebeam@sha256:{'0' * 64}"], "the image is yet to be built"),
+        (["--template=classify.json"], "--template=classify.json: workers of Dataflow cannot see it"),
+        (["--template=gs://my-bucket/classify"], "write gs://bucket/path/name.json"),
+        (["--dry_run=perhaps"], "--dry_run takes true or false"),
+        (["--region=us-central1"], "unknown flag --region"),
+    ],
+)
+def test_a_mistake_in_a_build_is_one_line(more: list[str], said: str) -> None:
+    assert said in refusal(*line("build", BUILD, *more))
+
+
+def test_a_missing_gcloud_is_one_line_that_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    code, out, err = run_cli(line("build", BUILD))
+    assert (code, out) == (2, "")
+    assert err.startswith("imagebeam: gcloud is not installed, or not on the PATH: see https://cloud.google.com/sdk")
+
+
+# Launch
+
+
+def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path) -> None:
+    code, _, err = run_cli(line("launch", LAUNCH, "--max_cost_usd=25"))
+    assert code == 0
+    assert err.splitlines()[-1] == "started; the run's books will be in gs://my-bucket/work/runs/poles-1/summary.json"
+    (command,) = asked(gcloud)
+    assert command[:4] == ["dataflow", "flex-template", "run", "imagebeam-poles-1"]
+    assert set(command[4:]) == {
+        f"--template-file-gcs-location={TEMPLATE}",
+        "--project=my-project",
+        "--region=europe-west6",
+        "--temp-location=gs://my-bucket/work/temp",
+        "--num-workers=1",
+        "--max-workers=1",
+        "--additional-user-labels=imagebeam-run=poles-1",
+        "--parameters=max_cost_usd=25",
+        "--parameters=results=answers",
+        "--parameters=run_id=poles-1",
+        "--parameters=source=my_dataset.photos",
+        "--parameters=task=utility_pole",
+        "--parameters=work_dir=gs://my-bucket/work",
+    }
+
+
+def test_workers_and_network_become_flags_of_gcloud_and_the_rest_goes_through() -> None:
+    (command,) = printed(
+        *("--job_name=my-job", "--num_workers=2", "--worker_machine_type=n2-standard-2", "--use_public_ips=false"),
+        *("--network=street", "--subnetwork=regions/europe-west6/subnetworks/street", "--labels=team=maps"),
+        *("--service_account_email=workers@my-project.iam.gserviceaccount.com", "--experiments=one,two"),
+        *("--number_of_worker_harness_threads=8", "--dataflow_service_options=enable_prime"),
+    )
+    assert command[4] == "my-job"
+    assert set(command) >= {
+        "--num-workers=2",
+        "--max-workers=2",
+        "--worker-machine-type=n2-standard-2",
+        "--disable-public-ips",
+        "--network=street",
+        "--subnetwork=regions/europe-west6/subnetworks/street",
+        "--service-account-email=workers@my-project.iam.gserviceaccount.com",
+        "--additional-user-labels=team=maps,imagebeam-run=poles-1",
+        "--additional-experiments=one,two",
+    }
+    (through,) = [text for text in command if text.startswith("--additional-pipeline-options=")]
+    assert set(through.partition("=")[2].split(",")) == {
+        "number_of_worker_harness_threads=8",
+        "dataflow_service_options=enable_prime",
+    }
+    assert not {"num_workers", "team", "experiments"} & parameters(command).keys()
+
+
+def test_a_value_with_commas_stays_one_parameter() -> None:
+    (command,) = printed("--due=new,retry,outdated", "--where=city IN ('Bern', 'Thun') AND ~level > 1")
+    assert "--parameters=^~^due=new,retry,outdated" in command
+    assert "--parameters=^|^where=city IN ('Bern', 'Thun') AND ~level > 1" in command
+
+
+def test_what_stands_in_imagebeam_yaml_is_passed_on(here: Path) -> None:
+    (here / "imagebeam.yaml").write_text(
+        "results: answers\nsource: my_dataset.photos\nregion: europe-west4\nlimit: 9\n"
+    )
+    (command,) = printed(base={**LAUNCH, "results": "", "source": "", "region": "", "limit": "7"})
+    assert "--region=europe-west4" in command
+    given_ = parameters(command)
+    assert (given_["results"], given_["source"], given_["limit"]) == ("answers", "my_dataset.photos", "7")
+    assert "config" not in given_
+
+
+def test_files_of_this_machine_are_copied_to_where_the_job_can_read_them(here: Path) -> None:
+    (here / "area.json").write_text(AREA)
+    (here / "tasks").mkdir()
+    run_cli(["tasks", "new", "my_poles"])
+    *copies, command = printed("--polygon_file=area.json", "--task=my_poles")
+    below = "gs://my-bucket/work/launches/poles-1"
+    assert copies == [
+        ["gcloud", "storage", "cp", str(here / "tasks" / "my_poles.yaml"), f"{below}/task.yaml"],
+        ["gcloud", "storage", "cp", str(here / "area.json"), f"{below}/polygon_file.json"],
+    ]
+    assert parameters(command)["task"] == f"{below}/task.yaml"
+    assert parameters(command)["polygon_file"] == f"{below}/polygon_file.json"
+
+
+def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
+    (command,) = printed("--query_file=gs://my-bucket/q.sql", "--source=", "--task=gs://my-bucket/tasks/poles.yaml")
+    given_ = parameters(command)
+    assert given_["query_file"] == "gs://my-bucket/q.sql"
+    assert given_["task"] == "gs://my-bucket/tasks/poles.yaml"
+    assert "query" not in given_
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--template="], "imagebeam template launch needs --template"),
+        (["--prompt=x"], "unknown flag --prompt"),
+        (["--max_rmp=5"], "unknown flag --max_rmp; did you mean --max_rpm?"),
+        (["--task=utility_pol"], "no task utility_pol"),
+        (["--task="], "no task: --task=NAME says what to ask"),
+        (["--results="], "no results"),
+        (["--source="], "no source"),
+        (["--work_dir=runs"], "--work_dir=runs is on this machine"),
+        (["--work_dir="], "give --work_dir=gs://bucket/path"),
+        (["--region="], "no region: give --region"),
+        (["--region=europe-west66"], "--region=europe-west66 is no region of Google Cloud; did you mean europe-west6?"),
+        (["--temp_location=/tmp"], "give --temp_location=gs://bucket/path"),
+        (["--polygon_file=missing.json"], "--polygon_file=missing.json: no such file"),
+        (["--models_file=missing.yaml"], "missing.yaml"),
+        (["--config=gs://my-bucket/imagebeam.yaml"], "imagebeam.yaml is read here"),
+        (["--direct_num_workers=3"], "Dataflow takes the number of workers from the job's environment"),
+        (["--runner=FnApiRunner"], "a template always runs on Dataflow"),
+        (["--sdk_container_image=other"], "workers use the image of the template"),
+        (["--yes=1"], "--yes takes true or false, not '1'"),
+        (["--limit=many"], "--limit takes a whole number"),
+        (["--max_num_workers=3", "--num_workers=2"], "--num_workers=2 and --max_num_workers=3 differ"),
+    ],
+)
+def test_a_mistake_in_a_launch_is_one_line_and_gcloud_is_not_asked(gcloud: Path, more: list[str], said: str) -> None:
+    assert said in refusal(*line("launch", LAUNCH, *more))
+    assert not gcloud.exists()
+
+
+@pytest.mark.parametrize("word", ["buidl", "clasify"])
+def test_unknown_words_get_a_suggestion(word: str) -> None:
+    arguments = ["template", word] if word == "buidl" else ["template", "metadata", word]
+    assert "did you mean" in refusal(*arguments)
+
+
+def test_metadata_is_the_file_in_the_checkout() -> None:
+    code, out, _ = run_cli(["template", "metadata", "classify"])
+    assert code == 0
+    assert out == (ROOT / "templates" / "classify.json").read_text(encoding="utf-8")
+
+
+def test_help_names_the_verbs_and_the_jobs() -> None:
+    code, out, _ = run_cli(["template", "--help"])
+    assert code == 0
+    assert all(word in out for word in ("build", "launch", "metadata", *template_metadata.JOBS, "--dry_run"))
+
+
+def test_the_commands_of_the_readme_give_gcloud_what_it_needs(gcloud: Path, here: Path) -> None:
+    (here / "imagebeam.yaml").write_text("project: my-project\nresults: image_answers\nsource: my_dataset.my_table\n")
+    commands = [text for text in README.splitlines() if text.startswith("imagebeam template ")]
+    assert [text.split()[2] for text in commands] == ["build", "launch"]
+    for text in commands:
+        code, _, err = run_cli(shlex.split(text)[1:])
+        assert code == 0, err
+    assert [command[:3] for command in asked(gcloud)] == [
+        ["builds", "submit", str(ROOT)],
+        ["dataflow", "flex-template", "build"],
+        ["dataflow", "flex-template", "run"],
+    ]
+    # A template that is told where it is built is found where it is launched.
+    _, build, run = asked(gcloud)
+    assert f"--template-file-gcs-location={build[3]}" in run
+
+
+# All values
+
+
+@given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=30), min_size=1))
+def test_gcloud_splits_a_list_into_what_was_put_in(parts: list[str]) -> None:
+    assume(not set("~|;!#%@") <= set("".join(parts)))
+    text = template_launch.escaped(parts)
+    separator, rest = (text[1], text[3:]) if text.startswith("^") else (",", text)
+    assert rest.split(separator) == parts
+
+
+@pytest.mark.parametrize(
+    "flag", [flag for flag in CLASSIFY if flag.name not in NO_PARAMETERS], ids=lambda flag: flag.name
+)
+def test_every_flag_of_the_job_reaches_it_as_a_parameter(flag: Any, here: Path) -> None:
+    contents = {"polygon_file": AREA, "query_file": "SELECT 1", "config": "limit: 3\n"}
+    models = ROOT / "pipeline" / "models.yaml"
+    more = {flag.name: flag.example}
+    if flag.name in contents:
+        (here / flag.example).write_text(contents[flag.name])
+    if flag.name == "models_file":
+        more = {"models_file": str(models)}
+    if flag.name in {"query", "query_file"}:
+        more["source"] = ""
+    if flag.name == "profile":
+        more[flag.name] = "legacy"
+    if flag.name == "max_images":
+        more["unit"] = "asset"
+    *copies, command = printed(*(f"--{name}={value}" for name, value in more.items()))
+    if flag.name == "config":
+        assert parameters(command)["limit"] == "3"
+    elif copies:
+        assert parameters(command)[flag.name] == copies[0][-1]
+    else:
+        value = flag_values.from_text(flag, parameters(command)[flag.name], where=flag.name)
+        assert value == flag_values.from_text(by_name(CLASSIFY)[flag.name], more[flag.name], where=flag.name)

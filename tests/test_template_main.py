@@ -1,0 +1,126 @@
+"""What the launcher of a template gives becomes a command line, or one line that says what is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.cloud import storage
+from jobs import captured
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.pipeline import template_main
+from imagebeam.transforms.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+STORED = {"gs://my-bucket/area.json": b"{}", "gs://my-bucket/tasks/poles.yaml": b"name: poles\n"}
+
+
+def prepared(directory: Path, *given: str) -> list[str]:
+    return template_main.prepared(given, directory, STORED.get)
+
+
+def test_a_template_runs_on_dataflow_with_what_the_launcher_gives(tmp_path: Path) -> None:
+    given = ["--project=my-project", "--runner=DataflowRunner", "--task=image_quality", "--labels={\n}\n"]
+    assert prepared(tmp_path, *given) == ["--runner=DataflowRunner", *given]
+
+
+def test_a_field_that_was_left_empty_is_no_parameter(tmp_path: Path) -> None:
+    assert prepared(tmp_path, "--query=", "--limit= ", "--polygon_file=", "--task=describe") == [
+        "--runner=DataflowRunner",
+        "--task=describe",
+    ]
+
+
+def test_options_given_twice_and_switches_are_kept(tmp_path: Path) -> None:
+    given = ["--experiments=a", "--experiments=b", "--no_use_public_ips"]
+    assert prepared(tmp_path, *given)[1:] == given
+
+
+def test_files_are_fetched_and_keep_their_ending(tmp_path: Path) -> None:
+    line = prepared(tmp_path, "--polygon-file=gs://my-bucket/area.json", "--task=gs://my-bucket/tasks/poles.yaml")
+    assert line[1:] == [f"--polygon_file={tmp_path}/polygon_file.json", f"--task={tmp_path}/task.yaml"]
+    assert (tmp_path / "polygon_file.json").read_bytes() == b"{}"
+    assert (tmp_path / "task.yaml").read_bytes() == b"name: poles\n"
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--runner=FnApiRunner", "a template always runs on Dataflow"),
+        ("--direct_num_workers=4", "--direct_num_workers is no parameter of this template"),
+        ("--json=true", "--json is no parameter of this template"),
+        ("--polygon_file=area.json", "the launcher of the template cannot see it; give a file as gs://bucket/path"),
+        ("--task=tasks/poles.yaml", "--task=tasks/poles.yaml: the launcher of the template cannot see it"),
+        ("--task=poles.yaml", "--task=poles.yaml: the launcher of the template cannot see it"),
+        ("--config=gs://my-bucket/none.yaml", "--config=gs://my-bucket/none.yaml: no such object"),
+    ],
+)
+def test_a_parameter_that_a_template_cannot_take_is_refused(tmp_path: Path, argument: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepared(tmp_path, argument)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "no source: give --source"),
+        (["--source=d.t", "--promt=x"], "unknown flag --promt"),
+        (["--source=d.t", "--yes=1"], "--yes takes true or false, not '1'"),
+        (["--source=d.t", "--yes=TRUE", "--work_dir=/tmp/runs"], "--work_dir=/tmp/runs is on this machine"),
+        (["--source=d.t", "--region=europe"], "--region=europe is no region of Google Cloud"),
+        (["--source=d.t", "--polygon_file=gs:///x"], "gs:///x is no object in Cloud Storage"),
+        (["--runner=PortableRunner"], "a template always runs on Dataflow"),
+    ],
+)
+def test_the_launcher_ends_with_one_line(more: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEBEAM_SDK_IMAGE", "example.com/imagebeam:1")
+    base = {
+        "task": "image_quality",
+        "results": "answers",
+        "project": "my-project",
+        "region": "europe-west6",
+        "work_dir": "gs://my-bucket/work",
+        "temp_location": "gs://my-bucket/temp",
+    }
+    for argument in more:
+        name, _, value = argument.removeprefix("--").partition("=")
+        base[name] = value
+    with captured() as (out, err):
+        code = template_main.main([f"--{name}={value}" for name, value in base.items()])
+    assert (code, out.getvalue()) == (2, "")
+    (line,) = err.getvalue().splitlines()
+    assert line.startswith("imagebeam: ")
+    assert said in line
+
+
+def test_files_come_from_cloud_storage_and_what_is_not_there_is_said(cloud: LocalCloud) -> None:
+    bucket = storage.Client().create_bucket("template-files")
+    bucket.blob("q.sql").upload_from_string("SELECT 1 FROM nothing_of_that_name.at_all")
+    options = [
+        "--task=image_quality",
+        "--results=answers",
+        "--region=europe-west6",
+        "--work_dir=gs://template-files/work",
+        "--project=imagebeam-local",
+    ]
+
+    def ends_with(*more: str) -> str:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "templates" / "main.py"), *options, *more],
+            env={**os.environ, "IMAGEBEAM_SDK_IMAGE": "example.com/imagebeam:1"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        return done.stderr.splitlines()[-1]
+
+    # The query was read: BigQuery is what does not like it.
+    assert "nothing_of_that_name" in ends_with("--query_file=gs://template-files/q.sql")
+    assert "--query_file=gs://template-files/none.sql: no such object" in ends_with(
+        "--query_file=gs://template-files/none.sql"
+    )

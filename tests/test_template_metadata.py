@@ -1,0 +1,253 @@
+"""Templates: what the console asks for is what the job takes, and all versions in the image are the same."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from google.cloud.dataflow_v1beta3 import (
+    ContainerSpec,
+    LaunchFlexTemplateParameter,
+    ParameterMetadata,
+    ParameterType,
+    TemplateMetadata,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from imagebeam.pipeline import flag_values, template_metadata
+from imagebeam.pipeline.flags import CLASSIFY, Flag, Kind, by_name
+from imagebeam.pipeline.template_metadata import FILES, JOBS, NO_PARAMETERS, REQUIRED
+from imagebeam.transforms.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+TEMPLATES = ROOT / "templates"
+FLAGS = by_name(CLASSIFY)
+DOCKERFILE = (TEMPLATES / "Dockerfile").read_text(encoding="utf-8")
+
+
+def checked_in(job: str) -> TemplateMetadata:
+    """The file, read by the Dataflow client's own type, which refuses what it does not know."""
+    text = (TEMPLATES / f"{job}.json").read_text(encoding="utf-8")
+    read: TemplateMetadata = TemplateMetadata.from_json(text, ignore_unknown_fields=False)
+    return read
+
+
+PARAMETERS: dict[str, ParameterMetadata] = {
+    parameter.name: parameter for parameter in checked_in("classify").parameters
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_file_is_what_the_flags_make(job: str) -> None:
+    made = template_metadata.text(JOBS[job])
+    written = (TEMPLATES / f"{job}.json").read_text(encoding="utf-8")
+    assert made == written, f"run: imagebeam template metadata {job} > templates/{job}.json"
+
+
+def test_every_job_has_a_file_and_every_file_a_job() -> None:
+    assert {path.stem for path in TEMPLATES.glob("*.json")} == set(JOBS)
+
+
+def test_every_flag_is_a_parameter_or_has_a_reason_not_to_be_and_nothing_else_is_one() -> None:
+    assert set(PARAMETERS) == set(FLAGS) - set(NO_PARAMETERS)
+    assert len(PARAMETERS) == len(checked_in("classify").parameters)
+    assert set(NO_PARAMETERS) <= set(FLAGS)
+    assert set(FILES) | REQUIRED <= set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_parameter_says_the_same_as_its_flag(name: str) -> None:
+    parameter, flag = PARAMETERS[name], FLAGS[name]
+    assert parameter.label
+    assert parameter.help_text.endswith(".")
+    assert parameter.group_name == flag.group.value
+    assert [option.value for option in parameter.enum_options] == list(flag.choices)
+    assert parameter.is_optional == (name not in REQUIRED)
+    if parameter.default_value:
+        assert flag_values.from_text(flag, parameter.default_value, where=name) == flag.default
+    elif name not in REQUIRED and name not in FILES:
+        assert flag.default in (None, ())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_regular_expressions_take_defaults_and_examples_and_every_engine_reads_them(name: str) -> None:
+    parameter, flag = PARAMETERS[name], FLAGS[name]
+    good = [text for text in (parameter.default_value, *examples(flag)) if text]
+    for pattern in parameter.regexes:
+        assert pattern.startswith("^")
+        assert pattern.endswith("$")
+        # Java, JavaScript and RE2 have these in common with Python; names of groups and great counts they have not.
+        assert "(?P" not in pattern
+        assert all(int(count) <= 1000 for count in re.findall(r"\{(?:\d+,)?(\d+)\}", pattern))
+        for text in good:
+            assert re.search(pattern, text), (pattern, text)
+        assert not re.search(pattern, "!")
+
+
+def examples(flag: Flag) -> list[str]:
+    if flag.name == "task":
+        return [flag.example, "gs://my-bucket/tasks/poles.yaml"]
+    return [f"gs://my-bucket/{flag.example}"] if flag.name in FILES else [flag.example]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("source", ParameterType.BIGQUERY_TABLE),
+        ("work_dir", ParameterType.GCS_WRITE_FOLDER),
+        ("polygon_file", ParameterType.GCS_READ_FILE),
+        ("query_file", ParameterType.GCS_READ_FILE),
+        ("lane", ParameterType.ENUM),
+        ("yes", ParameterType.BOOLEAN),
+        ("max_cost_usd", ParameterType.NUMBER),
+        ("task", ParameterType.TEXT),
+    ],
+)
+def test_the_console_knows_what_a_parameter_is(name: str, kind: ParameterType) -> None:
+    assert PARAMETERS[name].param_type == kind
+
+
+@given(st.sampled_from(sorted(PARAMETERS)).filter(lambda name: name not in FILES and name != "work_dir"), st.data())
+def test_a_value_that_the_flag_takes_and_prints_is_never_refused_by_the_metadata(
+    name: str, data: st.DataObject
+) -> None:
+    flag = FLAGS[name]
+    value = data.draw(values(flag))
+    text = flag_values.to_text(flag, value)
+    assert flag_values.from_text(flag, text, where=name) is not None
+    assert all(re.search(pattern, text) for pattern in PARAMETERS[name].regexes)
+
+
+def values(flag: Flag) -> st.SearchStrategy[object]:
+    low, high = flag.minimum or 0, flag.maximum or 1e9
+    degrees = st.decimals(1, 80, places=3).map(float)
+    written = flag_values.from_text(flag, flag.example, where=flag.name)
+    by_kind: dict[Kind, st.SearchStrategy[object]] = {
+        Kind.INTEGER: st.integers(int(low), int(high)),
+        Kind.NUMBER: st.decimals(low + 1, high, places=2).map(float) if high > low + 1 else st.just(written),
+        Kind.BOOLEAN: st.booleans(),
+        Kind.CIRCLE: st.tuples(degrees, degrees, degrees),
+    }
+    if flag.choices:
+        return st.sampled_from(flag.choices)
+    return by_kind.get(flag.kind, st.just(written))
+
+
+def test_local_paths_and_other_spellings_of_true_are_refused_before_a_job_exists() -> None:
+    def takes(name: str, text: str) -> bool:
+        return all(re.search(pattern, text) for pattern in PARAMETERS[name].regexes)
+
+    assert not takes("work_dir", "/tmp/runs")
+    assert not takes("work_dir", "runs")
+    assert takes("work_dir", "gs://my-bucket")
+    assert not takes("polygon_file", "area.json")
+    assert not takes("task", "tasks/poles.yaml")
+    assert not takes("yes", "1")
+    assert not takes("yes", "yes")
+    assert takes("yes", "True")
+    assert not takes("limit", "many")
+
+
+def test_template_and_launch_parse_as_dataflow_reads_them() -> None:
+    spec = {
+        "image": "example.com/imagebeam:1",
+        "metadata": template_metadata.metadata(JOBS["classify"]),
+        "sdkInfo": {"language": "PYTHON"},
+        "defaultEnvironment": {},
+    }
+    assert ContainerSpec.from_json(json.dumps(spec), ignore_unknown_fields=False).metadata == checked_in("classify")
+    start = {
+        "jobName": "poles",
+        "containerSpecGcsPath": "gs://my-bucket/classify.json",
+        "parameters": {"task": "utility_pole", "results": "answers", "work_dir": "gs://my-bucket/w", "yes": "true"},
+    }
+    read = LaunchFlexTemplateParameter.from_json(json.dumps(start), ignore_unknown_fields=False)
+    assert set(read.parameters) >= REQUIRED
+
+
+def test_a_job_without_a_template_is_a_mistake() -> None:
+    with pytest.raises(UserError, match="there is no template for clasify; did you mean classify"):
+        template_metadata.find_job("clasify")
+
+
+# The image
+
+
+def argument(name: str) -> str:
+    found = re.search(rf"^ARG {name}=(\S+)$", DOCKERFILE, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def beam_of_setup() -> SpecifierSet:
+    texts = re.findall(r'"(apache-beam\[gcp\][^"]*)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    (text,) = texts
+    return Requirement(text).specifier
+
+
+def test_dockerfile_lock_and_setup_agree_on_beam() -> None:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert f"apache-beam=={argument('BEAM')}" in lock
+    assert argument("BEAM") in beam_of_setup()
+    assert "FROM apache/beam_python${PYTHON}_sdk:${BEAM} AS sdk" in DOCKERFILE
+
+
+def test_dockerfile_launcher_and_setup_agree_on_python() -> None:
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    (wanted,) = [
+        keyword.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "python_requires" and isinstance(keyword.value, ast.Constant)
+    ]
+    assert Version(argument("PYTHON")) in SpecifierSet(str(wanted))
+    (launcher,) = re.findall(r"/python(\d)(\d+)-template-launcher-base:(\S+) ", DOCKERFILE)
+    assert ".".join(launcher[:2]) == argument("PYTHON")
+    assert launcher[2] != "latest"
+    assert "FROM python:${PYTHON}-slim" in DOCKERFILE
+
+
+def test_the_image_is_pinned_checked_and_has_all_that_the_package_is_made_from() -> None:
+    assert re.search(
+        r"^RUN pip install .*--constraint requirements\.lock \. \\\n +&& pip check$", DOCKERFILE, re.MULTILINE
+    )
+    copied = {
+        name for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]
+    }
+    assert {"setup.py", "pyproject.toml", "README.md", "requirements.lock", "templates/main.py"} <= copied
+    assert {"pipeline", "transforms", "emulators"} <= copied
+    assert all((ROOT / name).exists() for name in copied)
+    assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in DOCKERFILE
+    assert "ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/template/main.py" in DOCKERFILE
+    # A list of requirements would be installed again by every launch.
+    assert "REQUIREMENTS_FILE" not in DOCKERFILE
+
+
+def test_the_launcher_runs_three_lines() -> None:
+    tree = ast.parse((TEMPLATES / "main.py").read_text(encoding="utf-8"))
+    assert (
+        len([node for node in tree.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))])
+        == 3
+    )
+
+
+def test_cloud_build_gives_the_image_its_own_name() -> None:
+    steps = yaml.safe_load((TEMPLATES / "cloudbuild.yaml").read_text(encoding="utf-8"))
+    (step,) = steps["steps"]
+    assert step["args"] == [
+        "build",
+        "--file=templates/Dockerfile",
+        "--build-arg=IMAGE=${_IMAGE}",
+        "--tag=${_IMAGE}",
+        ".",
+    ]
+    assert steps["images"] == ["${_IMAGE}"]
+    assert "ARG IMAGE\n" in DOCKERFILE
+    assert "ENV IMAGEBEAM_SDK_IMAGE=${IMAGE}" in DOCKERFILE
