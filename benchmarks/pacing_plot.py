@@ -80,8 +80,7 @@ def _panel(panel: Panel) -> Iterator[str]:
         value = step * tick
         yield f'<line x1="{left}" y1="{y(value):.1f}" x2="{left + width}" y2="{y(value):.1f}" stroke="{GRID}"/>'
         yield f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end" fill="{FAINT}">{value:,.0f}</text>'
-    every = _tick(seconds)
-    for second in range(0, seconds + 1, int(every)):
+    for second in range(0, seconds + 1, max(1, int(_tick(seconds)))):
         unit = " s" if second == 0 else ""
         yield (
             f'<text x="{x(second):.1f}" y="{top + height + 16}" text-anchor="middle" fill="{FAINT}">'
