@@ -3,7 +3,7 @@
 A job is accepted when its graph and every package really are in the local Cloud Storage. It then waits for ever
 (``JOB_STATE_PENDING``) or until it is cancelled. ``GET /_local/dataflow`` shows all jobs as they were sent.
 
-Beam talks to it with ``--dataflow_endpoint=http://localhost:PORT``: only the name ``localhost`` makes it use REST.
+Jobs come here with ``--dataflow_endpoint=http://localhost:PORT``: only that name makes Beam use REST.
 """
 
 import asyncio

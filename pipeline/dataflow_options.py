@@ -84,7 +84,7 @@ def complete(given: Sequence[str], *, work_dir: str, run_id: str, environ: Mappi
     _check_network(said)
     labels = label_pairs(said.labels or [])
     workers = _workers(said)
-    arguments = [_relative(argument) for argument in given]
+    arguments = [_mended(argument) for argument in given]
     arguments += _missing(
         said,
         region=_region(said, environ),
@@ -205,10 +205,18 @@ def _image(said: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
     return None if said.setup_file or said.extra_packages else image
 
 
-def _relative(argument: str) -> str:
-    """Beam cannot find the directory of a bare ``setup.py``."""
-    name, _, path = argument.partition("=")
-    return f"{name}=./{path}" if name == "--setup_file" and path and "/" not in path else argument
+def _mended(argument: str) -> str:
+    """An option as Beam understands it."""
+    name, equals, text = argument.partition("=")
+    if name == "--setup_file" and "/" not in text:
+        text = f"./{text}"  # it cannot find the directory of a bare setup.py
+    if name in {"--temp_location", "--staging_location"} and "/" not in text.removeprefix("gs://"):
+        text = f"{text}/"  # it takes a bucket without a slash for none, and makes one
+    if name == "--dataflow_endpoint":
+        text = text.replace(
+            "://127.0.0.1", "://localhost"
+        )  # only this name lets it speak REST, as the local cloud does
+    return f"{name}{equals}{text}"
 
 
 def label_pairs(given: Sequence[str]) -> list[str]:

@@ -11,13 +11,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from imagebeam.pipeline import cli
-from imagebeam.pipeline.template_metadata import FILES, GIVEN_BY_THE_LAUNCHER, NO_PARAMETERS, is_path
+from imagebeam.pipeline.template_metadata import FILES, GIVEN_BY_THE_LAUNCHER, JOBS, NO_PARAMETERS, default_of, is_path
 from imagebeam.transforms.errors import ImagebeamError, UserError
 
 #: Gives what is stored at a ``gs://`` place; None when nothing is.
 Fetch = Callable[[str], bytes | None]
+
+_DEFAULTS: Final = {flag.name: default_of(flag) for job in JOBS.values() for flag in job.parameters}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
     """The arguments of ``imagebeam classify``, from those of the launcher.
 
-    A parameter that was left empty in a form is none. Files are fetched into ``directory``.
+    A parameter that was left empty in a form is none. Nor does one override the file ``--config`` by its default:
+    forms send all that they show. Files are fetched into ``directory``.
 
     Args:
         given: ``--name=value`` each.
@@ -53,10 +57,13 @@ def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
         UserError: A parameter that templates do not have, or a file that is not there.
     """
     arguments = ["--runner=DataflowRunner"]
+    has_file = any(argument.startswith("--config=gs://") for argument in given)
     for argument in given:
         written, equals, text = argument.removeprefix("--").partition("=")
         name = written.replace("-", "_")
         _check(name, text)
+        if has_file and text and text == _DEFAULTS.get(name):
+            continue
         if name in FILES and text.strip() and (name != "task" or is_path(text)):
             arguments.append(f"--{name}={_fetched(name, text, directory, fetch)}")
         elif text.strip() or not equals:

@@ -31,6 +31,9 @@ FILES: Final = ("task", "query_file", "polygon_file", "models_file", "config")
 #: Parameters that a job always needs. One of source, query and query_file too, which metadata cannot say.
 REQUIRED: Final = frozenset({"task", "results", "work_dir"})
 
+#: Parameters whose default is another one on lane flex. The console sends what it shows, so it shows none.
+CHANGING_DEFAULTS: Final = frozenset({"unit_deadline_s", "call_timeout_s"})
+
 _PARAM_TYPES: Final[Mapping[str, str]] = {
     "source": "BIGQUERY_TABLE",
     "work_dir": "GCS_WRITE_FOLDER",
@@ -43,7 +46,7 @@ _PARAM_TYPES: Final[Mapping[str, str]] = {
 _HELP: Final[Mapping[str, str]] = {
     "task": "A shipped task such as utility_pole, or a YAML file as gs://bucket/path.yaml.",
     "work_dir": "Directory for what runs leave behind, as gs://bucket/path.",
-    "config": "An imagebeam.yaml with the parameters that repeat; parameters override it.",
+    "config": "An imagebeam.yaml with the parameters that repeat. Those that are no default override it.",
 }
 _NUMBER: Final = r"-?[0-9]+(?:\.[0-9]+)?"
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_.]*"
@@ -159,7 +162,7 @@ def label(flag: Flag) -> str:
 
 def default_of(flag: Flag) -> str | None:
     """The default that a template shows; None when a person gives the value, or nothing is the default."""
-    if flag.name in REQUIRED or flag.name in FILES or flag.default in (None, ()):
+    if flag.name in REQUIRED | CHANGING_DEFAULTS or flag.name in FILES or flag.default in (None, ()):
         return None
     return flag_values.to_text(flag, flag.default)
 

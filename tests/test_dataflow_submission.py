@@ -1,78 +1,28 @@
 """A job on its way to Dataflow: real clients, a local Cloud Storage and a Dataflow that only takes jobs."""
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import google.cloud.dataflow as dataflow
-import google.cloud.storage as storage
 import pytest
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+from dataflow_local import IMAGE, Place, Submission, make_place
 from hypothesis import given
 from hypothesis import strategies as st
-from jobs import Job, make_job, run_cli
+from jobs import run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import dataflow_options, run_settings
 from imagebeam.transforms.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-
-IMAGE = "europe-west6-docker.pkg.dev/my-project/images/imagebeam:1"
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A source with its images, and an empty bucket for what the job leaves behind."""
-
-    job: Job
-    bucket: str
-
-    @property
-    def endpoint(self) -> str:
-        return self.job.cloud.url.replace("127.0.0.1", "localhost")
-
-    def arguments(self, *more: str) -> list[str]:
-        options = {
-            "runner": "DataflowRunner",
-            "region": "us-central1",
-            "work_dir": f"gs://{self.bucket}/work",
-            "sdk_container_image": IMAGE,
-            "dataflow_endpoint": self.endpoint,
-        }
-        # The last one of a flag given twice counts; an empty one leaves it out.
-        for argument in more:
-            name, equals, value = argument.removeprefix("--").partition("=")
-            options[name] = value if equals else "true"
-        return self.job.arguments(*(f"--{name}={value}" for name, value in options.items() if value))
-
-    def staged(self) -> dict[str, storage.Blob]:
-        return {blob.name.rpartition("/")[2]: blob for blob in storage.Client().list_blobs(self.bucket)}
-
-    def submitted(self) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{self.job.cloud.url}/_local/dataflow") as answer:
-            jobs: list[dict[str, Any]] = json.load(answer)["jobs"]
-        return [job for job in jobs if self.bucket in json.dumps(job)]
-
-
-def make_place(cloud: LocalCloud, directory: Path, rows: int) -> Place:
-    job = make_job(cloud, directory, rows)
-    bucket = storage.Client().create_bucket(f"{job.name.replace('_', '-')}-work")
-    return Place(job, bucket.name)
-
-
-@dataclasses.dataclass(frozen=True)
-class Submission:
-    place: Place
-    code: int
-    said: str
-    job: dataflow.Job
-    calls: dict[str, int]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +33,7 @@ def submission(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> S
     code, _, said = run_cli(place.arguments("--run_id=first-run", "--labels=team=maps", account, *network))
     (job,) = place.submitted()
     calls = cloud.counters()["dataflow"]["calls"]
-    return Submission(place, code, said, dataflow.Job.from_json(json.dumps(job), ignore_unknown_fields=False), calls)
+    return Submission(place, code, said, job, calls)
 
 
 #: A worker with nothing but the package and the graph: no main module of the submitter, no options, no files.
@@ -198,7 +148,7 @@ def test_the_launcher_of_a_template_gets_its_job_and_submits_it_itself(cloud: Lo
     place = make_place(cloud, tmp_path, 3)
     # As the launcher of a Flex Template starts it: all as text, in alphabetical order, with labels of its own.
     more = [
-        f"--dataflow_endpoint={place.endpoint}",
+        f"--dataflow_endpoint={cloud.url}",
         "--job_name=from-the-console",
         '--labels={\n   "goog-dataflow-provided-template-name" : "imagebeam-classify"\n}\n',
         "--limit=2",
@@ -297,6 +247,27 @@ def test_a_bucket_that_is_not_there_is_said_in_one_line(cloud: LocalCloud, bad: 
     assert code == 2
     assert "there is no bucket no-such-bucket-here; make it" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--temp_location=gs://{bucket}"],
+        ["--temp_location=gs://{bucket}/a", "--staging_location=gs://{bucket}/b", "--num_workers=3"],
+        ["--worker_region=us-west1", "--no_use_public_ips"],
+        ["--worker_zone=us-west1-a", "--max_num_workers=2"],
+    ],
+)
+def test_what_beam_checks_on_the_real_service_is_right_too(cloud: LocalCloud, bad: Place, more: list[str]) -> None:
+    given_ = ["--project=my-project", "--region=us-central1", f"--sdk_container_image={IMAGE}"]
+    given_ += [argument.format(bucket=bad.bucket) for argument in more]
+    job = dataflow_options.complete(given_, work_dir=f"gs://{bad.bucket}/work", run_id="20261121-a", environ={})
+    options_ = PipelineOptions(job.arguments)
+    assert PipelineOptionsValidator(options_, DataflowRunner()).validate() == []
+    # Beam would have made a bucket of its own for a place that it does not understand.
+    assert options_.view_as(GoogleCloudOptions).temp_location.startswith(f"gs://{bad.bucket}/")
+    assert options_.view_as(GoogleCloudOptions).staging_location.startswith(f"gs://{bad.bucket}/")
 
 
 @given(workers=st.integers(1, 400), ceiling=st.integers(1, 10_000_000))

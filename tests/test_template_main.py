@@ -38,6 +38,14 @@ def test_options_given_twice_and_switches_are_kept(tmp_path: Path) -> None:
     assert prepared(tmp_path, *given)[1:] == given
 
 
+def test_what_a_form_sends_unchanged_does_not_override_the_file(tmp_path: Path) -> None:
+    form = ["--lane=online", "--transport=inline", "--yes=false", "--call_timeout_s=120"]
+    stored = {"gs://my-bucket/imagebeam.yaml": b"lane: flex\n"}
+    line = template_main.prepared([*form, "--config=gs://my-bucket/imagebeam.yaml"], tmp_path, stored.get)
+    assert line[1:] == ["--transport=inline", "--call_timeout_s=120", f"--config={tmp_path}/config.yaml"]
+    assert prepared(tmp_path, *form)[1:] == form
+
+
 def test_files_are_fetched_and_keep_their_ending(tmp_path: Path) -> None:
     line = prepared(tmp_path, "--polygon-file=gs://my-bucket/area.json", "--task=gs://my-bucket/tasks/poles.yaml")
     assert line[1:] == [f"--polygon_file={tmp_path}/polygon_file.json", f"--task={tmp_path}/task.yaml"]

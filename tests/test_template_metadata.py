@@ -22,7 +22,7 @@ from packaging.version import Version
 
 from imagebeam.pipeline import flag_values, template_metadata
 from imagebeam.pipeline.flags import CLASSIFY, Flag, Kind, by_name
-from imagebeam.pipeline.template_metadata import FILES, JOBS, NO_PARAMETERS, REQUIRED
+from imagebeam.pipeline.template_metadata import CHANGING_DEFAULTS, FILES, JOBS, NO_PARAMETERS, REQUIRED
 from imagebeam.transforms.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -71,8 +71,14 @@ def test_a_parameter_says_the_same_as_its_flag(name: str) -> None:
     assert parameter.is_optional == (name not in REQUIRED)
     if parameter.default_value:
         assert flag_values.from_text(flag, parameter.default_value, where=name) == flag.default
-    elif name not in REQUIRED and name not in FILES:
+    elif name not in REQUIRED | CHANGING_DEFAULTS and name not in FILES:
         assert flag.default in (None, ())
+
+
+def test_a_default_that_depends_on_the_lane_is_not_shown() -> None:
+    for name in CHANGING_DEFAULTS:
+        assert FLAGS[name].default is not None
+        assert not PARAMETERS[name].default_value
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -1,0 +1,62 @@
+"""A source, an empty bucket and the arguments of a job for Dataflow, which goes to the local one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import urllib.request
+from pathlib import Path
+
+import google.cloud.dataflow as dataflow
+import google.cloud.storage as storage
+from jobs import Job, make_job
+
+from imagebeam.emulators.cloud import LocalCloud
+
+IMAGE = "europe-west6-docker.pkg.dev/my-project/images/imagebeam:1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A source with its images, and an empty bucket for what the job leaves behind."""
+
+    job: Job
+    bucket: str
+
+    def arguments(self, *more: str) -> list[str]:
+        options = {
+            "runner": "DataflowRunner",
+            "region": "us-central1",
+            "work_dir": f"gs://{self.bucket}/work",
+            "sdk_container_image": IMAGE,
+            "dataflow_endpoint": self.job.cloud.url,
+        }
+        # The last one of a flag given twice counts; an empty one leaves it out.
+        for argument in more:
+            name, equals, value = argument.removeprefix("--").partition("=")
+            options[name] = value if equals else "true"
+        return self.job.arguments(*(f"--{name}={value}" for name, value in options.items() if value))
+
+    def staged(self) -> dict[str, storage.Blob]:
+        return {blob.name.rpartition("/")[2]: blob for blob in storage.Client().list_blobs(self.bucket)}
+
+    def submitted(self) -> list[dataflow.Job]:
+        """The jobs of this place, read by Dataflow's own type."""
+        with urllib.request.urlopen(f"{self.job.cloud.url}/_local/dataflow") as answer:
+            jobs = [json.dumps(job) for job in json.load(answer)["jobs"]]
+        return [dataflow.Job.from_json(text, ignore_unknown_fields=False) for text in jobs if self.bucket in text]
+
+
+def make_place(cloud: LocalCloud, directory: Path, rows: int) -> Place:
+    job = make_job(cloud, directory, rows)
+    bucket = storage.Client().create_bucket(f"{job.name.replace('_', '-')}-work")
+    return Place(job, bucket.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    place: Place
+    code: int
+    said: str
+    job: dataflow.Job
+    calls: dict[str, int]
