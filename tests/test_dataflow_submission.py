@@ -14,12 +14,13 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from dataflow_local import IMAGE, Place, Submission, make_place
+from google.api_core.exceptions import BadRequest, Forbidden
 from hypothesis import given
 from hypothesis import strategies as st
 from jobs import run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import dataflow_options, run_settings
+from imagebeam.pipeline import dataflow_options, dataflow_staging, run_settings
 from imagebeam.transforms.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -218,6 +219,7 @@ def test_the_launcher_of_a_template_gets_its_job_and_submits_it_itself(cloud: Lo
         (["--num_workers=many"], "--num_workers"),
         (["--use_public_ips=1"], "--use_public_ips takes true or false, not '1'"),
         (["--yes=1"], "--yes takes true or false, not '1'"),
+        (["--dataflow_endpoint=not-a-url"], "Beam refuses the options of the job: Invalid url (not-a-url)"),
         (["--max_rpm=1", "--num_workers=2"], "--max_rpm=1 is less than one call a minute (1) for each of 2"),
     ],
 )
@@ -268,6 +270,33 @@ def test_what_beam_checks_on_the_real_service_is_right_too(cloud: LocalCloud, ba
     # Beam would have made a bucket of its own for a place that it does not understand.
     assert options_.view_as(GoogleCloudOptions).temp_location.startswith(f"gs://{bad.bucket}/")
     assert options_.view_as(GoogleCloudOptions).staging_location.startswith(f"gs://{bad.bucket}/")
+
+
+def test_missing_credentials_are_said_in_one_line(
+    cloud: LocalCloud, bad: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    code, _, err = run_cli(bad.arguments())
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith("imagebeam: no Google credentials")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (Forbidden("no dataflow.jobs.create"), 3, "roles/dataflow.developer"),
+        (BadRequest("The workflow could not be created.\nCauses: quota"), 3, "Dataflow does not take the job: 400 The"),
+        (KeyError("ours"), None, "ours"),
+    ],
+)
+def test_what_the_service_refuses_is_one_line_and_our_own_errors_stay(
+    error: Exception, code: int | None, said: str
+) -> None:
+    shown = dataflow_staging.refused(error)
+    assert getattr(shown, "exit_code", None) == code
+    assert said in str(shown)
+    assert "\n" not in str(shown)
 
 
 @given(workers=st.integers(1, 400), ceiling=st.integers(1, 10_000_000))
