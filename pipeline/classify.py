@@ -14,26 +14,26 @@ from types import FrameType
 from typing import Any
 
 import apache_beam as beam
-import orjson
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PCollection
 
-from imagebeam.pipeline import dataflow_staging, preflight, report
+from imagebeam.pipeline import batch_command, batch_store, dataflow_staging, preflight, report
+from imagebeam.pipeline.batch_command import STOP_CODES
+from imagebeam.pipeline.batch_store import BatchRun
 from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.pipeline.launch import read_json, run_pipeline
 from imagebeam.pipeline.progress import Progress
-from imagebeam.transforms import lease, objects
+from imagebeam.pipeline.run_settings import the_batch
+from imagebeam.transforms import lease
+from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.engine import close_engine, live_engines
-from imagebeam.transforms.errors import BooksError, ImagebeamError, SystemicError, UserError
+from imagebeam.transforms.errors import BooksError, ImagebeamError, SystemicError
 from imagebeam.transforms.finish_run import FinishRun
 from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import StartRun
 from imagebeam.transforms.warehouse import Warehouse
 
-_ERRORS: Mapping[str, type[ImagebeamError]] = {kind.__name__: kind for kind in (UserError, SystemicError, BooksError)}
-#: Exit code by the word that a reason to stop begins with; any other is systemic.
-STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +60,8 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     if settings.runner == "DataflowRunner":
         dataflow_staging.check(beam_args)
     checked = preflight.check(settings, say.line)
+    if settings.lane == "batch":
+        return _run_batch(settings, checked, beam_args, say)
     started = time.monotonic()
     summary = _run_pipeline(settings, checked.run, beam_args, due=checked.planned.due)
     if summary is None:
@@ -71,6 +73,24 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
         for line in report.lines(summary, checked.run.outcomes, took_s=time.monotonic() - started):
             say.result(line)
         say.result(report.state_line(summary))
+    return exit_code(summary, settings.max_failure_percent)
+
+
+def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args: list[str], say: _Voice) -> int:
+    """Writes the requests, creates the jobs and follows them; ``imagebeam batch`` can go on from any point."""
+    if not checked.planned.due:
+        say.line("nothing is due: no job is submitted")
+    batch = BatchRun(checked.run, the_batch(settings), utc_now(), settings.runner, tuple(beam_args))
+    batch_store.save_run(batch)
+    try:
+        summary = batch_command.follow(batch, say.line, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
+    except KeyboardInterrupt:
+        say.line(f"\nthe jobs go on; `imagebeam batch collect --work_dir={settings.work_dir}` follows them again")
+        return STOP_CODES["interrupted"]
+    if summary is None:
+        say.line(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` does the rest")
+        return 0
+    batch_command.tell(summary, batch, as_document=settings.json)
     return exit_code(summary, settings.max_failure_percent)
 
 
@@ -92,29 +112,24 @@ def _run_pipeline(
     settings: ClassifySettings, run_settings: RunSettings, beam_args: list[str], *, due: int
 ) -> Mapping[str, Any] | None:
     """Runs the pipeline; gives its summary, or None where it was only submitted."""
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    options = PipelineOptions(beam_args)
+    dataflow = settings.runner == "DataflowRunner"
     try:
         with _draining_on_signals(), Progress(due, quiet=settings.quiet or settings.json):
-            pipeline = beam.Pipeline(runner=settings.runner, options=options)
-            build(pipeline, run_settings)
-            result = pipeline.run()
-            if settings.runner == "DataflowRunner":
-                return None
-            result.wait_until_finish()
-    except Exception as error:
+            run_pipeline(
+                lambda pipeline: build(pipeline, run_settings),
+                run_settings,
+                runner=settings.runner,
+                beam_args=beam_args,
+                wait=not dataflow,
+            )
+    except Exception:
         summary = read_json(run_settings.summary_path)
         if summary is not None:
             return summary
-        told = read_json(run_settings.error_path)
-        if told is not None:
-            raise _ERRORS.get(told["error"], SystemicError)(told["message"]) from error
-        if settings.runner == "DataflowRunner":
-            raise dataflow_staging.refused(error) from error
         raise
     finally:
         _end(run_settings)
-    return read_json(run_settings.summary_path)
+    return None if dataflow else read_json(run_settings.summary_path)
 
 
 def _end(settings: RunSettings) -> None:
@@ -147,15 +162,6 @@ def _draining_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def read_json(path: str) -> dict[str, Any] | None:
-    """A JSON document of a run directory; None when there is none."""
-    data = objects.read(path)
-    if data is None:
-        return None
-    document: dict[str, Any] = orjson.loads(data)
-    return document
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -95,6 +95,12 @@ def _classify(argv: list[str]) -> int:
     return classify.run(settings, beam_arguments)
 
 
+def _batch(argv: list[str]) -> int:
+    from imagebeam.pipeline import batch_command
+
+    return batch_command.main(argv, cwd=Path.cwd())
+
+
 def _tasks(argv: list[str]) -> int:
     from imagebeam.pipeline import tasks_command
 
@@ -130,6 +136,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "init": Command("Write imagebeam.yaml, which keeps the flags that repeat.", _init),
     "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
     "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
+    "batch": Command("Look after the jobs of runs with --lane=batch: status, collect, cancel.", _batch),
     "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),
 }
 

@@ -54,7 +54,7 @@ class ClassifySettings:
         results_location: BigQuery location of a new results dataset; None for the source's.
         work_dir: Absolute local directory, or ``gs://bucket/path``.
         location: Vertex AI location of the model.
-        lane: ``online`` or ``flex``.
+        lane: ``online``, ``flex`` or ``batch``.
         transport: ``auto``, ``uri`` or ``inline``.
         in_flight: Calls in flight at most, per process.
         max_rpm: Calls per minute at most; None for what the service grants.
@@ -65,6 +65,16 @@ class ClassifySettings:
         call_timeout_s: Seconds until a call is given up.
         maximum_bytes_billed: Cap of the source query in bytes; None for none.
         max_failure_percent: 0 to 100; above it the exit code is 5.
+        batch_source: ``gcs`` or ``bigquery``.
+        batch_destination: ``gcs`` or ``bigquery``.
+        batch_lines: Units per job at most.
+        batch_bytes: Bytes per input file at most.
+        batch_rounds: Rounds of jobs at most.
+        batch_deadline_s: Seconds after which the rest goes through another lane; None for never.
+        batch_fallback: That lane, ``flex`` or ``online``.
+        batch_poll_s: Seconds between looks at the jobs.
+        batch_grace_s: Seconds to wait for a job to show in the list.
+        no_wait: Return when the jobs are created.
         runner: Beam runner.
         direct_num_workers: Workers of FnApiRunner.
         dataflow_workers: Workers of Dataflow, a fixed number; None for any other runner.
@@ -114,6 +124,16 @@ class ClassifySettings:
     call_timeout_s: float = 120.0
     maximum_bytes_billed: int | None = None
     max_failure_percent: float = 20.0
+    batch_source: str = "gcs"
+    batch_destination: str = "gcs"
+    batch_lines: int = 200_000
+    batch_bytes: int = 984_000_000
+    batch_rounds: int = 3
+    batch_deadline_s: float | None = None
+    batch_fallback: str = "flex"
+    batch_poll_s: float = 30.0
+    batch_grace_s: float = 600.0
+    no_wait: bool = False
     runner: str = "FnApiRunner"
     direct_num_workers: int = 1
     dataflow_workers: int | None = None
@@ -223,6 +243,10 @@ def _check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
             f"--unit_deadline_s={values['unit_deadline_s']:g} is shorter than --call_timeout_s="
             f"{values['call_timeout_s']:g}: a single call could outlast the unit"
         )
+    if values["lane"] == "batch":
+        _check_batch(values)
+    elif wrong := [name for name in given if name.startswith("batch_") or name == "no_wait"]:
+        raise UserError(f"--{wrong[0]} is for --lane=batch; this run's lane is {values['lane']}")
     if values["runner"] == "DataflowRunner" and not values["work_dir"].startswith("gs://"):
         raise UserError(
             f"--work_dir={values['work_dir']} is on this machine, where workers of Dataflow cannot see it; "
@@ -230,6 +254,25 @@ def _check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         )
     if values["runner"] == "DataflowRunner" and values["direct_num_workers"] > 1:
         raise UserError("--direct_num_workers is for FnApiRunner; on Dataflow give --num_workers")
+
+
+def _check_batch(values: Mapping[str, Any]) -> None:
+    if not values["work_dir"].startswith("gs://"):
+        raise UserError(
+            f"--lane=batch writes its jobs' input where Vertex AI can read it, and --work_dir={values['work_dir']} is "
+            "on this machine; give --work_dir=gs://bucket/path"
+        )
+    if values["transport"] == "inline":
+        raise UserError(
+            "--lane=batch sends images by URI, and --transport=inline sends their bytes: use --lane=flex, which costs "
+            "the same"
+        )
+    for name in ("batch_source", "batch_destination"):
+        if values[name] == "bigquery" and values["location"] in ("global", "us", "eu"):
+            raise UserError(
+                f"--{name}=bigquery needs a model at a region, and --location={values['location']} is none: batch jobs "
+                f"use tables of their own region only; leave --{name} at gcs"
+            )
 
 
 def _settings(values: Mapping[str, Any], given: Mapping[str, Any], cwd: Path) -> ClassifySettings:
@@ -247,7 +290,7 @@ def _settings(values: Mapping[str, Any], given: Mapping[str, Any], cwd: Path) ->
         "query": query,
         "polygon": polygon,
         "results": _qualified(RESULTS, values["results"], project),
-        "work_dir": _work_dir(values["work_dir"], cwd),
+        "work_dir": work_directory(values["work_dir"], cwd),
         "run_id": values["run_id"] or new_run_id(),
         "max_cost_usd": _dollars(values["max_cost_usd"]),
         "models_file": _path(values["models_file"], cwd) if values["models_file"] else None,
@@ -293,7 +336,12 @@ def _text_of(name: str, values: Mapping[str, Any], cwd: Path) -> str | None:
     return text
 
 
-def _work_dir(text: str, cwd: Path) -> str:
+def work_directory(text: str, cwd: Path) -> str:
+    """Where runs leave things: ``gs://`` or an absolute local directory that can be written.
+
+    Raises:
+        UserError: It cannot be that.
+    """
     if text.startswith("gs://"):
         bucket = text.removeprefix("gs://").partition("/")[0]
         if not bucket:

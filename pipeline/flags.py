@@ -33,6 +33,7 @@ class Group(enum.StrEnum):
     RESULTS = "Where results go"
     MODEL = "How the model is called"
     LIMITS = "Limits"
+    BATCH = "Batch jobs, with --lane=batch"
     RUN = "How it runs"
 
 
@@ -192,8 +193,8 @@ LOCATION = Flag(
     form="global, a region such as europe-west4, or a multi-region such as eu", example="europe-west4",
 )
 LANE = Flag(
-    "lane", Kind.TEXT, "online, or flex: half the price, slower, may be refused when the service is busy.",
-    Group.MODEL, default="online", choices=("online", "flex"), example="flex",
+    "lane", Kind.TEXT, "online; flex: half the price, slower, may be refused; batch: half the price, jobs, hours.",
+    Group.MODEL, default="online", choices=("online", "flex", "batch"), example="flex",
 )
 TRANSPORT = Flag(
     "transport", Kind.TEXT, "Send the image's URI or its bytes; auto tries one image by URI first.",
@@ -235,6 +236,47 @@ MAXIMUM_BYTES_BILLED = Flag(
 MAX_FAILURE_PERCENT = Flag(
     "max_failure_percent", Kind.NUMBER, "Exit code 5 when more of the units asked about fail, if they are 200 or more.",
     Group.LIMITS, default=20.0, minimum=0, maximum=100, example="5",
+)
+
+BATCH_SOURCE = Flag(
+    "batch_source", Kind.TEXT, "Where jobs read requests: files in the work directory, or BigQuery tables.",
+    Group.BATCH, default="gcs", choices=("gcs", "bigquery"), example="bigquery",
+)
+BATCH_DESTINATION = Flag(
+    "batch_destination", Kind.TEXT, "Where jobs write answers: files in the work directory, or BigQuery tables.",
+    Group.BATCH, default="gcs", choices=("gcs", "bigquery"), example="bigquery",
+)
+BATCH_LINES = Flag(
+    "batch_lines", Kind.INTEGER, "Units per job at most. Few large jobs are faster than many small ones.",
+    Group.BATCH, default=200_000, minimum=1, maximum=200_000, example="50000",
+)
+BATCH_BYTES = Flag(
+    "batch_bytes", Kind.INTEGER, "Bytes per input file at most.",
+    Group.BATCH, default=984_000_000, minimum=1, maximum=984_000_000, example="100000000",
+)
+BATCH_ROUNDS = Flag(
+    "batch_rounds", Kind.INTEGER, "Rounds of jobs at most: units without an answer go into the next one.",
+    Group.BATCH, default=3, minimum=1, maximum=10, example="1",
+)
+BATCH_DEADLINE_S = Flag(
+    "batch_deadline_s", Kind.NUMBER, "Seconds after which jobs are cancelled and the rest goes through another lane.",
+    Group.BATCH, minimum=0, example="86400",
+)
+BATCH_FALLBACK = Flag(
+    "batch_fallback", Kind.TEXT, "That lane.",
+    Group.BATCH, default="flex", choices=("flex", "online"), example="online",
+)
+BATCH_POLL_S = Flag(
+    "batch_poll_s", Kind.NUMBER, "Seconds between looks at the jobs.",
+    Group.BATCH, default=30.0, minimum=0, above=True, maximum=3_600, example="60",
+)
+BATCH_GRACE_S = Flag(
+    "batch_grace_s", Kind.NUMBER, "Seconds to wait for a job to show in the list before it is created again.",
+    Group.BATCH, default=600.0, minimum=0, maximum=86_400, example="600",
+)
+NO_WAIT = Flag(
+    "no_wait", Kind.BOOLEAN, "Return when the jobs are created; imagebeam batch collect does the rest.",
+    Group.BATCH, default=False, example="true", in_file=False,
 )
 
 RUNNER = Flag(
@@ -292,9 +334,14 @@ CLASSIFY: Final[tuple[Flag, ...]] = (
     LOCATION, LANE, TRANSPORT,
     IN_FLIGHT, MAX_RPM, MAX_TPM, MAX_COST_USD, MAX_CALLS, UNIT_DEADLINE_S, CALL_TIMEOUT_S,
     MAXIMUM_BYTES_BILLED, MAX_FAILURE_PERCENT,
+    BATCH_SOURCE, BATCH_DESTINATION, BATCH_LINES, BATCH_BYTES, BATCH_ROUNDS, BATCH_DEADLINE_S, BATCH_FALLBACK,
+    BATCH_POLL_S, BATCH_GRACE_S, NO_WAIT,
     RUNNER, DIRECT_NUM_WORKERS, GROUP_SIZE, RUN_ID, MODELS_FILE, YES, JSON, QUIET, LOG_LEVEL, CONFIG,
 )
 # fmt: on
+
+#: Flags of ``imagebeam batch``.
+BATCH: Final[tuple[Flag, ...]] = (WORK_DIR, RUN_ID, BATCH_POLL_S, NO_WAIT, JSON, CONFIG)
 
 #: Flags that may stand in ``imagebeam.yaml``, of all commands.
 IN_FILE: Final[tuple[Flag, ...]] = tuple(flag for flag in CLASSIFY if flag.in_file)

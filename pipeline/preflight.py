@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import google.auth
 import google.auth.exceptions
 
-from imagebeam.pipeline import task_files
+from imagebeam.pipeline import batch_checks, task_files
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import lease, objects, sources
@@ -89,10 +89,14 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     create = check_results(settings, warehouse, outcomes, location)
     if not settings.work_dir.startswith("gs://") or settings.runner != "DataflowRunner":
         objects.check_writable(settings.work_dir)
+    if settings.lane == "batch":
+        batch_checks.check(settings, task, profile, outcomes, location)
     run = the_run(settings, task, profile, source, filters, outcomes, location)
     planned = plan(warehouse, run)
     check_lease(warehouse, run)
     transport = asyncio.run(check_model(settings, task, source, warehouse, location, due=planned.due))
+    if settings.lane == "batch":
+        batch_checks.check_images(settings, warehouse, source, location, transport)
     run = with_transport(run, transport)
     estimate = announce(settings, run, profile, planned, say)
     if create:

@@ -10,6 +10,8 @@ import orjson
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.transforms import lease, objects, sources
 from imagebeam.transforms.asking import Asking, total_tokens
+from imagebeam.transforms.batch_lines import ShardLimits
+from imagebeam.transforms.batch_shards import BatchSettings
 from imagebeam.transforms.due import parse_due
 from imagebeam.transforms.engine_settings import Caps, Destination, EngineSettings
 from imagebeam.transforms.errors import UserError
@@ -45,7 +47,7 @@ def the_run(
         location=settings.location,
         task=task,
         profile=profile,
-        lane=cast("Literal['online', 'flex']", settings.lane),
+        lane=cast("Literal['online', 'flex', 'batch']", settings.lane),
         transport="inline" if task.image.changes_images or settings.transport == "inline" else "uri",
         call_timeout_s=min(timeout_s, deadline_s),
         unit_deadline_s=deadline_s,
@@ -86,6 +88,30 @@ def the_run(
     )
     destination = dataclasses.replace(destination, runs=run.runs, heartbeat=event(run))
     return dataclasses.replace(run, engine=dataclasses.replace(engine, destination=destination))
+
+
+def patient(asking: Asking) -> Asking:
+    """The same with the patience that the flex lane needs; of no harm in the online lane."""
+    return dataclasses.replace(
+        asking,
+        call_timeout_s=max(asking.call_timeout_s, FLEX_TIMEOUT_S),
+        unit_deadline_s=max(asking.unit_deadline_s, FLEX_DEADLINE_S),
+        attempts=FLEX_ATTEMPTS,
+        wait_multiplier_s=FLEX_WAIT_S,
+    )
+
+
+def the_batch(settings: ClassifySettings) -> BatchSettings:
+    """How a run goes through batch jobs."""
+    return BatchSettings(
+        source=cast("Literal['gcs', 'bigquery']", settings.batch_source),
+        destination=cast("Literal['gcs', 'bigquery']", settings.batch_destination),
+        limits=ShardLimits(settings.batch_lines, settings.batch_bytes),
+        rounds=settings.batch_rounds,
+        deadline_s=settings.batch_deadline_s,
+        fallback=cast("Literal['flex', 'online']", settings.batch_fallback),
+        grace_s=settings.batch_grace_s,
+    )
 
 
 def the_caps(settings: ClassifySettings, task: Task, profile: ModelProfile, directory: str) -> Caps | None:

@@ -75,7 +75,7 @@ class Asking:
     location: str
     task: Task
     profile: ModelProfile
-    lane: Literal["online", "flex"] = "online"
+    lane: Literal["online", "flex", "batch"] = "online"
     transport: Literal["uri", "inline"] = "uri"
     call_timeout_s: float = 120.0
     unit_deadline_s: float = 600.0

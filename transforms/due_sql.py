@@ -85,6 +85,7 @@ def build_due_query(
     task: str,
     version: str,
     due: Due,
+    again: tuple[str, int] | None = None,
 ) -> Query:
     """The query whose rows are the units that are due.
 
@@ -101,12 +102,14 @@ def build_due_query(
         task: Name of the task.
         version: Its current version.
         due: Which states are asked about.
+        again: Only units whose newest event is of this run, and which round of it asks: every round is
+            another query. None for all units.
 
     Raises:
         UserError: A filter, a kept column or the unit does not fit the source.
     """
     steps, parameters = _steps(
-        source, filters, unit, max_images, source.kept(keep_columns), outcomes, task, version, due
+        source, filters, unit, max_images, source.kept(keep_columns), outcomes, task, version, due, again
     )
     names = ", ".join(f"`{name}`" for name in _UNIT)
     nothing = ", ".join(f"CAST(NULL AS {kind}) AS `{name}`" for name, kind in _UNIT.items())
@@ -190,6 +193,7 @@ def _steps(
     task: str,
     version: str,
     due: Due,
+    again: tuple[str, int] | None = None,
 ) -> tuple[dict[str, str], list[Parameter]]:
     filters.validate(source.columns, source=source.label)
     if unit == "asset" and "asset_id" not in source.columns:
@@ -207,7 +211,7 @@ def _steps(
         "units": _asset_units(max_images) if unit == "asset" else _observation_units(),
         "chosen": "SELECT * FROM units"
         + (f"\nORDER BY TO_HEX(SHA256(unit_id)), unit_id\nLIMIT {int(filters.limit)}" if filters.limit else ""),
-        **_states(outcomes, task, version, due, parameters),
+        **_states(outcomes, task, version, due, again, parameters),
         **_assets(source, place),
         "counted": _counted(has_assets=_knows_assets(source)),
     }
@@ -290,7 +294,12 @@ def _asset_units(max_images: int) -> str:
 
 
 def _states(
-    outcomes: TableName | None, task: str, version: str, due: Due, parameters: list[Parameter]
+    outcomes: TableName | None,
+    task: str,
+    version: str,
+    due: Due,
+    again: tuple[str, int] | None,
+    parameters: list[Parameter],
 ) -> dict[str, str]:
     parameters.append(Parameter("due_states", "STRING", tuple(due.states), array=True))
     wanted = "state IN UNNEST(@due_states)"
@@ -300,6 +309,9 @@ def _states(
             " AND (state != 'failed'\n    OR last_status IN UNNEST(@due_reasons)"
             " OR IFNULL(last_reason, '') IN UNNEST(@due_reasons))"
         )
+    if again is not None and outcomes is not None:
+        parameters += [Parameter("again_run", "STRING", again[0]), Parameter("again_round", "INT64", again[1])]
+        wanted += "\n    AND last_run = @again_run AND @again_round > 1"
     asked = (
         f"SELECT *,\n  {wanted} AS is_due,\n"
         "  IF(state = 'failed', CONCAT('failed:', IFNULL(last_reason, last_status)), state) AS due_state\n"
@@ -312,7 +324,7 @@ def _states(
     parameters.append(Parameter("version", "STRING", version))
     same_input = "chosen.unit_id = {0}.unit_id AND chosen.input_digest = {0}.input_digest"
     return {
-        "last_events": "SELECT unit_id, input_digest, status, reason\n"
+        "last_events": "SELECT unit_id, input_digest, status, reason, run_id\n"
         f"FROM {outcomes.sql()}\n"
         "WHERE task = @task AND version = @version\n"
         f"QUALIFY ROW_NUMBER() OVER (PARTITION BY unit_id, input_digest ORDER BY {EVENT_ORDER}) = 1",
@@ -320,6 +332,7 @@ def _states(
         f"FROM {outcomes.sql()}\n"
         "WHERE task = @task AND version != @version AND status = 'OK'",
         "joined": "SELECT chosen.*, last_events.status AS last_status, last_events.reason AS last_reason,\n"
+        "  last_events.run_id AS last_run,\n"
         "  CASE\n"
         "    WHEN last_events.status = 'OK' THEN 'answered'\n"
         "    WHEN last_events.status = 'SUBMITTED' THEN 'submitted'\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -105,6 +106,49 @@ def read(path: str) -> bytes | None:
     with contextlib.suppress(FileNotFoundError):
         return Path(path).read_bytes()
     return None
+
+
+def delete(path: str) -> None:
+    """Deletes a file or an object; none is as good."""
+    place = parse_gs_uri(path)
+    if place is not None:
+        with contextlib.suppress(api_errors.NotFound):
+            storage_client().bucket(place[0]).blob(place[1]).delete()
+        return
+    Path(path).unlink(missing_ok=True)
+
+
+def names(directory: str) -> list[str]:
+    """The files or objects under a directory, at any depth, sorted; names start after the directory."""
+    place = parse_gs_uri(join(directory, ""))
+    if place is not None:
+        found = storage_client().list_blobs(place[0], prefix=place[1], fields="items(name),nextPageToken")
+        return sorted(blob.name[len(place[1]) :] for blob in found)
+    root = Path(directory)
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def upload(path: str, file: Path) -> None:
+    """Copies a local file to a path, replacing what was there."""
+    place = parse_gs_uri(path)
+    if place is not None:
+        storage_client().bucket(place[0]).blob(place[1]).upload_from_filename(file, content_type="application/json")
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, path)
+
+
+def download(path: str, file: Path) -> bool:
+    """Copies a path to a local file; False when there is none."""
+    place = parse_gs_uri(path)
+    try:
+        if place is not None:
+            storage_client().bucket(place[0]).blob(place[1]).download_to_filename(file)
+        else:
+            shutil.copyfile(path, file)
+    except (api_errors.NotFound, FileNotFoundError):
+        return False
+    return True
 
 
 def check_writable(directory: str) -> None:

@@ -33,6 +33,8 @@ class RunSettings:
         who: The person's account, for the table ``runs``.
         filters_json: The filters as a person gave them, for the table ``runs``.
         source_text: The source as a person gave it.
+        round: 1, or more for units of this same run that are asked about again: those that it recorded as
+            failed for a reason that passes.
     """
 
     engine: EngineSettings
@@ -48,6 +50,7 @@ class RunSettings:
     who: str = ""
     filters_json: str = "{}"
     source_text: str = ""
+    round: int = 1
 
     @property
     def run_id(self) -> str:

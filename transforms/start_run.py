@@ -16,7 +16,7 @@ from imagebeam.transforms import lease, objects, tables, views
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.due import Books as SourceBooks
-from imagebeam.transforms.due import books_from_row
+from imagebeam.transforms.due import Due, books_from_row
 from imagebeam.transforms.due_sql import build_due_query
 from imagebeam.transforms.errors import ImagebeamError, SystemicError
 from imagebeam.transforms.queries import Query
@@ -47,9 +47,14 @@ class StartRun(beam.PTransform[PBegin, Mapping[str, PCollection[Any]]]):
 
     Gives ``pages`` (:class:`Page`, spread over the workers) and ``planned`` (exactly one
     :class:`~books.Planned`).
+
+    Attributes:
+        settings: The run.
+        page_units: Units per page.
     """
 
     settings: RunSettings
+    page_units: int = PAGE_UNITS
 
     def expand(self, pbegin: PBegin) -> Mapping[str, PCollection[Any]]:
         """Wires one element through the start."""
@@ -57,21 +62,22 @@ class StartRun(beam.PTransform[PBegin, Mapping[str, PCollection[Any]]]):
             pbegin
             | "Run" >> beam.Create([self.settings.run_id])
             | "Once" >> beam.Reshuffle()
-            | "Start" >> beam.ParDo(_Start(self.settings)).with_outputs("planned", main="pages")
+            | "Start" >> beam.ParDo(_Start(self.settings, self.page_units)).with_outputs("planned", main="pages")
         )
         return {"pages": started.pages | "SpreadPages" >> beam.Reshuffle(), "planned": started.planned}
 
 
 class _Start(beam.DoFn):
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, page_units: int) -> None:
         self._settings = settings
+        self._page_units = page_units
 
     def process(self, element: str) -> Iterator[Any]:
         with telling(self._settings):
             result, planned = start(self._settings)
             yield TaggedOutput("planned", planned)
-            for first in range(0, planned.due, PAGE_UNITS):
-                yield Page(result, first, min(PAGE_UNITS, planned.due - first))
+            for first in range(0, planned.due, self._page_units):
+                yield Page(result, first, min(self._page_units, planned.due - first))
 
 
 class telling:  # noqa: N801 - reads as a word: with telling(settings)
@@ -103,7 +109,8 @@ def start(settings: RunSettings) -> tuple[ResultRef, Planned]:
     destination = settings.engine.destination
     if destination is not None and destination.lease is not None:
         lease.acquire(warehouse, destination.lease, settings.run_id)
-    write_event(warehouse, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
+    if settings.round == 1:
+        write_event(warehouse, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
     result = warehouse.query(
         due_query(settings),
         run_id=settings.run_id,
@@ -132,7 +139,8 @@ def due_query(settings: RunSettings) -> Query:
         outcomes=settings.outcomes,
         task=task.name,
         version=task.version,
-        due=settings.due,
+        due=settings.due if settings.round == 1 else Due(("retry",)),
+        again=None if settings.round == 1 else (settings.run_id, settings.round),
     )
 
 

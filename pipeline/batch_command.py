@@ -1,0 +1,239 @@
+"""``imagebeam batch status|collect|cancel``, and the waiting that ``classify --lane=batch`` does.
+
+Nothing is kept between two calls but what is in the work directory: a person, a cron job or a Cloud Run job
+can call it from anywhere, as often as they like.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from imagebeam.pipeline import arguments, batch_store, batch_supervisor, config_file, help_text, report
+from imagebeam.pipeline.batch_store import BatchRun
+from imagebeam.pipeline.batch_supervisor import JobView, Status
+from imagebeam.pipeline.config import work_directory
+from imagebeam.pipeline.flags import BATCH, BATCH_POLL_S, CONFIG, WORK_DIR, by_name
+from imagebeam.pipeline.progress import duration
+from imagebeam.transforms.batch_jobs import BatchJobs
+from imagebeam.transforms.checked_yaml import suggestion
+from imagebeam.transforms.errors import BooksError, SystemicError, UserError
+
+Say = Callable[[str], None]
+#: Exit code by the word that a reason to stop begins with; any other is systemic.
+STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
+
+
+def main(argv: list[str], *, cwd: Path) -> int:
+    """Runs one of the three.
+
+    Args:
+        argv: Arguments after ``batch``.
+        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
+
+    Raises:
+        UserError: Unknown command, flag or run.
+        SystemicError: The services cannot be used; every run stays as it is.
+    """
+    if not argv or any(argument in {"--help", "-h"} for argument in argv):
+        sys.stdout.write(_help(help_text.width()))
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        hint = suggestion(name, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command batch {name}{hint}")
+    line = arguments.read(rest, by_name(BATCH), command=f"imagebeam batch {name}", beam=False)
+    file = config_file.read(cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values)
+    given = {**file.values, **line.values}
+    work_dir = work_directory(str(given.get("work_dir", WORK_DIR.default)), cwd)
+    runs = _runs(work_dir, given.get("run_id"))
+    if not runs:
+        sys.stdout.write(f"no batch run is open in {work_dir}\n")
+        return 0
+    return COMMANDS[name](runs, given)
+
+
+def _runs(work_dir: str, run_id: str | None) -> list[BatchRun]:
+    """The run that was named, or all that are open."""
+    names = [run_id] if run_id else batch_store.run_ids(work_dir)
+    return [batch_store.load_run(work_dir, name) for name in names]
+
+
+def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
+    found = [batch_supervisor.look(run, jobs_of(run)) for run in runs]
+    if given.get("json"):
+        sys.stdout.write(json.dumps([as_json(status) for status in found], indent=2) + "\n")
+        return 0
+    for status in found:
+        for text in lines(status):
+            sys.stdout.write(text + "\n")
+    return 0
+
+
+def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
+    """Ticks every run until it is done, or once with ``--no_wait``."""
+    poll_s = float(given.get("batch_poll_s", BATCH_POLL_S.default))
+    codes = [0]
+    for run in runs:
+        summary = follow(run, _say, poll_s=poll_s, wait=not given.get("no_wait", False))
+        if summary is not None:
+            codes.append(tell(summary, run, as_document=bool(given.get("json"))))
+    return max(codes)
+
+
+def _cancel(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
+    if "run_id" not in given:
+        raise UserError(
+            f"batch cancel needs --run_id; open are {', '.join(run.run.run_id for run in runs)}: what is finished is "
+            "kept and paid, the rest stays due"
+        )
+    for run in runs:
+        batch_store.cancel(run)
+    return _collect(runs, given)
+
+
+#: The commands, by name.
+COMMANDS: Mapping[str, Callable[[Sequence[BatchRun], Mapping[str, Any]], int]] = {
+    "status": _status,
+    "collect": _collect,
+    "cancel": _cancel,
+}
+
+
+def jobs_of(run: BatchRun) -> BatchJobs:
+    """The batch jobs where the run's are."""
+    asking = run.run.engine.asking
+    return BatchJobs(asking.project, asking.location)
+
+
+def follow(run: BatchRun, say: Say, *, poll_s: float, wait: bool) -> Mapping[str, Any] | None:
+    """Ticks a run until its end; its summary, or None if it is left open.
+
+    Args:
+        run: The run.
+        say: Takes a line for the person.
+        poll_s: Seconds between two ticks.
+        wait: False for a single tick.
+    """
+    jobs = jobs_of(run)
+    told: list[str] = []
+    while True:
+        try:
+            status = batch_supervisor.tick(run, jobs)
+        except SystemicError as error:
+            raise SystemicError(
+                f"{error}; run {run.run.run_id} stays open and loses nothing: mend it, then `imagebeam batch collect "
+                f"--work_dir={_work_dir(run)}`"
+            ) from error
+        shown = lines(status)
+        if shown != told:
+            for text in shown:
+                say(text)
+            told = shown
+        if status.summary is not None or not wait:
+            return status.summary
+        time.sleep(poll_s)
+
+
+def tell(summary: Mapping[str, Any], run: BatchRun, *, as_document: bool) -> int:
+    """Prints the end of a run; its exit code."""
+    if as_document:
+        sys.stdout.write(json.dumps(summary, indent=2, default=str) + "\n")
+    else:
+        took_s = run.age_s(datetime.datetime.now(datetime.UTC))
+        for text in report.lines(summary, run.run.outcomes, took_s=took_s):
+            sys.stdout.write(text + "\n")
+        sys.stdout.write(report.state_line(summary) + "\n")
+    if summary["problems"]:
+        return BooksError.exit_code
+    if summary["stop"]:
+        return STOP_CODES.get(summary["stop"].partition(":")[0], SystemicError.exit_code)
+    return 0
+
+
+def lines(status: Status) -> list[str]:
+    """Where a run is, a line each: the run, then its jobs."""
+    if status.busy:
+        return [f"run {status.run_id}: {status.busy}"]
+    now = datetime.datetime.now(datetime.UTC)
+    shown = [f"run      {status.run_id}, round {status.round}: {len(status.jobs)} jobs"]
+    shown += [f"job      {_job_line(view, now)}" for view in status.jobs]
+    return shown
+
+
+def _job_line(view: JobView, now: datetime.datetime) -> str:
+    parts = [f"{view.shard.display_name}  {view.phase:<11}", f"{view.shard.lines:>9,} units"]
+    found, job = view.collected, view.job
+    if found is not None:
+        again = sum(found.again.values())
+        parts.append(f"{found.ok:,} OK, {sum(found.failed.values()):,} failed, {again:,} without an answer")
+        parts.append(f"${found.cost_usd:,.4f}")
+        odd = (("duplicated", found.duplicates), ("of no unit", found.unmatched), ("found by image", found.by_uri))
+        parts += [f"{count:,} lines {word}" for word, count in odd if count]
+        if found.told_ok is not None and found.told_ok + (found.told_failed or 0) > found.lines:
+            parts.append(
+                f"the service counts {found.told_ok + (found.told_failed or 0):,} rows, its files {found.lines:,}"
+            )
+    elif job is not None:
+        age = job.age_s(now)
+        if age is not None:
+            parts.append(duration(age - age % 10))
+        if job.successful is not None:
+            parts.append(f"{job.successful:,} rows done")
+    if view.note:
+        parts.append(view.note)
+    return "  ".join(parts)
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """Where a run is, as plain JSON values."""
+    return {
+        "run_id": status.run_id,
+        "round": status.round,
+        "jobs": [
+            {
+                "name": view.shard.display_name,
+                "round": view.shard.round,
+                "units": view.shard.lines,
+                "phase": view.phase,
+                "job": view.job.name if view.job else None,
+                "state": view.job.state if view.job else None,
+                "collected": None if view.collected is None else _plain(dataclasses.asdict(view.collected)),
+                "note": view.note,
+            }
+            for view in status.jobs
+        ],
+    }
+
+
+def _plain(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {**document, "cost_usd": str(document["cost_usd"])}
+
+
+def _work_dir(run: BatchRun) -> str:
+    return run.run.directory.rpartition(f"/{batch_store.RUNS}/")[0]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _help(columns: int) -> str:
+    text = [
+        "imagebeam batch: the jobs of runs with --lane=batch",
+        "",
+        "Usage: imagebeam batch status|collect|cancel [--flag=value …]",
+        "",
+        "  status   where every job is; does nothing",
+        "  collect  does what can be done: creates, reads, asks again; until all is done, or once with --no_wait",
+        "  cancel   cancels the jobs of --run_id; what is finished is kept, the rest stays due",
+        *help_text.flags_help(BATCH, columns),
+    ]
+    return "\n".join(text) + "\n"

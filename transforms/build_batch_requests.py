@@ -1,0 +1,254 @@
+"""The PTransform that writes the input of batch jobs: a page of units is a shard, a file, a job."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import apache_beam as beam
+import orjson
+from apache_beam.pvalue import PCollection
+
+from imagebeam.transforms import images, lease, objects
+from imagebeam.transforms.asking import utc_now
+from imagebeam.transforms.batch_lines import LineTemplate, key_of, line_template, named_types
+from imagebeam.transforms.batch_shards import BatchSettings, Shard, count_problem, load_line, shard_name
+from imagebeam.transforms.due_sql import UNIT_COLUMNS, unit_from_row
+from imagebeam.transforms.errors import SystemicError, UserError
+from imagebeam.transforms.loading import load_file
+from imagebeam.transforms.parts import SNIFF_BYTES, supported_mime
+from imagebeam.transforms.records import Outcome, Status, Unit
+from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.start_run import Page, telling
+from imagebeam.transforms.tables import outcome_row
+from imagebeam.transforms.warehouse import Warehouse
+
+READERS = 16
+CHUNK = 2_000
+REQUESTS_SCHEMA = (
+    {"name": "custom_id", "type": "STRING", "mode": "REQUIRED"},
+    {"name": "request", "type": "JSON", "mode": "REQUIRED"},
+)
+
+
+@dataclasses.dataclass
+class BuildBatchRequests(beam.PTransform[PCollection[Page], PCollection[Shard]]):
+    """Writes the requests of every page, and marks its units as submitted.
+
+    The files of a shard depend on its page only: a retried bundle writes the same again, and what is whole
+    already is left alone. Gives one :class:`Shard` per input file.
+
+    Attributes:
+        settings: The run.
+        batch: How it goes through jobs.
+        allowed: Units that the budget allows, counted from the first row of the result; None for all.
+    """
+
+    settings: RunSettings
+    batch: BatchSettings
+    allowed: int | None = None
+
+    def expand(self, pages: PCollection[Page]) -> PCollection[Shard]:
+        """Wires the writing."""
+        shards: PCollection[Shard] = pages | "WriteRequests" >> beam.ParDo(
+            _WriteRequests(self.settings, self.batch, self.allowed)
+        )
+        return shards
+
+
+class _WriteRequests(beam.DoFn):
+    def __init__(self, settings: RunSettings, batch: BatchSettings, allowed: int | None) -> None:
+        self._settings = settings
+        self._batch = batch
+        self._allowed = allowed
+
+    def process(self, element: Page) -> Iterator[Shard]:
+        with telling(self._settings):
+            yield from write_page(self._settings, self._batch, element, self._allowed)
+
+
+def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed: int | None) -> Iterator[Shard]:
+    """Writes the shards of a page, registers their units as submitted, and gives them.
+
+    Raises:
+        SystemicError: The files cannot be written, or the lease is lost.
+    """
+    asked = page.count if allowed is None else min(page.count, max(0, allowed - page.start))
+    warehouse = Warehouse(settings.engine.asking.project)
+    rows = warehouse.rows(page.result, page.start, asked, UNIT_COLUMNS) if asked else iter(())
+    template = line_template(settings.task, settings.engine.asking.profile, settings.labels())
+    watch = _Lease(settings, warehouse)
+    part = 0
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebeam-")))
+        readers = stack.enter_context(concurrent.futures.ThreadPoolExecutor(READERS))
+        shard = _Writing(settings, batch, shard_name(page.start, part), directory)
+        units = map(unit_from_row, rows)
+        while chunk := list(itertools.islice(units, CHUNK)):
+            watch.extend()
+            for unit, types in _typed(chunk, readers):
+                if isinstance(types, images.ImageProblem):
+                    shard.add_problem(unit, types)
+                    continue
+                line = shard.line(template, unit, types)
+                if shard.is_full(len(line)):
+                    yield shard.close(warehouse)
+                    part += 1
+                    shard = _Writing(settings, batch, shard_name(page.start, part), directory)
+                shard.add(unit, line)
+        shard.skipped = page.count - asked
+        yield shard.close(warehouse)
+
+
+def register(warehouse: Warehouse, settings: RunSettings, shard: Shard) -> None:
+    """Makes the units of a shard known as submitted, so that no other run buys them. Again is no harm."""
+    for kind, wanted in (("manifest", shard.lines), ("problems", sum(shard.problems.values()))):
+        if wanted:
+            load_file(
+                warehouse,
+                shard.path(f"{kind}.jsonl"),
+                settings.outcomes,
+                job_id=shard.job_id(kind),
+                location=settings.location,
+                labels=settings.labels(),
+            )
+
+
+class _Writing:
+    """A shard that is being written, in local files until it is whole."""
+
+    def __init__(self, settings: RunSettings, batch: BatchSettings, name: str, directory: Path) -> None:
+        self._settings = settings
+        self._batch = batch
+        self._shard = Shard(settings.run_id, settings.directory, settings.round, name)
+        self._at = utc_now()
+        self._columns = settings.engine.asking.columns(settings.run_id)
+        self._files: dict[str, IO[bytes]] = {
+            kind: (directory / f"{name}.{kind}").open("wb") for kind in ("requests.jsonl", "manifest.jsonl")
+        }
+        self._directory = directory
+        self._problems: dict[str, int] = {}
+        self._lines = self._size = 0
+        self.skipped = 0
+
+    def line(self, template: LineTemplate, unit: Unit, types: Sequence[str]) -> bytes:
+        """The unit's line in the job's input."""
+        return template.line(key_of(unit.unit_id, unit.input_digest, self._settings.task.version), unit, types)
+
+    def is_full(self, size: int) -> bool:
+        """True if a line of this size does not fit any more.
+
+        Raises:
+            UserError: It would not fit into an empty shard either.
+        """
+        limits = self._batch.limits
+        if size > limits.size:
+            raise UserError(f"one request takes {size:,} bytes, and a whole input file may have {limits.size:,}")
+        return self._lines >= limits.lines or self._size + size > limits.size
+
+    def add(self, unit: Unit, line: bytes) -> None:
+        """Takes a unit and its line."""
+        self._files["requests.jsonl"].write(line)
+        self._files["manifest.jsonl"].write(self._row(Outcome(unit, Status.SUBMITTED, answered_at=self._at)))
+        self._lines += 1
+        self._size += len(line)
+
+    def add_problem(self, unit: Unit, problem: images.ImageProblem) -> None:
+        """Takes a unit that cannot be asked about: its outcome is known."""
+        if "problems.jsonl" not in self._files:
+            self._files["problems.jsonl"] = (self._directory / f"{self._shard.name}.problems.jsonl").open("wb")
+        outcome = Outcome(unit, Status.IMAGE_ERROR, problem.reason.value, problem.message, answered_at=self._at)
+        self._files["problems.jsonl"].write(self._row(outcome))
+        count_problem(self._problems, outcome.status.value, outcome.reason)
+
+    def close(self, warehouse: Warehouse) -> Shard:
+        """Puts the files where they belong, and last of all says that the shard is whole."""
+        for file in self._files.values():
+            file.close()
+        shard = dataclasses.replace(
+            self._shard, lines=self._lines, size=self._size, problems=self._problems, skipped=self.skipped
+        )
+        there = objects.read(shard.path("shard.json"))
+        if there is None:
+            for kind in self._files:
+                objects.upload(shard.path(kind), self._directory / f"{shard.name}.{kind}")
+            objects.create(shard.path("shard.json"), orjson.dumps(dataclasses.asdict(shard)))
+        for kind in self._files:
+            (self._directory / f"{shard.name}.{kind}").unlink()
+        register(warehouse, self._settings, shard)
+        if shard.lines and self._batch.source == "bigquery":
+            load_file(
+                warehouse,
+                shard.path("requests.jsonl"),
+                shard.table(self._settings.outcomes, "requests"),
+                job_id=shard.job_id("requests"),
+                location=self._settings.location,
+                labels=self._settings.labels(),
+                schema=REQUESTS_SCHEMA,
+                replace=True,
+            )
+        return shard
+
+    def _row(self, outcome: Outcome) -> bytes:
+        columns: Mapping[str, Any] = self._columns
+        return load_line(outcome_row(outcome, **columns))
+
+
+class _Lease:
+    """Keeps the run's lease while a long page is written."""
+
+    def __init__(self, settings: RunSettings, warehouse: Warehouse) -> None:
+        destination = settings.engine.destination
+        self._table = destination.lease if destination is not None else None
+        self._run_id = settings.run_id
+        self._warehouse = warehouse
+        self._next = time.monotonic() + lease.EXTEND_EVERY_S
+
+    def extend(self) -> None:
+        """Extends it every half minute.
+
+        Raises:
+            SystemicError: It is no longer this run's.
+        """
+        if self._table is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + lease.EXTEND_EVERY_S
+        if not lease.extend(self._warehouse, self._table, self._run_id):
+            raise SystemicError(f"lease lost: table {self._table.dotted} is not this run's any more")
+
+
+Types = Sequence[str] | images.ImageProblem
+
+
+def _typed(units: Sequence[Unit], readers: concurrent.futures.Executor) -> Iterator[tuple[Unit, Types]]:
+    """Units with the types of their images: by their names, or else by their first bytes, read side by side."""
+    named = [_named(unit) for unit in units]
+    sniffed = readers.map(_sniffed, (unit for unit, types in zip(units, named, strict=True) if types is None))
+    for unit, types in zip(units, named, strict=True):
+        yield unit, types if types is not None else next(sniffed)
+
+
+def _named(unit: Unit) -> Types | None:
+    try:
+        types = named_types(unit)
+    except images.ImageProblem as problem:
+        return problem
+    known = [name for name in types if name is not None]
+    return known if len(known) == len(types) else None
+
+
+def _sniffed(unit: Unit) -> Types:
+    try:
+        return [
+            named or supported_mime(objects.read_image(image.uri, limit=SNIFF_BYTES), image.uri)
+            for named, image in zip(named_types(unit), unit.images, strict=True)
+        ]
+    except images.ImageProblem as problem:
+        return problem

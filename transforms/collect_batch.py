@@ -1,0 +1,296 @@
+"""The PTransform that reads what batch jobs wrote: each shard by itself, its manifest against its output."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+import apache_beam as beam
+import orjson
+import pydantic
+from apache_beam.pvalue import PCollection
+from google.cloud import bigquery
+
+from imagebeam.transforms import objects
+from imagebeam.transforms.asking import utc_now
+from imagebeam.transforms.batch_matching import MatchCounts, Matched, Missing, ShardMatcher, Unmatched
+from imagebeam.transforms.batch_results import OutputLine, RowResult, classify, parse_line, parse_row
+from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, unit_of_row
+from imagebeam.transforms.batch_states import BatchJob, Step
+from imagebeam.transforms.books import Counts, count_outcome
+from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.loading import load_file
+from imagebeam.transforms.records import ImageReason, Outcome, Status, Usage
+from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.start_run import telling
+from imagebeam.transforms.tables import outcome_row
+from imagebeam.transforms.warehouse import Warehouse
+
+INCREMENTAL = "incremental_predictions"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """A shard whose job has ended.
+
+    Attributes:
+        shard: The shard.
+        job: Its job as it was last seen.
+    """
+
+    shard: Shard
+    job: BatchJob
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Collected:
+    """What became of the units of a shard.
+
+    Attributes:
+        name: The shard.
+        round: Its round.
+        ok: Units answered.
+        failed: Units that failed for good, by failure.
+        again: Units that another round may answer, by failure.
+        usage: Tokens.
+        cost_usd: Their price.
+        lines: Lines of the output.
+        by_uri: Units found by their images, because the service did not echo their keys.
+        duplicates: Lines about a unit that had one already.
+        unmatched: Lines of no unit.
+        missing: Units without a line.
+        told_ok: Rows that the service says succeeded; None if it does not say.
+        told_failed: Rows that the service says failed.
+        state: The job's last state.
+        error: What the job said of itself.
+    """
+
+    name: str
+    round: int = 1
+    ok: int = 0
+    failed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    again: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    lines: int = 0
+    by_uri: int = 0
+    duplicates: int = 0
+    unmatched: int = 0
+    missing: int = 0
+    told_ok: int | None = None
+    told_failed: int | None = None
+    state: str = ""
+    error: str = ""
+
+    @property
+    def units(self) -> int:
+        """Units accounted for."""
+        return self.ok + sum(self.failed.values()) + sum(self.again.values())
+
+
+@dataclasses.dataclass
+class CollectBatch(beam.PTransform[PCollection[Ended], PCollection[Collected]]):
+    """Reads the output of every job, judges and records it; collecting a shard again records nothing twice."""
+
+    settings: RunSettings
+
+    def expand(self, ended: PCollection[Ended]) -> PCollection[Collected]:
+        """Wires the collecting."""
+        collected: PCollection[Collected] = (
+            ended | "SpreadShards" >> beam.Reshuffle() | "Collect" >> beam.ParDo(_Collect(self.settings))
+        )
+        return collected
+
+
+class _Collect(beam.DoFn):
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+
+    def process(self, element: Ended) -> Iterator[Collected]:
+        with telling(self._settings):
+            yield collect(self._settings, element)
+
+
+def collect(settings: RunSettings, ended: Ended) -> Collected:
+    """Collects a shard: its outcomes go to BigQuery in one load job, then it is marked as collected.
+
+    Raises:
+        SystemicError: Its files cannot be read, or its outcomes not be loaded.
+    """
+    shard = ended.shard
+    if (done := read_collected(shard)) is not None:
+        return done
+    warehouse = Warehouse(settings.engine.asking.project)
+    with tempfile.TemporaryDirectory(prefix="imagebeam-") as name:
+        directory = Path(name)
+        found = _match(settings, ended, warehouse, directory)
+        for kind in ("outcomes.jsonl", "unmatched.jsonl"):
+            if (directory / kind).stat().st_size:
+                objects.upload(shard.path(kind), directory / kind)
+    load_file(
+        warehouse,
+        shard.path("outcomes.jsonl"),
+        settings.outcomes,
+        job_id=shard.job_id("outcomes"),
+        location=settings.location,
+        labels=settings.labels(),
+    )
+    objects.write(shard.path("collected.json"), _COLLECTED.dump_json(found))
+    return found
+
+
+def read_collected(shard: Shard) -> Collected | None:
+    """What was collected of a shard; None while nothing was."""
+    data = objects.read(shard.path("collected.json"))
+    return None if data is None else _COLLECTED.validate_json(data)
+
+
+def _match(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory: Path) -> Collected:
+    """Writes the outcomes of a shard and its unmatched lines to local files; gives the counts."""
+    shard, asking = ended.shard, settings.engine.asking
+    at, columns = utc_now(), asking.columns(settings.run_id)
+    manifest = directory / "manifest.jsonl"
+    if not objects.download(shard.path("manifest.jsonl"), manifest):
+        raise SystemicError(f"{shard.path('manifest.jsonl')} is gone, and with it what job {ended.job.name} is about")
+    matcher = ShardMatcher(
+        _entries(manifest), functools.partial(classify, task=asking.task, profile=asking.profile), _uris
+    )
+    tally = _Tally()
+    with (
+        (directory / "outcomes.jsonl").open("wb") as outcomes,
+        (directory / "unmatched.jsonl").open("wb") as unmatched,
+    ):
+
+        def record(found: Matched | Missing) -> None:
+            unit = unit_of_row(orjson.loads(found.entry))
+            result = found.result if isinstance(found, Matched) else missing_result(ended.job)
+            outcome = result.outcome(unit, at, attempts=shard.round)
+            if outcome.status is not Status.OK:
+                # Events are ordered by time: this one comes after the unit was submitted, whatever the clocks say.
+                outcome = dataclasses.replace(outcome, answered_at=at)
+            tally.add(outcome)
+            outcomes.write(load_line(outcome_row(outcome, **columns)))
+
+        for line in _lines(settings, ended, warehouse, directory):
+            found = matcher.feed_line(line)
+            if isinstance(found, Unmatched):
+                unmatched.write(orjson.dumps({"cause": found.cause, "line": found.text}) + b"\n")
+            elif found is not None:
+                record(found)
+        for rest in matcher.finish():
+            record(rest)
+    return tally.collected(ended, matcher.counts)
+
+
+class _Tally:
+    """Adds up outcomes."""
+
+    def __init__(self) -> None:
+        self._final_sum = Counts()
+        self._again_sum = Counts()
+
+    def add(self, outcome: Outcome) -> None:
+        """Counts an outcome."""
+        # As the due table has it: these are due again without asking.
+        if outcome.status is Status.UNAVAILABLE or outcome.reason == ImageReason.FORBIDDEN:
+            self._again_sum = self._again_sum + count_outcome(outcome)
+        else:
+            self._final_sum = self._final_sum + count_outcome(outcome)
+
+    def collected(self, ended: Ended, counts: MatchCounts) -> Collected:
+        """What it comes to."""
+        both = self._final_sum + self._again_sum
+        return Collected(
+            name=ended.shard.name,
+            round=ended.shard.round,
+            ok=self._final_sum.ok,
+            failed=dict(self._final_sum.failed),
+            again=dict(self._again_sum.failed),
+            usage=both.usage,
+            cost_usd=both.cost_usd,
+            lines=counts.lines,
+            by_uri=counts.by_uri,
+            duplicates=counts.duplicates,
+            unmatched=counts.unmatched,
+            missing=counts.missing,
+            told_ok=ended.job.successful,
+            told_failed=ended.job.failed,
+            state=ended.job.state,
+            error=ended.job.error,
+        )
+
+
+def missing_result(job: BatchJob) -> RowResult:
+    """What a unit comes to that the job wrote nothing about: it is due again."""
+    ended_well = job.rule.step is Step.COLLECT
+    reason = "NO_ANSWER" if ended_well else job.rule.phase.upper().replace(" ", "_")
+    said = f": {job.error}" if job.error else ""
+    return RowResult(
+        Status.UNAVAILABLE, reason, f"the batch job ({job.rule.phase}) gave no answer{said}"[:500], again=True
+    )
+
+
+def _entries(manifest: Path) -> Iterator[tuple[str, bytes]]:
+    with manifest.open("rb") as lines:
+        for line in lines:
+            entry = line.rstrip(b"\n")
+            yield manifest_key(orjson.loads(entry)), entry
+
+
+def _uris(entry: bytes) -> list[str]:
+    return list(orjson.loads(entry).get("image_uris", []))
+
+
+def _lines(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory: Path) -> Iterator[OutputLine]:
+    """The lines of a job's output."""
+    if ended.job.output_table is not None:
+        yield from _table_lines(warehouse, ended.job.output_table, settings)
+        return
+    for path in output_files(ended):
+        local = directory / "output.jsonl"
+        if not objects.download(path, local):
+            continue
+        with local.open("rb") as lines:
+            for line in lines:
+                if stripped := line.strip():
+                    yield parse_line(stripped)
+        local.unlink()
+
+
+def output_files(ended: Ended) -> list[str]:
+    """The files that hold a job's answers.
+
+    The directory is the one that the service names, else the newest that its prefix has. What is written
+    while a job runs counts only if there is nothing else. Other files are not ours.
+    """
+    root = ended.job.output_directory
+    if root is None:
+        prefix = ended.shard.output_prefix
+        made = sorted({name.partition("/")[0] for name in objects.names(prefix) if name.startswith("prediction-")})
+        if not made:
+            return []
+        root = objects.join(prefix, made[-1])
+    inside = [name for name in objects.names(root) if name.endswith(".jsonl")]
+    final = [name for name in inside if "/" not in name and name.startswith("predictions")]
+    partial = [name for name in inside if INCREMENTAL in name.split("/")[:-1]]
+    return [objects.join(root, name) for name in final or partial]
+
+
+def _table_lines(warehouse: Warehouse, table: str, settings: RunSettings) -> Iterator[OutputLine]:
+    name = TableName.parse(table, settings.engine.asking.project)
+    found = warehouse.table(name)
+    if found is None:
+        return
+    wanted = [field["name"] for field in found.schema if field["name"] != "request"] + ["request"]
+    with contextlib.closing(iter(warehouse.client.list_rows(bigquery.TableReference.from_string(name.dotted)))) as rows:
+        for row in rows:
+            yield parse_row({column: row.get(column) for column in wanted})
+
+
+_COLLECTED = pydantic.TypeAdapter(Collected)

@@ -1,0 +1,74 @@
+"""Load jobs: whole files of rows into BigQuery, so that doing it again lands nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import google.api_core.exceptions as api_errors
+from google.cloud import bigquery
+
+from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.warehouse import JOB_TRIES, Warehouse, first_line, is_passing
+
+
+def load_file(
+    warehouse: Warehouse,
+    uri: str,
+    table: TableName,
+    *,
+    job_id: str,
+    location: str,
+    labels: Mapping[str, str],
+    schema: Sequence[Mapping[str, Any]] = (),
+    replace: bool = False,
+) -> int:
+    """Loads a file of newline-delimited JSON; returns its rows.
+
+    A load job is all or nothing, and BigQuery takes a job id once: whoever comes second finds the first
+    one's job. The id of a job that failed is spent, so the next try takes the next suffix.
+
+    Args:
+        warehouse: BigQuery.
+        uri: ``gs://`` file.
+        table: Where to.
+        job_id: Names the content: what is loaded once under an id is never loaded again.
+        location: Of the dataset.
+        labels: Billing labels.
+        schema: Of a table that is made by this; by default it must be there.
+        replace: Replace what the table holds instead of adding to it.
+
+    Raises:
+        SystemicError: It cannot be loaded.
+    """
+    config = bigquery.LoadJobConfig()
+    config.source_format = bigquery.SourceFormat.NEWLINE_DELIMITED_JSON
+    disposition = bigquery.WriteDisposition
+    config.write_disposition = disposition.WRITE_TRUNCATE if replace else disposition.WRITE_APPEND
+    config.labels = dict(labels)
+    if schema:
+        config.schema = [bigquery.SchemaField.from_api_repr(dict(field)) for field in schema]
+    last = ""
+    for suffix in range(JOB_TRIES):
+        name = f"{job_id}-{suffix}"
+        try:
+            try:
+                job: Any = warehouse.client.load_table_from_uri(
+                    uri, table.dotted, job_id=name, location=location, job_config=config
+                )
+            except api_errors.Conflict:
+                job = warehouse.client.get_job(name, location=location)
+            job.result()
+        except (api_errors.GoogleAPIError, OSError) as error:
+            last = first_line(error)
+            if isinstance(error, api_errors.Forbidden):
+                break
+            if isinstance(error, api_errors.BadRequest) and not is_passing(error):
+                break
+            continue
+        return int(job.output_rows or 0)
+    raise SystemicError(
+        f"loading {uri} into {table.dotted}: {last}; the account needs roles/bigquery.dataEditor on the dataset "
+        "and must be able to read the file"
+    )
