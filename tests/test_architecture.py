@@ -22,16 +22,22 @@ PURE = """
     sources tables task views worst_case
 """
 #: Talk to services, one client per process; no Beam.
-CLIENTS = "asking budget engine engine_settings lease objects parts recorder run vertex warehouse"
+CLIENTS = """
+    asking batch_jobs batch_shards budget engine engine_settings lease loading objects parts recorder run vertex
+    warehouse
+"""
 #: Wire the others into a pipeline.
-PTRANSFORMS = "call_model finish_run pack_units read_units start_run"
+PTRANSFORMS = "build_batch_requests call_model collect_batch finish_run pack_units read_units start_run"
 #: Of pipeline: imported before a command is known to need Beam, so they import Beam inside functions only.
 LIGHT = """
     __main__ arguments beam_flags cli config config_file dataflow_options flag_values flags help_text init_command report
     task_files tasks_command template_command template_launch template_main template_metadata
 """
 #: Of pipeline: the job itself.
-JOB = "classify dataflow_staging preflight progress run_settings"
+JOB = """
+    batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging launch preflight
+    progress run_settings
+"""
 
 LAYERS = {
     **{f"imagebeam.transforms.{name}": "pure" for name in ["__init__", *PURE.split()]},

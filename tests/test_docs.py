@@ -36,6 +36,15 @@ PROOFS = {
     "imagebeam local sql 'SELECT unit_id, status, reason FROM answers.dead_letters' --dir .local": (
         "tests/test_demo.py::test_the_demo_shows_the_job_three_times_and_leaves_its_answers"
     ),
+    "imagebeam classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam": (
+        "tests/test_batch_lane.py::test_every_unit_is_answered_through_a_job"
+    ),
+    "imagebeam batch status --work_dir=gs://my-bucket/imagebeam": (
+        "tests/test_batch_lane.py::test_status_and_collect_go_on_from_the_work_directory"
+    ),
+    "imagebeam batch collect --work_dir=gs://my-bucket/imagebeam": (
+        "tests/test_batch_lane.py::test_status_and_collect_go_on_from_the_work_directory"
+    ),
     "make test": "tests/test_docs.py::test_make_runs_what_it_says",
     "gcloud auth application-default login": ELSEWHERE,
     "imagebeam init --project=my-project --results=image_answers "

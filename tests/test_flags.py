@@ -130,7 +130,7 @@ def test_times_become_utc(text: str, utc: str) -> None:
         ("--max_cost_usd=$5", "not '$5'"),
         ("--max_calls=0", "--max_calls takes a whole number from 1 up, not 0"),
         ("--max_tpm=-1", "--max_tpm takes a whole number from 1 up, not -1"),
-        ("--lane=flexx", "--lane takes online, flex, not 'flexx'; did you mean flex?"),
+        ("--lane=flexx", "--lane takes online, flex, batch, not 'flexx'; did you mean flex?"),
         ("--runner=DirectRunner", "--runner takes FnApiRunner"),
         ("--yes=maybe", "--yes takes true or false, not 'maybe'"),
         ("--source=my_table", "--source takes project.dataset.table or dataset.table, not 'my_table'"),
