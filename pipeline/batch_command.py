@@ -19,15 +19,14 @@ from imagebeam.pipeline import arguments, batch_store, batch_supervisor, config_
 from imagebeam.pipeline.batch_store import BatchRun
 from imagebeam.pipeline.batch_supervisor import JobView, Status
 from imagebeam.pipeline.config import work_directory
+from imagebeam.pipeline.exit_code import exit_code
 from imagebeam.pipeline.flags import BATCH, BATCH_POLL_S, CONFIG, WORK_DIR, by_name
 from imagebeam.pipeline.progress import duration
-from imagebeam.transforms.batch_jobs import BatchJobs
+from imagebeam.transforms.batch_jobs import BatchJobs, UncertainError
 from imagebeam.transforms.checked_yaml import suggestion
-from imagebeam.transforms.errors import BooksError, SystemicError, UserError
+from imagebeam.transforms.errors import SystemicError, UserError
 
 Say = Callable[[str], None]
-#: Exit code by the word that a reason to stop begins with; any other is systemic.
-STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
 
 
 def main(argv: list[str], *, cwd: Path) -> int:
@@ -126,6 +125,9 @@ def follow(run: BatchRun, say: Say, *, poll_s: float, wait: bool) -> Mapping[str
     while True:
         try:
             status = batch_supervisor.tick(run, jobs)
+        except UncertainError as error:
+            # A job may take days, and the service may be away for an hour of them.
+            status = Status(run.run.run_id, busy=f"the service does not answer, asked again later: {error}")
         except SystemicError as error:
             raise SystemicError(
                 f"{error}; run {run.run.run_id} stays open and loses nothing: mend it, then `imagebeam batch collect "
@@ -150,11 +152,7 @@ def tell(summary: Mapping[str, Any], run: BatchRun, *, as_document: bool) -> int
         for text in report.lines(summary, run.run.outcomes, took_s=took_s):
             sys.stdout.write(text + "\n")
         sys.stdout.write(report.state_line(summary) + "\n")
-    if summary["problems"]:
-        return BooksError.exit_code
-    if summary["stop"]:
-        return STOP_CODES.get(summary["stop"].partition(":")[0], SystemicError.exit_code)
-    return 0
+    return exit_code(summary, run.max_failure_percent)
 
 
 def lines(status: Status) -> list[str]:

@@ -25,6 +25,7 @@ class BatchRun:
         run: The run.
         batch: How it goes through jobs.
         created_at: When it began, RFC 3339 in UTC.
+        max_failure_percent: More failures end it with exit code 5.
         runner: Beam runner of the steps that prepare and collect.
         beam_args: Options of Beam.
     """
@@ -32,6 +33,7 @@ class BatchRun:
     run: RunSettings
     batch: BatchSettings
     created_at: str
+    max_failure_percent: float = 20.0
     runner: str = "FnApiRunner"
     beam_args: tuple[str, ...] = ()
 

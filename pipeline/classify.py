@@ -17,9 +17,9 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from imagebeam.pipeline import batch_command, batch_store, dataflow_staging, preflight, report
-from imagebeam.pipeline.batch_command import STOP_CODES
 from imagebeam.pipeline.batch_store import BatchRun
 from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.pipeline.exit_code import STOP_CODES, exit_code
 from imagebeam.pipeline.launch import read_json, run_pipeline
 from imagebeam.pipeline.progress import Progress
 from imagebeam.pipeline.run_settings import the_batch
@@ -27,7 +27,7 @@ from imagebeam.transforms import lease
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.engine import close_engine, live_engines
-from imagebeam.transforms.errors import BooksError, ImagebeamError, SystemicError
+from imagebeam.transforms.errors import ImagebeamError
 from imagebeam.transforms.finish_run import FinishRun
 from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run import RunSettings
@@ -80,7 +80,9 @@ def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args
     """Writes the requests, creates the jobs and follows them; ``imagebeam batch`` can go on from any point."""
     if not checked.planned.due:
         say.line("nothing is due: no job is submitted")
-    batch = BatchRun(checked.run, the_batch(settings), utc_now(), settings.runner, tuple(beam_args))
+    batch = BatchRun(
+        checked.run, the_batch(settings), utc_now(), settings.max_failure_percent, settings.runner, tuple(beam_args)
+    )
     batch_store.save_run(batch)
     try:
         summary = batch_command.follow(batch, say.line, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
@@ -90,22 +92,7 @@ def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args
     if summary is None:
         say.line(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` does the rest")
         return 0
-    batch_command.tell(summary, batch, as_document=settings.json)
-    return exit_code(summary, settings.max_failure_percent)
-
-
-def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> int:
-    """The exit code of a run that came to its end: 0 ok, 1 books, otherwise why it stopped."""
-    counted = summary["counted"]
-    if summary["problems"]:
-        return BooksError.exit_code
-    if summary["stop"]:
-        return STOP_CODES.get(summary["stop"].partition(":")[0], SystemicError.exit_code)
-    failed = sum(counted["failed"].values())
-    asked = counted["ok"] + failed
-    if max_failure_percent is not None and asked >= 200 and 100 * failed > max_failure_percent * asked:
-        return 5
-    return 0
+    return batch_command.tell(summary, batch, as_document=settings.json)
 
 
 def _run_pipeline(

@@ -112,12 +112,17 @@ class BatchJobs:
         )
 
     def get(self, name: str) -> BatchJob | None:
-        """A job by its resource name; None if there is none (any more)."""
+        """A job by its resource name; None if there is none (any more).
+
+        Raises:
+            UncertainError: The service does not answer.
+            SystemicError: It refuses to.
+        """
         answer = self._read(f"{self._parent}/batchPredictionJobs/{name.rpartition('/')[2]}", {}, f"batch job {name}")
         return None if answer is None else parse_job(answer)
 
     def named(self, prefix: str) -> list[BatchJob]:
-        """All jobs whose display names begin so, the oldest first."""
+        """All jobs whose display names begin so, the oldest first; raises as :meth:`get`."""
         found: list[BatchJob] = []
         token = ""
         while True:
@@ -162,8 +167,8 @@ class BatchJobs:
                     failure = classify_http(http.code, http.body, http.headers)
                 if failure.kind in (Kind.TRANSIENT, Kind.THROTTLED):
                     raise UncertainError(failure.message)
-        if failure is None:
-            raise SystemicError(f"{what}: no answer")
+        if failure is None or failure.kind in (Kind.TRANSIENT, Kind.THROTTLED):
+            raise UncertainError(f"{what}: {failure.message if failure else 'no answer'}")
         raise _stopped(failure, what)
 
 
