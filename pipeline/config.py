@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebeam.pipeline import arguments, config_file, dataflow_options, flag_values
-from imagebeam.pipeline.flags import CLASSIFY, CONFIG, MAX_COST_USD, PROJECT, RESULTS, SOURCE, Flag, by_name
+from imagebeam.pipeline.flags import BATCH_ONLY, CLASSIFY, CONFIG, MAX_COST_USD, PROJECT, RESULTS, SOURCE, Flag, by_name
 from imagebeam.transforms import filters
 from imagebeam.transforms.due import parse_due
 from imagebeam.transforms.errors import UserError
@@ -245,7 +245,7 @@ def _check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         )
     if values["lane"] == "batch":
         _check_batch(values)
-    elif wrong := [name for name in given if name.startswith("batch_") or name == "no_wait"]:
+    elif wrong := [flag.name for flag in BATCH_ONLY if given.get(flag.name, flag.default) != flag.default]:
         raise UserError(f"--{wrong[0]} is for --lane=batch; this run's lane is {values['lane']}")
     if values["runner"] == "DataflowRunner" and not values["work_dir"].startswith("gs://"):
         raise UserError(

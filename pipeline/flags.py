@@ -340,6 +340,9 @@ CLASSIFY: Final[tuple[Flag, ...]] = (
 )
 # fmt: on
 
+#: Flags of ``--lane=batch`` alone.
+BATCH_ONLY: Final[tuple[Flag, ...]] = tuple(flag for flag in CLASSIFY if flag.group is Group.BATCH)
+
 #: Flags of ``imagebeam batch``.
 BATCH: Final[tuple[Flag, ...]] = (WORK_DIR, RUN_ID, BATCH_POLL_S, NO_WAIT, JSON, CONFIG)
 

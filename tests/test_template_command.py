@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobs import run_cli
 
 from imagebeam.pipeline import flag_values, template_launch, template_metadata
-from imagebeam.pipeline.flags import CLASSIFY, by_name
+from imagebeam.pipeline.flags import CLASSIFY, Group, by_name
 from imagebeam.pipeline.template_metadata import NO_PARAMETERS
 
 ROOT = Path(__file__).parent.parent
@@ -347,6 +347,8 @@ def test_every_flag_of_the_job_reaches_it_as_a_parameter(flag: Any, here: Path) 
         more[flag.name] = "legacy"
     if flag.name == "max_images":
         more["unit"] = "asset"
+    if flag.group is Group.BATCH:
+        more |= {"lane": "batch", "location": "us-central1"}
     *copies, command = printed(*(f"--{name}={value}" for name, value in more.items()))
     if flag.name == "config":
         assert parameters(command)["limit"] == "3"
