@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from imagebeam.pipeline import arguments, beam_flags, config, dataflow_options, flag_values, task_files
 from imagebeam.pipeline.flags import CONFIG, RUNNER, Flag, by_name
-from imagebeam.pipeline.template_metadata import FILES, NO_PARAMETERS, TemplateJob, is_path
+from imagebeam.pipeline.template_metadata import FILES, NO_PARAMETERS, TemplateJob, check_value, is_path
 from imagebeam.transforms.errors import UserError
 
 #: Options of Beam that gcloud has flags of its own for: Beam's name, gcloud's.
@@ -126,6 +126,8 @@ def launch(
     for name in _OF_THE_IMAGE:
         if getattr(options, name) not in (None, _TEMPLATES_IMAGE):
             raise UserError(f"--{name}: workers use the image of the template, which has everything; leave it out")
+    for name, text in settings.given.items():
+        check_value(name, text)
     parameters = {name: text for name, text in settings.given.items() if name not in NO_PARAMETERS}
     parameters = {**parameters, "work_dir": settings.work_dir, "run_id": settings.run_id}
     # The launcher has another directory: what the file here says is among the parameters already.

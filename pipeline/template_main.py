@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from imagebeam.pipeline import cli
-from imagebeam.pipeline.template_metadata import FILES, GIVEN_BY_THE_LAUNCHER, JOBS, NO_PARAMETERS, default_of, is_path
+from imagebeam.pipeline.template_metadata import (
+    FILES,
+    GIVEN_BY_THE_LAUNCHER,
+    JOBS,
+    NO_PARAMETERS,
+    check_value,
+    default_of,
+    is_path,
+)
 from imagebeam.transforms.errors import ImagebeamError, UserError
 
 #: Gives what is stored at a ``gs://`` place; None when nothing is.
@@ -72,6 +80,7 @@ def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
 
 
 def _check(name: str, text: str) -> None:
+    check_value(name, text)
     if name == "runner" and text not in {"", "DataflowRunner"}:
         raise UserError(f"--runner={text}: a template always runs on Dataflow; leave the parameter out")
     if name in NO_PARAMETERS and name not in GIVEN_BY_THE_LAUNCHER:

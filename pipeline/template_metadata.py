@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imagebeam.pipeline import flag_values
-from imagebeam.pipeline.flags import CLASSIFY, Flag, Kind
+from imagebeam.pipeline.flags import BATCH_ONLY, CLASSIFY, Flag, Kind
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import UserError
 
@@ -23,6 +23,14 @@ NO_PARAMETERS: Final[Mapping[str, str]] = {
     "direct_num_workers": "Dataflow takes the number of workers from the job's environment (--num_workers)",
     "json": "the launcher has no reader",
     "quiet": "the launcher's log is for looking at",
+    **{flag.name: "a template has no batch lane" for flag in BATCH_ONLY},
+}
+#: Values that a parameter does not have, and why. The launcher ends when its job is submitted.
+NO_VALUES: Final[Mapping[tuple[str, str], str]] = {
+    (
+        "lane",
+        "batch",
+    ): "a template cannot follow batch jobs; imagebeam classify --lane=batch does, on any small machine",
 }
 #: Those of them that the launcher passes by itself.
 GIVEN_BY_THE_LAUNCHER: Final = frozenset({"project", "runner"})
@@ -143,7 +151,8 @@ def parameter(flag: Flag) -> dict[str, Any]:
     if default is not None:
         fields["defaultValue"] = default
     if flag.choices:
-        fields["enumOptions"] = [{"value": choice, "label": choice} for choice in flag.choices]
+        shown = [choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES]
+        fields["enumOptions"] = [{"value": choice, "label": choice} for choice in shown]
     elif (pattern := pattern_of(flag)) is not None:
         fields["regexes"] = [f"^(?:{pattern})$"]
     return fields
@@ -183,6 +192,16 @@ def pattern_of(flag: Flag) -> str | None:
         return None
     # Groups have no names in JavaScript's older syntax, and RE2 counts to 1,000 only.
     return re.sub(r"\(\?P<\w+>", "(?:", flag.pattern).replace("{1,1024}", "+")
+
+
+def check_value(name: str, text: str) -> None:
+    """Checks that a template can do what a parameter asks for.
+
+    Raises:
+        UserError: The command line can, but no template.
+    """
+    if (name, text) in NO_VALUES:
+        raise UserError(f"--{name}={text}: {NO_VALUES[name, text]}")
 
 
 def is_path(task: str) -> bool:

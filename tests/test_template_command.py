@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobs import run_cli
 
 from imagebeam.pipeline import flag_values, template_launch, template_metadata
-from imagebeam.pipeline.flags import CLASSIFY, Group, by_name
+from imagebeam.pipeline.flags import CLASSIFY, by_name
 from imagebeam.pipeline.template_metadata import NO_PARAMETERS
 
 ROOT = Path(__file__).parent.parent
@@ -272,6 +272,8 @@ def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
         (["--models_file=missing.yaml"], "missing.yaml"),
         (["--config=gs://my-bucket/imagebeam.yaml"], "imagebeam.yaml is read here"),
         (["--direct_num_workers=3"], "Dataflow takes the number of workers from the job's environment"),
+        (["--lane=batch", "--location=us-central1"], "--lane=batch: a template cannot follow batch jobs"),
+        (["--no_wait=true"], "--no_wait is no parameter of this template: a template has no batch lane"),
         (["--runner=FnApiRunner"], "a template always runs on Dataflow"),
         (["--sdk_container_image=other"], "workers use the image of the template"),
         (["--yes=1"], "--yes takes true or false, not '1'"),
@@ -347,8 +349,6 @@ def test_every_flag_of_the_job_reaches_it_as_a_parameter(flag: Any, here: Path) 
         more[flag.name] = "legacy"
     if flag.name == "max_images":
         more["unit"] = "asset"
-    if flag.group is Group.BATCH:
-        more |= {"lane": "batch", "location": "us-central1"}
     *copies, command = printed(*(f"--{name}={value}" for name, value in more.items()))
     if flag.name == "config":
         assert parameters(command)["limit"] == "3"

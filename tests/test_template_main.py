@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import google.cloud.storage as storage
 import pytest
-from google.cloud import storage
 from jobs import captured
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -58,6 +58,7 @@ def test_files_are_fetched_and_keep_their_ending(tmp_path: Path) -> None:
     [
         ("--runner=FnApiRunner", "a template always runs on Dataflow"),
         ("--direct_num_workers=4", "--direct_num_workers is no parameter of this template"),
+        ("--lane=batch", "--lane=batch: a template cannot follow batch jobs"),
         ("--json=true", "--json is no parameter of this template"),
         ("--polygon_file=area.json", "the launcher of the template cannot see it; give a file as gs://bucket/path"),
         ("--task=tasks/poles.yaml", "--task=tasks/poles.yaml: the launcher of the template cannot see it"),

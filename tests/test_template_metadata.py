@@ -22,7 +22,7 @@ from packaging.version import Version
 
 from imagebeam.pipeline import flag_values, template_metadata
 from imagebeam.pipeline.flags import CLASSIFY, Flag, Kind, by_name
-from imagebeam.pipeline.template_metadata import CHANGING_DEFAULTS, FILES, JOBS, NO_PARAMETERS, REQUIRED
+from imagebeam.pipeline.template_metadata import CHANGING_DEFAULTS, FILES, JOBS, NO_PARAMETERS, NO_VALUES, REQUIRED
 from imagebeam.transforms.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +67,9 @@ def test_a_parameter_says_the_same_as_its_flag(name: str) -> None:
     assert parameter.label
     assert parameter.help_text.endswith(".")
     assert parameter.group_name == flag.group.value
-    assert [option.value for option in parameter.enum_options] == list(flag.choices)
+    assert [option.value for option in parameter.enum_options] == [
+        choice for choice in flag.choices if (name, choice) not in NO_VALUES
+    ]
     assert parameter.is_optional == (name not in REQUIRED)
     if parameter.default_value:
         assert flag_values.from_text(flag, parameter.default_value, where=name) == flag.default
@@ -141,7 +143,7 @@ def values(flag: Flag) -> st.SearchStrategy[object]:
         Kind.CIRCLE: st.tuples(degrees, degrees, degrees),
     }
     if flag.choices:
-        return st.sampled_from(flag.choices)
+        return st.sampled_from([choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES])
     return by_kind.get(flag.kind, st.just(written))
 
 
