@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import google.api_core.exceptions as api_errors
+import google.auth.exceptions as auth_errors
 from google.cloud import bigquery
 
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.warehouse import JOB_TRIES, Warehouse, first_line, is_passing
+from imagebeam.transforms.warehouse import JOB_TRIES, Warehouse, first_line
 
 
 def load_file(
@@ -27,7 +28,8 @@ def load_file(
     """Loads a file of newline-delimited JSON; returns its rows.
 
     A load job is all or nothing, and BigQuery takes a job id once: whoever comes second finds the first
-    one's job. The id of a job that failed is spent, so the next try takes the next suffix.
+    one's job. Only the id of a job that failed is spent, so that the next try takes the next suffix; where the
+    service did not say how a job ended, the same id is asked about again.
 
     Args:
         warehouse: BigQuery.
@@ -49,25 +51,29 @@ def load_file(
     config.labels = dict(labels)
     if schema:
         config.schema = [bigquery.SchemaField.from_api_repr(dict(field)) for field in schema]
-    last = ""
-    for suffix in range(JOB_TRIES):
+    suffix, last = 0, ""
+    for _ in range(2 * JOB_TRIES):
         name = f"{job_id}-{suffix}"
+        job: Any = None
+        found = False
         try:
             try:
-                job: Any = warehouse.client.load_table_from_uri(
+                job = warehouse.client.load_table_from_uri(
                     uri, table.dotted, job_id=name, location=location, job_config=config
                 )
             except api_errors.Conflict:
+                found = True
                 job = warehouse.client.get_job(name, location=location)
             job.result()
-        except (api_errors.GoogleAPIError, OSError) as error:
+            return int(job.output_rows or 0)
+        except (api_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
             last = first_line(error)
-            if isinstance(error, api_errors.Forbidden):
+            spent = job is not None and job.error_result is not None
+            if spent:
+                suffix += 1
+            # What another process tried may go well now; our own mistake will not.
+            if isinstance(error, api_errors.Forbidden | api_errors.BadRequest) and not (found and spent):
                 break
-            if isinstance(error, api_errors.BadRequest) and not is_passing(error):
-                break
-            continue
-        return int(job.output_rows or 0)
     raise SystemicError(
         f"loading {uri} into {table.dotted}: {last}; the account needs roles/bigquery.dataEditor on the dataset "
         "and must be able to read the file"
