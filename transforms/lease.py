@@ -101,8 +101,9 @@ def acquire(warehouse: Warehouse, table: TableName, run_id: str, *, me: Holder |
         other = read(warehouse, table)
         if other is None:
             continue  # it ended between the two calls
-        if other.run_id == run_id:
+        if other.run_id == run_id and not other.is_dead_here():
             return
+        # Also of a process of this same run: what says that its holder is dead protects nobody.
         if not other.is_dead_here():
             raise UserError(held_line(other, table))
         warehouse.drop(table)
