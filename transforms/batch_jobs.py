@@ -16,7 +16,6 @@ import google.auth.exceptions
 import google.auth.transport.requests
 import orjson
 import pydantic
-import requests.exceptions
 import tenacity
 from google import genai
 from google.genai import errors, types
@@ -129,7 +128,9 @@ class BatchJobs:
             parameters = {"filter": f'displayName:"{prefix}*"', "pageSize": str(PAGE_JOBS)}
             if token:
                 parameters["pageToken"] = token
-            answer = self._read(f"{self._parent}/batchPredictionJobs", parameters, "the list of batch jobs") or {}
+            answer = self._read(f"{self._parent}/batchPredictionJobs", parameters, "the list of batch jobs")
+            if answer is None:  # an empty list would let every job be created again
+                raise SystemicError(f"there is no list of batch jobs at {self._parent}: HTTP 404")
             jobs = answer.get("batchPredictionJobs")
             found += [parse_job(job) for job in (jobs if isinstance(jobs, list) else [])]
             token = str(answer.get("nextPageToken") or "")
@@ -142,7 +143,8 @@ class BatchJobs:
 
     def cancel(self, name: str) -> None:
         """Asks for a job to be cancelled; one that has ended is left alone."""
-        with contextlib.suppress(errors.APIError, requests.exceptions.RequestException, OSError):
+        # Whatever went wrong is seen at the next look: the job is still there, and is cancelled again.
+        with contextlib.suppress(Exception):
             self._genai.batches.cancel(name=name)
 
     def _read(self, path: str, parameters: Mapping[str, str], what: str) -> dict[str, Any] | None:

@@ -12,7 +12,8 @@ PARTIALLY_SUCCEEDED    COLLECT    some rows have; the others are missing
 FAILED, CANCELLED,     SALVAGE    rows that were finished before are kept and billed; there may be none
 EXPIRED
 PAUSED                 CANCEL     nobody can resume it; cancelled first, or it might run (and cost) later
-any other              WAIT       this release does not know it: reported, and polled until it changes
+any other              WAIT       this release does not know it: reported, and polled until it changes; or
+                       SALVAGE    if the service says when the job ended
 =====================  =========  =========================================================================
 
 ``BatchJob.done`` of google-genai 2.34 knows neither PARTIALLY_SUCCEEDED nor PAUSED, and would wait for ever.
@@ -134,8 +135,11 @@ class BatchJob:
 
     @property
     def rule(self) -> StateRule:
-        """What its state asks for."""
-        return rule_of(self.state)
+        """What its state asks for; one that is not known ends the job if the service says when it ended."""
+        rule = rule_of(self.state)
+        if rule.known or self.ended is None:
+            return rule
+        return dataclasses.replace(rule, step=Step.SALVAGE, reason=f"{rule.reason}; but it has ended", terminal=True)
 
     @property
     def job_id(self) -> str:
