@@ -82,10 +82,16 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
     """
     asked = page.count if allowed is None else min(page.count, max(0, allowed - page.start))
     warehouse = Warehouse(settings.engine.asking.project)
-    rows = warehouse.rows(page.result, page.start, asked, UNIT_COLUMNS) if asked else iter(())
+    part = done = 0
+    # What an attempt before this one made whole stays as it is, also if an image reads differently by now.
+    while done < page.count and (whole := read_shard(settings, shard_name(page.start, part))) is not None:
+        yield _record(warehouse, settings, batch, whole)
+        part, done = part + 1, done + whole.read
+    if done >= page.count:
+        return
+    rows = warehouse.rows(page.result, page.start + done, asked - done, UNIT_COLUMNS) if asked > done else iter(())
     template = line_template(settings.task, settings.engine.asking.profile, settings.labels())
     watch = _Lease(settings, warehouse)
-    part = 0
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebeam-")))
         readers = stack.enter_context(concurrent.futures.ThreadPoolExecutor(READERS))
@@ -99,12 +105,35 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
                     continue
                 line = shard.line(template, unit, types)
                 if shard.is_full(len(line)):
-                    yield shard.close(warehouse)
+                    yield _record(warehouse, settings, batch, shard.close())
                     part += 1
                     shard = _Writing(settings, batch, shard_name(page.start, part), directory)
                 shard.add(unit, line)
         shard.skipped = page.count - asked
-        yield shard.close(warehouse)
+        yield _record(warehouse, settings, batch, shard.close())
+
+
+def read_shard(settings: RunSettings, name: str) -> Shard | None:
+    """A shard of the run's round that is whole; None while it is not."""
+    data = objects.read(Shard(settings.run_id, settings.directory, settings.round, name).path("shard.json"))
+    return None if data is None else Shard(**orjson.loads(data))
+
+
+def _record(warehouse: Warehouse, settings: RunSettings, batch: BatchSettings, shard: Shard) -> Shard:
+    """Puts into BigQuery what a whole shard needs there; again is no harm."""
+    register(warehouse, settings, shard)
+    if shard.lines and batch.source == "bigquery":
+        load_file(
+            warehouse,
+            shard.path("requests.jsonl"),
+            shard.table(settings.outcomes, "requests"),
+            job_id=shard.job_id("requests"),
+            location=settings.location,
+            labels=settings.labels(),
+            schema=REQUESTS_SCHEMA,
+            replace=True,
+        )
+    return shard
 
 
 def register(warehouse: Warehouse, settings: RunSettings, shard: Shard) -> None:
@@ -168,32 +197,17 @@ class _Writing:
         self._files["problems.jsonl"].write(self._row(outcome))
         count_problem(self._problems, outcome.status.value, outcome.reason)
 
-    def close(self, warehouse: Warehouse) -> Shard:
+    def close(self) -> Shard:
         """Puts the files where they belong, and last of all says that the shard is whole."""
         for file in self._files.values():
             file.close()
         shard = dataclasses.replace(
             self._shard, lines=self._lines, size=self._size, problems=self._problems, skipped=self.skipped
         )
-        there = objects.read(shard.path("shard.json"))
-        if there is None:
-            for kind in self._files:
-                objects.upload(shard.path(kind), self._directory / f"{shard.name}.{kind}")
-            objects.create(shard.path("shard.json"), orjson.dumps(dataclasses.asdict(shard)))
         for kind in self._files:
+            objects.upload(shard.path(kind), self._directory / f"{shard.name}.{kind}")
             (self._directory / f"{shard.name}.{kind}").unlink()
-        register(warehouse, self._settings, shard)
-        if shard.lines and self._batch.source == "bigquery":
-            load_file(
-                warehouse,
-                shard.path("requests.jsonl"),
-                shard.table(self._settings.outcomes, "requests"),
-                job_id=shard.job_id("requests"),
-                location=self._settings.location,
-                labels=self._settings.labels(),
-                schema=REQUESTS_SCHEMA,
-                replace=True,
-            )
+        objects.create(shard.path("shard.json"), orjson.dumps(dataclasses.asdict(shard)))
         return shard
 
     def _row(self, outcome: Outcome) -> bytes:
