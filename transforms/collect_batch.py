@@ -127,12 +127,18 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
     if (done := read_collected(shard)) is not None:
         return done
     warehouse = Warehouse(settings.engine.asking.project)
-    with tempfile.TemporaryDirectory(prefix="imagebeam-") as name:
-        directory = Path(name)
-        found = _match(settings, ended, warehouse, directory)
-        for kind in ("outcomes.jsonl", "unmatched.jsonl"):
-            if (directory / kind).stat().st_size:
-                objects.upload(shard.path(kind), directory / kind)
+    # Read once: the load job below takes the first reading, whatever a second one would find.
+    data = objects.read(shard.path("matched.json"))
+    if data is not None:
+        found = _COLLECTED.validate_json(data)
+    else:
+        with tempfile.TemporaryDirectory(prefix="imagebeam-") as name:
+            directory = Path(name)
+            found = _match(settings, ended, warehouse, directory)
+            for kind in ("outcomes.jsonl", "unmatched.jsonl"):
+                if (directory / kind).stat().st_size:
+                    objects.upload(shard.path(kind), directory / kind)
+        objects.write(shard.path("matched.json"), _COLLECTED.dump_json(found))
     load_file(
         warehouse,
         shard.path("outcomes.jsonl"),
@@ -266,20 +272,22 @@ def _lines(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory:
 def output_files(ended: Ended) -> list[str]:
     """The files that hold a job's answers.
 
-    The directory is the one that the service names, else the newest that its prefix has. What is written
-    while a job runs counts only if there is nothing else. Other files are not ours.
+    The directory is the one that the service names, else every one that the shard's prefix has: nobody else
+    writes there, and of two answers to a unit one counts. What is written while a job runs counts only if
+    there is nothing else. Other files are not ours.
     """
-    root = ended.job.output_directory
-    if root is None:
-        prefix = ended.shard.output_prefix
-        made = sorted({name.partition("/")[0] for name in objects.names(prefix) if name.startswith("prediction-")})
-        if not made:
-            return []
-        root = objects.join(prefix, made[-1])
-    inside = [name for name in objects.names(root) if name.endswith(".jsonl")]
+    prefix = ended.shard.output_prefix
+    roots = [ended.job.output_directory] if ended.job.output_directory else []
+    if not roots:
+        made = {name.partition("/")[0] for name in objects.names(prefix) if name.startswith("prediction-")}
+        roots = [objects.join(prefix, name) for name in sorted(made)]
+    return [objects.join(root, name) for root in roots for name in _answers(objects.names(root))]
+
+
+def _answers(names: list[str]) -> list[str]:
+    inside = [name for name in names if name.endswith(".jsonl")]
     final = [name for name in inside if "/" not in name and name.startswith("predictions")]
-    partial = [name for name in inside if INCREMENTAL in name.split("/")[:-1]]
-    return [objects.join(root, name) for name in final or partial]
+    return final or [name for name in inside if INCREMENTAL in name.split("/")[:-1]]
 
 
 def _table_lines(warehouse: Warehouse, table: str, settings: RunSettings) -> Iterator[OutputLine]:
