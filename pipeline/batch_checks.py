@@ -28,6 +28,11 @@ def check(settings: ClassifySettings, task: Task, profile: ModelProfile, outcome
         UserError: They do not; says what to do instead.
     """
     line_template(task, profile, run_labels(settings.run_id, task.name))
+    if settings.batch_deadline_s is not None:
+        try:
+            profile.check(settings.location, settings.batch_fallback, task)
+        except UserError as error:
+            raise UserError(f"--batch_fallback={settings.batch_fallback} after --batch_deadline_s: {error}") from None
     for name in ("batch_source", "batch_destination"):
         if getattr(settings, name) == "bigquery" and location.lower() != settings.location.lower():
             raise UserError(

@@ -21,10 +21,11 @@ from imagebeam.pipeline.batch_supervisor import JobView, Status
 from imagebeam.pipeline.config import work_directory
 from imagebeam.pipeline.exit_code import exit_code
 from imagebeam.pipeline.flags import BATCH, BATCH_POLL_S, CONFIG, WORK_DIR, by_name
+from imagebeam.pipeline.launch import read_json
 from imagebeam.pipeline.progress import duration
 from imagebeam.transforms.batch_jobs import BatchJobs, UncertainError
 from imagebeam.transforms.checked_yaml import suggestion
-from imagebeam.transforms.errors import SystemicError, UserError
+from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError
 
 Say = Callable[[str], None]
 
@@ -65,7 +66,10 @@ def _runs(work_dir: str, run_id: str | None) -> list[BatchRun]:
 
 
 def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
-    found = [batch_supervisor.look(run, jobs_of(run)) for run in runs]
+    try:
+        found = [batch_supervisor.look(run, jobs_of(run)) for run in runs]
+    except UncertainError as error:
+        raise SystemicError(f"the service does not answer, ask again later: {error}") from None
     if given.get("json"):
         sys.stdout.write(json.dumps([as_json(status) for status in found], indent=2) + "\n")
         return 0
@@ -76,13 +80,29 @@ def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
 
 
 def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
-    """Ticks every run until it is done, or once with ``--no_wait``."""
+    """Ticks every run until it is done, or once with ``--no_wait``; one that cannot go on keeps none back."""
     poll_s = float(given.get("batch_poll_s", BATCH_POLL_S.default))
+    followed = [Following(run, _say) for run in runs]
     codes = [0]
-    for run in runs:
-        summary = follow(run, _say, poll_s=poll_s, wait=not given.get("no_wait", False))
-        if summary is not None:
-            codes.append(tell(summary, run, as_document=bool(given.get("json"))))
+    failed: list[ImagebeamError] = []
+    while True:
+        for each in list(followed):
+            try:
+                summary = each.step()
+            except ImagebeamError as error:
+                failed.append(error)
+                followed.remove(each)
+                continue
+            if summary is not None:
+                codes.append(tell(summary, each.run, as_document=bool(given.get("json"))))
+                followed.remove(each)
+        if not followed or given.get("no_wait"):
+            break
+        time.sleep(poll_s)
+    for more in failed[1:]:
+        _say(f"imagebeam: {more}")
+    if failed:
+        raise failed[0]
     return max(codes)
 
 
@@ -93,6 +113,8 @@ def _cancel(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
             "kept and paid, the rest stays due"
         )
     for run in runs:
+        if read_json(run.run.summary_path) is not None:
+            raise UserError(f"run {run.run.run_id} has ended: there is nothing to cancel")
         batch_store.cancel(run)
     return _collect(runs, given)
 
@@ -111,6 +133,46 @@ def jobs_of(run: BatchRun) -> BatchJobs:
     return BatchJobs(asking.project, asking.location)
 
 
+class Following:
+    """Ticks a run again and again, and says what has changed.
+
+    Args:
+        run: The run.
+        say: Takes a line for the person.
+    """
+
+    def __init__(self, run: BatchRun, say: Say) -> None:
+        self.run = run
+        self._jobs = jobs_of(run)
+        self._say = say
+        self._told: list[str] = []
+
+    def step(self) -> Mapping[str, Any] | None:
+        """One tick; the run's summary, or None while it is open.
+
+        Raises:
+            ImagebeamError: It cannot go on; it stays open.
+        """
+        run = self.run
+        try:
+            status = batch_supervisor.tick(run, self._jobs)
+        except UncertainError as error:
+            # A job may take days, and the service may be away for an hour of them.
+            status = Status(run.run.run_id, busy=f"the service does not answer, asked again later: {error}")
+        except (SystemicError, UserError) as error:
+            raise type(error)(
+                f"{error}; run {run.run.run_id} stays open and loses nothing: mend it, then `imagebeam batch collect "
+                f"--work_dir={_work_dir(run)}`"
+            ) from error
+        # Times alone are no news: a job may wait for days.
+        news = lines(status, times=False)
+        if news != self._told:
+            for text in lines(status):
+                self._say(text)
+            self._told = news
+        return status.summary
+
+
 def follow(run: BatchRun, say: Say, *, poll_s: float, wait: bool) -> Mapping[str, Any] | None:
     """Ticks a run until its end; its summary, or None if it is left open.
 
@@ -120,27 +182,10 @@ def follow(run: BatchRun, say: Say, *, poll_s: float, wait: bool) -> Mapping[str
         poll_s: Seconds between two ticks.
         wait: False for a single tick.
     """
-    jobs = jobs_of(run)
-    told: list[str] = []
-    while True:
-        try:
-            status = batch_supervisor.tick(run, jobs)
-        except UncertainError as error:
-            # A job may take days, and the service may be away for an hour of them.
-            status = Status(run.run.run_id, busy=f"the service does not answer, asked again later: {error}")
-        except SystemicError as error:
-            raise SystemicError(
-                f"{error}; run {run.run.run_id} stays open and loses nothing: mend it, then `imagebeam batch collect "
-                f"--work_dir={_work_dir(run)}`"
-            ) from error
-        shown = lines(status)
-        if shown != told:
-            for text in shown:
-                say(text)
-            told = shown
-        if status.summary is not None or not wait:
-            return status.summary
+    following = Following(run, say)
+    while (summary := following.step()) is None and wait:
         time.sleep(poll_s)
+    return summary
 
 
 def tell(summary: Mapping[str, Any], run: BatchRun, *, as_document: bool) -> int:
@@ -155,17 +200,17 @@ def tell(summary: Mapping[str, Any], run: BatchRun, *, as_document: bool) -> int
     return exit_code(summary, run.max_failure_percent)
 
 
-def lines(status: Status) -> list[str]:
-    """Where a run is, a line each: the run, then its jobs."""
+def lines(status: Status, *, times: bool = True) -> list[str]:
+    """Where a run is, a line each: the run, then its jobs; without their ages on wish."""
     if status.busy:
         return [f"run {status.run_id}: {status.busy}"]
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) if times else None
     shown = [f"run      {status.run_id}, round {status.round}: {len(status.jobs)} jobs"]
     shown += [f"job      {_job_line(view, now)}" for view in status.jobs]
     return shown
 
 
-def _job_line(view: JobView, now: datetime.datetime) -> str:
+def _job_line(view: JobView, now: datetime.datetime | None) -> str:
     parts = [f"{view.shard.display_name}  {view.phase:<11}", f"{view.shard.lines:>9,} units"]
     found, job = view.collected, view.job
     if found is not None:
@@ -179,7 +224,7 @@ def _job_line(view: JobView, now: datetime.datetime) -> str:
                 f"the service counts {found.told_ok + (found.told_failed or 0):,} rows, its files {found.lines:,}"
             )
     elif job is not None:
-        age = job.age_s(now)
+        age = job.age_s(now) if now is not None else None
         if age is not None:
             parts.append(duration(age - age % 10))
         if job.successful is not None:

@@ -21,6 +21,7 @@ from imagebeam.transforms.build_batch_requests import BuildBatchRequests
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.collect_batch import CollectBatch, Ended
 from imagebeam.transforms.engine import close_engine
+from imagebeam.transforms.engine_settings import Caps
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run import RunSettings
@@ -74,9 +75,15 @@ def collect(run: BatchRun, ended: Sequence[Ended]) -> None:
     run_pipeline(build, run.run, runner=run.runner, beam_args=run.beam_args)
 
 
-def ask_rest(run: BatchRun, number: int) -> Rest:
-    """Asks about what no job answered, one call a unit, in the fallback lane."""
-    settings = in_lane(run.in_round(number), run.batch.fallback)
+def ask_rest(run: BatchRun, number: int, caps: Caps | None) -> Rest:
+    """Asks about what no job answered, one call a unit, in the fallback lane.
+
+    Args:
+        run: The run.
+        number: Its next round.
+        caps: What it may still spend; None for no cap.
+    """
+    settings = in_lane(run.in_round(number), run.batch.fallback, caps)
 
     def build(pipeline: beam.Pipeline) -> None:
         started = pipeline | "Start" >> StartRun(settings)
@@ -99,10 +106,10 @@ def ask_rest(run: BatchRun, number: int) -> Rest:
     return found
 
 
-def in_lane(settings: RunSettings, lane: str) -> RunSettings:
-    """The run in an online lane, with the patience that the lane needs."""
+def in_lane(settings: RunSettings, lane: str, caps: Caps | None) -> RunSettings:
+    """The run in an online lane, with the patience that the lane needs and what it may still spend."""
     asking = patient(dataclasses.replace(settings.engine.asking, lane=cast("Any", lane)))
-    return dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, asking=asking))
+    return dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, asking=asking, caps=caps))
 
 
 def free_lease(settings: RunSettings) -> None:

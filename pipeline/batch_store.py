@@ -128,6 +128,21 @@ def prepared(run: BatchRun, number: int) -> Prepared | None:
     return None if data is None else _PREPARED.validate_json(data)
 
 
+def abandon(run: BatchRun, number: int) -> Prepared:
+    """Makes do with the shards of a round that are whole: the others were never heard of, and nothing was bought."""
+    directory = round_directory(run.run.directory, number)
+    whole = (objects.read(objects.join(directory, name)) for name in objects.names(directory) if _is_shard(name))
+    shards = tuple(_SHARD.validate_json(data) for data in whole if data is not None)
+    read = sum(shard.read for shard in shards)
+    found = Prepared(Planned(units_in=read, due=read), shards)
+    save_prepared(run.in_round(number), found)
+    return found
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(".shard.json") and "/" not in name
+
+
 def save_rest(run: RunSettings, rest: Rest) -> None:
     """Keeps what the fallback lane did."""
     objects.write(objects.join(batch_directory(run.directory), "rest.json"), _REST.dump_json(rest))
@@ -151,4 +166,5 @@ def is_cancelled(run: BatchRun) -> bool:
 
 _RUN = pydantic.TypeAdapter(BatchRun)
 _PREPARED = pydantic.TypeAdapter(Prepared)
+_SHARD = pydantic.TypeAdapter(Shard)
 _REST = pydantic.TypeAdapter(Rest)

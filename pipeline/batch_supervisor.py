@@ -7,32 +7,30 @@ has turned up for the grace time. Every other step finds what was done before by
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import secrets
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import orjson
 
-from imagebeam.pipeline import batch_steps, batch_store
-from imagebeam.pipeline.batch_store import BatchRun, Prepared, Rest
+from imagebeam.pipeline import batch_books, batch_steps, batch_store
+from imagebeam.pipeline.batch_books import NOTHING_LEFT
+from imagebeam.pipeline.batch_store import BatchRun, Prepared
+from imagebeam.pipeline.launch import read_json
 from imagebeam.transforms import lease, objects
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.batch_jobs import BatchJobs, NotCreatedError, UncertainError
 from imagebeam.transforms.batch_shards import Shard, display_prefix
 from imagebeam.transforms.batch_states import PREFIX, BatchJob, Step
-from imagebeam.transforms.books import Counts, Planned
 from imagebeam.transforms.build_batch_requests import register
 from imagebeam.transforms.collect_batch import Collected, Ended, read_collected
 from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.finish_run import finish, recount
-from imagebeam.transforms.records import Usage
+from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.warehouse import Warehouse
-
-#: Failures that pass: what another round may answer.
-PASSING = ("UNAVAILABLE", "IMAGE_ERROR/FORBIDDEN")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,31 +80,73 @@ def tick(run: BatchRun, jobs: BatchJobs) -> Status:
     warehouse = Warehouse(run.run.engine.asking.project)
     table = run.run.sibling(f"_lease_batch_{run.run.run_id}".replace("-", "_"))
     holder = f"{run.run.run_id}/{secrets.token_hex(4)}"
+    if (summary := read_json(run.run.summary_path)) is not None:
+        return Status(run.run.run_id, batch_store.rounds_begun(run), summary=summary)
     try:
         lease.acquire(warehouse, table, holder)
     except UserError as held:
         return Status(run.run.run_id, busy=str(held))
     try:
-        return _tick(run, jobs, warehouse)
+        with _kept(warehouse, table, holder):
+            return _tick(run, jobs, warehouse)
     finally:
         lease.release(warehouse, table, holder)
 
 
+@contextlib.contextmanager
+def _kept(warehouse: Warehouse, table: TableName, holder: str) -> Iterator[None]:
+    """Keeps a lease from expiring: writing requests and reading answers can take longer than it lives."""
+    over = threading.Event()
+
+    def extend() -> None:
+        while not over.wait(lease.EXTEND_EVERY_S):
+            with contextlib.suppress(Exception):
+                lease.extend(warehouse, table, holder)
+
+    thread = threading.Thread(target=extend, daemon=True, name="batch-lease")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def look(run: BatchRun, jobs: BatchJobs) -> Status:
     """Where a run is, without doing anything for it."""
-    listed = _by_name(jobs, run)
     newest = batch_store.rounds_begun(run)
-    views = [_view(shard, _job_of(shard, listed, jobs)) for shard in _shards(run, newest) if shard.lines]
-    return Status(run.run.run_id, newest, views)
+    return Status(run.run.run_id, newest, _views(run, newest, jobs))
+
+
+def _views(run: BatchRun, rounds: int, jobs: BatchJobs) -> list[JobView]:
+    listed = _by_name(jobs, run)
+    shards = [shard for shard in batch_books.shards(run, rounds) if shard.lines]
+    return [_view(shard, _job_of(run, shard, listed, jobs)) for shard in shards]
+
+
+def _held(run: BatchRun, warehouse: Warehouse) -> str:
+    """Why the next units cannot be chosen now: another run of the task is choosing; empty if none is."""
+    destination = run.run.engine.destination
+    if destination is None or destination.lease is None:
+        return ""
+    held = lease.read(warehouse, destination.lease)
+    if held is None or held.run_id == run.run.run_id or held.is_dead_here():
+        return ""
+    return f"waiting, because {lease.held_line(held, destination.lease)}"
 
 
 def _tick(run: BatchRun, jobs: BatchJobs, warehouse: Warehouse) -> Status:
     cancelled = batch_store.is_cancelled(run)
     number = batch_store.rounds_begun(run)
+    poor = False
     while True:
         prepared = batch_store.prepared(run, number)
-        if prepared is None:
-            prepared = batch_steps.prepare(run, number, _allowed(run, number))
+        if prepared is None and cancelled:
+            prepared = batch_store.abandon(run, number)
+        elif prepared is None:
+            if held := _held(run, warehouse):
+                return Status(run.run.run_id, number, _views(run, number, jobs), busy=held)
+            prepared = batch_steps.prepare(run, number, batch_books.allowed(run, number))
         expired = _is_over_deadline(run)
         views = list(_advance(run, prepared, jobs, warehouse, stop=cancelled or expired))
         ended = [Ended(view.shard, view.job) for view in views if view.job is not None and view.phase == "ended"]
@@ -118,11 +158,19 @@ def _tick(run: BatchRun, jobs: BatchJobs, warehouse: Warehouse) -> Status:
         left = sum(sum(view.collected.again.values()) for view in views if view.collected)
         if left and not cancelled and not hopeless(views):
             if expired and batch_store.rest_of(run) is None:
-                batch_steps.ask_rest(run, number + 1)
+                if held := _held(run, warehouse):
+                    return Status(run.run.run_id, number, views, busy=held)
+                caps = batch_books.caps_left(run, number)
+                if caps == NOTHING_LEFT:
+                    poor = True
+                else:
+                    batch_steps.ask_rest(run, number + 1, caps)
             elif not expired and number < run.batch.rounds:
                 number += 1
                 continue
-        summary = _finish(run, number, warehouse, cancelled=cancelled, failed=hopeless(views))
+        summary = batch_books.finish_batch(
+            run, number, warehouse, cancelled=cancelled, failed=hopeless(views), poor=poor
+        )
         return Status(run.run.run_id, number, views, summary)
 
 
@@ -131,11 +179,16 @@ def _advance(
 ) -> Iterator[JobView]:
     """Brings every shard of a round one step forward; ``stop`` creates nothing and cancels what is open."""
     listed = _by_name(jobs, run)
+    for shard in batch_books.shards(run, prepared.shards[0].round - 1 if prepared.shards else 0):
+        # All is read of an earlier round: a job that shows now was created without anybody knowing.
+        for late in listed.get(shard.display_name, []):
+            if not late.rule.terminal:
+                jobs.cancel(late.name)
     for shard in prepared.shards:
         if not shard.lines:
             continue
         found = listed.get(shard.display_name, [])
-        job = _job_of(shard, listed, jobs)
+        job = _job_of(run, shard, listed, jobs)
         view = _view(shard, job)
         if view.collected is None and job is None:
             # A supervisor may have died between the shard's files and its events.
@@ -161,7 +214,7 @@ def _without_job(run: BatchRun, shard: Shard, jobs: BatchJobs, *, stop: bool) ->
         if said is not None and waited < run.batch.grace_s:
             return JobView(shard, "creating", note="a supervisor was about to create its job; waiting for it to show")
         if stop:
-            return JobView(shard, "ended", BatchJob("", shard.display_name, f"{PREFIX}CANCELLED"))
+            return JobView(shard, "ended", _gone(run, shard, "", "CANCELLED", ""))
         objects.write(intent, orjson.dumps({"at": utc_now()}))
     source, destination = _places(run, shard)
     try:
@@ -187,7 +240,13 @@ def _places(run: BatchRun, shard: Shard) -> tuple[str, str]:
     return source, f"bq://{results}" if run.batch.destination == "bigquery" else shard.output_prefix
 
 
-def _job_of(shard: Shard, listed: Mapping[str, Sequence[BatchJob]], jobs: BatchJobs) -> BatchJob | None:
+def _gone(run: BatchRun, shard: Shard, name: str, state: str, error: str) -> BatchJob:
+    """What stands for a job that is not there: it may have written answers all the same."""
+    table = shard.table(run.run.outcomes, "results").dotted if run.batch.destination == "bigquery" else None
+    return BatchJob(name, shard.display_name, f"{PREFIX}{state}", output_table=table, error=error)
+
+
+def _job_of(run: BatchRun, shard: Shard, listed: Mapping[str, Sequence[BatchJob]], jobs: BatchJobs) -> BatchJob | None:
     """The job of a shard: the one that was remembered, else the oldest of its name."""
     found = listed.get(shard.display_name, [])
     said = objects.read(shard.path("job.json"))
@@ -201,7 +260,7 @@ def _job_of(shard: Shard, listed: Mapping[str, Sequence[BatchJob]], jobs: BatchJ
         if job.name == name:
             return job
     # Somebody deleted it, and its files are what is left of it.
-    return jobs.get(name) or BatchJob(name, shard.display_name, f"{PREFIX}FAILED", error="the job was deleted")
+    return jobs.get(name) or _gone(run, shard, name, "FAILED", "the job was deleted")
 
 
 def _remember(shard: Shard, job: BatchJob) -> None:
@@ -233,92 +292,6 @@ def hopeless(views: Sequence[JobView]) -> str:
     if not told or any(found.lines or found.state != f"{PREFIX}FAILED" for found in told):
         return ""
     return told[0].error or "every job failed without an answer"
-
-
-# -- budget and books --------------------------------------------------------------------------------------
-
-
-def _allowed(run: BatchRun, number: int) -> int | None:
-    """Units that the caps still allow in a round; None without caps."""
-    caps = run.run.engine.caps
-    if caps is None:
-        return None
-    before = _collected(run, number - 1)
-    spent = sum((found.cost_usd for found in before), Decimal(0))
-    asked = sum(found.units for found in before)
-    limits = []
-    if caps.max_calls is not None:
-        limits.append(caps.max_calls - asked)
-    if caps.max_cost_usd is not None:
-        limits.append(int((caps.max_cost_usd - spent) / caps.worst_usd))
-    return max(0, min(limits))
-
-
-def _shards(run: BatchRun, rounds: int) -> Iterator[Shard]:
-    """The shards of the first rounds, as far as they are prepared."""
-    for number in range(1, rounds + 1):
-        prepared = batch_store.prepared(run, number)
-        yield from prepared.shards if prepared else ()
-
-
-def _collected(run: BatchRun, rounds: int) -> list[Collected]:
-    """What was collected in the first rounds."""
-    found = (read_collected(shard) for shard in _shards(run, rounds))
-    return [collected for collected in found if collected is not None]
-
-
-def _finish(run: BatchRun, rounds: int, warehouse: Warehouse, *, cancelled: bool, failed: str) -> Mapping[str, Any]:
-    """Adds up all rounds, balances the books and ends the run."""
-    each = [batch_store.prepared(run, number) or Prepared(Planned()) for number in range(1, rounds + 1)]
-    rest = batch_store.rest_of(run) or Rest()
-    found = _collected(run, rounds)
-    final: dict[str, int] = {}
-    waiting: dict[str, int] = {}
-    lost = 0
-    for number, prepared in enumerate(each, 1):
-        # What waited after one round is what the next one asks about; a unit whose row is gone goes on waiting.
-        lost += max(0, sum(waiting.values()) - sum(shard.read - shard.skipped for shard in prepared.shards))
-        waiting = {}
-        for shard in prepared.shards:
-            _sort(shard.problems, final, waiting)
-        for part in (part for part in found if part.round == number):
-            _sort(part.failed, final, waiting)
-            _sort(part.again, final, waiting)
-    if rest.read:
-        lost += sum(waiting.values()) - rest.read + rest.skipped
-        waiting = {}
-        _sort(rest.failed, final, waiting)
-    if lost:
-        recorded = recount(warehouse, run.run, Counts())
-        waiting = {key: count for key, count in recorded.failed.items() if key.startswith(PASSING)}
-    _sort(waiting, final, final)
-    first = each[0]
-    skipped = sum(shard.skipped for shard in first.shards)
-    stop = rest.stop
-    if cancelled:
-        stop = "interrupted: the batch run was cancelled"
-    elif failed:
-        stop = f"systemic: every batch job failed: {failed}"
-    elif skipped:
-        stop = "budget: the cap does not allow all units"
-    counted = Counts(
-        read=first.planned.due,
-        ok=rest.ok + sum(part.ok for part in found),
-        failed=final,
-        skipped=skipped,
-        calls=rest.calls + sum(part.units for part in found),
-        usage=sum((part.usage for part in found), Usage()),
-        cost_usd=sum((part.cost_usd for part in found), Decimal(0)),
-        stop=stop,
-    )
-    return finish(run.run, first.planned, counted)
-
-
-def _sort(failures: Mapping[str, int], final: dict[str, int], waiting: dict[str, int]) -> None:
-    """Adds failures to those that are final, or to those that another round may mend."""
-    for key, count in failures.items():
-        into = waiting if key.startswith(PASSING) else final
-        into[key] = into.get(key, 0) + count
 
 
 def _is_over_deadline(run: BatchRun) -> bool:

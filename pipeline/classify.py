@@ -27,7 +27,7 @@ from imagebeam.transforms import lease
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.engine import close_engine, live_engines
-from imagebeam.transforms.errors import ImagebeamError
+from imagebeam.transforms.errors import ImagebeamError, UserError
 from imagebeam.transforms.finish_run import FinishRun
 from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run import RunSettings
@@ -86,6 +86,13 @@ def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args
     batch_store.save_run(batch)
     try:
         summary = batch_command.follow(batch, say.line, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
+    except UserError as error:
+        if batch_store.prepared(batch, 1) is None:  # nothing was bought: nobody shall find the run open
+            batch_store.cancel(batch)
+            with contextlib.suppress(Exception):
+                batch_command.follow(batch, say.line, poll_s=0, wait=False)
+            raise error.__cause__ or error from None
+        raise
     except KeyboardInterrupt:
         say.line(f"\nthe jobs go on; `imagebeam batch collect --work_dir={settings.work_dir}` follows them again")
         return STOP_CODES["interrupted"]

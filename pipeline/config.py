@@ -267,6 +267,11 @@ def _check_batch(values: Mapping[str, Any]) -> None:
             "--lane=batch sends images by URI, and --transport=inline sends their bytes: use --lane=flex, which costs "
             "the same"
         )
+    if values["location"] in ("us", "eu"):
+        raise UserError(
+            f"batch jobs are made at global or at a region, and --location={values['location']} is neither: use "
+            "--location=global, or --lane=online"
+        )
     for name in ("batch_source", "batch_destination"):
         if values[name] == "bigquery" and values["location"] in ("global", "us", "eu"):
             raise UserError(

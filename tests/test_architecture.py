@@ -35,8 +35,8 @@ LIGHT = """
 """
 #: Of pipeline: the job itself.
 JOB = """
-    batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging exit_code launch
-    preflight progress run_settings
+    batch_books batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging exit_code
+    launch preflight progress run_settings
 """
 
 LAYERS = {
