@@ -25,7 +25,7 @@ from imagebeam.transforms import lease, objects
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.batch_jobs import BatchJobs, NotCreatedError, UncertainError
 from imagebeam.transforms.batch_shards import Shard, display_prefix
-from imagebeam.transforms.batch_states import PREFIX, BatchJob, Step
+from imagebeam.transforms.batch_states import PREFIX, BatchJob, Step, rule_of
 from imagebeam.transforms.build_batch_requests import register
 from imagebeam.transforms.collect_batch import Collected, Ended, read_collected
 from imagebeam.transforms.errors import UserError
@@ -270,7 +270,8 @@ def _remember(shard: Shard, job: BatchJob) -> None:
 def _view(shard: Shard, job: BatchJob | None) -> JobView:
     collected = read_collected(shard)
     if collected is not None:
-        return JobView(shard, "collected", job, collected)
+        known = rule_of(collected.state)
+        return JobView(shard, "collected", job, collected, collected.error or ("" if known.known else known.reason))
     if job is None:
         return JobView(shard, "prepared")
     rule = job.rule
