@@ -7,10 +7,8 @@ from typing import Any, Final
 from imagebeam.emulators.bigquery_names import TableId
 from imagebeam.emulators.http import ApiError
 from imagebeam.emulators.vertex_fields import invalid, read_fields
-from imagebeam.emulators.vertex_models import Model, find_model
+from imagebeam.emulators.vertex_models import TUNED, Model, find_model
 
-#: The model under every tuned one: those of Gemini 3 cannot be used in batch.
-TUNED: Final = "gemini-2.5-flash"
 _NAME_CHARS: Final = 128
 _KNOWN: Final = (
     "displayName", "model", "inputConfig", "outputConfig", "labels", "name", "state", "modelParameters",

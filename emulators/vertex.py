@@ -21,13 +21,15 @@ from imagebeam.emulators.vertex_answers import answer_body, token_count
 from imagebeam.emulators.vertex_embeddings import Embeddings
 from imagebeam.emulators.vertex_faults import MESSAGES, VertexFaults, error_of
 from imagebeam.emulators.vertex_images import ImageReader
-from imagebeam.emulators.vertex_models import find_model, traffic_type
+from imagebeam.emulators.vertex_models import TUNED, find_model, traffic_type
 from imagebeam.emulators.vertex_think import think
 from imagebeam.emulators.vertex_transport import api_disabled, authenticate, broken, http_fault, take_time
 from imagebeam.emulators.vertex_validation import BODY_BYTES, InputImage, Prompt, read_prompt
 
 _PLACE: Final = "/{version}/projects/{project}/locations/{location}"
 _MODEL: Final = "/publishers/google/models/{model}"
+#: A tuned model; here they all are the same one.
+_ENDPOINT: Final = r"/endpoints/{endpoint:\d+}"
 
 Method = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -71,6 +73,9 @@ class VertexService:
             web.post(_PLACE + _MODEL + ":embedContent", self._handle_embed),
             web.get("/{version}" + _MODEL, self._handle_model, allow_head=False),
             web.get(_PLACE + _MODEL, self._handle_model, allow_head=False),
+            web.post(_PLACE + _ENDPOINT + ":generateContent", self._handle_generate),
+            web.post(_PLACE + _ENDPOINT + ":countTokens", self._handle_count),
+            web.get(_PLACE + _ENDPOINT, self._handle_endpoint, allow_head=False),
         ]
 
     # Handlers
@@ -118,6 +123,16 @@ class VertexService:
                 "launchStage": "GA",
                 "publisherModelTemplate": f"{place}/{name}@default",
             }
+        )
+
+    async def _handle_endpoint(self, request: web.Request) -> web.StreamResponse:
+        self._counters.add("vertex", "model_gets")
+        project, name, location = self._enter(request)
+        find_model(name, project, location, self._faults.retired)
+        place, number = f"projects/{project}/locations/{location}", request.match_info["endpoint"]
+        deployed = {"id": "1", "model": f"{place}/models/{number}", "displayName": "tuned"}
+        return json_response(
+            {"name": f"{place}/endpoints/{number}", "displayName": "tuned", "deployedModels": [deployed]}
         )
 
     async def _tried(self, request: web.Request, method: Method) -> web.StreamResponse:
@@ -174,7 +189,8 @@ class VertexService:
         project = request.match_info.get("project", self._project)
         if self._faults.api_disabled:
             raise api_disabled(project)
-        return project, request.match_info["model"].removesuffix("@default"), request.match_info.get("location")
+        model = request.match_info.get("model", TUNED)
+        return project, model.removesuffix("@default"), request.match_info.get("location")
 
     async def _read(self, request: web.Request, *, counting: bool) -> tuple[Prompt, str]:
         raw = await request.read()

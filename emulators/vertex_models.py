@@ -23,6 +23,9 @@ OLD_IMAGE_TOKENS: Final = 258
 #: Tokens that the local model thinks; thoughts are billed and count against maxOutputTokens.
 THOUGHT_TOKENS: Final[Mapping[str, int]] = {"MINIMAL": 0, "LOW": 150, "MEDIUM": 500, "HIGH": 1500}
 
+#: The model under every tuned one.
+TUNED: Final = "gemini-2.5-flash"
+
 _REGION_PARTS: Final = 2
 
 
