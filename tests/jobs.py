@@ -36,6 +36,7 @@ class Job:
     name: str
     directory: Path
     rows: Sequence[Mapping[str, Any]]
+    own_results: str = ""
 
     @property
     def source(self) -> str:
@@ -43,7 +44,7 @@ class Job:
 
     @property
     def results(self) -> str:
-        return f"{self.name}_results"
+        return self.own_results or f"{self.name}_results"
 
     def uri(self, index: int) -> str:
         return str(self.rows[index]["gcs_uri"])
@@ -75,7 +76,7 @@ class Job:
         return dict(self.cloud.counters().get("vertex", {}).get("per_uri", {}))
 
 
-def make_job(cloud: LocalCloud, directory: Path, rows: int | Sequence[Mapping[str, Any]]) -> Job:
+def make_job(cloud: LocalCloud, directory: Path, rows: int | Sequence[Mapping[str, Any]], location: str = "US") -> Job:
     """Makes a table of observations and their images: so many plain ones, or exactly these rows.
 
     A row may have ``data`` (the bytes of its image; None leaves the object out).
@@ -104,7 +105,9 @@ def make_job(cloud: LocalCloud, directory: Path, rows: int | Sequence[Mapping[st
             }
         )
     client = bigquery.Client()
-    client.create_dataset(name)
+    dataset = bigquery.Dataset(f"{client.project}.{name}")
+    dataset.location = location
+    client.create_dataset(dataset)
     table = bigquery.Table(f"{client.project}.{name}.observations", schema=SCHEMA)
     client.load_table_from_json(made, table, job_config=bigquery.LoadJobConfig(schema=SCHEMA)).result()
     cloud.reset()

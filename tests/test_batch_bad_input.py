@@ -1,0 +1,187 @@
+"""What a batch job cannot do is said in one line before anything is submitted."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+from batch_runs import answers, batch, batch_arguments, command, created, fault, work_dir
+from google.cloud import bigquery
+from insights_schema import ASSET_OBSERVATIONS, SNAPSHOTS
+from jobs import Job, make_job, run_cli
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.pipeline import batch_store
+
+
+@pytest.fixture(scope="module")
+def job(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return make_job(cloud, tmp_path_factory.mktemp("bad-batch"), 3)
+
+
+@pytest.fixture(scope="module")
+def near(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The same in a region."""
+    return make_job(cloud, tmp_path_factory.mktemp("near"), 3, location="europe-west4")
+
+
+def without(arguments: list[str], *more: str) -> list[str]:
+    """Arguments, with others in place of those of the same name."""
+    given = {argument.partition("=")[0] for argument in more}
+    return [*(argument for argument in arguments if argument.partition("=")[0] not in given), *more]
+
+
+def refused(job: Job, arguments: list[str], code: int = 2) -> str:
+    """Runs a command that must be refused; gives the one line it said."""
+    found, out, err = run_cli(arguments)
+    told = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
+    assert found == code, (found, out, err)
+    assert len(told) == 1, err
+    assert "Traceback" not in err
+    assert created(job) == {}, "nothing may be submitted"
+    assert batch_store.run_ids(work_dir(job)) == [], "no run is left open"
+    return told[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--work_dir=runs"], "--work_dir=gs://bucket/path"),
+        (["--transport=inline"], "--lane=flex"),
+        (["--batch_source=bigquery"], "leave --batch_source at gcs"),
+        (["--batch_destination=bigquery"], "leave --batch_destination at gcs"),
+        (["--location=eu"], "--location=global"),
+        (["--location=us"], "--location=global"),
+        (["--batch_source=bigquery", "--location=us-central1", "--model=gemini-2.5-flash"], "us-central1"),
+        (["--batch_destination=bigquery", "--location=us-central1", "--model=gemini-2.5-flash"], "is in US"),
+        (["--location=us-central1"], "global"),
+        (["--batch_source=bq"], "bigquery"),
+        (["--batch_fallback=sql"], "flex"),
+        (
+            ["--location=us-central1", "--model=gemini-2.5-flash", "--batch_deadline_s=60"],
+            "--batch_fallback=flex after --batch_deadline_s: ",
+        ),
+        (["--batch_lines=0"], "batch_lines"),
+        (["--batch_lines=200001"], "batch_lines"),
+        (["--batch_bytes=0"], "batch_bytes"),
+        (["--batch_bytes=2000000000"], "batch_bytes"),
+        (["--batch_rounds=0"], "batch_rounds"),
+        (["--batch_rounds=11"], "batch_rounds"),
+        (["--batch_rounds=two"], "batch_rounds"),
+        (["--batch_deadline_s=-1"], "batch_deadline_s"),
+        (["--batch_deadline_s=nan"], "batch_deadline_s"),
+        (["--batch_poll_s=0"], "batch_poll_s"),
+        (["--batch_grace_s=-1"], "batch_grace_s"),
+        (["--batch_line=5"], "batch_lines"),
+        (["--lane=batsch"], "batch"),
+        (["--lane=online", "--batch_lines=5"], "--batch_lines is for --lane=batch"),
+        (["--lane=flex", "--no_wait"], "is for --lane=batch"),
+    ],
+)
+def test_a_flag_that_does_not_fit_gets_one_line(job: Job, flags: list[str], says: str) -> None:
+    arguments = [argument for argument in batch_arguments(job) if "--batch" not in argument]
+    assert says in refused(job, without(arguments, *flags))
+
+
+def test_tables_in_another_region_than_the_model_get_one_line(near: Job) -> None:
+    flags = ("--location=us-central1", "--model=gemini-2.5-flash", "--batch_source=bigquery")
+    line = refused(near, batch_arguments(near, *flags))
+    assert "is in europe-west4, the model at us-central1" in line
+    assert "leave --batch_source at gcs" in line
+
+
+@pytest.mark.parametrize("image", ["{max_side: 64}", "{crop: true}"])
+def test_a_task_that_changes_its_images_gets_one_line(job: Job, tmp_path: Path, image: str) -> None:
+    task = tmp_path / "small.yaml"
+    task.write_text(f"name: small\nprompt: What is it?\nimage: {image}\n")
+    assert "--lane=flex, which costs the same" in refused(job, batch_arguments(job, task=str(task)))
+
+
+def test_images_that_the_service_may_not_read_get_one_line(job: Job) -> None:
+    job.cloud.faults(vertex={"rules": [{"method": "countTokens", "do": "http", "code": 403}]})
+    line = refused(job, batch_arguments(job))
+    assert "--lane=flex, which costs the same" in line
+    assert "roles/storage.objectViewer" in line
+
+
+def test_a_request_larger_than_a_file_gets_one_line_and_leaves_nothing_open(job: Job) -> None:
+    assert "one request takes" in refused(job, batch_arguments(job, "--batch_bytes=300"))
+    summary = batch(job, "--limit=1")
+    assert (summary["planned"]["due"], summary["planned"]["submitted"]) == (1, 0), "all of it stayed due"
+
+
+def test_a_work_directory_that_may_not_be_written_gets_one_line(job: Job) -> None:
+    rule = {"match": work_dir(job), "operations": ["objects.insert"], "do": "http", "code": 403, "message": "No."}
+    job.cloud.faults(storage={"rules": [rule]})
+    assert "cannot be written" in refused(job, batch_arguments(job))
+
+
+def test_a_task_whose_schema_an_import_would_refuse_gets_one_line(job: Job, tmp_path: Path) -> None:
+    task = tmp_path / "loose.yaml"
+    task.write_text("name: loose\nprompt: What?\nschema: {type: object, properties: {a: {type: object}}}\n")
+    code, _, err = run_cli(batch_arguments(job, task=str(task)))
+    assert code in (0, 2), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["status", "collect", "cancel"])
+def test_a_run_that_is_not_known_gets_one_line(job: Job, name: str) -> None:
+    code, out, err = command(job, name, "--run_id=20200101-000000-none")
+    assert (code, out) == (2, "")
+    assert "there is no batch run of that name" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_batch_commands_without_anything_to_do_say_so(cloud: LocalCloud, tmp_path: Path) -> None:
+    for name in ("status", "collect", "cancel"):
+        code, out, _ = run_cli(["batch", name, f"--work_dir={tmp_path / 'empty'}"])
+        assert (code, out) == (0, f"no batch run is open in {tmp_path / 'empty'}\n")
+    assert run_cli(["batch", "colect"])[0] == 2
+    assert "collect" in run_cli(["batch", "colect"])[2]
+    assert run_cli(["batch", "collect", "--lane=batch"])[0] == 2
+    assert run_cli(["batch", "collect", "--work_dir=gs://no-such-bucket-at-all/x"])[0] in (0, 2, 3)
+
+
+def insights_job(cloud: LocalCloud, directory: Path, age: datetime.timedelta) -> Job:
+    """A source like Imagery Insights, whose newest snapshot is so old."""
+    plain = make_job(cloud, directory, 2)
+    client = bigquery.Client()
+    made = (datetime.datetime.now(datetime.UTC) - age).isoformat()
+    rows = [
+        {name: row[name] for name in ("observation_id", "asset_id", "asset_type", "gcs_uri", "capture_time")}
+        | {"snapshot_id": "s1"}
+        for row in plain.rows
+    ]
+    for name, schema, content in (
+        ("latest_observations", ASSET_OBSERVATIONS, rows),
+        ("snapshots", SNAPSHOTS, [{"snapshot_id": "s1", "creation_time": made}]),
+    ):
+        fields = [bigquery.SchemaField.from_api_repr(field) for field in schema]
+        table = bigquery.Table(f"{client.project}.{plain.name}.{name}", schema=fields)
+        config = bigquery.LoadJobConfig(schema=fields)
+        client.load_table_from_json(content, table, job_config=config).result()
+    return plain
+
+
+def test_a_snapshot_that_expires_before_a_job_may_end_gets_one_line(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = insights_job(cloud, tmp_path, datetime.timedelta(days=33))
+    source = f"--source={job.name}.latest_observations"
+    line = refused(job, without(batch_arguments(job), source))
+    assert "expire" in line
+    assert "--lane=flex, which costs the same" in line
+    assert "--batch_deadline_s" in line
+    summary = batch(job, source, "--batch_deadline_s=7200")
+    assert (summary["counted"]["ok"], summary["exit_code"]) == (2, 0), summary["err"]
+
+
+def test_an_input_that_the_service_refuses_stops_the_run_and_leaves_all_due(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    fault(job, limits={"lines": 2})
+    code, out, said = run_cli(batch_arguments(job))
+    assert code == 3, (out, said)
+    assert "stopped early (systemic: every batch job failed" in out
+    assert "Failed to import data" in out
+    assert {row["status"] for row in answers(job)} == {"UNAVAILABLE"}
+    fault(job)
+    assert batch(job)["counted"]["ok"] == 3

@@ -1,0 +1,60 @@
+"""A supervisor that is killed, at whatever moment, loses nothing and buys nothing twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from pathlib import Path
+
+import pytest
+from batch_runs import answers, batch_arguments, created, paid, work_dir
+from jobs import Job, make_job, run_cli
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.pipeline import batch_store
+
+KILLS = 5
+#: Rows that the first round's jobs fail for a while: the second round asks about them.
+BUSY = (1, 4, 5)
+
+
+def work_on(job: Job) -> list[str]:
+    """What a person, or cron, would start now."""
+    if batch_store.run_ids(work_dir(job), ended=True):
+        return ["batch", "collect", f"--work_dir={work_dir(job)}", "--batch_poll_s=0.05"]
+    return batch_arguments(job, "--batch_lines=2", "--batch_poll_s=0.05")
+
+
+def books(job: Job) -> list[tuple[int, ...]]:
+    """The final books of a job's runs, as the table ``runs`` has them."""
+    rows = job.query("SELECT units_in, ok, failed, skipped, calls FROM {results}.runs WHERE event = 'end'")
+    return [tuple(int(value) for value in row.values()) for row in rows]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_supervisor_is_followed_by_one_that_goes_on(cloud: LocalCloud, tmp_path: Path, seed: int) -> None:
+    job = make_job(cloud, tmp_path, 6)
+    rules = [{"match": job.uri(place), "times": 1, "do": "http", "code": 503} for place in BUSY]
+    cloud.faults(batch={"jobs": [{"pending_s": 0.3, "running_s": 0.3}]}, vertex={"rules": rules})
+    # Its children begin with everything imported, so that a moment of their work is hit and not their start.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["imagebeam.pipeline.classify", "imagebeam.pipeline.cli"])
+    chance = random.Random(seed)
+    for _ in range(KILLS):
+        process = server.Process(target=run_cli, args=(work_on(job),))
+        process.start()
+        process.join(chance.uniform(0.3, 2.6))
+        process.kill()
+        process.join()
+    if batch_store.run_ids(work_dir(job)) or not batch_store.run_ids(work_dir(job), ended=True):
+        code, out, err = run_cli(work_on(job))
+        assert code == 0, (out, err)
+        assert "the books balance" in out
+    assert [row["status"] for row in answers(job)] == ["OK"] * 6
+    assert books(job) == [(6, 6, 0, 0, 9)], "as if nobody had been killed"
+    jobs = created(job)
+    assert {name.partition("-")[0] for name in jobs} == {"r1", "r2"}
+    assert set(jobs.values()) == {1}, "one job for each shard and round"
+    assert paid(job) == {job.uri(place): 1 for place in range(6)}
+    landed = job.query("SELECT status, COUNT(*) AS n FROM {results}.outcomes GROUP BY status ORDER BY status")
+    assert {row["status"]: row["n"] for row in landed} == {"OK": 6, "SUBMITTED": 9, "UNAVAILABLE": 3}
