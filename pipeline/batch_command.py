@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import google.api_core.exceptions as api_errors
+
 from imagebeam.pipeline import arguments, batch_store, batch_supervisor, config_file, help_text, report
 from imagebeam.pipeline.batch_store import BatchRun
 from imagebeam.pipeline.batch_supervisor import JobView, Status
@@ -26,6 +28,7 @@ from imagebeam.pipeline.progress import duration
 from imagebeam.transforms.batch_jobs import BatchJobs, UncertainError
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError
+from imagebeam.transforms.warehouse import first_line
 
 Say = Callable[[str], None]
 
@@ -52,7 +55,10 @@ def main(argv: list[str], *, cwd: Path) -> int:
     file = config_file.read(cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values)
     given = {**file.values, **line.values}
     work_dir = work_directory(str(given.get("work_dir", WORK_DIR.default)), cwd)
-    runs = _runs(work_dir, given.get("run_id"))
+    try:
+        runs = _runs(work_dir, given.get("run_id"))
+    except (api_errors.NotFound, api_errors.Forbidden) as error:
+        raise UserError(f"--work_dir {work_dir} cannot be read: {first_line(error)}") from None
     if not runs:
         sys.stdout.write(f"no batch run is open in {work_dir}\n")
         return 0
@@ -159,10 +165,13 @@ class Following:
         except UncertainError as error:
             # A job may take days, and the service may be away for an hour of them.
             status = Status(run.run.run_id, busy=f"the service does not answer, asked again later: {error}")
-        except (SystemicError, UserError) as error:
-            raise type(error)(
-                f"{error}; run {run.run.run_id} stays open and loses nothing: mend it, then `imagebeam batch collect "
-                f"--work_dir={_work_dir(run)}`"
+        except (api_errors.ServerError, api_errors.TooManyRequests, ConnectionError) as error:
+            status = Status(run.run.run_id, busy=f"tried again later: {first_line(error)}")
+        except (SystemicError, UserError, api_errors.GoogleAPIError) as error:
+            kind = UserError if isinstance(error, UserError) else SystemicError
+            raise kind(
+                f"{first_line(error, 1000)}; run {run.run.run_id} stays open and loses nothing: mend it, then "
+                f"`imagebeam batch collect --work_dir={_work_dir(run)}`"
             ) from error
         # Times alone are no news: a job may wait for days.
         news = lines(status, times=False)

@@ -91,7 +91,7 @@ def test_tables_in_another_region_than_the_model_get_one_line(near: Job) -> None
     assert "leave --batch_source at gcs" in line
 
 
-@pytest.mark.parametrize("image", ["{max_side: 64}", "{crop: true}"])
+@pytest.mark.parametrize("image", ["{max_side: 64}", "{crop: bbox}"])
 def test_a_task_that_changes_its_images_gets_one_line(job: Job, tmp_path: Path, image: str) -> None:
     task = tmp_path / "small.yaml"
     task.write_text(f"name: small\nprompt: What is it?\nimage: {image}\n")
@@ -117,14 +117,6 @@ def test_a_work_directory_that_may_not_be_written_gets_one_line(job: Job) -> Non
     assert "cannot be written" in refused(job, batch_arguments(job))
 
 
-def test_a_task_whose_schema_an_import_would_refuse_gets_one_line(job: Job, tmp_path: Path) -> None:
-    task = tmp_path / "loose.yaml"
-    task.write_text("name: loose\nprompt: What?\nschema: {type: object, properties: {a: {type: object}}}\n")
-    code, _, err = run_cli(batch_arguments(job, task=str(task)))
-    assert code in (0, 2), err
-    assert "Traceback" not in err
-
-
 @pytest.mark.parametrize("name", ["status", "collect", "cancel"])
 def test_a_run_that_is_not_known_gets_one_line(job: Job, name: str) -> None:
     code, out, err = command(job, name, "--run_id=20200101-000000-none")
@@ -140,7 +132,9 @@ def test_batch_commands_without_anything_to_do_say_so(cloud: LocalCloud, tmp_pat
     assert run_cli(["batch", "colect"])[0] == 2
     assert "collect" in run_cli(["batch", "colect"])[2]
     assert run_cli(["batch", "collect", "--lane=batch"])[0] == 2
-    assert run_cli(["batch", "collect", "--work_dir=gs://no-such-bucket-at-all/x"])[0] in (0, 2, 3)
+    code, _, err = run_cli(["batch", "collect", "--work_dir=gs://no-such-bucket-at-all/x"])
+    assert code == 2
+    assert "no-such-bucket-at-all/x cannot be read" in err
 
 
 def insights_job(cloud: LocalCloud, directory: Path, age: datetime.timedelta) -> Job:

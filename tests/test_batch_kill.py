@@ -14,6 +14,9 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import batch_store
 
 KILLS = 5
+#: Its children begin with everything imported, so that a moment of their work is hit and not their start.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["imagebeam.pipeline.classify", "imagebeam.pipeline.cli"])
 #: Rows that the first round's jobs fail for a while: the second round asks about them.
 BUSY = (1, 4, 5)
 
@@ -36,12 +39,9 @@ def test_a_killed_supervisor_is_followed_by_one_that_goes_on(cloud: LocalCloud, 
     job = make_job(cloud, tmp_path, 6)
     rules = [{"match": job.uri(place), "times": 1, "do": "http", "code": 503} for place in BUSY]
     cloud.faults(batch={"jobs": [{"pending_s": 0.3, "running_s": 0.3}]}, vertex={"rules": rules})
-    # Its children begin with everything imported, so that a moment of their work is hit and not their start.
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["imagebeam.pipeline.classify", "imagebeam.pipeline.cli"])
     chance = random.Random(seed)
     for _ in range(KILLS):
-        process = server.Process(target=run_cli, args=(work_on(job),))
+        process = SERVER.Process(target=run_cli, args=(work_on(job),))
         process.start()
         process.join(chance.uniform(0.3, 2.6))
         process.kill()
@@ -58,3 +58,19 @@ def test_a_killed_supervisor_is_followed_by_one_that_goes_on(cloud: LocalCloud, 
     assert paid(job) == {job.uri(place): 1 for place in range(6)}
     landed = job.query("SELECT status, COUNT(*) AS n FROM {results}.outcomes GROUP BY status ORDER BY status")
     assert {row["status"]: row["n"] for row in landed} == {"OK": 6, "SUBMITTED": 9, "UNAVAILABLE": 3}
+
+
+def test_three_supervisors_at_once_do_what_one_does(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 6)
+    cloud.faults(batch={"jobs": [{"pending_s": 0.5}]})
+    assert run_cli(batch_arguments(job, "--batch_lines=3", "--no_wait"))[0] == 0
+    processes = [SERVER.Process(target=run_cli, args=(work_on(job),)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert books(job) == [(6, 6, 0, 0, 6)], "ended once"
+    assert created(job) == {"r1-0000000000-0": 1, "r1-0000000003-0": 1}
+    assert paid(job) == {job.uri(place): 1 for place in range(6)}
+    landed = job.query("SELECT status, COUNT(*) AS n FROM {results}.outcomes GROUP BY status ORDER BY status")
+    assert {row["status"]: row["n"] for row in landed} == {"OK": 6, "SUBMITTED": 6}

@@ -264,14 +264,13 @@ def test_jobs_that_may_not_write_stop_the_run_and_leave_all_due(cloud: LocalClou
     assert set(paid(job).values()) == {1}
 
 
-@pytest.mark.parametrize("lane", ["flex", "online"])
-def test_after_the_deadline_the_rest_goes_one_by_one(cloud: LocalCloud, tmp_path: Path, lane: str) -> None:
+def test_after_the_deadline_the_rest_goes_one_by_one(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     fault(job, in_shard(2, stuck="RUNNING", shuffled=False), in_shard(4, stuck="PENDING"))
-    summary = batch(job, "--batch_lines=2", "--batch_deadline_s=4", f"--batch_fallback={lane}")
+    summary = batch(job, "--batch_lines=2", "--batch_deadline_s=4")
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (6, [], 0), summary["err"]
     lanes = job.query("SELECT lane, COUNT(*) AS n FROM {results}.outcomes WHERE status = 'OK' GROUP BY lane")
-    assert {row["lane"]: row["n"] for row in lanes} == {"batch": 3, lane: 3}
+    assert {row["lane"]: row["n"] for row in lanes} == {"batch": 3, "flex": 3}
     bought, calls = paid(job), job.calls()
     assert [bought.get(job.uri(place), 0) + calls.get(job.uri(place), 0) for place in range(6)] == [1] * 6
     assert set(created(job).values()) == {1}
@@ -343,6 +342,50 @@ def test_a_run_that_another_supervisor_ended_is_told_and_not_ended_twice(cloud: 
     assert first["run_id"] == run_id
     ends = job.query("SELECT COUNT(*) AS n FROM {results}.runs WHERE event = 'end'")
     assert ends == [{"n": 1}]
+
+
+def test_files_that_may_not_be_read_or_written_stop_the_run_in_one_line(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    for place, arguments in (
+        (".output/", batch_arguments(job)),
+        (".outcomes.jsonl", ["batch", "collect", f"--work_dir={work_dir(job)}"]),
+    ):
+        cloud.faults(storage={"rules": [{"match": place, "do": "http", "code": 403, "message": "Not yours."}]})
+        code, out, err = run_cli(arguments)
+        assert (code, out) == (3, ""), err
+        assert "Not yours." in err
+        assert "stays open and loses nothing" in err
+        assert "Traceback" not in err
+    cloud.faults(storage={})
+    summary = books_of(job)
+    assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (2, [], 0), summary["err"]
+    assert created(job) == {"r1-0000000000-0": 1}
+    assert recorded(job) == 2
+
+
+def test_requests_that_are_written_again_are_the_same(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, [{"gcs_uri": None} if place == 2 else {} for place in range(5)])
+    fault(job, {"stuck": "PENDING"})
+    run_id = submit(job, "--batch_lines=2")
+    bucket = storage.Client().bucket(work_dir(job).split("/")[2])
+    prefix = f"work/runs/{run_id}/batch/r1/"
+
+    def files() -> dict[str, bytes]:
+        blobs = list(bucket.list_blobs(prefix=prefix))
+        return {blob.name: blob.download_as_bytes() for blob in blobs if "requests" in blob.name}
+
+    before = files()
+    # As if the supervisor had died when one shard of three was not whole yet.
+    for name in ("prepared.json", "0000000002-0.shard.json", "0000000002-0.requests.jsonl"):
+        bucket.blob(prefix + name).delete()
+    assert command(job, "collect", "--no_wait")[0] == 0
+    assert files() == before
+    fault(job)
+    summary = books_of(job)
+    assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (4, [], 0), summary["err"]
+    assert summary["counted"]["failed"] == {"IMAGE_ERROR/NO_URI": 1}
+    assert set(created(job).values()) == {1}
+    assert (recorded(job, "SUBMITTED"), recorded(job), recorded(job, "IMAGE_ERROR")) == (4, 4, 1)
 
 
 def test_status_says_that_the_service_does_not_answer(cloud: LocalCloud, tmp_path: Path) -> None:

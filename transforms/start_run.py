@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
+import google.api_core.exceptions as api_errors
 import orjson
 from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
 
@@ -21,7 +22,7 @@ from imagebeam.transforms.due_sql import build_due_query
 from imagebeam.transforms.errors import ImagebeamError, SystemicError
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings, event
-from imagebeam.transforms.warehouse import ResultRef, Warehouse
+from imagebeam.transforms.warehouse import ResultRef, Warehouse, first_line
 
 PAGE_UNITS = 5_000
 
@@ -90,6 +91,8 @@ class telling:  # noqa: N801 - reads as a word: with telling(settings)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, api_errors.GoogleAPIError):
+            error = SystemicError(f"{type(error).__name__}: {first_line(error)}")
         if isinstance(error, ImagebeamError):
             objects.write(
                 self._settings.error_path,
