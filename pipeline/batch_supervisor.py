@@ -32,6 +32,10 @@ from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.warehouse import Warehouse
 
+#: google.rpc.Code of a failed job that may do better the next time: UNKNOWN, DEADLINE_EXCEEDED,
+#: RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE.
+MISHAPS = frozenset({2, 4, 8, 10, 13, 14})
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JobView:
@@ -288,11 +292,11 @@ def _by_name(jobs: BatchJobs, run: BatchRun) -> dict[str, list[BatchJob]]:
 
 
 def hopeless(views: Sequence[JobView]) -> str:
-    """Why another round would help nothing: every job failed without a single line; empty if one did not."""
+    """Why another round would help nothing: every job failed without a line, not by a mishap; empty if one did not."""
     told = [view.collected for view in views if view.collected is not None]
-    if not told or any(found.lines or found.state != f"{PREFIX}FAILED" for found in told):
+    if any(found.lines or found.state != f"{PREFIX}FAILED" or found.error_code in MISHAPS for found in told):
         return ""
-    return told[0].error or "every job failed without an answer"
+    return (told[0].error or "every job failed without an answer") if told else ""
 
 
 def _is_over_deadline(run: BatchRun) -> bool:

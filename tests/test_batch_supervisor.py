@@ -128,7 +128,7 @@ def test_whatever_becomes_of_its_job_every_unit_is_answered_in_the_end(cloud: Lo
 
 def test_what_does_not_come_stays_due_after_the_last_round(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
-    fault(job, {"failed": 1.0})
+    fault(job, {"match": "*-r1-*", "end": "FAILED", "finished": 0.0}, {"match": "*-r2-*", "failed": 1.0})
     summary = batch(job, "--batch_rounds=2")
     assert summary["problems"] == [], summary
     assert summary["counted"]["failed"] == {"UNAVAILABLE/HTTP_503": 3}

@@ -69,6 +69,7 @@ class Collected:
         told_failed: Rows that the service says failed.
         state: The job's last state.
         error: What the job said of itself.
+        error_code: google.rpc.Code of that; None if it was not told.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Collected:
     told_failed: int | None = None
     state: str = ""
     error: str = ""
+    error_code: int | None = None
 
     @property
     def units(self) -> int:
@@ -229,6 +231,7 @@ class _Tally:
             told_failed=ended.job.failed,
             state=ended.job.state,
             error=ended.job.error,
+            error_code=ended.job.error_code,
         )
 
 
