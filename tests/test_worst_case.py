@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.pipeline import classify, task_files
+from imagebeam.pipeline import task_files
+from imagebeam.pipeline.exit_code import exit_code
 from imagebeam.transforms.answer_schema import Schema
 from imagebeam.transforms.asking import with_larger_limit
 from imagebeam.transforms.errors import UserError
@@ -186,7 +187,7 @@ def test_without_a_cap_nothing_is_refused() -> None:
 )
 def test_a_budget_that_ended_is_exit_code_4_if_the_books_balance(stop: str, problems: list[str], code: int) -> None:
     summary = {"counted": {"ok": 5, "failed": {}}, "stop": stop, "problems": problems}
-    assert classify.exit_code(summary, 20.0) == code
+    assert exit_code(summary, 20.0) == code
 
 
 def test_a_schema_is_text_too() -> None:
