@@ -22,7 +22,7 @@ META: Final = "_imagebeam"
 RESULTS: Final = "results"
 #: So that the whole process stays below 700 MB with a run of a million units, and below 1 GB with a table of 100,000
 #: vectors; DuckDB spills what is more.
-MEMORY_LIMIT: Final = "192MB"
+MEMORY_LIMIT: Final = "128MB"
 THREADS: Final = 2
 
 Resource = dict[str, Any]
