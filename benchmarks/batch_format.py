@@ -2,12 +2,14 @@
 
 ::
 
-    python -m benchmarks.batch_format                    # about half a minute
+    python -m benchmarks.batch_format                          # about a minute
+    python -m benchmarks.batch_format --write docs/batch.md    # and the page gets the figures
     python -m benchmarks.batch_format --units 2000 --repeat 1  # does it all run? Says nothing about speed
 
 Contestants take turns, chunk by chunk as a shard is streamed, and the best of several turns counts: on a
 busy machine both suffer alike. Time is CPU time of this process. Plain pyarrow joins constant text, keys and
-URIs and escapes nothing; the plain loop calls ``orjson.loads`` and looks at nothing.
+URIs and escapes nothing; the plain loop calls ``orjson.loads`` and looks at nothing. With pages, both read the same
+rows from a local BigQuery with the same client, as a shard does.
 """
 
 from __future__ import annotations
@@ -16,27 +18,52 @@ import argparse
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
+from benchmarks.batch_figures import machine, marked
+from benchmarks.surroundings import local_cloud
 from benchmarks.workload import Work
 from imagebeam.transforms.batch_lines import LineTemplate, key_of, line_template
 from imagebeam.transforms.batch_matching import ShardMatcher
 from imagebeam.transforms.batch_results import OutputLine, RowResult, classify, parse_line
+from imagebeam.transforms.due_sql import UNIT_COLUMNS, unit_from_row
 from imagebeam.transforms.groups import pack, unpack
+from imagebeam.transforms.queries import Query
 from imagebeam.transforms.records import Status, Unit
+from imagebeam.transforms.warehouse import Warehouse
 
 LABELS = {"imagebeam_run": "benchmark"}
 JPEG = ("image/jpeg",)
 #: Units per chunk of a shard that is written as it is made.
 CHUNK = 2000
+
+# What the source query of a run gives, without the query.
+_RESULT = """
+SELECT
+  unit_id, 'observation' AS unit_type, TO_HEX(SHA256(unit_id)) AS input_digest,
+  [STRUCT(
+    unit_id AS observation_id, FORMAT('gs://benchmark-images/%03d/%06d_0.jpg', DIV(number, 1000), number) AS uri,
+    TIMESTAMP '2026-05-01 10:00:00+00' AS capture_time, 90.0 AS heading, CAST(NULL AS FLOAT64) AS pitch,
+    CAST(NULL AS FLOAT64) AS roll, CAST(NULL AS FLOAT64) AS x0, CAST(NULL AS FLOAT64) AS y0,
+    CAST(NULL AS FLOAT64) AS x1, CAST(NULL AS FLOAT64) AS y1)] AS images,
+  FORMAT('t1:%032x', number) AS asset_id, 'ASSET_CLASS_UTILITY_POLE' AS asset_type,
+  CAST(NULL AS STRING) AS snapshot_id, TIMESTAMP '2026-05-01 10:00:00+00' AS capture_time, 52.5 AS latitude,
+  13.4 AS longitude, CAST(NULL AS STRING) AS map_url, CAST(NULL AS STRING) AS extra
+FROM (
+  SELECT number, FORMAT('o1:%032x', number) AS unit_id FROM UNNEST(GENERATE_ARRAY(0, {units} - 1)) AS number
+)
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,12 +75,14 @@ class Race:
         plain: The plain way; returns how many bytes or rows it handled.
         ours: imagebeam's; must return the same number.
         least: Speed of ours over the plain way's that is promised; None if nothing is.
+        most_turns: Turns at most: a race that takes long gets fewer.
     """
 
     what: str
     plain: Callable[[], int]
     ours: Callable[[], int]
     least: float | None
+    most_turns: int = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,10 +110,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--units", type=int, default=20_000, help="units per turn")
     parser.add_argument("--repeat", type=int, default=9, help="turns of each contestant")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="put the figures into a page, such as docs/batch.md")
     options = parser.parse_args(argv)
-    results = [_measure(race, options.units, options.repeat) for race in races(Work("batch", options.units))]
+    work = Work("batch", options.units)
+    results = [_measure(race, options.units, options.repeat) for race in races(work)]
+    with local_cloud() as cloud:
+        results.insert(3, _measure(page_race(work, cloud.project), options.units, options.repeat))
     # Python's dicts have just grown at this size, and are at their emptiest: the most that a unit takes.
     overhead = unit_overhead(87_400)
+    if options.write:
+        page = options.write.read_text(encoding="utf-8")
+        options.write.write_text(marked(page, "format", _table(results, overhead)), encoding="utf-8")
     if options.json:
         document = {"races": [dataclasses.asdict(result) for result in results], "matcher_bytes_per_unit": overhead}
         sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -145,6 +181,39 @@ def races(work: Work) -> list[Race]:
     ]
 
 
+def page_race(work: Work, project: str) -> Race:
+    """The race that includes reading the pages of the source query's result."""
+    warehouse = Warehouse(project)
+    result = warehouse.query(Query(_RESULT.format(units=work.units)), run_id="benchmark", location="US")
+    template = line_template(work.task, work.profile, LABELS)
+    sink = io.BytesIO()
+    first = unit_from_row(next(warehouse.rows(result, 0, 1, UNIT_COLUMNS)))
+    plain = PlainLines(template, first, sink)
+
+    def chunks() -> Iterator[list[dict[str, Any]]]:
+        rows = warehouse.rows(result, 0, result.rows, UNIT_COLUMNS)
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            yield chunk
+
+    def plainly(rows: Sequence[Mapping[str, Any]]) -> int:
+        keys = [key_of(row["unit_id"], row["input_digest"], work.task.version) for row in rows]
+        return plain.join_uris([row["images"][0]["uri"] for row in rows], keys)
+
+    def ours(rows: Sequence[Mapping[str, Any]]) -> int:
+        sink.seek(0)
+        for unit in map(unit_from_row, rows):
+            sink.write(template.line(_key(work, unit), unit, JPEG))
+        return sink.tell()
+
+    return Race(
+        "build lines, the query's pages included",
+        lambda: sum(map(plainly, chunks())),
+        lambda: sum(map(ours, chunks())),
+        None,
+        most_turns=3,
+    )
+
+
 class PlainLines:
     """Lines by plain pyarrow string building: constant text, a column of keys, a column of URIs."""
 
@@ -156,8 +225,12 @@ class PlainLines:
 
     def join(self, units: Sequence[Unit], keys: Sequence[str]) -> int:
         """Builds the lines of some units; returns their bytes."""
-        uris = pa.array([unit.images[0].uri for unit in units])
-        lines = pc.binary_join_element_wise(self._before, pa.array(keys), self._between, uris, self._after, "")
+        return self.join_uris([str(unit.images[0].uri) for unit in units], keys)
+
+    def join_uris(self, uris: Sequence[str], keys: Sequence[str]) -> int:
+        """Builds the lines of some images; returns their bytes."""
+        columns = (self._before, pa.array(keys), self._between, pa.array(uris), self._after)
+        lines = pc.binary_join_element_wise(*columns, "")
         self._sink.seek(0)
         self._sink.write(lines.buffers()[2])
         return self._sink.tell()
@@ -228,9 +301,22 @@ def _match(
     return matcher.counts.ok
 
 
+def _table(results: Sequence[Result], overhead: float) -> Iterator[str]:
+    """The results for the page."""
+    yield f"{machine()} CPU time of the process per unit, best of several turns."
+    yield ""
+    yield "| | plain µs | ours µs | speed | promised |"
+    yield "|---|--:|--:|--:|--:|"
+    for result in results:
+        promised = "" if result.least is None else f"≥ {result.least}"
+        yield f"| {result.what} | {result.plain_us:.2f} | {result.ours_us:.2f} | {result.ratio:.2f} | {promised} |"
+    yield ""
+    yield f"Matching takes {overhead:.0f} bytes of memory per unit beside the manifest's lines (promised: ≤ 400)."
+
+
 def _measure(race: Race, units: int, repeat: int) -> Result:
     best = {"plain": float("inf"), "ours": float("inf")}
-    for _ in range(repeat):
+    for _ in range(min(repeat, race.most_turns)):
         handled = set()
         for name, run in (("plain", race.plain), ("ours", race.ours)):
             began = time.process_time()

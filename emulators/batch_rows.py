@@ -52,6 +52,7 @@ class Tally:
         failed: Rows without one.
         run: Rows that were really run.
         paid: Those that are billed.
+        unwritten: Those of them whose line is not written.
         uris: Files of the billed rows, one entry for each row.
     """
 
@@ -59,6 +60,7 @@ class Tally:
     failed: int = 0
     run: int = 0
     paid: int = 0
+    unwritten: int = 0
     uris: list[str] = field(default_factory=list)
 
     @property
@@ -111,6 +113,8 @@ class RowRunner:
                 lines.append(line)
                 if duplicated:
                     lines.append(line)
+            elif answer.paid:
+                tally.unwritten += 1
         return lines, tally
 
     def _draw(self) -> tuple[int | None, bool, bool, bool]:

@@ -61,8 +61,9 @@ class Worker:
         objects: Cloud Storage.
         catalog: BigQuery.
         faults: What goes wrong.
-        counters: Branch ``batch``: ``rows`` and ``paid``, the latter also ``paid_per_name`` (display name),
-            ``paid_per_job`` (id), ``paid_per_uri`` (the first 50,000) and ``paid_uris`` (all).
+        counters: Branch ``batch``: ``rows``, ``paid``, ``paid_unwritten`` (paid, but without a line), and of what
+            is paid ``paid_per_name`` (display name), ``paid_per_job`` (id), ``paid_per_uri`` (the first 50,000)
+            and ``paid_uris`` (all).
         seed: Of what chance decides.
         handler: Returns who answers the rows of a job that begins to run.
     """
@@ -175,6 +176,7 @@ class Worker:
         counters = self.counters
         counters.add("batch", "rows", amount=chunk.run)
         counters.add("batch", "paid", amount=chunk.paid)
+        counters.add("batch", "paid_unwritten", amount=chunk.unwritten)
         counters.add("batch", "paid_per_name", job.asked.display_name, amount=chunk.paid)
         counters.add("batch", "paid_per_job", job.id, amount=chunk.paid)
         counters.add_names("batch", "paid_per_uri", names=chunk.uris, most=COUNTED_URIS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import orjson
 
@@ -45,10 +47,21 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """One file of a load."""
+    """One file of a load.
+
+    Attributes:
+        name: What messages call it.
+        size: Bytes.
+        held: Its bytes, or where they are: they may be more than what can be held.
+    """
 
     name: str
-    data: bytes
+    size: int
+    held: bytes | Path
+
+    def open(self) -> BinaryIO:
+        """Open it, for reading line by line."""
+        return self.held.open("rb") if isinstance(self.held, Path) else io.BytesIO(self.held)
 
 
 def check(config: Mapping[str, Any]) -> TableId:
@@ -88,7 +101,10 @@ def load(catalog: Catalog, objects: ObjectStore, config: Mapping[str, Any], uplo
     Raises:
         ApiError: What became of the job; the table is then as it was.
     """
-    sources = [Source("upload", upload)] if upload is not None else _sources(objects, config.get("sourceUris") or [])
+    if upload is not None:
+        sources: Sequence[Source] = [Source("upload", len(upload), upload)]
+    else:
+        sources = _sources(objects, config.get("sourceUris") or [])
     target = check(config)
     given = parse_fields((config.get("schema") or {}).get("fields") or []) if config.get("schema") else None
     with catalog.store.writing:
@@ -121,7 +137,7 @@ def _sources(objects: ObjectStore, uris: Sequence[str]) -> list[Source]:
             stored = [one] if one is not None else []
         if not stored:
             raise ApiError(404, f"Not found: URI {uri}", reason="notFound")
-        found += [Source(item.uri, item.data) for item in stored]
+        found += [Source(item.uri, item.size, item.path) for item in stored]
     return found
 
 
@@ -180,32 +196,33 @@ def _fill(catalog: Catalog, table: Table, config: Mapping[str, Any], sources: Se
     def batches() -> Iterator[list[list[Any]]]:
         batch: list[list[Any]] = []
         for source in sources:
-            for number, line in enumerate(source.data.split(b"\n"), 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = orjson.loads(line)
-                    if not isinstance(row, dict):
-                        raise RowError("", "the line is no JSON object")
-                    batch.append(read(row))
-                except (orjson.JSONDecodeError, RowError) as problem:
-                    bad.append(f"{source.name}, line {number}: {problem}")
-                    if len(bad) > allowed:
-                        raise ApiError(
-                            400,
-                            "Error while reading data, error message: JSON table encountered too many errors, "
-                            "giving up. "
-                            f"Rows: {number}; errors: {len(bad)}. {bad[0]}",
-                            reason="invalid",
-                        ) from problem
-                if len(batch) >= BATCH_ROWS:
-                    yield batch
-                    batch = []
+            with source.open() as lines:
+                for number, line in enumerate(lines, 1):
+                    if not line.strip():
+                        continue
+                    try:
+                        row = orjson.loads(line)
+                        if not isinstance(row, dict):
+                            raise RowError("", "the line is no JSON object")
+                        batch.append(read(row))
+                    except (orjson.JSONDecodeError, RowError) as problem:
+                        bad.append(f"{source.name}, line {number}: {problem}")
+                        if len(bad) > allowed:
+                            raise ApiError(
+                                400,
+                                "Error while reading data, error message: JSON table encountered too many errors, "
+                                "giving up. "
+                                f"Rows: {number}; errors: {len(bad)}. {bad[0]}",
+                                reason="invalid",
+                            ) from problem
+                    if len(batch) >= BATCH_ROWS:
+                        yield batch
+                        batch = []
         yield batch
 
     truncate = config.get("writeDisposition") == "WRITE_TRUNCATE"
     rows = append(catalog, table, batches(), truncate=truncate)
-    return Loaded(len(sources), sum(len(source.data) for source in sources), rows, len(bad))
+    return Loaded(len(sources), sum(source.size for source in sources), rows, len(bad))
 
 
 def _detected(config: Mapping[str, Any], sources: Sequence[Source]) -> tuple[Field, ...]:
@@ -214,14 +231,15 @@ def _detected(config: Mapping[str, Any], sources: Sequence[Source]) -> tuple[Fie
         raise ApiError(400, "No schema specified on job or table.", reason="invalid")
     rows = []
     for source in sources:
-        for line in source.data.split(b"\n"):
-            if line.strip():
-                try:
-                    row = orjson.loads(line)
-                except orjson.JSONDecodeError:
-                    continue
-                if isinstance(row, dict):
-                    rows.append(row)
+        with source.open() as lines:
+            for line in lines:
+                if line.strip():
+                    try:
+                        row = orjson.loads(line)
+                    except orjson.JSONDecodeError:
+                        continue
+                    if isinstance(row, dict):
+                        rows.append(row)
     fields = _fields_of(rows)
     if not fields:
         raise ApiError(400, "Unable to generate schema: the files have no rows", reason="invalid")

@@ -24,6 +24,14 @@ from imagebeam.emulators.environment import environment_of
 
 #: Seconds that a start may take before it is called a failure.
 START_LIMIT: Final = 60.0
+#: A file in the working directory hides no module. And what DuckDB frees goes back to the system: glibc keeps a heap
+#: per thread, and by and by puts larger and larger pieces into it.
+_ENVIRONMENT: Final = {
+    "PYTHONSAFEPATH": "1",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
 
 
 class LocalCloud:
@@ -77,7 +85,7 @@ class LocalCloud:
             stdin=subprocess.PIPE,  # its end tells the server that we are gone
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | {"PYTHONSAFEPATH": "1"},  # a file in the working directory hides no module
+            env=os.environ | _ENVIRONMENT,
             start_new_session=True,  # Ctrl-C is ours: the server must outlast our last requests
         )
         line = self._first_line(self._process)

@@ -12,6 +12,7 @@ import google_crc32c
 import orjson
 
 _TYPES: Final = {".jsonl": "application/json", ".ndjson": "application/json", ".webp": "image/webp"}
+_PIECE_BYTES: Final = 1 << 20
 
 
 def guess_type(name: str) -> str:
@@ -67,6 +68,16 @@ def digest(data: bytes) -> tuple[str, str]:
     md5 = hashlib.md5(data, usedforsecurity=False).digest()
     crc = google_crc32c.Checksum(data).digest()
     return base64.b64encode(md5).decode(), base64.b64encode(crc).decode()
+
+
+def digest_of(path: Path) -> tuple[str, str]:
+    """Return MD5 and CRC32C of a file in base64, without holding it."""
+    md5, crc = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum()
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            md5.update(piece)
+            crc.update(piece)
+    return base64.b64encode(md5.digest()).decode(), base64.b64encode(crc.digest()).decode()
 
 
 def note_of(

@@ -22,6 +22,7 @@ from imagebeam.emulators.http import ApiError
 from imagebeam.emulators.object_metadata import (
     StoredObject,
     digest,
+    digest_of,
     guess_type,
     note_of,
     read_note,
@@ -279,7 +280,7 @@ class ObjectStore:
         with self._lock:
             known = self._digests.get(_digest_key(stored))
         if known is None:
-            known = digest(stored.data)
+            known = digest_of(stored.path)
             self._remember(stored, known)
         return known
 

@@ -6,7 +6,7 @@ import re
 import uuid
 from email.message import Message
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from aiohttp import web
 
@@ -22,6 +22,8 @@ __all__ = ["ObjectStore", "StorageService", "StoredObject"]
 
 #: google-cloud-storage sends at most this many calls in a batch.
 BATCH_LIMIT: Final = 1000
+#: Bytes of a file that are held at once while it is sent.
+PIECE_BYTES: Final = 1 << 20
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -62,6 +64,8 @@ class StorageService:
         answer = await asyncio.to_thread(
             self._answer, request.method, request.raw_path, dict(request.headers), body, base
         )
+        if answer.file is not None:
+            return await _send_file(request, answer, answer.file)
         return web.Response(status=answer.code, body=answer.body, headers=answer.headers)
 
     async def _handle_batch(self, request: web.Request) -> web.StreamResponse:
@@ -85,7 +89,7 @@ class StorageService:
         if operation == "objects.insert":
             self._counters.add("storage", "bytes_written", amount=len(body))
         elif operation == "objects.get":
-            self._counters.add("storage", "bytes_read", amount=len(answer.body))
+            self._counters.add("storage", "bytes_read", amount=answer.size)
         return answer
 
     def _batch(self, content_type: str, body: bytes, base: str) -> Answer:
@@ -99,6 +103,7 @@ class StorageService:
             answer = self._batched(part, base) if isinstance(part, Message) else Answer(400)
             identifier = part.get("Content-ID", "") if isinstance(part, Message) else ""
             reason = _PHRASES.get(answer.code, "Error")
+            body_of_part = answer.whole()
             head = [
                 f"--{boundary}",
                 "Content-Type: application/http",
@@ -106,11 +111,11 @@ class StorageService:
                 "",
                 f"HTTP/1.1 {answer.code} {reason}",
                 *(f"{name}: {value}" for name, value in answer.headers.items()),
-                f"Content-Length: {len(answer.body)}",
+                f"Content-Length: {len(body_of_part)}",
                 "",
                 "",
             ]
-            pieces.append("\r\n".join(head).encode() + answer.body + b"\r\n")
+            pieces.append("\r\n".join(head).encode() + body_of_part + b"\r\n")
         pieces.append(f"--{boundary}--\r\n".encode())
         return Answer(200, b"".join(pieces), {"Content-Type": f"multipart/mixed; boundary={boundary}"})
 
@@ -147,6 +152,19 @@ class StorageService:
                 str(rule.get("message", "Injected fault.")),
                 headers=None if wait is None else {"Retry-After": str(wait)},
             )
+
+
+async def _send_file(request: web.Request, answer: Answer, file: BinaryIO) -> web.StreamResponse:
+    """Send a body that is in a file, piece by piece."""
+    with file:
+        response = web.StreamResponse(status=answer.code, headers=answer.headers)
+        response.content_length = left = answer.length
+        await response.prepare(request)
+        while left and (piece := await asyncio.to_thread(file.read, min(PIECE_BYTES, left))):
+            await response.write(piece)
+            left -= len(piece)
+        await response.write_eof()
+        return response
 
 
 def _check_faults(settings: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The operations of the Cloud Storage JSON API on an object store."""
 
 import re
+from contextlib import ExitStack
 from typing import Any, Final
 
 from imagebeam.emulators.http import ApiError
@@ -24,6 +25,8 @@ from imagebeam.emulators.storage_uploads import Uploads
 
 #: Cloud Storage composes at most this many objects at once.
 COMPOSE_LIMIT: Final = 32
+#: Larger bodies are sent from their file, piece by piece.
+HELD_BYTES: Final = 1 << 20
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -155,11 +158,23 @@ class StorageApi:
             self._require(call.parts[1], call.parts[3])
             raise missing(call.parts[1], call.parts[3])
         stored, stream = opened
-        with stream:
+        with ExitStack() as held:
+            held.enter_context(stream)
             conditions(stored)
             first, last = _byte_range(call.text("Range"), stored.size)
+            headers = self._download_headers(call, stored)
             stream.seek(first)
-            data = stream.read(last - first + 1)
+            length = last - first + 1
+            code = 200
+            if call.text("Range") is not None:
+                code = 206
+                headers["Content-Range"] = f"bytes {first}-{last}/{stored.size}"
+            if length <= HELD_BYTES:
+                return Answer(code, stream.read(length), headers)
+            held.pop_all()
+            return Answer(code, headers=headers, file=stream, length=length)
+
+    def _download_headers(self, call: Call, stored: StoredObject) -> dict[str, str]:
         md5, crc32c = self._objects.digests(stored)
         headers = {
             "Content-Type": stored.content_type,
@@ -182,10 +197,7 @@ class StorageApi:
                 headers[header] = str(stored.fields[key])
         if stored.fields.get("contentEncoding") == "gzip" and "gzip" not in (call.text("Accept-Encoding") or ""):
             raise ApiError(501, "The local Cloud Storage does not implement decompressive transcoding.")
-        if call.text("Range") is None:
-            return Answer(200, data, headers)
-        headers["Content-Range"] = f"bytes {first}-{last}/{stored.size}"
-        return Answer(206, data, headers)
+        return headers
 
     def _objects_patch(self, call: Call) -> StoredObject:
         check_query(call.query, "conditions", "generation")

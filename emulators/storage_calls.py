@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote
 
 import orjson
@@ -49,11 +49,33 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response: code, body and headers."""
+    """A response: code, body and headers.
+
+    Attributes:
+        code: HTTP status.
+        body: The bytes, unless they come from a file.
+        headers: Its headers.
+        file: Open where the body begins, for one that is too large to hold; whoever sends it closes it.
+        length: Bytes of the file that are the body.
+    """
 
     code: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    file: BinaryIO | None = None
+    length: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body, wherever they are."""
+        return len(self.body) if self.file is None else self.length
+
+    def whole(self) -> bytes:
+        """Return the body, and close its file."""
+        if self.file is None:
+            return self.body
+        with self.file:
+            return self.file.read(self.length)
 
 
 def json_answer(body: Any, code: int = 200) -> Answer:

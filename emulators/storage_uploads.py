@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from imagebeam.emulators.http import ApiError, parse_object
-from imagebeam.emulators.object_metadata import StoredObject, digest
+from imagebeam.emulators.object_metadata import StoredObject, digest_of
 from imagebeam.emulators.object_store import ObjectStore
 from imagebeam.emulators.storage_calls import Answer, Call
 from imagebeam.emulators.storage_resources import Conditions, check_query, object_fields
@@ -62,7 +62,7 @@ class Uploads:
         name = _name(call, metadata)
         temporary = self._objects.temporary()
         temporary.write_bytes(data)
-        return self._finish(bucket, name, metadata, Conditions(call.query), temporary, data)
+        return self._finish(bucket, name, metadata, Conditions(call.query), temporary)
 
     def resume(self, call: Call) -> StoredObject | Answer:
         """Take a chunk of a resumable upload, or tell how much has arrived.
@@ -82,11 +82,10 @@ class Uploads:
                 return _incomplete(session.received)
             if session.received > total:
                 raise ApiError(400, f"{session.received} bytes were sent from {first}, but {total} announced.")
-            data = session.path.read_bytes()
             session.metadata.update(_announced(call.text("x-goog-hash") or ""))
             try:
                 session.stored = self._finish(
-                    session.bucket, session.name, session.metadata, session.conditions, session.path, data
+                    session.bucket, session.name, session.metadata, session.conditions, session.path
                 )
             except ApiError:
                 del self._sessions[identifier]
@@ -148,9 +147,8 @@ class Uploads:
         metadata: Mapping[str, Any],
         conditions: Conditions,
         temporary: Path,
-        data: bytes,
     ) -> StoredObject:
-        digests = digest(data)
+        digests = digest_of(temporary)
         for key, actual in zip(("md5Hash", "crc32c"), digests, strict=True):
             announced = metadata.get(key)
             if announced and announced != actual:

@@ -21,6 +21,8 @@ from imagebeam.transforms.images import ImageProblem, parse_gs_uri
 from imagebeam.transforms.records import ImageReason
 
 CONNECTIONS = 32
+#: Bytes of a large file that are held while it is uploaded; the client would take 100 MB at once.
+CHUNK_BYTES = 16 * 1024 * 1024
 
 _lock = threading.Lock()
 _client: tuple[int, storage.Client] | None = None
@@ -132,7 +134,8 @@ def upload(path: str, file: Path) -> None:
     """Copies a local file to a path, replacing what was there."""
     place = parse_gs_uri(path)
     if place is not None:
-        storage_client().bucket(place[0]).blob(place[1]).upload_from_filename(file, content_type="application/json")
+        blob = storage_client().bucket(place[0]).blob(place[1], chunk_size=CHUNK_BYTES)
+        blob.upload_from_filename(file, content_type="application/json")
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import os
 import threading
@@ -273,7 +274,8 @@ class Warehouse:
 
     def rows(self, result: ResultRef, start: int, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Reads rows ``start`` to ``start + count`` of a result, only the named columns."""
-        schema = _fields([field for field in result.schema if field["name"] in set(columns)])
+        schema = [_Field.from_api_repr(dict(field)) for field in result.schema if field["name"] in set(columns)]
+        names = [field.name for field in schema]
         table = bigquery.Table(result.table, schema=_fields(result.schema))
         with self._translated("reading a page of the query's result"):
             for row in self.client.list_rows(
@@ -283,7 +285,8 @@ class Warehouse:
                 max_results=count,
                 page_size=min(count, PAGE_ROWS),
             ):
-                yield dict(row.items())
+                # Not row.items(), which copies every value deeply.
+                yield {name: row[name] for name in names}
 
     # -- rows in ---------------------------------------------------------------------------------------
 
@@ -337,6 +340,30 @@ class Warehouse:
             raise SystemicError(f"{doing}: credentials failed: {first_line(error)}") from None
         except (api_errors.GoogleAPIError, OSError) as error:
             raise _systemic(error, doing) from None
+
+
+class _Field(bigquery.SchemaField):
+    """A field that keeps what it is: the client asks at every value, and works it out from JSON each time."""
+
+    @functools.cached_property
+    def name(self) -> str:
+        """Its name."""
+        return str(super().name)
+
+    @functools.cached_property
+    def field_type(self) -> str:
+        """Its type, in capitals."""
+        return str(super().field_type)
+
+    @functools.cached_property
+    def mode(self) -> str:
+        """Its mode, in capitals."""
+        return str(super().mode)
+
+    @functools.cached_property
+    def fields(self) -> tuple[bigquery.SchemaField, ...]:
+        """Its subfields."""
+        return tuple(_Field.from_api_repr(field.to_api_repr()) for field in super().fields)
 
 
 def _fields(schema: Schema) -> list[bigquery.SchemaField]:
