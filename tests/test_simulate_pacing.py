@@ -10,16 +10,13 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from benchmarks import pacing_scenarios, pacing_world, simulate_pacing
+from benchmarks.pacing_measures import Measured, measure, summarise
+from benchmarks.pacing_plot import Panel, draw
+from benchmarks.pacing_world import Call, Scenario, Service, Target, sawtooth, simulate, steady, step
 from imagebeam.transforms import pacing
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT))  # the benchmarks are not installed; last, so that it hides nothing
-
-from benchmarks import pacing_scenarios, pacing_world, simulate_pacing  # noqa: E402
-from benchmarks.pacing_measures import Measured, measure, summarise  # noqa: E402
-from benchmarks.pacing_plot import Panel, draw  # noqa: E402
-from benchmarks.pacing_world import Call, Scenario, Service, Target, sawtooth, simulate, steady, step  # noqa: E402
-
 SVG = "{http://www.w3.org/2000/svg}"
 
 
