@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import answers, batch, batch_arguments, books_of, created, fault, paid, work_dir
+from batch_runs import answers, batch, batch_arguments, books_of, command, created, fault, paid, work_dir
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -192,3 +193,20 @@ def test_the_cap_holds_for_the_lane_that_asks_the_rest_too(cloud: LocalCloud, tm
     assert summary["problems"] == []
     assert summary["exit_code"] == 4, summary["err"]
     assert sum(paid(job).values()) + sum(job.calls().values()) <= 3
+
+
+def test_status_and_collect_go_on_from_the_work_directory(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 6)
+    fault(job, {"stuck": "PENDING"})
+    assert run_cli(batch_arguments(job, "--no_wait", "--batch_lines=4"))[0] == 0
+    code, out, _ = command(job, "status", "--json")
+    assert code == 0
+    assert [(each["units"], each["phase"]) for each in json.loads(out)[0]["jobs"]] == [(4, "waiting"), (2, "waiting")]
+    assert "waiting" in command(job, "status")[1]
+    fault(job)
+    code, out, _ = command(job, "collect")
+    assert code == 0
+    assert "6 OK" in out
+    assert "the books balance" in out
+    assert command(job, "status")[1] == f"no batch run is open in {work_dir(job)}\n"
+    assert cloud.counters()["batch"]["paid_uris"] == {"distinct": 6, "repeated": 0}

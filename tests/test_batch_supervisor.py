@@ -200,23 +200,37 @@ def test_a_job_that_was_deleted_is_read_from_what_it_left(cloud: LocalCloud, tmp
     assert set(paid(job).values()) == {1}
 
 
+def twin_of(made: dict[str, Any], cloud: LocalCloud) -> str:
+    """Creates a job like another, as a supervisor does that knows nothing of it; its name."""
+    source = made["inputConfig"]["gcsSource"]["uris"][0]
+    destination = made["outputConfig"]["gcsDestination"]["outputUriPrefix"]
+    config = types.CreateBatchJobConfig(display_name=made["displayName"], dest=destination)
+    with gemini(cloud) as client:
+        return str(client.batches.create(model=made["model"], src=source, config=config).name)
+
+
 def test_of_two_jobs_of_one_name_the_younger_is_cancelled_and_a_late_one_too(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
-    fault(job, {"stuck": "PENDING"})
+    failing, waiting = {"match": "*-r1-*", "failed": 1.0}, {"match": "*-r2-*", "stuck": "PENDING"}
+    stopped = {"JOB_STATE_CANCELLING", "JOB_STATE_CANCELLED"}
+    fault(job, failing, {"stuck": "PENDING"})
     submit(job)
     (first,) = cloud.batch_jobs()
-    source = first["inputConfig"]["gcsSource"]["uris"][0]
-    destination = first["outputConfig"]["gcsDestination"]["outputUriPrefix"]
-    config = types.CreateBatchJobConfig(display_name=first["displayName"], dest=destination)
-    with gemini(cloud) as client:
-        client.batches.create(model=first["model"], src=source, config=config)
+    twin = twin_of(first, cloud)
     assert command(job, "collect", "--no_wait")[0] == 0
     states = {each["name"]: each["state"] for each in cloud.batch_jobs()}
-    assert states.pop(first["name"]) == "JOB_STATE_PENDING"
-    assert set(states.values()) <= {"JOB_STATE_CANCELLING", "JOB_STATE_CANCELLED"}
+    assert (states[first["name"]], states[twin] in stopped) == ("JOB_STATE_PENDING", True)
+    fault(job, failing, waiting)
+    until(job, "SUCCEEDED", "CANCELLED")
+    assert command(job, "collect", "--no_wait")[0] == 0
+    fault(job, failing, waiting, {"match": "*-r1-*", "stuck": "PENDING"})
+    late = twin_of(first, cloud)
+    assert command(job, "collect", "--no_wait")[0] == 0
+    assert {each["name"]: each["state"] for each in cloud.batch_jobs()}[late] in stopped
     fault(job)
     summary = books_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (2, [], 0), summary["err"]
+    assert created(job) == {"r1-0000000000-0": 3, "r2-0000000000-0": 1}
     assert set(paid(job).values()) == {1}
 
 

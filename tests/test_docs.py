@@ -37,7 +37,7 @@ PROOFS = {
         "tests/test_demo.py::test_the_demo_shows_the_job_three_times_and_leaves_its_answers"
     ),
     "imagebeam classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam": (
-        "tests/test_batch_lane.py::test_every_unit_is_answered_through_a_job"
+        "tests/test_batch_lane.py::test_every_way_lands_the_same_rows_as_the_online_lane"
     ),
     "imagebeam batch status --work_dir=gs://my-bucket/imagebeam": (
         "tests/test_batch_lane.py::test_status_and_collect_go_on_from_the_work_directory"

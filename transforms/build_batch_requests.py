@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import apache_beam as beam
 import orjson
@@ -95,7 +95,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebeam-")))
         readers = stack.enter_context(concurrent.futures.ThreadPoolExecutor(READERS))
-        shard = _Writing(settings, batch, shard_name(page.start, part), directory)
+        shard = stack.enter_context(_Writing(settings, batch, shard_name(page.start, part), directory))
         units = map(unit_from_row, rows)
         while chunk := list(itertools.islice(units, CHUNK)):
             watch.extend()
@@ -107,7 +107,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
                 if shard.is_full(len(line)):
                     yield _record(warehouse, settings, batch, shard.close())
                     part += 1
-                    shard = _Writing(settings, batch, shard_name(page.start, part), directory)
+                    shard = stack.enter_context(_Writing(settings, batch, shard_name(page.start, part), directory))
                 shard.add(unit, line)
         shard.skipped = page.count - asked
         yield _record(warehouse, settings, batch, shard.close())
@@ -196,6 +196,13 @@ class _Writing:
         outcome = Outcome(unit, Status.IMAGE_ERROR, problem.reason.value, problem.message, answered_at=self._at)
         self._files["problems.jsonl"].write(self._row(outcome))
         count_problem(self._problems, outcome.status.value, outcome.reason)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
 
     def close(self) -> Shard:
         """Puts the files where they belong, and last of all says that the shard is whole."""
