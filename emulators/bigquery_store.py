@@ -20,10 +20,9 @@ from imagebeam.emulators.bigquery_types import literal, quote
 
 META: Final = "_imagebeam"
 RESULTS: Final = "results"
-#: So that the whole process stays below 700 MB with a run of a million units, and below 1 GB with a table of 100,000
-#: vectors; DuckDB spills what is more.
-MEMORY_LIMIT: Final = "128MB"
-THREADS: Final = 2
+#: So that the whole process stays below 1 GB, also with a table of 100,000 vectors; DuckDB spills what is more.
+MEMORY_LIMIT: Final = "512MB"
+THREADS: Final = 4
 
 Resource = dict[str, Any]
 
