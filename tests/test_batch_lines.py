@@ -270,5 +270,5 @@ def test_the_benchmark_of_the_format_runs_and_its_contestants_do_the_same() -> N
     done = subprocess.run(command, cwd=PIPELINE.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert len(report["races"]) == 6
+    assert len(report["races"]) == 7
     assert report["matcher_bytes_per_unit"] < 400
