@@ -141,11 +141,11 @@ def test_refusals_of_calls_under_way_cut_the_pace_further_after_a_hit_but_never_
 def test_a_pace_that_was_slow_for_long_does_not_explode_before_a_refusal_can_be_back() -> None:
     pacer, _, now = settled(2.0)
     sent: list[float] = []
-    for _ in range(int(60 / STEP_S)):  # and now there is no quota any more
+    for _ in range(int(75 / STEP_S)):  # and now there is no quota any more
         now += STEP_S
         while pacer.wait_s(now) == 0:
             sent.append(now)
-    counts = [sum(start <= at < start + 0.3 for at in sent) for start in (now - 60 + 0.3 * i for i in range(200))]
+    counts = [sum(start <= at < start + 0.3 for at in sent) for start in (now - 75 + 0.3 * i for i in range(250))]
     assert counts[-2] > 1000
     assert all(later <= 1.5 * sooner + 3 for sooner, later in itertools.pairwise(counts))
 

@@ -32,8 +32,8 @@ import math
 
 START_PER_S = 10.0
 RAMP_PER_S = 2.0
-PROBE_S = 6.6
-PROBE_CALLS = 66.0
+PROBE_S = 7.5
+PROBE_CALLS = 80.0
 FIRST_PROBE_CALLS = 10.0
 #: A probe's boost is 2 after so many seconds and calls, and four times as much after as many again.
 BOOST_S, BOOST_CALLS = 1.4, 25.0
