@@ -18,8 +18,8 @@ PACKAGES = ("pipeline", "transforms", "emulators")
 #: No Beam and no Google client, at import or later.
 PURE = """
     answer_schema answers batch_lines batch_matching batch_results batch_states books checked_yaml due due_sql
-    errors failures filters groups identifiers images notes pacing pricing queries recorded_sql records requests
-    sources tables task views worst_case
+    embeddings errors failures filters groups identifiers images notes pacing pricing queries recorded_sql records
+    requests sources tables task views worst_case
 """
 #: Talk to services, one client per process; no Beam.
 CLIENTS = """
