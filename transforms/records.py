@@ -125,6 +125,17 @@ class Usage:
             self.images + other.images,
         )
 
+    def times(self, calls: int) -> Usage:
+        """What so many calls like this one take."""
+        return Usage(
+            self.prompt_tokens * calls,
+            self.cached_tokens * calls,
+            self.output_tokens * calls,
+            self.thought_tokens * calls,
+            self.traffic_type,
+            self.images * calls,
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
