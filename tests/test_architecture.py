@@ -31,12 +31,12 @@ PTRANSFORMS = "build_batch_requests call_model collect_batch finish_run pack_uni
 #: Of pipeline: imported before a command is known to need Beam, so they import Beam inside functions only.
 LIGHT = """
     __main__ arguments beam_flags cli config config_file dataflow_options embed_config flag_values flags help_text
-    init_command report task_files tasks_command template_command template_launch template_main template_metadata
+    init_command report said task_files tasks_command template_command template_launch template_main template_metadata
 """
 #: Of pipeline: the job itself.
 JOB = """
     batch_books batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging embed
-    exit_code launch preflight progress run_settings
+    exit_code launch model_check preflight progress run_settings
 """
 
 LAYERS = {
