@@ -309,6 +309,13 @@ def announce(
     estimate = cost_usd(profile, settings.lane, estimate_usage(profile, task, images).times(planned.due))
     bound = "at most about" if task.unit == "asset" else "about"
     say(f"cost     {bound} ${estimate:,.2f} at list price; images travel by {run.engine.asking.transport}")
+    quota = profile.fixed_rpm(settings.location)
+    if quota is not None and settings.max_rpm is None:
+        hours = planned.due / quota / 60
+        say(
+            f"pace     at most {quota:,} calls a minute, the published quota of {task.model} here: {hours:,.1f} hours "
+            "or more; --max_rpm gives the project's own"
+        )
     capped = settings.max_cost_usd is not None
     if estimate > CONFIRM_ABOVE_USD and not settings.yes and not capped:
         raise UserError(

@@ -43,19 +43,19 @@ def embed(job: Job, *more: str) -> dict[str, Any]:
 
 def test_every_image_gets_one_vector_and_the_books_balance(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 30)
-    summary = embed(job, "--dimension=64", "--transport=uri")
+    summary = embed(job, "--dimension=768", "--limit=100", "--transport=uri")
     assert summary["exit_code"] == 0, summary["err"]
     assert (summary["counted"]["ok"], summary["counted"]["failed"], summary["problems"]) == (30, {}, [])
-    assert summary["answers"].endswith(f"{job.results}.embeddings_gemini_embedding_2_64")
+    assert summary["answers"].endswith(f"{job.results}.embeddings_gemini_embedding_2_768")
     assert job.calls() == {row["gcs_uri"]: 1 for row in job.rows}
-    vectors = job.query("SELECT * FROM {results}.embeddings_gemini_embedding_2_64")
+    vectors = job.query("SELECT * FROM {results}.embeddings_gemini_embedding_2_768")
     outcomes = job.query("SELECT * FROM {results}.outcomes")
     assert {row["unit_id"] for row in vectors} == {row["unit_id"] for row in outcomes}
     assert len(vectors) == len(outcomes) == 30
-    assert {row["task"] for row in outcomes} == {"embed/gemini-embedding-2/64"}
+    assert {row["task"] for row in outcomes} == {"embed/gemini-embedding-2/768"}
     assert {row["version"] for row in vectors} == {row["version"] for row in outcomes} == {summary["version"]}
     assert sum(row["cost_usd"] for row in outcomes) == 30 * Decimal("0.0001161")
-    assert all(row["answer"] == {"dimension": 64} for row in outcomes), "the vector itself is kept once"
+    assert all(row["answer"] == {"dimension": 768} for row in outcomes), "the vector itself is kept once"
 
 
 def test_a_second_run_calls_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -303,10 +303,11 @@ def test_no_outcome_ever_stands_without_its_vector(cloud: LocalCloud, tmp_path: 
 
 def test_a_vector_index_is_made_once_after_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
+    asked = ("--model=multimodalembedding@001", "--location=us-central1", "--dimension=512", "--vector_index")
     for _ in range(2):
-        assert embed(job, "--dimension=8", "--vector_index")["exit_code"] == 0
+        assert embed(job, *asked)["exit_code"] == 0
     shown = job.query("SELECT index_name, table_name FROM {results}.INFORMATION_SCHEMA.VECTOR_INDEXES")
-    table = "embeddings_gemini_embedding_2_8"
+    table = "embeddings_multimodalembedding_001_512"
     assert shown == [{"index_name": f"{table}_index", "table_name": table}]
 
 
