@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -21,6 +22,7 @@ from imagebeam.transforms.vertex import GeminiClient, HttpAnswer
 from imagebeam.transforms.warehouse import Warehouse
 
 PROBES = 3
+_log = logging.getLogger(__name__)
 
 
 async def check_model(
@@ -90,7 +92,11 @@ async def _probe(
 ) -> Literal["uri", "inline"]:
     """Lets the service read an image by its URI; inline if it may not."""
     for row in warehouse.small_query(sample_query(source, PROBES), location=location):
-        answer = await read(ImagePart(mime_from_name(row["uri"]) or "image/jpeg", uri=row["uri"]))
+        try:
+            answer = await read(ImagePart(mime_from_name(row["uri"]) or "image/jpeg", uri=row["uri"]))
+        except Exception as error:  # a broken connection says nothing of the image
+            _log.info("reading %s: %s", row["uri"], error)
+            continue
         if answer.code == 200:
             return "uri"
         failure = classify_http(answer.code, answer.body, answer.headers)

@@ -157,6 +157,13 @@ def test_images_that_the_model_may_not_read_travel_in_the_request(cloud: LocalCl
     assert sum(name.startswith("inline:") for name in job.calls()) == 4
 
 
+def test_a_first_look_that_fails_settles_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    cloud.faults(vertex={"rules": [{"method": "embedContent", "match": "gs://", "times": 1, "do": "reset"}]})
+    summary = embed(job, "--dimension=8")
+    assert summary["counted"]["ok"] == 2, summary["err"]
+
+
 @pytest.mark.parametrize("flags", [("--max_side=64",), ("--crop=bbox", "--padding=0.1")])
 def test_images_can_be_cut_down_before_they_are_sent(cloud: LocalCloud, tmp_path: Path, flags: tuple[str]) -> None:
     job = make_job(cloud, tmp_path, 3)
