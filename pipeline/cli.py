@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from imagebeam.pipeline import help_text
-from imagebeam.pipeline.flags import CLASSIFY, EMBED
+from imagebeam.pipeline.embed_flags import EMBED
+from imagebeam.pipeline.flags import CLASSIFY
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import ImagebeamError, UserError
 

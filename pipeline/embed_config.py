@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from imagebeam.pipeline.config import ClassifySettings, check, field_values, require, with_beam
-from imagebeam.pipeline.flags import EMBED
+from imagebeam.pipeline.embed_flags import EMBED
 from imagebeam.pipeline.said import read_flags
 from imagebeam.transforms.embeddings import EmbedTask, checked_dimension, embed_task
 from imagebeam.transforms.errors import UserError

@@ -99,33 +99,6 @@ MAX_IMAGES = Flag(
     Group.ASK, minimum=1, maximum=10, example="4",
 )
 
-EMBED_MODEL = Flag(
-    "model", Kind.TEXT, "Embedding model. Vectors of two models cannot be compared.",
-    Group.ASK, default="gemini-embedding-2", choices=("gemini-embedding-2", "multimodalembedding@001"),
-    example="multimodalembedding@001", in_file=False,
-)
-DIMENSION = Flag(
-    "dimension", Kind.INTEGER, "Length of the vectors: 1 to 3072 of gemini-embedding-2; 128, 256, 512 or 1408 of "
-    "multimodalembedding@001. Default: the longest.",
-    Group.ASK, minimum=1, example="768", in_file=False,
-)
-EMBED_UNIT = Flag(
-    "unit", Kind.TEXT, "A vector is of one image. Those of an asset's images carry its asset_id.",
-    Group.ASK, default="observation", choices=("observation",), example="observation", in_file=False,
-)
-CROP = Flag(
-    "crop", Kind.TEXT, "bbox: embed only what the bounding box shows. Sends the bytes.",
-    Group.ASK, default="none", choices=("none", "bbox"), example="bbox", in_file=False,
-)
-PADDING = Flag(
-    "padding", Kind.NUMBER, "Margin around the box, as a share of its longer side.",
-    Group.ASK, minimum=0, maximum=1, example="0.1", in_file=False,
-)
-MAX_SIDE = Flag(
-    "max_side", Kind.INTEGER, "Downscale images to so many pixels before they are sent. Sends the bytes.",
-    Group.ASK, minimum=64, maximum=8192, example="1024", in_file=False,
-)
-
 SOURCE = Flag(
     "source", Kind.TEXT, "BigQuery table or view of the observations.",
     Group.SOURCE, pattern=f"`?{_TABLE}`?", form="project.dataset.table or dataset.table",
@@ -204,10 +177,6 @@ RESULTS = Flag(
     Group.RESULTS, pattern=_DATASET, form="dataset or project.dataset",
     example="image_answers",
 )
-VECTOR_INDEX = Flag(
-    "vector_index", Kind.BOOLEAN, "Make a vector index of the table after the run, if it has none.",
-    Group.RESULTS, default=False, example="true", in_file=False,
-)
 RESULTS_LOCATION = Flag(
     "results_location", Kind.TEXT, "BigQuery location of a dataset that is made. Else the source's.",
     Group.RESULTS, pattern=r"[A-Za-z][A-Za-z0-9-]+", form="a location such as US, EU or europe-west6",
@@ -227,10 +196,6 @@ LANE = Flag(
     "lane", Kind.TEXT, "online; flex: half the price, slower, may be refused; batch: half the price, jobs, hours.",
     Group.MODEL, default="online", choices=("online", "flex", "batch"), example="flex",
 )
-EMBED_LANE = Flag(
-    "lane", Kind.TEXT, "online: one call per image, at the pace of the quota.",
-    Group.MODEL, default="online", choices=("online",), example="online", in_file=False,
-)
 TRANSPORT = Flag(
     "transport", Kind.TEXT, "Send the image's URI or its bytes; auto tries one image by URI first.",
     Group.MODEL, default="auto", choices=("auto", "uri", "inline"), example="inline",
@@ -242,11 +207,6 @@ IN_FLIGHT = Flag(
 )
 MAX_RPM = Flag(
     "max_rpm", Kind.INTEGER, "Calls per minute at most. Without it the pace is what the service grants.",
-    Group.LIMITS, minimum=1, example="600",
-)
-EMBED_MAX_RPM = Flag(
-    "max_rpm", Kind.INTEGER, "Calls per minute at most. multimodalembedding@001 has a fixed quota: without this flag "
-    "its published one is the ceiling (600; 120 in Europe). gemini-embedding-2: what the service grants.",
     Group.LIMITS, minimum=1, example="600",
 )
 MAX_TPM = Flag(
@@ -376,17 +336,6 @@ CLASSIFY: Final[tuple[Flag, ...]] = (
     MAXIMUM_BYTES_BILLED, MAX_FAILURE_PERCENT,
     BATCH_SOURCE, BATCH_DESTINATION, BATCH_LINES, BATCH_BYTES, BATCH_ROUNDS, BATCH_DEADLINE_S, BATCH_FALLBACK,
     BATCH_POLL_S, BATCH_GRACE_S, NO_WAIT,
-    RUNNER, DIRECT_NUM_WORKERS, GROUP_SIZE, RUN_ID, MODELS_FILE, YES, JSON, QUIET, LOG_LEVEL, CONFIG,
-)
-#: Flags of ``imagebeam embed``, in the order of ``--help``.
-EMBED: Final[tuple[Flag, ...]] = (
-    EMBED_MODEL, DIMENSION, EMBED_UNIT, CROP, PADDING, MAX_SIDE,
-    SOURCE, QUERY, QUERY_FILE, PROFILE, COLUMNS, KEEP_COLUMNS,
-    DUE, LIMIT, SAMPLE_PERCENT, ASSET_TYPES, BBOX, NEAR, POLYGON_FILE, CAPTURED_FROM, CAPTURED_UNTIL, WHERE,
-    PROJECT, RESULTS, VECTOR_INDEX, RESULTS_LOCATION, WORK_DIR,
-    LOCATION, EMBED_LANE, TRANSPORT,
-    IN_FLIGHT, EMBED_MAX_RPM, MAX_TPM, MAX_COST_USD, MAX_CALLS, UNIT_DEADLINE_S, CALL_TIMEOUT_S,
-    MAXIMUM_BYTES_BILLED, MAX_FAILURE_PERCENT,
     RUNNER, DIRECT_NUM_WORKERS, GROUP_SIZE, RUN_ID, MODELS_FILE, YES, JSON, QUIET, LOG_LEVEL, CONFIG,
 )
 # fmt: on

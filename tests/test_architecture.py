@@ -30,8 +30,9 @@ CLIENTS = """
 PTRANSFORMS = "build_batch_requests call_model collect_batch finish_run pack_units read_units start_run"
 #: Of pipeline: imported before a command is known to need Beam, so they import Beam inside functions only.
 LIGHT = """
-    __main__ arguments beam_flags cli config config_file dataflow_options embed_config flag_values flags help_text
-    init_command report said task_files tasks_command template_command template_launch template_main template_metadata
+    __main__ arguments beam_flags cli config config_file dataflow_options embed_config embed_flags flag_values flags
+    help_text init_command report said task_files tasks_command template_command template_launch template_main
+    template_metadata
 """
 #: Of pipeline: the job itself.
 JOB = """

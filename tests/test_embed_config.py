@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from imagebeam.pipeline import flag_values
 from imagebeam.pipeline.embed_config import EmbedSettings, embed_settings
-from imagebeam.pipeline.flags import CLASSIFY, EMBED, by_name
+from imagebeam.pipeline.embed_flags import EMBED
+from imagebeam.pipeline.flags import CLASSIFY, Flag, by_name
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.pipeline.task_files import load_models_file
 from imagebeam.transforms.embeddings import embed_version
@@ -107,8 +109,13 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
 
 
 def test_flags_that_embed_shares_with_classify_are_the_same_flags() -> None:
-    own = {"model", "dimension", "unit", "crop", "padding", "max_side", "vector_index", "lane", "max_rpm"}
+    own = {"model", "dimension", "unit", "crop", "padding", "max_side", "vector_index", "lane", "transport", "max_rpm"}
     shared = by_name(tuple(flag for flag in EMBED if flag.name not in own))
     assert all(by_name(CLASSIFY)[name] is flag for name, flag in shared.items())
     fields = {field.name for field in dataclasses.fields(EmbedSettings)}
     assert set(by_name(EMBED)) - fields == {"query_file", "polygon_file", "config", "crop", "padding", "max_side"}
+
+
+@pytest.mark.parametrize("flag", EMBED, ids=lambda flag: flag.name)
+def test_the_example_of_every_flag_is_a_good_value(flag: Flag) -> None:
+    assert flag_values.from_text(flag, flag.example, where=f"--{flag.name}") is not None

@@ -27,6 +27,7 @@ from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.records import Image, Outcome, Status, Unit
 from imagebeam.transforms.task import ImageSettings
+from imagebeam.transforms.views import views
 
 OUTCOMES = TableName("my-project", "answers", "outcomes")
 UNIT = Unit("o1", "observation", "d", (Image("o1", "gs://b/o1.jpg"),), "a1", latitude=46.948, longitude=7.447)
@@ -108,6 +109,10 @@ def test_an_odd_place_is_no_point_but_costs_no_vector(place: tuple[float | None,
     unit = dataclasses.replace(UNIT, latitude=place[0], longitude=place[1])
     row = embedding_row(dataclasses.replace(OK, unit=unit), model="m", dimension=2, version="v", run_id="r")
     assert row["vector"] == [0.6, 0.8]
+
+
+def test_a_task_of_embedding_has_only_the_views_that_all_tasks_share() -> None:
+    assert set(views(OUTCOMES, embed_task("gemini-embedding-2", 8))) == {"dead_letters", "runs_history"}
 
 
 def test_the_view_and_the_index_are_bigquery_sql() -> None:
