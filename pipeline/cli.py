@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from imagebeam.pipeline import help_text
+from imagebeam.pipeline.embed_flags import EMBED
 from imagebeam.pipeline.flags import CLASSIFY
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import ImagebeamError, UserError
@@ -95,6 +96,18 @@ def _classify(argv: list[str]) -> int:
     return classify.run(settings, beam_arguments)
 
 
+def _embed(argv: list[str]) -> int:
+    if any(argument in _HELP[:2] for argument in argv):
+        _print(_embed_help(help_text.width()))
+        return 0
+    from imagebeam.pipeline.embed_config import embed_settings
+
+    settings, beam_arguments = embed_settings(argv, cwd=Path.cwd(), environ=os.environ)
+    from imagebeam.pipeline import embed
+
+    return embed.run(settings, beam_arguments)
+
+
 def _batch(argv: list[str]) -> int:
     from imagebeam.pipeline import batch_command
 
@@ -136,6 +149,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "init": Command("Write imagebeam.yaml, which keeps the flags that repeat.", _init),
     "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
     "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
+    "embed": Command("Make a vector of every image of a table, to find what looks alike.", _embed),
     "batch": Command("Look after the jobs of runs with --lane=batch: status, collect, cancel.", _batch),
     "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),
 }
@@ -178,6 +192,23 @@ def _classify_help(columns: int) -> list[str]:
         *help_text.flags_help(CLASSIFY, columns),
         "",
         "Flags may stand in imagebeam.yaml too. Options of Beam (--region, --temp_location …) go through.",
+    ]
+
+
+def _embed_help(columns: int) -> list[str]:
+    return [
+        "imagebeam embed: make a vector of every image of a table; vectors go to BigQuery",
+        "",
+        "Usage: imagebeam embed --source=TABLE --results=DATASET [--flag=value …]",
+        "",
+        "Examples:",
+        "  imagebeam embed --dimension=768 --limit=100              (the rest is in imagebeam.yaml)",
+        "  imagebeam embed --model=multimodalembedding@001 --location=us-central1 --vector_index",
+        *help_text.flags_help(EMBED, columns),
+        "",
+        "Every model and length has a table, embeddings_<model>_<dimension>; the view embeddings is over all of",
+        "them. What became of each image stands in outcomes, under task embed/<model>/<dimension>.",
+        "Flags of classify may stand in imagebeam.yaml too. Options of Beam (--region …) go through.",
     ]
 
 

@@ -13,16 +13,14 @@ import secrets
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from imagebeam.pipeline import arguments, config_file, dataflow_options, flag_values
-from imagebeam.pipeline.flags import BATCH_ONLY, CLASSIFY, CONFIG, MAX_COST_USD, PROJECT, RESULTS, SOURCE, Flag, by_name
+from imagebeam.pipeline import dataflow_options, flag_values
+from imagebeam.pipeline.flags import BATCH_ONLY, CLASSIFY, MAX_COST_USD, RESULTS, SOURCE, Flag, by_name
+from imagebeam.pipeline.said import SOURCES, Said, read_flags
 from imagebeam.transforms import filters
 from imagebeam.transforms.due import parse_due
 from imagebeam.transforms.errors import UserError
-
-#: What may be read: one of these, never two.
-_SOURCES = ("source", "query", "query_file")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,6 +155,9 @@ class ClassifySettings:
         return project, dataset
 
 
+AnySettings = TypeVar("AnySettings", bound=ClassifySettings)
+
+
 def classify_settings(
     argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
 ) -> tuple[ClassifySettings, list[str]]:
@@ -171,21 +172,12 @@ def classify_settings(
     Raises:
         UserError: Unknown flag or key, bad value, contradiction, missing file.
     """
-    line = arguments.read(argv, by_name(CLASSIFY), command="imagebeam classify")
-    file = config_file.read(cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values)
-    given = _merged(line.values, file.values)
-    values = {flag.name: given.get(flag.name, flag.default) for flag in CLASSIFY}
-    if values["project"] is None and environ.get("GOOGLE_CLOUD_PROJECT"):
-        project = environ["GOOGLE_CLOUD_PROJECT"]
-        values["project"] = flag_values.from_text(PROJECT, project, where="GOOGLE_CLOUD_PROJECT")
-    _require(values)
-    _check(values, given)
-    settings = _settings(values, given, cwd)
-    beam = _beam_arguments(settings, line.beam, file.beam)
-    if settings.runner != "DataflowRunner":
-        return settings, beam
-    job = dataflow_options.complete(beam, work_dir=settings.work_dir, run_id=settings.run_id, environ=environ)
-    return dataclasses.replace(settings, dataflow_workers=job.workers), job.arguments
+    said = read_flags(argv, CLASSIFY, command="imagebeam classify", cwd=cwd, environ=environ)
+    if said.values["task"] is None:
+        raise UserError("no task: --task=NAME says what to ask; imagebeam tasks list shows the names")
+    require(said.values)
+    check(said.values, said.given)
+    return with_beam(ClassifySettings(**field_values(said, ClassifySettings, CLASSIFY, cwd)), said, environ)
 
 
 def new_run_id(now: dt.datetime | None = None) -> str:
@@ -198,17 +190,14 @@ def new_run_id(now: dt.datetime | None = None) -> str:
     return f"{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def _merged(line: Mapping[str, Any], file: Mapping[str, Any]) -> dict[str, Any]:
-    # A source on the command line replaces the file's, whichever of the three ways either is given in.
-    replaced = _SOURCES if any(name in line for name in _SOURCES) else ()
-    return {**{name: value for name, value in file.items() if name not in replaced}, **line}
+def require(values: Mapping[str, Any]) -> None:
+    """Makes sure that source, results and project are known.
 
-
-def _require(values: Mapping[str, Any]) -> None:
+    Raises:
+        UserError: One is not; says how to give it.
+    """
     where = "on the command line or in imagebeam.yaml"
-    if values["task"] is None:
-        raise UserError("no task: --task=NAME says what to ask; imagebeam tasks list shows the names")
-    if not any(values[name] for name in _SOURCES):
+    if not any(values[name] for name in SOURCES):
         raise UserError(f"no source: give --source=project.dataset.table, --query or --query_file {where}")
     if values["results"] is None:
         raise UserError(f"no results: give --results=DATASET, where answers go, {where}")
@@ -216,8 +205,13 @@ def _require(values: Mapping[str, Any]) -> None:
         raise UserError("no project: give --project=PROJECT, or export GOOGLE_CLOUD_PROJECT")
 
 
-def _check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    sources = [name for name in _SOURCES if values[name]]
+def check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Makes sure that the values go together.
+
+    Raises:
+        UserError: They do not; says what to change.
+    """
+    sources = [name for name in SOURCES if values[name]]
     if len(sources) > 1:
         raise UserError(f"--{sources[0]} and --{sources[1]} are both given: the source is one of them")
     if values["columns"] and values["profile"] == "auto":
@@ -228,7 +222,7 @@ def _check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
             if values["profile"] == "custom"
             else f"--columns is for profile custom, not {values['profile']}: leave one of them out"
         )
-    if values["max_images"] and values["unit"] == "observation":
+    if values.get("max_images") and values["unit"] == "observation":
         raise UserError("--max_images is for --unit=asset: an observation is one image")
     parse_due(",".join(values["due"]))
     start, end = values["captured_from"], values["captured_until"]
@@ -280,16 +274,21 @@ def _check_batch(values: Mapping[str, Any]) -> None:
             )
 
 
-def _settings(values: Mapping[str, Any], given: Mapping[str, Any], cwd: Path) -> ClassifySettings:
-    flags = by_name(CLASSIFY)
-    names = {field.name for field in dataclasses.fields(ClassifySettings)}
+def field_values(said: Said, settings: type, flags: tuple[Flag, ...], cwd: Path) -> dict[str, Any]:
+    """The values of a settings class, from those of the flags: names in full, texts read, paths made absolute.
+
+    Raises:
+        UserError: A file cannot be read, or a directory not be written.
+    """
+    values, known = said.values, by_name(flags)
+    names = {field.name for field in dataclasses.fields(settings)}
     plain = {name: value for name, value in values.items() if name in names}
     project = values["project"]
     query = _text_of("query_file", values, cwd) or values["query"]
     polygon = _text_of("polygon_file", values, cwd)
     if polygon:
         filters.areas(polygon, where=f"--polygon_file={values['polygon_file']}")
-    plain |= {
+    return plain | {
         "columns": values["columns"] or {},
         "source": _qualified(SOURCE, values["source"], project),
         "query": query,
@@ -299,9 +298,8 @@ def _settings(values: Mapping[str, Any], given: Mapping[str, Any], cwd: Path) ->
         "run_id": values["run_id"] or new_run_id(),
         "max_cost_usd": _dollars(values["max_cost_usd"]),
         "models_file": _path(values["models_file"], cwd) if values["models_file"] else None,
-        "given": {name: flag_values.to_text(flags[name], value) for name, value in given.items()},
+        "given": {name: flag_values.to_text(known[name], value) for name, value in said.given.items()},
     }
-    return ClassifySettings(**plain)
 
 
 def _qualified(flag: Flag, name: str | None, project: str) -> str | None:
@@ -363,7 +361,17 @@ def work_directory(text: str, cwd: Path) -> str:
     return str(directory)
 
 
-def _beam_arguments(settings: ClassifySettings, line: Sequence[str], file: Sequence[str]) -> list[str]:
+def with_beam(settings: AnySettings, said: Said, environ: Mapping[str, str]) -> tuple[AnySettings, list[str]]:
+    """The settings, and the options that Beam gets: those of ours that it has too, its own, and what Dataflow needs.
+
+    Raises:
+        UserError: Dataflow needs an option that nobody gave.
+    """
     ours = [f"--{flag.name}={getattr(settings, flag.name)}" for flag in CLASSIFY if flag.to_beam]
-    overridden = {argument.partition("=")[0] for argument in line}
-    return [*ours, *(argument for argument in file if argument.partition("=")[0] not in overridden), *line]
+    overridden = {argument.partition("=")[0] for argument in said.line_beam}
+    kept = [argument for argument in said.file_beam if argument.partition("=")[0] not in overridden]
+    beam = [*ours, *kept, *said.line_beam]
+    if settings.runner != "DataflowRunner":
+        return settings, beam
+    job = dataflow_options.complete(beam, work_dir=settings.work_dir, run_id=settings.run_id, environ=environ)
+    return dataclasses.replace(settings, dataflow_workers=job.workers), job.arguments

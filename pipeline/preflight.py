@@ -17,28 +17,25 @@ from typing import Any, Literal, cast
 import google.auth
 import google.auth.exceptions
 
-from imagebeam.pipeline import batch_checks, task_files
+from imagebeam.pipeline import batch_checks, model_check, task_files
 from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import lease, objects, sources
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.due_sql import MAX_IMAGES, books_from_row, build_books_query
-from imagebeam.transforms.errors import SystemicError, UserError
-from imagebeam.transforms.failures import Kind, classify_exception, classify_http
+from imagebeam.transforms.embeddings import EmbedTask
+from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.images import mime_from_name
 from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage
 from imagebeam.transforms.queries import Query
-from imagebeam.transforms.records import Usage
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import planned_from
 from imagebeam.transforms.task import Task
-from imagebeam.transforms.vertex import GeminiClient, HttpAnswer
 from imagebeam.transforms.warehouse import Warehouse, first_line
 
 CONFIRM_ABOVE_USD = Decimal(10)
-PROBES = 3
 #: Files that a process needs beside its calls: images being read, BigQuery, Beam.
 OTHER_FILES = 256
 
@@ -74,7 +71,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     check_open_files(settings.in_flight)
     models = task_files.load_models_file(settings.models_file)
     task = the_task(settings, models)
-    profile = models.profile(task.model)
+    profile = models.embedding(task.model) if isinstance(task, EmbedTask) else models.profile(task.model)
     profile.check(settings.location, settings.lane, task)
     if warning := profile.retirement_warning(datetime.datetime.now(datetime.UTC).date()):
         say(f"warning: {warning}")
@@ -94,7 +91,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     run = the_run(settings, task, profile, source, filters, outcomes, location)
     planned = plan(warehouse, run)
     check_lease(warehouse, run)
-    transport = asyncio.run(check_model(settings, task, source, warehouse, location, due=planned.due))
+    transport = asyncio.run(model_check.check_model(settings, task, source, warehouse, location, due=planned.due))
     if settings.lane == "batch":
         batch_checks.check_images(settings, warehouse, source, location, transport)
     run = with_transport(run, transport)
@@ -107,6 +104,8 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
 
 def the_task(settings: ClassifySettings, models: Models) -> Task:
     """The task, with what the flags change of it."""
+    if isinstance(settings, EmbedSettings):
+        return settings.embed_task()
     task = task_files.load_task(settings.task, models, Path.cwd())
     if settings.model:
         task = task.with_model(settings.model)
@@ -274,78 +273,6 @@ def check_lease(warehouse: Warehouse, run: RunSettings) -> None:
         raise UserError(lease.held_line(held, destination.lease))
 
 
-async def check_model(
-    settings: ClassifySettings,
-    task: Task,
-    source: sources.Source,
-    warehouse: Warehouse,
-    location: str,
-    *,
-    due: int,
-) -> Literal["uri", "inline"]:
-    """Checks that the model answers here, and settles how images travel.
-
-    Raises:
-        UserError: The model is not known at this location.
-        SystemicError: Vertex AI cannot be used.
-    """
-    client = GeminiClient(settings.project, settings.location)
-    try:
-        await _model_exists(client, settings, task)
-        if settings.transport == "inline" or task.image.changes_images:
-            return "inline"
-        if settings.transport == "uri" or not due:
-            return "uri"
-        return await _probe(client, task, source, warehouse, location)
-    finally:
-        await client.close()
-
-
-async def _model_exists(client: GeminiClient, settings: ClassifySettings, task: Task) -> None:
-    try:
-        answer = await client.model_status(task.model)
-    except Exception as error:
-        failure = classify_exception(error)
-        raise SystemicError(f"asking for model {task.model}: {failure.reason}: {failure.message}") from None
-    if answer.code == 404:
-        raise UserError(
-            f"model {task.model} is not known at location {settings.location}, or the project "
-            f"{settings.project} may not use it; check --model and --location (imagebeam tasks show {task.name})"
-        )
-    if answer.code != 200:
-        raise _refused(answer, f"asking for model {task.model}")
-
-
-async def _probe(
-    client: GeminiClient, task: Task, source: sources.Source, warehouse: Warehouse, location: str
-) -> Literal["uri", "inline"]:
-    """Lets the service read an image by its URI (``countTokens``, free); inline if it may not."""
-    for row in warehouse.small_query(sample_query(source, PROBES), location=location):
-        mime = mime_from_name(row["uri"]) or "image/jpeg"
-        part = {"fileData": {"fileUri": row["uri"], "mimeType": mime}}
-        answer = await client.count_tokens(task.model, {"contents": [{"role": "user", "parts": [part]}]})
-        if answer.code == 200:
-            return "uri"
-        failure = classify_http(answer.code, answer.body, answer.headers)
-        if failure.kind is Kind.ROW and failure.reason == "FORBIDDEN":
-            return "inline"
-        if failure.kind is Kind.FATAL:
-            raise _refused(answer, "reading an image")
-    return "uri"
-
-
-def sample_query(source: sources.Source, images: int) -> Query:
-    """A query for the URIs of a few images of the source."""
-    given = source.table.sql() if source.table else f"(\n{source.query}\n)"
-    uri = sources.canonical_sql(source, "uri", "source")
-    return Query(f"SELECT {uri} AS uri FROM {given} AS source WHERE {uri} LIKE 'gs://%' LIMIT {int(images)}")
-
-
-def _refused(answer: HttpAnswer, doing: str) -> SystemicError:
-    failure = classify_http(answer.code, answer.body, answer.headers)
-    return SystemicError(f"{doing}: {failure.reason}: {failure.message}")
-
-
 def with_transport(run: RunSettings, transport: Literal["uri", "inline"]) -> RunSettings:
     """The run with its transport settled."""
     asking = dataclasses.replace(run.engine.asking, transport=transport)
@@ -379,16 +306,16 @@ def announce(
     if not planned.due:
         return Decimal(0)
     images = task.max_images if task.unit == "asset" else 1
-    usage = estimate_usage(profile, task, images)
-    times = Usage(
-        usage.prompt_tokens * planned.due,
-        usage.cached_tokens * planned.due,
-        usage.output_tokens * planned.due,
-        usage.thought_tokens * planned.due,
-    )
-    estimate = cost_usd(profile, settings.lane, times)
+    estimate = cost_usd(profile, settings.lane, estimate_usage(profile, task, images).times(planned.due))
     bound = "at most about" if task.unit == "asset" else "about"
     say(f"cost     {bound} ${estimate:,.2f} at list price; images travel by {run.engine.asking.transport}")
+    quota = profile.fixed_rpm(settings.location)
+    if quota is not None and settings.max_rpm is None:
+        hours = planned.due / quota / 60
+        say(
+            f"pace     at most {quota:,} calls a minute, the published quota of {task.model} here: {hours:,.1f} hours "
+            "or more; --max_rpm gives the project's own"
+        )
     capped = settings.max_cost_usd is not None
     if estimate > CONFIRM_ABOVE_USD and not settings.yes and not capped:
         raise UserError(

@@ -23,7 +23,7 @@ def lines(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> 
         f"{usage['output_tokens']:,} out, {usage['thought_tokens']:,} thought"
     )
     told.append(f"cost     ${float(recorded['cost_usd']):,.4f} at list price")
-    told.append(f"answers  {TableName(outcomes.project, outcomes.dataset, summary['task']).dotted}")
+    told.append(f"answers  {summary['answers']}")
     if counted["failed"]:
         told.append(f"failures {TableName(outcomes.project, outcomes.dataset, 'dead_letters').dotted}")
     return told

@@ -13,6 +13,7 @@ from imagebeam.transforms.asking import Asking, total_tokens
 from imagebeam.transforms.batch_lines import ShardLimits
 from imagebeam.transforms.batch_shards import BatchSettings
 from imagebeam.transforms.due import parse_due
+from imagebeam.transforms.embeddings import EmbedTask, embedding_table
 from imagebeam.transforms.engine_settings import Caps, Destination, EngineSettings
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.filters import Filters
@@ -58,12 +59,15 @@ def the_run(
         outcomes=outcomes,
         lease=lease.lease_table(outcomes, task.name),
         claims=objects.join(directory, "groups"),
+        vectors=embedding_table(outcomes, task.model, task.dimension) if isinstance(task, EmbedTask) else None,
     )
+    # A fixed quota need not be found: its published number is the ceiling until a person knows a better one.
+    max_rpm = settings.max_rpm or profile.fixed_rpm(settings.location)
     engine = EngineSettings(
         run_id=settings.run_id,
         asking=asking,
         in_flight=settings.in_flight,
-        max_per_s=ceiling("--max_rpm", settings.max_rpm, settings.processes, at_least=1),
+        max_per_s=ceiling("--max_rpm", max_rpm, settings.processes, at_least=1),
         max_tokens_per_s=ceiling(
             "--max_tpm", settings.max_tpm, settings.processes, at_least=call_tokens(profile, task)
         ),

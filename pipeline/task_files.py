@@ -7,7 +7,8 @@ from pathlib import Path
 
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.pricing import Models, load_models
+from imagebeam.transforms.models_file import load_models
+from imagebeam.transforms.pricing import Models
 from imagebeam.transforms.task import Task, parse_task
 
 #: Directory of a person's own tasks, below the working directory.

@@ -25,7 +25,7 @@ from imagebeam.transforms.batch_lines import (
 )
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.images import ImageProblem
-from imagebeam.transforms.pricing import load_models
+from imagebeam.transforms.models_file import load_models
 from imagebeam.transforms.records import Image, ImageReason, Unit
 from imagebeam.transforms.requests import ImagePart, build_request
 from imagebeam.transforms.task import MEDIA_RESOLUTIONS, Task, parse_task

@@ -39,6 +39,12 @@ PROOFS = {
     "imagebeam classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam": (
         "tests/test_batch_lane.py::test_every_way_lands_the_same_rows_as_the_online_lane"
     ),
+    "imagebeam embed --dimension=768 --limit=100": (
+        "tests/test_embed.py::test_every_image_gets_one_vector_and_the_books_balance"
+    ),
+    "imagebeam embed --model=multimodalembedding@001 --location=us-central1 --dimension=512 --vector_index": (
+        "tests/test_embed.py::test_a_vector_index_is_made_once_after_the_run"
+    ),
     "imagebeam batch status --work_dir=gs://my-bucket/imagebeam": (
         "tests/test_batch_lane.py::test_status_and_collect_go_on_from_the_work_directory"
     ),

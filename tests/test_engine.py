@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import secrets
 import threading
@@ -16,6 +17,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.task_files import load_models_file, load_task
 from imagebeam.transforms import groups
 from imagebeam.transforms.asking import Asking, wait_s, with_larger_limit
+from imagebeam.transforms.embeddings import embed_task
 from imagebeam.transforms.engine import Done, Engine, Sink, close_engine, get_engine, live_engines
 from imagebeam.transforms.engine_settings import EngineSettings
 from imagebeam.transforms.errors import SystemicError
@@ -155,3 +157,12 @@ def test_waits_grow_are_jittered_and_respect_what_the_service_asks_for() -> None
         assert len(set(waits)) > 100
     assert wait_s(1, 30.0) == 30.0
     assert max(wait_s(1, None, 10.0) for _ in range(200)) > 1
+
+
+def test_vectors_can_be_taken_as_they_come(settings: EngineSettings, uri: str) -> None:
+    task = embed_task("gemini-embedding-2", 5)
+    profile = load_models_file().embedding(task.model)
+    asking = dataclasses.replace(settings.asking, task=task, profile=profile)
+    engine, sink = get_engine(dataclasses.replace(settings, asking=asking)), queue.SimpleQueue[Done]()
+    engine.submit(group_of(uri, 2), sink)
+    assert [len(done.outcome.vector or ()) for done in take(sink, 2)] == [5, 5]

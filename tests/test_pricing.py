@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage, load_models
+from imagebeam.transforms.models_file import load_models
+from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage
 from imagebeam.transforms.records import Usage
 from imagebeam.transforms.task import Task, parse_task
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.pricing import load_models
+from imagebeam.transforms.models_file import load_models
 from imagebeam.transforms.records import Image, Unit
 from imagebeam.transforms.requests import ImagePart, build_request, lane_headers, render_prompt
 from imagebeam.transforms.task import PROMPT_FIELDS, Task, parse_task

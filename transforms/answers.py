@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -42,6 +42,7 @@ class Reply:
         model_version: The model's version as the service names it.
         response_id: The service's id of the answer.
         retryable: True if asking again may help, which is worth one more call.
+        vector: The embedding, if that was asked for; only if OK.
     """
 
     status: Status
@@ -53,6 +54,7 @@ class Reply:
     model_version: str | None
     response_id: str | None
     retryable: bool
+    vector: Sequence[float] | None = None
 
 
 def read_reply(body: Mapping[str, Any], task: Task) -> Reply:
@@ -74,7 +76,7 @@ def read_reply(body: Mapping[str, Any], task: Task) -> Reply:
         message=None if message is None else " ".join(message.split())[:MESSAGE_CHARS],
         answer=answer,
         raw_text=None if status is Status.OK or not text else text[:RAW_TEXT_CHARS],
-        usage=_usage(_mapping(body.get("usageMetadata"))),
+        usage=read_usage(_mapping(body.get("usageMetadata"))),
         model_version=_word(body.get("modelVersion")),
         response_id=_word(body.get("responseId")),
         retryable=status is Status.INVALID_ANSWER,
@@ -142,7 +144,8 @@ def _text(candidate: Mapping[str, Any] | None) -> str:
     )
 
 
-def _usage(metadata: Mapping[str, Any]) -> Usage:
+def read_usage(metadata: Mapping[str, Any]) -> Usage:
+    """The tokens that ``usageMetadata`` tells."""
     return Usage(
         prompt_tokens=_count(metadata, "promptTokenCount") + _count(metadata, "toolUsePromptTokenCount"),
         cached_tokens=_count(metadata, "cachedContentTokenCount"),

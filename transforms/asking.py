@@ -35,17 +35,18 @@ import orjson
 import tenacity
 
 from imagebeam.transforms import images
-from imagebeam.transforms.answers import Reply, read_reply
+from imagebeam.transforms.answers import Reply
 from imagebeam.transforms.budget import Budget, NothingReserved, Reservation
+from imagebeam.transforms.calls import build_call, read_call
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.failures import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.pacing import Pacer
 from imagebeam.transforms.parts import PartMaker, image_failure
 from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage
 from imagebeam.transforms.records import ImageReason, Outcome, Status, Unit, Usage
-from imagebeam.transforms.requests import ImagePart, build_request, lane_headers
+from imagebeam.transforms.requests import ImagePart, lane_headers
 from imagebeam.transforms.task import Task
-from imagebeam.transforms.vertex import GeminiClient
+from imagebeam.transforms.vertex import ModelClient
 from imagebeam.transforms.worst_case import worst_call_usd
 
 STALL_S = 900.0
@@ -130,7 +131,7 @@ class Asker:
 
     Args:
         asking: How to ask.
-        client: Gemini.
+        client: The model.
         in_flight: Calls under way at once.
         pacer: The pace of this process.
         executor: Threads for reading and preparing images.
@@ -147,7 +148,7 @@ class Asker:
     def __init__(
         self,
         asking: Asking,
-        client: GeminiClient,
+        client: ModelClient,
         *,
         in_flight: int,
         pacer: Pacer,
@@ -297,7 +298,7 @@ class Asker:
         effort.refused_by_http = False
         self.under_way += 1
         try:
-            answer = await self._client.generate(
+            answer = await self._client.send(
                 self._asking.task.model, body, headers=self._headers, timeout_s=self._asking.call_timeout_s
             )
         except Exception as error:
@@ -321,10 +322,10 @@ class Asker:
             document = None
         if not isinstance(document, dict):
             return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not a JSON object", None)
-        return read_reply(document, self._asking.task)
+        return read_call(document, self._asking.task)
 
     def _body(self, unit: Unit, parts: list[ImagePart]) -> dict[str, Any]:
-        return build_request(self._asking.task, self._asking.profile, unit, parts, self._labels)
+        return build_call(self._asking.task, self._asking.profile, unit, parts, self._labels)
 
     def _refused(self, effort: _Effort, failure: Failure) -> None:
         now = time.monotonic()
@@ -362,6 +363,7 @@ class Asker:
             raw_text=reply.raw_text,
             model_version=reply.model_version,
             response_id=reply.response_id,
+            vector=reply.vector,
         )
 
     def _failed(self, effort: _Effort, failure: Failure) -> Asked:

@@ -25,13 +25,13 @@ from typing import Any
 from imagebeam.transforms import asking, groups, lease, objects
 from imagebeam.transforms.books import Counts, count_outcome
 from imagebeam.transforms.budget import Budget
+from imagebeam.transforms.embedding_client import client_of
 from imagebeam.transforms.engine_settings import Destination, EngineSettings
 from imagebeam.transforms.errors import ImagebeamError, SystemicError
 from imagebeam.transforms.pacing import Pacer
 from imagebeam.transforms.recorded_sql import answered_units_query
-from imagebeam.transforms.recorder import BigQueryRecorder, PassThrough, Recorder
+from imagebeam.transforms.recorder import BigQueryRecorder, PassThrough, Recorder, VectorTable
 from imagebeam.transforms.records import Outcome, Status, Unit
-from imagebeam.transforms.vertex import GeminiClient
 from imagebeam.transforms.warehouse import Warehouse, first_line
 
 THREADS = 24
@@ -160,6 +160,9 @@ class Engine:
                 settings.asking.columns(settings.run_id),
                 self._executor,
                 self._recording_failed,
+                vectors=None
+                if settings.destination.vectors is None
+                else VectorTable(settings.destination.vectors, settings.asking.task, settings.run_id),
             )
         if settings.caps is not None:
             caps = settings.caps
@@ -171,7 +174,7 @@ class Engine:
                 worst_usd=caps.worst_usd,
                 blocking=self._blocking,
             )
-        client = GeminiClient(settings.asking.project, settings.asking.location)
+        client = client_of(settings.asking.task, settings.asking.project, settings.asking.location)
         self._asker = asking.Asker(
             settings.asking,
             client,

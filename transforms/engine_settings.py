@@ -21,6 +21,7 @@ class Destination:
         claims: Directory of the run's claims, local or ``gs://``; None to do without.
         runs: The table of runs, for heartbeats; None to do without.
         heartbeat: What every heartbeat of the run says.
+        vectors: The table of the vectors, if embeddings are asked for.
     """
 
     outcomes: TableName
@@ -28,6 +29,7 @@ class Destination:
     claims: str | None = None
     runs: TableName | None = None
     heartbeat: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    vectors: TableName | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ def finish(settings: RunSettings, planned: Planned, counted: Counts) -> dict[str
         "model": settings.task.model,
         "lane": settings.engine.asking.lane,
         "results": settings.outcomes.dotted,
+        "answers": settings.answers.dotted,
         "planned": dataclasses.asdict(planned),
         "counted": counts_to_json(counted),
         "recorded": counts_to_json(recorded),

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import getpass
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def process_start(pid: int) -> int | None:
 
 def lease_table(results: TableName, task: str) -> TableName:
     """The lease of a task in the dataset of its results."""
-    return dataclasses.replace(results, table=f"_lease_{task}")
+    return dataclasses.replace(results, table=f"_lease_{re.sub(r'[^0-9A-Za-z_-]', '_', task)}")
 
 
 def acquire(warehouse: Warehouse, table: TableName, run_id: str, *, me: Holder | None = None) -> None:

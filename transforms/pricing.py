@@ -1,4 +1,4 @@
-"""Models and what they cost: profiles read from ``models.yaml``, checks, estimates, and the price of usage.
+"""Models and what they cost: profiles, checks, estimates, and the price of usage.
 
 All prices are list prices in USD per million tokens, as of the date in the file.
 """
@@ -12,12 +12,13 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from imagebeam.transforms.checked_yaml import Section, load_mapping, suggestion
+from imagebeam.transforms.checked_yaml import suggestion
+from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.records import Usage
-from imagebeam.transforms.task import MEDIA_RESOLUTIONS, THINKING_WORDS, Task
+from imagebeam.transforms.task import Task
 
 LANES = ("online", "flex", "batch")
 # Planning figures for what only the service can count.
@@ -25,7 +26,6 @@ CHARS_PER_TOKEN = 4
 LABEL_TOKENS = 24
 FREE_TEXT_TOKENS = 300
 PROPERTY_TOKENS = 12
-WARN_DAYS = 90
 
 _MILLION = Decimal(1_000_000)
 # BigQuery's NUMERIC keeps nine decimals.
@@ -42,11 +42,13 @@ class Price:
         input: Prompt tokens that were not cached.
         output: Tokens of the answer and of thoughts.
         cached: Prompt tokens served from the implicit cache.
+        image: USD per image, of models whose images are billed by the piece.
     """
 
     input: Decimal
     output: Decimal
     cached: Decimal
+    image: Decimal = Decimal(0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ class ModelProfile:
         prices: Lane → price; empty: unknown.
         retirement: When it goes, if known.
         thought_tokens: Thinking word → thoughts of one call, for estimates.
+        requests_per_minute: Place → requests per minute that a project is granted, of models with a fixed quota:
+            ``europe`` for regions there, ``regions`` for the others.
     """
 
     name: str
@@ -123,6 +127,7 @@ class ModelProfile:
     prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
     retirement: Retirement | None = None
     thought_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    requests_per_minute: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def priced(self) -> bool:
@@ -169,6 +174,11 @@ class ModelProfile:
         note = f"; {self.retirement.note}" if self.retirement.note else ""
         return f"model {self.name} {verb} on {self.retirement.date}{note}"
 
+    def fixed_rpm(self, location: str) -> int | None:
+        """Requests per minute that a project is granted at a location; None if the quota is not fixed."""
+        place = "europe" if location.startswith("europe") and "europe" in self.requests_per_minute else "regions"
+        return self.requests_per_minute.get(place)
+
     def _answers_at(self, location: str) -> bool:
         if endpoint := _ENDPOINT.fullmatch(self.name):
             return endpoint["location"] == location
@@ -176,7 +186,8 @@ class ModelProfile:
 
     def _first_location(self) -> str:
         endpoint = _ENDPOINT.fullmatch(self.name)
-        return endpoint["location"] if endpoint else self.locations[0]
+        first = endpoint["location"] if endpoint else self.locations[0]
+        return "us-central1" if first == "regions" else first
 
     def _check_task(self, task: Task) -> None:
         thinking = task.generation.thinking
@@ -203,12 +214,14 @@ class Models:
         default: Model of a task that names none.
         profiles: Model id → profile.
         where: The file.
+        embeddings: Embedding model id → profile.
     """
 
     as_of: datetime.date
     default: str
     profiles: Mapping[str, ModelProfile]
     where: str
+    embeddings: Mapping[str, ModelProfile] = dataclasses.field(default_factory=dict)
 
     def profile(self, name: str) -> ModelProfile:
         """The profile of a model.
@@ -229,26 +242,18 @@ class Models:
             f"{', '.join(self.profiles)}; another one can be added there"
         )
 
+    def embedding(self, name: str) -> ModelProfile:
+        """The profile of an embedding model.
 
-def load_models(text: str, where: str) -> Models:
-    """Reads ``models.yaml``.
-
-    Args:
-        text: The document; its keys are explained in the shipped file.
-        where: What messages call it.
-
-    Raises:
-        UserError: Something is wrong with it; names the key path.
-    """
-    section = load_mapping(text, where)
-    section.allow(["as_of", "default", "thought_tokens", "models"])
-    thoughts = section.section("thought_tokens")
-    thoughts.allow(THINKING_WORDS)
-    thought_tokens = {word: thoughts.whole(word, 0, 100_000) for word in thoughts.content}
-    models = section.section("models")
-    profiles = {str(name): _read_profile(str(name), models.section(name), thought_tokens) for name in models.content}
-    default = section.choice("default", list(profiles))
-    return Models(section.date("as_of"), default, profiles, where)
+        Raises:
+            UserError: The file says nothing of it.
+        """
+        if name not in self.embeddings:
+            raise UserError(
+                f"{self.where} says nothing of embedding model {name}: add it under `embeddings`, as the shipped "
+                "models.yaml has it"
+            )
+        return self.embeddings[name]
 
 
 def cost_usd(profile: ModelProfile, lane: str, usage: Usage) -> Decimal:
@@ -275,7 +280,7 @@ def cost_usd(profile: ModelProfile, lane: str, usage: Usage) -> Decimal:
         + cached * price.cached
         + (usage.output_tokens + usage.thought_tokens) * price.output
     )
-    return (total / _MILLION).quantize(_NANO, decimal.ROUND_HALF_UP)
+    return (total / _MILLION + usage.images * price.image).quantize(_NANO, decimal.ROUND_HALF_UP)
 
 
 def estimate_usage(profile: ModelProfile, task: Task, images: int) -> Usage:
@@ -289,6 +294,8 @@ def estimate_usage(profile: ModelProfile, task: Task, images: int) -> Usage:
     Returns:
         An estimate: text by its length, images by the table, the answer by its schema, thoughts by the level.
     """
+    if isinstance(task, EmbedTask):
+        return Usage(prompt_tokens=images * profile.image_tokens.get("default", 0), images=images)
     schema = json.dumps(task.schema, ensure_ascii=False) if task.schema else ""
     text = len(task.prompt) + len(task.system or "") + len(schema)
     per_image = profile.image_tokens.get(task.media_resolution, profile.image_tokens.get("default", 0))
@@ -326,74 +333,3 @@ def _answer_tokens(schema: Mapping[str, Any]) -> int:
 
 def _places(locations: tuple[str, ...]) -> str:
     return ", ".join("any region such as us-central1" if place == "regions" else place for place in locations)
-
-
-def _read_profile(name: str, section: Section, thought_tokens: Mapping[str, int]) -> ModelProfile:
-    known = ("locations", "flex_locations", "thinking", "image_tokens", "image_tokens_limit", "fixed_sampling")
-    section.allow([*known, "prices", "retirement"])
-    locations = section.words("locations")
-    if not locations:
-        section.fail("locations", "must name at least one")
-    prices = section.section("prices")
-    prices.allow(LANES)
-    tokens = section.section("image_tokens")
-    tokens.allow(MEDIA_RESOLUTIONS)
-    if "default" not in tokens:
-        tokens.fail("default", "is missing")
-    limits = section.section("image_tokens_limit")
-    limits.allow(list(tokens.content))
-    return ModelProfile(
-        name=name,
-        locations=locations,
-        flex_locations=section.words("flex_locations", ()),
-        thinking=_read_thinking(section.section("thinking")),
-        image_tokens={key: tokens.whole(key, 0, 1_000_000) for key in tokens.content},
-        image_tokens_limit={key: limits.whole(key, tokens.content[key], 1_000_000) for key in limits.content},
-        fixed_sampling=section.flag("fixed_sampling", default=False),
-        prices={lane: _read_price(prices.section(lane)) for lane in prices.content},
-        retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
-        thought_tokens=thought_tokens,
-    )
-
-
-def _read_price(section: Section) -> Price:
-    section.allow(["input", "output", "cached"])
-    # Through the number's shortest spelling: 0.1 in the file is exactly 0.1 here.
-    return Price(*(Decimal(repr(section.number(key, 0, 100_000))) for key in ("input", "output", "cached")))
-
-
-def _read_retirement(section: Section) -> Retirement:
-    section.allow(["date", "warn_from", "note"])
-    date = section.date("date")
-    warn_from = section.date("warn_from") if "warn_from" in section else date - datetime.timedelta(days=WARN_DAYS)
-    return Retirement(date, warn_from, section.text("note") if "note" in section else "")
-
-
-def _read_thinking(section: Section) -> Thinking:
-    if not section.content:
-        return Thinking()
-    section.allow(["param", "allowed", "default", "range"])
-    param = section.choice("param", ("level", "budget", "none"))
-    if param == "none":
-        return Thinking()
-    if param == "level":
-        allowed = dict.fromkeys(section.words("allowed"), 0)
-    else:
-        budgets = section.section("allowed")
-        allowed = {str(word): budgets.whole(word, 0, 100_000) for word in budgets.content}
-    for word in allowed:
-        if word not in THINKING_WORDS:
-            section.fail("allowed", f"{word} is not one of {', '.join(THINKING_WORDS)}")
-    return Thinking(
-        param=cast("Any", param),
-        allowed=allowed,
-        default=section.choice("default", list(allowed)),
-        budget_range=_read_range(section) if param == "budget" else None,
-    )
-
-
-def _read_range(section: Section) -> tuple[int, int]:
-    value = section.content.get("range")
-    if not isinstance(value, list) or len(value) != 2 or not all(type(item) is int for item in value):
-        section.fail("range", "must be the smallest and the largest budget, such as [0, 24576]")
-    return value[0], value[1]

@@ -1,8 +1,9 @@
 """Makes answers durable: micro-batches of outcomes into BigQuery, as they come.
 
-An outcome counts only once it is recorded. The recorder flushes every quarter of a second or every
-400 rows; while BigQuery is unavailable it keeps trying, and holds back new calls as soon as more answers
-wait than it may hold: nothing is bought that cannot be kept.
+An outcome counts only once it is recorded. A vector is recorded before its outcome: a crash in between leaves a
+vector that is bought again, and never an outcome without its vector. The recorder flushes every quarter of a
+second or every 400 rows; while BigQuery is unavailable it keeps trying, and holds back new calls as soon as more
+answers wait than it may hold: nothing is bought that cannot be kept.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import google.auth.exceptions
 import orjson
 import requests.exceptions
 
+from imagebeam.transforms.embeddings import EmbedTask, embedding_row
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.records import Outcome, Status
 from imagebeam.transforms.tables import outcome_row, row_id
+from imagebeam.transforms.task import Task
 from imagebeam.transforms.warehouse import Warehouse, first_line
 
 FLUSH_S = 0.25
@@ -31,6 +34,8 @@ FLUSH_ROWS = 400
 WAITING_ROWS = 2_000
 GIVE_UP_S = 600.0
 TOO_LARGE = 413
+#: Bytes of an insert of vectors, about; BigQuery takes 10 MB. A number is written with some 20 characters.
+INSERT_BYTES, NUMBER_BYTES, ROW_BYTES = 8_000_000, 24, 2_000
 
 Recorded = Callable[[Outcome], None]
 _log = logging.getLogger(__name__)
@@ -63,6 +68,32 @@ class PassThrough:
         """Nothing waits."""
 
 
+class VectorTable:
+    """The table of the vectors of one run.
+
+    Args:
+        table: The table.
+        task: Which vectors.
+        run_id: The run.
+    """
+
+    def __init__(self, table: TableName, task: Task, run_id: str) -> None:
+        if not isinstance(task, EmbedTask):
+            raise TypeError(f"task {task.name} has no vectors")
+        self.table = table
+        self.rows_at_once = max(1, INSERT_BYTES // (NUMBER_BYTES * task.dimension + ROW_BYTES))
+        self._columns: dict[str, Any] = {
+            "model": task.model,
+            "dimension": task.dimension,
+            "version": task.version,
+            "run_id": run_id,
+        }
+
+    def row(self, outcome: Outcome) -> dict[str, Any]:
+        """The row of an outcome's vector."""
+        return embedding_row(outcome, **self._columns)
+
+
 class BigQueryRecorder:
     """Streams outcomes into the table ``outcomes``.
 
@@ -72,6 +103,7 @@ class BigQueryRecorder:
         columns: What every row of this run says: task, version, model, lane, run_id.
         executor: Threads for the blocking inserts.
         failed: Called once, with the reason, when answers can no longer be kept.
+        vectors: Where vectors go, if the outcomes have some.
     """
 
     def __init__(
@@ -81,12 +113,15 @@ class BigQueryRecorder:
         columns: Mapping[str, str],
         executor: concurrent.futures.Executor,
         failed: Callable[[SystemicError], None],
+        *,
+        vectors: VectorTable | None = None,
     ) -> None:
         self._warehouse = warehouse
         self._table = table
         self._columns = dict(columns)
         self._executor = executor
         self._failed = failed
+        self._vectors = vectors
         self._waiting: list[tuple[Outcome, Recorded]] = []
         self._in_flush = 0
         self._wake = asyncio.Event()
@@ -143,12 +178,13 @@ class BigQueryRecorder:
 
     def _store(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Keeps a batch, in a thread. Returns the outcomes as they were kept, in the same order."""
-        kept = list(outcomes)
-        for index, reason in self._insert(kept).items():
+        kept = self._store_vectors(outcomes)
+        again = []
+        for index, reason in self._insert_outcomes(kept).items():
             kept[index] = rejected(kept[index], reason)
-        again = [index for index, outcome in enumerate(kept) if outcome is not outcomes[index]]
+            again.append(index)
         if again:
-            refused = self._insert([kept[index] for index in again])
+            refused = self._insert_outcomes([kept[index] for index in again])
             if refused:
                 raise SystemicError(
                     f"BigQuery rejects rows of {self._table.dotted}: {next(iter(refused.values()))[:300]}; "
@@ -156,20 +192,51 @@ class BigQueryRecorder:
                 )
         return kept
 
-    def _insert(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
-        rows: list[dict[str, Any]] = [outcome_row(outcome, **self._columns) for outcome in outcomes]
-        ids = [row_id(outcome, **self._columns) for outcome in outcomes]
+    def _store_vectors(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Keeps the vectors of a batch. Returns the outcomes without them; what had to be refused is no longer OK."""
+        if self._vectors is None:
+            return list(outcomes)
+        size = self._vectors.rows_at_once
+        held = [index for index, outcome in enumerate(outcomes) if outcome.vector is not None]
+        parts = [held[start : start + size] for start in range(0, len(held), size)]
+
+        def insert(part: Sequence[int]) -> dict[int, str]:
+            refused = self._insert_vectors([outcomes[index] for index in part])
+            return {part[place]: reason for place, reason in refused.items()}
+
+        # At once: a batch of long vectors is several requests. One batch at a time waits here, so threads are left.
+        reasons: dict[int, str] = {}
+        for refused in self._executor.map(insert, parts) if len(parts) > 1 else map(insert, parts):
+            reasons |= refused
+        return [
+            dataclasses.replace(rejected(outcome, reasons[index]) if index in reasons else outcome, vector=None)
+            for index, outcome in enumerate(outcomes)
+        ]
+
+    def _insert_vectors(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        assert self._vectors is not None  # noqa: S101
+        rows = [self._vectors.row(outcome) for outcome in outcomes]
+        return self._insert(self._vectors.table, rows, self._ids(outcomes))
+
+    def _insert_outcomes(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        rows = [outcome_row(outcome, **self._columns) for outcome in outcomes]
+        return self._insert(self._table, rows, self._ids(outcomes))
+
+    def _ids(self, outcomes: Sequence[Outcome]) -> list[str]:
+        return [row_id(outcome, **self._columns) for outcome in outcomes]
+
+    def _insert(self, table: TableName, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[int, str]:
         give_up, wait = time.monotonic() + GIVE_UP_S, 0.2
         while True:
             try:
-                return self._warehouse.insert(self._table, rows, ids)
+                return self._warehouse.insert(table, rows, ids)
             except (
                 api_errors.Forbidden,
                 api_errors.Unauthorized,
                 google.auth.exceptions.RefreshError,
             ) as error:
                 raise SystemicError(
-                    f"may not write to {self._table.dotted}: {first_line(error)}; the account needs "
+                    f"may not write to {table.dotted}: {first_line(error)}; the account needs "
                     "roles/bigquery.dataEditor on the dataset"
                 ) from None
             except (
@@ -180,7 +247,7 @@ class BigQueryRecorder:
                 OSError,
             ) as error:
                 if getattr(error, "code", None) == TOO_LARGE:
-                    return self._insert_halves(outcomes)
+                    return self._insert_halves(table, rows, ids)
                 if time.monotonic() > give_up:
                     raise SystemicError(
                         f"answers could not be recorded for {GIVE_UP_S:.0f} s: {first_line(error)}"
@@ -189,12 +256,12 @@ class BigQueryRecorder:
                 time.sleep(wait)
                 wait = min(wait * 2, 10.0)
 
-    def _insert_halves(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
-        if len(outcomes) == 1:
+    def _insert_halves(self, table: TableName, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[int, str]:
+        if len(rows) == 1:
             return {0: "the row is larger than BigQuery takes"}
-        middle = len(outcomes) // 2
-        left = self._insert(outcomes[:middle])
-        right = self._insert(outcomes[middle:])
+        middle = len(rows) // 2
+        left = self._insert(table, rows[:middle], ids[:middle])
+        right = self._insert(table, rows[middle:], ids[middle:])
         return {**left, **{middle + index: reason for index, reason in right.items()}}
 
 
@@ -210,5 +277,6 @@ def rejected(outcome: Outcome, reason: str) -> Outcome:
         reason="ROW_REJECTED" if outcome.answer is not None else outcome.reason,
         message=f"BigQuery rejected the row: {reason}"[:500],
         answer=None,
+        vector=None,
         raw_text=None if raw is None else raw[:4000],
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -104,6 +104,7 @@ class Usage:
         output_tokens: Tokens of the answer, thoughts not included.
         thought_tokens: Tokens of thinking, billed as output.
         traffic_type: What was billed: ``ON_DEMAND``, ``ON_DEMAND_FLEX`` ...
+        images: Images, where the service bills them by the piece instead of tokens.
     """
 
     prompt_tokens: int = 0
@@ -111,6 +112,7 @@ class Usage:
     output_tokens: int = 0
     thought_tokens: int = 0
     traffic_type: str | None = None
+    images: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         """Adds the tokens; the later traffic type wins."""
@@ -120,6 +122,18 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.thought_tokens + other.thought_tokens,
             other.traffic_type or self.traffic_type,
+            self.images + other.images,
+        )
+
+    def times(self, calls: int) -> Usage:
+        """What so many calls like this one take."""
+        return Usage(
+            self.prompt_tokens * calls,
+            self.cached_tokens * calls,
+            self.output_tokens * calls,
+            self.thought_tokens * calls,
+            self.traffic_type,
+            self.images * calls,
         )
 
 
@@ -141,6 +155,7 @@ class Outcome:
         attempts: Calls made; those refused for quota do not count.
         latency_ms: Of the call that decided, in milliseconds.
         answered_at: RFC 3339 in UTC.
+        vector: The embedding, if that was asked for; only if OK, and only until it is recorded.
     """
 
     unit: Unit
@@ -156,3 +171,4 @@ class Outcome:
     attempts: int = 0
     latency_ms: int = 0
     answered_at: str | None = None
+    vector: Sequence[float] | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from imagebeam.transforms import objects
 from imagebeam.transforms.due import Due
+from imagebeam.transforms.embeddings import EmbedTask, embedding_table
 from imagebeam.transforms.engine_settings import EngineSettings
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
@@ -63,6 +65,13 @@ class RunSettings:
         return self.engine.asking.task
 
     @property
+    def answers(self) -> TableName:
+        """Where a person finds the answers: the task's view, or the table of the vectors."""
+        if isinstance(self.task, EmbedTask):
+            return embedding_table(self.outcomes, self.task.model, self.task.dimension)
+        return self.sibling(self.task.name)
+
+    @property
     def runs(self) -> TableName:
         """The table of runs."""
         return self.sibling("runs")
@@ -94,9 +103,10 @@ class RunSettings:
 def run_labels(run_id: str, task: str) -> dict[str, str]:
     """Billing labels: they let a billing export prove what a run cost.
 
-    Label values are lower case, at most 63 characters (Google, "Custom metadata labels").
+    Label values are lower case letters, digits, _ and -, at most 63 characters (Google, "Custom metadata labels").
     """
-    return {"imagebeam_run": run_id.lower()[:63], "imagebeam_task": task.lower()[:63]}
+    named = {"imagebeam_run": run_id, "imagebeam_task": task}
+    return {name: re.sub(r"[^a-z0-9_-]", "-", value.lower())[:63] for name, value in named.items()}
 
 
 def event(settings: RunSettings, **columns: Any) -> dict[str, Any]:

@@ -13,13 +13,15 @@ import google.api_core.exceptions as api_errors
 import orjson
 from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
 
-from imagebeam.transforms import lease, objects, tables, views
+from imagebeam.transforms import embeddings, lease, objects, tables, views
 from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.due import Books as SourceBooks
 from imagebeam.transforms.due import Due, books_from_row
 from imagebeam.transforms.due_sql import build_due_query
+from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import ImagebeamError, SystemicError
+from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings, event
 from imagebeam.transforms.warehouse import ResultRef, Warehouse, first_line
@@ -169,6 +171,8 @@ def prepare_tables(warehouse: Warehouse, settings: RunSettings) -> None:
             settings.sibling(name), table.schema, clustering=table.clustering, description=table.description
         )
     task = settings.task
+    if isinstance(task, EmbedTask):
+        prepare_embeddings(warehouse, settings.outcomes, task.model, task.dimension)
     for name, view in views.views(settings.outcomes, task).items():
         warehouse.put_view(settings.sibling(name), view.sql, description=view.description)
     warehouse.add_row(
@@ -183,6 +187,20 @@ def prepare_tables(warehouse: Warehouse, settings: RunSettings) -> None:
         },
         f"{task.name}-{task.version}",
     )
+
+
+def prepare_embeddings(warehouse: Warehouse, results: TableName, model: str, dimension: int) -> TableName:
+    """Creates the table of the vectors, and the view over all such tables. Returns the table."""
+    table = embeddings.embedding_table(results, model, dimension)
+    made = embeddings.EMBEDDINGS
+    warehouse.create_table(table, made.schema, clustering=made.clustering, description=made.description)
+    names = {*filter(embeddings.is_embedding_table, warehouse.table_names(table.project, table.dataset)), table.table}
+    warehouse.put_view(
+        dataclasses.replace(table, table=embeddings.VIEW),
+        embeddings.embeddings_view([dataclasses.replace(table, table=name) for name in names]),
+        description="imagebeam: the newest vector of each unit, model and length.",
+    )
+    return table
 
 
 def write_event(warehouse: Warehouse, settings: RunSettings, name: str, **columns: Any) -> None:

@@ -43,50 +43,51 @@ class ResultTable:
     description: str
 
 
-def _field(name: str, kind: str, description: str, mode: str = "NULLABLE") -> Field:
+def field(name: str, kind: str, description: str, mode: str = "NULLABLE") -> Field:
+    """A field of a schema, as the REST API takes it."""
     return {"name": name, "type": kind, "mode": mode, "description": description}
 
 
 _TOKENS = (
-    _field("prompt_tokens", "INT64", "Input tokens, cached ones included."),
-    _field("cached_tokens", "INT64", "Input tokens served from the service's cache."),
-    _field("output_tokens", "INT64", "Tokens of the answer, thoughts not included."),
-    _field("thought_tokens", "INT64", "Tokens of thinking, billed as output."),
+    field("prompt_tokens", "INT64", "Input tokens, cached ones included."),
+    field("cached_tokens", "INT64", "Input tokens served from the service's cache."),
+    field("output_tokens", "INT64", "Tokens of the answer, thoughts not included."),
+    field("thought_tokens", "INT64", "Tokens of thinking, billed as output."),
 )
 
 OUTCOMES = ResultTable(
     schema=(
-        _field("task", "STRING", "Task that was asked.", "REQUIRED"),
-        _field("version", "STRING", "Version of the task, see table task_versions.", "REQUIRED"),
-        _field("unit_id", "STRING", "Observation or asset that it is about.", "REQUIRED"),
-        _field("unit_type", "STRING", "observation or asset.", "REQUIRED"),
-        _field("input_digest", "STRING", "SHA-256 over the ids of the observations sent.", "REQUIRED"),
-        _field("status", "STRING", "OK, or what went wrong.", "REQUIRED"),
-        _field("reason", "STRING", "Reason code of a status other than OK."),
-        _field("message", "STRING", "What the service or the check said."),
-        _field("answer", "JSON", "The answer; only if OK."),
-        _field("raw_text", "STRING", "What the model said when that is no answer, cut."),
-        _field("asset_id", "STRING", "Asset that the unit belongs to."),
-        _field("asset_type", "STRING", "Class of the asset."),
-        _field("observation_ids", "STRING", "Observations sent, in the order sent.", "REPEATED"),
-        _field("image_uris", "STRING", "Their images.", "REPEATED"),
-        _field("snapshot_id", "STRING", "Snapshot of the source that the newest image came from."),
-        _field("capture_time", "TIMESTAMP", "When the newest image was taken."),
-        _field("latitude", "FLOAT64", "Degrees north."),
-        _field("longitude", "FLOAT64", "Degrees east."),
-        _field("map_url", "STRING", "A link for people."),
-        _field("extra", "JSON", "Columns of the source kept by --keep_columns."),
-        _field("model", "STRING", "Model that was asked."),
-        _field("model_version", "STRING", "Model version that the service names."),
-        _field("lane", "STRING", "online, flex ..."),
-        _field("traffic_type", "STRING", "What was billed, as the service says."),
-        _field("attempts", "INT64", "Calls made; those refused for quota do not count."),
+        field("task", "STRING", "Task that was asked.", "REQUIRED"),
+        field("version", "STRING", "Version of the task, see table task_versions.", "REQUIRED"),
+        field("unit_id", "STRING", "Observation or asset that it is about.", "REQUIRED"),
+        field("unit_type", "STRING", "observation or asset.", "REQUIRED"),
+        field("input_digest", "STRING", "SHA-256 over the ids of the observations sent.", "REQUIRED"),
+        field("status", "STRING", "OK, or what went wrong.", "REQUIRED"),
+        field("reason", "STRING", "Reason code of a status other than OK."),
+        field("message", "STRING", "What the service or the check said."),
+        field("answer", "JSON", "The answer; only if OK."),
+        field("raw_text", "STRING", "What the model said when that is no answer, cut."),
+        field("asset_id", "STRING", "Asset that the unit belongs to."),
+        field("asset_type", "STRING", "Class of the asset."),
+        field("observation_ids", "STRING", "Observations sent, in the order sent.", "REPEATED"),
+        field("image_uris", "STRING", "Their images.", "REPEATED"),
+        field("snapshot_id", "STRING", "Snapshot of the source that the newest image came from."),
+        field("capture_time", "TIMESTAMP", "When the newest image was taken."),
+        field("latitude", "FLOAT64", "Degrees north."),
+        field("longitude", "FLOAT64", "Degrees east."),
+        field("map_url", "STRING", "A link for people."),
+        field("extra", "JSON", "Columns of the source kept by --keep_columns."),
+        field("model", "STRING", "Model that was asked."),
+        field("model_version", "STRING", "Model version that the service names."),
+        field("lane", "STRING", "online, flex ..."),
+        field("traffic_type", "STRING", "What was billed, as the service says."),
+        field("attempts", "INT64", "Calls made; those refused for quota do not count."),
         *_TOKENS,
-        _field("cost_usd", "NUMERIC", "Price of all calls for this unit at list price, in US dollars."),
-        _field("latency_ms", "INT64", "Of the call that decided, in milliseconds."),
-        _field("response_id", "STRING", "The service's id of the answer."),
-        _field("run_id", "STRING", "Run that asked.", "REQUIRED"),
-        _field("answered_at", "TIMESTAMP", "When the outcome was known.", "REQUIRED"),
+        field("cost_usd", "NUMERIC", "Price of all calls for this unit at list price, in US dollars."),
+        field("latency_ms", "INT64", "Of the call that decided, in milliseconds."),
+        field("response_id", "STRING", "The service's id of the answer."),
+        field("run_id", "STRING", "Run that asked.", "REQUIRED"),
+        field("answered_at", "TIMESTAMP", "When the outcome was known.", "REQUIRED"),
     ),
     clustering=("task", "version", "unit_id"),
     description="imagebeam: every outcome of asking about a unit. Append-only; read it through the views.",
@@ -94,32 +95,32 @@ OUTCOMES = ResultTable(
 
 RUNS = ResultTable(
     schema=(
-        _field("run_id", "STRING", "The run.", "REQUIRED"),
-        _field("event", "STRING", "start, heartbeat or end.", "REQUIRED"),
-        _field("at", "TIMESTAMP", "When.", "REQUIRED"),
-        _field("task", "STRING", "Task that was asked."),
-        _field("version", "STRING", "Version of the task."),
-        _field("state", "STRING", "RUNNING, DONE, STOPPED or UNBALANCED."),
-        _field("units_in", "INT64", "Units of the source after all filters."),
-        _field("ok", "INT64", "Units answered."),
-        _field("failed", "INT64", "Units that failed, whatever the reason."),
-        _field("skipped", "INT64", "Units never sent; they stay due."),
-        _field("already_done", "INT64", "Units answered before by this version."),
-        _field("outdated", "INT64", "Units answered by an older version only, and not asked for."),
-        _field("calls", "INT64", "Calls sent, refused ones included."),
-        _field("throttled", "INT64", "Calls refused for quota."),
+        field("run_id", "STRING", "The run.", "REQUIRED"),
+        field("event", "STRING", "start, heartbeat or end.", "REQUIRED"),
+        field("at", "TIMESTAMP", "When.", "REQUIRED"),
+        field("task", "STRING", "Task that was asked."),
+        field("version", "STRING", "Version of the task."),
+        field("state", "STRING", "RUNNING, DONE, STOPPED or UNBALANCED."),
+        field("units_in", "INT64", "Units of the source after all filters."),
+        field("ok", "INT64", "Units answered."),
+        field("failed", "INT64", "Units that failed, whatever the reason."),
+        field("skipped", "INT64", "Units never sent; they stay due."),
+        field("already_done", "INT64", "Units answered before by this version."),
+        field("outdated", "INT64", "Units answered by an older version only, and not asked for."),
+        field("calls", "INT64", "Calls sent, refused ones included."),
+        field("throttled", "INT64", "Calls refused for quota."),
         *_TOKENS,
-        _field("cost_usd", "NUMERIC", "Price of all calls at list price, in US dollars."),
-        _field("who", "STRING", "Account that started the run."),
-        _field("host", "STRING", "Machine of the event."),
-        _field("pid", "INT64", "Process of the event."),
-        _field("source", "STRING", "Table or query of the observations."),
-        _field("filters", "JSON", "Filters as a person gave them."),
-        _field("snapshot", "STRING", "Newest snapshot of the source."),
-        _field("lane", "STRING", "online, flex ..."),
-        _field("model", "STRING", "Model that was asked."),
-        _field("message", "STRING", "Why it stopped, or what does not balance."),
-        _field("books", "JSON", "The books in full."),
+        field("cost_usd", "NUMERIC", "Price of all calls at list price, in US dollars."),
+        field("who", "STRING", "Account that started the run."),
+        field("host", "STRING", "Machine of the event."),
+        field("pid", "INT64", "Process of the event."),
+        field("source", "STRING", "Table or query of the observations."),
+        field("filters", "JSON", "Filters as a person gave them."),
+        field("snapshot", "STRING", "Newest snapshot of the source."),
+        field("lane", "STRING", "online, flex ..."),
+        field("model", "STRING", "Model that was asked."),
+        field("message", "STRING", "Why it stopped, or what does not balance."),
+        field("books", "JSON", "The books in full."),
     ),
     clustering=("run_id",),
     description="imagebeam: events of runs. View runs_history has one row per run.",
@@ -127,12 +128,12 @@ RUNS = ResultTable(
 
 TASK_VERSIONS = ResultTable(
     schema=(
-        _field("task", "STRING", "Name of the task.", "REQUIRED"),
-        _field("version", "STRING", "12 hex digits over all that can change an answer.", "REQUIRED"),
-        _field("definition", "JSON", "All of that.", "REQUIRED"),
-        _field("description", "STRING", "What the task's author says about it."),
-        _field("created_at", "TIMESTAMP", "When a run used it.", "REQUIRED"),
-        _field("run_id", "STRING", "That run.", "REQUIRED"),
+        field("task", "STRING", "Name of the task.", "REQUIRED"),
+        field("version", "STRING", "12 hex digits over all that can change an answer.", "REQUIRED"),
+        field("definition", "JSON", "All of that.", "REQUIRED"),
+        field("description", "STRING", "What the task's author says about it."),
+        field("created_at", "TIMESTAMP", "When a run used it.", "REQUIRED"),
+        field("run_id", "STRING", "That run.", "REQUIRED"),
     ),
     clustering=("task", "version"),
     description="imagebeam: what each version of a task was; a version that several runs used has several rows.",
@@ -157,28 +158,28 @@ def outcome_row(outcome: Outcome, *, task: str, version: str, model: str, lane: 
     return {
         "task": task,
         "version": version,
-        "unit_id": _text(unit.unit_id),
+        "unit_id": clean_text(unit.unit_id),
         "unit_type": unit.unit_type,
         "input_digest": unit.input_digest,
         "status": outcome.status.value,
-        "reason": _text(outcome.reason),
-        "message": _text(outcome.message, MESSAGE_LIMIT),
+        "reason": clean_text(outcome.reason),
+        "message": clean_text(outcome.message, MESSAGE_LIMIT),
         "answer": json_text(outcome.answer) if ok and outcome.answer is not None else None,
-        "raw_text": None if ok else _text(outcome.raw_text, RAW_TEXT_LIMIT),
-        "asset_id": _text(unit.asset_id),
-        "asset_type": _text(unit.asset_type),
-        "observation_ids": [_text(image.observation_id) for image in unit.images],
-        "image_uris": [_text(image.uri) for image in unit.images if image.uri],
-        "snapshot_id": _text(unit.snapshot_id),
+        "raw_text": None if ok else clean_text(outcome.raw_text, RAW_TEXT_LIMIT),
+        "asset_id": clean_text(unit.asset_id),
+        "asset_type": clean_text(unit.asset_type),
+        "observation_ids": [clean_text(image.observation_id) for image in unit.images],
+        "image_uris": [clean_text(image.uri) for image in unit.images if image.uri],
+        "snapshot_id": clean_text(unit.snapshot_id),
         "capture_time": unit.capture_time,
-        "latitude": _finite(unit.latitude),
-        "longitude": _finite(unit.longitude),
-        "map_url": _text(unit.map_url),
+        "latitude": finite(unit.latitude),
+        "longitude": finite(unit.longitude),
+        "map_url": clean_text(unit.map_url),
         "extra": json_text(unit.extra) if unit.extra else None,
         "model": model,
-        "model_version": _text(outcome.model_version),
+        "model_version": clean_text(outcome.model_version),
         "lane": lane,
-        "traffic_type": _text(usage.traffic_type),
+        "traffic_type": clean_text(usage.traffic_type),
         "attempts": outcome.attempts,
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
@@ -186,7 +187,7 @@ def outcome_row(outcome: Outcome, *, task: str, version: str, model: str, lane: 
         "thought_tokens": usage.thought_tokens,
         "cost_usd": numeric(outcome.cost_usd),
         "latency_ms": outcome.latency_ms,
-        "response_id": _text(outcome.response_id),
+        "response_id": clean_text(outcome.response_id),
         "run_id": run_id,
         "answered_at": outcome.answered_at,
     }
@@ -224,16 +225,16 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _text(value)
+        return clean_text(value)
     if isinstance(value, int):
         return int(value) if _INT64_MIN <= value <= _UINT64_MAX else _as_float(value)
     if isinstance(value, float):
-        return _finite(value)
+        return finite(value)
     if isinstance(value, Mapping):
-        return {_text(str(key)): _plain(item) for key, item in value.items()}
+        return {clean_text(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
         return [_plain(item) for item in value]
-    return _text(str(value))
+    return clean_text(str(value))
 
 
 def _as_float(value: int) -> float | None:
@@ -243,11 +244,13 @@ def _as_float(value: int) -> float | None:
         return None
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """The number; None if it is none that JSON can say."""
     return value if value is not None and math.isfinite(value) else None
 
 
-def _text(value: str | None, limit: int | None = None) -> str | None:
+def clean_text(value: str | None, limit: int | None = None) -> str | None:
+    """Text that UTF-8 can say, halves of surrogate pairs replaced; cut to ``limit`` characters."""
     if value is None:
         return None
     try:

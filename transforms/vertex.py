@@ -14,7 +14,7 @@ import os
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
@@ -39,6 +39,18 @@ class HttpAnswer:
     headers: Mapping[str, str]
 
 
+class ModelClient(Protocol):
+    """What the engine needs of a client of a model; belongs to the event loop that made it."""
+
+    async def send(
+        self, model: str, body: Mapping[str, Any], *, headers: Mapping[str, str], timeout_s: float
+    ) -> HttpAnswer:
+        """Sends one request; gives the answer, whatever its status."""
+
+    async def close(self) -> None:
+        """Closes the client and its connections."""
+
+
 class GeminiClient:
     """One google-genai client on one aiohttp session; belongs to the event loop that made it.
 
@@ -49,12 +61,7 @@ class GeminiClient:
     """
 
     def __init__(self, project: str, location: str, *, connect_timeout_s: float = 30.0) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-            # Not trust_env: aiohttp would look for a .netrc in a thread at every call.
-            proxy=proxy_for(endpoint(location)),
-        )
+        self._session = open_session(location, connect_timeout_s)
         self._client = genai.Client(
             vertexai=True,
             project=project,
@@ -67,7 +74,7 @@ class GeminiClient:
             ),
         )
 
-    async def generate(
+    async def send(
         self,
         model: str,
         body: Mapping[str, Any],
@@ -133,6 +140,16 @@ class GeminiClient:
         """Closes the client and its connections."""
         await self._client.aio.aclose()
         await self._session.close()
+
+
+def open_session(location: str, connect_timeout_s: float) -> aiohttp.ClientSession:
+    """A connection pool without a bound of its own, for calls to one location."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
+        # Not trust_env: aiohttp would look for a .netrc in a thread at every call.
+        proxy=proxy_for(endpoint(location)),
+    )
 
 
 def endpoint(location: str) -> str:

@@ -37,7 +37,24 @@ class View:
 
 def views(outcomes: TableName, task: Task) -> dict[str, View]:
     """The views of the dataset of ``outcomes``, by name: those of the task, and those that all tasks share."""
+    return {
+        **_views_of(outcomes, task),
+        "dead_letters": View(
+            dead_letters_view(outcomes),
+            "imagebeam: units without an answer, each with the last failure, by task and version.",
+        ),
+        "runs_history": View(
+            runs_view(dataclasses.replace(outcomes, table="runs")),
+            "imagebeam: one row per run, as its last event tells.",
+        ),
+    }
+
+
+def _views_of(outcomes: TableName, task: Task) -> dict[str, View]:
+    """The views of a task's answers; none where the answers are not in ``outcomes``, as those of embeddings."""
     columns = task.columns()
+    if not columns:
+        return {}
     return {
         task.name: View(
             answers_view(outcomes, task.name, columns),
@@ -46,14 +63,6 @@ def views(outcomes: TableName, task: Task) -> dict[str, View]:
         f"{task.name}_history": View(
             history_view(outcomes, task.name, columns),
             f"imagebeam: what became of each unit in each version of task {task.name}.",
-        ),
-        "dead_letters": View(
-            dead_letters_view(outcomes),
-            "imagebeam: units without an answer, each with the last failure, by task and version.",
-        ),
-        "runs_history": View(
-            runs_view(dataclasses.replace(outcomes, table="runs")),
-            "imagebeam: one row per run, as its last event tells.",
         ),
     }
 

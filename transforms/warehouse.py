@@ -180,6 +180,11 @@ class Warehouse:
             except api_errors.Conflict:
                 self.client.update_table(wanted, ["view_query", "description"])
 
+    def table_names(self, project: str, dataset: str) -> list[str]:
+        """The tables and views of a dataset."""
+        with self._translated(f"listing the tables of {project}.{dataset}"):
+            return [str(item.table_id) for item in self.client.list_tables(f"{project}.{dataset}")]
+
     def drop(self, name: TableName) -> None:
         """Drops a table if it is there."""
         with self._translated(f"dropping table {name.dotted}"):

@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.pricing import ModelProfile
 from imagebeam.transforms.records import Image, Unit
@@ -49,6 +50,10 @@ def worst_call_usd(profile: ModelProfile, task: Task, lane: str, body: Mapping[s
     prices = [profile.prices[name] for name in {lane, "online"} & set(profile.prices)]
     if not prices:
         return Decimal(0)
+    if isinstance(task, EmbedTask):
+        tokens = task.max_images * image_tokens_limit(profile, task)
+        dearest: Decimal = max(tokens * price.input / _MILLION + task.max_images * price.image for price in prices)
+        return dearest.quantize(_NANO, decimal.ROUND_CEILING)
     texts: list[Any] = []
     images = 0
     for content in body["contents"]:
@@ -77,6 +82,8 @@ def worst_case_usd(profile: ModelProfile, task: Task, lane: str, images: int) ->
     Returns:
         USD with nine decimals, rounded up; 0 if the price is unknown.
     """
+    if isinstance(task, EmbedTask):
+        return worst_call_usd(profile, task, lane, {})
     filled = "x" * FIELD_CHARS
     extra = {field.removeprefix("extra."): filled for field in task.prompt_fields()}
     shown = tuple(Image(filled, None, filled, heading=-180.0) for _ in range(images))
@@ -133,7 +140,7 @@ def check_cap(
             f"--max_cost_usd: the price of {task.model} in lane {lane} is not known, so its cost cannot be capped: "
             "cap the calls with --max_calls, or give its price with --models_file"
         )
-    if task.generation.max_output_tokens is None:
+    if task.generation.max_output_tokens is None and not isinstance(task, EmbedTask):
         raise UserError(
             f"--max_cost_usd: an answer of task {task.name} has no limit, so its cost cannot be capped: set "
             "generation.max_output_tokens in the task, such as 1024 (thoughts count too), or use --max_calls"
@@ -141,8 +148,8 @@ def check_cap(
     if max_cost_usd < processes * worst:
         raise UserError(
             f"--max_cost_usd={max_cost_usd:f} is below what one call of task {task.name} can cost at most, "
-            f"${worst:f}, for {_workers(processes)}: give at least {processes * worst:f}, "
-            "or lower generation.max_output_tokens"
+            f"${worst:f}, for {_workers(processes)}: give at least {processes * worst:f}"
+            + ("" if isinstance(task, EmbedTask) else ", or lower generation.max_output_tokens")
         )
     return worst
 

@@ -1,0 +1,121 @@
+"""The settings of ``imagebeam embed``: flags over the file over defaults, and what a run is made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagebeam.pipeline import flag_values
+from imagebeam.pipeline.embed_config import EmbedSettings, embed_settings
+from imagebeam.pipeline.embed_flags import EMBED
+from imagebeam.pipeline.flags import CLASSIFY, Flag, by_name
+from imagebeam.pipeline.run_settings import the_run
+from imagebeam.pipeline.task_files import load_models_file
+from imagebeam.transforms.embeddings import embed_version
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.filters import Filters
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.sources import detect_profile, source_of
+from imagebeam.transforms.task import ImageSettings
+
+NEEDED = ("--source=photos.latest", "--results=answers", "--project=my-project", "--run_id=r")
+MULTIMODAL = "--model=multimodalembedding@001"
+SCHEMA = [{"name": name, "type": "STRING"} for name in ("observation_id", "gcs_uri")]
+Settings = Callable[..., EmbedSettings]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    def make(*argv: str) -> EmbedSettings:
+        return embed_settings([*NEEDED, *argv], cwd=tmp_path, environ={})[0]
+
+    return make
+
+
+def run_of(settings: EmbedSettings) -> RunSettings:
+    table = TableName("my-project", "photos", "latest")
+    source = source_of(detected=detect_profile("latest", SCHEMA, profile="auto", mapping={}), table=table)
+    outcomes = TableName("my-project", "answers", "outcomes")
+    task = settings.embed_task()
+    return the_run(settings, task, load_models_file().embedding(task.model), source, Filters(), outcomes, "US")
+
+
+def test_three_flags_are_enough(settings: Settings) -> None:
+    made = settings()
+    assert (made.model, made.dimension, made.task) == ("gemini-embedding-2", 3072, "embed/gemini-embedding-2/3072")
+    assert (made.image, made.vector_index, made.lane, made.location) == (ImageSettings(), False, "online", "global")
+
+
+@pytest.mark.parametrize(
+    ("argv", "changed"),
+    [
+        (("--dimension=768",), {"dimension": 768}),
+        ((MULTIMODAL,), {"dimension": 1408}),
+        ((MULTIMODAL, "--dimension=512"), {"dimension": 512}),
+        (("--crop=bbox", "--padding=0.2"), {"image": ImageSettings(crop="bbox", padding=0.2)}),
+        (("--max_side=512",), {"image": ImageSettings(max_side=512)}),
+        (("--vector_index",), {"vector_index": True}),
+    ],
+)
+def test_each_flag_lands_in_its_setting(settings: Settings, argv: tuple[str, ...], changed: dict[str, Any]) -> None:
+    made = settings(*argv)
+    assert {name: getattr(made, name) for name in changed} == changed
+    assert made.embed_task().version == embed_version(str(made.model), made.dimension, made.image)
+
+
+@pytest.mark.parametrize(
+    ("argv", "a_second"),
+    [
+        ((MULTIMODAL, "--location=us-central1"), 10),
+        ((MULTIMODAL, "--location=europe-west4"), 2),
+        ((MULTIMODAL, "--location=us-central1", "--direct_num_workers=2"), 5),
+        ((MULTIMODAL, "--location=us-central1", "--max_rpm=1200"), 20),
+        ((), None),
+    ],
+)
+def test_a_fixed_quota_is_the_ceiling_of_all_workers_unless_a_person_knows_better(
+    settings: Settings, argv: tuple[str, ...], a_second: float | None
+) -> None:
+    assert run_of(settings(*argv)).engine.max_per_s == a_second
+
+
+def test_a_run_writes_vectors_into_the_table_of_its_model_and_length(settings: Settings) -> None:
+    run = run_of(settings("--dimension=768"))
+    assert run.engine.destination is not None
+    assert run.engine.destination.vectors == run.answers
+    assert run.answers.dotted == "my-project.answers.embeddings_gemini_embedding_2_768"
+    assert run.labels() == {"imagebeam_run": "r", "imagebeam_task": "embed-gemini-embedding-2-768"}
+    assert run.engine.destination.lease is not None
+    assert run.engine.destination.lease.table == "_lease_embed_gemini-embedding-2_768"
+
+
+def test_what_the_file_says_for_classify_alone_is_left_alone(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "imagebeam.yaml").write_text(
+        "task: describe\nmodel: gemini-3.5-flash\nunit: asset\nlane: batch\nbatch_rounds: 2\nlimit: 7\n"
+    )
+    made = settings()
+    assert (made.model, made.lane, made.limit) == ("gemini-embedding-2", "online", 7)
+    assert "batch_rounds" not in made.given
+
+
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no source"):
+        embed_settings(["--results=answers", "--project=my-project"], cwd=tmp_path, environ={})
+
+
+def test_flags_that_embed_shares_with_classify_are_the_same_flags() -> None:
+    own = {"model", "dimension", "unit", "crop", "padding", "max_side", "vector_index", "lane", "transport", "max_rpm"}
+    shared = by_name(tuple(flag for flag in EMBED if flag.name not in own))
+    assert all(by_name(CLASSIFY)[name] is flag for name, flag in shared.items())
+    fields = {field.name for field in dataclasses.fields(EmbedSettings)}
+    assert set(by_name(EMBED)) - fields == {"query_file", "polygon_file", "config", "crop", "padding", "max_side"}
+
+
+@pytest.mark.parametrize("flag", EMBED, ids=lambda flag: flag.name)
+def test_the_example_of_every_flag_is_a_good_value(flag: Flag) -> None:
+    assert flag_values.from_text(flag, flag.example, where=f"--{flag.name}") is not None

@@ -1,0 +1,181 @@
+"""The requests to both embedding models, as they go over the wire, and what their answers mean."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebeam.pipeline.task_files import load_models_file
+from imagebeam.transforms.calls import build_call, read_call
+from imagebeam.transforms.embedding_calls import build_embedding_request, read_embedding
+from imagebeam.transforms.embeddings import MODELS, embed_task
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.models_file import load_models
+from imagebeam.transforms.pricing import cost_usd, estimate_usage
+from imagebeam.transforms.records import Image, Status, Unit, Usage
+from imagebeam.transforms.requests import ImagePart
+from imagebeam.transforms.worst_case import check_cap, worst_call_usd
+
+GEMINI, MULTIMODAL = embed_task("gemini-embedding-2", 3), embed_task("multimodalembedding@001", 128)
+BY_URI, INLINE = ImagePart("image/jpeg", uri="gs://b/o1:a.jpg"), ImagePart("image/png", data=b"\x89PNG")
+PROFILES = load_models_file()
+
+
+def test_gemini_embedding_is_sent_one_content() -> None:
+    assert build_embedding_request(GEMINI, [BY_URI]) == {
+        "content": {
+            "role": "user",
+            "parts": [{"fileData": {"mimeType": "image/jpeg", "fileUri": "gs://b/o1:a.jpg"}}],
+        },
+        "embedContentConfig": {"outputDimensionality": 3},
+    }
+    part = build_embedding_request(GEMINI, [INLINE])["content"]["parts"][0]
+    assert part == {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(b"\x89PNG").decode()}}
+
+
+def test_multimodalembedding_is_sent_one_instance() -> None:
+    assert build_embedding_request(MULTIMODAL, [BY_URI]) == {
+        "instances": [{"image": {"mimeType": "image/jpeg", "gcsUri": "gs://b/o1:a.jpg"}}],
+        "parameters": {"dimension": 128},
+    }
+    image = build_embedding_request(MULTIMODAL, [INLINE])["instances"][0]["image"]
+    assert image == {"mimeType": "image/png", "bytesBase64Encoded": base64.b64encode(b"\x89PNG").decode()}
+
+
+@pytest.mark.parametrize("parts", [[], [BY_URI, BY_URI]])
+def test_a_vector_is_of_exactly_one_image(parts: list[ImagePart]) -> None:
+    with pytest.raises(ValueError, match="one image"):
+        build_embedding_request(GEMINI, parts)
+
+
+def test_the_engine_asks_through_the_same_two_functions_as_for_gemini() -> None:
+    unit = Unit("o1", "observation", "d", (Image("o1", "gs://b/o1:a.jpg"),))
+    body = build_call(GEMINI, PROFILES.embedding("gemini-embedding-2"), unit, [BY_URI], {"imagebeam_run": "r"})
+    assert body == build_embedding_request(GEMINI, [BY_URI])
+    assert read_call({"embedding": {"values": [1, 0, 0]}}, GEMINI).status is Status.OK
+
+
+def test_a_good_vector_is_taken_as_it_is_with_what_it_cost() -> None:
+    usage = {"promptTokenCount": 258, "totalTokenCount": 258}
+    reply = read_embedding({"embedding": {"values": [0.6, -0.8, 0]}, "usageMetadata": usage}, GEMINI)
+    assert (reply.status, reply.reason, reply.retryable) == (Status.OK, None, False)
+    assert list(reply.vector or ()) == [0.6, -0.8, 0.0]
+    assert reply.answer == {"dimension": 3}
+    assert reply.usage == Usage(prompt_tokens=258, images=1)
+    predicted = read_embedding({"predictions": [{"imageEmbedding": [0.5] * 128}]}, MULTIMODAL)
+    assert list(predicted.vector or ()) == [0.5] * 128
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([1.0, 2.0], "WRONG_LENGTH"),
+        ([1.0] * 4, "WRONG_LENGTH"),
+        ([1.0, "NaN", 2.0], "NOT_FINITE"),
+        ([1.0, None, 2.0], "NOT_FINITE"),
+        ([1.0, True, 2.0], "NOT_FINITE"),
+        ([1.0, math.inf, 2.0], "NOT_FINITE"),
+        ([1.0, math.nan, 2.0], "NOT_FINITE"),
+        ([1.0, 10**400, 2.0], "NOT_FINITE"),
+        ([0, 0.0, -0.0], "ALL_ZERO"),
+        ([], "EMPTY"),
+        (None, "EMPTY"),
+        ({"0": 1.0}, "EMPTY"),
+    ],
+)
+def test_what_is_no_good_vector_is_no_answer(values: Any, reason: str) -> None:
+    reply = read_embedding({"embedding": {"values": values}}, GEMINI)
+    assert (reply.status, reply.reason, reply.vector) == (Status.INVALID_ANSWER, reason, None)
+    assert reply.message
+    assert reply.retryable
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "embedding": JSON | st.fixed_dictionaries({"values": JSON}),
+            "predictions": JSON | st.lists(st.fixed_dictionaries({"imageEmbedding": JSON}), max_size=2),
+            "usageMetadata": JSON,
+            "modelVersion": JSON,
+        },
+    )
+)
+def test_whatever_a_service_says_it_is_a_good_vector_or_none(body: dict[str, Any]) -> None:
+    reply = read_embedding(body, GEMINI)
+    if reply.status is Status.OK:
+        assert reply.vector is not None
+        assert len(reply.vector) == 3
+        assert all(math.isfinite(value) for value in reply.vector)
+    else:
+        assert reply.vector is None
+
+
+# -- prices ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "million_usd"), [("gemini-embedding-2", "116.1"), ("multimodalembedding@001", "100")]
+)
+def test_a_million_images_cost_what_the_price_lists_say(model: str, million_usd: str) -> None:
+    profile, task = PROFILES.embedding(model), embed_task(model, 512)
+    one = estimate_usage(profile, task, 1)
+    assert cost_usd(profile, "online", one.times(1_000_000)) == Decimal(million_usd)
+    assert worst_call_usd(profile, task, "online", {}) == cost_usd(profile, "online", one)
+
+
+def test_a_cap_needs_no_limit_of_the_answer_but_must_allow_one_image() -> None:
+    profile = PROFILES.embedding("gemini-embedding-2")
+    caps: dict[str, Any] = {"max_calls": None, "processes": 2}
+    assert check_cap(profile, GEMINI, "online", max_cost_usd=Decimal("0.001"), **caps) == Decimal("0.0001161")
+    with pytest.raises(UserError, match=r"give at least 0\.000232200$"):
+        check_cap(profile, GEMINI, "online", max_cost_usd=Decimal("0.0002"), **caps)
+
+
+def test_the_fixed_quota_is_that_of_the_place() -> None:
+    profile = PROFILES.embedding("multimodalembedding@001")
+    assert [profile.fixed_rpm(place) for place in ("us-central1", "asia-east1", "europe-west4")] == [600, 600, 120]
+    assert PROFILES.embedding("gemini-embedding-2").fixed_rpm("global") is None
+
+
+def test_every_embedding_model_is_priced_and_no_model_of_tasks() -> None:
+    assert set(PROFILES.embeddings) == set(MODELS)
+    assert all(profile.priced for profile in PROFILES.embeddings.values())
+    assert not set(PROFILES.embeddings) & set(PROFILES.profiles)
+    with pytest.raises(UserError, match="add it under `embeddings`"):
+        dataclasses.replace(PROFILES, embeddings={}).embedding("gemini-embedding-2")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("locations: [regions]\n    requests", "locations"),
+        ("image: 0.0001}", "image"),
+        ("regions: 600", "regions"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(change: str, said: str) -> None:
+    text = (Path(__file__).parent.parent / "pipeline" / "models.yaml").read_text(encoding="utf-8")
+    bad = {
+        "locations": "locations: []\n    requests",
+        "image": "image: cheap}",
+        "regions": "regions: 0",
+    }[said]
+    assert change in text
+    with pytest.raises(UserError, match=said):
+        load_models(text.replace(change, bad), "models.yaml")

@@ -1,0 +1,131 @@
+"""What is known of embeddings without asking anybody: models, dimensions, the task, the tables, the rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import sqlglot
+
+from imagebeam.transforms.embeddings import (
+    COLUMNS,
+    DEFAULT_MODEL,
+    EMBEDDINGS,
+    checked_dimension,
+    embed_task,
+    embed_task_name,
+    embed_version,
+    embedding_row,
+    embedding_table,
+    embeddings_view,
+    is_embedding_table,
+    point,
+    vector_index_sql,
+)
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.records import Image, Outcome, Status, Unit
+from imagebeam.transforms.task import ImageSettings
+from imagebeam.transforms.views import views
+
+OUTCOMES = TableName("my-project", "answers", "outcomes")
+UNIT = Unit("o1", "observation", "d", (Image("o1", "gs://b/o1.jpg"),), "a1", latitude=46.948, longitude=7.447)
+OK = Outcome(UNIT, Status.OK, answered_at="2026-11-21T10:00:00Z", vector=(0.6, 0.8))
+
+
+@pytest.mark.parametrize("dimension", [1, 128, 768, 1408, 3072])
+def test_gemini_embedding_takes_every_length_up_to_3072(dimension: int) -> None:
+    assert checked_dimension("gemini-embedding-2", dimension) == dimension
+
+
+@pytest.mark.parametrize(
+    ("model", "dimension", "said"),
+    [
+        ("multimodalembedding@001", 768, "128, 256, 512 or 1408"),
+        ("multimodalembedding@001", 0, "128, 256, 512 or 1408"),
+        ("gemini-embedding-2", 0, "1 to 3072"),
+        ("gemini-embedding-2", 3073, "1 to 3072"),
+        ("gemini-3.5-flash-lite", 512, "gemini-embedding-2, multimodalembedding@001"),
+    ],
+)
+def test_a_length_that_is_not_of_the_model_is_refused_with_those_that_are(
+    model: str, dimension: int, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        embed_task(model, dimension)
+
+
+def test_the_longest_vectors_are_the_default() -> None:
+    assert checked_dimension(DEFAULT_MODEL, None) == 3072
+    assert checked_dimension("multimodalembedding@001", None) == 1408
+
+
+def test_everything_that_can_change_a_vector_is_in_the_version_and_nothing_else() -> None:
+    small = ImageSettings(max_side=512)
+    versions = {
+        embed_version("gemini-embedding-2", 512),
+        embed_version("gemini-embedding-2", 256),
+        embed_version("multimodalembedding@001", 512),
+        embed_version("gemini-embedding-2", 512, small),
+    }
+    assert len(versions) == 4
+    task = embed_task("gemini-embedding-2", 512)
+    assert dataclasses.replace(task, description="other").version == task.version
+    assert embed_version("gemini-embedding-2", 512) == "ecfd5341f2e6", "a new version buys every vector again"
+
+
+def test_each_model_and_length_has_a_task_and_a_table_of_its_own() -> None:
+    assert embed_task_name("gemini-embedding-2", 512) == "embed/gemini-embedding-2/512"
+    table = embedding_table(OUTCOMES, "gemini-embedding-2", 512)
+    assert table.dotted == "my-project.answers.embeddings_gemini_embedding_2_512"
+    assert is_embedding_table(table.table)
+    assert not any(is_embedding_table(name) for name in ("embeddings", "outcomes", "embeddings_x_y"))
+
+
+def test_a_row_fits_the_schema() -> None:
+    row = embedding_row(OK, model="gemini-embedding-2", dimension=2, version="v", run_id="r")
+    assert tuple(row) == COLUMNS == tuple(field["name"] for field in EMBEDDINGS.schema)
+    assert all(row[str(field["name"])] is not None for field in EMBEDDINGS.schema if field["mode"] == "REQUIRED")
+    assert (row["uri"], row["position"], row["vector"]) == ("gs://b/o1.jpg", "POINT(7.447 46.948)", [0.6, 0.8])
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        dataclasses.replace(OK, vector=None),
+        dataclasses.replace(OK, vector=(0.1,)),
+        dataclasses.replace(OK, status=Status.INVALID_ANSWER),
+    ],
+)
+def test_what_is_no_good_vector_gets_no_row(outcome: Outcome) -> None:
+    with pytest.raises(ValueError, match="no vector of 2 numbers"):
+        embedding_row(outcome, model="m", dimension=2, version="v", run_id="r")
+
+
+@pytest.mark.parametrize("place", [(math.nan, 7.0), (90.1, 7.0), (46.0, 181.0), (None, 7.0), (46.0, None)])
+def test_an_odd_place_is_no_point_but_costs_no_vector(place: tuple[float | None, float | None]) -> None:
+    assert point(*place) is None
+    unit = dataclasses.replace(UNIT, latitude=place[0], longitude=place[1])
+    row = embedding_row(dataclasses.replace(OK, unit=unit), model="m", dimension=2, version="v", run_id="r")
+    assert row["vector"] == [0.6, 0.8]
+
+
+def test_a_task_of_embedding_has_only_the_views_that_all_tasks_share() -> None:
+    assert set(views(OUTCOMES, embed_task("gemini-embedding-2", 8))) == {"dead_letters", "runs_history"}
+
+
+def test_the_view_and_the_index_are_bigquery_sql() -> None:
+    tables = [embedding_table(OUTCOMES, "gemini-embedding-2", 512), embedding_table(OUTCOMES, "gemini-embedding-2", 8)]
+    view = embeddings_view(tables)
+    parsed = sqlglot.parse_one(view, dialect="bigquery")
+    assert {table.name for table in parsed.find_all(sqlglot.exp.Table)} == {table.table for table in tables}
+    assert view == embeddings_view(tables[::-1])
+    with pytest.raises(ValueError, match="no table"):
+        embeddings_view([])
+    assert vector_index_sql(tables[0]) == (
+        "CREATE VECTOR INDEX IF NOT EXISTS `embeddings_gemini_embedding_2_512_index`\n"
+        "ON `my-project.answers.embeddings_gemini_embedding_2_512`(vector)\n"
+        "STORING (unit_id, asset_id, asset_type, capture_time, uri)\n"
+        "OPTIONS (index_type = 'IVF', distance_type = 'COSINE')"
+    )

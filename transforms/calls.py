@@ -1,0 +1,33 @@
+"""The one place that knows that there are two kinds of tasks: questions to Gemini, and vectors of images.
+
+A kind of task is how its request is built and how the answer is read (here), over which method of the service
+it goes (:mod:`vertex`, :mod:`embedding_client`), and what it costs (:mod:`pricing`, :mod:`worst_case`). All
+else — reading, pace, budget, retry, recording, books — is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imagebeam.transforms.answers import Reply, read_reply
+from imagebeam.transforms.embedding_calls import build_embedding_request, read_embedding
+from imagebeam.transforms.embeddings import EmbedTask
+from imagebeam.transforms.pricing import ModelProfile
+from imagebeam.transforms.records import Unit
+from imagebeam.transforms.requests import ImagePart, build_request
+from imagebeam.transforms.task import Task
+
+
+def build_call(
+    task: Task, profile: ModelProfile, unit: Unit, parts: Sequence[ImagePart], labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """The body of the request about one unit; see :func:`~requests.build_request`."""
+    if isinstance(task, EmbedTask):
+        return build_embedding_request(task, parts)
+    return build_request(task, profile, unit, parts, labels)
+
+
+def read_call(document: Mapping[str, Any], task: Task) -> Reply:
+    """What an answer means; see :func:`~answers.read_reply`."""
+    return read_embedding(document, task) if isinstance(task, EmbedTask) else read_reply(document, task)
