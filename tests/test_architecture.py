@@ -18,8 +18,9 @@ PACKAGES = ("pipeline", "transforms", "emulators")
 #: No Beam and no Google client, at import or later.
 PURE = """
     answer_schema answers batch_lines batch_matching batch_results batch_states books calls checked_yaml due due_sql
-    embedding_calls embeddings errors failures filters groups identifiers images models_file notes pacing pricing
-    queries recorded_sql records requests sources tables task views worst_case
+    embedding_calls embedding_setup_sql embedding_sql embeddings errors failures filters groups identifiers images
+    models_file notes pacing pricing queries recorded_sql records requests search_sql sources tables task views
+    worst_case
 """
 #: Talk to services, one client per process; no Beam.
 CLIENTS = """
