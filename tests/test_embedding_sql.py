@@ -158,6 +158,37 @@ def test_what_is_no_name_or_number_is_refused_in_one_line(wrong: object, said: s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("connection", "message", "said"),
+    [
+        (CONNECTION, "Not found: Connection my-project.us.imagery", "make it with `bq mk --connection --location=us"),
+        (None, "Not found: Connection default", "roles/bigquery.admin"),
+        (CONNECTION, "Connection is in eu: they must be in the same location", "give a connection in us"),
+        (
+            CONNECTION,
+            "bqcx-1@x does not have the permission to access resource",
+            "add-iam-policy-binding my-project --member=serviceAccount:bqcx-1@x --role=roles/aiplatform.user",
+        ),
+        (CONNECTION, "something\nelse", "BigQuery does not take the statement: something else"),
+    ],
+)
+def test_a_refusal_is_explained_in_one_line_with_what_mends_it(
+    connection: Connection | None, message: str, said: str
+) -> None:
+    for account in ("bqcx-1@x", None):
+        line = setup.explain_refusal(
+            message,
+            connection=connection,
+            project="my-project",
+            dataset="my-project.answers",
+            location="US",
+            endpoint=ENDPOINT,
+            account=account,
+        )
+        assert "\n" not in line
+        assert said in line or (account is None and "bq show --connection" in line)
+
+
 @pytest.mark.parametrize("given_text", ["DEFAULT", "default", "`DEFAULT`"])
 def test_default_is_the_default_connection(given_text: str) -> None:
     assert Connection.parse(given_text, "p") is None
