@@ -15,6 +15,7 @@ from typing import Final
 from imagebeam.pipeline import help_text
 from imagebeam.pipeline.embed_flags import EMBED
 from imagebeam.pipeline.flags import CLASSIFY
+from imagebeam.pipeline.search_flags import SEARCH
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import ImagebeamError, UserError
 
@@ -108,6 +109,18 @@ def _embed(argv: list[str]) -> int:
     return embed.run(settings, beam_arguments)
 
 
+def _search(argv: list[str]) -> int:
+    if any(argument in _HELP[:2] for argument in argv):
+        _print(_search_help(help_text.width()))
+        return 0
+    from imagebeam.pipeline.search_config import search_settings
+
+    settings = search_settings(argv, cwd=Path.cwd(), environ=os.environ)
+    from imagebeam.pipeline import search
+
+    return search.run(settings)
+
+
 def _batch(argv: list[str]) -> int:
     from imagebeam.pipeline import batch_command
 
@@ -150,6 +163,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
     "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
     "embed": Command("Make a vector of every image of a table, to find what looks alike.", _embed),
+    "search": Command("Find images by a text, a picture, or another image of the table.", _search),
     "batch": Command("Look after the jobs of runs with --lane=batch: status, collect, cancel.", _batch),
     "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),
 }
@@ -209,6 +223,21 @@ def _embed_help(columns: int) -> list[str]:
         "Every model and length has a table, embeddings_<model>_<dimension>; the view embeddings is over all of",
         "them. What became of each image stands in outcomes, under task embed/<model>/<dimension>.",
         "Flags of classify may stand in imagebeam.yaml too. Options of Beam (--region …) go through.",
+    ]
+
+
+def _search_help(columns: int) -> list[str]:
+    return [
+        "imagebeam search: find images by a text, a picture, or another image of the table",
+        "",
+        "Usage: imagebeam search --text=WORDS|--image=FILE|--like=ID --results=DATASET [--flag=value …]",
+        "",
+        "Examples:",
+        "  imagebeam search --text='a dark street' --html=found.html --thumbnails",
+        "  imagebeam search --like=o1:0123:00250082 --top_k=50 --out_table=my_dataset.like_it",
+        *help_text.flags_help(SEARCH, columns),
+        "",
+        "Vectors come from imagebeam embed. A search is over the vectors of one model and length.",
     ]
 
 

@@ -18,6 +18,10 @@ def run(settings: EmbedSettings, beam_args: list[str]) -> int:
     Returns:
         The exit code of the run.
     """
+    if settings.lane == "sql":
+        from imagebeam.pipeline import embed_sql
+
+        return embed_sql.run(settings)
     code = classify.run(settings, beam_args)
     if settings.vector_index:
         make_index(settings, code)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from imagebeam.pipeline.config import ClassifySettings, check, field_values, require, with_beam
-from imagebeam.pipeline.embed_flags import EMBED
+from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL
 from imagebeam.pipeline.said import read_flags
 from imagebeam.transforms.embeddings import EmbedTask, checked_dimension, embed_task
 from imagebeam.transforms.errors import UserError
@@ -23,11 +23,31 @@ class EmbedSettings(ClassifySettings):
         dimension: Length of the vectors.
         image: What is done to an image before it is sent.
         vector_index: Make a vector index of the table after the run.
+        connection: ``DEFAULT``, ``location.name`` or ``project.location.name``.
+        create_connection: Make the connection if it is not there.
+        endpoint: Name or URL of the model for BigQuery; None for the model's name.
+        object_uris: Prefixes of an object table; empty to read images straight from their URIs.
+        max_staleness_minutes: How old the object table's listing may be.
+        metadata_cache_mode: ``AUTOMATIC`` or ``MANUAL``.
+        rows_per_job: Images per job at most.
+        max_passes: Passes at most.
+        pass_pause_s: Seconds before the second pass.
+        dry_run: Show the statements, do nothing.
     """
 
     dimension: int = 0
     image: ImageSettings = ImageSettings()
     vector_index: bool = False
+    connection: str = "DEFAULT"
+    create_connection: bool = False
+    endpoint: str | None = None
+    object_uris: tuple[str, ...] = ()
+    max_staleness_minutes: int = 0
+    metadata_cache_mode: str = "AUTOMATIC"
+    rows_per_job: int = 40_000
+    max_passes: int = 20
+    pass_pause_s: float = 10.0
+    dry_run: bool = False
 
     def embed_task(self) -> EmbedTask:
         """The task that this is."""
@@ -51,6 +71,8 @@ def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
     image = _image(values)
     require(values)
     check(values, said.given)
+    if values["lane"] != "sql" and (wrong := [flag.name for flag in EMBED_SQL if flag.name in said.given]):
+        raise UserError(f"--{wrong[0]} is for --lane=sql; this run's lane is {values['lane']}")
     task = embed_task(values["model"], values["dimension"], image)
     plain = field_values(said, EmbedSettings, EMBED, cwd)
     return with_beam(EmbedSettings(**{**plain, "task": task.name, "image": image}), said, environ)

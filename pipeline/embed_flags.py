@@ -36,8 +36,8 @@ VECTOR_INDEX = Flag(
     Group.RESULTS, default=False, example="true", in_file=False,
 )
 LANE = Flag(
-    "lane", Kind.TEXT, "online: one call per image, at the pace of the quota.",
-    Group.MODEL, default="online", choices=("online",), example="online", in_file=False,
+    "lane", Kind.TEXT, "online: one call per image, at the pace of the quota. sql: BigQuery asks the model itself.",
+    Group.MODEL, default="online", choices=("online", "sql"), example="sql", in_file=False,
 )
 TRANSPORT = Flag(
     "transport", Kind.TEXT, "Send the image's URI or its bytes. auto embeds one image by URI first, a call that is "
@@ -50,9 +50,56 @@ MAX_RPM = Flag(
     Group.LIMITS, minimum=1, example="600",
 )
 
+CONNECTION = Flag(
+    "connection", Kind.TEXT, "Connection whose account asks the model and reads the images: LOCATION.NAME, or DEFAULT.",
+    Group.SQL, default="DEFAULT", example="us.imagery", in_file=False,
+)
+CREATE_CONNECTION = Flag(
+    "create_connection", Kind.BOOLEAN, "Make the connection if it is not there, and print the grants that it needs.",
+    Group.SQL, default=False, example="true", in_file=False,
+)
+ENDPOINT = Flag(
+    "endpoint", Kind.TEXT, "The model as BigQuery is to call it: a name or a URL on Vertex AI. Else --model.",
+    Group.SQL, example="gemini-embedding-2-preview", in_file=False,
+)
+OBJECT_URIS = Flag(
+    "object_uris", Kind.NAMES, "Read images through an object table over these prefixes. Else from their URIs.",
+    Group.SQL, default=(), pattern=r"gs://[^,]+", form="gs://bucket/path/*", repeatable=True,
+    example="gs://my-bucket/obs/*", in_file=False,
+)
+MAX_STALENESS_MINUTES = Flag(
+    "max_staleness_minutes", Kind.INTEGER, "How old the object table's listing may be: 0, or 30 to 10080.",
+    Group.SQL, default=0, minimum=0, maximum=10_080, example="240", in_file=False,
+)
+METADATA_CACHE_MODE = Flag(
+    "metadata_cache_mode", Kind.TEXT, "Who lists the bucket anew, if the listing may be old; MANUAL: each run.",
+    Group.SQL, default="AUTOMATIC", choices=("AUTOMATIC", "MANUAL"), example="MANUAL", in_file=False,
+)
+ROWS_PER_JOB = Flag(
+    "rows_per_job", Kind.INTEGER, "Images per job at most; a job ends after six hours.",
+    Group.SQL, default=40_000, minimum=1, maximum=1_440_000, example="200000", in_file=False,
+)
+MAX_PASSES = Flag(
+    "max_passes", Kind.INTEGER, "Passes at most over what may be asked again.",
+    Group.SQL, default=20, minimum=1, maximum=1_000, example="5", in_file=False,
+)
+PASS_PAUSE_S = Flag(
+    "pass_pause_s", Kind.NUMBER, "Seconds before the next pass; doubled while passes gain nothing.",
+    Group.SQL, default=10.0, minimum=0, maximum=3_600, example="60", in_file=False,
+)
+DRY_RUN = Flag(
+    "dry_run", Kind.BOOLEAN, "Show every statement, do nothing.", Group.SQL, default=False, example="true",
+    in_file=False,
+)
+
+#: Those that are for ``--lane=sql`` only.
+EMBED_SQL: Final[tuple[Flag, ...]] = (
+    CONNECTION, CREATE_CONNECTION, ENDPOINT, OBJECT_URIS, MAX_STALENESS_MINUTES, METADATA_CACHE_MODE, ROWS_PER_JOB,
+    MAX_PASSES, PASS_PAUSE_S, DRY_RUN,
+)
 # fmt: on
 
-_OWN: Final = (MODEL, DIMENSION, UNIT, CROP, PADDING, MAX_SIDE, VECTOR_INDEX, LANE, TRANSPORT, MAX_RPM)
+_OWN: Final = (MODEL, DIMENSION, UNIT, CROP, PADDING, MAX_SIDE, VECTOR_INDEX, LANE, TRANSPORT, MAX_RPM, *EMBED_SQL)
 _WITHOUT: Final = {"task", "max_images", *(flag.name for flag in CLASSIFY if flag.group is Group.BATCH)}
 _NAMES: Final = _WITHOUT | {flag.name for flag in _OWN}
 

@@ -28,12 +28,14 @@ class Group(enum.StrEnum):
     """Headings of ``--help``, in this order."""
 
     ASK = "What to ask"
+    FIND = "What to find"
     SOURCE = "Which table"
     UNITS = "Which images of it"
     RESULTS = "Where results go"
     MODEL = "How the model is called"
     LIMITS = "Limits"
     BATCH = "Batch jobs, with --lane=batch"
+    SQL = "Embeddings in BigQuery, with --lane=sql"
     RUN = "How it runs"
 
 

@@ -32,7 +32,13 @@ class Said:
 
 
 def read_flags(
-    argv: Sequence[str], flags: tuple[Flag, ...], *, command: str, cwd: Path, environ: Mapping[str, str]
+    argv: Sequence[str],
+    flags: tuple[Flag, ...],
+    *,
+    command: str,
+    cwd: Path,
+    environ: Mapping[str, str],
+    beam: bool = True,
 ) -> Said:
     """Reads the command line over the file over the defaults.
 
@@ -42,11 +48,12 @@ def read_flags(
         command: Its name, for messages.
         cwd: Directory that ``imagebeam.yaml`` is looked for in.
         environ: The environment.
+        beam: Whether Beam's own options go through.
 
     Raises:
         UserError: Unknown flag or key, bad value.
     """
-    line = arguments.read(argv, by_name(flags), command=command)
+    line = arguments.read(argv, by_name(flags), command=command, beam=beam)
     file = config_file.read(cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values)
     ours = {flag.name for flag in flags if flag.in_file}
     given = _merged(line.values, {name: value for name, value in file.values.items() if name in ours})

@@ -18,8 +18,9 @@ PACKAGES = ("pipeline", "transforms", "emulators")
 #: No Beam and no Google client, at import or later.
 PURE = """
     answer_schema answers batch_lines batch_matching batch_results batch_states books calls checked_yaml due due_sql
-    embedding_calls embeddings errors failures filters groups identifiers images models_file notes pacing pricing
-    queries recorded_sql records requests sources tables task views worst_case
+    embedding_calls embedding_query embedding_setup_sql embedding_sql embeddings errors failures filters groups
+    identifiers images models_file notes pacing pricing queries recorded_sql records requests search_sql sources tables
+    task views worst_case
 """
 #: Talk to services, one client per process; no Beam.
 CLIENTS = """
@@ -30,14 +31,14 @@ CLIENTS = """
 PTRANSFORMS = "build_batch_requests call_model collect_batch finish_run pack_units read_units start_run"
 #: Of pipeline: imported before a command is known to need Beam, so they import Beam inside functions only.
 LIGHT = """
-    __main__ arguments beam_flags cli config config_file dataflow_options embed_config embed_flags flag_values flags
-    help_text init_command report said task_files tasks_command template_command template_launch template_main
-    template_metadata
+    __main__ arguments beam_flags cli config config_file contact_sheet dataflow_options embed_config embed_flags
+    flag_values flags help_text init_command report said search_config search_flags task_files tasks_command
+    template_command template_launch template_main template_metadata
 """
 #: Of pipeline: the job itself.
 JOB = """
     batch_books batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging embed
-    exit_code launch model_check preflight progress run_settings
+    embed_passes embed_setup embed_sql exit_code launch model_check preflight progress run_settings search sql_jobs
 """
 
 LAYERS = {

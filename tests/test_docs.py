@@ -45,6 +45,21 @@ PROOFS = {
     "imagebeam embed --model=multimodalembedding@001 --location=us-central1 --dimension=512 --vector_index": (
         "tests/test_embed.py::test_a_vector_index_is_made_once_after_the_run"
     ),
+    "imagebeam embed --lane=sql --dimension=768 --dry_run": (
+        "tests/test_embed_sql.py::test_a_dry_run_shows_every_statement_and_does_nothing"
+    ),
+    "imagebeam embed --lane=sql --connection=us.imagery --create_connection --object_uris='gs://my-bucket/obs/*'": (
+        "tests/test_embed_sql.py::test_a_connection_is_made_when_asked_for_and_its_grants_are_printed"
+    ),
+    "imagebeam search --text='a dark street' --html=found.html --thumbnails": (
+        "tests/test_search.py::test_the_sheet_holds_pictures_only_when_asked_and_loads_nothing"
+    ),
+    "imagebeam search --image=pole.jpg --where=\"asset_type = 'ASSET_CLASS_UTILITY_POLE'\" --top_k=50": (
+        "tests/test_search.py::test_a_local_picture_finds_the_image_that_it_is"
+    ),
+    "imagebeam search --like=o1:0123:00250082 --out_table=image_answers.like_it": (
+        "tests/test_search.py::test_what_was_found_is_the_source_of_a_run"
+    ),
     "imagebeam batch status --work_dir=gs://my-bucket/imagebeam": (
         "tests/test_batch_lane.py::test_status_and_collect_go_on_from_the_work_directory"
     ),

@@ -211,7 +211,7 @@ class Warehouse:
             UserError: The query is wrong, or over ``maximum_bytes_billed``.
             SystemicError: It cannot be run.
         """
-        config = _job_config(query.parameters)
+        config = job_config(query.parameters)
         config.use_query_cache = False
         _cap(config, maximum_bytes_billed)
         config.labels = dict(labels or {})
@@ -247,7 +247,7 @@ class Warehouse:
         self, query: Query, *, location: str | None = None, maximum_bytes_billed: int | None = None
     ) -> list[dict[str, Any]]:
         """Runs a query with a small result and returns its rows."""
-        config = _job_config(query.parameters)
+        config = job_config(query.parameters)
         _cap(config, maximum_bytes_billed)
         try:
             job = self.client.query(query.sql, job_config=config, location=location)
@@ -265,7 +265,7 @@ class Warehouse:
         Returns:
             The schema of its result, the bytes that it would scan, and the location where it would run.
         """
-        config = _job_config(query.parameters)
+        config = job_config(query.parameters)
         config.dry_run = True
         config.use_query_cache = False
         try:
@@ -375,7 +375,8 @@ def _fields(schema: Schema) -> list[bigquery.SchemaField]:
     return [bigquery.SchemaField.from_api_repr(dict(field)) for field in schema]
 
 
-def _job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig:
+def job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig:
+    """The configuration of a query job with these parameters."""
     config = bigquery.QueryJobConfig()
     config.query_parameters = [
         bigquery.ArrayQueryParameter(parameter.name, parameter.type, list(parameter.value))

@@ -1,0 +1,392 @@
+"""``imagebeam embed --lane=sql`` end to end: BigQuery asks the model, and nothing is lost or asked twice."""
+
+import dataclasses
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlglot
+from google.cloud import bigquery
+from jobs import Job, make_job, run_cli
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.emulators.dataset_images import Picture, photos, render
+from imagebeam.pipeline import embed_setup, embed_sql
+from imagebeam.pipeline.embed_config import embed_settings
+from imagebeam.transforms import embedding_sql
+from imagebeam.transforms.embedding_sql import Scratch
+from imagebeam.transforms.embeddings import embed_task
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.start_run import due_query, prepare_tables
+from imagebeam.transforms.warehouse import Warehouse, job_config
+
+MODEL, DIMENSION = "multimodalembedding@001", 128
+TABLE = "embeddings_multimodalembedding_001_128"
+TASK = embed_task(MODEL, DIMENSION)
+#: Crops of one photograph are neighbours of each other.
+VIEWS = 6
+
+
+def arguments(job: Job, *more: str) -> list[str]:
+    return [
+        "embed",
+        "--lane=sql",
+        f"--source={job.source}",
+        f"--results={job.results}",
+        f"--work_dir={job.directory / 'runs'}",
+        f"--model={MODEL}",
+        f"--dimension={DIMENSION}",
+        "--pass_pause_s=0",
+        *more,
+    ]
+
+
+def embed(job: Job, *more: str) -> dict[str, Any]:
+    """Runs the command; gives its summary, its exit code and what it said."""
+    code, out, err = run_cli(arguments(job, "--json", *more))
+    assert out.strip().startswith("{"), f"exit code {code}: {err}"
+    return {**json.loads(out), "exit_code": code, "err": err}
+
+
+def ai(job: Job) -> dict[str, Any]:
+    """What the local BigQuery counted of its AI functions."""
+    return dict(job.cloud.counters().get("bigquery", {}).get("ai", {}))
+
+
+def vectors(job: Job) -> list[dict[str, Any]]:
+    return job.query(f"SELECT * FROM {{results}}.{TABLE} ORDER BY unit_id")
+
+
+def statuses(job: Job) -> Counter[tuple[str, str | None]]:
+    rows = job.query(f"SELECT status, reason FROM {{results}}.outcomes WHERE task = '{TASK.name}'")
+    return Counter((row["status"], row["reason"]) for row in rows)
+
+
+def scratch(job: Job) -> list[str]:
+    """Scratch tables that are left."""
+    client = bigquery.Client()
+    names = [str(table.table_id) for table in client.list_tables(job.results)]
+    return [name for name in names if Scratch.read(TableName("my-project", "d", name))]
+
+
+def crops(job_rows: int = VIEWS) -> list[dict[str, Any]]:
+    """Rows with views of every photograph."""
+    return [
+        {
+            "data": render(Picture(photo, (6 * view, 5 * view, 180 + 6 * view, 140 + 5 * view), (180, 140), "plain")),
+            "asset_id": photo,
+        }
+        for photo in photos()
+        for view in range(job_rows)
+    ]
+
+
+def test_every_image_lands_once_with_its_books(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(
+        cloud, tmp_path, [{} for _ in range(30)] + [{"gcs_uri": None}, {"data": None}, {"data": b"no picture"}]
+    )
+    summary = embed(job)
+    assert summary["exit_code"] == 0, summary["err"]
+    assert summary["problems"] == []
+    assert summary["lane"] == "sql"
+    assert summary["counted"]["ok"] == 30
+    assert statuses(job) == {
+        ("OK", None): 30,
+        ("IMAGE_ERROR", "NO_URI"): 1,
+        ("IMAGE_ERROR", "NOT_FOUND"): 1,
+        ("IMAGE_ERROR", "UNREADABLE"): 1,
+    }
+    rows = vectors(job)
+    assert len(rows) == len({row["unit_id"] for row in rows}) == 30
+    assert {len(row["vector"]) for row in rows} == {DIMENSION}
+    assert {(row["model"], row["dimension"], row["version"]) for row in rows} == {(MODEL, DIMENSION, TASK.version)}
+    assert rows[0]["asset_type"] == "ASSET_CLASS_UTILITY_POLE"
+    assert rows[0]["uri"] == job.uri(0)
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    assert scratch(job) == []
+    (run,) = job.query("SELECT state, ok, failed FROM {results}.runs_history")
+    assert run == {"state": "DONE", "ok": 30, "failed": 3}
+    again = embed(job)
+    assert again["counted"]["ok"] == 0
+    assert again["planned"]["already_done"] == 30
+    assert again["planned"]["failed_before"] == 3
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+
+
+def test_retryable_failures_land_in_a_few_passes_and_permanent_ones_once(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 120)
+    cloud.faults(
+        bigquery={
+            "ai": {
+                "failures": [
+                    {"match": "0000000003:", "do": "permanent", "message": "INVALID_ARGUMENT: unable to process it"},
+                    {"match": "0000000004:", "do": "permanent", "message": "the image was blocked for safety"},
+                    {"rate": 0.1, "do": "retryable"},
+                ]
+            }
+        }
+    )
+    summary = embed(job, "--rows_per_job=20")
+    assert summary["exit_code"] == 0, summary["err"]
+    assert summary["counted"]["failed"] == {"IMAGE_ERROR/UNREADABLE": 1, "BLOCKED/SAFETY": 1}
+    assert len(vectors(job)) == 118
+    counted = ai(job)
+    assert set(counted["answered_per_key"].values()) == {1}
+    assert counted["permanent"] == 2
+    (passes,) = job.query("SELECT MAX(attempts) AS n FROM {results}.outcomes")
+    assert 2 <= passes["n"] <= 5
+    assert counted["max_running_jobs"] <= 5
+    assert scratch(job) == []
+
+
+def test_what_outlasts_the_passes_is_unavailable_and_due_again(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 20)
+    cloud.faults(bigquery={"ai": {"failures": [{"match": "0000000007:", "do": "retryable"}]}})
+    summary = embed(job, "--max_passes=3")
+    assert summary["problems"] == []
+    assert statuses(job) == {("OK", None): 19, ("UNAVAILABLE", "RETRYABLE"): 1}
+    assert ai(job)["calls_per_key"][job.uri(7)] == 3
+    cloud.faults(bigquery={})
+    assert embed(job)["counted"]["ok"] == 1
+    assert len(vectors(job)) == 20
+
+
+def test_rows_beyond_the_quota_of_a_job_go_into_the_next_pass(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 40)
+    cloud.faults(bigquery={"ai": {"rows_per_job": 12}})
+    summary = embed(job)
+    assert summary["counted"]["ok"] == 40
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+
+
+def test_jobs_that_the_project_may_not_run_at_once_are_tried_again(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 40)
+    cloud.faults(bigquery={"ai": {"concurrent_jobs": 1}})
+    summary = embed(job, "--rows_per_job=10")
+    assert summary["counted"]["ok"] == 40, summary["err"]
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    assert ai(job)["max_running_jobs"] == 1
+
+
+def test_an_object_table_gives_the_same_vectors(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 14)
+    bucket = job.uri(0).split("/")[2]
+    summary = embed(job, f"--object_uris=gs://{bucket}/snapshot/*.jpg", "--max_staleness_minutes=60",
+                    "--metadata_cache_mode=MANUAL")  # fmt: skip
+    assert summary["counted"]["ok"] == 14, summary["err"]
+    by_table = {row["unit_id"]: row["vector"] for row in vectors(job)}
+    job.query(f"DELETE FROM {{results}}.{TABLE} WHERE TRUE")
+    job.query("DELETE FROM {results}.outcomes WHERE TRUE")
+    assert embed(job)["counted"]["ok"] == 14
+    assert {row["unit_id"]: row["vector"] for row in vectors(job)} == by_table
+
+
+def test_an_image_that_the_object_table_does_not_list_is_not_found(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, [{}, {"suffix": ".png"}])
+    bucket = job.uri(0).split("/")[2]
+    summary = embed(job, f"--object_uris=gs://{bucket}/snapshot/*.jpg")
+    assert summary["counted"]["failed"] == {"IMAGE_ERROR/NOT_FOUND": 1}
+    assert ai(job)["rows"] == 1
+
+
+@pytest.mark.parametrize("dimension", [128, 256, 512, 1408])
+def test_every_dimension_of_the_model_lands_with_that_length(cloud: LocalCloud, tmp_path: Path, dimension: int) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    assert embed(job, f"--dimension={dimension}")["counted"]["ok"] == 3
+    rows = job.query(f"SELECT vector FROM {{results}}.embeddings_multimodalembedding_001_{dimension}")
+    assert [len(row["vector"]) for row in rows] == [dimension] * 3
+
+
+def test_the_other_model_by_another_name_lands_in_a_table_of_its_own(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    summary = embed(job, "--model=gemini-embedding-2", "--endpoint=gemini-embedding-2-preview", "--dimension=768")
+    assert summary["counted"]["ok"] == 3, summary["err"]
+    (row,) = job.query("SELECT COUNT(*) AS n FROM {results}.embeddings_gemini_embedding_2_768")
+    assert row["n"] == 3
+
+
+def test_a_connection_is_made_when_asked_for_and_its_grants_are_printed(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    name = f"us.{job.name}"
+    code, _, err = run_cli(arguments(job, f"--connection={name}"))
+    assert code == 2
+    assert "there is no connection" in err
+    assert "bq mk --connection --location=us" in err
+    assert "--create_connection" in err
+    summary = embed(job, f"--connection={name}", "--create_connection")
+    assert summary["counted"]["ok"] == 2
+    code, out, _ = run_cli(arguments(job, f"--connection={name}", "--dry_run"))
+    assert code == 0
+    assert re.search(r"--member=serviceAccount:bqcx-\S+ --role=roles/aiplatform.user", out)
+    assert re.search(r"gs://\S+-images --member=serviceAccount:bqcx-\S+ --role=roles/storage.objectViewer", out)
+
+
+def test_a_dry_run_shows_every_statement_and_does_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    code, out, _ = run_cli(arguments(job, "--dry_run"))
+    assert code == 0
+    assert "CREATE MODEL IF NOT EXISTS" in out
+    assert "AI.GENERATE_EMBEDDING" in out
+    assert "@task = " in out
+    for statement in out.split(";\n"):
+        text = "\n".join(line for line in statement.splitlines() if not line.startswith("--")).strip()
+        assert not text or sqlglot.parse_one(text, read="bigquery")
+    assert not ai(job)
+    assert Warehouse(cloud.project).dataset_location(cloud.project, job.results) is None
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--dimension=768",), "128, 256, 512 or 1408"),
+        (("--connection=eu.imagery",), "is in eu, but dataset .* is in US"),
+        (("--connection=imagery",), "LOCATION.NAME"),
+        (("--endpoint=gemini-embedding-2",), "vectors of two models"),
+        (("--crop=bbox",), "use --lane=online"),
+        (("--create_connection",), "needs the name of one"),
+        (("--max_calls=5",), "use --limit"),
+        (("--object_uris=gs://bucket/*/*",), "one \\* at most"),
+        (("--object_uris=gs://bucket/*", "--max_staleness_minutes=5"), "30 to"),
+        (("--max_cost_usd=0.0001",), "--limit=1 or less"),
+        (("--lane=online",), "--pass_pause_s is for --lane=sql"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_nothing_is_asked(
+    cloud: LocalCloud, tmp_path: Path, more: tuple[str, ...], said: str
+) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    code, _, err = run_cli(arguments(job, *more))
+    assert code == 2
+    assert re.search(said, err.splitlines()[-1])
+    assert not ai(job)
+
+
+def test_a_bucket_that_may_not_be_read_stops_the_run_after_a_trial(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 60)
+    message = "PERMISSION_DENIED: the service account does not have storage.objects.get access"
+    cloud.faults(bigquery={"ai": {"failures": [{"do": "permanent", "message": message}]}})
+    code, _, err = run_cli(arguments(job))
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert re.search(r"grant roles/storage.objectViewer on gs://\S+ to bqcx-\S+@gcp-sa-bigquery-condel", last)
+    assert ai(job)["rows"] == 10
+    cloud.faults(bigquery={})
+    assert embed(job)["counted"]["ok"] == 60
+
+
+def test_a_bucket_that_is_not_there_is_named(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    code, _, err = run_cli(arguments(job, "--object_uris=gs://no-such-bucket-anywhere/*"))
+    assert code == 2
+    assert "no-such-bucket-anywhere" in err.splitlines()[-1]
+
+
+# A run that dies
+
+
+def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
+    """Leaves what a run leaves that dies after a job: its result landed, nothing or only the vectors written."""
+    settings, _ = embed_settings(arguments(job)[1:], cwd=job.directory, environ=os.environ)
+    warehouse = Warehouse(job.cloud.project)
+    ready = embed_sql.check(settings, warehouse, lambda _: None)
+    warehouse.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, "US")
+    prepare_tables(warehouse, ready.run)
+    embed_setup.make(ready.route, warehouse, f"imagebeam-embed-{job.name}", ready.run, lambda: None, lambda _: None)
+    target = embed_sql.target_of(ready.run)
+    pending = Scratch(ready.run.outcomes, embedding_sql.task_mark(TASK.name), secrets.token_hex(6))
+    landed = dataclasses.replace(pending, chunk=0)
+    client = bigquery.Client()
+    steps = [
+        embedding_sql.pending_sql(due_query(ready.run), pending, target, rows=100),
+        embedding_sql.embed_sql(landed, ready.passes.asked),
+        *([embedding_sql.vectors_sql(landed, target)] if vectors_too else []),
+    ]
+    for query in steps:
+        client.query(query.sql, job_config=job_config(query.parameters)).result()
+
+
+@pytest.mark.parametrize("vectors_too", [False, True])
+def test_a_run_that_died_between_its_writes_is_taken_in(cloud: LocalCloud, tmp_path: Path, vectors_too: bool) -> None:  # noqa: FBT001
+    job = make_job(cloud, tmp_path, 25)
+    landed_but_not_written(job, vectors_too=vectors_too)
+    assert ai(job)["answered"] == 10
+    code, out, err = run_cli(arguments(job))
+    assert code == 0, err
+    assert "taken in 1 jobs of run" in err
+    assert re.search(r"^ +15 OK$", out, re.MULTILINE)
+    assert re.search(r"^ +10 already done$", out, re.MULTILINE)
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    rows = vectors(job)
+    assert len(rows) == len({row["unit_id"] for row in rows}) == 25
+    assert statuses(job) == {("OK", None): 25}
+    assert scratch(job) == []
+
+
+def test_a_run_killed_again_and_again_embeds_nothing_twice(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 90)
+    cloud.faults(bigquery={"ai": {"failures": [{"rate": 0.2, "do": "retryable"}]}})
+    program = [sys.executable, "-m", "imagebeam.pipeline", *arguments(job, "--rows_per_job=15", "--json")]
+    killed = 0
+    for kill_at in (1, 3, 6, 9):
+        running = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        before = int(ai(job).get("jobs", 0))
+        while running.poll() is None and int(ai(job).get("jobs", 0)) < before + kill_at:
+            time.sleep(0.01)
+        if running.poll() is None:
+            running.send_signal(signal.SIGKILL)
+            killed += 1
+        running.communicate()
+    summary = embed(job)
+    assert killed >= 2
+    assert summary["problems"] == [], summary["err"]
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    rows = vectors(job)
+    assert len(rows) == len({row["unit_id"] for row in rows}) == 90
+    assert statuses(job)["OK", None] == 90
+    assert scratch(job) == []
+
+
+def test_a_terminated_run_finishes_its_jobs_and_leaves_the_rest_due(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 90)
+    program = [sys.executable, "-m", "imagebeam.pipeline", *arguments(job, "--rows_per_job=2", "--json")]
+    running = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and int(ai(job).get("jobs", 0)) < 3:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate()
+    assert running.returncode == 130, err
+    summary = json.loads(out)
+    assert summary["problems"] == []
+    assert summary["counted"]["skipped"] > 0
+    assert summary["counted"]["ok"] + summary["counted"]["skipped"] == 90
+    assert embed(job)["counted"]["ok"] == summary["counted"]["skipped"]
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    assert scratch(job) == []
+
+
+# What it is for
+
+
+def test_views_of_one_photograph_are_neighbours(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, crops())
+    embed(job)
+    rows = job.query(
+        "SELECT query.asset_id AS mine, base.asset_id AS near FROM VECTOR_SEARCH("
+        f"TABLE {{results}}.{TABLE}, 'vector', (SELECT unit_id, asset_id, vector FROM {{results}}.{TABLE}), "
+        f"top_k => {VIEWS}, distance_type => 'COSINE') WHERE base.unit_id != query.unit_id"
+    )
+    recall = sum(row["mine"] == row["near"] for row in rows) / len(rows)
+    assert len(rows) == (VIEWS - 1) * VIEWS * len(photos())
+    assert recall >= 0.9

@@ -1,0 +1,244 @@
+"""The SQL route as text: every statement as its golden file has it, and nothing that a name could break."""
+
+import dataclasses
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import sqlglot
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlglot import exp
+
+from imagebeam.transforms import embedding_setup_sql as setup
+from imagebeam.transforms import embedding_sql as route
+from imagebeam.transforms.embedding_setup_sql import Connection, Endpoint, Objects
+from imagebeam.transforms.embedding_sql import NO_URI_CHUNK, Asked, Scratch, Target
+from imagebeam.transforms.embeddings import embed_task
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.queries import Query
+from imagebeam.transforms.search_sql import Search, keep_sql, model_sql, search_sql, vector_sql
+
+GOLDEN = Path(__file__).parent / "golden" / "embedding.sql"
+OUTCOMES = TableName("my-project", "answers", "outcomes")
+TASK = embed_task("multimodalembedding@001", 512)
+TARGET = Target(OUTCOMES, TASK.name, TASK.version, TASK.model, 512, "20261121-063000-abcdef")
+PENDING = Scratch(OUTCOMES, route.task_mark(TASK.name), "0123456789ab")
+CONNECTION = Connection("my-project", "us", "imagery")
+ENDPOINT = Endpoint.parse("multimodalembedding@001")
+OBJECTS = Objects(("gs://my-bucket/obs/*.jpg", "gs://my-bucket/more/*"), 240, "MANUAL")
+IMAGES = setup.object_table_name(OUTCOMES, OBJECTS, CONNECTION)
+MODEL = setup.model_name(OUTCOMES, ENDPOINT, CONNECTION)
+LANDED = dataclasses.replace(PENDING, chunk=1)
+DUE = Query("SELECT * FROM `my-project.somewhere.due_units`")
+VECTOR = (0.25, -0.5)
+
+
+def text(statement: str | Query) -> str:
+    return statement if isinstance(statement, str) else statement.sql
+
+
+#: Every statement of the route, in its order.
+STATEMENTS: dict[str, str | Query] = {
+    "connection": setup.create_connection(CONNECTION),
+    "object table": setup.create_object_table(IMAGES, OBJECTS, CONNECTION),
+    "object table, always new, default connection": setup.create_object_table(
+        IMAGES, dataclasses.replace(OBJECTS, staleness_minutes=0), None
+    ),
+    "refresh": setup.refresh_object_table(IMAGES),
+    "model": setup.create_model(MODEL, ENDPOINT, CONNECTION),
+    "model by URL, default connection": setup.create_model(
+        MODEL,
+        Endpoint.parse(
+            "https://us-central1-aiplatform.googleapis.com/v1/projects/other/locations/us-central1/publishers/google/"
+            "models/multimodalembedding@001"
+        ),
+        None,
+    ),
+    "pending": route.pending_sql(DUE, PENDING, TARGET, rows=200_000),
+    "chunks": route.chunks_sql(PENDING),
+    "books": route.books_sql(PENDING),
+    "embed from URIs": route.embed_sql(LANDED, Asked(MODEL, 512, CONNECTION)),
+    "embed from URIs, default connection": route.embed_sql(LANDED, Asked(MODEL, 512)),
+    "embed from the object table": route.embed_sql(LANDED, Asked(MODEL, 512, CONNECTION, IMAGES)),
+    "no address": route.embed_sql(dataclasses.replace(PENDING, chunk=NO_URI_CHUNK), Asked(MODEL, 512)),
+    "tally": route.tally_sql(LANDED),
+    "vectors": route.vectors_sql(LANDED, TARGET),
+    "outcomes": route.outcomes_sql(LANDED, TARGET, last=False, price_usd=Decimal("0.0001")),
+    "outcomes of the last pass": route.outcomes_sql(LANDED, TARGET, last=True),
+    "rest": route.rest_sql(PENDING, TARGET, rows=200_000),
+    "drop": route.drop_sql(LANDED),
+    "search": search_sql(Search(TARGET.embeddings, 5), VECTOR),
+    "search for the like of one": search_sql(Search(TARGET.embeddings, 5, "asset_type = 'POLE'", "o1:x"), VECTOR),
+    "search, kept": keep_sql(search_sql(Search(TARGET.embeddings, 5), VECTOR), OUTCOMES, replace=False),
+    "vector of one": vector_sql(TARGET.embeddings, "o1:x"),
+    "model of a table": model_sql(TARGET.embeddings),
+}
+#: What sqlglot takes for a command, so that only its golden text speaks for it.
+OPAQUE = {"connection", "object table", "object table, always new, default connection", "refresh"}
+
+
+def as_document() -> str:
+    parts = [f"-- {name}\n{text(statement)};\n" for name, statement in STATEMENTS.items()]
+    return "\n".join(parts)
+
+
+def test_every_statement_is_as_in_the_golden_file() -> None:
+    assert as_document() == GOLDEN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_every_statement_parses_as_bigquery_sql(name: str) -> None:
+    tree = sqlglot.parse_one(text(STATEMENTS[name]), read="bigquery")
+    assert isinstance(tree, exp.Command) == (name in OPAQUE)
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_every_parameter_of_a_statement_is_given_and_used(name: str) -> None:
+    statement = STATEMENTS[name]
+    tree = sqlglot.parse_one(text(statement), read="bigquery")
+    given_names = {parameter.name for parameter in statement.parameters} if isinstance(statement, Query) else set()
+    assert {node.name for node in tree.find_all(exp.Parameter)} == given_names
+
+
+def test_statements_with_other_definitions_make_other_tables_and_models() -> None:
+    other = dataclasses.replace(OBJECTS, staleness_minutes=60)
+    assert setup.object_table_name(OUTCOMES, other, CONNECTION) != IMAGES
+    assert setup.object_table_name(OUTCOMES, OBJECTS, None) != IMAGES
+    assert setup.model_name(OUTCOMES, ENDPOINT, None) != MODEL
+    assert setup.model_name(OUTCOMES, Endpoint.parse("gemini-embedding-2"), CONNECTION) != MODEL
+
+
+def test_the_grants_are_commands_with_the_account_of_the_connection() -> None:
+    account = "bqcx-1@x.iam.gserviceaccount.com"
+    url = f"https://aiplatform.googleapis.com/v1/projects/theirs/locations/us/publishers/google/models/{ENDPOINT.model}"
+    commands = setup.grant_commands("mine", Endpoint.parse(url), account, ["b", "a", "b"])
+    member = f"--member=serviceAccount:{account}"
+    add = "add-iam-policy-binding"
+    assert commands == [
+        f"gcloud projects {add} theirs {member} --role=roles/aiplatform.user --condition=None",
+        f"gcloud storage buckets {add} gs://a {member} --role=roles/storage.objectViewer",
+        f"gcloud storage buckets {add} gs://b {member} --role=roles/storage.objectViewer",
+    ]
+    assert "projects add-iam-policy-binding mine " in setup.grant_commands("mine", ENDPOINT, account, [])[0]
+
+
+def test_a_bucket_of_another_project_needs_a_role_for_two_accounts() -> None:
+    said = setup.foreign_bucket("theirs", "222", "111", "bqcx-111-ab@gcp-sa-bigquery-condel.iam.gserviceaccount.com")
+    assert said is not None
+    assert "roles/storage.admin on it to service-111@gcp-sa-aiplatform.iam.gserviceaccount.com" in said
+    assert "roles/storage.objectViewer to bqcx-111-ab@" in said
+    assert setup.foreign_bucket("mine", "111", "111", "x") is None
+    assert setup.foreign_bucket("unknown", "", "111", "x") is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: Connection.parse("imagery", "my-project"), "LOCATION.NAME"),
+        (lambda: Connection.parse("us.a`b.c d", "my-project"), "no connection"),
+        (lambda: Connection.parse("", "my-project"), "no connection"),
+        (lambda: setup.check_place(Connection("p", "eu", "c"), "p.answers", "US"), "is in eu, but dataset p.answers"),
+        (lambda: Endpoint.parse("x'); DROP"), "neither a model's name nor its URL"),
+        (lambda: Endpoint.parse("https://evil.example/v1/projects/p/models/m"), "neither"),
+        (lambda: Objects(()), "empty"),
+        (lambda: Objects(("gs://bucket/*",), 10), "30 to"),
+        (lambda: Objects(("gs://bucket/*/*",)), "one \\* at most"),
+        (lambda: Objects(("/tmp/x",)), "no prefix"),
+        (lambda: route.pending_sql(DUE, PENDING, TARGET, rows=0), "rows_per_job=0"),
+        (lambda: Search(OUTCOMES, 0), "top_k=0"),
+        (lambda: Search(OUTCOMES, 5, "a) OR (b"), "closes nothing"),
+        (lambda: Search(OUTCOMES, 5, "a; DROP TABLE x"), "semicolon"),
+    ],
+)  # fmt: skip
+def test_what_is_no_name_or_number_is_refused_in_one_line(wrong: object, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        wrong()  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("connection", "message", "said"),
+    [
+        (CONNECTION, "Not found: Connection my-project.us.imagery", "make it with `bq mk --connection --location=us"),
+        (None, "Not found: Connection default", "roles/bigquery.admin"),
+        (CONNECTION, "Connection is in eu: they must be in the same location", "give a connection in us"),
+        (
+            CONNECTION,
+            "bqcx-1@x does not have the permission to access resource",
+            "add-iam-policy-binding my-project --member=serviceAccount:bqcx-1@x --role=roles/aiplatform.user",
+        ),
+        (CONNECTION, "something\nelse", "BigQuery does not take the statement: something else"),
+    ],
+)
+def test_a_refusal_is_explained_in_one_line_with_what_mends_it(
+    connection: Connection | None, message: str, said: str
+) -> None:
+    for account in ("bqcx-1@x", None):
+        line = setup.explain_refusal(
+            message,
+            connection=connection,
+            project="my-project",
+            dataset="my-project.answers",
+            location="US",
+            endpoint=ENDPOINT,
+            account=account,
+        )
+        assert "\n" not in line
+        assert said in line or (account is None and "bq show --connection" in line)
+
+
+@pytest.mark.parametrize("given_text", ["DEFAULT", "default", "`DEFAULT`"])
+def test_default_is_the_default_connection(given_text: str) -> None:
+    assert Connection.parse(given_text, "p") is None
+
+
+@given(st.text(max_size=40))
+def test_no_text_gets_into_a_statement_as_a_connection_but_a_name(given_text: str) -> None:
+    try:
+        found = Connection.parse(given_text, "my-project")
+    except UserError:
+        return
+    name = setup.connection_sql(found)
+    assert name == "DEFAULT" or (name.count("`") == 2 and name.startswith("`") and name.endswith("`"))
+    assert not set(name) & set("'\"\\;()\n ")
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_no_prefix_or_endpoint_ends_its_literal(uri: str, name: str) -> None:
+    """What passes the checks stands in the statement as exactly that one value."""
+    try:
+        objects, endpoint = Objects((f"gs://bucket/{uri}",)), Endpoint.parse(name or "x")
+    except UserError:
+        return
+    tokens = sqlglot.tokenize(setup.create_object_table(IMAGES, objects, None), read="bigquery")
+    assert [token.text for token in tokens if token.token_type.name == "STRING"] == ["SIMPLE", f"gs://bucket/{uri}"]
+    assert setup.create_model(MODEL, endpoint, None).count("'") == 2
+
+
+@given(st.text(max_size=60), st.text(alphabet="abc-0123", min_size=1, max_size=20))
+def test_the_note_of_a_run_is_read_back_from_its_table(task: str, run_id: str) -> None:
+    target = dataclasses.replace(TARGET, task=task, run_id=run_id)
+    statement = route.pending_sql(DUE, PENDING, target, rows=10).sql
+    (note,) = [
+        token.text
+        for token in sqlglot.tokenize(statement, read="bigquery")
+        if token.token_type.name == "STRING" and token.text.startswith("{")
+    ]
+    assert Target.read(OUTCOMES, note) == target
+
+
+@given(st.integers(1, 999), st.integers(-1, 99_999) | st.none())
+def test_the_name_of_a_scratch_table_says_all_about_it(number: int, chunk: int | None) -> None:
+    scratch = dataclasses.replace(PENDING, number=number, chunk=chunk)
+    assert Scratch.read(scratch.table) == scratch
+    assert scratch.job.startswith("imagebeam-embed-")
+    assert set(scratch.job) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def test_other_tables_are_no_scratch_tables_and_other_notes_no_notes() -> None:
+    assert Scratch.read(OUTCOMES) is None
+    assert Scratch.read(TARGET.embeddings) is None
+    assert Target.read(OUTCOMES, "imagebeam: chunk 1") is None
+    assert Target.read(OUTCOMES, '{"task": 1}') is None
