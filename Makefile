@@ -20,8 +20,9 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/imagebeam local demo
 
+# Most tests wait for a server: two at a time take half as long. A file stays together, with a cloud of its own.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: lint types
 

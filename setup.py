@@ -58,6 +58,7 @@ setup(
             "mypy>=2.4,<3",
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",
+            "pytest-xdist>=3.8,<4",
             "ruff>=0.17,<0.18",
             "setuptools>=77,<85",  # the packaging tests build without isolation, and older ones make no wheels
             "types-PyYAML>=6,<7",
