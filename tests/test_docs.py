@@ -129,7 +129,7 @@ def test_the_commands_that_can_run_here_run(tmp_path: Path) -> None:
     ("target", "last"),
     [
         ("demo", ".venv/bin/imagebeam local demo"),
-        ("test", ".venv/bin/python -m pytest"),
+        ("test", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile"),
         ("bench", ".venv/bin/python -m benchmarks.run --write docs/benchmarks.md"),
     ],
 )
