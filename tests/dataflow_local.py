@@ -27,7 +27,7 @@ class Place:
         options = {
             "runner": "DataflowRunner",
             "region": "us-central1",
-            "work_dir": f"gs://{self.bucket}/work",
+            "work_dir": f"gs://{self.bucket}/imagebeam",
             "sdk_container_image": IMAGE,
             "dataflow_endpoint": self.job.cloud.url,
         }

@@ -85,7 +85,7 @@ def test_a_unit_without_an_address_keeps_its_observation() -> None:
 def test_the_names_of_a_shard_are_its_own_and_such_as_the_services_take(
     start: int, part: int, number: int, kind: str
 ) -> None:
-    shard = Shard("20261121-093000-abcd", "gs://b/work/runs/x", number, shard_name(start, part))
+    shard = Shard("20261121-093000-abcd", "gs://b/imagebeam/runs/x", number, shard_name(start, part))
     other = dataclasses.replace(shard, name=shard_name(start + 1, part))
     outcomes = TableName("p", "d", "outcomes")
     for mine, theirs in (

@@ -66,7 +66,7 @@ def graph(place: Place) -> beam_runner_api_pb2.Pipeline:
 
 def test_the_job_is_submitted_and_nobody_waits_for_it(cloud: LocalCloud, submission: Submission) -> None:
     assert submission.code == 0, submission.said
-    summary = f"gs://{submission.place.bucket}/work/runs/first-run/summary.json"
+    summary = f"gs://{submission.place.bucket}/imagebeam/runs/first-run/summary.json"
     assert submission.said.splitlines()[-1] == f"submitted; the run's books will be in {summary}"
     assert submission.calls == {"create": 1}
 
@@ -111,7 +111,7 @@ def test_the_account_and_the_network_are_the_ones_that_were_asked_for(
 
 
 def test_temporary_files_go_below_the_work_directory(cloud: LocalCloud, submission: Submission) -> None:
-    below = f"gs://{submission.place.bucket}/work/temp/"
+    below = f"gs://{submission.place.bucket}/imagebeam/temp/"
     assert options(submission)["temp_location"].startswith(below)
     assert options(submission)["staging_location"].startswith(below)
 
@@ -166,7 +166,7 @@ def test_the_launcher_of_a_template_gets_its_job_and_submits_it_itself(cloud: Lo
         "--task=image_quality",
         f"--temp_location=gs://{place.bucket}/temp",
         f"--template_location=gs://{place.bucket}/staging/template_launches/1/job_object",
-        f"--work_dir=gs://{place.bucket}/work",
+        f"--work_dir=gs://{place.bucket}/imagebeam",
         "--yes=True",
     ]
     done = subprocess.run(
@@ -264,7 +264,7 @@ def test_a_bucket_that_is_not_there_is_said_in_one_line(cloud: LocalCloud, bad: 
 def test_what_beam_checks_on_the_real_service_is_right_too(cloud: LocalCloud, bad: Place, more: list[str]) -> None:
     given_ = ["--project=my-project", "--region=us-central1", f"--sdk_container_image={IMAGE}"]
     given_ += [argument.format(bucket=bad.bucket) for argument in more]
-    job = dataflow_options.complete(given_, work_dir=f"gs://{bad.bucket}/work", run_id="20261121-a", environ={})
+    job = dataflow_options.complete(given_, work_dir=f"gs://{bad.bucket}/imagebeam", run_id="20261121-a", environ={})
     options_ = PipelineOptions(job.arguments)
     assert PipelineOptionsValidator(options_, DataflowRunner()).validate() == []
     # Beam would have made a bucket of its own for a place that it does not understand.

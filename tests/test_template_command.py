@@ -28,7 +28,7 @@ LAUNCH = {
     "task": "utility_pole",
     "source": "my_dataset.photos",
     "results": "answers",
-    "work_dir": "gs://my-bucket/work",
+    "work_dir": "gs://my-bucket/imagebeam",
     "run_id": "poles-1",
 }
 AREA = '{"type":"Polygon","coordinates":[[[7,46],[8,46],[8,47],[7,46]]]}'
@@ -167,14 +167,16 @@ def test_a_missing_gcloud_is_one_line_that_says_where_to_get_it(monkeypatch: pyt
 def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path) -> None:
     code, _, err = run_cli(line("launch", LAUNCH, "--max_cost_usd=25"))
     assert code == 0
-    assert err.splitlines()[-1] == "started; the run's books will be in gs://my-bucket/work/runs/poles-1/summary.json"
+    assert (
+        err.splitlines()[-1] == "started; the run's books will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
+    )
     (command,) = asked(gcloud)
     assert command[:4] == ["dataflow", "flex-template", "run", "imagebeam-poles-1"]
     assert set(command[4:]) == {
         f"--template-file-gcs-location={TEMPLATE}",
         "--project=my-project",
         "--region=europe-west6",
-        "--temp-location=gs://my-bucket/work/temp",
+        "--temp-location=gs://my-bucket/imagebeam/temp",
         "--num-workers=1",
         "--max-workers=1",
         "--additional-user-labels=imagebeam-run=poles-1",
@@ -183,7 +185,7 @@ def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path) -> None
         "--parameters=run_id=poles-1",
         "--parameters=source=my_dataset.photos",
         "--parameters=task=utility_pole",
-        "--parameters=work_dir=gs://my-bucket/work",
+        "--parameters=work_dir=gs://my-bucket/imagebeam",
     }
 
 
@@ -236,7 +238,7 @@ def test_files_of_this_machine_are_copied_to_where_the_job_can_read_them(here: P
     (here / "tasks").mkdir()
     run_cli(["tasks", "new", "my_poles"])
     *copies, command = printed("--polygon_file=area.json", "--task=my_poles")
-    below = "gs://my-bucket/work/launches/poles-1"
+    below = "gs://my-bucket/imagebeam/launches/poles-1"
     assert copies == [
         ["gcloud", "storage", "cp", str(here / "tasks" / "my_poles.yaml"), f"{below}/task.yaml"],
         ["gcloud", "storage", "cp", str(here / "area.json"), f"{below}/polygon_file.json"],

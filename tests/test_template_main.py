@@ -91,7 +91,7 @@ def test_the_launcher_ends_with_one_line(more: list[str], said: str, monkeypatch
         "results": "answers",
         "project": "my-project",
         "region": "europe-west6",
-        "work_dir": "gs://my-bucket/work",
+        "work_dir": "gs://my-bucket/imagebeam",
         "temp_location": "gs://my-bucket/temp",
     }
     for argument in more:
@@ -112,7 +112,7 @@ def test_files_come_from_cloud_storage_and_what_is_not_there_is_said(cloud: Loca
         "--task=image_quality",
         "--results=answers",
         "--region=europe-west6",
-        "--work_dir=gs://template-files/work",
+        "--work_dir=gs://template-files/imagebeam",
         "--project=imagebeam-local",
     ]
 
