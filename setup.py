@@ -41,6 +41,7 @@ setup(
         "tenacity>=9.1,<10",  # waits of the retry policy
         "orjson>=3.10,<4",  # request and answer bodies, packed groups
         "PyYAML>=6.0.2,<7",  # tasks, models, imagebeam.yaml
+        "pydantic>=2.10,<3",  # what a batch run must remember, as JSON and back
         "pillow>=11,<13",  # crop, downscale and the check that bytes are an image
     ],
     extras_require={
