@@ -199,13 +199,8 @@ def follow(run: BatchRun, say: Say, *, poll_s: float, wait: bool) -> Mapping[str
 
 def tell(summary: Mapping[str, Any], run: BatchRun, *, as_document: bool) -> int:
     """Prints the end of a run; its exit code."""
-    if as_document:
-        sys.stdout.write(json.dumps(summary, indent=2, default=str) + "\n")
-    else:
-        took_s = run.age_s(datetime.datetime.now(datetime.UTC))
-        for text in report.lines(summary, run.run.outcomes, took_s=took_s):
-            sys.stdout.write(text + "\n")
-        sys.stdout.write(report.state_line(summary) + "\n")
+    took_s = run.age_s(datetime.datetime.now(datetime.UTC))
+    report.tell(summary, run.run.outcomes, took_s=took_s, as_document=as_document)
     return exit_code(summary, run.max_failure_percent)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import signal
 import sys
@@ -67,12 +66,8 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     if summary is None:
         say.line("submitted; the run's books will be in " + checked.run.summary_path)
         return 0
-    if settings.json:
-        sys.stdout.write(json.dumps(summary, indent=2, default=str) + "\n")
-    else:
-        for line in report.lines(summary, checked.run.outcomes, took_s=time.monotonic() - started):
-            say.result(line)
-        say.result(report.state_line(summary))
+    took_s = time.monotonic() - started
+    report.tell(summary, checked.run.outcomes, took_s=took_s, as_document=settings.json)
     return exit_code(summary, settings.max_failure_percent)
 
 
@@ -167,7 +162,3 @@ class _Voice:
         if not self.quiet:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
-
-    def result(self, text: str) -> None:
-        """The result: standard output, also when quiet."""
-        sys.stdout.write(text + "\n")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import os
 import secrets
 import socket
@@ -84,12 +83,7 @@ def run(settings: EmbedSettings) -> int:
         say(f"made dataset {ready.run.outcomes.project}.{ready.run.outcomes.dataset} in {ready.make_dataset}")
     started = time.monotonic()
     summary = embed_due(ready, warehouse, say)
-    if settings.json:
-        sys.stdout.write(json.dumps(summary, indent=2, default=str) + "\n")
-    else:
-        for line in report.lines(summary, ready.run.outcomes, took_s=time.monotonic() - started):
-            sys.stdout.write(line + "\n")
-        sys.stdout.write(report.state_line(summary) + "\n")
+    report.tell(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_document=settings.json)
     code = exit_code(summary, settings.max_failure_percent)
     if settings.vector_index:
         embed.make_index(settings, code)

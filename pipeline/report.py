@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +29,15 @@ def lines(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> 
     if counted["failed"]:
         told.append(f"failures {TableName(outcomes.project, outcomes.dataset, 'dead_letters').dotted}")
     return told
+
+
+def tell(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float, as_document: bool) -> None:
+    """Writes the end of a run to standard output: its report, or the whole summary as JSON."""
+    if as_document:
+        sys.stdout.write(json.dumps(summary, indent=2, default=str) + "\n")
+        return
+    for line in [*lines(summary, outcomes, took_s=took_s), state_line(summary)]:
+        sys.stdout.write(line + "\n")
 
 
 def state_line(summary: Mapping[str, Any]) -> str:
