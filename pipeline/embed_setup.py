@@ -12,8 +12,8 @@ import google.cloud.storage as storage
 
 from imagebeam.pipeline import sql_jobs
 from imagebeam.pipeline.embed_config import EmbedSettings
+from imagebeam.pipeline.estimate import Say
 from imagebeam.pipeline.model_check import PROBES, sample_query
-from imagebeam.pipeline.preflight import Say
 from imagebeam.pipeline.sql_jobs import RefusedError, Tick
 from imagebeam.transforms import embedding_setup_sql as setup
 from imagebeam.transforms.embedding_setup_sql import Connection, Endpoint, Objects

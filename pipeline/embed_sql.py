@@ -13,15 +13,15 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, cast
 
-from imagebeam.pipeline import embed, preflight, report, task_files
+from imagebeam.pipeline import embed, estimate, preflight, report, task_files
 from imagebeam.pipeline import embed_setup as prepare
 from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.pipeline.embed_passes import Embedder, Keeper, LostError, Passes, stopped, stopping_on_signals, take_in
 from imagebeam.pipeline.embed_setup import Route, the_route
+from imagebeam.pipeline.estimate import Say
 from imagebeam.pipeline.exit_code import exit_code
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.pipeline.sql_jobs import RefusedError
@@ -36,8 +36,6 @@ from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import due_query, prepare_tables, write_event
 from imagebeam.transforms.warehouse import Warehouse
-
-Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -220,30 +218,19 @@ def _announce(
         UserError: It is dear and nobody said yes, or dearer than the cap.
     """
     say(f"task     {run.task.name}, version {run.task.version}, {route.endpoint.text} in BigQuery, {run.location}")
-    states: Mapping[str, int] = {
-        "due": planned.due,
-        "already done": planned.already_done,
-        "outdated (--due=outdated asks again)": planned.outdated,
-        "failed before (--due=failed asks again)": planned.failed_before,
-        "left out by --due": planned.not_due,
-    }
-    found = ", ".join(f"{number:,} {state}" for state, number in states.items() if number)
-    say(f"units    {planned.units_in:,} in: {found or 'nothing to do'}")
+    estimate.tell_units(planned, say)
     if price is None or not planned.due:
         return
-    estimate = planned.due * price
-    say(f"cost     about ${estimate:,.2f} at list price, and what BigQuery bills for its own work")
+    usd = planned.due * price
+    say(f"cost     about ${usd:,.2f} at list price, and what BigQuery bills for its own work")
     cap = settings.max_cost_usd
-    if cap is not None and estimate > cap:
+    if cap is not None and usd > cap:
         raise UserError(
-            f"this will cost about ${estimate:,.2f}, more than --max_cost_usd={cap:f}, and a job of BigQuery cannot be "
+            f"this will cost about ${usd:,.2f}, more than --max_cost_usd={cap:f}, and a job of BigQuery cannot be "
             f"stopped at a cent: give --limit={int(cap / price)} or less, or use --lane=online"
         )
-    if estimate > preflight.CONFIRM_ABOVE_USD and not settings.yes and cap is None and not settings.dry_run:
-        raise UserError(
-            f"this will cost about ${estimate:,.2f}: add --yes to go on, cap it with --max_cost_usd, or try "
-            "--limit=100 first"
-        )
+    if not settings.dry_run:
+        estimate.confirm(settings, usd)
 
 
 def _voice(*, quiet: bool) -> Say:

@@ -9,7 +9,7 @@ import asyncio
 import dataclasses
 import datetime
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,9 +17,10 @@ from typing import Any, Literal, cast
 import google.auth
 import google.auth.exceptions
 
-from imagebeam.pipeline import batch_checks, model_check, task_files
+from imagebeam.pipeline import batch_checks, estimate, model_check, task_files
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.pipeline.embed_config import EmbedSettings
+from imagebeam.pipeline.estimate import Say
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import lease, objects, sources
 from imagebeam.transforms.books import Planned
@@ -28,18 +29,15 @@ from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage
+from imagebeam.transforms.pricing import Models
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import planned_from
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.warehouse import Warehouse, first_line
 
-CONFIRM_ABOVE_USD = Decimal(10)
 #: Files that a process needs beside its calls: images being read, BigQuery, Beam.
 OTHER_FILES = 256
-
-Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,11 +93,11 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     if settings.lane == "batch":
         batch_checks.check_images(settings, warehouse, source, location, transport)
     run = with_transport(run, transport)
-    estimate = announce(settings, run, profile, planned, say)
+    usd = estimate.announce(settings, run, profile, planned, say)
     if create:
         warehouse.create_dataset(outcomes.project, outcomes.dataset, create)
         say(f"made dataset {outcomes.project}.{outcomes.dataset} in {create}")
-    return Checked(run, planned, estimate)
+    return Checked(run, planned, usd)
 
 
 def the_task(settings: ClassifySettings, models: Models) -> Task:
@@ -277,52 +275,6 @@ def with_transport(run: RunSettings, transport: Literal["uri", "inline"]) -> Run
     """The run with its transport settled."""
     asking = dataclasses.replace(run.engine.asking, transport=transport)
     return dataclasses.replace(run, engine=dataclasses.replace(run.engine, asking=asking))
-
-
-def announce(
-    settings: ClassifySettings, run: RunSettings, profile: ModelProfile, planned: Planned, say: Say
-) -> Decimal | None:
-    """Says what will be done and what it will cost about.
-
-    Raises:
-        UserError: It is dear, and nobody said yes.
-    """
-    task = run.task
-    say(f"task     {task.name}, version {task.version}, {task.model} at {settings.location}, {settings.lane}")
-    states = [
-        (planned.due, "due"),
-        (planned.already_done, "already done"),
-        (planned.outdated, "outdated (--due=outdated asks again)"),
-        (planned.failed_before, "failed before (--due=failed asks again)"),
-        (planned.submitted, "submitted to a batch job"),
-        (planned.not_due, "left out by --due"),
-    ]
-    found = ", ".join(f"{number:,} {state}" for number, state in states if number)
-    say(f"units    {planned.units_in:,} in: {found or 'nothing to do'}")
-    if planned.rows_without_id:
-        say(f"         {planned.rows_without_id:,} rows have no id: no unit can be made of them")
-    if planned.assets_without_images:
-        say(f"         {planned.assets_without_images:,} assets of the source have no imagery at all")
-    if not planned.due:
-        return Decimal(0)
-    images = task.max_images if task.unit == "asset" else 1
-    estimate = cost_usd(profile, settings.lane, estimate_usage(profile, task, images).times(planned.due))
-    bound = "at most about" if task.unit == "asset" else "about"
-    say(f"cost     {bound} ${estimate:,.2f} at list price; images travel by {run.engine.asking.transport}")
-    quota = profile.fixed_rpm(settings.location)
-    if quota is not None and settings.max_rpm is None:
-        hours = planned.due / quota / 60
-        say(
-            f"pace     at most {quota:,} calls a minute, the published quota of {task.model} here: {hours:,.1f} hours "
-            "or more; --max_rpm gives the project's own"
-        )
-    capped = settings.max_cost_usd is not None
-    if estimate > CONFIRM_ABOVE_USD and not settings.yes and not capped:
-        raise UserError(
-            f"this will cost {bound} ${estimate:,.2f}: add --yes to go on, cap it with --max_cost_usd, or try "
-            "--limit=100 first"
-        )
-    return estimate
 
 
 def gigabytes(size: int) -> str:

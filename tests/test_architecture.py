@@ -38,7 +38,8 @@ LIGHT = """
 #: Of pipeline: the job itself.
 JOB = """
     batch_books batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging embed
-    embed_passes embed_setup embed_sql exit_code launch model_check preflight progress run_settings search sql_jobs
+    embed_passes embed_setup embed_sql estimate exit_code launch model_check preflight progress run_settings search
+    sql_jobs
 """
 
 LAYERS = {
