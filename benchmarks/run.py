@@ -21,7 +21,8 @@ from pathlib import Path
 
 from benchmarks import page
 from benchmarks.arena import Arena
-from benchmarks.scenarios import QUICK, SCENARIOS, Report, Sizes
+from benchmarks.findings import QUICK, Report, Sizes
+from benchmarks.scenarios import SCENARIOS
 
 
 def main(argv: list[str] | None = None) -> int:
