@@ -53,12 +53,16 @@ class RowAnswer:
 class LineHandler(Protocol):
     """Answers the requests of one kind of models."""
 
-    def answer_line(self, request: Any, model: Model, like: bytes | None = None, *, blocked: bool = False) -> RowAnswer:
+    @property
+    def plain(self) -> bool:
+        """Whether the line of a good row has neither ``status`` nor ``processed_time``."""
+
+    def answer_line(self, request: Any, model: Any, like: bytes | None = None, *, blocked: bool = False) -> RowAnswer:
         """Answer a row; never raises for what is wrong with the row.
 
         Args:
             request: The line's ``request`` as it was imported.
-            model: Who is asked.
+            model: Who is asked; of the handler's kind.
             like: Requests with the same ``like`` differ in their URIs only; ``None`` tells nothing.
             blocked: The prompt is to be blocked.
         """
@@ -93,6 +97,11 @@ class GenerateHandler:
     _ready: dict[bytes, list[orjson.Fragment]] = field(init=False, default_factory=dict)
     _texts: dict[tuple[str, str, int, int], str] = field(init=False, default_factory=dict)
 
+    @property
+    def plain(self) -> bool:
+        """It says the status of every row."""
+        return False
+
     def answer_line(self, request: Any, model: Model, like: bytes | None = None, *, blocked: bool = False) -> RowAnswer:
         """Answer a row, see `LineHandler`."""
         uris = uris_of(request)
@@ -116,11 +125,8 @@ class GenerateHandler:
         return RowAnswer("", ready[_number(uris)], uris, paid=True)
 
     def _rule(self, prompt: Prompt) -> Rule | None:
-        key = prompt.uris[0] if prompt.uris else hashlib.blake2b(prompt.text.encode(), digest_size=6).hexdigest()
         with self._lock:
-            self.faults.refresh()
-            rule = self.faults.rule("generateContent", prompt.uris, prompt.text, key, self.faults.ask(key))
-        return None if rule is not None and rule.action in _OF_CONNECTIONS else rule
+            return row_rule(self.faults, "generateContent", prompt.uris, prompt.text)
 
     def _respond(self, prompt: Prompt, rule: Rule | None) -> dict[str, Any]:
         if not self.synthetic:
@@ -150,7 +156,8 @@ class GenerateHandler:
 def uris_of(request: Any) -> tuple[str, ...]:
     """Return the files of a request, without repetitions, in either spelling; never raises."""
     found: dict[str, None] = {}
-    contents = request.get("contents") if isinstance(request, Mapping) else None
+    told = request if isinstance(request, Mapping) else {}
+    contents = told.get("contents") or told.get("content")
     for content in contents if isinstance(contents, list) else [contents]:
         parts = content.get("parts") if isinstance(content, Mapping) else None
         for part in parts if isinstance(parts, list) else [parts]:
@@ -159,6 +166,21 @@ def uris_of(request: Any) -> tuple[str, ...]:
             if isinstance(uri, str):
                 found[uri] = None
     return tuple(found)
+
+
+def row_rule(faults: VertexFaults, method: str, uris: tuple[str, ...], text: str) -> Rule | None:
+    """Return the rule that applies to a row, and count its use; for one thread at a time.
+
+    Args:
+        faults: The rules.
+        method: The online method that the row is like.
+        uris: Files of the request.
+        text: Its prompt.
+    """
+    key = uris[0] if uris else hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    faults.refresh()
+    rule = faults.rule(method, uris, text, key, faults.ask(key))
+    return None if rule is not None and rule.action in _OF_CONNECTIONS else rule
 
 
 def status_of(problem: ApiError) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from imagebeam.emulators.batch_answers import GenerateHandler, LineHandler
+from imagebeam.emulators.batch_embeddings import EmbedHandler
 from imagebeam.emulators.batch_faults import BatchFaults, CallFault, job_faults
 from imagebeam.emulators.batch_filter import parse_filter
 from imagebeam.emulators.batch_jobs import Job, JobStore
@@ -19,6 +20,7 @@ from imagebeam.emulators.batch_tables import check_place
 from imagebeam.emulators.bigquery_catalog import Catalog
 from imagebeam.emulators.bigquery_names import TableId
 from imagebeam.emulators.counters import Counters
+from imagebeam.emulators.embedding_models import EmbeddingModel, Gallery
 from imagebeam.emulators.faults import FaultBook
 from imagebeam.emulators.http import ApiError, json_response, read_json
 from imagebeam.emulators.object_store import ObjectStore
@@ -42,6 +44,7 @@ class BatchService:
         objects: Cloud Storage.
         catalog: BigQuery.
         images: Looks at the images.
+        gallery: Shows them to embedding models.
         seed: Seed of the model and of what chance decides.
         book: The fault book: sections ``batch`` and, for rows, ``vertex``.
         counters: The counters.
@@ -52,12 +55,14 @@ class BatchService:
         objects: ObjectStore,
         catalog: Catalog,
         images: ImageReader,
+        gallery: Gallery,
         seed: int,
         book: FaultBook,
         counters: Counters,
     ) -> None:
         self._catalog = catalog
         self._images = images
+        self._gallery = gallery
         self._seed = seed
         self._counters = counters
         self._faults = BatchFaults(book)
@@ -169,6 +174,8 @@ class BatchService:
                 check_place(self._catalog, place, location)
 
     def _handler(self, job: Job) -> LineHandler:
+        if isinstance(job.asked.model, EmbeddingModel):
+            return EmbedHandler(self._gallery, self._rules, self._faults.synthetic)
         return GenerateHandler(self._images, self._rules, self._seed, self._faults.synthetic)
 
 

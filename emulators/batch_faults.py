@@ -37,6 +37,8 @@ SECTION: Final = "batch"
 #: What the service takes (Google, "Batch inference").
 MOST_LINES: Final = 200_000
 MOST_BYTES: Final = 1_000_000_000
+#: Rows that a job of an embedding model takes (Google, "Get batch embeddings inferences").
+MOST_EMBEDDING_LINES: Final = 1_000_000
 
 METHODS: Final = ("create", "get", "list", "cancel", "delete")
 _STUCK: Final = ("PENDING", "RUNNING")
@@ -154,11 +156,14 @@ class BatchFaults:
         with self._lock:
             return bool(self._now().get("synthetic", False))
 
-    @property
-    def limits(self) -> Limits:
-        """What one input may hold."""
+    def limits(self, lines: int = MOST_LINES) -> Limits:
+        """Return what one input may hold.
+
+        Args:
+            lines: Rows that the job's model takes, unless the book says otherwise.
+        """
         with self._lock:
-            return Limits(**self._now().get("limits", {}))
+            return Limits(**{"lines": lines, **self._now().get("limits", {})})
 
     def call(self, method: str, name: str) -> CallFault | None:
         """Return what happens to a call about a job, and count its use.

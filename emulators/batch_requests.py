@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from imagebeam.emulators.batch_faults import MOST_EMBEDDING_LINES, MOST_LINES
 from imagebeam.emulators.bigquery_names import TableId
+from imagebeam.emulators.embedding_models import EmbeddingModel, embedding_model, find_embedding_model
 from imagebeam.emulators.http import ApiError
 from imagebeam.emulators.vertex_fields import invalid, read_fields
 from imagebeam.emulators.vertex_models import TUNED, Model, find_model
@@ -56,7 +58,7 @@ class Asked:
 
     display_name: str
     location: str
-    model: Model
+    model: Model | EmbeddingModel
     source: GcsFile | TableId
     destination: GcsFile | TableId
     echo: dict[str, Any]
@@ -81,11 +83,17 @@ def read_create(body: dict[str, Any], project: str, location: str, retired: tupl
     for key in _REFUSED:
         if key in fields:
             raise ApiError(400, f"{key} is not supported for Gemini batch prediction.")
-    if location in ("us", "eu"):
+    model = _model(fields.get("model"), project, location, retired)
+    embeds = isinstance(model, EmbeddingModel)
+    if location in ("us", "eu") and not embeds:
         raise ApiError(400, f"Batch prediction is not supported in multi-region {location}: use global or a region.")
     source = _source(fields.get("inputConfig"))
     destination = _destination(fields.get("outputConfig"))
     for table in (source, destination):
+        if isinstance(table, TableId) and embeds:
+            raise ApiError(
+                400, f"BigQuery tables are not supported for Gemini embedding models such as {model.name}: use gs://."
+            )
         if isinstance(table, TableId) and location == "global":
             raise ApiError(
                 400, "Batch predictions using BigQuery do not support the global endpoint: use a region, or gs://."
@@ -96,15 +104,25 @@ def read_create(body: dict[str, Any], project: str, location: str, retired: tupl
     echo = {"displayName": name, "model": fields.get("model")}
     echo |= {key: fields[key] for key in ("inputConfig", "outputConfig")}
     echo |= {"labels": labels} if labels else {}
-    model = _model(fields.get("model"), project, location, retired)
     return Asked(name, location, model, source, destination, echo)
 
 
-def _model(name: Any, project: str, location: str, retired: tuple[str, ...]) -> Model:
+def most_lines(model: Model | EmbeddingModel) -> int:
+    """Return how many requests a job of a model may have."""
+    return MOST_EMBEDDING_LINES if isinstance(model, EmbeddingModel) else MOST_LINES
+
+
+def _model(name: Any, project: str, location: str, retired: tuple[str, ...]) -> Model | EmbeddingModel:
     found = _PUBLISHER.fullmatch(name) if isinstance(name, str) else None
     if found is not None:
         _same_place(found["place"], location)
-        return find_model(found["name"].removesuffix("@default"), project, location, retired)
+        known = found["name"].removesuffix("@default")
+        if embedding_model(known) is None:
+            return find_model(known, project, location, retired)
+        embeds = find_embedding_model(known, project, location, retired)
+        if embeds.method != "embedContent":
+            raise ApiError(400, f"Batch prediction is not supported for model {known}.")
+        return embeds
     own = _OWN.fullmatch(name) if isinstance(name, str) else None
     if own is None:
         raise invalid("batch_prediction_job.model", f"{name!r} is no model: publishers/google/models/NAME")

@@ -12,7 +12,6 @@ import orjson
 from imagebeam.emulators.batch_answers import LineHandler, RowAnswer, failed_row
 from imagebeam.emulators.batch_faults import JobFaults
 from imagebeam.emulators.batch_import import RESULTS
-from imagebeam.emulators.vertex_models import Model
 
 Record = dict[str, Any]
 
@@ -80,7 +79,7 @@ class RowRunner:
         seed: Of what chance decides.
     """
 
-    def __init__(self, handler: LineHandler, model: Model, faults: JobFaults, name: str, seed: int) -> None:
+    def __init__(self, handler: LineHandler, model: Any, faults: JobFaults, name: str, seed: int) -> None:
         self._handler = handler
         self._model = model
         self._faults = faults
@@ -138,8 +137,9 @@ class RowRunner:
         if faults.echo_key:
             line.update(record)
             line.pop("request", None)
-        line["status"] = answer.status
-        line["processed_time"] = now
+        if answer.status or not self._handler.plain:
+            line["status"] = answer.status
+            line["processed_time"] = now
         line["request"] = camel(row.request) if faults.echo_camel else record.get("request")
         line["response"] = answer.response
         return line

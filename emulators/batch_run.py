@@ -14,7 +14,7 @@ from imagebeam.emulators.batch_faults import BatchFaults
 from imagebeam.emulators.batch_import import Imported, ImportFailed, import_lines
 from imagebeam.emulators.batch_jobs import Job
 from imagebeam.emulators.batch_output import GcsOutput, Output, forbidden
-from imagebeam.emulators.batch_requests import GcsFile
+from imagebeam.emulators.batch_requests import GcsFile, most_lines
 from imagebeam.emulators.batch_rows import InputRow, RowRunner, Tally
 from imagebeam.emulators.batch_tables import TableOutput, TableSource, columns_of
 from imagebeam.emulators.batch_templates import TemplateReader, read_line
@@ -190,13 +190,13 @@ class Worker:
     def _source(self, job: Job) -> Source:
         asked = job.asked.source
         if isinstance(asked, TableId):
-            table = TableSource(self.catalog, asked, self.faults.limits.lines)
+            table = TableSource(self.catalog, asked, self.faults.limits().lines)
             return Source(table.rows(), table.total, table.fields)
         opened = self.objects.open(asked.bucket, asked.name)
         if opened is None:
             raise ImportFailed(f"Not found: {asked.uri}.")
         stored, stream = opened
-        limits = self.faults.limits
+        limits = self.faults.limits(most_lines(job.asked.model))
         with stream:
             if stored.size > limits.bytes:
                 raise ImportFailed(f"The input has {stored.size} bytes: at most {limits.bytes} are supported.")

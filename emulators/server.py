@@ -72,7 +72,8 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     app.add_routes(DataflowService(objects, PROJECT, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)
     app.add_routes(vertex.routes())
-    app.add_routes(BatchService(objects, bigquery.catalog, vertex.images, seed, faults, counters).routes())
+    batch = BatchService(objects, bigquery.catalog, vertex.images, vertex.gallery, seed, faults, counters)
+    app.add_routes(batch.routes())
     app.add_routes(
         [
             web.get("/_local/faults", _get_faults),

@@ -13,7 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from imagebeam.emulators.counters import Counters
-from imagebeam.emulators.embedding_models import embedding_model, find_embedding_model
+from imagebeam.emulators.embedding_models import Gallery, embedding_model, find_embedding_model
 from imagebeam.emulators.faults import FaultBook
 from imagebeam.emulators.http import ApiError, json_response, parse_object
 from imagebeam.emulators.object_store import ObjectStore
@@ -61,7 +61,8 @@ class VertexService:
         self._counters = counters
         self._faults = VertexFaults(faults, seed)
         self.images = ImageReader(objects)
-        self._embeddings = Embeddings(objects, self._faults, counters, self._enter)
+        self.gallery = Gallery(objects)
+        self._embeddings = Embeddings(self.gallery, self._faults, counters, self._enter)
         self._in_flight = 0
 
     def routes(self) -> list[web.RouteDef]:

@@ -18,7 +18,6 @@ from imagebeam.emulators.embedding import LENGTH, Vector, project
 from imagebeam.emulators.embedding_models import EmbeddingModel, Gallery, find_embedding_model
 from imagebeam.emulators.embedding_text import describe_text
 from imagebeam.emulators.http import ApiError, json_response, parse_object
-from imagebeam.emulators.object_store import ObjectStore
 from imagebeam.emulators.vertex_faults import MESSAGES, VertexFaults, error_of
 from imagebeam.emulators.vertex_fields import invalid, read_fields
 from imagebeam.emulators.vertex_models import OLD_IMAGE_TOKENS
@@ -79,14 +78,14 @@ class Embeddings:
     """The two methods.
 
     Args:
-        objects: Where ``gs://`` URIs lead.
+        gallery: Shows the images.
         faults: Rules with ``"method": "predict"`` or ``"embedContent"``, the quota and the latency apply.
         counters: ``vertex``: ``per_uri``, ``answered_per_uri``, ``tokens``, ``by_method``.
         enter: Checks the caller.
     """
 
-    def __init__(self, objects: ObjectStore, faults: VertexFaults, counters: Counters, enter: Enter) -> None:
-        self._gallery = Gallery(objects)
+    def __init__(self, gallery: Gallery, faults: VertexFaults, counters: Counters, enter: Enter) -> None:
+        self._gallery = gallery
         self._faults = faults
         self._counters = counters
         self._enter = enter
@@ -141,31 +140,20 @@ class Embeddings:
                 self._counters.add("vertex", "answered_per_uri", one)
         return json_response(body)
 
-    def _look(self, image: Shown, model: EmbeddingModel) -> Vector:
-        if image.uri is not None:
-            return self._gallery.stored(image.uri, model)
-        return self._gallery.inline(image.data or "", model)
-
     def _predictions(self, question: Question, model: EmbeddingModel) -> dict[str, Any]:
         prediction: dict[str, Any] = {}
         for image in question.images:
-            prediction["imageEmbedding"] = project(self._look(image, model), question.dimension, model.name)
+            prediction["imageEmbedding"] = project(look(image, model, self._gallery), question.dimension, model.name)
         for text in question.texts:
             prediction["textEmbedding"] = project(describe_text(text), question.dimension, model.name)
         return {"predictions": [prediction], "deployedModelId": "imagebeam-emulator"}
 
     def _embedding(self, question: Question, model: EmbeddingModel) -> dict[str, Any]:
-        """Make one vector of all parts: the mean of what each would have."""
-        parts = [self._look(image, model) for image in question.images]
-        if question.texts:
-            parts.append(describe_text(" ".join(question.texts)))
-        together = np.sum([part / max(float(np.linalg.norm(part)), 1e-9) for part in parts], axis=0)
-        assert together.shape == (LENGTH,)  # noqa: S101
         tokens = min(question.tokens, model.text_tokens)
         images = min(len(question.images) * IMAGE_TOKENS, tokens)
         details = [("IMAGE", images), ("TEXT", tokens - images)]
         return {
-            "embedding": {"values": project(together, question.dimension, model.name)},
+            "embedding": {"values": one_vector(question, model, self._gallery)},
             "usageMetadata": {
                 "promptTokenCount": tokens,
                 "totalTokenCount": tokens,
@@ -173,6 +161,25 @@ class Embeddings:
             },
             "truncated": question.truncated,
         }
+
+
+def look(image: Shown, model: EmbeddingModel, gallery: Gallery) -> Vector:
+    """Return the description of an image.
+
+    Raises:
+        ApiError: The image is not there, or the model does not take it.
+    """
+    return gallery.inline(image.data or "", model) if image.uri is None else gallery.stored(image.uri, model)
+
+
+def one_vector(question: Question, model: EmbeddingModel, gallery: Gallery) -> list[float]:
+    """Make one vector of all parts of a content: the mean of what each would have; raises as `look` does."""
+    parts = [look(image, model, gallery) for image in question.images]
+    if question.texts:
+        parts.append(describe_text(" ".join(question.texts)))
+    together = np.sum([part / max(float(np.linalg.norm(part)), 1e-9) for part in parts], axis=0)
+    assert together.shape == (LENGTH,)  # noqa: S101
+    return project(together, question.dimension, model.name)
 
 
 def read_predict(body: Mapping[str, Any], model: EmbeddingModel) -> Question:
