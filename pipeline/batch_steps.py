@@ -38,7 +38,7 @@ def build_prepare(
         started["pages"]
         | "Build" >> BuildBatchRequests(settings, batch, allowed)
         | "Shards" >> ToList()
-        | "Whole" >> beam.ParDo(_Whole(settings), planned=AsSingleton(started["planned"]))
+        | "Whole" >> beam.ParDo(Whole(settings), planned=AsSingleton(started["planned"]))
     )
 
 
@@ -119,11 +119,14 @@ def free_lease(settings: RunSettings) -> None:
         lease.release(Warehouse(settings.engine.asking.project), destination.lease, settings.run_id)
 
 
-class _Whole(beam.DoFn):
+class Whole(beam.DoFn):
+    """Says that all shards of a round are written, if they account for all units that are due."""
+
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
     def process(self, element: list[Shard], planned: Planned) -> Iterator[int]:
+        """Gives their number."""
         with telling(self._settings):
             shards = sorted(element, key=lambda shard: shard.name)
             read = sum(shard.read for shard in shards)

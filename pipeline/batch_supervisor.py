@@ -75,8 +75,14 @@ class Status:
     busy: str = ""
 
 
-def tick(run: BatchRun, jobs: BatchJobs) -> Status:
+def tick(run: BatchRun, jobs: BatchJobs, *, only_create: bool = False) -> Status:
     """Does all that can be done now for a run.
+
+    Args:
+        run: The run.
+        jobs: The batch jobs where its are.
+        only_create: Create the jobs of the first round, and leave everything after that to others. A run without
+            jobs is ended all the same.
 
     Raises:
         SystemicError: It cannot go on; the run stays open, and nothing of it is lost.
@@ -92,7 +98,7 @@ def tick(run: BatchRun, jobs: BatchJobs) -> Status:
         return Status(run.run.run_id, busy=str(held))
     try:
         with _kept(warehouse, table, holder):
-            return _tick(run, jobs, warehouse)
+            return _tick(run, jobs, warehouse, only_create=only_create)
     finally:
         lease.release(warehouse, table, holder)
 
@@ -128,31 +134,41 @@ def _views(run: BatchRun, rounds: int, jobs: BatchJobs) -> list[JobView]:
     return [_view(shard, _job_of(run, shard, listed, jobs)) for shard in shards]
 
 
-def _held(run: BatchRun, warehouse: Warehouse) -> str:
-    """Why the next units cannot be chosen now: another run of the task is choosing; empty if none is."""
+def _held(run: BatchRun, warehouse: Warehouse, *, cancelled: bool = False) -> str:
+    """Why the next units cannot be chosen now: a run of the task is choosing; empty if none is.
+
+    That may be this very run on Dataflow, and then not even a cancelled one can be told what is whole.
+    """
     destination = run.run.engine.destination
     if destination is None or destination.lease is None:
         return ""
     held = lease.read(warehouse, destination.lease)
-    if held is None or held.run_id == run.run.run_id or held.is_dead_here():
+    if held is None or held.is_dead_here():
         return ""
-    return f"waiting, because {lease.held_line(held, destination.lease)}"
+    if held.run_id == run.run.run_id:
+        return f"its requests are being written on {held.host}, since {held.since}"
+    return "" if cancelled else f"waiting, because {lease.held_line(held, destination.lease)}"
 
 
-def _tick(run: BatchRun, jobs: BatchJobs, warehouse: Warehouse) -> Status:
+def _tick(run: BatchRun, jobs: BatchJobs, warehouse: Warehouse, *, only_create: bool) -> Status:
     cancelled = batch_store.is_cancelled(run)
     number = batch_store.rounds_begun(run)
+    if only_create and number > 1:
+        return Status(run.run.run_id, number, busy="its jobs were created before")
     poor = False
     while True:
         prepared = batch_store.prepared(run, number)
-        if prepared is None and cancelled:
-            prepared = batch_store.abandon(run, number)
-        elif prepared is None:
-            if held := _held(run, warehouse):
+        if prepared is None:
+            if held := _held(run, warehouse, cancelled=cancelled):
                 return Status(run.run.run_id, number, _views(run, number, jobs), busy=held)
-            prepared = batch_steps.prepare(run, number, batch_books.allowed(run, number))
+            if cancelled:
+                prepared = batch_store.abandon(run, number)
+            else:
+                prepared = batch_steps.prepare(run, number, batch_books.allowed(run, number))
         expired = _is_over_deadline(run)
         views = list(_advance(run, prepared, jobs, warehouse, stop=cancelled or expired))
+        if only_create and views:
+            return Status(run.run.run_id, number, views)
         ended = [Ended(view.shard, view.job) for view in views if view.job is not None and view.phase == "ended"]
         if ended:
             batch_steps.collect(run, ended)

@@ -15,7 +15,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from imagebeam.pipeline import batch_command, batch_store, dataflow_staging, preflight, report
+from imagebeam.pipeline import batch_command, batch_store, batch_submit, dataflow_staging, preflight, report
 from imagebeam.pipeline.batch_store import BatchRun
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.pipeline.exit_code import STOP_CODES, exit_code
@@ -78,6 +78,10 @@ def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args
     batch = BatchRun(
         checked.run, the_batch(settings), utc_now(), settings.max_failure_percent, settings.runner, tuple(beam_args)
     )
+    if settings.runner == "DataflowRunner":
+        batch_submit.submit(batch)
+        say.line(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` does the rest once jobs exist")
+        return 0
     batch_store.save_run(batch)
     try:
         summary = batch_command.follow(batch, say.line, poll_s=settings.batch_poll_s, wait=not settings.no_wait)

@@ -26,13 +26,17 @@ IMAGE = Flag(
     "image", Kind.TEXT, "Name of the image that is built, with a tag of its own.",
     Group.RUN, example="europe-west6-docker.pkg.dev/my-project/images/imagebeam:2026-11-21", in_file=False,
 )
+REUSE_IMAGE = Flag(
+    "reuse_image", Kind.BOOLEAN, "The image is there already: write the template only. One image serves all jobs.",
+    Group.RUN, default=False, example="true", in_file=False,
+)
 DRY_RUN = Flag(
     "dry_run", Kind.BOOLEAN, "Print the gcloud commands instead of running them.",
     Group.RUN, default=False, example="true", in_file=False,
 )
 # fmt: on
 
-_BUILD: Final = (IMAGE, TEMPLATE, PROJECT, DRY_RUN)
+_BUILD: Final = (IMAGE, TEMPLATE, PROJECT, REUSE_IMAGE, DRY_RUN)
 _LAUNCH: Final = (TEMPLATE, DRY_RUN)
 _VERBS: Final = ("build", "launch", "metadata")
 
@@ -59,9 +63,8 @@ def main(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> int:
     if verb not in _VERBS:
         hint = suggestion(verb, _VERBS) or f"; write imagebeam template {'|'.join(_VERBS)}"
         raise UserError(f"imagebeam template does not know {verb}{hint}")
-    # The job is a word, and may stand anywhere: there is one so far.
     words = [word for word in rest[:1] if not word.startswith("-")]
-    job = template_metadata.find_job(words[0] if words else "classify")
+    job = template_metadata.find_job(words[0] if words else template_metadata.DEFAULT_JOB)
     line = rest[len(words) :]
     if verb == "metadata":
         arguments.read(line, {}, command="imagebeam template metadata", beam=False)
@@ -79,7 +82,12 @@ def _build(argv: Sequence[str], job: TemplateJob, cwd: Path) -> None:
         if flag.name not in values:
             raise UserError(f"imagebeam template build needs --{flag.name}, such as --{flag.name}={flag.example}")
     commands = template_launch.build_commands(
-        job, _checkout(cwd), image=values["image"], template=values["template"], project=values.get("project")
+        job,
+        _checkout(cwd),
+        image=values["image"],
+        template=values["template"],
+        project=values.get("project"),
+        reuse=values.get("reuse_image", False),
     )
     _run(commands, dry_run=values.get("dry_run", False))
 
@@ -102,6 +110,11 @@ def _launch(argv: Sequence[str], job: TemplateJob, cwd: Path, environ: Mapping[s
     _run(start.commands, dry_run=dry_run)
     if not dry_run:
         sys.stderr.write(f"started; the run's books will be in {start.summary}\n")
+        if start.parameters.get("lane") == "batch":
+            place = start.parameters["work_dir"]
+            sys.stderr.write(
+                f"it ends when batch jobs exist; `imagebeam batch collect --work_dir={place}` does the rest\n"
+            )
 
 
 def _checkout(cwd: Path) -> Path:
@@ -136,17 +149,17 @@ def _help(columns: int) -> list[str]:
     return [
         "imagebeam template: a Flex Template of Dataflow, and jobs from it, with gcloud",
         "",
-        "Usage: imagebeam template build [JOB] --image=NAME:TAG --template=gs://… [--dry_run]",
+        "Usage: imagebeam template build [JOB] --image=NAME:TAG --template=gs://… [--reuse_image] [--dry_run]",
         "       imagebeam template launch [JOB] --template=gs://… --region=REGION --task=NAME … [--dry_run]",
         "       imagebeam template metadata [JOB]      (what the console asks for, as JSON)",
         "",
-        f"JOB is {' or '.join(template_metadata.JOBS)}; without it, classify.",
+        f"JOB is {' or '.join(template_metadata.JOBS)}; without it, {template_metadata.DEFAULT_JOB}.",
         "",
         "Examples:",
         f"  imagebeam template build --image={IMAGE.example} --template={TEMPLATE.example}",
         f"  imagebeam template launch --template={TEMPLATE.example} --region=europe-west6 --task=utility_pole",
-        *help_text.flags_help((IMAGE, TEMPLATE, DRY_RUN), columns),
+        *help_text.flags_help((IMAGE, TEMPLATE, REUSE_IMAGE, DRY_RUN), columns),
         "",
-        "launch takes all flags of imagebeam classify, also from imagebeam.yaml, and options of Beam. It checks them",
+        "launch takes all flags of the job's command, also from imagebeam.yaml, and options of Beam. It checks them",
         "before anything is started, and copies files of this machine below --work_dir, where the job reads them.",
     ]

@@ -5,15 +5,35 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from imagebeam.pipeline import arguments, beam_flags, config, dataflow_options, flag_values, task_files
+from imagebeam.pipeline import (
+    arguments,
+    beam_flags,
+    config,
+    dataflow_options,
+    embed_config,
+    flag_values,
+    task_files,
+)
 from imagebeam.pipeline.flags import CONFIG, RUNNER, Flag, by_name
-from imagebeam.pipeline.template_metadata import FILES, NO_PARAMETERS, TemplateJob, check_value, is_path
+from imagebeam.pipeline.template_metadata import (
+    DEFAULT_JOB,
+    FILES,
+    NO_PARAMETERS,
+    TemplateJob,
+    check_value,
+    is_path,
+)
 from imagebeam.transforms.errors import UserError
 
+#: What reads and checks the flags of a job, as its command does.
+_SETTINGS: Final[Mapping[str, Callable[..., tuple[config.ClassifySettings, list[str]]]]] = {
+    "classify": config.classify_settings,
+    "embed": embed_config.embed_settings,
+}
 #: Options of Beam that gcloud has flags of its own for: Beam's name, gcloud's.
 _GCLOUD: Final[Mapping[str, str]] = {
     "region": "region",
@@ -59,15 +79,18 @@ class Launch:
     summary: str
 
 
-def build_commands(job: TemplateJob, root: Path, *, image: str, template: str, project: str | None) -> list[list[str]]:
+def build_commands(
+    job: TemplateJob, root: Path, *, image: str, template: str, project: str | None, reuse: bool = False
+) -> list[list[str]]:
     """The commands that build the image and write the template.
 
     Args:
         job: What the template is for.
         root: The checkout, with ``templates/`` in it.
-        image: Name of the image to be, with a tag.
+        image: Name of the image, with a tag.
         template: ``gs://`` place of the template.
         project: Project that builds; gcloud's own when None.
+        reuse: The image is there already.
 
     Raises:
         UserError: The image has no tag of its own, or the template is no ``gs://`` place.
@@ -76,21 +99,15 @@ def build_commands(job: TemplateJob, root: Path, *, image: str, template: str, p
     check_template(template)
     of_project = [f"--project={project}"] if project else []
     places = [str(root / "templates" / name) for name in ("cloudbuild.yaml", f"{job.name}.json")]
-    return [
-        [
-            "gcloud",
-            "builds",
-            "submit",
-            str(root),
-            f"--config={places[0]}",
-            f"--substitutions=_IMAGE={image}",
-            *of_project,
-        ],
-        [
-            *("gcloud", "dataflow", "flex-template", "build", template),
-            *(f"--image={image}", "--sdk-language=PYTHON", f"--metadata-file={places[1]}", *of_project),
-        ],
+    build = [
+        *("gcloud", "builds", "submit", str(root)),
+        *(f"--config={places[0]}", f"--substitutions=_IMAGE={image}", *of_project),
     ]
+    write = [
+        *("gcloud", "dataflow", "flex-template", "build", template),
+        *(f"--image={image}", "--sdk-language=PYTHON", f"--metadata-file={places[1]}", *of_project),
+    ]
+    return [write] if reuse else [build, write]
 
 
 def launch(
@@ -115,12 +132,12 @@ def launch(
         raise UserError(f"--{name} is no parameter of this template: {NO_PARAMETERS[name]}")
     flags = by_name(job.flags)
     remote = {name: text for name in FILES if str(text := given.values.get(name, "")).startswith("gs://")}
-    settings, beam = config.classify_settings(
+    settings, beam = _SETTINGS[job.name](
         [*_line(flags, given, remote), "--runner=DataflowRunner"],
         cwd=cwd,
         environ={**environ, dataflow_options.IMAGE_VARIABLE: _TEMPLATES_IMAGE},
     )
-    if "task" not in remote and "models_file" not in remote:
+    if "task" in flags and not remote.keys() & {"task", "models_file"}:
         task_files.load_task(settings.task, task_files.load_models_file(settings.models_file), cwd)
     options = beam_flags.read(beam)
     for name in _OF_THE_IMAGE:
@@ -130,6 +147,8 @@ def launch(
         check_value(name, text)
     parameters = {name: text for name, text in settings.given.items() if name not in NO_PARAMETERS}
     parameters = {**parameters, "work_dir": settings.work_dir, "run_id": settings.run_id}
+    if job.name != DEFAULT_JOB:
+        parameters["job"] = job.name
     # The launcher has another directory: what the file here says is among the parameters already.
     parameters.pop(CONFIG.name, None)
     if "query_file" in remote:
@@ -168,7 +187,7 @@ def _check_image(image: str) -> None:
             "that start later would get another image under the same name"
         )
     if found["version"].startswith("@"):
-        raise UserError(f"--image={image}: the image is yet to be built: give a tag, not a digest")
+        raise UserError(f"--image={image}: give the tag that it is built with, which it also names its workers by")
 
 
 def _line(flags: Mapping[str, Flag], given: arguments.Arguments, remote: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,7 @@
-"""What the launcher of a Flex Template runs: ``imagebeam classify`` on Dataflow, from parameters that are all text.
+"""What the launcher of a Flex Template runs: a job on Dataflow, from parameters that are all text.
+
+One image serves the templates of all jobs. A template cannot tell its image which one it is but by a parameter:
+``job``, which is required wherever it is not ``classify``.
 
 The launcher gives the parameters and the options of the environment as ``--name=value``. Files among them are in
 Cloud Storage; they are fetched first. With ``--template_location`` Beam writes the job where the launcher finds it,
@@ -11,24 +14,24 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
 from imagebeam.pipeline import cli
+from imagebeam.pipeline.flags import by_name
 from imagebeam.pipeline.template_metadata import (
+    DEFAULT_JOB,
     FILES,
     GIVEN_BY_THE_LAUNCHER,
-    JOBS,
     NO_PARAMETERS,
+    TemplateJob,
     check_value,
     default_of,
+    find_job,
     is_path,
 )
 from imagebeam.transforms.errors import ImagebeamError, UserError
 
 #: Gives what is stored at a ``gs://`` place; None when nothing is.
 Fetch = Callable[[str], bytes | None]
-
-_DEFAULTS: Final = {flag.name: default_of(flag) for job in JOBS.values() for flag in job.parameters}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,20 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: What the launcher gives; the arguments of the process when None.
 
     Returns:
-        The exit code of ``imagebeam classify``: 2 for a bad parameter, before anything is staged.
+        The exit code of the job's command: 2 for a bad parameter, before anything is staged.
     """
     given = sys.argv[1:] if argv is None else argv
     with tempfile.TemporaryDirectory() as directory:
         try:
-            arguments = prepared(given, Path(directory), _fetch)
+            command = prepared(given, Path(directory), _fetch)
         except ImagebeamError as error:
             sys.stderr.write(f"imagebeam: {error}\n")
             return error.exit_code
-        return cli.main(["classify", *arguments])
+        return cli.main(command)
 
 
 def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
-    """The arguments of ``imagebeam classify``, from those of the launcher.
+    """The arguments of ``imagebeam``, from those of the launcher.
 
     A parameter that was left empty in a form is none. Nor does one override the file ``--config`` by its default:
     forms send all that they show. Files are fetched into ``directory``.
@@ -62,15 +65,18 @@ def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
         fetch: Reads from Cloud Storage.
 
     Raises:
-        UserError: A parameter that templates do not have, or a file that is not there.
+        UserError: No such job, a parameter that templates do not have, or a file that is not there.
     """
-    arguments = ["--runner=DataflowRunner"]
+    jobs = [argument.removeprefix("--job=") for argument in given if argument.startswith("--job=")]
+    job = find_job(jobs[-1] if jobs else DEFAULT_JOB)
+    defaults = {flag.name: default_of(flag) for flag in job.parameters}
+    arguments = [job.name, "--runner=DataflowRunner"]
     has_file = any(argument.startswith("--config=gs://") for argument in given)
     for argument in given:
         written, equals, text = argument.removeprefix("--").partition("=")
         name = written.replace("-", "_")
-        _check(name, text)
-        if has_file and text and text == _DEFAULTS.get(name):
+        _check(job, name, text)
+        if name == "job" or (has_file and text and text == defaults.get(name)):
             continue
         if name in FILES and text.strip() and (name != "task" or is_path(text)):
             arguments.append(f"--{name}={_fetched(name, text, directory, fetch)}")
@@ -79,11 +85,11 @@ def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
     return arguments
 
 
-def _check(name: str, text: str) -> None:
+def _check(job: TemplateJob, name: str, text: str) -> None:
     check_value(name, text)
     if name == "runner" and text not in {"", "DataflowRunner"}:
         raise UserError(f"--runner={text}: a template always runs on Dataflow; leave the parameter out")
-    if name in NO_PARAMETERS and name not in GIVEN_BY_THE_LAUNCHER:
+    if name in NO_PARAMETERS.keys() & by_name(job.flags).keys() - GIVEN_BY_THE_LAUNCHER:
         raise UserError(f"--{name} is no parameter of this template: {NO_PARAMETERS[name]}")
 
 

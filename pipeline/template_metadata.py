@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imagebeam.pipeline import flag_values
-from imagebeam.pipeline.flags import BATCH_ONLY, CLASSIFY, Flag, Kind
+from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL, VECTOR_INDEX
+from imagebeam.pipeline.flags import BATCH_POLL_S, CLASSIFY, NO_WAIT, Flag, Group, Kind
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import UserError
 
@@ -23,21 +24,26 @@ NO_PARAMETERS: Final[Mapping[str, str]] = {
     "direct_num_workers": "Dataflow takes the number of workers from the job's environment (--num_workers)",
     "json": "the launcher has no reader",
     "quiet": "the launcher's log is for looking at",
-    **{flag.name: "a template has no batch lane" for flag in BATCH_ONLY},
+    **{
+        flag.name: "a template waits for no batch job; imagebeam batch collect looks after them"
+        for flag in (BATCH_POLL_S, NO_WAIT)
+    },
+    VECTOR_INDEX.name: "the launcher ends before there are vectors; run imagebeam embed --vector_index afterwards",
+    **{flag.name: "a template has no lane sql; imagebeam embed --lane=sql has" for flag in EMBED_SQL},
 }
-#: Values that a parameter does not have, and why. The launcher ends when its job is submitted.
+#: Values that a parameter does not have, and why.
 NO_VALUES: Final[Mapping[tuple[str, str], str]] = {
-    (
-        "lane",
-        "batch",
-    ): "a template cannot follow batch jobs; imagebeam classify --lane=batch does, on any small machine",
+    ("lane", "sql"): "BigQuery does all the work, and Dataflow would only wait for it; run imagebeam embed --lane=sql "
+    "on any small machine",
 }
 #: Those of them that the launcher passes by itself.
 GIVEN_BY_THE_LAUNCHER: Final = frozenset({"project", "runner"})
 #: Parameters whose value is a file: in Cloud Storage, where the launcher can read it.
 FILES: Final = ("task", "query_file", "polygon_file", "models_file", "config")
 #: Parameters that a job always needs. One of source, query and query_file too, which metadata cannot say.
-REQUIRED: Final = frozenset({"task", "results", "work_dir"})
+REQUIRED: Final = frozenset({"job", "task", "results", "work_dir"})
+#: What the launcher runs when no parameter says which job.
+DEFAULT_JOB: Final = "classify"
 
 #: Parameters whose default is another one on lane flex. The console sends what it shows, so it shows none.
 CHANGING_DEFAULTS: Final = frozenset({"unit_deadline_s", "call_timeout_s"})
@@ -82,7 +88,7 @@ class TemplateJob:
     """A job that has a template.
 
     Attributes:
-        name: The command: ``classify``.
+        name: The command: ``classify`` or ``embed``.
         title: Name of the template in the console.
         description: What it does.
         flags: All flags of the command.
@@ -95,8 +101,9 @@ class TemplateJob:
 
     @property
     def parameters(self) -> tuple[Flag, ...]:
-        """The flags that are parameters."""
-        return tuple(flag for flag in self.flags if flag.name not in NO_PARAMETERS)
+        """The flags that are parameters, and before them what tells the launcher which job it is."""
+        own = () if self.name == DEFAULT_JOB else (_job_flag(self.name),)
+        return (*own, *(flag for flag in self.flags if flag.name not in NO_PARAMETERS))
 
 
 JOBS: Final[Mapping[str, TemplateJob]] = {
@@ -106,6 +113,13 @@ JOBS: Final[Mapping[str, TemplateJob]] = {
         "Asks Gemini about every image of a BigQuery table; every answer becomes an accounted-for row of BigQuery. "
         "What is answered already is never asked again.",
         CLASSIFY,
+    ),
+    "embed": TemplateJob(
+        "embed",
+        "imagebeam embed",
+        "Makes a vector of every image of a BigQuery table, for VECTOR_SEARCH. An image that has its vector already is "
+        "never embedded again.",
+        EMBED,
     ),
 }
 
@@ -209,8 +223,18 @@ def is_path(task: str) -> bool:
     return "/" in task or task.endswith((".yaml", ".yml"))
 
 
+def _job_flag(name: str) -> Flag:
+    # A template says nothing to its image but parameters, and defaults are not sent: so it is one that must be given.
+    # The service refuses any other value, and a start without it, before anything runs.
+    return Flag(
+        "job", Kind.TEXT, f"What the image is to run: {name}.", Group.ASK, choices=(name,), example=name, in_file=False
+    )
+
+
 def _help(flag: Flag) -> str:
     meaning = _HELP.get(flag.name, flag.help)
+    if missing := [choice for choice in flag.choices if (flag.name, choice) in NO_VALUES]:
+        meaning = f"{meaning} Not in a template: {', '.join(missing)}."
     if flag.choices or flag.kind is Kind.BOOLEAN:
         return meaning
     is_file = flag.name in FILES and flag.name != "task"

@@ -40,6 +40,7 @@ JOB = """
     batch_books batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging embed
     embed_passes embed_setup embed_sql estimate exit_code launch model_check preflight progress run_settings search
     sql_jobs
+    batch_submit
 """
 
 LAYERS = {

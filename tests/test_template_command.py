@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jobs import run_cli
 
 from imagebeam.pipeline import flag_values, template_launch, template_metadata
-from imagebeam.pipeline.flags import CLASSIFY, by_name
-from imagebeam.pipeline.template_metadata import NO_PARAMETERS
+from imagebeam.pipeline.flags import Group, by_name
+from imagebeam.pipeline.template_metadata import JOBS, NO_PARAMETERS, NO_VALUES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,6 +31,8 @@ LAUNCH = {
     "work_dir": "gs://my-bucket/imagebeam",
     "run_id": "poles-1",
 }
+#: The same start of each job.
+LAUNCHES: dict[str, dict[str, str]] = {"classify": LAUNCH, "embed": {**LAUNCH, "task": "", "dimension": "768"}}
 AREA = '{"type":"Polygon","coordinates":[[[7,46],[8,46],[8,47],[7,46]]]}'
 
 
@@ -61,21 +63,21 @@ def gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return notes
 
 
-def line(verb: str, base: dict[str, str], *more: str) -> list[str]:
+def line(verb: str, base: dict[str, str], *more: str, job: str = "classify") -> list[str]:
     """A command line; what is given more takes the place of what is in `base`, and nothing leaves it out."""
     flags = dict(base)
     for argument in more:
         name, _, value = argument.removeprefix("--").partition("=")
         flags[name] = value
-    return ["template", verb, *(f"--{name}={value}" for name, value in flags.items() if value)]
+    return ["template", verb, job, *(f"--{name}={value}" for name, value in flags.items() if value)]
 
 
 def asked(notes: Path) -> list[list[str]]:
     return [json.loads(text) for text in notes.read_text().splitlines()]
 
 
-def printed(*more: str, base: dict[str, str] = LAUNCH) -> list[list[str]]:
-    code, out, err = run_cli(line("launch", base, "--dry_run=true", *more))
+def printed(*more: str, base: dict[str, str] | None = None, job: str = "classify") -> list[list[str]]:
+    code, out, err = run_cli(line("launch", base or LAUNCHES[job], "--dry_run=true", *more, job=job))
     assert code == 0, err
     return [shlex.split(text) for text in out.splitlines()]
 
@@ -103,8 +105,9 @@ def refusal(*arguments: str) -> str:
 # Build
 
 
-def test_a_build_makes_the_image_and_then_the_template(gcloud: Path) -> None:
-    code, _, _ = run_cli(line("build", BUILD))
+@pytest.mark.parametrize("job", JOBS)
+def test_a_build_makes_the_image_and_then_the_template(gcloud: Path, job: str) -> None:
+    code, _, _ = run_cli(line("build", BUILD, job=job))
     assert code == 0
     image, template = asked(gcloud)
     config = str(ROOT / "templates" / "cloudbuild.yaml")
@@ -112,11 +115,20 @@ def test_a_build_makes_the_image_and_then_the_template(gcloud: Path) -> None:
         *("builds", "submit", str(ROOT)),
         *(f"--config={config}", f"--substitutions=_IMAGE={IMAGE}", "--project=my-project"),
     ]
-    metadata = str(ROOT / "templates" / "classify.json")
+    metadata = str(ROOT / "templates" / f"{job}.json")
     assert template == [
         *("dataflow", "flex-template", "build", TEMPLATE, f"--image={IMAGE}", "--sdk-language=PYTHON"),
         *(f"--metadata-file={metadata}", "--project=my-project"),
     ]
+
+
+def test_a_second_template_needs_no_second_image(gcloud: Path) -> None:
+    run_cli(line("build", BUILD, "--dry_run=true", job="embed"))
+    assert run_cli(line("build", BUILD, "--reuse_image=true", job="embed"))[0] == 0
+    (template,) = asked(gcloud)
+    assert template[:4] == ["dataflow", "flex-template", "build", TEMPLATE]
+    assert f"--metadata-file={ROOT / 'templates' / 'embed.json'}" in template
+    assert f"--image={IMAGE}" in template
 
 
 def test_a_dry_run_prints_what_a_run_does(gcloud: Path) -> None:
@@ -143,7 +155,7 @@ def test_a_template_is_not_written_for_an_image_that_could_not_be_made(gcloud: P
         (["--image=imagebeam"], "--image=imagebeam: write REGION-docker.pkg.dev/"),
         (["--image=eu.pkg.dev/p/imagebeam"], "give it a tag of its own"),
         (["--image=eu.pkg.dev/p/imagebeam:latest"], "such as eu.pkg.dev/p/imagebeam:2026-11-21"),
-        ([f"--image=eu.pkg.dev/p/imagebeam@sha256:{'0' * 64}"], "the image is yet to be built"),
+        ([f"--image=eu.pkg.dev/p/imagebeam@sha256:{'0' * 64}"], "give the tag that it is built with"),
         (["--template=classify.json"], "--template=classify.json: workers of Dataflow cannot see it"),
         (["--template=gs://my-bucket/classify"], "write gs://bucket/path/name.json"),
         (["--dry_run=perhaps"], "--dry_run takes true or false"),
@@ -164,8 +176,9 @@ def test_a_missing_gcloud_is_one_line_that_says_where_to_get_it(monkeypatch: pyt
 # Launch
 
 
-def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path) -> None:
-    code, _, err = run_cli(line("launch", LAUNCH, "--max_cost_usd=25"))
+@pytest.mark.parametrize("job", JOBS)
+def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path, job: str) -> None:
+    code, _, err = run_cli(line("launch", LAUNCHES[job], "--max_cost_usd=25", job=job))
     assert code == 0
     assert (
         err.splitlines()[-1] == "started; the run's books will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
@@ -184,7 +197,10 @@ def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path) -> None
         "--parameters=results=answers",
         "--parameters=run_id=poles-1",
         "--parameters=source=my_dataset.photos",
-        "--parameters=task=utility_pole",
+        *{
+            "classify": ["--parameters=task=utility_pole"],
+            "embed": ["--parameters=dimension=768", "--parameters=job=embed"],
+        }[job],
         "--parameters=work_dir=gs://my-bucket/imagebeam",
     }
 
@@ -214,6 +230,15 @@ def test_workers_and_network_become_flags_of_gcloud_and_the_rest_goes_through() 
         "dataflow_service_options=enable_prime",
     }
     assert not {"num_workers", "team", "experiments"} & parameters(command).keys()
+
+
+def test_a_launch_of_batch_jobs_says_who_looks_after_them(gcloud: Path) -> None:
+    code, _, err = run_cli(line("launch", LAUNCH, "--lane=batch", "--batch_lines=5000", "--max_cost_usd=25"))
+    assert code == 0, err
+    assert "imagebeam batch collect --work_dir=gs://my-bucket/imagebeam" in err.splitlines()[-1]
+    (command,) = asked(gcloud)
+    assert parameters(command)["lane"] == "batch"
+    assert parameters(command)["batch_lines"] == "5000"
 
 
 def test_a_value_with_commas_stays_one_parameter() -> None:
@@ -255,16 +280,16 @@ def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
     assert "query" not in given_
 
 
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--template="], "imagebeam template launch needs --template"),
         (["--prompt=x"], "unknown flag --prompt"),
         (["--max_rmp=5"], "unknown flag --max_rmp; did you mean --max_rpm?"),
-        (["--task=utility_pol"], "no task utility_pol"),
-        (["--task="], "no task: --task=NAME says what to ask"),
         (["--results="], "no results"),
         (["--source="], "no source"),
+        (["--query=SELECT 1"], "--source and --query are both given"),
         (["--work_dir=runs"], "--work_dir=runs is on this machine"),
         (["--work_dir="], "give --work_dir=gs://bucket/path"),
         (["--region="], "no region: give --region"),
@@ -274,8 +299,6 @@ def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
         (["--models_file=missing.yaml"], "missing.yaml"),
         (["--config=gs://my-bucket/imagebeam.yaml"], "imagebeam.yaml is read here"),
         (["--direct_num_workers=3"], "Dataflow takes the number of workers from the job's environment"),
-        (["--lane=batch", "--location=us-central1"], "--lane=batch: a template cannot follow batch jobs"),
-        (["--no_wait=true"], "--no_wait is no parameter of this template: a template has no batch lane"),
         (["--runner=FnApiRunner"], "a template always runs on Dataflow"),
         (["--sdk_container_image=other"], "workers use the image of the template"),
         (["--yes=1"], "--yes takes true or false, not '1'"),
@@ -283,8 +306,32 @@ def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
         (["--max_num_workers=3", "--num_workers=2"], "--num_workers=2 and --max_num_workers=3 differ"),
     ],
 )
-def test_a_mistake_in_a_launch_is_one_line_and_gcloud_is_not_asked(gcloud: Path, more: list[str], said: str) -> None:
-    assert said in refusal(*line("launch", LAUNCH, *more))
+def test_a_mistake_in_a_launch_is_one_line_and_gcloud_is_not_asked(
+    gcloud: Path, job: str, more: list[str], said: str
+) -> None:
+    assert said in refusal(*line("launch", LAUNCHES[job], *more, job=job))
+    assert not gcloud.exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "more", "said"),
+    [
+        ("classify", ["--task=utility_pol"], "no task utility_pol"),
+        ("classify", ["--task="], "no task: --task=NAME says what to ask"),
+        ("classify", ["--lane=batch", "--transport=inline"], "--lane=batch sends images by URI"),
+        ("classify", ["--lane=batch", "--location=eu"], "batch jobs are made at global or at a region"),
+        ("classify", ["--batch_lines=7"], "--batch_lines is for --lane=batch; this run's lane is online"),
+        ("classify", ["--no_wait=true"], "--no_wait is no parameter of this template: a template waits for no batch"),
+        ("embed", ["--task=utility_pole"], "unknown flag --task"),
+        ("embed", ["--lane=sql"], "--lane=sql: BigQuery does all the work, and Dataflow would only wait for it"),
+        ("embed", ["--lane=sql", "--rows_per_job=9"], "imagebeam embed --lane=sql"),
+        ("embed", ["--vector_index=true"], "run imagebeam embed --vector_index afterwards"),
+        ("embed", ["--dimension=4000"], "4000"),
+        ("embed", ["--padding=0.1"], "--padding has no effect without --crop=bbox"),
+    ],
+)
+def test_a_mistake_in_a_launch_of_one_job_is_one_line_too(gcloud: Path, job: str, more: list[str], said: str) -> None:
+    assert said in refusal(*line("launch", LAUNCHES[job], *more, job=job))
     assert not gcloud.exists()
 
 
@@ -294,10 +341,15 @@ def test_unknown_words_get_a_suggestion(word: str) -> None:
     assert "did you mean" in refusal(*arguments)
 
 
-def test_metadata_is_the_file_in_the_checkout() -> None:
-    code, out, _ = run_cli(["template", "metadata", "classify"])
+@pytest.mark.parametrize("job", JOBS)
+def test_metadata_is_the_file_in_the_checkout(job: str) -> None:
+    code, out, _ = run_cli(["template", "metadata", job])
     assert code == 0
-    assert out == (ROOT / "templates" / "classify.json").read_text(encoding="utf-8")
+    assert out == (ROOT / "templates" / f"{job}.json").read_text(encoding="utf-8")
+
+
+def test_classify_is_what_is_meant_when_no_job_is_named() -> None:
+    assert run_cli(["template", "metadata"]) == run_cli(["template", "metadata", "classify"])
 
 
 def test_help_names_the_verbs_and_the_jobs() -> None:
@@ -335,9 +387,11 @@ def test_gcloud_splits_a_list_into_what_was_put_in(parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", [flag for flag in CLASSIFY if flag.name not in NO_PARAMETERS], ids=lambda flag: flag.name
+    ("job", "flag"),
+    [(job, flag) for job, made in JOBS.items() for flag in made.flags if flag.name not in NO_PARAMETERS],
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_every_flag_of_the_job_reaches_it_as_a_parameter(flag: Any, here: Path) -> None:
+def test_every_flag_of_the_job_reaches_it_as_a_parameter(job: str, flag: Any, here: Path) -> None:
     contents = {"polygon_file": AREA, "query_file": "SELECT 1", "config": "limit: 3\n"}
     models = ROOT / "pipeline" / "models.yaml"
     more = {flag.name: flag.example}
@@ -351,11 +405,19 @@ def test_every_flag_of_the_job_reaches_it_as_a_parameter(flag: Any, here: Path) 
         more[flag.name] = "legacy"
     if flag.name == "max_images":
         more["unit"] = "asset"
-    *copies, command = printed(*(f"--{name}={value}" for name, value in more.items()))
+    if flag.group is Group.BATCH:
+        more |= {"lane": "batch", "location": "us-central1"}
+    if flag.name == "lane":
+        more["lane"] = next(choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES)
+    if flag.name == "model" and job == "embed":
+        more["dimension"] = ""
+    if flag.name == "padding":
+        more["crop"] = "bbox"
+    *copies, command = printed(*(f"--{name}={value}" for name, value in more.items()), job=job)
     if flag.name == "config":
         assert parameters(command)["limit"] == "3"
     elif copies:
         assert parameters(command)[flag.name] == copies[0][-1]
     else:
         value = flag_values.from_text(flag, parameters(command)[flag.name], where=flag.name)
-        assert value == flag_values.from_text(by_name(CLASSIFY)[flag.name], more[flag.name], where=flag.name)
+        assert value == flag_values.from_text(by_name(JOBS[job].flags)[flag.name], more[flag.name], where=flag.name)

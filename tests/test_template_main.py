@@ -11,14 +11,18 @@ from jobs import captured
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import template_main
+from imagebeam.pipeline.template_metadata import JOBS
 from imagebeam.transforms.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 STORED = {"gs://my-bucket/area.json": b"{}", "gs://my-bucket/tasks/poles.yaml": b"name: poles\n"}
 
 
-def prepared(directory: Path, *given: str) -> list[str]:
-    return template_main.prepared(given, directory, STORED.get)
+def prepared(directory: Path, *given: str, job: str = "classify") -> list[str]:
+    """What follows the name of the job."""
+    name, *line = template_main.prepared(given, directory, STORED.get)
+    assert name == job
+    return line
 
 
 def test_a_template_runs_on_dataflow_with_what_the_launcher_gives(tmp_path: Path) -> None:
@@ -42,8 +46,21 @@ def test_what_a_form_sends_unchanged_does_not_override_the_file(tmp_path: Path) 
     form = ["--lane=online", "--transport=inline", "--yes=false", "--call_timeout_s=120"]
     stored = {"gs://my-bucket/imagebeam.yaml": b"lane: flex\n"}
     line = template_main.prepared([*form, "--config=gs://my-bucket/imagebeam.yaml"], tmp_path, stored.get)
-    assert line[1:] == ["--transport=inline", "--call_timeout_s=120", f"--config={tmp_path}/config.yaml"]
+    assert line[2:] == ["--transport=inline", "--call_timeout_s=120", f"--config={tmp_path}/config.yaml"]
     assert prepared(tmp_path, *form)[1:] == form
+
+
+def test_one_image_runs_the_job_that_its_parameter_names_and_classify_without_one(tmp_path: Path) -> None:
+    given = ["--dimension=768", "--limit=3"]
+    assert prepared(tmp_path, "--job=embed", *given, job="embed") == ["--runner=DataflowRunner", *given]
+    assert prepared(tmp_path, *given, "--job=classify")[1:] == given
+    # Each job has defaults of its own that a form sends.
+    file = "--config=gs://my-bucket/imagebeam.yaml"
+    form = ["--job=embed", "--model=gemini-embedding-2", file]
+    line = template_main.prepared(form, tmp_path, {"gs://my-bucket/imagebeam.yaml": b"limit: 3\n"}.get)
+    assert line[2:] == [f"--config={tmp_path}/config.yaml"]
+    with pytest.raises(UserError, match="there is no template for embedd; did you mean embed"):
+        prepared(tmp_path, "--job=embedd")
 
 
 def test_files_are_fetched_and_keep_their_ending(tmp_path: Path) -> None:
@@ -53,56 +70,108 @@ def test_files_are_fetched_and_keep_their_ending(tmp_path: Path) -> None:
     assert (tmp_path / "task.yaml").read_bytes() == b"name: poles\n"
 
 
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
         ("--runner=FnApiRunner", "a template always runs on Dataflow"),
         ("--direct_num_workers=4", "--direct_num_workers is no parameter of this template"),
-        ("--lane=batch", "--lane=batch: a template cannot follow batch jobs"),
+        ("--lane=sql", "--lane=sql: BigQuery does all the work, and Dataflow would only wait for it"),
         ("--json=true", "--json is no parameter of this template"),
         ("--polygon_file=area.json", "the launcher of the template cannot see it; give a file as gs://bucket/path"),
+        ("--config=gs://my-bucket/none.yaml", "--config=gs://my-bucket/none.yaml: no such object"),
         ("--task=tasks/poles.yaml", "--task=tasks/poles.yaml: the launcher of the template cannot see it"),
         ("--task=poles.yaml", "--task=poles.yaml: the launcher of the template cannot see it"),
-        ("--config=gs://my-bucket/none.yaml", "--config=gs://my-bucket/none.yaml: no such object"),
     ],
 )
-def test_a_parameter_that_a_template_cannot_take_is_refused(tmp_path: Path, argument: str, said: str) -> None:
+def test_a_parameter_that_a_template_cannot_take_is_refused(tmp_path: Path, job: str, argument: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        prepared(tmp_path, argument)
+        prepared(tmp_path, f"--job={job}", argument)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("job", "argument", "said"),
     [
-        ([], "no source: give --source"),
-        (["--source=d.t", "--promt=x"], "unknown flag --promt"),
-        (["--source=d.t", "--yes=1"], "--yes takes true or false, not '1'"),
-        (["--source=d.t", "--yes=TRUE", "--work_dir=/tmp/runs"], "--work_dir=/tmp/runs is on this machine"),
-        (["--source=d.t", "--region=europe"], "--region=europe is no region of Google Cloud"),
-        (["--source=d.t", "--polygon_file=gs:///x"], "gs:///x is no object in Cloud Storage"),
-        (["--runner=PortableRunner"], "a template always runs on Dataflow"),
+        ("classify", "--no_wait=true", "a template waits for no batch job; imagebeam batch collect looks after them"),
+        ("embed", "--vector_index=true", "run imagebeam embed --vector_index afterwards"),
+        ("embed", "--rows_per_job=7", "a template has no lane sql; imagebeam embed --lane=sql has"),
     ],
 )
-def test_the_launcher_ends_with_one_line(more: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_one_job_has_is_refused_with_what_to_do_instead(
+    tmp_path: Path, job: str, argument: str, said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        prepared(tmp_path, f"--job={job}", argument)
+    assert said in str(caught.value)
+
+
+BASE = {
+    "results": "answers",
+    "source": "d.t",
+    "project": "my-project",
+    "region": "europe-west6",
+    "work_dir": "gs://my-bucket/imagebeam",
+    "temp_location": "gs://my-bucket/temp",
+}
+OWN = {"classify": {"task": "image_quality"}, "embed": {"job": "embed", "dimension": "768"}}
+#: Mistakes of every job, and what is said of them.
+MISTAKES = [
+    (["--source="], "no source: give --source"),
+    (["--promt=x"], "unknown flag --promt"),
+    (["--yes=1"], "--yes takes true or false, not '1'"),
+    (["--yes=on"], "--yes takes true or false, not 'on'"),
+    (["--yes=TRUE", "--work_dir=/tmp/runs"], "--work_dir=/tmp/runs is on this machine"),
+    (["--temp_location=/tmp"], "--temp_location=/tmp: workers of Dataflow cannot see it"),
+    (["--region=europe"], "--region=europe is no region of Google Cloud"),
+    (["--region=us-central1-a"], "--region=us-central1-a is a zone; its region is us-central1"),
+    (["--query=SELECT 1"], "--source and --query are both given"),
+    (["--num_workers=2", "--max_num_workers=3"], "--num_workers=2 and --max_num_workers=3 differ"),
+    (["--batch_source=bigquery"], "--batch_source"),
+    (["--polygon_file=gs:///x"], "gs:///x is no object in Cloud Storage"),
+    (["--runner=PortableRunner"], "a template always runs on Dataflow"),
+]
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize(("more", "said"), MISTAKES)
+def test_the_launcher_ends_with_one_line(job: str, more: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said in launcher_said({**BASE, **OWN[job]}, more, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("job", "more", "said"),
+    [
+        ("classify", ["--task="], "no task: --task=NAME says what to ask"),
+        ("classify", ["--dimension=768"], "unknown flag --dimension"),
+        ("classify", ["--lane=batch", "--transport=inline"], "--lane=batch sends images by URI"),
+        ("classify", ["--max_images=2", "--unit=observation"], "--max_images is for --unit=asset"),
+        ("embed", ["--task=image_quality"], "unknown flag --task"),
+        ("embed", ["--dimension=9999"], "9999"),
+        ("embed", ["--padding=0.1"], "--padding has no effect without --crop=bbox"),
+        ("embed", ["--transport=uri", "--max_side=640"], "use --transport=inline or auto"),
+        ("embed", ["--job=describe"], "there is no template for describe; there is one for classify, embed"),
+    ],
+)
+def test_mistakes_of_one_job_are_one_line_too(
+    job: str, more: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said in launcher_said({**BASE, **OWN[job]}, more, monkeypatch)
+
+
+def launcher_said(base: dict[str, str], more: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The one line with which the launcher ends."""
     monkeypatch.setenv("IMAGEBEAM_SDK_IMAGE", "example.com/imagebeam:1")
-    base = {
-        "task": "image_quality",
-        "results": "answers",
-        "project": "my-project",
-        "region": "europe-west6",
-        "work_dir": "gs://my-bucket/imagebeam",
-        "temp_location": "gs://my-bucket/temp",
-    }
+    given = dict(base)
     for argument in more:
         name, _, value = argument.removeprefix("--").partition("=")
-        base[name] = value
+        given[name] = value
     with captured() as (out, err):
-        code = template_main.main([f"--{name}={value}" for name, value in base.items()])
+        code = template_main.main([f"--{name}={value}" for name, value in given.items()])
     assert (code, out.getvalue()) == (2, "")
     (line,) = err.getvalue().splitlines()
     assert line.startswith("imagebeam: ")
-    assert said in line
+    return line
 
 
 def test_files_come_from_cloud_storage_and_what_is_not_there_is_said(cloud: LocalCloud) -> None:

@@ -21,13 +21,20 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from imagebeam.pipeline import flag_values, template_metadata
-from imagebeam.pipeline.flags import CLASSIFY, Flag, Kind, by_name
-from imagebeam.pipeline.template_metadata import CHANGING_DEFAULTS, FILES, JOBS, NO_PARAMETERS, NO_VALUES, REQUIRED
+from imagebeam.pipeline.flags import Flag, Kind, by_name
+from imagebeam.pipeline.template_metadata import (
+    CHANGING_DEFAULTS,
+    DEFAULT_JOB,
+    FILES,
+    JOBS,
+    NO_PARAMETERS,
+    NO_VALUES,
+    REQUIRED,
+)
 from imagebeam.transforms.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TEMPLATES = ROOT / "templates"
-FLAGS = by_name(CLASSIFY)
 DOCKERFILE = (TEMPLATES / "Dockerfile").read_text(encoding="utf-8")
 
 
@@ -38,9 +45,12 @@ def checked_in(job: str) -> TemplateMetadata:
     return read
 
 
-PARAMETERS: dict[str, ParameterMetadata] = {
-    parameter.name: parameter for parameter in checked_in("classify").parameters
+PARAMETERS: dict[str, dict[str, ParameterMetadata]] = {
+    job: {parameter.name: parameter for parameter in checked_in(job).parameters} for job in JOBS
 }
+FLAGS: dict[str, dict[str, Flag]] = {job: by_name(made.flags) for job, made in JOBS.items()}
+#: Every parameter that is a flag of its job.
+EACH = [(job, name) for job, parameters in PARAMETERS.items() for name in parameters if name in FLAGS[job]]
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -51,41 +61,65 @@ def test_the_file_is_what_the_flags_make(job: str) -> None:
 
 
 def test_every_job_has_a_file_and_every_file_a_job() -> None:
-    assert {path.stem for path in TEMPLATES.glob("*.json")} == set(JOBS)
+    assert {path.stem for path in TEMPLATES.glob("*.json")} == set(JOBS) == {"classify", "embed"}
 
 
-def test_every_flag_is_a_parameter_or_has_a_reason_not_to_be_and_nothing_else_is_one() -> None:
-    assert set(PARAMETERS) == set(FLAGS) - set(NO_PARAMETERS)
-    assert len(PARAMETERS) == len(checked_in("classify").parameters)
-    assert set(NO_PARAMETERS) <= set(FLAGS)
-    assert set(FILES) | REQUIRED <= set(PARAMETERS)
+@pytest.mark.parametrize("job", JOBS)
+def test_every_flag_is_a_parameter_or_has_a_reason_not_to_be_and_nothing_else_is_one(job: str) -> None:
+    named = set() if job == DEFAULT_JOB else {"job"}
+    assert set(PARAMETERS[job]) == set(FLAGS[job]) - set(NO_PARAMETERS) | named
+    assert len(PARAMETERS[job]) == len(checked_in(job).parameters)
+    assert {name for name, parameter in PARAMETERS[job].items() if not parameter.is_optional} == (
+        REQUIRED & (set(FLAGS[job]) | named)
+    )
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_a_parameter_says_the_same_as_its_flag(name: str) -> None:
-    parameter, flag = PARAMETERS[name], FLAGS[name]
+def test_what_is_said_about_parameters_is_about_some_that_are_there() -> None:
+    flags = {name for job in JOBS for name in FLAGS[job]}
+    assert set(NO_PARAMETERS) | CHANGING_DEFAULTS | REQUIRED - {"job"} | set(FILES) <= flags
+    assert {name for name, _ in NO_VALUES} <= flags
+
+
+def test_a_template_says_which_job_its_image_is_to_run_unless_it_is_classify() -> None:
+    assert "job" not in PARAMETERS["classify"]
+    said = PARAMETERS["embed"]["job"]
+    assert not said.is_optional, "a default would not be sent"
+    assert [option.value for option in said.enum_options] == ["embed"]
+
+
+@pytest.mark.parametrize(("job", "name"), EACH)
+def test_a_parameter_says_the_same_as_its_flag(job: str, name: str) -> None:
+    parameter, flag = PARAMETERS[job][name], FLAGS[job][name]
     assert parameter.label
     assert parameter.help_text.endswith(".")
     assert parameter.group_name == flag.group.value
-    assert [option.value for option in parameter.enum_options] == [
-        choice for choice in flag.choices if (name, choice) not in NO_VALUES
-    ]
-    assert parameter.is_optional == (name not in REQUIRED)
+    assert [option.value for option in parameter.enum_options] == choices(flag)
     if parameter.default_value:
         assert flag_values.from_text(flag, parameter.default_value, where=name) == flag.default
     elif name not in REQUIRED | CHANGING_DEFAULTS and name not in FILES:
         assert flag.default in (None, ())
 
 
+def choices(flag: Flag) -> list[str]:
+    return [choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES]
+
+
 def test_a_default_that_depends_on_the_lane_is_not_shown() -> None:
     for name in CHANGING_DEFAULTS:
-        assert FLAGS[name].default is not None
-        assert not PARAMETERS[name].default_value
+        assert FLAGS["classify"][name].default is not None
+        assert not any(parameters[name].default_value for parameters in PARAMETERS.values())
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_regular_expressions_take_defaults_and_examples_and_every_engine_reads_them(name: str) -> None:
-    parameter, flag = PARAMETERS[name], FLAGS[name]
+def test_a_value_that_only_the_command_line_has_is_not_offered_and_the_help_says_so() -> None:
+    lane = PARAMETERS["embed"]["lane"]
+    assert "sql" not in [option.value for option in lane.enum_options]
+    assert lane.help_text.endswith("Not in a template: sql.")
+    assert "batch" in [option.value for option in PARAMETERS["classify"]["lane"].enum_options]
+
+
+@pytest.mark.parametrize(("job", "name"), EACH)
+def test_regular_expressions_take_defaults_and_examples_and_every_engine_reads_them(job: str, name: str) -> None:
+    parameter, flag = PARAMETERS[job][name], FLAGS[job][name]
     good = [text for text in (parameter.default_value, *examples(flag)) if text]
     for pattern in parameter.regexes:
         assert pattern.startswith("^")
@@ -104,6 +138,7 @@ def examples(flag: Flag) -> list[str]:
     return [f"gs://my-bucket/{flag.example}"] if flag.name in FILES else [flag.example]
 
 
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -114,22 +149,23 @@ def examples(flag: Flag) -> list[str]:
         ("lane", ParameterType.ENUM),
         ("yes", ParameterType.BOOLEAN),
         ("max_cost_usd", ParameterType.NUMBER),
-        ("task", ParameterType.TEXT),
+        ("where", ParameterType.TEXT),
     ],
 )
-def test_the_console_knows_what_a_parameter_is(name: str, kind: ParameterType) -> None:
-    assert PARAMETERS[name].param_type == kind
+def test_the_console_knows_what_a_parameter_is(job: str, name: str, kind: ParameterType) -> None:
+    assert PARAMETERS[job][name].param_type == kind
 
 
-@given(st.sampled_from(sorted(PARAMETERS)).filter(lambda name: name not in FILES and name != "work_dir"), st.data())
+@given(st.sampled_from([(job, name) for job, name in EACH if name not in {*FILES, "work_dir"}]), st.data())
 def test_a_value_that_the_flag_takes_and_prints_is_never_refused_by_the_metadata(
-    name: str, data: st.DataObject
+    which: tuple[str, str], data: st.DataObject
 ) -> None:
-    flag = FLAGS[name]
+    job, name = which
+    flag = FLAGS[job][name]
     value = data.draw(values(flag))
     text = flag_values.to_text(flag, value)
     assert flag_values.from_text(flag, text, where=name) is not None
-    assert all(re.search(pattern, text) for pattern in PARAMETERS[name].regexes)
+    assert all(re.search(pattern, text) for pattern in PARAMETERS[job][name].regexes)
 
 
 def values(flag: Flag) -> st.SearchStrategy[object]:
@@ -143,40 +179,44 @@ def values(flag: Flag) -> st.SearchStrategy[object]:
         Kind.CIRCLE: st.tuples(degrees, degrees, degrees),
     }
     if flag.choices:
-        return st.sampled_from([choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES])
+        return st.sampled_from(choices(flag))
     return by_kind.get(flag.kind, st.just(written))
 
 
-def test_local_paths_and_other_spellings_of_true_are_refused_before_a_job_exists() -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_local_paths_and_other_spellings_of_true_are_refused_before_a_job_exists(job: str) -> None:
     def takes(name: str, text: str) -> bool:
-        return all(re.search(pattern, text) for pattern in PARAMETERS[name].regexes)
+        return all(re.search(pattern, text) for pattern in PARAMETERS[job][name].regexes)
 
     assert not takes("work_dir", "/tmp/runs")
     assert not takes("work_dir", "runs")
     assert takes("work_dir", "gs://my-bucket")
     assert not takes("polygon_file", "area.json")
-    assert not takes("task", "tasks/poles.yaml")
+    assert job == "embed" or not takes("task", "tasks/poles.yaml")
     assert not takes("yes", "1")
     assert not takes("yes", "yes")
     assert takes("yes", "True")
     assert not takes("limit", "many")
 
 
-def test_template_and_launch_parse_as_dataflow_reads_them() -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_template_and_launch_parse_as_dataflow_reads_them(job: str) -> None:
     spec = {
         "image": "example.com/imagebeam:1",
-        "metadata": template_metadata.metadata(JOBS["classify"]),
+        "metadata": template_metadata.metadata(JOBS[job]),
         "sdkInfo": {"language": "PYTHON"},
         "defaultEnvironment": {},
     }
-    assert ContainerSpec.from_json(json.dumps(spec), ignore_unknown_fields=False).metadata == checked_in("classify")
+    assert ContainerSpec.from_json(json.dumps(spec), ignore_unknown_fields=False).metadata == checked_in(job)
+    own = {"classify": {"task": "utility_pole"}, "embed": {"job": "embed"}}
     start = {
         "jobName": "poles",
-        "containerSpecGcsPath": "gs://my-bucket/classify.json",
-        "parameters": {"task": "utility_pole", "results": "answers", "work_dir": "gs://my-bucket/w", "yes": "true"},
+        "containerSpecGcsPath": f"gs://my-bucket/{job}.json",
+        "parameters": {**own[job], "results": "answers", "work_dir": "gs://my-bucket/w", "yes": "true"},
     }
     read = LaunchFlexTemplateParameter.from_json(json.dumps(start), ignore_unknown_fields=False)
-    assert set(read.parameters) >= REQUIRED
+    required = {name for name, parameter in PARAMETERS[job].items() if not parameter.is_optional}
+    assert required <= set(read.parameters) <= set(PARAMETERS[job])
 
 
 def test_a_job_without_a_template_is_a_mistake() -> None:
