@@ -26,6 +26,7 @@ PURE = """
 CLIENTS = """
     asking batch_jobs batch_shards budget embedding_client engine engine_settings lease loading objects parts
     recorder run vertex warehouse
+    analytics_hub
 """
 #: Wire the others into a pipeline.
 PTRANSFORMS = "build_batch_requests call_model collect_batch finish_run pack_units read_units start_run"
@@ -34,12 +35,14 @@ LIGHT = """
     __main__ arguments beam_flags cli config config_file contact_sheet dataflow_options embed_config embed_flags
     flag_values flags help_text init_command report said search_config search_flags task_files tasks_command
     template_command template_launch template_main template_metadata
+    subscribe_config subscribe_flags
 """
 #: Of pipeline: the job itself.
 JOB = """
     batch_books batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging embed
     embed_passes embed_setup embed_sql estimate exit_code launch model_check preflight progress run_settings search
     sql_jobs
+    subscribe
 """
 
 LAYERS = {
