@@ -158,6 +158,12 @@ def _template(argv: list[str]) -> int:
     return template_command.main(argv, cwd=Path.cwd(), environ=os.environ)
 
 
+def _schedule(argv: list[str]) -> int:
+    from imagebeam.pipeline import schedule_command
+
+    return schedule_command.main(argv, cwd=Path.cwd(), environ=os.environ)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
     """A command of ``imagebeam``.
@@ -179,6 +185,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "search": Command("Find images by a text, a picture, or another image of the table.", _search),
     "batch": Command("Look after the jobs of runs with --lane=batch: status, collect, cancel.", _batch),
     "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),
+    "schedule": Command("Print the commands that make a run come back every night.", _schedule),
     "subscribe": Command("Link the dataset of Imagery Insights to your project.", _subscribe),
 }
 

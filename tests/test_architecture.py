@@ -35,7 +35,7 @@ LIGHT = """
     __main__ arguments beam_flags cli config config_file contact_sheet dataflow_options embed_config embed_flags
     flag_values flags help_text init_command report said search_config search_flags task_files tasks_command
     template_command template_launch template_main template_metadata
-    subscribe_config subscribe_flags
+    from_storage schedule schedule_command schedule_flags subscribe_config subscribe_flags template_request
 """
 #: Of pipeline: the job itself.
 JOB = """
