@@ -151,6 +151,15 @@ class Catalog:
             found.resource = resource
             return found
 
+    def link_dataset(self, dataset: str, source: Resource) -> None:
+        """Make a dataset a linked one, of another project's dataset: from now on nothing in it can be changed."""
+        with self.store.writing:
+            found = self.dataset(self.project, dataset)
+            of = {"linkedDatasetSource": {"sourceDataset": source}, "linkedDatasetMetadata": {"linkState": "LINKED"}}
+            resource = {**found.resource, "type": "LINKED", **of}
+            self.store.change(keep=(dataset, "", resource))
+            found.resource = resource
+
     def delete_dataset(self, project: str, dataset: str, *, contents: bool) -> None:
         """Delete a dataset.
 
@@ -194,6 +203,8 @@ class Catalog:
         ident = TableId(self.project, dataset, name)
         with self.store.writing:
             home = self.dataset(self.project, dataset)
+            if home.resource.get("type") == "LINKED":
+                raise ApiError(403, f"Access Denied: Dataset {self.project}:{dataset} is linked: it is read-only.")
             self._sweep(home)
             if name in home.tables:
                 raise ApiError(409, f"Already Exists: Table {ident}", reason="duplicate")

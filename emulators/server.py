@@ -25,6 +25,7 @@ import duckdb
 import orjson
 from aiohttp import web
 
+from imagebeam.emulators.analyticshub import AnalyticsHubService
 from imagebeam.emulators.batch_api import BatchService
 from imagebeam.emulators.bigquery import BigQueryService
 from imagebeam.emulators.counters import Counters
@@ -68,6 +69,7 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     app.add_routes(StorageService(objects, faults, counters).routes())
     bigquery = BigQueryService(directory / "bigquery.duckdb", objects, PROJECT, faults, counters, seed)
     app.add_routes(bigquery.routes())
+    app.add_routes(AnalyticsHubService(bigquery.catalog, faults, counters).routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
     app.add_routes(DataflowService(objects, PROJECT, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)

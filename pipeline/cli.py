@@ -16,6 +16,7 @@ from imagebeam.pipeline import help_text
 from imagebeam.pipeline.embed_flags import EMBED
 from imagebeam.pipeline.flags import CLASSIFY
 from imagebeam.pipeline.search_flags import SEARCH
+from imagebeam.pipeline.subscribe_flags import SUBSCRIBE
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import ImagebeamError, UserError
 
@@ -133,6 +134,18 @@ def _search(argv: list[str]) -> int:
     return search.run(settings)
 
 
+def _subscribe(argv: list[str]) -> int:
+    if any(argument in _HELP[:2] for argument in argv):
+        _print(_subscribe_help(help_text.width()))
+        return 0
+    from imagebeam.pipeline.subscribe_config import subscribe_settings
+
+    settings = subscribe_settings(argv, cwd=Path.cwd(), environ=os.environ)
+    from imagebeam.pipeline import subscribe
+
+    return subscribe.run(settings)
+
+
 def _batch(argv: list[str]) -> int:
     from imagebeam.pipeline import batch_command
 
@@ -157,6 +170,12 @@ def _template(argv: list[str]) -> int:
     return template_command.main(argv, cwd=Path.cwd(), environ=os.environ)
 
 
+def _schedule(argv: list[str]) -> int:
+    from imagebeam.pipeline import schedule_command
+
+    return schedule_command.main(argv, cwd=Path.cwd(), environ=os.environ)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
     """A command of ``imagebeam``.
@@ -179,6 +198,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "search": Command("Find images by a text, a picture, or another image of the table.", _search),
     "batch": Command("Look after the jobs of runs with --lane=batch: status, collect, cancel.", _batch),
     "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),
+    "schedule": Command("Print the commands that make a run come back every night.", _schedule),
+    "subscribe": Command("Link the dataset of Imagery Insights to your project.", _subscribe),
 }
 
 
@@ -270,6 +291,22 @@ def _search_help(columns: int) -> list[str]:
         *help_text.flags_help(SEARCH, columns),
         "",
         "Vectors come from imagebeam embed. A search is over the vectors of one model and length.",
+    ]
+
+
+def _subscribe_help(columns: int) -> list[str]:
+    return [
+        "imagebeam subscribe: link the dataset of Imagery Insights to your project",
+        "",
+        "Usage: imagebeam subscribe --customer_id=ID [--location=us|eu] [--dry_run]",
+        "       imagebeam subscribe --list",
+        "",
+        "Examples:",
+        "  imagebeam subscribe --list --location=eu",
+        "  imagebeam subscribe --customer_id=1234-5678 --project=my-project",
+        *help_text.flags_help(SUBSCRIBE, columns),
+        "",
+        "A dataset that is linked already is left as it is. Nothing here costs money; queries over it do.",
     ]
 
 

@@ -18,7 +18,7 @@ from imagebeam.pipeline import (
     flag_values,
     task_files,
 )
-from imagebeam.pipeline.flags import CONFIG, RUNNER, Flag, by_name
+from imagebeam.pipeline.flags import CONFIG, RUN_ID, RUNNER, Flag, by_name
 from imagebeam.pipeline.template_metadata import (
     DEFAULT_JOB,
     FILES,
@@ -95,7 +95,7 @@ def build_commands(
     Raises:
         UserError: The image has no tag of its own, or the template is no ``gs://`` place.
     """
-    _check_image(image)
+    check_image(image)
     check_template(template)
     of_project = [f"--project={project}"] if project else []
     places = [str(root / "templates" / name) for name in ("cloudbuild.yaml", f"{job.name}.json")]
@@ -115,8 +115,6 @@ def launch(
 ) -> Launch:
     """Checks the parameters as the job itself will, and gives the commands.
 
-    Files on this machine are copied below the work directory first, because the launcher cannot see them.
-
     Args:
         job: What the template is for.
         given: Flags of the job and options of Beam.
@@ -128,8 +126,63 @@ def launch(
         UserError: Something that the job would refuse, or that a template cannot do.
     """
     check_template(template)
-    for name in given.values.keys() & NO_PARAMETERS.keys() - {"project"}:
-        raise UserError(f"--{name} is no parameter of this template: {NO_PARAMETERS[name]}")
+    start = checked(job, given, cwd=cwd, environ=environ)
+    options, parameters = start.options, {**start.parameters, "run_id": start.settings.run_id}
+    command = [
+        *("gcloud", "dataflow", "flex-template", "run", options.job_name, f"--template-file-gcs-location={template}"),
+        f"--project={start.settings.project}",
+        *_environment(options, start.beam),
+        *(f"--parameters={escaped([f'{name}={parameters[name]}'])}" for name in sorted(parameters)),
+    ]
+    summary = f"{start.settings.work_dir}/runs/{start.settings.run_id}/summary.json"
+    return Launch([*start.copying, command], parameters, summary)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Start:
+    """A start as it was asked for, checked.
+
+    Attributes:
+        settings: Of the run.
+        options: All options of Beam, read.
+        beam: The same, as Beam takes them.
+        parameters: Flags of the run as text, without ``run_id``; files are in Cloud Storage.
+        copying: Commands that bring the files of this machine there.
+    """
+
+    settings: config.ClassifySettings
+    options: argparse.Namespace
+    beam: Sequence[str]
+    parameters: Mapping[str, str]
+    copying: list[list[str]]
+
+
+def checked(
+    job: TemplateJob,
+    given: arguments.Arguments,
+    *,
+    cwd: Path,
+    environ: Mapping[str, str],
+    of_template: bool = True,
+) -> Start:
+    """Checks a start elsewhere, as the job itself will.
+
+    Files on this machine are copied below the work directory first, because whoever starts the job cannot see them.
+
+    Args:
+        job: What is started.
+        given: Flags of the job and options of Beam.
+        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
+        environ: The environment.
+        of_template: Whether a template starts it, which has not all parameters and always runs on Dataflow.
+
+    Raises:
+        UserError: Something that the job would refuse, or that a template cannot do.
+    """
+    without = NO_PARAMETERS.keys() if of_template else {RUNNER.name}
+    if of_template:
+        for name in given.values.keys() & NO_PARAMETERS.keys() - {"project"}:
+            raise UserError(f"--{name} is no parameter of this template: {NO_PARAMETERS[name]}")
     flags = by_name(job.flags)
     remote = {name: text for name in FILES if str(text := given.values.get(name, "")).startswith("gs://")}
     settings, beam = _SETTINGS[job.name](
@@ -143,27 +196,23 @@ def launch(
     for name in _OF_THE_IMAGE:
         if getattr(options, name) not in (None, _TEMPLATES_IMAGE):
             raise UserError(f"--{name}: workers use the image of the template, which has everything; leave it out")
-    for name, text in settings.given.items():
-        check_value(name, text)
-    parameters = {name: text for name, text in settings.given.items() if name not in NO_PARAMETERS}
-    parameters = {**parameters, "work_dir": settings.work_dir, "run_id": settings.run_id}
-    if job.name != DEFAULT_JOB:
+    if of_template:
+        for name, text in settings.given.items():
+            check_value(name, text)
+    parameters = {name: text for name, text in settings.given.items() if name not in without}
+    parameters["work_dir"] = settings.work_dir
+    # Who starts it has another directory: what the file here says is among the parameters already.
+    for name in (CONFIG.name, RUN_ID.name):
+        parameters.pop(name, None)
+    if of_template and job.name != DEFAULT_JOB:
         parameters["job"] = job.name
-    # The launcher has another directory: what the file here says is among the parameters already.
-    parameters.pop(CONFIG.name, None)
     if "query_file" in remote:
         parameters.pop("query")
     directory = f"{settings.work_dir}/launches/{settings.run_id}"
     copies = _copies({**parameters, **remote}, directory, cwd)
     parameters |= remote | {name: target for name, (_, target) in copies.items()}
-    command = [
-        *("gcloud", "dataflow", "flex-template", "run", options.job_name, f"--template-file-gcs-location={template}"),
-        f"--project={settings.project}",
-        *_environment(options, beam),
-        *(f"--parameters={escaped([f'{name}={parameters[name]}'])}" for name in sorted(parameters)),
-    ]
     copying = [["gcloud", "storage", "cp", source, target] for source, target in copies.values()]
-    return Launch([*copying, command], parameters, f"{settings.work_dir}/runs/{settings.run_id}/summary.json")
+    return Start(settings, options, beam, parameters, copying)
 
 
 def check_template(template: str) -> None:
@@ -177,7 +226,12 @@ def check_template(template: str) -> None:
         raise UserError(f"--template={template}: write gs://bucket/path/name.json")
 
 
-def _check_image(image: str) -> None:
+def check_image(image: str, *, built: bool = False) -> None:
+    """Checks the name of an image; one that is built already may have a digest.
+
+    Raises:
+        UserError: It is no name of an image, or names no certain one.
+    """
     found = _IMAGE.fullmatch(image)
     if found is None:
         raise UserError(f"--image={image}: write REGION-docker.pkg.dev/PROJECT/REPOSITORY/imagebeam:TAG")
@@ -186,7 +240,7 @@ def _check_image(image: str) -> None:
             f"--image={image}: give it a tag of its own, such as {image.removesuffix(':latest')}:2026-11-21; workers "
             "that start later would get another image under the same name"
         )
-    if found["version"].startswith("@"):
+    if found["version"].startswith("@") and not built:
         raise UserError(f"--image={image}: give the tag that it is built with, which it also names its workers by")
 
 
@@ -238,14 +292,22 @@ def _environment(options: argparse.Namespace, beam: Sequence[str]) -> list[str]:
     if options.use_public_ips is False:
         found.append("--disable-public-ips")
     found.append(f"--additional-user-labels={escaped(dataflow_options.label_pairs(options.labels))}")
-    experiments = [name for name in options.experiments if name != dataflow_options.ONE_PROCESS]
-    if experiments:
+    if experiments := wanted_experiments(options):
         found.append(f"--additional-experiments={escaped(experiments)}")
-    rest = [argument.removeprefix("--") for argument in beam if _is_passed_on(argument)]
-    if rest:
-        switched = [argument if "=" in argument else f"{argument}=true" for argument in rest]
-        found.append(f"--additional-pipeline-options={escaped(switched)}")
+    if rest := passed_on(beam):
+        found.append(f"--additional-pipeline-options={escaped(rest)}")
     return found
+
+
+def wanted_experiments(options: argparse.Namespace) -> list[str]:
+    """The experiments that a person asked for."""
+    return [name for name in options.experiments if name != dataflow_options.ONE_PROCESS]
+
+
+def passed_on(beam: Sequence[str]) -> list[str]:
+    """Options of Beam that a start of a template has no field for, as ``name=value``."""
+    rest = [argument.removeprefix("--") for argument in beam if _is_passed_on(argument)]
+    return [argument if "=" in argument else f"{argument}=true" for argument in rest]
 
 
 def _is_passed_on(argument: str) -> bool:

@@ -27,6 +27,7 @@ PURE = """
 CLIENTS = """
     asking batch_jobs batch_shards budget embedding_client engine engine_settings lease loading objects parts
     recorder run vertex warehouse
+    analytics_hub
 """
 #: Wire the others into a pipeline.
 PTRANSFORMS = "build_batch_requests call_model collect_batch finish_run pack_units read_units start_run"
@@ -36,6 +37,7 @@ LIGHT = """
     flag_values flags help_text init_command report said search_config search_flags task_files tasks_command
     template_command template_launch template_main template_metadata
     plan_config
+    from_storage schedule schedule_command schedule_flags subscribe_config subscribe_flags template_request
 """
 #: Of pipeline: the job itself.
 JOB = """
@@ -44,6 +46,7 @@ JOB = """
     sql_jobs
     batch_submit
     plan_command plan_text probe
+    subscribe
 """
 
 LAYERS = {

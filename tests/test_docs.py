@@ -68,6 +68,9 @@ PROOFS = {
     ),
     "make test": "tests/test_docs.py::test_make_runs_what_it_says",
     "gcloud auth application-default login": ELSEWHERE,
+    "imagebeam subscribe --customer_id=1234-5678 --project=my-project": (
+        "tests/test_subscribe.py::test_a_dataset_is_linked_once_and_is_the_source_of_a_run"
+    ),
     "imagebeam init --project=my-project --results=image_answers "
     "--source=my-project.imagery_insights___us.cropped_observations_latest": RUN,
     "imagebeam tasks list": RUN,

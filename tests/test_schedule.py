@@ -1,0 +1,340 @@
+"""``imagebeam schedule``: commands that are safe to paste, and requests that the services can read."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from google.cloud.dataflow_v1beta3 import LaunchFlexTemplateRequest
+from hypothesis import given
+from hypothesis import strategies as st
+from jobs import run_cli
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.pipeline import from_storage, schedule
+
+ROOT = Path(__file__).parent.parent
+DOCS = (ROOT / "docs" / "schedule.md").read_text(encoding="utf-8")
+IMAGE = "europe-west6-docker.pkg.dev/my-project/images/imagebeam:1"
+WORKER = "workers@my-project.iam.gserviceaccount.com"
+SCHEDULER = "imagebeam-scheduler@my-project.iam.gserviceaccount.com"
+NEEDED = {
+    "daily": {"template": "gs://my-bucket/templates/classify.json"},
+    "batch": {"image": IMAGE},
+    "vm": {"image": IMAGE},
+}
+RUN = {
+    "project": "my-project",
+    "region": "europe-west6",
+    "task": "utility_pole",
+    "source": "my_dataset.photos",
+    "results": "answers",
+    "work_dir": "gs://my-bucket/imagebeam",
+    "max_cost_usd": "25",
+    "service_account_email": WORKER,
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def line(verb: str, *more: str) -> list[str]:
+    """A command line; what is given more takes the place of what is usual, and nothing leaves it out."""
+    flags = {**NEEDED[verb], **RUN}
+    for argument in more:
+        name, _, value = argument.removeprefix("--").partition("=")
+        flags[name] = value
+    return ["schedule", verb, *(f"--{name}={value}" for name, value in flags.items() if value)]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands of a text, as a shell reads them: words that stand on a line of their own are none."""
+    found: list[list[str]] = []
+    for word in shlex.split(text):
+        if word == "gcloud":
+            found.append([])
+        found[-1].append(word)
+    return found
+
+
+def printed(verb: str, *more: str) -> list[list[str]]:
+    code, out, err = run_cli(line(verb, *more))
+    assert code == 0, err
+    assert "nothing was run" in err
+    found = commands(out)
+    assert "\n".join(shlex.join(command) for command in found) + "\n" == out
+    return found
+
+
+def flag(command: list[str], name: str) -> str:
+    (found,) = [word.partition("=")[2] for word in command if word.startswith(f"--{name}=")]
+    return found
+
+
+def request(command: list[str]) -> LaunchFlexTemplateRequest:
+    text = flag(command, "message-body")
+    read = LaunchFlexTemplateRequest.from_json(text, ignore_unknown_fields=False)
+    assert isinstance(read, LaunchFlexTemplateRequest)
+    return read
+
+
+def listed(text: str) -> list[str]:
+    """A list as gcloud splits it."""
+    separator, text = (text[1], text[3:]) if text.startswith("^") else (",", text)
+    return text.split(separator)
+
+
+def scheduled(found: list[list[str]]) -> list[list[str]]:
+    return [command for command in found if command[1:5] == ["scheduler", "jobs", "create", "http"]]
+
+
+def refusal(*arguments: str) -> str:
+    code, out, err = run_cli(arguments)
+    assert (code, out) == (2, "")
+    (said,) = err.splitlines()
+    return said
+
+
+# Every night on Dataflow
+
+
+def test_dataflow_reads_the_body_of_the_nightly_request() -> None:
+    found = printed("daily", "--num_workers=2", "--labels=team=maps", "--use_public_ips=false", "--experiments=one")
+    (command,) = scheduled(found)
+    assert command[5] == "imagebeam-utility-pole"
+    assert flag(command, "uri") == (
+        "https://dataflow.googleapis.com/v1b3/projects/my-project/locations/europe-west6/flexTemplates:launch"
+    )
+    assert (flag(command, "http-method"), flag(command, "oauth-service-account-email")) == ("POST", SCHEDULER)
+    start = request(command).launch_parameter
+    assert start.job_name == "imagebeam-utility-pole"
+    assert start.container_spec_gcs_path == NEEDED["daily"]["template"]
+    assert dict(start.parameters) == {
+        "due": "new,retry",
+        "max_cost_usd": "25",
+        "results": "answers",
+        "source": "my_dataset.photos",
+        "task": "utility_pole",
+        "work_dir": "gs://my-bucket/imagebeam",
+    }
+    environment = start.environment
+    assert (environment.num_workers, environment.max_workers) == (2, 2)
+    assert environment.service_account_email == WORKER
+    assert environment.ip_configuration.name == "WORKER_IP_PRIVATE"
+    assert dict(environment.additional_user_labels) == {"team": "maps"}
+    assert list(environment.additional_experiments) == ["one"]
+
+
+def test_every_option_that_a_launch_has_a_flag_for_is_in_the_request() -> None:
+    options = {
+        "machine_type": "n2-standard-2",
+        "network": "street",
+        "subnetwork": "regions/europe-west6/subnetworks/street",
+        "worker_zone": "europe-west6-a",
+        "staging_location": "gs://my-bucket/staging",
+        "temp_location": "gs://my-bucket/temp",
+        "dataflow_kms_key": "projects/p/locations/l/keyRings/r/cryptoKeys/k",
+        "flexrs_goal": "COST_OPTIMIZED",
+    }
+    more = [f"--{name}={value}" for name, value in options.items()]
+    (command,) = scheduled(printed("daily", *more, "--dataflow_service_options=enable_prime"))
+    environment = json.loads(flag(command, "message-body"))["launchParameter"]["environment"]
+    values = set(map(str, environment.values()))
+    assert set(options.values()) - values == {"COST_OPTIMIZED"}
+    assert request(command).launch_parameter.environment.flexrs_goal.name == "FLEXRS_COST_OPTIMIZED"
+    assert environment["additionalPipelineOptions"] == ["dataflow_service_options=enable_prime"]
+
+
+def test_a_schedule_names_no_run_so_that_every_run_has_a_name_of_its_own() -> None:
+    (command,) = scheduled(printed("daily"))
+    body = flag(command, "message-body")
+    assert "run_id" not in body
+    assert "imagebeam-run" not in body
+    assert "--run_id=x" in refusal(*line("daily", "--run_id=x"))
+
+
+def test_files_of_this_machine_are_copied_to_where_the_job_reads_them(here: Path) -> None:
+    (here / "mine.sql").write_text("SELECT * FROM d.t")
+    found = printed("daily", "--query_file=mine.sql", "--source=", "--name=nightly")
+    place = "gs://my-bucket/imagebeam/launches/nightly/query_file.sql"
+    assert found[0] == ["gcloud", "storage", "cp", str(here / "mine.sql"), place]
+    assert request(found[-1]).launch_parameter.parameters["query_file"] == place
+
+
+def test_what_is_due_can_be_said_and_stands_in_the_file_too(here: Path) -> None:
+    (command,) = scheduled(printed("daily", "--due=outdated"))
+    assert request(command).launch_parameter.parameters["due"] == "outdated"
+    (here / "imagebeam.yaml").write_text("due: failed\n")
+    (command,) = scheduled(printed("daily"))
+    assert request(command).launch_parameter.parameters["due"] == "failed"
+
+
+def test_who_starts_the_job_may_use_the_account_of_its_workers() -> None:
+    found = printed("daily")
+    member = f"--member=serviceAccount:{SCHEDULER}"
+    granted = {command[-1] if "role" in command[-1] else command[-2]: command for command in found if member in command}
+    assert set(granted) == {"--role=roles/dataflow.admin", "--role=roles/iam.serviceAccountUser"}
+    assert granted["--role=roles/iam.serviceAccountUser"][4] == WORKER
+    own = "scheduler@my-project.iam.gserviceaccount.com"
+    assert not any(
+        "create" in command and "iam" in command for command in printed("daily", f"--scheduler_account={own}")
+    )
+
+
+# Batch jobs
+
+
+def test_batch_jobs_are_made_every_night_and_looked_after_in_between() -> None:
+    found = printed("batch", "--collect_schedule=0 * * * *", "--batch_rounds=2")
+    jobs = {command[4]: command for command in found if command[1:4] == ["run", "jobs", "deploy"]}
+    submit, collect = jobs["imagebeam-utility-pole"], jobs["imagebeam-utility-pole-collect"]
+    assert flag(submit, "command") == "imagebeam"
+    asked = listed(flag(submit, "args"))
+    assert asked[0] == "classify"
+    assert {"--lane=batch", "--no_wait=true", "--due=new,retry", "--batch_rounds=2", "--project=my-project"} <= set(
+        asked
+    )
+    assert listed(flag(collect, "args")) == [
+        "batch",
+        "collect",
+        "--no_wait=true",
+        "--work_dir=gs://my-bucket/imagebeam",
+    ]
+    times = {command[5]: (flag(command, "schedule"), flag(command, "uri")) for command in scheduled(found)}
+    run = "https://run.googleapis.com/v2/projects/my-project/locations/europe-west6/jobs/imagebeam-utility-pole"
+    assert times == {
+        "imagebeam-utility-pole": ("0 3 * * *", f"{run}:run"),
+        "imagebeam-utility-pole-collect": ("0 * * * *", f"{run}-collect:run"),
+    }
+
+
+def test_the_scheduled_commands_are_commands_of_imagebeam() -> None:
+    # Their flags are read again, by the commands themselves; what is missing is said before anything is asked.
+    submit = next(command for command in printed("batch") if command[1:4] == ["run", "jobs", "deploy"])
+    arguments = [text for text in listed(flag(submit, "args")) if not text.startswith("--task=")]
+    assert "no task: --task=NAME says what to ask" in refusal(*arguments)
+
+
+# One small VM
+
+
+def test_a_vm_runs_once_and_turns_itself_off() -> None:
+    found = printed("vm", "--worker_zone=europe-west6-a", "--machine_type=e2-small", "--due=new,retry")
+    (create,) = [command for command in found if command[1:4] == ["compute", "instances", "create"]]
+    assert (flag(create, "zone"), flag(create, "machine-type")) == ("europe-west6-a", "e2-small")
+    assert flag(create, "service-account") == WORKER
+    (pair,) = listed(flag(create, "metadata"))
+    script = pair.removeprefix("startup-script=").splitlines()
+    assert (script[0], script[-1]) == ("#!/bin/bash", "shutdown -h now")
+    docker = shlex.split(script[-2])
+    assert docker[: docker.index(IMAGE) + 2] == [
+        *("docker", "run", "--rm", "--log-driver=gcplogs", "--entrypoint=imagebeam", IMAGE, "classify"),
+    ]
+    assert "--due=new,retry" in docker
+    (command,) = scheduled(found)
+    assert flag(command, "uri").endswith(
+        "/projects/my-project/zones/europe-west6-a/instances/imagebeam-utility-pole/start"
+    )
+
+
+@given(st.dictionaries(st.sampled_from(["where", "query", "source"]), st.text("ab '\"$`\\\n~,;", max_size=12)))
+def test_whatever_a_flag_holds_the_vm_gets_it_whole(flags: dict[str, str]) -> None:
+    wanted = schedule.program("classify", flags)
+    script = schedule.startup_script(wanted, IMAGE)
+    docker = script.partition("docker run ")[2].rpartition("\nshutdown")[0]
+    words = shlex.split(docker)
+    assert [words[2].removeprefix("--entrypoint="), *words[4:]] == wanted
+
+
+# Files in Cloud Storage
+
+
+def test_a_task_of_ones_own_is_fetched_where_it_runs(cloud: LocalCloud, here: Path) -> None:
+    import google.cloud.storage as storage
+
+    task = (ROOT / "pipeline" / "tasks" / "image_quality.yaml").read_text(encoding="utf-8")
+    bucket = storage.Client().create_bucket("scheduled-tasks")
+    bucket.blob("mine.yaml").upload_from_string(task)
+    called = schedule.program("tasks", {"task": "gs://scheduled-tasks/mine.yaml"}, "check")
+    assert called[:4] == ["python", "-m", "imagebeam.pipeline.from_storage", "tasks"]
+    # `tasks check` takes words, so it says that the flag is none of its own: but by then the file was fetched.
+    assert from_storage.main(["tasks", "check", "--task=gs://scheduled-tasks/mine.yaml"]) == 2
+    assert from_storage.main(["classify", "--task=gs://scheduled-tasks/none.yaml"]) == 2
+    found = printed("batch", "--task=gs://scheduled-tasks/mine.yaml")
+    submit = next(command for command in found if command[1:4] == ["run", "jobs", "deploy"])
+    assert submit[4] == "imagebeam-mine"
+    assert (flag(submit, "command"), listed(flag(submit, "args"))[:3]) == (
+        "python",
+        ["-m", "imagebeam.pipeline.from_storage", "classify"],
+    )
+
+
+def test_a_nightly_job_on_lane_batch_says_who_looks_after_its_jobs() -> None:
+    code, _, err = run_cli(line("daily", "--lane=batch"))
+    assert code == 0
+    assert "imagebeam batch collect --work_dir=" in err
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("verb", "more", "said"),
+    [
+        ("daily", ["--max_cost_usd="], "give --max_cost_usd=25, its cap, or --yes"),
+        ("daily", ["--service_account_email="], "--service_account_email=imagebeam-worker@my-project.iam"),
+        ("daily", ["--template="], "imagebeam schedule daily needs --template"),
+        ("daily", ["--template=gs://b-b/t"], "write gs://bucket/path/name.json"),
+        ("daily", ["--no_wait=true"], "a template waits for no batch job"),
+        ("daily", ["--schedule=every day"], "five fields"),
+        ("daily", ["--region=europe-west"], "no region of Google Cloud"),
+        ("daily", ["--work_dir=runs"], "give --work_dir=gs://bucket/path"),
+        ("batch", ["--image="], "imagebeam schedule batch needs --image"),
+        ("batch", ["--image=europe-docker.pkg.dev/p/i/x:latest"], "give it a tag of its own"),
+        ("batch", ["--lane=online"], "imagebeam schedule batch makes batch jobs"),
+        ("vm", ["--name=Bad_Name"], "lower-case letters"),
+        ("vm", ["--task=utility_pol"], "utility_pole"),
+        ("vm", ["--shedule=x"], "did you mean --schedule?"),
+    ],
+)
+def test_a_mistake_is_said_in_one_line(verb: str, more: list[str], said: str) -> None:
+    assert said in refusal(*line(verb, *more))
+
+
+def test_another_word_is_a_mistake() -> None:
+    assert "did you mean daily?" in refusal("schedule", "dayly")
+
+
+def test_a_digest_names_an_image_that_is_built() -> None:
+    printed("vm", f"--image=europe-west6-docker.pkg.dev/p/i/imagebeam@sha256:{'a' * 64}")
+
+
+# The page
+
+
+def examples() -> list[tuple[str, str]]:
+    """Commands of the page with what they print."""
+    blocks = re.findall(r"^```console\n\$ (.*?)\n```", DOCS, re.MULTILINE | re.DOTALL)
+    found = []
+    for block in blocks:
+        command, _, output = re.sub(r"\\\n\s*", "", block).partition("\n")
+        found.append((command, output))
+    return found
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    assert {command.split()[2] for command, _ in examples()} == set(NEEDED)
+    for command, output in examples():
+        code, out, err = run_cli(shlex.split(command)[1:])
+        assert code == 0, err
+        assert out == output + "\n", command
+
+
+def test_help_has_every_flag() -> None:
+    _, out, _ = run_cli(["schedule", "--help"])
+    for name in ("template", "image", "schedule", "time_zone", "name", "scheduler_account", "collect_schedule"):
+        assert f"--{name}" in out

@@ -1,0 +1,203 @@
+"""``imagebeam subscribe``: a linked dataset, made once, and one line for everything that is in its way."""
+
+import json
+from pathlib import Path
+
+import pytest
+from google.cloud import bigquery
+from jobs import run_cli
+
+from imagebeam.emulators.analyticshub import CUSTOMER, EXCHANGE, LISTING
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.emulators.dataset import build_dataset
+from imagebeam.pipeline.subscribe_config import subscribe_settings
+from imagebeam.transforms.errors import UserError
+
+MINE = ("subscribe", f"--customer_id={CUSTOMER}")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def project(cloud: LocalCloud) -> str:
+    build_dataset(cloud.url, cloud.project, units=12)
+    return cloud.project
+
+
+def refusal(*arguments: str) -> str:
+    code, out, err = run_cli(arguments)
+    assert (code, out) == (2, "")
+    return err.splitlines()[-1]
+
+
+# What is asked for
+
+
+def test_the_names_are_those_of_googles_guide(tmp_path: Path) -> None:
+    given = ["--project=my-project", "--customer_id=12-34-56", "--location=EU"]
+    settings = subscribe_settings(given, cwd=tmp_path, environ={})
+    assert settings.listing == (
+        "projects/maps-platform-analytics-hub/locations/eu/dataExchanges/imagery_insights_exchange_eu"
+        "/listings/imagery_insights_12_34_56__eu"
+    )
+    assert settings.dataset == "imagery_insights___preview___eu"
+
+
+def test_every_name_can_be_another(tmp_path: Path) -> None:
+    given = ["--hub_project=hub-two", "--exchange=e", "--listing=x", "--dataset=d", "--project=my-project"]
+    settings = subscribe_settings(given, cwd=tmp_path, environ={})
+    assert settings.listing == "projects/hub-two/locations/us/dataExchanges/e/listings/x"
+    assert settings.dataset == "d"
+    whole = "projects/hub-two/locations/eu/dataExchanges/e/listings/x"
+    given = [f"--listing={whole}", "--location=eu", "--project=my-project"]
+    assert subscribe_settings(given, cwd=tmp_path, environ={}).listing == whole
+
+
+def test_the_location_of_the_model_in_the_file_is_not_the_datas(tmp_path: Path) -> None:
+    (tmp_path / "imagebeam.yaml").write_text("project: my-project\nlocation: europe-west6\n")
+    assert subscribe_settings(["--customer_id=1"], cwd=tmp_path, environ={}).location == "us"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "which listing? Give --customer_id"),
+        (["--list", "--dry_run"], "give one of them"),
+        (["--listing=projects/p/locations/eu/dataExchanges/e/listings/x"], "give --location=eu"),
+        (["--listing=projects/p/locations/us/dataExchanges/e/listings/x", "--exchange=e"], "--exchange says nothing"),
+        (["--customer_id=a b"], "--customer_id"),
+        (["--costumer_id=1"], "did you mean --customer_id?"),
+    ],
+)
+def test_a_mistake_is_said_in_one_line(tmp_path: Path, given: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said.replace("?", r"\?")):
+        subscribe_settings(["--project=my-project", *given], cwd=tmp_path, environ={})
+
+
+def test_without_a_project_nothing_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no project"):
+        subscribe_settings(["--customer_id=1"], cwd=tmp_path, environ={})
+
+
+def test_a_dry_run_shows_the_request_and_needs_no_account() -> None:
+    code, out, _ = run_cli(["subscribe", "--customer_id=12-34", "--project=my-project", "--dry_run", "--json"])
+    assert code == 0
+    asked = json.loads(out)
+    assert asked["url"].startswith("https://analyticshub.googleapis.com/v1/projects/maps-platform-analytics-hub/")
+    assert asked["url"].endswith("/listings/imagery_insights_12_34__us:subscribe")
+    reference = {"projectId": "my-project", "datasetId": "imagery_insights___preview___us"}
+    assert asked["body"] == {"destinationDataset": {"datasetReference": reference, "location": "us"}}
+
+
+# What is made
+
+
+def test_a_dataset_is_linked_once_and_is_the_source_of_a_run(cloud: LocalCloud, project: str, tmp_path: Path) -> None:
+    code, out, _ = run_cli([*MINE])
+    assert code == 0
+    linked, tables = out.splitlines()
+    place = f"{project}.imagery_insights___preview___us"
+    assert linked == f"{place} is now linked to {LISTING}"
+    assert tables.endswith(f"--source={place}.cropped_observations_latest")
+    code, out, _ = run_cli([*MINE, "--json"])
+    again = json.loads(out)
+    assert (code, again["made"], again["dataset"]) == (0, False, place)
+    assert "latest_observations" in again["tables"]
+    assert cloud.counters()["analyticshub"]["calls"]["listings.subscribe"] == 1
+    code, out, err = run_cli(
+        [
+            *("classify", "--task=image_quality", f"--source={place}.latest_observations", "--results=linked_answers"),
+            *("--limit=5", "--json", f"--work_dir={tmp_path / 'runs'}"),
+        ]
+    )
+    assert code == 0, err
+    assert sum(row.n for row in bigquery.Client().query("SELECT COUNT(*) n FROM linked_answers.outcomes").result()) == 5
+
+
+def test_a_linked_dataset_is_known_though_subscriptions_cannot_be_listed(cloud: LocalCloud, project: str) -> None:
+    assert run_cli([*MINE, "--dataset=known"])[0] == 0
+    cloud.faults(analyticshub={"rules": [{"match": "subscriptions.list", "code": 403, "message": "no"}]})
+    code, out, _ = run_cli([*MINE, "--dataset=known"])
+    assert code == 0
+    assert "known is linked already to" in out
+    assert cloud.counters()["analyticshub"]["calls"]["listings.subscribe"] == 1
+
+
+def test_another_dataset_of_that_name_is_left_alone(cloud: LocalCloud, project: str) -> None:
+    bigquery.Client().create_dataset("of_somebody")
+    said = refusal(*MINE, "--dataset=of_somebody")
+    assert f"there is a dataset {project}.of_somebody already, and it is not linked to this listing" in said
+    assert "listings.subscribe" not in cloud.counters()["analyticshub"]["calls"]
+
+
+def test_a_conflict_that_nobody_sees_is_not_called_done(cloud: LocalCloud, project: str) -> None:
+    cloud.faults(analyticshub={"rules": [{"match": "listings.subscribe", "code": 409}]})
+    assert "is not linked to this listing" in refusal(*MINE, "--dataset=conflict")
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (
+            {"code": 403, "message": "Permission 'analyticshub.listings.subscribe' denied"},
+            "local@imagebeam-local.iam.gserviceaccount.com needs roles/analyticshub.subscriptionOwner and",
+        ),
+        (
+            {"code": 403, "message": "bigquery.datasets.create denied"},
+            "grant roles/bigquery.user on imagebeam-local to local@imagebeam-local.iam.gserviceaccount.com",
+        ),
+        (
+            {"code": 403, "message": "API is off", "reason": "SERVICE_DISABLED"},
+            "gcloud services enable analyticshub.googleapis.com --project=imagebeam-local",
+        ),
+        ({"code": 400, "message": "Bad location."}, "--location must be where the listing is"),
+    ],
+)
+def test_a_refusal_says_what_mends_it(cloud: LocalCloud, project: str, rule: dict[str, object], said: str) -> None:
+    cloud.faults(analyticshub={"rules": [{"match": "listings.subscribe", **rule}]})
+    assert said in refusal(*MINE, "--dataset=refused")
+
+
+@pytest.mark.parametrize("more", ["--customer_id=nobody", "--location=eu"])
+def test_a_listing_that_is_not_there_is_said_with_what_to_look_at(cloud: LocalCloud, project: str, more: str) -> None:
+    said = refusal(*MINE, more, "--dataset=nowhere")
+    assert "look at --customer_id and --location=" in said
+    assert "imagebeam subscribe --list" in said
+
+
+def test_a_service_that_is_away_is_no_mistake(cloud: LocalCloud, project: str) -> None:
+    cloud.faults(token={"fail": True})
+    code, _, err = run_cli([*MINE])
+    assert code == 3
+    assert "Analytics Hub: CREDENTIALS" in err
+
+
+# What there is
+
+
+def test_a_list_shows_listings_and_what_is_linked(cloud: LocalCloud, project: str) -> None:
+    assert run_cli([*MINE, "--dataset=listed"])[0] == 0
+    code, out, _ = run_cli(["subscribe", "--list"])
+    assert code == 0
+    (line,) = out.splitlines()
+    assert line.startswith(f"{EXCHANGE.rpartition('/')[2]}  {LISTING.rpartition('/')[2]}  ")
+    assert "[linked as listed]" in line
+    code, out, _ = run_cli(["subscribe", "--list", "--json", f"--exchange={EXCHANGE.rpartition('/')[2]}"])
+    (row,) = json.loads(out)
+    assert row["listing"] == LISTING
+    assert "listed" in row["linked_datasets"]
+
+
+def test_a_place_without_listings_says_so(cloud: LocalCloud, project: str) -> None:
+    code, out, _ = run_cli(["subscribe", "--list", "--location=eu"])
+    assert code == 0
+    assert "sees no listing of maps-platform-analytics-hub in eu" in out
+
+
+def test_help_has_every_flag() -> None:
+    _, out, _ = run_cli(["subscribe", "--help"])
+    for name in ("customer_id", "hub_project", "exchange", "listing", "dataset", "list", "dry_run", "project"):
+        assert f"--{name}" in out
