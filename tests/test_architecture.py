@@ -21,6 +21,7 @@ PURE = """
     embedding_calls embedding_query embedding_setup_sql embedding_sql embeddings errors failures filters groups
     identifiers images models_file notes pacing pricing queries recorded_sql records requests search_sql sources tables
     task views worst_case
+    embedding_lines
 """
 #: Talk to services, one client per process; no Beam.
 CLIENTS = """

@@ -38,6 +38,7 @@ from imagebeam.transforms import images
 from imagebeam.transforms.answers import Reply
 from imagebeam.transforms.budget import Budget, NothingReserved, Reservation
 from imagebeam.transforms.calls import build_call, read_call
+from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.failures import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.pacing import Pacer
@@ -74,7 +75,8 @@ class Asking:
 
     project: str
     location: str
-    task: Task
+    # Both by name: a batch run is kept as JSON, and read back by these types.
+    task: Task | EmbedTask
     profile: ModelProfile
     lane: Literal["online", "flex", "batch"] = "online"
     transport: Literal["uri", "inline"] = "uri"
