@@ -9,7 +9,9 @@ else — reading, pace, budget, retry, recording, books — is the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from imagebeam.transforms.answers import Reply, read_reply
 from imagebeam.transforms.batch_lines import LineTemplate, line_template
@@ -20,6 +22,18 @@ from imagebeam.transforms.pricing import ModelProfile
 from imagebeam.transforms.records import Unit
 from imagebeam.transforms.requests import ImagePart, build_request
 from imagebeam.transforms.task import Task
+
+
+def _kind(task: Any) -> str:
+    """Tells the kinds apart, also as they are kept in JSON."""
+    return "vector" if isinstance(task, EmbedTask) or (isinstance(task, dict) and "dimension" in task) else "question"
+
+
+#: A task of either kind, for records that are kept as JSON: what is read back is of the kind that it was.
+AnyTask = Annotated[
+    Annotated[Task, pydantic.Tag("question")] | Annotated[EmbedTask, pydantic.Tag("vector")],
+    pydantic.Discriminator(_kind),
+]
 
 
 def build_call(
