@@ -22,6 +22,7 @@ from imagebeam.emulators.bigquery_catalog import Catalog
 from imagebeam.emulators.bigquery_names import TableId
 from imagebeam.emulators.bigquery_types import Field
 from imagebeam.emulators.counters import Counters
+from imagebeam.emulators.embedding_models import EmbeddingModel
 from imagebeam.emulators.http import ApiError
 from imagebeam.emulators.object_store import ObjectStore
 from imagebeam.emulators.storage_resources import PROJECT_NUMBER
@@ -30,6 +31,8 @@ LOG: Final = logging.getLogger(__name__)
 
 #: Rows that are run, shuffled and written together.
 CHUNK: Final = 5_000
+#: The same of vectors, which are long.
+VECTOR_CHUNK: Final = 500
 #: Jobs that work at the same time; the others wait.
 AT_ONCE: Final = 2
 #: URIs that are counted one by one.
@@ -162,8 +165,9 @@ class Worker:
 
     def _run(self, job: Job, source: Source, output: Output, rows: RowRunner, goal: int, tally: Tally) -> None:
         """Run rows until so many are done, or it is to stop."""
+        most = VECTOR_CHUNK if isinstance(job.asked.model, EmbeddingModel) else CHUNK
         while tally.done < goal and not job.stopping:
-            lines, chunk = rows.run(itertools.islice(source.rows, min(CHUNK, goal - tally.done)))
+            lines, chunk = rows.run(itertools.islice(source.rows, min(most, goal - tally.done)))
             if job.forgotten:
                 raise _Forgotten
             output.write(lines)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 
 from imagebeam.pipeline.config import ClassifySettings
-from imagebeam.transforms.batch_lines import line_template
+from imagebeam.transforms.calls import build_lines
+from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pricing import ModelProfile
@@ -27,7 +28,7 @@ def check(settings: ClassifySettings, task: Task, profile: ModelProfile, outcome
     Raises:
         UserError: They do not; says what to do instead.
     """
-    line_template(task, profile, run_labels(settings.run_id, task.name))
+    build_lines(task, profile, run_labels(settings.run_id, task.name))
     if settings.batch_deadline_s is not None:
         try:
             profile.check(settings.location, settings.batch_fallback, task)
@@ -43,17 +44,18 @@ def check(settings: ClassifySettings, task: Task, profile: ModelProfile, outcome
 
 
 def check_images(
-    settings: ClassifySettings, warehouse: Warehouse, source: Source, location: str, transport: str
+    settings: ClassifySettings, task: Task, warehouse: Warehouse, source: Source, location: str, transport: str
 ) -> None:
     """Checks that the service can read the images by itself, and that they will be there for long enough.
 
     Raises:
         UserError: It cannot, or they will not.
     """
+    other = "--lane=online" if isinstance(task, EmbedTask) else "--lane=flex, which costs the same"
     if transport == "inline":
         raise UserError(
             "the service may not read these images by their URIs, and a batch job cannot send their bytes: use "
-            "--lane=flex, which costs the same, or give the AI Platform service agent "
+            f"{other}, or give the AI Platform service agent "
             "(service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com) roles/storage.objectViewer on it"
         )
     if source.snapshots is None:
@@ -69,6 +71,6 @@ def check_images(
     if until < datetime.datetime.now(datetime.UTC) + longest:
         raise UserError(
             f"the images of the newest snapshot expire about {until:%Y-%m-%d %H:%M} UTC, and a batch job may take "
-            f"{longest.total_seconds() / 3600:.0f} hours: use --lane=flex, which costs the same, give a shorter "
+            f"{longest.total_seconds() / 3600:.0f} hours: use {other}, give a shorter "
             "--batch_deadline_s, or wait for the next snapshot"
         )

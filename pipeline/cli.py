@@ -252,6 +252,7 @@ def _embed_help(columns: int) -> list[str]:
         "Examples:",
         "  imagebeam embed --dimension=768 --limit=100              (the rest is in imagebeam.yaml)",
         "  imagebeam embed --model=multimodalembedding@001 --location=us-central1 --vector_index",
+        "  imagebeam embed --lane=batch --work_dir=gs://my-bucket/imagebeam",
         *help_text.flags_help(EMBED, columns),
         "",
         "Every model and length has a table, embeddings_<model>_<dimension>; the view embeddings is over all of",

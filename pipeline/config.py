@@ -10,7 +10,7 @@ import datetime as dt
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -205,8 +205,15 @@ def require(values: Mapping[str, Any]) -> None:
         raise UserError("no project: give --project=PROJECT, or export GOOGLE_CLOUD_PROJECT")
 
 
-def check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+def check(
+    values: dict[str, Any], given: Mapping[str, Any], check_lane: Callable[[Mapping[str, Any]], None] | None = None
+) -> None:
     """Makes sure that the values go together.
+
+    Args:
+        values: The value of every flag.
+        given: Those that a person gave.
+        check_lane: Checks what ``--lane=batch`` needs besides; by default what it needs for questions.
 
     Raises:
         UserError: They do not; says what to change.
@@ -238,7 +245,8 @@ def check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
             f"{values['call_timeout_s']:g}: a single call could outlast the unit"
         )
     if values["lane"] == "batch":
-        _check_batch(values)
+        _check_batch_place(values)
+        (check_lane or _check_batch)(values)
     elif wrong := [flag.name for flag in BATCH_ONLY if given.get(flag.name, flag.default) != flag.default]:
         raise UserError(f"--{wrong[0]} is for --lane=batch; this run's lane is {values['lane']}")
     if values["runner"] == "DataflowRunner" and not values["work_dir"].startswith("gs://"):
@@ -250,12 +258,15 @@ def check(values: dict[str, Any], given: Mapping[str, Any]) -> None:
         raise UserError("--direct_num_workers is for FnApiRunner; on Dataflow give --num_workers")
 
 
-def _check_batch(values: Mapping[str, Any]) -> None:
+def _check_batch_place(values: Mapping[str, Any]) -> None:
     if not values["work_dir"].startswith("gs://"):
         raise UserError(
             f"--lane=batch writes its jobs' input where Vertex AI can read it, and --work_dir={values['work_dir']} is "
             "on this machine; give --work_dir=gs://bucket/path"
         )
+
+
+def _check_batch(values: Mapping[str, Any]) -> None:
     if values["transport"] == "inline":
         raise UserError(
             "--lane=batch sends images by URI, and --transport=inline sends their bytes: use --lane=flex, which costs "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from imagebeam.pipeline import classify
+from imagebeam.pipeline import batch_store, classify
 from imagebeam.pipeline.embed_config import EmbedSettings
+from imagebeam.pipeline.launch import read_json
+from imagebeam.transforms import objects
 from imagebeam.transforms.embeddings import embedding_table, vector_index_sql
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.queries import Query
@@ -36,12 +38,20 @@ def make_index(settings: EmbedSettings, code: int) -> None:
     """
     table = embedding_table(TableName(*settings.results_dataset, "outcomes"), str(settings.model), settings.dimension)
     sql = vector_index_sql(table)
-    if code or settings.runner == "DataflowRunner":
+    if code or _goes_on(settings):
         why = f"the run ended with exit code {code}" if code else "the run goes on elsewhere"
         _say(settings, f"no vector index yet: {why}; make it later with: {' '.join(sql.split())}")
         return
     Warehouse(settings.project).small_query(Query(sql))
     _say(settings, f"index    {table.dotted}_index; BigQuery uses it once the table has 10 MB")
+
+
+def _goes_on(settings: EmbedSettings) -> bool:
+    """True if the run was only begun here, and ends elsewhere."""
+    if settings.lane != "batch":
+        return settings.runner == "DataflowRunner"
+    summary = objects.join(settings.work_dir, batch_store.RUNS, settings.run_id, batch_store.SUMMARY_FILE)
+    return read_json(summary) is None
 
 
 def _say(settings: EmbedSettings, line: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from imagebeam.pipeline.config import ClassifySettings, check, field_values, require, with_beam
 from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL
 from imagebeam.pipeline.said import read_flags
+from imagebeam.transforms.embedding_lines import check_batch
 from imagebeam.transforms.embeddings import EmbedTask, checked_dimension, embed_task
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.task import ImageSettings
@@ -70,12 +71,21 @@ def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
     values["dimension"] = checked_dimension(values["model"], values["dimension"])
     image = _image(values)
     require(values)
-    check(values, said.given)
+    task = embed_task(values["model"], values["dimension"], image)
+    check(values, said.given, lambda values: _check_batch(values, task))
     if values["lane"] != "sql" and (wrong := [flag.name for flag in EMBED_SQL if flag.name in said.given]):
         raise UserError(f"--{wrong[0]} is for --lane=sql; this run's lane is {values['lane']}")
-    task = embed_task(values["model"], values["dimension"], image)
     plain = field_values(said, EmbedSettings, EMBED, cwd)
     return with_beam(EmbedSettings(**{**plain, "task": task.name, "image": image}), said, environ)
+
+
+def _check_batch(values: Mapping[str, Any], task: EmbedTask) -> None:
+    check_batch(task)
+    if values["transport"] == "inline":
+        raise UserError("--lane=batch sends images by URI, and --transport=inline sends their bytes: use --lane=online")
+    for name in ("batch_source", "batch_destination"):
+        if values[name] == "bigquery":
+            raise UserError(f"--{name}=bigquery: embedding jobs read and write files only: leave --{name} at gcs")
 
 
 def _image(values: Mapping[str, Any]) -> ImageSettings:

@@ -1,8 +1,9 @@
 """The flags of ``imagebeam embed``: most are those of classify, some of the same name mean something else here."""
 
+import dataclasses
 from typing import Final
 
-from imagebeam.pipeline.flags import CLASSIFY, Flag, Group, Kind
+from imagebeam.pipeline.flags import BATCH_ONLY, CLASSIFY, Flag, Group, Kind
 
 # fmt: off
 MODEL = Flag(
@@ -36,8 +37,9 @@ VECTOR_INDEX = Flag(
     Group.RESULTS, default=False, example="true", in_file=False,
 )
 LANE = Flag(
-    "lane", Kind.TEXT, "online: one call per image, at the pace of the quota. sql: BigQuery asks the model itself.",
-    Group.MODEL, default="online", choices=("online", "sql"), example="sql", in_file=False,
+    "lane", Kind.TEXT, "online: one call per image, at the pace of the quota. batch: half the price, jobs, hours; for "
+    "gemini-embedding-2. sql: BigQuery asks the model itself.",
+    Group.MODEL, default="online", choices=("online", "batch", "sql"), example="batch", in_file=False,
 )
 TRANSPORT = Flag(
     "transport", Kind.TEXT, "Send the image's URI or its bytes. auto embeds one image by URI first, a call that is "
@@ -48,6 +50,16 @@ MAX_RPM = Flag(
     "max_rpm", Kind.INTEGER, "Calls per minute at most. multimodalembedding@001 has a fixed quota: without this flag "
     "its published one is the ceiling (600; 120 in Europe). gemini-embedding-2: what the service grants.",
     Group.LIMITS, minimum=1, example="600",
+)
+
+BATCH_LINES = Flag(
+    "batch_lines", Kind.INTEGER, "Images per job at most. Collecting a job needs room on disk for its answers, twice: "
+    "3 GB for 50,000 vectors of 3,072 numbers.",
+    Group.BATCH, default=50_000, minimum=1, maximum=200_000, example="100000", in_file=False,
+)
+BATCH_FALLBACK = Flag(
+    "batch_fallback", Kind.TEXT, "That lane. There is no other one for embeddings.",
+    Group.BATCH, default="online", choices=("online",), example="online", in_file=False,
 )
 
 CONNECTION = Flag(
@@ -99,9 +111,28 @@ EMBED_SQL: Final[tuple[Flag, ...]] = (
 )
 # fmt: on
 
-_OWN: Final = (MODEL, DIMENSION, UNIT, CROP, PADDING, MAX_SIDE, VECTOR_INDEX, LANE, TRANSPORT, MAX_RPM, *EMBED_SQL)
-_WITHOUT: Final = {"task", "max_images", *(flag.name for flag in CLASSIFY if flag.group is Group.BATCH)}
-_NAMES: Final = _WITHOUT | {flag.name for flag in _OWN}
+_BATCH: Final = (BATCH_LINES, BATCH_FALLBACK)
+#: Those that are for ``--lane=batch`` only. What ``imagebeam.yaml`` says of jobs is said of classify's.
+EMBED_BATCH: Final[tuple[Flag, ...]] = tuple(
+    next((own for own in _BATCH if own.name == flag.name), dataclasses.replace(flag, in_file=False))
+    for flag in BATCH_ONLY
+)
+
+_OWN: Final = (
+    MODEL,
+    DIMENSION,
+    UNIT,
+    CROP,
+    PADDING,
+    MAX_SIDE,
+    VECTOR_INDEX,
+    LANE,
+    TRANSPORT,
+    MAX_RPM,
+    *EMBED_BATCH,
+    *EMBED_SQL,
+)
+_NAMES: Final = {"task", "max_images", *(flag.name for flag in _OWN)}
 
 #: Flags of ``imagebeam embed``: its own, and those of classify that are left.
 EMBED: Final[tuple[Flag, ...]] = (*_OWN, *(flag for flag in CLASSIFY if flag.name not in _NAMES))

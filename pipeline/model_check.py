@@ -50,7 +50,8 @@ async def check_model(
         if not isinstance(task, EmbedTask):
             return await _probe(functools.partial(_count_tokens, client, task), source, warehouse, location)
         if settings.max_cost_usd is not None or settings.max_calls is not None:
-            return "inline"  # embedding models have no call that is free, and every call counts
+            # Embedding models have no call that is free, and every call counts; a batch job knows one way only.
+            return "uri" if settings.lane == "batch" else "inline"
         embedding = EmbeddingClient(settings.project, settings.location)
         try:
             return await _probe(functools.partial(_embed, embedding, task), source, warehouse, location)

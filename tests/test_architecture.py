@@ -22,6 +22,7 @@ PURE = """
     identifiers images models_file notes pacing pricing queries recorded_sql records requests search_sql sources tables
     task views worst_case
     forecast planning
+    embedding_lines
 """
 #: Talk to services, one client per process; no Beam.
 CLIENTS = """

@@ -45,6 +45,9 @@ PROOFS = {
     "imagebeam embed --model=multimodalembedding@001 --location=us-central1 --dimension=512 --vector_index": (
         "tests/test_embed.py::test_a_vector_index_is_made_once_after_the_run"
     ),
+    "imagebeam embed --dimension=768 --lane=batch --work_dir=gs://my-bucket/imagebeam": (
+        "tests/test_embed_batch.py::test_the_vectors_and_books_of_both_lanes_are_the_same"
+    ),
     "imagebeam embed --lane=sql --dimension=768 --dry_run": (
         "tests/test_embed_sql.py::test_a_dry_run_shows_every_statement_and_does_nothing"
     ),

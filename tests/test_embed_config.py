@@ -11,8 +11,8 @@ import pytest
 
 from imagebeam.pipeline import flag_values
 from imagebeam.pipeline.embed_config import EmbedSettings, embed_settings
-from imagebeam.pipeline.embed_flags import EMBED
-from imagebeam.pipeline.flags import CLASSIFY, Flag, by_name
+from imagebeam.pipeline.embed_flags import EMBED, EMBED_BATCH
+from imagebeam.pipeline.flags import BATCH_ONLY, CLASSIFY, Flag, by_name
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.pipeline.task_files import load_models_file
 from imagebeam.transforms.embeddings import embed_version
@@ -111,6 +111,11 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
 def test_flags_that_embed_shares_with_classify_are_the_same_flags() -> None:
     own = {"model", "dimension", "unit", "crop", "padding", "max_side", "vector_index", "lane", "transport", "max_rpm"}
     classify = by_name(CLASSIFY)
+    jobs = {flag.name: flag for flag in EMBED_BATCH}
+    assert set(jobs) == {flag.name for flag in BATCH_ONLY}
+    for name in set(jobs) - {"batch_lines", "batch_fallback"}:
+        assert dataclasses.replace(jobs[name], in_file=classify[name].in_file) == classify[name], name
+    own |= set(jobs)
     shared = by_name(tuple(flag for flag in EMBED if flag.name not in own and flag.name in classify))
     assert {"source", "due", "limit", "results", "max_cost_usd", "runner"} <= shared.keys()
     assert all(classify[name] is flag for name, flag in shared.items())

@@ -37,7 +37,7 @@ import tenacity
 from imagebeam.transforms import images
 from imagebeam.transforms.answers import Reply
 from imagebeam.transforms.budget import Budget, NothingReserved, Reservation
-from imagebeam.transforms.calls import build_call, read_call
+from imagebeam.transforms.calls import AnyTask, build_call, read_call
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.failures import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.pacing import Pacer
@@ -45,7 +45,6 @@ from imagebeam.transforms.parts import PartMaker, image_failure
 from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage
 from imagebeam.transforms.records import ImageReason, Outcome, Status, Unit, Usage
 from imagebeam.transforms.requests import ImagePart, lane_headers
-from imagebeam.transforms.task import Task
 from imagebeam.transforms.vertex import ModelClient
 from imagebeam.transforms.worst_case import worst_call_usd
 
@@ -74,7 +73,7 @@ class Asking:
 
     project: str
     location: str
-    task: Task
+    task: AnyTask
     profile: ModelProfile
     lane: Literal["online", "flex", "batch"] = "online"
     transport: Literal["uri", "inline"] = "uri"

@@ -100,7 +100,7 @@ class LineTemplate:
         """
         if self.single_end and len(unit.images) == 1 == len(mime_types) and mime_types[0] in self.single_heads:
             # The common case, four times as fast: all but the key and the URI is there already.
-            uri = _quoted(_uri(unit, 0))
+            uri = quoted(_uri(unit, 0))
             return b"".join((_OPEN, key.encode(), self.single_heads[mime_types[0]], uri, self.single_end))
         return b"".join((_OPEN, key.encode(), _REQUEST, self.request(unit, mime_types), _CLOSE))
 
@@ -117,7 +117,7 @@ class LineTemplate:
             if len(images) > 1:
                 pieces += (_text_part(image_label(image, index + 1, len(images))), b",")
             head = self.heads.get(mime_type) or _edges(mime_type, self.resolution)[0]
-            pieces += (head, _quoted(_uri(unit, index)), self.tail, b",")
+            pieces += (head, quoted(_uri(unit, index)), self.tail, b",")
         pieces += (text, self.end)
         return b"".join(pieces)
 
@@ -302,10 +302,10 @@ def _uri(unit: Unit, index: int) -> str:
 
 
 def _text_part(text: str) -> bytes:
-    return b'{"text":%b}' % _quoted(text)
+    return b'{"text":%b}' % quoted(text)
 
 
-def _quoted(text: str) -> bytes:
+def quoted(text: str) -> bytes:
     """A text as JSON; half a surrogate pair, which UTF-8 cannot say, becomes U+FFFD."""
     try:
         return orjson.dumps(text)

@@ -11,19 +11,22 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import http
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
-from imagebeam.transforms.answers import Reply, read_reply
+from imagebeam.transforms.answers import Reply
+from imagebeam.transforms.calls import read_call
 from imagebeam.transforms.failures import Failure, Kind, classify_http, one_line
 from imagebeam.transforms.pricing import ModelProfile, cost_usd
 from imagebeam.transforms.records import Outcome, Status, Unit, Usage
 from imagebeam.transforms.task import Task
 
 DEAD_LETTER_CHARS = 4000
+# What an answer has at least one of.
+_ANSWERS = ("candidates", "promptFeedback", "embedding")
 
 # google.rpc.Code → HTTP, as Google's API guide pairs them: some services put the former into ``code``.
 _HTTP_OF_RPC = {
@@ -127,6 +130,7 @@ class RowResult:
         finish_reason: Why the model stopped, as the service says it; None if it did not begin.
         again: True if another round may do better: a refused, unfinished or badly answered row.
         answered_at: When the row was finished, RFC 3339 in UTC; None if the service does not say.
+        vector: The embedding, if that was asked for; only if OK.
     """
 
     status: Status
@@ -141,6 +145,7 @@ class RowResult:
     finish_reason: str | None = None
     again: bool = False
     answered_at: str | None = None
+    vector: Sequence[float] | None = None
 
     @property
     def ok(self) -> bool:
@@ -168,6 +173,7 @@ class RowResult:
             cost_usd=self.cost_usd,
             attempts=attempts,
             answered_at=self.answered_at or collected_at,
+            vector=self.vector,
         )
 
 
@@ -207,7 +213,7 @@ def classify(line: OutputLine, task: Task, profile: ModelProfile) -> RowResult:
         the job is done already.
     """
     response = line.response or {}
-    reply = read_reply(response, task)
+    reply = read_call(response, task)
     failure = _failure(line, response)
     if failure is None:
         found: Reply | Failure = reply
@@ -215,19 +221,22 @@ def classify(line: OutputLine, task: Task, profile: ModelProfile) -> RowResult:
     else:
         found, again = failure, failure.kind in (Kind.THROTTLED, Kind.TRANSIENT)
     answered = found is reply
+    # Without a response nothing was looked at, and nothing is billed.
+    usage = reply.usage if response else Usage()
     return RowResult(
         status=found.status,
         reason=found.reason,
         message=found.message,
         answer=reply.answer if answered else None,
         raw_text=reply.raw_text if answered else None,
-        usage=reply.usage,
-        cost_usd=cost_usd(profile, "batch", reply.usage),
+        usage=usage,
+        cost_usd=cost_usd(profile, "batch", usage),
         model_version=reply.model_version,
         response_id=reply.response_id,
         finish_reason=_finish_reason(response),
         again=again,
         answered_at=line.answered_at,
+        vector=reply.vector if answered else None,
     )
 
 
@@ -242,7 +251,7 @@ def _failure(line: OutputLine, response: Mapping[str, Any]) -> Failure | None:
         return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "NO_ANSWER", "the job ended without an answer to this row")
     if error.code is not None:
         return classify_http(error.code, error.document, {})
-    if response.get("candidates") or response.get("promptFeedback"):
+    if any(response.get(name) for name in _ANSWERS):
         return None  # a status that tells nothing, beside an answer that does
     return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "UNKNOWN", one_line(error.message))
 

@@ -11,6 +11,7 @@ is done again finds what it did before::
     RUN/batch/r1/0000000000-0.intent.json       somebody is about to create its job
     RUN/batch/r1/0000000000-0.job.json          its job
     RUN/batch/r1/0000000000-0.matched.json      its output has been read, once
+    RUN/batch/r1/0000000000-0.vectors.jsonl     its vectors, if it is about embeddings: the rows to load first
     RUN/batch/r1/0000000000-0.outcomes.jsonl    what came of it: the rows of ``outcomes`` to load
     RUN/batch/r1/0000000000-0.unmatched.jsonl   lines of the output that belong to no unit
     RUN/batch/r1/0000000000-0.collected.json    all of it is in BigQuery

@@ -18,9 +18,11 @@ from apache_beam.pvalue import PCollection
 
 from imagebeam.transforms import images, lease, objects
 from imagebeam.transforms.asking import utc_now
-from imagebeam.transforms.batch_lines import LineTemplate, key_of, line_template, named_types
+from imagebeam.transforms.batch_lines import LineTemplate, key_of, named_types
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, count_problem, load_line, shard_name
+from imagebeam.transforms.calls import build_lines
 from imagebeam.transforms.due_sql import UNIT_COLUMNS, unit_from_row
+from imagebeam.transforms.embedding_lines import EmbeddingLines
 from imagebeam.transforms.errors import SystemicError, UserError
 from imagebeam.transforms.loading import load_file
 from imagebeam.transforms.parts import SNIFF_BYTES, supported_mime
@@ -90,7 +92,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
     if done >= page.count:
         return
     rows = warehouse.rows(page.result, page.start + done, asked - done, UNIT_COLUMNS) if asked > done else iter(())
-    template = line_template(settings.task, settings.engine.asking.profile, settings.labels())
+    template = build_lines(settings.task, settings.engine.asking.profile, settings.labels())
     watch = _Lease(settings, warehouse)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebeam-")))
@@ -167,7 +169,7 @@ class _Writing:
         self._lines = self._size = 0
         self.skipped = 0
 
-    def line(self, template: LineTemplate, unit: Unit, types: Sequence[str]) -> bytes:
+    def line(self, template: LineTemplate | EmbeddingLines, unit: Unit, types: Sequence[str]) -> bytes:
         """The unit's line in the job's input."""
         return template.line(key_of(unit.unit_id, unit.input_digest, self._settings.task.version), unit, types)
 

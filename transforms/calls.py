@@ -1,6 +1,7 @@
 """The one place that knows that there are two kinds of tasks: questions to Gemini, and vectors of images.
 
-A kind of task is how its request is built and how the answer is read (here), over which method of the service
+A kind of task is how its request is built, alone or as a line of a batch job, and how the answer is read (here),
+over which method of the service
 it goes (:mod:`vertex`, :mod:`embedding_client`), and what it costs (:mod:`pricing`, :mod:`worst_case`). All
 else — reading, pace, budget, retry, recording, books — is the same.
 """
@@ -8,15 +9,31 @@ else — reading, pace, budget, retry, recording, books — is the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from imagebeam.transforms.answers import Reply, read_reply
+from imagebeam.transforms.batch_lines import LineTemplate, line_template
 from imagebeam.transforms.embedding_calls import build_embedding_request, read_embedding
+from imagebeam.transforms.embedding_lines import EmbeddingLines, embedding_lines
 from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.pricing import ModelProfile
 from imagebeam.transforms.records import Unit
 from imagebeam.transforms.requests import ImagePart, build_request
 from imagebeam.transforms.task import Task
+
+
+def _kind(task: Any) -> str:
+    """Tells the kinds apart, also as they are kept in JSON."""
+    return "vector" if isinstance(task, EmbedTask) or (isinstance(task, dict) and "dimension" in task) else "question"
+
+
+#: A task of either kind, for records that are kept as JSON: what is read back is of the kind that it was.
+AnyTask = Annotated[
+    Annotated[Task, pydantic.Tag("question")] | Annotated[EmbedTask, pydantic.Tag("vector")],
+    pydantic.Discriminator(_kind),
+]
 
 
 def build_call(
@@ -26,6 +43,15 @@ def build_call(
     if isinstance(task, EmbedTask):
         return build_embedding_request(task, parts)
     return build_request(task, profile, unit, parts, labels)
+
+
+def build_lines(task: Task, profile: ModelProfile, labels: Mapping[str, str]) -> LineTemplate | EmbeddingLines:
+    """What renders the lines of a batch job; see :func:`~batch_lines.line_template`.
+
+    Raises:
+        UserError: The task cannot go through a batch job; says why and what to do instead.
+    """
+    return embedding_lines(task) if isinstance(task, EmbedTask) else line_template(task, profile, labels)
 
 
 def read_call(document: Mapping[str, Any], task: Task) -> Reply:

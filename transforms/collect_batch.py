@@ -26,6 +26,7 @@ from imagebeam.transforms.books import Counts, count_outcome
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.loading import load_file
+from imagebeam.transforms.recorder import VectorTable
 from imagebeam.transforms.records import ImageReason, Outcome, Status, Usage
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import telling
@@ -122,6 +123,8 @@ class _Collect(beam.DoFn):
 def collect(settings: RunSettings, ended: Ended) -> Collected:
     """Collects a shard: its outcomes go to BigQuery in one load job, then it is marked as collected.
 
+    Vectors go there before, in a load job of their own: no outcome ever stands without its vector.
+
     Raises:
         SystemicError: Its files cannot be read, or its outcomes not be loaded.
     """
@@ -137,20 +140,34 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
         with tempfile.TemporaryDirectory(prefix="imagebeam-") as name:
             directory = Path(name)
             found = _match(settings, ended, warehouse, directory)
-            for kind in ("outcomes.jsonl", "unmatched.jsonl"):
+            for kind in ("outcomes.jsonl", "unmatched.jsonl", "vectors.jsonl"):
                 if (directory / kind).stat().st_size:
                     objects.upload(shard.path(kind), directory / kind)
         objects.write(shard.path("matched.json"), _COLLECTED.dump_json(found))
+    vectors = _vector_table(settings)
+    if vectors is not None and found.ok:
+        _load(settings, warehouse, shard, "vectors", vectors.table)
+    _load(settings, warehouse, shard, "outcomes", settings.outcomes)
+    objects.write(shard.path("collected.json"), _COLLECTED.dump_json(found))
+    return found
+
+
+def _load(settings: RunSettings, warehouse: Warehouse, shard: Shard, kind: str, table: TableName) -> None:
     load_file(
         warehouse,
-        shard.path("outcomes.jsonl"),
-        settings.outcomes,
-        job_id=shard.job_id("outcomes"),
+        shard.path(f"{kind}.jsonl"),
+        table,
+        job_id=shard.job_id(kind),
         location=settings.location,
         labels=settings.labels(),
     )
-    objects.write(shard.path("collected.json"), _COLLECTED.dump_json(found))
-    return found
+
+
+def _vector_table(settings: RunSettings) -> VectorTable | None:
+    destination = settings.engine.destination
+    if destination is None or destination.vectors is None:
+        return None
+    return VectorTable(destination.vectors, settings.task, settings.run_id)
 
 
 def read_collected(shard: Shard) -> Collected | None:
@@ -160,7 +177,7 @@ def read_collected(shard: Shard) -> Collected | None:
 
 
 def _match(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory: Path) -> Collected:
-    """Writes the outcomes of a shard and its unmatched lines to local files; gives the counts."""
+    """Writes the outcomes of a shard, its vectors and its unmatched lines to local files; gives the counts."""
     shard, asking = ended.shard, settings.engine.asking
     at, columns = utc_now(), asking.columns(settings.run_id)
     manifest = directory / "manifest.jsonl"
@@ -169,10 +186,11 @@ def _match(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory:
     matcher = ShardMatcher(
         _entries(manifest), functools.partial(classify, task=asking.task, profile=asking.profile), _uris
     )
-    tally = _Tally()
+    tally, table = _Tally(), _vector_table(settings)
     with (
         (directory / "outcomes.jsonl").open("wb") as outcomes,
         (directory / "unmatched.jsonl").open("wb") as unmatched,
+        (directory / "vectors.jsonl").open("wb") as vectors,
     ):
 
         def record(found: Matched | Missing) -> None:
@@ -183,6 +201,8 @@ def _match(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory:
                 # Events are ordered by time: this one comes after the unit was submitted, whatever the clocks say.
                 outcome = dataclasses.replace(outcome, answered_at=at)
             tally.add(outcome)
+            if table is not None and outcome.status is Status.OK:
+                vectors.write(load_line(table.row(outcome)))
             outcomes.write(load_line(outcome_row(outcome, **columns)))
 
         for line in _lines(settings, ended, warehouse, directory):

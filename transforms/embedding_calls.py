@@ -46,15 +46,36 @@ def build_embedding_request(task: EmbedTask, parts: Sequence[ImagePart]) -> dict
     return {"instances": [{"image": image}], "parameters": {"dimension": task.dimension}}
 
 
+def build_embedding_row(task: EmbedTask, part: ImagePart) -> dict[str, Any]:
+    """The same request as a line of a batch job says it (Google, "Get batch embeddings inferences").
+
+    Args:
+        task: Which model and length; a model that is called by ``embedContent``.
+        part: The image.
+
+    Returns:
+        ``content`` without a role, and the settings in snake_case.
+    """
+    body = build_embedding_request(task, [part])
+    return {
+        "content": {"parts": body["content"]["parts"]},
+        "embed_content_config": {"output_dimensionality": body["embedContentConfig"]["outputDimensionality"]},
+    }
+
+
 def read_embedding(body: Mapping[str, Any], task: EmbedTask) -> Reply:
     """Reads the answer to a request for a vector; never raises for anything that a service may send.
+
+    Args:
+        body: The JSON body of an HTTP 200, or the ``response`` of a batch line, which counts tokens elsewhere.
+        task: What was asked.
 
     A vector of zeros is no answer: it has no direction, and one of them breaks every search by cosine.
     """
     values = _values(body)
     reason, message = _problem(values, task.dimension)
     metadata = body.get("usageMetadata")
-    usage = read_usage(metadata if isinstance(metadata, dict) else {})
+    usage = read_usage(metadata if isinstance(metadata, dict) else {"promptTokenCount": body.get("tokenCount")})
     model_version = body.get("modelVersion")
     return Reply(
         status=Status.OK if reason is None else Status.INVALID_ANSWER,
