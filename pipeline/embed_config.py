@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from imagebeam.pipeline.config import ClassifySettings, check, field_values, require, with_beam
-from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL
+from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL, NO_DATAFLOW
 from imagebeam.pipeline.said import read_flags
 from imagebeam.transforms.embeddings import EmbedTask, checked_dimension, embed_task
 from imagebeam.transforms.errors import UserError
@@ -71,6 +71,8 @@ def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
     image = _image(values)
     require(values)
     check(values, said.given)
+    if values["lane"] == "sql" and values["runner"] == "DataflowRunner":
+        raise UserError(f"--lane=sql: {NO_DATAFLOW}")
     if values["lane"] != "sql" and (wrong := [flag.name for flag in EMBED_SQL if flag.name in said.given]):
         raise UserError(f"--{wrong[0]} is for --lane=sql; this run's lane is {values['lane']}")
     task = embed_task(values["model"], values["dimension"], image)
