@@ -11,7 +11,7 @@ import google.cloud.dataflow as dataflow
 import google.cloud.storage as storage
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from jobs import Job, make_job
 
 from imagebeam.emulators.cloud import LocalCloud
