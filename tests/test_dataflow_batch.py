@@ -17,7 +17,9 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import batch_command, batch_store, batch_supervisor, classify, preflight, template_main
 from imagebeam.pipeline.batch_store import BatchRun
 from imagebeam.pipeline.config import classify_settings
+from imagebeam.pipeline.flags import by_name
 from imagebeam.pipeline.launch import read_json
+from imagebeam.pipeline.template_metadata import JOBS
 from imagebeam.transforms import lease
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.start_run import prepare_tables
@@ -172,13 +174,18 @@ def test_a_worker_writes_nothing_for_a_run_that_was_cancelled(cloud: LocalCloud,
     assert place.job.query("SELECT COUNT(*) AS n FROM {results}.outcomes") == [{"n": 0}]
 
 
-def test_a_template_submits_batch_jobs_too(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("job", [job for job, made in JOBS.items() if "batch" in by_name(made.flags)["lane"].choices])
+def test_a_template_submits_batch_jobs_too(
+    cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
     place = make_place(cloud, tmp_path, 3)
     monkeypatch.setenv("IMAGEBEAM_SDK_IMAGE", IMAGE)
-    _, *line = place.arguments("--lane=batch", f"--work_dir={work_dir(place.job)}", "--sdk_container_image=")
+    flags = ("--lane=batch", f"--work_dir={work_dir(place.job)}", "--sdk_container_image=", "--batch_lines=2")
+    _, *line = place.arguments(*flags, command=job)
+    own = {"classify": [], "embed": ["--job=embed", "--dimension=8"]}[job]
     target = f"gs://{place.bucket}/staging/template_launches/1/job_object"
     with captured() as (_, err):
-        code = template_main.main([*line, f"--template_location={target}", "--batch_lines=2", "--batch_rounds=3"])
+        code = template_main.main([*line, *own, f"--template_location={target}", "--batch_rounds=3"])
     assert code == 0, err.getvalue()
     there = dataflow.Job.from_json(place.staged()["job_object"].download_as_bytes(), ignore_unknown_fields=False)
     assert there.environment.worker_pools[0].worker_harness_container_image == IMAGE
@@ -187,4 +194,5 @@ def test_a_template_submits_batch_jobs_too(cloud: LocalCloud, tmp_path: Path, mo
     place.work()
     assert created(place.job) == {"r1-0000000000-0": 1, "r1-0000000002-0": 1}
     assert "--template_location" not in str(the_run(place).beam_args), "a later step is no template"
-    assert books_of(place.job)["counted"]["ok"] == 3
+    summary = books_of(place.job)
+    assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (3, [], 0), summary["err"]

@@ -407,6 +407,8 @@ def test_every_flag_of_the_job_reaches_it_as_a_parameter(job: str, flag: Any, he
         more["unit"] = "asset"
     if flag.group is Group.BATCH:
         more |= {"lane": "batch", "location": "us-central1"}
+    if flag.name in {"batch_source", "batch_destination"} and job == "embed":
+        more[flag.name] = "gcs"
     if flag.name == "lane":
         more["lane"] = next(choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES)
     if flag.name == "model" and job == "embed":
