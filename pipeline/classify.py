@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -71,13 +71,18 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     return exit_code(summary, settings.max_failure_percent)
 
 
+def the_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_args: Sequence[str]) -> BatchRun:
+    """The run as its supervisors will know it."""
+    return BatchRun(
+        run_settings, the_batch(settings), utc_now(), settings.max_failure_percent, settings.runner, tuple(beam_args)
+    )
+
+
 def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args: list[str], say: _Voice) -> int:
     """Writes the requests, creates the jobs and follows them; ``imagebeam batch`` can go on from any point."""
     if not checked.planned.due:
         say.line("nothing is due: no job is submitted")
-    batch = BatchRun(
-        checked.run, the_batch(settings), utc_now(), settings.max_failure_percent, settings.runner, tuple(beam_args)
-    )
+    batch = the_batch_run(settings, checked.run, beam_args)
     if settings.runner == "DataflowRunner":
         batch_submit.submit(batch)
         say.line(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` does the rest once jobs exist")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from imagebeam.pipeline.config import ClassifySettings, check, field_values, require, with_beam
-from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL
+from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL, NO_DATAFLOW
 from imagebeam.pipeline.said import read_flags
 from imagebeam.transforms.embedding_lines import check_batch
 from imagebeam.transforms.embeddings import EmbedTask, checked_dimension, embed_task
@@ -73,6 +73,8 @@ def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
     require(values)
     task = embed_task(values["model"], values["dimension"], image)
     check(values, said.given, lambda values: _check_batch(values, task))
+    if values["lane"] == "sql" and values["runner"] == "DataflowRunner":
+        raise UserError(f"--lane=sql: {NO_DATAFLOW}")
     if values["lane"] != "sql" and (wrong := [flag.name for flag in EMBED_SQL if flag.name in said.given]):
         raise UserError(f"--{wrong[0]} is for --lane=sql; this run's lane is {values['lane']}")
     plain = field_values(said, EmbedSettings, EMBED, cwd)

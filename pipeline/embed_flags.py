@@ -104,6 +104,12 @@ DRY_RUN = Flag(
     in_file=False,
 )
 
+#: Why that lane does not run on Dataflow.
+NO_DATAFLOW: Final = (
+    "BigQuery does all the work, and Dataflow would only wait for it; run imagebeam embed --lane=sql without a "
+    "--runner, on any small machine"
+)
+
 #: Those that are for ``--lane=sql`` only.
 EMBED_SQL: Final[tuple[Flag, ...]] = (
     CONNECTION, CREATE_CONNECTION, ENDPOINT, OBJECT_URIS, MAX_STALENESS_MINUTES, METADATA_CACHE_MODE, ROWS_PER_JOB,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imagebeam.pipeline import flag_values
-from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL, VECTOR_INDEX
+from imagebeam.pipeline.embed_flags import EMBED, EMBED_SQL, NO_DATAFLOW, VECTOR_INDEX
 from imagebeam.pipeline.flags import BATCH_POLL_S, CLASSIFY, NO_WAIT, Flag, Group, Kind
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import UserError
@@ -33,8 +33,7 @@ NO_PARAMETERS: Final[Mapping[str, str]] = {
 }
 #: Values that a parameter does not have, and why.
 NO_VALUES: Final[Mapping[tuple[str, str], str]] = {
-    ("lane", "sql"): "BigQuery does all the work, and Dataflow would only wait for it; run imagebeam embed --lane=sql "
-    "on any small machine",
+    ("lane", "sql"): NO_DATAFLOW,
 }
 #: Those of them that the launcher passes by itself.
 GIVEN_BY_THE_LAUNCHER: Final = frozenset({"project", "runner"})

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import google.cloud.dataflow as dataflow
 import google.cloud.storage as storage
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from jobs import Job, make_job
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -23,7 +26,7 @@ class Place:
     job: Job
     bucket: str
 
-    def arguments(self, *more: str) -> list[str]:
+    def arguments(self, *more: str, command: str = "classify") -> list[str]:
         options = {
             "runner": "DataflowRunner",
             "region": "us-central1",
@@ -35,7 +38,10 @@ class Place:
         for argument in more:
             name, equals, value = argument.removeprefix("--").partition("=")
             options[name] = value if equals else "true"
-        return self.job.arguments(*(f"--{name}={value}" for name, value in options.items() if value))
+        line = self.job.arguments(*(f"--{name}={value}" for name, value in options.items() if value))
+        if command == "classify":
+            return line
+        return [command, *(argument for argument in line[1:] if not argument.startswith("--task="))]
 
     def staged(self) -> dict[str, storage.Blob]:
         return {blob.name.rpartition("/")[2]: blob for blob in storage.Client().list_blobs(self.bucket)}
@@ -46,6 +52,23 @@ class Place:
             jobs = [json.dumps(job) for job in json.load(answer)["jobs"]]
         return [dataflow.Job.from_json(text, ignore_unknown_fields=False) for text in jobs if self.bucket in text]
 
+    def graph(self) -> beam_runner_api_pb2.Pipeline:
+        """The graph that was staged."""
+        staged = beam_runner_api_pb2.Pipeline()
+        staged.ParseFromString(self.staged()["pipeline.pb"].download_as_bytes())
+        return staged
+
+    def steps(self) -> set[str]:
+        """The names of its steps."""
+        return {step.unique_name for step in self.graph().components.transforms.values()}
+
+    def work(self) -> None:
+        """Does what Dataflow would do with it, in this process."""
+        graph = self.graph()
+        for environment in graph.components.environments.values():
+            environment.CopyFrom(beam_runner_api_pb2.Environment(urn="beam:env:embedded_python:v1"))
+        FnApiRunner().run_via_runner_api(graph, PipelineOptions([])).wait_until_finish()
+
 
 def make_place(cloud: LocalCloud, directory: Path, rows: int) -> Place:
     job = make_job(cloud, directory, rows)
@@ -55,6 +78,7 @@ def make_place(cloud: LocalCloud, directory: Path, rows: int) -> Place:
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
+    command: str
     place: Place
     code: int
     said: str

@@ -21,20 +21,24 @@ from jobs import run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import dataflow_options, dataflow_staging, run_settings
+from imagebeam.pipeline.template_metadata import JOBS
 from imagebeam.transforms.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def submission(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Submission:
+@pytest.fixture(scope="module", params=JOBS)
+def submission(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory, request: Any) -> Submission:
+    command: str = request.param
     place = make_place(cloud, tmp_path_factory.mktemp("submission"), 7)
     network = ["--network=street", "--subnetwork=regions/us-central1/subnetworks/street", "--use_public_ips=False"]
     account = "--service_account_email=workers@my-project.iam.gserviceaccount.com"
-    code, _, said = run_cli(place.arguments("--run_id=first-run", "--labels=team=maps", account, *network))
+    cloud.reset()
+    more = [f"--run_id=first-{command}", "--labels=team=maps", account, *network]
+    code, _, said = run_cli(place.arguments(*more, command=command))
     (job,) = place.submitted()
     calls = cloud.counters()["dataflow"]["calls"]
-    return Submission(place, code, said, job, calls)
+    return Submission(command, place, code, said, job, calls)
 
 
 #: A worker with nothing but the package and the graph: no main module of the submitter, no options, no files.
@@ -58,23 +62,17 @@ def options(submission: Submission) -> dict[str, Any]:
     return dict(submission.job.environment.sdk_pipeline_options["options"])
 
 
-def graph(place: Place) -> beam_runner_api_pb2.Pipeline:
-    staged = beam_runner_api_pb2.Pipeline()
-    staged.ParseFromString(place.staged()["pipeline.pb"].download_as_bytes())
-    return staged
-
-
 def test_the_job_is_submitted_and_nobody_waits_for_it(cloud: LocalCloud, submission: Submission) -> None:
     assert submission.code == 0, submission.said
-    summary = f"gs://{submission.place.bucket}/imagebeam/runs/first-run/summary.json"
+    summary = f"gs://{submission.place.bucket}/imagebeam/runs/first-{submission.command}/summary.json"
     assert submission.said.splitlines()[-1] == f"submitted; the run's books will be in {summary}"
     assert submission.calls == {"create": 1}
 
 
 def test_the_job_tells_its_run_in_its_name_and_labels(cloud: LocalCloud, submission: Submission) -> None:
-    assert submission.job.name == "imagebeam-first-run"
+    assert submission.job.name == f"imagebeam-first-{submission.command}"
     assert submission.job.type_ == dataflow.JobType.JOB_TYPE_BATCH
-    assert dict(submission.job.labels) == {"imagebeam-run": "first-run", "team": "maps"}
+    assert dict(submission.job.labels) == {"imagebeam-run": f"first-{submission.command}", "team": "maps"}
 
 
 def test_there_is_one_worker_with_one_process_and_few_threads(cloud: LocalCloud, submission: Submission) -> None:
@@ -92,7 +90,7 @@ def test_the_workers_are_the_image_and_nothing_is_installed_into_it(cloud: Local
     workers = pool(submission)
     assert [image.container_image for image in workers.sdk_harness_container_images] == [IMAGE]
     assert workers.worker_harness_container_image == IMAGE
-    environments = graph(submission.place).components.environments.values()
+    environments = submission.place.graph().components.environments.values()
     payloads = [beam_runner_api_pb2.DockerPayload.FromString(place.payload) for place in environments]
     assert {payload.container_image for payload in payloads} == {IMAGE}
     # The list of installed packages is for the console; a pickled main session or a source package would be here.
@@ -117,11 +115,12 @@ def test_temporary_files_go_below_the_work_directory(cloud: LocalCloud, submissi
 
 
 def test_the_staged_graph_has_every_step_of_the_job(cloud: LocalCloud, submission: Submission) -> None:
-    steps = {step.unique_name for step in graph(submission.place).components.transforms.values()}
+    steps = submission.place.steps()
+    task = {"classify": "image_quality", "embed": "embed/gemini-embedding-2/3072"}[submission.command]
     doing = {
         "Start/Start/ParDo(_Start)",
         "Read/ReadPages",
-        "Ask/Call(image_quality)",
+        f"Ask/Call({task})",
         "Finish/Finish",
         "Finish/Verdict",
     }
@@ -191,6 +190,25 @@ def test_the_launcher_of_a_template_gets_its_job_and_submits_it_itself(cloud: Lo
     assert "dataflow" not in cloud.counters()
 
 
+def test_workers_make_the_vectors_of_a_staged_embed_job(cloud: LocalCloud, tmp_path: Path) -> None:
+    place = make_place(cloud, tmp_path, 4)
+    code, _, said = run_cli(place.arguments("--run_id=vectors", "--dimension=8", "--vector_index", command="embed"))
+    assert code == 0
+    assert "no vector index yet: the run goes on elsewhere" in said
+    place.work()
+    summary = json.loads(place.staged()["summary.json"].download_as_bytes())
+    assert (summary["state"], summary["counted"]["ok"], summary["problems"]) == ("DONE", 4, [])
+    assert place.job.query("SELECT COUNT(*) AS n FROM {results}.embeddings_gemini_embedding_2_8") == [{"n": 4}]
+
+
+def test_a_lane_that_needs_no_dataflow_is_refused(cloud: LocalCloud, bad: Place) -> None:
+    code, out, err = run_cli(bad.arguments("--lane=sql", command="embed"))
+    assert (code, out) == (2, "")
+    assert "run imagebeam embed --lane=sql without a --runner" in err.splitlines()[-1]
+    assert bad.staged() == {}
+
+
+@pytest.mark.parametrize("command", JOBS)
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -219,14 +237,16 @@ def test_the_launcher_of_a_template_gets_its_job_and_submits_it_itself(cloud: Lo
         (["--num_workers=many"], "--num_workers"),
         (["--use_public_ips=1"], "--use_public_ips takes true or false, not '1'"),
         (["--yes=1"], "--yes takes true or false, not '1'"),
+        (["--query=SELECT 1"], "--source and --query are both given"),
+        (["--colour=red"], "unknown flag --colour"),
         (["--dataflow_endpoint=not-a-url"], "Beam refuses the options of the job: Invalid url (not-a-url)"),
         (["--max_rpm=1", "--num_workers=2"], "--max_rpm=1 is less than one call a minute (1) for each of 2"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_staged(
-    cloud: LocalCloud, bad: Place, wrong: list[str], said: str
+    cloud: LocalCloud, bad: Place, command: str, wrong: list[str], said: str
 ) -> None:
-    code, out, err = run_cli(bad.arguments(*wrong))
+    code, out, err = run_cli(bad.arguments(*wrong, command=command))
     assert (code, out) == (2, "")
     assert said in err.splitlines()[-1]
     assert bad.staged() == {}
@@ -239,7 +259,8 @@ def bad(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def test_a_second_job_of_the_same_name_is_refused_in_one_line(cloud: LocalCloud, submission: Submission) -> None:
-    code, _, err = run_cli(submission.place.arguments("--job_name=imagebeam-first-run"))
+    name = f"--job_name=imagebeam-first-{submission.command}"
+    code, _, err = run_cli(submission.place.arguments(name, command=submission.command))
     assert code == 2
     assert "Dataflow has such a job already" in err.splitlines()[-1]
 

@@ -361,18 +361,18 @@ def test_help_names_the_verbs_and_the_jobs() -> None:
 def test_the_commands_of_the_readme_give_gcloud_what_it_needs(gcloud: Path, here: Path) -> None:
     (here / "imagebeam.yaml").write_text("project: my-project\nresults: image_answers\nsource: my_dataset.my_table\n")
     commands = [text for text in README.splitlines() if text.startswith("imagebeam template ")]
-    assert [text.split()[2] for text in commands] == ["build", "launch"]
+    assert [text.split()[2] for text in commands] == ["build", "launch", "build", "launch"]
     for text in commands:
         code, _, err = run_cli(shlex.split(text)[1:])
         assert code == 0, err
     assert [command[:3] for command in asked(gcloud)] == [
         ["builds", "submit", str(ROOT)],
-        ["dataflow", "flex-template", "build"],
-        ["dataflow", "flex-template", "run"],
+        *[["dataflow", "flex-template", "build"], ["dataflow", "flex-template", "run"]] * 2,
     ]
     # A template that is told where it is built is found where it is launched.
-    _, build, run = asked(gcloud)
-    assert f"--template-file-gcs-location={build[3]}" in run
+    _, *pairs = asked(gcloud)
+    for build, run in (pairs[:2], pairs[2:]):
+        assert f"--template-file-gcs-location={build[3]}" in run
 
 
 # All values
@@ -407,6 +407,8 @@ def test_every_flag_of_the_job_reaches_it_as_a_parameter(job: str, flag: Any, he
         more["unit"] = "asset"
     if flag.group is Group.BATCH:
         more |= {"lane": "batch", "location": "us-central1"}
+    if flag.name in {"batch_source", "batch_destination"} and job == "embed":
+        more[flag.name] = "gcs"
     if flag.name == "lane":
         more["lane"] = next(choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES)
     if flag.name == "model" and job == "embed":
