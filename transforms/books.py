@@ -98,6 +98,13 @@ class Planned:
         failed_before: Failed for good in an earlier run, and not asked for again (``--due=failed``).
         submitted: Waiting in a batch job.
         not_due: New or to be retried, but left out by ``--due``.
+        due_new: Those of the due ones that were never asked about.
+        due_retry: Those whose failure may pass.
+        due_outdated: Those that an older version answered.
+        due_failed: Those that failed for good.
+        asked: Those of the due ones whose images all have an address: a call is made about them.
+        images: Images of these.
+        most_images: Images of that one of these that has most.
         rows_without_id: Rows of the source that lack the id of their unit: no unit can be made of them.
         assets_without_images: Assets of the source that no image shows; None where the source has no assets.
     """
@@ -109,6 +116,13 @@ class Planned:
     failed_before: int = 0
     submitted: int = 0
     not_due: int = 0
+    due_new: int = 0
+    due_retry: int = 0
+    due_outdated: int = 0
+    due_failed: int = 0
+    asked: int = 0
+    images: int = 0
+    most_images: int = 0
     rows_without_id: int = 0
     assets_without_images: int | None = None
 

@@ -108,6 +108,9 @@ class Books:
         due_failed: Those of them that failed.
         due_retry: Those of them that are to be tried again.
         due_new: Those of them that are new.
+        asked: Due units whose images all have an address: those that a call is made about.
+        images: Images of these.
+        most_images: Images of that one of these that has most.
         rows_without_id: Rows that pass the filters but lack the id of their unit: no unit can be made of them.
         assets_without_images: Assets of the kind and place asked for that no observation of the source shows,
             whatever ``where``, sample, limit and capture window; None if there is no table of assets.
@@ -125,6 +128,9 @@ class Books:
     due_failed: int = 0
     due_retry: int = 0
     due_new: int = 0
+    asked: int = 0
+    images: int = 0
+    most_images: int = 0
     rows_without_id: int = 0
     assets_without_images: int | None = None
 

@@ -49,6 +49,8 @@ _IMAGE_FIELDS = {
     "capture_time": "TIMESTAMP",
     **dict.fromkeys(("heading", "pitch", "roll", "x0", "y0", "x1", "y1"), "FLOAT64"),
 }
+#: What a gs:// URI that is sent looks like, near enough to count calls (:func:`~images.checked_uri` is exact).
+_ADDRESS = "r'^gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/.'"
 _IMAGES_TYPE = f"ARRAY<STRUCT<{', '.join(f'{name} {kind}' for name, kind in _IMAGE_FIELDS.items())}>>"
 #: What describes the unit: of the newest image, if it has several.
 _ABOUT = {
@@ -267,10 +269,15 @@ def _image_struct() -> str:
     return f"STRUCT({', '.join(f'{name} AS {name}' for name in _IMAGE_FIELDS)})"
 
 
+def _addressed() -> str:
+    return f"REGEXP_CONTAINS(IFNULL(uri, ''), {_ADDRESS})"
+
+
 def _observation_units() -> str:
     return (
         "SELECT unit_id, 'observation' AS unit_type, TO_HEX(SHA256(observation_id)) AS input_digest,\n"
-        f"  [{_image_struct()}] AS images,\n  {', '.join(_ABOUT)}\nFROM newest"
+        f"  [{_image_struct()}] AS images,\n  1 AS image_count, {_addressed()} AS addressed,\n"
+        f"  {', '.join(_ABOUT)}\nFROM newest"
     )
 
 
@@ -280,7 +287,8 @@ def _asset_units(max_images: int) -> str:
     return (
         "SELECT unit_id, 'asset' AS unit_type,\n"
         "  TO_HEX(SHA256(STRING_AGG(observation_id, ',' ORDER BY position DESC))) AS input_digest,\n"
-        f"  ARRAY_AGG({_image_struct()} ORDER BY position DESC) AS images,\n  {about}\n"
+        f"  ARRAY_AGG({_image_struct()} ORDER BY position DESC) AS images,\n"
+        f"  COUNT(*) AS image_count, LOGICAL_AND({_addressed()}) AS addressed,\n  {about}\n"
         "FROM (\n"
         "  SELECT newest.*,\n"
         "    COUNT(uri) OVER (PARTITION BY unit_id) AS with_uri,\n"
@@ -373,6 +381,9 @@ def _counted(*, has_assets: bool) -> str:
     counts = ["COUNT(*) AS `units_in`", "COUNT(IF(is_due, 1, NULL)) AS `due`"]
     counts += [f"COUNT(IF(state = '{state}', 1, NULL)) AS `{state}`" for state in ("answered", "submitted", *STATES)]
     counts += [f"COUNT(IF(is_due AND state = '{state}', 1, NULL)) AS `due_{state}`" for state in STATES]
+    sent = "IF(is_due AND addressed, image_count, 0)"
+    counts += ["COUNT(IF(is_due AND addressed, 1, NULL)) AS `asked`"]
+    counts += [f"IFNULL({total}({sent}), 0) AS `{name}`" for name, total in (("images", "SUM"), ("most_images", "MAX"))]
     names = [count.rsplit(" AS ", 1)[1] for count in counts]
     fields = [
         *(f"tally.{name} AS {name}" for name in names),

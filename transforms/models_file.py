@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, cast
 
 from imagebeam.transforms.checked_yaml import Section, load_mapping
-from imagebeam.transforms.pricing import LANES, ModelProfile, Models, Price, Retirement, Thinking
+from imagebeam.transforms.pricing import LANES, ModelProfile, Models, Price, Quota, Retirement, Thinking
 from imagebeam.transforms.task import MEDIA_RESOLUTIONS, THINKING_WORDS
 
 WARN_DAYS = 90
@@ -25,21 +25,26 @@ def load_models(text: str, where: str) -> Models:
         UserError: Something is wrong with it; names the key path.
     """
     section = load_mapping(text, where)
-    section.allow(["as_of", "default", "thought_tokens", "models", "embeddings"])
+    section.allow(["as_of", "default", "thought_tokens", "assumed_quotas", "models", "embeddings"])
     thoughts = section.section("thought_tokens")
     thoughts.allow(THINKING_WORDS)
     thought_tokens = {word: thoughts.whole(word, 0, 100_000) for word in thoughts.content}
     models = section.section("models")
-    profiles = {str(name): _read_profile(str(name), models.section(name), thought_tokens) for name in models.content}
+    quotas = _read_quotas(section.section("assumed_quotas"), ("online", "flex"))
+    profiles = {
+        str(name): _read_profile(str(name), models.section(name), thought_tokens, quotas) for name in models.content
+    }
     default = section.choice("default", list(profiles))
     known = section.section("embeddings")
     embeddings = {str(name): _read_embedding(str(name), known.section(name)) for name in known.content}
     return Models(section.date("as_of"), default, profiles, where, embeddings)
 
 
-def _read_profile(name: str, section: Section, thought_tokens: Mapping[str, int]) -> ModelProfile:
-    known = ("locations", "flex_locations", "thinking", "image_tokens", "image_tokens_limit", "fixed_sampling")
-    section.allow([*known, "prices", "retirement"])
+def _read_profile(
+    name: str, section: Section, thought_tokens: Mapping[str, int], quotas: Mapping[str, Quota]
+) -> ModelProfile:
+    known = ("locations", "flex_locations", "thinking", "image_tokens", "image_tokens_limit", "tile_tokens")
+    section.allow([*known, "fixed_sampling", "prices", "retirement"])
     locations = section.words("locations")
     if not locations:
         section.fail("locations", "must name at least one")
@@ -58,15 +63,17 @@ def _read_profile(name: str, section: Section, thought_tokens: Mapping[str, int]
         thinking=_read_thinking(section.section("thinking")),
         image_tokens={key: tokens.whole(key, 0, 1_000_000) for key in tokens.content},
         image_tokens_limit={key: limits.whole(key, tokens.content[key], 1_000_000) for key in limits.content},
+        tile_tokens=section.whole("tile_tokens", 1, 1_000_000) if "tile_tokens" in section else None,
         fixed_sampling=section.flag("fixed_sampling", default=False),
         prices={lane: _read_price(prices.section(lane)) for lane in prices.content},
         retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
         thought_tokens=thought_tokens,
+        assumed_quotas=quotas,
     )
 
 
 def _read_embedding(name: str, section: Section) -> ModelProfile:
-    section.allow(["locations", "image_tokens", "requests_per_minute", "prices", "retirement"])
+    section.allow(["locations", "image_tokens", "requests_per_minute", "assumed_quotas", "prices", "retirement"])
     locations = section.words("locations")
     if not locations:
         section.fail("locations", "must name at least one")
@@ -82,7 +89,20 @@ def _read_embedding(name: str, section: Section) -> ModelProfile:
         prices={lane: _read_image_price(prices.section(lane)) for lane in prices.content},
         retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
         requests_per_minute={place: quota.whole(place, 1, 10_000_000) for place in quota.content},
+        assumed_quotas=_read_quotas(section.section("assumed_quotas"), ("online", "sql")),
     )
+
+
+def _read_quotas(section: Section, lanes: Sequence[str]) -> dict[str, Quota]:
+    section.allow(lanes)
+    return {lane: _read_quota(section.section(lane)) for lane in section.content}
+
+
+def _read_quota(section: Section) -> Quota:
+    keys = ("requests_per_minute", "tokens_per_minute")
+    section.allow([*keys, "source"])
+    requests, tokens = (section.whole(key, 1, 10**12) if key in section else None for key in keys)
+    return Quota(requests, tokens, section.text("source") if "source" in section else "")
 
 
 def _read_image_price(section: Section) -> Price:

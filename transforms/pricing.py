@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import decimal
 import json
+import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -25,7 +26,11 @@ LANES = ("online", "flex", "batch")
 CHARS_PER_TOKEN = 4
 LABEL_TOKENS = 24
 FREE_TEXT_TOKENS = 300
-PROPERTY_TOKENS = 12
+NULL_CHARS = 4
+#: Characters of a value; a text of an answer is planned as a phrase of seven words.
+_VALUE_CHARS = {"STRING": 42, "NUMBER": 4, "INTEGER": 2, "BOOLEAN": 5}
+#: An image whose sides are no longer costs one tile, before Gemini 3 (Google, "Understand and count tokens").
+TILE_SIDE = 384
 
 _MILLION = Decimal(1_000_000)
 # BigQuery's NUMERIC keeps nine decimals.
@@ -99,6 +104,21 @@ class Retirement:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Quota:
+    """What may be asked in a minute.
+
+    Attributes:
+        requests: Calls; None for no such limit.
+        tokens: Tokens of prompts, answers and thoughts; None for no such limit.
+        source: Who says so, for people.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+    source: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ModelProfile:
     """What is known of one model.
 
@@ -109,12 +129,14 @@ class ModelProfile:
         thinking: How it is told to think.
         image_tokens: Media resolution → prompt tokens of one image.
         image_tokens_limit: The same at most, where ``image_tokens`` is an average.
+        tile_tokens: Prompt tokens of one tile, of models that cut large images into tiles; None of others.
         fixed_sampling: Temperature and top_p are ignored by it, so they are not sent.
         prices: Lane → price; empty: unknown.
         retirement: When it goes, if known.
         thought_tokens: Thinking word → thoughts of one call, for estimates.
         requests_per_minute: Place → requests per minute that a project is granted, of models with a fixed quota:
             ``europe`` for regions there, ``regions`` for the others.
+        assumed_quotas: Lane → what a plan assumes a project to be granted, if nobody says better.
     """
 
     name: str
@@ -123,11 +145,13 @@ class ModelProfile:
     thinking: Thinking = Thinking()
     image_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
     image_tokens_limit: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    tile_tokens: int | None = None
     fixed_sampling: bool = False
     prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
     retirement: Retirement | None = None
     thought_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
     requests_per_minute: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    assumed_quotas: Mapping[str, Quota] = dataclasses.field(default_factory=dict)
 
     @property
     def priced(self) -> bool:
@@ -294,12 +318,21 @@ def estimate_usage(profile: ModelProfile, task: Task, images: int) -> Usage:
     Returns:
         An estimate: text by its length, images by the table, the answer by its schema, thoughts by the level.
     """
+    return estimate_total(profile, task, calls=1, images=images)
+
+
+def estimate_total(profile: ModelProfile, task: Task, *, calls: int, images: int) -> Usage:
+    """The tokens that so many calls with so many images in all will probably take.
+
+    Text is counted as four characters a token (Google, "Understand and count tokens"); what is planned for
+    names, sentences and thoughts is a guess, until a run or a probe has shown better.
+    """
+    image_prompt = images * image_tokens(profile, task)
     if isinstance(task, EmbedTask):
-        return Usage(prompt_tokens=images * profile.image_tokens.get("default", 0), images=images)
-    schema = json.dumps(task.schema, ensure_ascii=False) if task.schema else ""
-    text = len(task.prompt) + len(task.system or "") + len(schema)
-    per_image = profile.image_tokens.get(task.media_resolution, profile.image_tokens.get("default", 0))
-    labels = LABEL_TOKENS * images if images > 1 else 0
+        return Usage(prompt_tokens=image_prompt, images=images)
+    schema = json.dumps(task.schema, ensure_ascii=False, separators=(",", ":")) if task.schema else ""
+    text = sum(_text_tokens(len(part)) for part in (task.prompt, task.system or "", schema))
+    labels = LABEL_TOKENS * images if images > calls else 0
     thinking = profile.thinking.default if task.generation.thinking is None else task.generation.thinking
     thoughts = (
         0
@@ -308,27 +341,44 @@ def estimate_usage(profile: ModelProfile, task: Task, images: int) -> Usage:
         if isinstance(thinking, str)
         else min(thinking, max(profile.thought_tokens.values(), default=0))
     )
-    answer = _answer_tokens(task.schema) if task.schema else FREE_TEXT_TOKENS
+    answer = _text_tokens(_answer_chars(task.schema)) if task.schema else FREE_TEXT_TOKENS
     limit = task.generation.max_output_tokens
     if limit is not None:
         thoughts = min(thoughts, limit)
         answer = min(answer, limit - thoughts)
     return Usage(
-        prompt_tokens=-(-text // CHARS_PER_TOKEN) + labels + per_image * images,
-        output_tokens=answer,
-        thought_tokens=thoughts,
+        prompt_tokens=calls * text + labels + image_prompt,
+        output_tokens=calls * answer,
+        thought_tokens=calls * thoughts,
     )
 
 
-def _answer_tokens(schema: Mapping[str, Any]) -> int:
-    """A name and a short value per property; two items per array."""
-    if schema["type"] == "OBJECT":
-        return sum(PROPERTY_TOKENS // 2 + _answer_tokens(item) for item in schema["properties"].values())
-    if schema["type"] == "ARRAY":
-        return 2 * _answer_tokens(schema["items"])
-    if schema["type"] == "STRING" and "enum" not in schema:
-        return 2 * PROPERTY_TOKENS
-    return PROPERTY_TOKENS // 3
+def image_tokens(profile: ModelProfile, task: Task) -> int:
+    """Prompt tokens of one image: of the task's resolution, or of one tile if it is made small enough for that."""
+    table = profile.image_tokens
+    tokens = table.get(task.media_resolution, table.get("default", 0))
+    if profile.tile_tokens is not None and (task.image.max_side or TILE_SIDE + 1) <= TILE_SIDE:
+        return min(tokens, profile.tile_tokens)
+    return tokens
+
+
+def _text_tokens(characters: float) -> int:
+    return math.ceil(characters / CHARS_PER_TOKEN)
+
+
+def _answer_chars(schema: Mapping[str, Any]) -> float:
+    """Characters of an answer without blanks: a value of mean length for every property, two items per array."""
+    kind = schema["type"]
+    if kind == "OBJECT":
+        # Quotes, colon and comma; the comma that is one too many is one of the braces.
+        value = 1 + sum(len(name) + 4 + _answer_chars(item) for name, item in schema["properties"].items())
+    elif kind == "ARRAY":
+        value = 3 + 2 * _answer_chars(schema["items"])
+    elif "enum" in schema:
+        value = 2 + sum(len(str(choice)) for choice in schema["enum"]) / len(schema["enum"])
+    else:
+        value = _VALUE_CHARS[kind]
+    return (value + NULL_CHARS) / 2 if schema.get("nullable") else value
 
 
 def _places(locations: tuple[str, ...]) -> str:

@@ -159,6 +159,13 @@ def planned_from(books: SourceBooks) -> Planned:
         failed_before=books.failed_left,
         submitted=books.submitted,
         not_due=books.left_out,
+        due_new=books.due_new,
+        due_retry=books.due_retry,
+        due_outdated=books.due_outdated,
+        due_failed=books.due_failed,
+        asked=books.asked,
+        images=books.images,
+        most_images=books.most_images,
         rows_without_id=books.rows_without_id,
         assets_without_images=books.assets_without_images,
     )
