@@ -109,6 +109,18 @@ def _embed(argv: list[str]) -> int:
     return embed.run(settings, beam_arguments)
 
 
+def _plan(argv: list[str]) -> int:
+    if any(argument in _HELP[:2] for argument in argv):
+        _print(_plan_help(help_text.width()))
+        return 0
+    from imagebeam.pipeline.plan_config import plan_settings
+
+    asked = plan_settings(argv, cwd=Path.cwd(), environ=os.environ)
+    from imagebeam.pipeline import plan_command
+
+    return plan_command.run(asked)
+
+
 def _search(argv: list[str]) -> int:
     if any(argument in _HELP[:2] for argument in argv):
         _print(_search_help(help_text.width()))
@@ -161,6 +173,7 @@ class Command:
 COMMANDS: Final[Mapping[str, Command]] = {
     "init": Command("Write imagebeam.yaml, which keeps the flags that repeat.", _init),
     "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
+    "plan": Command("Say what a run would do, take and cost in each lane; nothing is called.", _plan),
     "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
     "embed": Command("Make a vector of every image of a table, to find what looks alike.", _embed),
     "search": Command("Find images by a text, a picture, or another image of the table.", _search),
@@ -223,6 +236,25 @@ def _embed_help(columns: int) -> list[str]:
         "Every model and length has a table, embeddings_<model>_<dimension>; the view embeddings is over all of",
         "them. What became of each image stands in outcomes, under task embed/<model>/<dimension>.",
         "Flags of classify may stand in imagebeam.yaml too. Options of Beam (--region …) go through.",
+    ]
+
+
+def _plan_help(columns: int) -> list[str]:
+    from imagebeam.pipeline.plan_config import PROBE
+
+    return [
+        "imagebeam plan: what a run would do, take and cost in each lane; nothing is called",
+        "",
+        "Usage: imagebeam plan [classify|embed] [--probe=N] [--flag=value …]",
+        "",
+        "Examples:",
+        "  imagebeam plan --task=utility_pole                       (the rest is in imagebeam.yaml)",
+        "  imagebeam plan --task=utility_pole --due=new,outdated --max_tpm=4000000",
+        "  imagebeam plan embed --dimension=768 --probe=5",
+        *help_text.flags_help((PROBE,), columns),
+        "",
+        "All other flags are those of the command that is planned: imagebeam classify --help, imagebeam embed --help.",
+        "--max_rpm and --max_tpm are taken as the quota; without them the published or an assumed one is, and said.",
     ]
 
 

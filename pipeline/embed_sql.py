@@ -124,7 +124,7 @@ def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
         pause_s=settings.pass_pause_s,
         price_usd=price,
     )
-    _announce(settings, settled, planned, price, route, say)
+    _announce(settings, settled, profile, planned, route, say)
     buckets = prepare.buckets_of(source, route, warehouse, location)
     for line in prepare.foreign_buckets(route, buckets, settings.project):
         say(f"warning: {line}")
@@ -210,7 +210,7 @@ def _in_this_lane(run: RunSettings) -> RunSettings:
 
 
 def _announce(
-    settings: EmbedSettings, run: RunSettings, planned: Planned, price: Decimal | None, route: Route, say: Say
+    settings: EmbedSettings, run: RunSettings, profile: ModelProfile, planned: Planned, route: Route, say: Say
 ) -> None:
     """Says what will be done and what it will cost about.
 
@@ -218,16 +218,16 @@ def _announce(
         UserError: It is dear and nobody said yes, or dearer than the cap.
     """
     say(f"task     {run.task.name}, version {run.task.version}, {route.endpoint.text} in BigQuery, {run.location}")
-    estimate.tell_units(planned, say)
-    if price is None or not planned.due:
+    expected = estimate.tell_due(run, profile, planned, embedding_sql.LANE, say)
+    usd = expected.usd(profile, embedding_sql.LANE)
+    if not usd:
         return
-    usd = planned.due * price
-    say(f"cost     about ${usd:,.2f} at list price, and what BigQuery bills for its own work")
+    say(f"cost     {estimate.cost_text(expected, usd)}; and what BigQuery bills for its own work")
     cap = settings.max_cost_usd
     if cap is not None and usd > cap:
         raise UserError(
             f"this will cost about ${usd:,.2f}, more than --max_cost_usd={cap:f}, and a job of BigQuery cannot be "
-            f"stopped at a cent: give --limit={int(cap / price)} or less, or use --lane=online"
+            f"stopped at a cent: give --limit={int(cap * expected.calls / usd)} or less, or use --lane=online"
         )
     if not settings.dry_run:
         estimate.confirm(settings, usd)

@@ -1,21 +1,53 @@
-"""What a run will do and cost, said before it starts; above a threshold a person must say yes."""
+"""What a run will do and cost, said before it starts; above a threshold a person must say yes.
+
+One estimate for every command that pays, and for ``imagebeam plan``: :mod:`imagebeam.transforms.forecast`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
 from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.transforms import recorded_sql
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage
+from imagebeam.transforms.forecast import (
+    Forecast,
+    History,
+    changed_fields,
+    due_forecast,
+    history_from,
+    outdated_forecast,
+)
+from imagebeam.transforms.pricing import ModelProfile
 from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.task import Task
+from imagebeam.transforms.warehouse import Warehouse
 
 CONFIRM_ABOVE_USD: Final = Decimal(20)
 
 #: Takes a line for the person.
 Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Changed:
+    """What changed of a task since the version that was used last.
+
+    Attributes:
+        since: That version.
+        used_at: When a run used it last.
+        fields: What differs, by name.
+        usd: What it costs to ask again about what is outdated; None if nothing is, or the price is not known.
+    """
+
+    since: str
+    used_at: str
+    fields: tuple[str, ...]
+    usd: Decimal | None
 
 
 def announce(
@@ -25,31 +57,90 @@ def announce(
 
     Raises:
         UserError: It is dear, and nobody said yes.
+        SystemicError: BigQuery cannot say what earlier answers took.
     """
     task = run.task
     say(f"task     {task.name}, version {task.version}, {task.model} at {settings.location}, {settings.lane}")
-    tell_units(planned, say)
+    expected = tell_due(run, profile, planned, settings.lane, say)
     if not planned.due:
         return Decimal(0)
-    images = task.max_images if task.unit == "asset" else 1
-    usd = cost_usd(profile, settings.lane, estimate_usage(profile, task, images).times(planned.due))
-    bound = "at most about" if task.unit == "asset" else "about"
-    say(f"cost     {bound} ${usd:,.2f} at list price; images travel by {run.engine.asking.transport}")
+    usd = expected.usd(profile, settings.lane) or Decimal(0)
+    say(f"cost     {cost_text(expected, usd)}; images travel by {run.engine.asking.transport}")
     quota = profile.fixed_rpm(settings.location)
     if quota is not None and settings.max_rpm is None:
-        hours = planned.due / quota / 60
+        hours = expected.calls / quota / 60
         say(
             f"pace     at most {quota:,} calls a minute, the published quota of {task.model} here: {hours:,.1f} hours "
             "or more; --max_rpm gives the project's own"
         )
-    confirm(settings, usd, bound=bound)
+    confirm(settings, usd)
     return usd
+
+
+def tell_due(run: RunSettings, profile: ModelProfile, planned: Planned, lane: str, say: Say) -> Forecast:
+    """Says what is there by state and what changed of the task; gives what asking about the due units will take.
+
+    Raises:
+        SystemicError: BigQuery cannot say what earlier answers took.
+    """
+    past = history(Warehouse(run.engine.asking.project), run)
+    if changed := the_change(profile, run.task, past, planned, lane):
+        say(change_line(changed, planned))
+    tell_units(planned, say)
+    return due_forecast(profile, run.task, past, planned)
+
+
+def history(warehouse: Warehouse, run: RunSettings) -> History:
+    """What is recorded of the run's task: what its answers took, and its versions.
+
+    Raises:
+        SystemicError: BigQuery cannot say.
+    """
+    task, rows = run.task, []
+    for table, query in (
+        (run.outcomes, recorded_sql.measured_query(run.outcomes, task.name, task.model)),
+        (run.task_versions, recorded_sql.versions_query(run.task_versions, task.name)),
+    ):
+        there = warehouse.table(table) is not None
+        rows.append(warehouse.small_query(query, location=run.location) if there else [])
+    return history_from(*rows)
+
+
+def cost_text(expected: Forecast, usd: Decimal) -> str:
+    """What a run costs about, and what that is made of."""
+    each = expected.tokens / expected.calls if expected.calls else 0
+    return f"about ${usd:,.2f} at list price: {expected.calls:,} calls of about {each:,.0f} tokens ({expected.basis})"
+
+
+def the_change(profile: ModelProfile, task: Task, past: History, planned: Planned, lane: str) -> Changed | None:
+    """What changed of the task since the version that was used last; None if nothing did, or it is new."""
+    if not past.versions or past.versions[0].version == task.version:
+        return None
+    last = past.versions[0]
+    usd = outdated_forecast(profile, task, past, planned).usd(profile, lane) if planned.outdated else None
+    return Changed(last.version, last.used_at, changed_fields(last.definition, task.definition()), usd)
+
+
+def change_line(changed: Changed, planned: Planned) -> str:
+    """The same in a line."""
+    line = f"changed  {', '.join(changed.fields)} since version {changed.since} ({changed.used_at[:10]})"
+    if not planned.outdated:
+        return line
+    price = "" if changed.usd is None else f", about ${changed.usd:,.2f} to ask again (--due=outdated)"
+    return f"{line}: {planned.outdated:,} outdated{price}; due now: {planned.due_new:,} new"
 
 
 def tell_units(planned: Planned, say: Say) -> None:
     """Says how many units of the source are in which state."""
+    kinds = {
+        "new": planned.due_new,
+        "to retry": planned.due_retry,
+        "outdated": planned.due_outdated,
+        "failed before": planned.due_failed,
+    }
+    due = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number)
     states = {
-        "due": planned.due,
+        f"due ({due})" if due else "due": planned.due,
         "already done": planned.already_done,
         "outdated (--due=outdated asks again)": planned.outdated,
         "failed before (--due=failed asks again)": planned.failed_before,
@@ -58,13 +149,15 @@ def tell_units(planned: Planned, say: Say) -> None:
     }
     found = ", ".join(f"{number:,} {state}" for state, number in states.items() if number)
     say(f"units    {planned.units_in:,} in: {found or 'nothing to do'}")
+    if planned.due > planned.asked:
+        say(f"         {planned.due - planned.asked:,} of the due ones have no address of an image: no call, no cost")
     if planned.rows_without_id:
         say(f"         {planned.rows_without_id:,} rows have no id: no unit can be made of them")
     if planned.assets_without_images:
         say(f"         {planned.assets_without_images:,} assets of the source have no imagery at all")
 
 
-def confirm(settings: ClassifySettings, usd: Decimal, *, bound: str = "about") -> None:
+def confirm(settings: ClassifySettings, usd: Decimal) -> None:
     """Lets a run go on when it is cheap, capped, or a person said yes.
 
     Raises:
@@ -72,6 +165,6 @@ def confirm(settings: ClassifySettings, usd: Decimal, *, bound: str = "about") -
     """
     if usd > CONFIRM_ABOVE_USD and not settings.yes and settings.max_cost_usd is None:
         raise UserError(
-            f"this will cost {bound} ${usd:,.2f}: add --yes to go on, cap it with --max_cost_usd, or try "
+            f"this will cost about ${usd:,.2f}: add --yes to go on, cap it with --max_cost_usd, or try "
             "--limit=100 first"
         )

@@ -21,6 +21,7 @@ PURE = """
     embedding_calls embedding_query embedding_setup_sql embedding_sql embeddings errors failures filters groups
     identifiers images models_file notes pacing pricing queries recorded_sql records requests search_sql sources tables
     task views worst_case
+    forecast planning
 """
 #: Talk to services, one client per process; no Beam.
 CLIENTS = """
@@ -34,12 +35,14 @@ LIGHT = """
     __main__ arguments beam_flags cli config config_file contact_sheet dataflow_options embed_config embed_flags
     flag_values flags help_text init_command report said search_config search_flags task_files tasks_command
     template_command template_launch template_main template_metadata
+    plan_config
 """
 #: Of pipeline: the job itself.
 JOB = """
     batch_books batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging embed
     embed_passes embed_setup embed_sql estimate exit_code launch model_check preflight progress run_settings search
     sql_jobs
+    plan_command plan_text probe
 """
 
 LAYERS = {

@@ -30,6 +30,8 @@ from imagebeam.transforms.task import Task
 MOST_OUTPUT_TOKENS = 65_536
 # What a field of a prompt is planned with; the real text is counted when the call is made.
 FIELD_CHARS = 100
+# A URI of Imagery Insights and the key of a line.
+URI_BYTES = 150
 
 _MILLION = Decimal(1_000_000)
 _NANO = Decimal("1e-9")
@@ -84,12 +86,21 @@ def worst_case_usd(profile: ModelProfile, task: Task, lane: str, images: int) ->
     """
     if isinstance(task, EmbedTask):
         return worst_call_usd(profile, task, lane, {})
+    return worst_call_usd(profile, task, lane, _sample_request(profile, task, images))
+
+
+def request_bytes(profile: ModelProfile, task: Task, images: int) -> int:
+    """Bytes of one request as a batch job reads it, about: images by URI."""
+    return 0 if isinstance(task, EmbedTask) else _size(_sample_request(profile, task, images)) + images * URI_BYTES
+
+
+def _sample_request(profile: ModelProfile, task: Task, images: int) -> dict[str, Any]:
     filled = "x" * FIELD_CHARS
     extra = {field.removeprefix("extra."): filled for field in task.prompt_fields()}
     shown = tuple(Image(filled, None, filled, heading=-180.0) for _ in range(images))
     unit = Unit(filled, task.unit, "", shown, filled, filled, latitude=-90.0, longitude=-180.0, extra=extra)
     parts = [ImagePart("image/jpeg", uri="gs://")] * images
-    return worst_call_usd(profile, task, lane, build_request(task, profile, unit, parts, {}))
+    return build_request(task, profile, unit, parts, {})
 
 
 def image_tokens_limit(profile: ModelProfile, task: Task) -> int:
