@@ -171,9 +171,9 @@ def _table(plans: Sequence[LanePlan]) -> list[str]:
 
 
 def _row(plan: LanePlan) -> tuple[str, ...]:
-    cost = "unknown" if plan.usd is None else _money(plan.usd)
+    cost = ("-" if plan.problem else "unknown") if plan.usd is None else _money(plan.usd)
     if plan.problem is not None:
-        return (plan.lane, "-", "-", "-", "-", "cannot be taken, see below")
+        return (plan.lane, cost, "-", "-", "-", "cannot be taken, see below")
     pace = f"{plan.jobs:,} job{'' if plan.jobs == 1 else 's'}" if plan.per_s is None else f"{plan.per_s:,.1f}/s"
     workers = str(plan.workers) if plan.workers else "-"
     return (plan.lane, cost, planning.duration(plan.seconds), pace, workers, plan.binds)
