@@ -195,6 +195,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "plan": Command("Say what a run would do, take and cost in each lane; nothing is called.", _plan),
     "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
     "embed": Command("Make a vector of every image of a table, to find what looks alike.", _embed),
+    "plan": Command("Say what a run would do, take and cost in each lane; nothing is called.", _plan),
     "search": Command("Find images by a text, a picture, or another image of the table.", _search),
     "batch": Command("Look after the jobs of runs with --lane=batch: status, collect, cancel.", _batch),
     "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),

@@ -64,7 +64,7 @@ def announce(
     expected = tell_due(run, profile, planned, settings.lane, say)
     if not planned.due:
         return Decimal(0)
-    usd = expected.usd(profile, settings.lane) or Decimal(0)
+    usd = expected.usd(profile, settings.lane)
     say(f"cost     {cost_text(expected, usd)}; images travel by {run.engine.asking.transport}")
     quota = profile.fixed_rpm(settings.location)
     if quota is not None and settings.max_rpm is None:
@@ -73,8 +73,8 @@ def announce(
             f"pace     at most {quota:,} calls a minute, the published quota of {task.model} here: {hours:,.1f} hours "
             "or more; --max_rpm gives the project's own"
         )
-    confirm(settings, usd)
-    return usd
+    confirm(settings, usd or Decimal(0))
+    return usd or Decimal(0)
 
 
 def tell_due(run: RunSettings, profile: ModelProfile, planned: Planned, lane: str, say: Say) -> Forecast:
@@ -106,10 +106,11 @@ def history(warehouse: Warehouse, run: RunSettings) -> History:
     return history_from(*rows)
 
 
-def cost_text(expected: Forecast, usd: Decimal) -> str:
+def cost_text(expected: Forecast, usd: Decimal | None) -> str:
     """What a run costs about, and what that is made of."""
     each = expected.tokens / expected.calls if expected.calls else 0
-    return f"about ${usd:,.2f} at list price: {expected.calls:,} calls of about {each:,.0f} tokens ({expected.basis})"
+    price = "unknown, no price is known" if usd is None else f"about ${usd:,.2f} at list price"
+    return f"{price}: {expected.calls:,} calls of about {each:,.0f} tokens ({expected.basis})"
 
 
 def the_change(profile: ModelProfile, task: Task, past: History, planned: Planned, lane: str) -> Changed | None:

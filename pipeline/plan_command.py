@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from imagebeam.pipeline import estimate, model_check, plan_text, preflight, probe, task_files
+from imagebeam.pipeline import batch_checks, estimate, model_check, plan_text, preflight, probe, task_files
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.pipeline.plan_config import PlanSettings
@@ -88,7 +88,10 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
         past = estimate.history(warehouse, like_run)
     least = 1 if probed else forecast.ENOUGH
     expected = forecast.due_forecast(profile, task, past, planned, least=least)
-    lanes = tuple(lane_plan(settings, profile, task, lane, expected, location) for lane in LANES[asked.command])
+    lanes = []
+    for lane in LANES[asked.command]:
+        problem = lane_problem(settings, profile, task, lane, warehouse, like_run)
+        lanes.append(lane_plan(settings, profile, task, lane, expected, location, problem))
     return Plan(
         command=asked.command,
         settings=settings,
@@ -98,7 +101,7 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
         expected=expected,
         changed=estimate.the_change(profile, task, past, planned, settings.lane),
         bytes_scanned=_bytes_scanned(warehouse, like_run),
-        lanes=lanes,
+        lanes=tuple(lanes),
         recommended=planning.recommend(lanes, expected.calls),
         prices_as_of=models.as_of,
         notes=_notes(asked, profile, expected, probed),
@@ -112,7 +115,13 @@ def the_profile(models: Models, task: Task) -> ModelProfile:
 
 
 def lane_plan(
-    settings: ClassifySettings, profile: ModelProfile, task: Task, lane: str, expected: Forecast, location: str
+    settings: ClassifySettings,
+    profile: ModelProfile,
+    task: Task,
+    lane: str,
+    expected: Forecast,
+    location: str,
+    problem: str | None = None,
 ) -> LanePlan:
     """What the run would come to in a lane.
 
@@ -123,9 +132,10 @@ def lane_plan(
         lane: The lane.
         expected: What asking takes.
         location: Where source and results are.
+        problem: Why it cannot be taken, if it cannot.
     """
     usd = expected.usd(profile, lane)
-    if problem := lane_problem(settings, profile, task, lane):
+    if problem:
         return LanePlan(lane, usd, problem=problem)
     images = max(1, round(expected.images / expected.units)) if expected.units else 1
     work = planning.Work(expected.calls, expected.tokens, worst_case.request_bytes(profile, task, images))
@@ -145,8 +155,10 @@ def lane_plan(
     return planning.plan_calls(lane, usd, work, quota, means)
 
 
-def lane_problem(settings: ClassifySettings, profile: ModelProfile, task: Task, lane: str) -> str | None:
-    """Why a lane cannot be taken; None if it can."""
+def lane_problem(
+    settings: ClassifySettings, profile: ModelProfile, task: Task, lane: str, warehouse: Warehouse, run: RunSettings
+) -> str | None:
+    """Why a lane cannot be taken; None if it can. A batch run is asked what it would refuse itself."""
     changes = task.image.changes_images
     if lane == "sql":
         return "BigQuery reads images as they are, and these are cropped or downscaled" if changes else None
@@ -156,6 +168,9 @@ def lane_problem(settings: ClassifySettings, profile: ModelProfile, task: Task, 
         return f"batch jobs are made at global or at a region, not at {settings.location}"
     try:
         profile.check(settings.location, lane, task)
+        if lane == "batch":
+            batch_checks.check(settings, task, profile, run.outcomes, run.location)
+            batch_checks.check_images(settings, warehouse, run.source, run.location, "uri")
     except UserError as error:
         return str(error)
     return None

@@ -136,11 +136,11 @@ def _work_lines(plan: Plan) -> list[str]:
     expected, planned = plan.expected, plan.planned
     if not expected.calls:
         return []
-    in_all = f"images   {planned.images:,} in all"
-    if not expected.tokens:
-        return [f"{in_all}, billed by the piece"]
     average = planned.images / planned.asked if planned.asked else 0
-    several = f"{average:.2f} per unit on average, {planned.most_images} at most; " if planned.most_images > 1 else ""
+    several = f": {average:.2f} per unit on average, {planned.most_images} at most" if planned.most_images > 1 else ""
+    in_all = f"calls    {expected.calls:,}, with {planned.images:,} images{several}"
+    if not expected.tokens:
+        return [f"{in_all}; images are billed by the piece"]
     usage, calls = expected.usage, expected.calls
     each = f"{image_tokens(plan.profile, plan.task):,} for each image"
     if not isinstance(plan.task, EmbedTask):
@@ -151,7 +151,7 @@ def _work_lines(plan: Plan) -> list[str]:
     thoughts = f", thoughts {usage.thought_tokens / calls:,.0f}" if usage.thought_tokens else ""
     prompt = f"prompt {usage.prompt_tokens / calls:,.0f} ({each}{tiles})"
     return [
-        f"images   {several}{planned.images:,} in all",
+        in_all,
         f"tokens   {expected.tokens / calls:,.0f} per call: {prompt}{answer}{thoughts}",
         f"         {expected.basis}",
     ]
@@ -165,15 +165,15 @@ def _probe_line(probed: Probed) -> str:
 
 
 def _table(plans: Sequence[LanePlan]) -> list[str]:
-    rows = [("lane", "cost", "time", "calls or jobs", "workers", "limit that binds"), *map(_row, plans)]
+    rows = [("lane", "cost", "time", "pace", "workers", "limit that binds"), *map(_row, plans)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _row(plan: LanePlan) -> tuple[str, ...]:
-    cost = "unknown" if plan.usd is None else _money(plan.usd)
+    cost = ("-" if plan.problem else "unknown") if plan.usd is None else _money(plan.usd)
     if plan.problem is not None:
-        return (plan.lane, "-", "-", "-", "-", "cannot be taken, see below")
+        return (plan.lane, cost, "-", "-", "-", "cannot be taken, see below")
     pace = f"{plan.jobs:,} job{'' if plan.jobs == 1 else 's'}" if plan.per_s is None else f"{plan.per_s:,.1f}/s"
     workers = str(plan.workers) if plan.workers else "-"
     return (plan.lane, cost, planning.duration(plan.seconds), pace, workers, plan.binds)

@@ -147,13 +147,13 @@ def forecast(
     """
     planned = estimate_total(profile, task, calls=units, images=images)
     measured = history.measured.get(task.version, Measured(task.version))
-    if measured.asked >= least:
+    if _tells(measured, least):
         basis = f"as {measured.asked:,} units of this version took"
         return _scaled(profile, task, measured, planned, units, images, basis)
     for other in history.versions:
         measured = history.measured.get(other.version, measured)
         alike = set(changed_fields(other.definition, task.definition())) <= _ANSWERS_ALIKE
-        if other.version != task.version and alike and measured.asked >= ENOUGH:
+        if other.version != task.version and alike and _tells(measured, ENOUGH):
             basis = f"answers as of {measured.asked:,} units of version {other.version}, prompt by its length"
             found = _scaled(profile, task, measured, planned, units, images, basis)
             usage = dataclasses.replace(found.usage, prompt_tokens=planned.prompt_tokens, cached_tokens=0)
@@ -199,6 +199,11 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str,
         else:
             changed.append(name)
     return tuple(changed)
+
+
+def _tells(measured: Measured, least: int) -> bool:
+    """True if something was answered, and enough was asked."""
+    return measured.asked >= least and bool(measured.usage.prompt_tokens)
 
 
 def _scaled(

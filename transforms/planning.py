@@ -206,15 +206,15 @@ def recommend(plans: Sequence[LanePlan], calls: int) -> Recommendation:
 def duration(seconds: float | None) -> str:
     """A time as people say it.
 
-    >>> [duration(seconds) for seconds in (0.2, 90, 5_400, 360_000, None)]
-    ['1 s', '1.5 min', '1.5 h', '4.2 days', 'unknown']
+    >>> [duration(seconds) for seconds in (0, 0.2, 90, 5_400, 360_000, None)]
+    ['0 s', '1 s', '1.5 min', '1.5 h', '4.2 days', 'unknown']
     """
     if seconds is None:
         return "unknown"
     for size, name, above in ((86_400, "days", 172_800), (3_600, "h", 3_600), (60, "min", 60)):
         if seconds >= above:
             return f"{seconds / size:.3g} {name}" if seconds / size >= 10 else f"{seconds / size:.2g} {name}"
-    return f"{max(1, math.ceil(seconds))} s"
+    return f"{math.ceil(seconds)} s"
 
 
 def to_json(plan: LanePlan) -> dict[str, Any]:

@@ -1,0 +1,228 @@
+"""``imagebeam plan`` on the local Google Cloud: it calls nothing, and what it says is what a run then takes."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_runs import batch_arguments
+from google.cloud import bigquery
+from jobs import Job, make_job, run_cli
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.emulators.dataset import build_dataset
+from imagebeam.pipeline import task_files
+
+SHIPPED = Path(task_files.__file__).parent
+
+
+def planned(arguments: list[str], *more: str) -> dict[str, Any]:
+    """``imagebeam plan --json`` with the flags of a command that has its name in front."""
+    code, out, err = run_cli(["plan", *arguments, *more, "--json"])
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def lanes(plan: dict[str, Any]) -> dict[str, Any]:
+    return {lane["lane"]: lane for lane in plan["lanes"]}
+
+
+def embed_arguments(job: Job, *more: str) -> list[str]:
+    work = f"--work_dir={job.directory / 'runs'}"
+    return ["embed", f"--source={job.source}", f"--results={job.results}", work, "--dimension=64", *more]
+
+
+def calls(job: Job) -> dict[str, Any]:
+    """What was asked of Vertex AI, calls that are free included, since the counters were last at zero."""
+    found: dict[str, Any] = job.cloud.counters().get("vertex", {})
+    return found
+
+
+def datasets() -> set[str]:
+    return {dataset.dataset_id for dataset in bigquery.Client().list_datasets()}
+
+
+def changed_task(directory: Path) -> Path:
+    text = (SHIPPED / "tasks" / "image_quality.yaml").read_text()
+    path = directory / "image_quality.yaml"
+    path.write_text(text.replace("prompt: |\n", "prompt: |\n  Be strict.\n", 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def street(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The dataset of ``imagebeam local demo``."""
+    build_dataset(cloud.url, cloud.project, units=300, seed=0)
+    return Job(cloud, "imagery_insights___us", tmp_path_factory.mktemp("street"), [], own_results="plan_street")
+
+
+def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: LocalCloud, tmp_path: Path) -> None:
+    source = "--source=imagery_insights___us.latest_observations"
+    first = planned(street.arguments(source))
+    assert calls(street) == {}, "nothing is called"
+    assert street.results not in datasets(), "nothing is written"
+    assert (first["units"]["due_new"], first["units"]["asked"], first["changed"]) == (300, 298, None)
+
+    ran = street.run(source)
+    real = Decimal(ran["recorded"]["cost_usd"])
+    assert abs(Decimal(lanes(first)["online"]["usd"]) - real) <= real * Decimal("0.05")
+    # One photograph is called .jpg and is a PNG: nobody knows before it is refused and asked about again, unpaid.
+    again = street.query("SELECT SUM(attempts - 1) AS calls FROM {results}.outcomes WHERE attempts > 0")[0]["calls"]
+    assert again == 1
+    assert first["calls"] == ran["counted"]["calls"] - again
+
+    # A changed prompt: what it changes is told, and the answers of the old one are the measure of the new ones.
+    task = str(changed_task(tmp_path))
+    told = planned(street.arguments(source, task=task))
+    assert told["changed"]["fields"] == ["prompt"]
+    assert told["changed"]["since"] == ran["version"]
+    assert (told["units"]["outdated"], told["units"]["due_new"]) == (296, 4)
+    code, text, _ = run_cli(["plan", *street.arguments(source, task=task)])
+    assert code == 0
+    assert f"changed  prompt since version {ran['version']}" in text
+    assert "296 outdated, about $0.11 to ask again (--due=outdated); due now: 4 new" in text
+
+    second = planned(street.arguments(source, "--due=outdated", task=task))
+    ran = street.run(source, "--due=outdated", task=task)
+    real = Decimal(ran["recorded"]["cost_usd"])
+    assert abs(Decimal(lanes(second)["online"]["usd"]) - real) <= real * Decimal("0.01")
+    assert abs(Decimal(told["changed"]["usd"]) - real) <= real * Decimal("0.01")
+    assert second["calls"] == ran["counted"]["calls"]
+    assert "298 units" in second["tokens"]["basis"]
+
+
+def test_assets_are_planned_with_the_images_that_they_have(cloud: LocalCloud, tmp_path: Path) -> None:
+    rows = [{"asset_id": f"t1:{index}"} for index in (0, 0, 0, 1, 1, 2, 3, 3)]
+    rows[-1]["gcs_uri"] = "https://example.com/a.jpg"
+    job = make_job(cloud, tmp_path, rows)
+    plan = planned(job.arguments("--unit=asset", "--max_images=2", task="utility_pole"))
+    assert plan["images"] | {"tokens_each": 560} == {
+        "total": 5, "per_unit": 1.667, "most": 2, "tokens_each": 560, "media_resolution": "medium",
+    }  # fmt: skip
+    assert (plan["units"]["due"], plan["calls"]) == (4, 3), "one asset has an image that no call can be made about"
+    ran = job.run("--unit=asset", "--max_images=2", task="utility_pole")
+    real = Decimal(ran["recorded"]["cost_usd"])
+    assert ran["counted"]["calls"] == plan["calls"]
+    assert abs(Decimal(lanes(plan)["online"]["usd"]) - real) <= real * Decimal("0.05")
+
+
+def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, [{"gcs_uri": None}, *[{} for _ in range(11)]])
+    plan = planned(job.arguments(), "--probe=5")
+    assert calls(job)["calls"] == 5
+    assert (plan["probe"]["calls"], plan["probe"]["ok"], plan["probe"]["stop"]) == (5, 5, None)
+    assert (plan["units"]["already_done"], plan["units"]["due"], plan["calls"]) == (5, 7, 6)
+    assert "5 units of this version" in plan["tokens"]["basis"]
+    recorded = job.query("SELECT SUM(cost_usd) AS usd, COUNT(*) AS units FROM {results}.outcomes WHERE status = 'OK'")
+    assert (Decimal(plan["probe"]["usd"]), recorded[0]["units"]) == (recorded[0]["usd"], 5)
+    state = job.query("SELECT state FROM {results}.runs_history")
+    assert [row["state"] for row in state] == ["DONE"]
+
+    ran = job.run()
+    assert (ran["planned"]["already_done"], ran["counted"]["calls"], ran["exit_code"]) == (5, plan["calls"], 0)
+    assert sorted(job.calls().values()) == [1] * 11, "no image was paid twice"
+    code, text, _ = run_cli(["plan", *job.arguments("--probe=3")])
+    assert code == 0
+    assert "note     nothing is due that has an image: nothing was probed" in text
+    assert calls(job)["calls"] == 11
+
+
+def test_a_plan_of_vectors_has_the_sql_lane_and_can_be_probed(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 6)
+    for lane in ("online", "sql"):
+        plan = planned(embed_arguments(job, f"--lane={lane}"))
+        assert list(lanes(plan)) == ["online", "sql"]
+        assert lanes(plan)["sql"]["usd"] == lanes(plan)["online"]["usd"] == f"{6 * 258 * Decimal('0.45') / 10**6:.9f}"
+        assert "4,000 calls a minute of BigQuery" in lanes(plan)["sql"]["binds"]
+    assert calls(job) == {}
+    assert job.results not in datasets()
+    probed = planned(embed_arguments(job), "--probe=2")
+    assert (calls(job)["calls"], probed["probe"]["ok"], probed["units"]["due"]) == (2, 2, 4)
+    assert len(job.query("SELECT unit_id FROM {results}.embeddings_gemini_embedding_2_64")) == 2
+
+
+@pytest.fixture(scope="module")
+def small(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return make_job(cloud, tmp_path_factory.mktemp("small"), 3)
+
+
+@pytest.fixture(scope="module")
+def dear(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A flag with models whose every call costs dollars."""
+    text = (SHIPPED / "models.yaml").read_text()
+    for price in ("input: 0.30", "input: 0.15", "input: 0.45"):
+        assert price in text
+        text = text.replace(price, "input: 90000")
+    path = tmp_path_factory.mktemp("dear") / "models.yaml"
+    path.write_text(text)
+    return f"--models_file={path}"
+
+
+@pytest.mark.parametrize("lane", ["online", "flex", "batch", "embed", "sql", "probe"])
+def test_every_command_that_pays_asks_above_twenty_dollars(small: Job, dear: str, lane: str) -> None:
+    small.cloud.reset()
+    commands = {
+        "online": small.arguments(),
+        "flex": small.arguments("--lane=flex"),
+        "batch": batch_arguments(small),
+        "embed": embed_arguments(small, "--transport=uri"),
+        "sql": embed_arguments(small, "--lane=sql"),
+        "probe": ["plan", *small.arguments("--probe=3")],
+    }
+    code, _, err = run_cli([*commands[lane], dear])
+    assert code == 2, err
+    (line,) = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
+    assert "this will cost about $" in line
+    assert "add --yes to go on, cap it with --max_cost_usd" in line
+    assert calls(small).get("calls", 0) == 0
+    assert small.results not in datasets()
+
+
+def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(small: Job, dear: str) -> None:
+    plan = planned(small.arguments("--max_rpm=2", "--transport=inline", "--max_calls=1"), dear)
+    found = lanes(plan)
+    assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls a minute", 90)
+    assert "travel with the request" in found["batch"]["problem"]
+    assert plan["recommended"]["lane"] == "flex"
+    assert any("--max_calls=1 ends the run" in note for note in plan["notes"])
+    assert any("--yes or --max_cost_usd" in note for note in plan["notes"])
+    old = planned(small.arguments("--model=gemini-2.5-flash", "--location=us-central1"))
+    assert "the flex lane does not take gemini-2.5-flash" in lanes(old)["flex"]["problem"]
+    assert any("retires" in note for note in old["notes"])
+    by_piece = embed_arguments(small, "--model=multimodalembedding@001", "--location=europe-west1", "--dimension=128")
+    assert lanes(planned(by_piece))["online"]["binds"] == "120 calls a minute"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--task=image_qualty"], "image_quality"),
+        (["--source=nowhere.observations"], "nowhere"),
+        (["--where=heading >"], "BigQuery does not take the query"),
+        (["--keep_columns=weather"], "weather"),
+        (["--location=us-central1"], "is not at location us-central1"),
+        (["--max_tpm=5"], "--max_tpm=5 is less than one call a minute"),
+        (["--probe=0"], "--probe takes a whole number"),
+        (["--results_location=EU"], "EU"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_called(small: Job, arguments: list[str], says: str) -> None:
+    small.cloud.reset()
+    replaced = {argument.partition("=")[0] for argument in arguments}
+    base = [argument for argument in small.arguments() if argument.partition("=")[0] not in replaced]
+    code, out, err = run_cli(["plan", *base, *arguments])
+    assert (code, out) == (2, ""), err
+    (line,) = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
+    assert says in line
+    assert calls(small) == {}
+
+
+def test_help_says_what_it_does() -> None:
+    code, out, _ = run_cli(["plan", "--help"])
+    assert code == 0
+    assert "--probe=N" in out
+    assert "nothing is called" in out

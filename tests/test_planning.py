@@ -1,0 +1,361 @@
+"""The pure parts of a plan: what asking takes, how long a lane takes, which lane to take. No service is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebeam.pipeline import estimate, run_settings, task_files
+from imagebeam.pipeline.plan_config import plan_settings
+from imagebeam.transforms.books import Planned
+from imagebeam.transforms.embeddings import embed_task
+from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.forecast import (
+    ENOUGH,
+    History,
+    Measured,
+    Version,
+    changed_fields,
+    due_forecast,
+    forecast,
+    history_from,
+    outdated_forecast,
+)
+from imagebeam.transforms.planning import (
+    MOST_IN_FLIGHT,
+    PROCESS_PER_S,
+    WORTH_USD,
+    LanePlan,
+    Means,
+    Work,
+    plan_batch,
+    plan_calls,
+    plan_sql,
+    recommend,
+    workers_for,
+)
+from imagebeam.transforms.pricing import Quota, estimate_total, estimate_usage, image_tokens
+from imagebeam.transforms.records import Usage
+from imagebeam.transforms.task import ImageSettings, Task
+from imagebeam.transforms.worst_case import request_bytes
+
+MODELS = task_files.load_models_file()
+PROFILE = MODELS.profile("gemini-3.5-flash-lite")
+TASK = task_files.load_task("image_quality", MODELS, Path())
+ASSETS = dataclasses.replace(TASK, unit="asset", max_images=10)
+PLANNED = Planned(units_in=300, due=300, due_new=300, asked=298, images=298, most_images=1)
+COUNTS = st.integers(0, 10_000_000)
+
+
+def history(task: Task, measured: Measured, *others: Version) -> History:
+    own = Version(task.version, task.definition(), "2026-11-20T00:00:00Z")
+    return History({measured.version: measured}, (*others, own))
+
+
+# -- what asking takes -----------------------------------------------------------------------------------------
+
+
+@given(COUNTS, COUNTS)
+def test_many_calls_take_as_much_as_that_many_single_ones(calls: int, images: int) -> None:
+    single = estimate_usage(PROFILE, TASK, 1)
+    assert estimate_total(PROFILE, TASK, calls=calls, images=calls) == single.times(calls)
+    assert estimate_total(PROFILE, ASSETS, calls=calls, images=images + 1).prompt_tokens > (
+        estimate_total(PROFILE, ASSETS, calls=calls, images=images).prompt_tokens
+    )
+
+
+def test_without_a_history_the_formula_counts_every_unit_that_has_an_address_once() -> None:
+    found = due_forecast(PROFILE, TASK, History(), PLANNED)
+    assert (found.units, found.calls, found.images) == (298, 298, 298)
+    assert found.usage == estimate_usage(PROFILE, TASK, 1).times(298)
+    # 373 tokens of text and 560 of the image at 0.30, 45 of the answer at 2.50, in millionths.
+    assert found.usd(PROFILE, "online") == Decimal(298 * (933 * 30 + 45 * 250)) / 100_000_000
+    assert found.usd(PROFILE, "flex") == found.usd(PROFILE, "batch") == Decimal("0.0584676")
+    assert found.usd(PROFILE, "express") is None
+
+
+def test_twenty_answers_of_the_version_tell_more_than_the_formula() -> None:
+    measured = Measured(TASK.version, 100, 103, 100, Usage(90_000, 10_000, 2_000, 500), {"online": 1.5})
+    found = due_forecast(PROFILE, TASK, history(TASK, measured), PLANNED)
+    assert (found.calls, found.latency_s) == (round(298 * 1.03), {"online": 1.5})
+    assert found.usage == Usage(268_200, 29_800, 5_960, 1_490)
+    assert "100 units of this version" in found.basis
+    few = dataclasses.replace(measured, asked=ENOUGH - 1)
+    assert due_forecast(PROFILE, TASK, history(TASK, few), PLANNED).usage == (
+        estimate_usage(PROFILE, TASK, 1).times(298)
+    )
+    assert due_forecast(PROFILE, TASK, history(TASK, few), PLANNED, least=1).usage.output_tokens != 298 * 45
+
+
+def test_a_probe_that_only_failed_tells_nothing_of_tokens() -> None:
+    failed = Measured(TASK.version, 3, 3, 3)
+    found = due_forecast(PROFILE, TASK, history(TASK, failed), PLANNED, least=1)
+    assert found.usage == estimate_usage(PROFILE, TASK, 1).times(298)
+
+
+def test_answers_of_another_prompt_tell_how_long_answers_are_but_those_of_another_schema_do_not() -> None:
+    changed = dataclasses.replace(TASK, prompt=f"{TASK.prompt} {'Be strict. ' * 40}")
+    measured = Measured(TASK.version, 100, 100, 100, Usage(93_300, 0, 2_000, 0))
+    found = due_forecast(PROFILE, changed, history(TASK, measured), PLANNED)
+    assert found.usage.output_tokens == 20 * 298
+    assert found.usage.prompt_tokens == 298 * estimate_usage(PROFILE, changed, 1).prompt_tokens
+    assert TASK.version in found.basis
+    thinking = dataclasses.replace(TASK, generation=dataclasses.replace(TASK.generation, thinking="low"))
+    assert due_forecast(PROFILE, thinking, history(TASK, measured), PLANNED).usage.output_tokens == 298 * 45
+
+
+@given(st.integers(ENOUGH, 10**6), st.integers(1, 5_000), st.integers(1, 500), COUNTS)
+def test_what_was_measured_is_scaled_to_what_is_due(asked: int, prompt: int, output: int, units: int) -> None:
+    measured = Measured(TASK.version, asked, asked, asked, Usage(asked * prompt, 0, asked * output, 0))
+    found = forecast(PROFILE, TASK, history(TASK, measured), units=units, images=units)
+    assert found.calls == units
+    # The measured images are scaled and rounded, so one image more or less can be in it.
+    assert abs(found.usage.prompt_tokens - units * prompt) <= 1_200
+    assert abs(found.usage.output_tokens - units * output) <= 1
+
+
+def test_more_images_than_measured_cost_more() -> None:
+    measured = Measured(ASSETS.version, 50, 50, 100, Usage(50 * 1_500, 0, 2_000, 0))
+    past = history(ASSETS, measured)
+    same, more = (forecast(PROFILE, ASSETS, past, units=50, images=images) for images in (100, 150))
+    assert more.usage.prompt_tokens - same.usage.prompt_tokens == 50 * (560 + 24)
+    assert same.usage.prompt_tokens == 50 * 1_500
+
+
+def test_what_is_outdated_is_planned_with_as_many_images_as_are_due_or_were_asked() -> None:
+    measured = Measured("0" * 12, 50, 50, 150, Usage(1, 0, 1, 0))
+    nothing_due = Planned(units_in=80, outdated=80)
+    assert outdated_forecast(PROFILE, ASSETS, History({"0" * 12: measured}), nothing_due).images == 240
+    some = dataclasses.replace(nothing_due, asked=10, images=20)
+    assert outdated_forecast(PROFILE, ASSETS, History(), some).images == 160
+    assert outdated_forecast(PROFILE, ASSETS, History(), nothing_due).images == 800
+
+
+def test_images_are_billed_by_resolution_or_by_tiles_or_by_the_piece() -> None:
+    old = MODELS.profile("gemini-2.5-flash")
+    plain = dataclasses.replace(TASK, media_resolution="default")
+    assert [image_tokens(PROFILE, dataclasses.replace(TASK, media_resolution=at)) for at in ("low", "high")] == [
+        280,
+        1120,
+    ]
+    assert image_tokens(old, plain) == 1806
+    assert image_tokens(old, dataclasses.replace(plain, image=ImageSettings(max_side=384))) == 258
+    assert image_tokens(old, dataclasses.replace(plain, image=ImageSettings(max_side=385))) == 1806
+    piece = embed_task("multimodalembedding@001", 128)
+    profile = MODELS.embedding(piece.model)
+    assert forecast(profile, piece, History(), units=1_000, images=1_000).usd(profile, "sql") == Decimal("0.1")
+
+
+def test_a_history_adds_up_the_lanes_of_a_version() -> None:
+    row: dict[str, Any] = {
+        "version": "v", "lane": "online", "asked": 3, "images": 4, "attempts": 5, "prompt_tokens": 6,
+        "cached_tokens": None, "output_tokens": 7, "thought_tokens": 8, "latency_s": 1.25,
+    }  # fmt: skip
+    used = datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC)
+    listed = {"version": "v", "definition": '{"prompt":"a"}', "created_at": used}
+    found = history_from([row, {**row, "lane": "batch", "latency_s": None}], [listed])
+    assert found.measured["v"] == Measured("v", 6, 10, 8, Usage(12, 0, 14, 16), {"online": 1.25})
+    assert found.versions == [Version("v", {"prompt": "a"}, "2026-11-20T00:00:00Z")]
+
+
+def test_changes_of_a_task_are_named() -> None:
+    old = TASK.definition()
+    changed = dataclasses.replace(
+        TASK.with_model("gemini-3.1-flash-lite"),
+        prompt="Look.",
+        generation=dataclasses.replace(TASK.generation, thinking="low", seed=1),
+    )
+    assert set(changed_fields(old, changed.definition())) == {
+        "model", "prompt", "generation.thinking", "generation.seed",
+    }  # fmt: skip
+    assert changed_fields(old, old) == ()
+    assert changed_fields({**old, "gone": 1}, old) == ("gone",)
+
+
+# -- how long it takes -----------------------------------------------------------------------------------------
+
+QUOTAS = st.builds(
+    Quota, st.none() | st.integers(1, 10**7), st.none() | st.integers(1_000, 10**9), st.sampled_from(["", "somebody"])
+)
+MEANS = st.builds(
+    Means,
+    st.integers(1, MOST_IN_FLIGHT),
+    st.integers(1, 100),
+    st.dictionaries(st.sampled_from(["online", "flex"]), st.floats(0.05, 600)),
+)
+WORK = st.builds(Work, st.integers(0, 10**8), st.integers(0, 10**12), st.integers(1, 10_000))
+USD = st.none() | st.decimals(0, 10**6, places=4)
+
+
+@given(st.sampled_from(["online", "flex"]), WORK, QUOTAS, MEANS)
+def test_no_lane_is_planned_faster_than_any_limit_allows(lane: str, work: Work, quota: Quota, means: Means) -> None:
+    plan = plan_calls(lane, None, work, quota, means)
+    assert plan.per_s is not None
+    assert plan.seconds == pytest.approx(work.calls / plan.per_s)
+    slack = 1 + 1e-9
+    if quota.requests:
+        assert plan.per_s * 60 <= quota.requests * slack
+    if quota.tokens and work.calls:
+        assert plan.per_s * 60 * work.tokens / work.calls <= quota.tokens * slack
+    assert plan.per_s <= PROCESS_PER_S * means.processes * slack
+    assert plan.binds
+    twice = dataclasses.replace(means, processes=2 * means.processes)
+    assert (plan_calls(lane, None, work, quota, twice).per_s or 0) >= plan.per_s
+
+
+@given(st.floats(0.01, 10**5), st.floats(0.05, 600))
+def test_the_workers_use_what_is_granted_and_one_less_would_not(granted: float, latency_s: float) -> None:
+    workers = workers_for(granted, latency_s)
+    each = min(PROCESS_PER_S, MOST_IN_FLIGHT / latency_s)
+    assert workers * each >= granted * (1 - 1e-9)
+    assert workers == 1 or (workers - 1) * each < granted
+    assert workers_for(math.inf, latency_s) == 1
+
+
+def test_the_limit_that_binds_is_named() -> None:
+    work = Work(calls=60_000, tokens=60_000_000)
+    tokens = plan_calls("online", None, work, Quota(tokens=2_000_000), Means())
+    assert (tokens.binds, round(tokens.seconds or 0), tokens.workers) == ("2,000,000 tokens a minute", 1_800, 1)
+    calls = plan_calls("online", None, work, Quota(requests=600, tokens=2_000_000), Means())
+    assert (calls.binds, round(calls.seconds or 0)) == ("600 calls a minute", 6_000)
+    window = plan_calls("online", None, work, Quota(), Means(in_flight=4, latency_s={"online": 2.0}))
+    assert (window.binds, window.seconds) == ("--in_flight=4 at 2 s a call", 30_000)
+    assert window.assumed == ()
+    process = plan_calls("online", None, work, Quota(requests=10**6), Means(4_096, 2, {"online": 0.1}))
+    assert (process.binds, process.per_s, process.workers) == ("350 calls a second of a process", 700, 48)
+
+
+@given(st.integers(0, 10**8), st.integers(1, 20_000), st.integers(1, 200_000), st.integers(20_000, 984_000_000))
+def test_batch_jobs_hold_every_request_within_both_limits(calls: int, size: int, lines: int, most: int) -> None:
+    plan = plan_batch(None, Work(calls, 0, size), Means(batch_lines=lines, batch_bytes=most))
+    assert plan.jobs * lines >= calls
+    assert plan.jobs * most >= calls * size
+    assert (plan.jobs == 0) == (calls == 0)
+    assert "requests" in plan.binds or "bytes" in plan.binds
+
+
+def test_a_request_is_as_large_as_its_texts_and_uris() -> None:
+    one, ten = (request_bytes(PROFILE, ASSETS, images) for images in (1, 10))
+    assert 1_500 < one < 5_000
+    assert one + 9 * 150 < ten < one + 9 * 400
+
+
+def test_the_sql_lane_is_bound_by_the_calls_of_bigquery() -> None:
+    plan = plan_sql(Decimal(1), Work(120_000, 0), Quota(requests=4_000), Means(rows_per_job=50_000))
+    assert (plan.jobs, round(plan.seconds or 0), plan.workers) == (3, 1_800, 0)
+    unknown = plan_sql(None, Work(1, 1), Quota(), Means())
+    assert (unknown.seconds, unknown.binds) == (None, "no quota is known")
+
+
+# -- which lane ------------------------------------------------------------------------------------------------
+
+LANE = st.builds(
+    LanePlan,
+    st.sampled_from(["online", "flex", "batch", "sql"]),
+    USD,
+    st.none() | st.floats(0, 10**7),
+    problem=st.none() | st.just("not here"),
+)
+
+
+@given(st.lists(LANE, max_size=4, unique_by=lambda plan: plan.lane))
+def test_a_lane_is_recommended_that_can_be_taken_and_costs_the_least_or_nearly(plans: list[LanePlan]) -> None:
+    ways = {plan.lane: plan for plan in plans if plan.problem is None}
+    found = recommend(plans, 10)
+    assert found.reason
+    assert "\n" not in found.reason
+    if not ways:
+        assert found.lane is None
+        return
+    assert found.lane in ways
+    prices = [plan.usd for plan in ways.values() if plan.usd is not None]
+    usd = ways[found.lane].usd
+    if len(prices) == len(ways) and usd is not None:
+        assert usd - min(prices) < WORTH_USD
+
+
+def test_half_the_price_is_taken_when_it_is_worth_the_wait() -> None:
+    plans = [
+        LanePlan("online", Decimal(100), 3_600.0),
+        LanePlan("flex", Decimal(50), 7_200.0),
+        LanePlan("batch", Decimal(50), 86_400.0),
+    ]
+    assert recommend(plans, 1_000) == recommend(plans[::-1], 1_000)
+    assert recommend(plans, 1_000).reason == "flex: it saves $50.00 of $100.00 and takes 2 h instead of 1 h"
+    slow = [plans[0], dataclasses.replace(plans[1], seconds=10**6), plans[2]]
+    assert recommend(slow, 1_000).lane == "batch"
+    cheap = [dataclasses.replace(plan, usd=(plan.usd or Decimal(0)) / 100) for plan in plans]
+    assert recommend(cheap, 10).reason == "online: it is done soonest, and another lane would save $0.50"
+    assert recommend(plans, 0).lane is None
+
+
+# -- shares, gates and flags -----------------------------------------------------------------------------------
+
+
+@given(
+    flag=st.sampled_from(["--max_rpm", "--max_tpm"]),
+    ceiling=st.integers(1, 10**9),
+    workers=st.integers(1, 1_000),
+    at_least=st.integers(1, 50_000),
+)
+def test_the_static_shares_of_a_rate_never_exceed_the_ceiling(
+    flag: str, ceiling: int, workers: int, at_least: int
+) -> None:
+    if ceiling < workers * at_least:
+        with pytest.raises(UserError, match=flag):
+            run_settings.ceiling(flag, ceiling, workers, at_least=at_least)
+        return
+    share = run_settings.ceiling(flag, ceiling, workers, at_least=at_least)
+    assert share is not None
+    assert math.fsum([share * 60] * workers) <= ceiling * (1 + 1e-12)
+    assert share * 60 >= at_least * (1 - 1e-12), "every worker may make a call"
+
+
+def test_what_is_due_is_told_by_kind() -> None:
+    said: list[str] = []
+    planned = Planned(
+        units_in=20, due=12, due_new=5, due_retry=3, due_outdated=2, due_failed=2, already_done=8, asked=11, images=11
+    )
+    estimate.tell_units(planned, said.append)
+    assert said == [
+        "units    20 in: 12 due (5 new, 3 to retry, 2 outdated, 2 failed before), 8 already done",
+        "         1 of the due ones have no address of an image: no call, no cost",
+    ]
+
+
+CLASSIFY = ("--task=image_quality", "--source=d.t", "--results=r", "--project=my-project")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (("embd", *CLASSIFY), "imagebeam plan takes classify or embed, not 'embd'; did you mean embed?"),
+        ((*CLASSIFY, "--probe"), "--probe needs a value; for example --probe=5"),
+        ((*CLASSIFY, "--probe", "--json"), "--probe needs a value"),
+        ((*CLASSIFY, "--probe=0"), "--probe takes a whole number from 1 to 1000, not 0"),
+        ((*CLASSIFY, "--probe=some"), "--probe takes a whole number from 1 to 1000, not 'some'"),
+        (("embed", *CLASSIFY), "unknown flag --task"),
+        (("--source=d.t",), "no task"),
+    ],
+)
+def test_a_mistake_in_the_arguments_gets_one_line(argv: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        plan_settings(argv, cwd=tmp_path, environ={})
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_flags_and_the_file_are_those_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "imagebeam.yaml").write_text("project: my-project\nresults: r\nsource: d.t\nlane: flex\n")
+    asked = plan_settings(["--task=image_quality", "--probe", "7", "--max_tpm=5000"], cwd=tmp_path, environ={})
+    assert (asked.command, asked.probe, asked.settings.lane, asked.settings.max_tpm) == ("classify", 7, "flex", 5_000)
+    other = plan_settings(["embed", "--dimension=64", "--probe=3", "--probe=4"], cwd=tmp_path, environ={})
+    assert (other.command, other.probe, other.settings.task) == ("embed", 4, "embed/gemini-embedding-2/64")
