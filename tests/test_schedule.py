@@ -283,7 +283,6 @@ def test_a_task_of_ones_own_is_fetched_where_it_runs(cloud: LocalCloud, here: Pa
         ("daily", ["--service_account_email="], "--service_account_email=imagebeam-worker@my-project.iam"),
         ("daily", ["--template="], "imagebeam schedule daily needs --template"),
         ("daily", ["--template=gs://b-b/t"], "write gs://bucket/path/name.json"),
-        ("daily", ["--lane=batch"], "a template"),
         ("daily", ["--schedule=every day"], "five fields"),
         ("daily", ["--region=europe-west"], "no region of Google Cloud"),
         ("daily", ["--work_dir=runs"], "give --work_dir=gs://bucket/path"),
@@ -301,6 +300,8 @@ def test_a_mistake_is_said_in_one_line(verb: str, more: list[str], said: str) ->
 
 def test_another_word_is_a_mistake() -> None:
     assert "did you mean daily?" in refusal("schedule", "dayly")
+    assert "did you mean classify?" in refusal("schedule", "vm", "clasify")
+    assert run_cli(["schedule", "vm", "classify", *line("vm")[2:]]) == run_cli(line("vm"))
 
 
 def test_a_digest_names_an_image_that_is_built() -> None:
