@@ -5,17 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PACKAGES := imagebeam.pipeline imagebeam.transforms imagebeam.emulators
-SCRIPTS := $(sort $(dir $(wildcard tests/*.py benchmarks/*.py examples/*.py templates/*.py)))
+SCRIPTS := $(sort $(dir $(wildcard tests/*.py tests_gcp/*.py benchmarks/*.py examples/*.py templates/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench clean
+.PHONY: help demo test test-gcp check lint types bench clean
 
 help:
-	@echo 'make demo    the real job on a local Google Cloud: no account, no network after installation'
-	@echo 'make test    lint, types and all tests'
-	@echo 'make check   lint and types only'
-	@echo 'make bench   how fast it is on this machine'
-	@echo 'make clean   remove .venv and everything that was built'
+	@echo 'make demo      the real job on a local Google Cloud: no account, no network after installation'
+	@echo 'make test      lint, types and all tests'
+	@echo 'make test-gcp  three public images on a real project: about a cent'
+	@echo 'make check     lint and types only'
+	@echo 'make bench     how fast it is on this machine'
+	@echo 'make clean     remove .venv and everything that was built'
 
 demo: $(INSTALLED)
 	@$(BIN)/imagebeam local demo
@@ -23,6 +24,14 @@ demo: $(INSTALLED)
 # Most tests wait for a server: two at a time take half as long. A file stays together, with a cloud of its own.
 test: check
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Opt-in: it needs credentials and a project that pays. It deletes what it makes.
+test-gcp:
+	@if [ -z "$$IMAGEBEAM_GCP_PROJECT" ]; then \
+	  echo 'skipped: export IMAGEBEAM_GCP_PROJECT=PROJECT (it pays about a cent), and perhaps IMAGEBEAM_GCP_BUCKET=BUCKET'; \
+	else \
+	  $(MAKE) --no-print-directory $(INSTALLED) && $(BIN)/python -m pytest tests_gcp; \
+	fi
 
 check: lint types
 

@@ -63,17 +63,18 @@ def daily(start: Start, when: When, *, template: str) -> list[list[str]]:
     ]
 
 
-def batch(start: Start, when: When, *, image: str, collect_schedule: str) -> list[list[str]]:
+def batch(start: Start, when: When, *, job: str, image: str, collect_schedule: str) -> list[list[str]]:
     """Two jobs of Cloud Run: one makes batch jobs of what is due, one looks after all that are open.
 
     Args:
         start: What is started, on lane batch.
         when: When batch jobs are made.
+        job: The command that makes them.
         image: The image of both.
         collect_schedule: When they are looked after.
     """
     project, region = start.settings.project, str(start.options.region)
-    submit = program("classify", {**start.parameters, "no_wait": "true", "project": project})
+    submit = program(job, {**start.parameters, "no_wait": "true", "project": project})
     collect = program("batch", {"work_dir": start.settings.work_dir, "no_wait": "true"}, "collect")
     commands = [*start.copying, *_prepared(start, when, "run")]
     for name, line, seconds, schedule in (
@@ -103,17 +104,18 @@ def batch(start: Start, when: When, *, image: str, collect_schedule: str) -> lis
     return commands
 
 
-def vm(start: Start, when: When, *, image: str) -> list[list[str]]:
+def vm(start: Start, when: When, *, job: str, image: str) -> list[list[str]]:
     """A small VM that is started, runs, and turns itself off: nothing but its disk costs while it is off.
 
     Args:
         start: What is started.
         when: When.
-        image: What runs on it.
+        job: The command that runs.
+        image: What it runs in.
     """
     project, options = start.settings.project, start.options
     zone = options.worker_zone or f"{options.region}-b"
-    line = program("classify", {**start.parameters, "project": project})
+    line = program(job, {**start.parameters, "project": project})
     network = [f"--network={options.network}"] if options.network else []
     network += [f"--subnet={options.subnetwork}"] if options.subnetwork else []
     network += ["--no-address"] if options.use_public_ips is False else []

@@ -46,15 +46,18 @@ def main(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> int:
     if verb not in _VERBS:
         hint = suggestion(verb, _VERBS) or f"; write imagebeam schedule {'|'.join(_VERBS)}"
         raise UserError(f"imagebeam schedule does not know {verb}{hint}")
-    job = template_metadata.find_job("classify")
+    words = [word for word in rest[:1] if not word.startswith("-")]
+    job = template_metadata.find_job(words[0] if words else "classify")
     own = {flag.name: flag for flag in _VERBS[verb]}
-    given = arguments.read(rest, by_name((*job.flags, *own.values())), command=f"imagebeam schedule {verb}")
+    given = arguments.read(
+        rest[len(words) :], by_name((*job.flags, *own.values())), command=f"imagebeam schedule {verb}"
+    )
     values = {name: given.values.get(name, flag.default) for name, flag in own.items()}
     _check(verb, values, given.values)
     of_run = {name: value for name, value in given.values.items() if name not in own}
     if verb == "batch":
         of_run["lane"] = "batch"
-    name = values["name"] or _name(str(given.values.get("task", "run")))
+    name = values["name"] or _name(str(given.values.get("task", job.name)))
     start = template_launch.checked(
         job,
         arguments.Arguments({**of_run, "run_id": name}, given.beam),
@@ -67,18 +70,18 @@ def main(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> int:
     start = dataclasses.replace(start, parameters={DUE.name: due, **start.parameters})
     _check_start(start)
     when = _when(values, name, start)
-    commands = _commands(verb, start, when, values)
+    commands = _commands(verb, job.name, start, when, values)
     sys.stdout.write("\n".join(shlex.join(command) for command in commands) + "\n")
     _note(verb, start, when)
     return 0
 
 
-def _commands(verb: str, start: Start, when: schedule.When, values: Mapping[str, Any]) -> list[list[str]]:
+def _commands(verb: str, job: str, start: Start, when: schedule.When, values: Mapping[str, Any]) -> list[list[str]]:
     if verb == "daily":
         return schedule.daily(start, when, template=values["template"])
     if verb == "vm":
-        return schedule.vm(start, when, image=values["image"])
-    return schedule.batch(start, when, image=values["image"], collect_schedule=values["collect_schedule"])
+        return schedule.vm(start, when, job=job, image=values["image"])
+    return schedule.batch(start, when, job=job, image=values["image"], collect_schedule=values["collect_schedule"])
 
 
 def _check(verb: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -148,15 +151,17 @@ def _help(columns: int) -> list[str]:
     return [
         "imagebeam schedule: print the gcloud commands that make a run come back; nothing is run",
         "",
-        "Usage: imagebeam schedule daily --template=gs://… --region=REGION --task=NAME … (a job on Dataflow)",
-        "       imagebeam schedule batch --image=NAME:TAG --region=REGION --task=NAME …  (batch jobs, half the price)",
-        "       imagebeam schedule vm --image=NAME:TAG --region=REGION --task=NAME …     (one small VM, no Dataflow)",
+        "Usage: imagebeam schedule daily [JOB] --template=gs://… --region=REGION --task=NAME …   (on Dataflow)",
+        "       imagebeam schedule batch [JOB] --image=NAME:TAG --region=REGION --task=NAME …    (batch jobs)",
+        "       imagebeam schedule vm [JOB] --image=NAME:TAG --region=REGION --task=NAME …       (one small VM)",
+        "",
+        f"JOB is {' or '.join(template_metadata.JOBS)}; without it, classify.",
         "",
         "Example:",
         f"  imagebeam schedule daily --template={TEMPLATE.example} --region=europe-west6 --task=utility_pole",
         "    --service_account_email=workers@my-project.iam.gserviceaccount.com --max_cost_usd=25",
         *help_text.flags_help(flags, columns),
         "",
-        "All flags of imagebeam classify go, also from imagebeam.yaml, and options of Beam. They are checked as the",
+        "All flags of that command go, also from imagebeam.yaml, and options of Beam. They are checked as the",
         "run itself will. A run asks for what is new, and for what failed for a passing reason (--due=new,retry).",
     ]

@@ -113,9 +113,16 @@ def _is_linked_here(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
         raise SystemicError(f"looking for {settings.project}.{settings.dataset}: {first_line(error)}") from None
     resource: Mapping[str, Any] = found.to_api_repr()
     source = (resource.get("linkedDatasetSource") or {}).get("sourceDataset") or {}
-    shared = hub.listing(settings.listing).source.split("/")
+    if not source:
+        raise _conflict(settings)
+    shared = hub.listing(settings.listing).source
+    if not shared:
+        raise UserError(
+            f"{settings.project}.{settings.dataset} is a linked dataset already, but of what cannot be seen: grant "
+            f"roles/analyticshub.subscriptionOwner on {settings.project} to {hub.account}, or give another --dataset"
+        )
     # The project of the source is written as its number, so the dataset must do.
-    if not source or shared[-1] != source.get("datasetId"):
+    if shared.rpartition("/")[2] != source.get("datasetId"):
         raise _conflict(settings)
     return True
 
@@ -138,13 +145,8 @@ def _print_request(settings: SubscribeSettings) -> None:
 
 def _list(hub: AnalyticsHub, settings: SubscribeSettings) -> int:
     """Prints the listings that can be seen, with the datasets that are linked to them."""
-    exchanges: list[Shared]
     try:
-        if settings.exchange is None:
-            exchanges = hub.exchanges(settings.hub_project, settings.location)
-        else:
-            exchanges = [Shared(settings.exchange, "")]
-        listings = [listing for exchange in exchanges for listing in hub.listings(exchange.name)]
+        listings = [listing for exchange in _exchanges(hub, settings) for listing in hub.listings(exchange)]
     except RefusedError as error:
         raise UserError(_explained(error, settings, hub.account)) from None
     try:
@@ -169,6 +171,18 @@ def _list(hub: AnalyticsHub, settings: SubscribeSettings) -> int:
         notes = [f"linked as {name}" for name in linked] + (["no copies or exports"] if listing.restricted else [])
         sys.stdout.write(f"{parts[5]}  {parts[7]}  {listing.title}{''.join(f'  [{note}]' for note in notes)}\n")
     return 0
+
+
+def _exchanges(hub: AnalyticsHub, settings: SubscribeSettings) -> list[str]:
+    """The data exchanges to look into."""
+    if settings.exchange_given:
+        return [settings.exchange]
+    try:
+        return [exchange.name for exchange in hub.exchanges(settings.hub_project, settings.location)]
+    except RefusedError as error:
+        if error.code != 403 or error.reason == "SERVICE_DISABLED":
+            raise
+        return [settings.exchange]  # who may see listings may perhaps not see what else the project shares
 
 
 def _row(listing: Shared, linked: list[str]) -> dict[str, Any]:
@@ -226,7 +240,7 @@ def _explained(error: RefusedError, settings: SubscribeSettings, account: str) -
             "that was onboarded"
         )
     if error.code == 404:
-        place = settings.listing or settings.exchange or settings.hub_project
+        place = settings.listing or settings.exchange
         return (
             f"{said}; there is no {place}, or {account} may not see it: look at --customer_id and --location="
             f"{settings.location}; imagebeam subscribe --list shows what there is"

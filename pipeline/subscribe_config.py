@@ -20,7 +20,8 @@ class SubscribeSettings:
         project: Project that the linked dataset is made in.
         location: Where the data is, in small letters.
         hub_project: Project that shares it.
-        exchange: Resource name of one data exchange; None for all of them, which only ``list`` may be.
+        exchange: Resource name of the data exchange.
+        exchange_given: A person named it; else ``list`` looks into all that there are.
         listing: Resource name of the listing; empty with ``list``.
         dataset: Id of the linked dataset.
         list: Show what can be seen, and make nothing.
@@ -31,9 +32,10 @@ class SubscribeSettings:
     project: str
     location: str
     hub_project: str
-    exchange: str | None
+    exchange: str
     listing: str
     dataset: str
+    exchange_given: bool = False
     list: bool = False
     dry_run: bool = False
     json: bool = False
@@ -61,7 +63,8 @@ def subscribe_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, 
         project=values["project"],
         location=location,
         hub_project=values["hub_project"],
-        exchange=_exchange(values, location) if values["exchange"] or not values["list"] else None,
+        exchange=_exchange(values, location),
+        exchange_given=values["exchange"] is not None,
         listing="" if values["list"] else _listing(values, said.given, location),
         dataset=values["dataset"] or f"imagery_insights___preview___{location}",
         list=values["list"],

@@ -5,11 +5,12 @@ import re
 import shlex
 from pathlib import Path
 
+import google.cloud.storage as storage
 import pytest
 from google.cloud.dataflow_v1beta3 import LaunchFlexTemplateRequest
 from hypothesis import given
 from hypothesis import strategies as st
-from jobs import run_cli
+from jobs import captured, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import from_storage, schedule
@@ -254,16 +255,24 @@ def test_whatever_a_flag_holds_the_vm_gets_it_whole(flags: dict[str, str]) -> No
 
 
 def test_a_task_of_ones_own_is_fetched_where_it_runs(cloud: LocalCloud, here: Path) -> None:
-    import google.cloud.storage as storage
-
     task = (ROOT / "pipeline" / "tasks" / "image_quality.yaml").read_text(encoding="utf-8")
     bucket = storage.Client().create_bucket("scheduled-tasks")
     bucket.blob("mine.yaml").upload_from_string(task)
-    called = schedule.program("tasks", {"task": "gs://scheduled-tasks/mine.yaml"}, "check")
-    assert called[:4] == ["python", "-m", "imagebeam.pipeline.from_storage", "tasks"]
-    # `tasks check` takes words, so it says that the flag is none of its own: but by then the file was fetched.
-    assert from_storage.main(["tasks", "check", "--task=gs://scheduled-tasks/mine.yaml"]) == 2
-    assert from_storage.main(["classify", "--task=gs://scheduled-tasks/none.yaml"]) == 2
+    bucket.blob("broken.yaml").upload_from_string(f"{task}\nnonsense: 1\n")
+    said = {}
+    for name in ("mine", "broken", "none"):
+        with captured() as (_, err):
+            line_of_run = [
+                "classify",
+                f"--task=gs://scheduled-tasks/{name}.yaml",
+                "--source=none.t",
+                "--results=answers",
+            ]
+            assert from_storage.main(line_of_run) == 2
+        said[name] = err.getvalue()
+    assert "there is no dataset imagebeam-local.none" in said["mine"]  # the task was read, then the source looked for
+    assert "nonsense" in said["broken"]
+    assert "--task=gs://scheduled-tasks/none.yaml: no such object" in said["none"]
     found = printed("batch", "--task=gs://scheduled-tasks/mine.yaml")
     submit = next(command for command in found if command[1:4] == ["run", "jobs", "deploy"])
     assert submit[4] == "imagebeam-mine"
@@ -307,6 +316,8 @@ def test_a_mistake_is_said_in_one_line(verb: str, more: list[str], said: str) ->
 
 def test_another_word_is_a_mistake() -> None:
     assert "did you mean daily?" in refusal("schedule", "dayly")
+    assert "did you mean classify?" in refusal("schedule", "vm", "clasify")
+    assert run_cli(["schedule", "vm", "classify", *line("vm")[2:]]) == run_cli(line("vm"))
 
 
 def test_a_digest_names_an_image_that_is_built() -> None:

@@ -191,6 +191,13 @@ def test_a_list_shows_listings_and_what_is_linked(cloud: LocalCloud, project: st
     assert "listed" in row["linked_datasets"]
 
 
+def test_listings_are_shown_though_the_exchanges_of_the_project_may_not_be(cloud: LocalCloud, project: str) -> None:
+    cloud.faults(analyticshub={"rules": [{"match": "dataExchanges.list", "code": 403}]})
+    code, out, _ = run_cli(["subscribe", "--list"])
+    assert code == 0
+    assert LISTING.rpartition("/")[2] in out
+
+
 def test_a_place_without_listings_says_so(cloud: LocalCloud, project: str) -> None:
     code, out, _ = run_cli(["subscribe", "--list", "--location=eu"])
     assert code == 0

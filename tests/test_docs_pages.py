@@ -1,0 +1,96 @@
+"""The pages of docs/: their commands are real, and the messages that they quote are said somewhere."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from jobs import run_cli
+from test_docs import commands
+
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "dataflow.md").read_text(encoding="utf-8")
+TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+#: Whole words in the first column that are statuses and not messages.
+STATUS = re.compile(r"[A-Z_]+(?:/[A-Z_]+)?")
+
+
+def sentences() -> list[str]:
+    """Every text in the sources; what is put in is one NUL."""
+    found = []
+    for package in ("pipeline", "transforms"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values]
+                    found.append("".join(parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return found
+
+
+def messages() -> list[str]:
+    """What stands in backticks in the first column of a table and is more than a word."""
+    rows = re.findall(r"^\| (.+?) \| .+ \|$", TROUBLE, re.MULTILINE)
+    quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+    return [text for text in quoted if not STATUS.fullmatch(text)]
+
+
+SENTENCES = sentences()
+
+
+def is_said(message: str) -> bool:
+    pattern = re.compile(".*".join(re.escape(part) for part in message.split("…")), re.DOTALL)
+    return any(pattern.search(sentence) for sentence in SENTENCES)
+
+
+def test_messages_are_found_and_invented_ones_are_not() -> None:
+    assert len(messages()) > 30
+    assert is_said("no region: give --region")
+    assert not is_said("no planet: give --region")
+
+
+@pytest.mark.parametrize("message", messages())
+def test_every_quoted_message_is_said_by_the_program(message: str) -> None:
+    assert is_said(message), message
+
+
+def test_the_statuses_that_are_explained_exist() -> None:
+    from imagebeam.transforms.records import ImageReason, Status
+
+    rows = re.findall(r"^\| (.+?) \| .+ \|$", TROUBLE, re.MULTILINE)
+    named = {text for row in rows for text in re.findall(r"`([^`]+)`", row) if STATUS.fullmatch(text)}
+    assert named
+    for name in named:
+        status, _, reason = name.partition("/")
+        assert status in list(Status)
+        assert not reason or status != "IMAGE_ERROR" or reason in list(ImageReason)
+
+
+def test_the_commands_of_the_guide_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [shlex.split(command) for command in commands(GUIDE)]
+    ours = [line[1:] for line in lines if line[0] == "imagebeam"]
+    assert {line[0] for line in ours} >= {"subscribe", "init", "classify", "template"}
+    for line in ours:
+        if line[0] == "init" or (line[0] in {"subscribe", "template"} and "--list" not in line):
+            more = [] if line[0] == "init" else ["--dry_run"]
+            code, _, err = run_cli([*line, *more])
+            assert code == 0, err
+
+
+def test_every_account_of_the_guide_is_the_one_that_schedules_ask_for() -> None:
+    account = "imagebeam-worker@my-project.iam.gserviceaccount.com"
+    assert f"--service_account_email={account}" in GUIDE
+    assert f"--service_account_email={account}" in (ROOT / "docs" / "schedule.md").read_text(encoding="utf-8")
+    for role in ("roles/dataflow.worker", "roles/bigquery.user", "roles/aiplatform.user"):
+        assert f"--member=serviceAccount:{account} --role={role}" in GUIDE
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (ROOT / "docs" / target).exists(), f"{page}: {target}"
