@@ -25,12 +25,14 @@ import duckdb
 import orjson
 from aiohttp import web
 
+from imagebeam.emulators.access import Access
 from imagebeam.emulators.batch_api import BatchService
 from imagebeam.emulators.bigquery import BigQueryService
 from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.dataflow import DataflowService
 from imagebeam.emulators.faults import FaultBook
 from imagebeam.emulators.http import ApiError, google_error, json_response, not_implemented, read_json
+from imagebeam.emulators.iam import IamService
 from imagebeam.emulators.storage import ObjectStore, StorageService
 from imagebeam.emulators.tokens import PROJECT, TokenService, write_credentials
 from imagebeam.emulators.vertex import VertexService
@@ -69,7 +71,9 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     bigquery = BigQueryService(directory / "bigquery.duckdb", objects, PROJECT, faults, counters, seed)
     app.add_routes(bigquery.routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
-    app.add_routes(DataflowService(objects, PROJECT, counters).routes())
+    access = Access(faults)
+    app.add_routes(DataflowService(objects, PROJECT, access, counters).routes())
+    app.add_routes(IamService(PROJECT, access, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)
     app.add_routes(vertex.routes())
     app.add_routes(BatchService(objects, bigquery.catalog, vertex.images, seed, faults, counters).routes())
