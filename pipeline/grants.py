@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Mapping
 from typing import Final
 
-from imagebeam.transforms.embedding_setup_sql import bucket_command
 from imagebeam.transforms.identifiers import TableName
 
 #: What stands in a command where nobody knows who is asking.
@@ -29,7 +28,7 @@ class Place:
     project: str
     member: str = NOBODY
     dataset: str = ""
-    bucket: str = ""
+    bucket: str = "BUCKET"
     account: str = ""
 
 
@@ -80,8 +79,7 @@ def command(permission: str, place: Place) -> str:
     role, kind = ROLES[permission]
     to = f"--member={shlex.quote(place.member)} --role={role}"
     if kind == "bucket":
-        granted = bucket_command(place.bucket or "BUCKET", "", role)
-        return granted.replace("--member=serviceAccount:", f"--member={shlex.quote(place.member)}")
+        return f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{place.bucket}')} {to}"
     if kind == "dataset":
         dataset = TableName.parse(f"{place.dataset}.t", place.project)
         grant = f'GRANT `{role}` ON SCHEMA `{dataset.project}`.`{dataset.dataset}` TO "{place.member}"'
@@ -98,7 +96,7 @@ def enable(service: str, project: str) -> str:
 
 def _resource(kind: str, place: Place) -> str:
     if kind == "bucket":
-        return f"gs://{place.bucket or 'BUCKET'}"
+        return f"gs://{place.bucket}"
     if kind == "dataset":
         return f"dataset {place.dataset}"
     return f"account {place.account}" if kind == "account" else f"project {place.project}"

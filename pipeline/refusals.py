@@ -75,9 +75,7 @@ def explain(error: BaseException, place: Place) -> Refusal:
             )
         permission = _permission(answer)
         if permission:
-            return Refusal(
-                one_line(answer.message), grants.needed(permission, place), grants.command(permission, place)
-            )
+            return Refusal(one_line(str(error)), grants.needed(permission, place), grants.command(permission, place))
     return Refusal(one_line(str(error)), systemic=not isinstance(error, UserError))
 
 

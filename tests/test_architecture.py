@@ -34,12 +34,14 @@ LIGHT = """
     __main__ arguments beam_flags cli config config_file contact_sheet dataflow_options embed_config embed_flags
     flag_values flags help_text init_command report said search_config search_flags task_files tasks_command
     template_command template_launch template_main template_metadata
+    findings grants refusals
 """
 #: Of pipeline: the job itself.
 JOB = """
     batch_books batch_checks batch_command batch_steps batch_store batch_supervisor classify dataflow_staging embed
     embed_passes embed_setup embed_sql estimate exit_code launch model_check preflight progress run_settings search
     sql_jobs
+    google_rest preflight_checks preflight_command preflight_context preflight_data preflight_model
 """
 
 LAYERS = {
