@@ -69,16 +69,19 @@ def verdict(findings: Sequence[Finding]) -> str:
     return f"{'not ready' if exit_code(findings) else 'ready'}: {said}"
 
 
-def lines(findings: Sequence[Finding], columns: int) -> list[str]:
+def lines(findings: Sequence[Finding], columns: int, *, quiet: bool = False) -> list[str]:
     """One line per check, with what there is to say below those that are not ok; the verdict last.
 
     Args:
         findings: In the order of the checks.
         columns: Columns of the terminal; commands are never broken.
+        quiet: Leave out what is ok.
     """
     width = max((len(finding.name) for finding in findings), default=0)
     shown: list[str] = []
     for finding in findings:
+        if quiet and finding.state is State.OK:
+            continue
         head = f"{finding.state.value:<{_STATE}} {finding.name:<{width}}"
         told = finding.cause if finding.state is State.SKIPPED else finding.found
         shown += _wrapped(f"{head}  ", told, columns)
@@ -87,7 +90,7 @@ def lines(findings: Sequence[Finding], columns: int) -> list[str]:
                 shown += _wrapped(f"{'':<{_STATE}} {label:<{_LABEL}}", getattr(finding, label), columns, empty=False)
             if finding.fix:
                 shown.append(f"{'':<{_STATE}} {'fix':<{_LABEL}}{finding.fix}")
-    return [*shown, "", verdict(findings)]
+    return [*shown, *([""] if shown else []), verdict(findings)]
 
 
 def document(findings: Sequence[Finding], **more: Any) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Literal
 
@@ -26,7 +27,7 @@ from imagebeam.transforms.queries import Query
 from imagebeam.transforms.records import Image, Unit
 from imagebeam.transforms.requests import ImagePart, build_request, image_part, lane_headers
 from imagebeam.transforms.task import Task
-from imagebeam.transforms.vertex import GeminiClient, HttpAnswer
+from imagebeam.transforms.vertex import GeminiClient, HttpAnswer, ModelClient
 from imagebeam.transforms.warehouse import Warehouse
 
 PROBES = 3
@@ -128,26 +129,43 @@ async def free_transport(
 
 
 async def ask_once(
-    settings: ClassifySettings, task: Task, profile: ModelProfile, image: Image, part: ImagePart
-) -> Asked:
-    """Asks about one image as a run would: a paid call, in no books."""
-    unit = Unit("preflight", "observation", "", (image,))
+    settings: ClassifySettings, task: Task, profile: ModelProfile, image: Image, parts: Mapping[str, ImagePart]
+) -> dict[str, Asked]:
+    """Asks about one image as a run would, once for each way that it can travel: paid calls, in no books.
+
+    Args:
+        settings: Where the model is.
+        task: What is asked.
+        profile: Its model.
+        image: The image.
+        parts: The same as it travels, by the name of the way.
+    """
+    client = client_of(task, settings.project, settings.location)
+    try:
+        asked = await asyncio.gather(*(_ask(client, task, profile, image, part) for part in parts.values()))
+    finally:
+        await client.close()
+    return dict(zip(parts, asked, strict=True))
+
+
+async def _ask(client: ModelClient, task: Task, profile: ModelProfile, image: Image, part: ImagePart) -> Asked:
     if isinstance(task, EmbedTask):
         body = build_embedding_request(task, [part])
     else:
-        body = build_request(task, profile, unit, [part], {})
-    client = client_of(task, settings.project, settings.location)
+        body = build_request(task, profile, Unit("preflight", "observation", "", (image,)), [part], {})
     try:
         answer = await client.send(task.model, body, headers=lane_headers("online"), timeout_s=PROBE_TIMEOUT_S)
     except Exception as error:
         return Asked(classify_exception(error))
-    finally:
-        await client.close()
     if answer.code != 200:
         return Asked(classify_http(answer.code, answer.body, answer.headers), body=answer.body)
     if isinstance(task, EmbedTask):
         return Asked(None, cost_usd(profile, "online", estimate_usage(profile, task, 1)))
-    return Asked(None, cost_usd(profile, "online", read_usage(orjson.loads(answer.body).get("usageMetadata") or {})))
+    try:
+        usage = read_usage(orjson.loads(answer.body)["usageMetadata"])
+    except (ValueError, KeyError, TypeError):
+        usage = estimate_usage(profile, task, 1)
+    return Asked(None, cost_usd(profile, "online", usage))
 
 
 async def _embed(client: EmbeddingClient, task: EmbedTask, part: ImagePart) -> HttpAnswer:

@@ -40,10 +40,9 @@ def main(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> int:
     found = run_checks(context, CHECKS)
     if settings.json:
         told = findings.document(found, command=name, lane=settings.lane, transport=context.transport)
-        sys.stdout.buffer.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
+        sys.stdout.write(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        shown = found if not settings.quiet else [one for one in found if one.state != findings.State.OK]
-        sys.stdout.write("\n".join(findings.lines(shown, help_text.width())) + "\n")
+        sys.stdout.write("\n".join(findings.lines(found, help_text.width(), quiet=settings.quiet)) + "\n")
     return findings.exit_code(found)
 
 

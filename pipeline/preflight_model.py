@@ -31,13 +31,13 @@ from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.pipeline.model_check import Asked
 from imagebeam.pipeline.preflight_context import Concern, Context, NotTried, Seen
 from imagebeam.pipeline.refusals import RefusedError, explain
+from imagebeam.pipeline.run_settings import call_tokens
 from imagebeam.transforms import images, objects
 from imagebeam.transforms.embedding_setup_sql import Connection, bucket_command, make_command, vertex_agent
 from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import ImagebeamError, UserError
 from imagebeam.transforms.failures import Failure, Kind
 from imagebeam.transforms.parts import inline_part
-from imagebeam.transforms.pricing import estimate_usage
 from imagebeam.transforms.records import Image, ImageReason
 from imagebeam.transforms.requests import ImagePart
 
@@ -119,14 +119,10 @@ def check_probe(context: Context) -> Seen:
     if not inline_only:
         mime = images.mime_from_name(uri) or ways["inline"].mime_type
         ways = {"uri": ImagePart(mime, uri=uri), **ways}
-    asked = {way: _ask(context, part) for way, part in ways.items()}
+    asked = asyncio.run(model_check.ask_once(settings, task, context.profile, context.image, ways))
     usd = sum((one.usd for one in asked.values()), Decimal(0))
     spent = f"paid calls: {len(asked)}, ${usd:.6f}, in no run's books"
     return _judged(context, asked, spent)
-
-
-def _ask(context: Context, part: ImagePart) -> Asked:
-    return asyncio.run(model_check.ask_once(context.settings, context.task, context.profile, context.image, part))
 
 
 def _judged(context: Context, asked: Mapping[str, Asked], spent: str) -> Seen:
@@ -279,12 +275,11 @@ def check_quota(context: Context) -> Seen:
     fixed = profile.fixed_rpm(settings.location)
     if fixed is not None:
         return f"fixed: {fixed:,} calls a minute for {profile.name} at {settings.location}; --max_rpm says your own"
-    usage = estimate_usage(profile, context.task, context.task.max_images)
-    tokens = max(1, usage.prompt_tokens + usage.output_tokens + usage.thought_tokens)
-    if settings.location != "global":
-        return f"shared, no baseline at {settings.location} (only at global); a run finds what is granted"
-    tiers = ", ".join(f"tier {tier}: {grant / tokens / 60:,.0f}/s" for tier, grant in TIERS.items())
-    return f"shared, at about {tokens:,} tokens a call {tiers}; a run finds what is granted"
+    if settings.location != "global" or isinstance(context.task, EmbedTask):
+        return f"shared, no published figure for {profile.name} at {settings.location}; a run finds what is granted"
+    tokens = max(1, call_tokens(profile, context.task))
+    tiers = ", ".join(f"{grant / tokens / 60:,.0f}/s in tier {tier}" for tier, grant in TIERS.items())
+    return f"shared: at about {tokens:,} tokens a call {tiers}; a run finds what is granted"
 
 
 def _roles(context: Context) -> list[str]:

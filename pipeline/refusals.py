@@ -18,7 +18,9 @@ from imagebeam.transforms.failures import one_line
 
 LOGIN: Final = "gcloud auth application-default login"
 
-_PERMISSION: Final = re.compile(r"\b(?:aiplatform|bigquery|dataflow|iam|storage)\.[a-zA-Z]+\.[a-zA-Z]+\b")
+_PERMISSION: Final = re.compile(
+    r"\b(?:(?:aiplatform|bigquery|dataflow|storage)\.(?!googleapis\b)[a-zA-Z]+|iam\.serviceAccounts)\.[a-zA-Z]+\b"
+)
 _SERVICE: Final = re.compile(r"\b[a-z]+\.googleapis\.com(?=/overview)")
 #: BigQuery's words for a query that may not read; they do not name the permission.
 _MAY_NOT_QUERY: Final = re.compile(r"does not have permission to query (?:table|view)", re.IGNORECASE)

@@ -72,6 +72,9 @@ PROOFS = {
     "--source=my-project.imagery_insights___us.cropped_observations_latest": RUN,
     "imagebeam tasks list": RUN,
     "imagebeam tasks show utility_pole": RUN,
+    "imagebeam preflight --task=utility_pole": (
+        "tests/test_preflight.py::test_a_good_set_up_is_ok_and_nothing_of_it_stays"
+    ),
     "imagebeam classify --task=utility_pole --limit=100": ELSEWHERE,
     "imagebeam classify --task=utility_pole --asset_types=ASSET_CLASS_UTILITY_POLE --near=46.948,7.447,500": ELSEWHERE,
     "imagebeam template build --image=europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0 "
