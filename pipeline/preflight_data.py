@@ -64,6 +64,8 @@ def check_credentials(context: Context) -> Seen:
     try:
         context.credentials.refresh(google.auth.transport.requests.Request())
     except google.auth.exceptions.RefreshError as error:
+        if error.retryable:
+            raise
         raise UserError(f"the credentials give no token: {error.args[0]}", fix=LOGIN) from None
     account = str(getattr(context.credentials, "service_account_email", ""))
     person = str(getattr(context.credentials, "account", ""))

@@ -18,8 +18,9 @@ from imagebeam.transforms.failures import one_line
 
 LOGIN: Final = "gcloud auth application-default login"
 
+#: Not the name of a service, nor a part of an account.
 _PERMISSION: Final = re.compile(
-    r"\b(?:(?:aiplatform|bigquery|dataflow|storage)\.(?!googleapis\b)[a-zA-Z]+|iam\.serviceAccounts)\.[a-zA-Z]+\b"
+    r"(?<![@\w.-])(?:(?:aiplatform|bigquery|dataflow|storage)\.(?!googleapis\b)[a-zA-Z]+|iam\.serviceAccounts)\.[a-zA-Z]+\b"
 )
 _SERVICE: Final = re.compile(r"\b[a-z]+\.googleapis\.com(?=/overview)")
 #: BigQuery's words for a query that may not read; they do not name the permission.
@@ -64,7 +65,8 @@ def explain(error: BaseException, place: Place) -> Refusal:
         return Refusal(error.cause, error.permission, error.fix)
     for known in _chain(error):
         if any(cls.__module__.startswith("google.auth") for cls in type(known).__mro__) and not _document(known):
-            return Refusal(f"credentials: {one_line(str(known))}", fix=LOGIN, systemic=_passing(known))
+            passing = type(known).__name__ == "TransportError" or bool(getattr(known, "retryable", False))
+            return Refusal(f"credentials: {one_line(str(known))}", fix="" if passing else LOGIN, systemic=passing)
         answer = _read(known)
         service = answer.metadata.get("service", "")
         if answer.reasons & _DISABLED:
@@ -141,8 +143,3 @@ def _permission(answer: _Answer) -> str:
         return "bigquery.tables.getData"
     found = _PERMISSION.search(answer.message)
     return found[0] if found else ""
-
-
-def _passing(error: BaseException) -> bool:
-    """True for a token endpoint that stumbles."""
-    return type(error).__name__ == "TransportError" or bool(getattr(error, "retryable", False))
