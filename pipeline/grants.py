@@ -69,14 +69,14 @@ def needed(permission: str, place: Place) -> str:
 
 
 def command(permission: str, place: Place) -> str:
-    """The command that grants the role to whoever asks; empty when nobody knows which role it is.
+    """The command that grants the role to whoever asks; empty when nobody knows which role it is, or on what.
 
     >>> command("bigquery.jobs.create", Place("my-project", "user:ada@example.com"))
     'gcloud projects add-iam-policy-binding my-project --member=user:ada@example.com --role=roles/bigquery.jobUser'
     """
-    if permission not in ROLES:
+    role, kind = ROLES.get(permission, ("", ""))
+    if not role or (kind == "dataset" and not place.dataset):
         return ""
-    role, kind = ROLES[permission]
     to = f"--member={shlex.quote(place.member)} --role={role}"
     if kind == "bucket":
         return f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{place.bucket}')} {to}"
@@ -98,5 +98,5 @@ def _resource(kind: str, place: Place) -> str:
     if kind == "bucket":
         return f"gs://{place.bucket}"
     if kind == "dataset":
-        return f"dataset {place.dataset}"
+        return f"dataset {place.dataset}" if place.dataset else "its dataset"
     return f"account {place.account}" if kind == "account" else f"project {place.project}"

@@ -272,6 +272,8 @@ def check_connection(context: Context) -> Seen:
 def check_quota(context: Context) -> Seen:
     """What pace to expect; nothing can be asked, so nothing can fail."""
     settings, profile = context.settings, context.profile
+    if settings.lane == "batch":
+        return "batch jobs have no quota of calls; one may wait up to 72 hours"
     fixed = profile.fixed_rpm(settings.location)
     if fixed is not None:
         return f"fixed: {fixed:,} calls a minute for {profile.name} at {settings.location}; --max_rpm says your own"

@@ -23,6 +23,7 @@ _PERMISSION: Final = re.compile(
     r"(?<![@\w.-])(?:(?:aiplatform|bigquery|dataflow|storage)\.(?!googleapis\b)[a-zA-Z]+|iam\.serviceAccounts)\.[a-zA-Z]+\b"
 )
 _SERVICE: Final = re.compile(r"\b[a-z]+\.googleapis\.com(?=/overview)")
+_DATASET: Final = re.compile(r"\b(?:Table|View|Dataset) ((?:[a-z0-9.-]+:)?[a-z][a-z0-9-]+):(\w+)")
 #: BigQuery's words for a query that may not read; they do not name the permission.
 _MAY_NOT_QUERY: Final = re.compile(r"does not have permission to query (?:table|view)", re.IGNORECASE)
 _DISABLED: Final = frozenset({"SERVICE_DISABLED", "accessNotConfigured"})
@@ -79,6 +80,8 @@ def explain(error: BaseException, place: Place) -> Refusal:
             )
         permission = _permission(answer)
         if permission:
+            if named := _DATASET.search(answer.message):  # a view may stand on tables that nobody named
+                place = dataclasses.replace(place, dataset=f"{named[1]}.{named[2]}")
             return Refusal(one_line(str(error)), grants.needed(permission, place), grants.command(permission, place))
     return Refusal(one_line(str(error)), systemic=not isinstance(error, UserError))
 

@@ -255,6 +255,12 @@ CASES = {
         ("bigquery.tables.getData", "GRANT `roles/bigquery.dataViewer` ON SCHEMA `imagebeam-local`.`{data}`"),
         denied=denied("bigquery.tables.getData", ":{data}."),
     ),
+    "no role to read what a query reads": Case(
+        "source",
+        ("bigquery.tables.getData", "GRANT `roles/bigquery.dataViewer` ON SCHEMA `imagebeam-local`.`{data}`"),
+        ("--source=-", "--query=SELECT * FROM {data}.observations"),
+        denied=denied("bigquery.tables.getData", ":{data}."),
+    ),
     "a condition that is no SQL": Case("query", ("does not take the query",), ("--where=heading >",)),
     "a query that reads too much": Case("query", ("--maximum_bytes_billed=",), ("--maximum_bytes_billed=1",)),
     "a shared dataset with restricted egress": Case(
@@ -396,6 +402,11 @@ CASES = {
         ("gcloud services enable dataflow.googleapis.com --project=imagebeam-local",),
         ("{dataflow}",),
         faults=disabled("dataflow"),
+    ),
+    "no bucket for the temporary files of Dataflow": Case(
+        "Dataflow",
+        ("gcloud storage buckets create gs://no-such-bucket-here",),
+        ("{dataflow}", "--temp_location=gs://no-such-bucket-here/temp", "--no_probe"),
     ),
     "no role to start jobs on Dataflow": Case(
         "project roles", (GCLOUD, "roles/dataflow.developer"), ("{dataflow}",), denied=denied("dataflow.jobs.create")
