@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from imagebeam.emulators.access import caller
 from imagebeam.emulators.batch_answers import GenerateHandler, LineHandler
 from imagebeam.emulators.batch_embeddings import EmbedHandler
 from imagebeam.emulators.batch_faults import BatchFaults, CallFault, job_faults
@@ -27,7 +28,7 @@ from imagebeam.emulators.object_store import ObjectStore
 from imagebeam.emulators.storage_resources import PROJECT_NUMBER
 from imagebeam.emulators.vertex_faults import MESSAGES, VertexFaults, error_of
 from imagebeam.emulators.vertex_images import ImageReader
-from imagebeam.emulators.vertex_transport import api_disabled, authenticate
+from imagebeam.emulators.vertex_transport import authenticate
 
 _JOBS: Final = "/{version}/projects/{project}/locations/{location}/batchPredictionJobs"
 #: Jobs on a page, and at most.
@@ -155,8 +156,10 @@ class BatchService:
         self._counters.add("batch", "calls", method)
         self._access.refresh()
         authenticate(request)
-        if self._access.api_disabled:
-            raise api_disabled(request.match_info["project"])
+        project, location = request.match_info["project"], request.match_info["location"]
+        who = caller(request.headers.get("Authorization"))
+        permission = f"aiplatform.batchPredictionJobs.{method}"
+        self._access.enter(project, permission, f"projects/{project}/locations/{location}", who)
 
     def _job(self, request: web.Request, method: str) -> Job:
         job = self._store.get(request.match_info["location"], request.match_info["job"])

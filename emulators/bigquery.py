@@ -15,6 +15,7 @@ import duckdb
 from aiohttp import web
 
 from imagebeam.emulators import bigquery_errors
+from imagebeam.emulators.bigquery_access import Gate
 from imagebeam.emulators.bigquery_ai import Embedder
 from imagebeam.emulators.bigquery_ai_faults import AiFaults
 from imagebeam.emulators.bigquery_calls import not_implemented
@@ -93,7 +94,8 @@ class BigQueryService:
         tables, ai = ObjectTables(self._store, objects), AiFaults(faults, seed, counters)
         self._catalog = Catalog(self._store, tables)
         self._store.install(Embedder(objects, tables, self._catalog.registry, ai, counters).install)
-        self._jobs = Jobs(self._catalog, objects, faults, counters, ai)
+        self._gate = Gate(self._catalog, faults)
+        self._jobs = Jobs(self._catalog, objects, faults, counters, ai, self._gate)
         self._streamer = Streamer(self._catalog, faults, counters)
         self._uploads = Uploads()
         self._requests: dict[str, Job] = {}
@@ -129,6 +131,7 @@ class BigQueryService:
             web.patch(table, self._work(self._patch_table, "autodetect_schema")),
             web.put(table, self._work(self._put_table, "autodetect_schema")),
             web.delete(table, self._work(self._delete_table)),
+            web.post(f"{table}:testIamPermissions", self._work(self._test_permissions)),
             web.get(f"{table}/data", self._work(self._list_rows, "selectedFields", *_PAGES, *_FORMATS)),
             web.post(f"{table}/insertAll", self._work(self._insert_all)),
             web.post(jobs, self._work(self._insert_job)),
@@ -149,6 +152,7 @@ class BigQueryService:
         async def handle(request: web.Request) -> web.StreamResponse:
             check_parameters(request.query, parameters)
             body = await read_json(request)
+            self._gate.enter(request, do.__name__)
             answer = await asyncio.to_thread(_guarded, do, request, body)
             return json_response(answer) if answer is not None else web.Response(status=204)
 
@@ -163,7 +167,7 @@ class BigQueryService:
 
     def _get_dataset(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
         project, name = dataset_id(request)
-        return dataset_resource(project, name, self._catalog.dataset(project, name))
+        return self._gate.shown(dataset_resource(project, name, self._catalog.dataset(project, name)))
 
     def _patch_dataset(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
         return self._change_dataset(request, body, replace=False)
@@ -246,6 +250,10 @@ class BigQueryService:
         items, token = page_of([table_resource(table, location, None) for table in tables], request.query)
         return listing("bigquery#tableList", "tables", items, token) | {"totalItems": len(tables)}
 
+    def _test_permissions(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
+        self._catalog.table(table_id(request))
+        return self._gate.granted(request, body)
+
     # Rows
 
     def _insert_all(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
@@ -308,6 +316,7 @@ class BigQueryService:
     async def _query(self, request: web.Request) -> web.StreamResponse:
         """jobs.query: start, wait, first page."""
         check_parameters(request.query, ())
+        self._gate.enter(request, "_insert_job")
         body = await read_json(request)
         for key, value in body.items():
             if key not in _QUERY_REQUEST | _QUERY_REQUEST_ELSE and value not in (None, False, "", [], {}):

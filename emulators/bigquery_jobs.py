@@ -14,13 +14,14 @@ from typing import Any, Final
 import duckdb
 
 from imagebeam.emulators import bigquery_errors, bigquery_load
+from imagebeam.emulators.bigquery_access import Gate
 from imagebeam.emulators.bigquery_ai_faults import AiFaults
 from imagebeam.emulators.bigquery_calls import not_implemented
 from imagebeam.emulators.bigquery_catalog import Catalog, Result, now_ms
 from imagebeam.emulators.bigquery_names import TableId
 from imagebeam.emulators.bigquery_parameters import read_parameters, whole_number
 from imagebeam.emulators.bigquery_resources import check_labels
-from imagebeam.emulators.bigquery_run import Outcome, prepare, run
+from imagebeam.emulators.bigquery_run import Outcome, run
 from imagebeam.emulators.bigquery_select import Plan, Request
 from imagebeam.emulators.bigquery_types import schema_resource
 from imagebeam.emulators.counters import Counters
@@ -182,12 +183,13 @@ class Jobs:
         faults: Its section ``bigquery.rules`` is applied to new jobs.
         counters: Where jobs are counted.
         ai: Says how many jobs with AI functions may run.
+        gate: Says who may read what.
     """
 
     def __init__(
-        self, catalog: Catalog, objects: ObjectStore, faults: FaultBook, counters: Counters, ai: AiFaults
+        self, catalog: Catalog, objects: ObjectStore, faults: FaultBook, counters: Counters, ai: AiFaults, gate: Gate
     ) -> None:
-        self._ai = ai
+        self._ai, self._gate = ai, gate
         self._catalog = catalog
         self._objects = objects
         self._faults = faults
@@ -305,7 +307,7 @@ class Jobs:
 
     def _dry_run(self, project: str, request: Request, configuration: dict[str, Any]) -> dict[str, Any]:
         self._counters.add("bigquery", "dry_runs")
-        plan = prepare(self._catalog, request)
+        plan = self._gate.prepare(request)
         return {
             "kind": "bigquery#job",
             "id": f"{project}:{plan.location}.",
@@ -336,7 +338,7 @@ class Jobs:
     def _plan(self, job: Job, request: Request) -> None:
         """Check a query at once, so that its location and its destination are known from the beginning."""
         try:
-            job.plan = prepare(self._catalog, request)
+            job.plan = self._gate.prepare(request)
         except ApiError as problem:
             job.error = problem
             return

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from imagebeam.emulators.bigquery_access import check_linked
 from imagebeam.emulators.bigquery_ai_faults import check_ai_faults
 from imagebeam.emulators.bigquery_calls import not_implemented
 from imagebeam.emulators.bigquery_catalog import Catalog
@@ -32,7 +33,8 @@ def check_parameters(query: Mapping[str, str], known: tuple[str, ...]) -> None:
 
 def check_faults(settings: dict[str, Any]) -> None:
     """Refuse misspelt faults of the section ``bigquery``."""
-    check_keys(settings, ("insert_failures", "rules", "ai"), "bigquery")
+    check_keys(settings, ("insert_failures", "rules", "ai", "linked"), "bigquery")
+    check_linked(settings.get("linked", {}))
     check_ai_faults(settings.get("ai", {}))
     for rule in settings.get("insert_failures", ()):
         check_keys(rule, ("match", "times", "do", "message"), "bigquery.insert_failures")

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from imagebeam.emulators.access import Access, caller
 from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.http import ApiError, json_response, read_json
 from imagebeam.emulators.object_store import ObjectStore
@@ -40,12 +41,14 @@ class DataflowService:
     Args:
         objects: Cloud Storage, where graphs and packages are staged.
         project: The project that exists.
+        access: Who may do what.
         counters: The counters.
     """
 
-    def __init__(self, objects: ObjectStore, project: str, counters: Counters) -> None:
+    def __init__(self, objects: ObjectStore, project: str, access: Access, counters: Counters) -> None:
         self._objects = objects
         self._project = project
+        self._access = access
         self._counters = counters
         self._jobs: dict[str, dict[str, Any]] = {}
         self._numbers = itertools.count(1)
@@ -113,6 +116,9 @@ class DataflowService:
             raise ApiError(403, f"Could not find project {project}, or the caller may not use Dataflow there.")
         if not _REGION.fullmatch(location):
             raise ApiError(400, f"The location {location} is not a region where Dataflow runs.")
+        self._access.open("dataflow.googleapis.com", project)
+        who = caller(request.headers.get("Authorization"))
+        self._access.require(f"dataflow.jobs.{method}", f"projects/{project}", who)
         return location
 
     def _job(self, request: web.Request, method: str) -> dict[str, Any]:

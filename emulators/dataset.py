@@ -33,7 +33,7 @@ def build_dataset(url: str, project: str, *, units: int = 300, seed: int = 0) ->
         url: The local cloud, ``http://127.0.0.1:<port>``.
         project: Its project.
         units: Rows of ``latest_observations``, at least 1, all different observations. Traps need 10.
-        seed: The same one gives the same dataset.
+        seed: The same one gives the same dataset; only the snapshots are always some days old.
     """
     content = make_content(units, seed)
     with ThreadPoolExecutor(THREADS) as threads, _session() as session:

@@ -37,8 +37,8 @@ _CLASSES: Final = {
 #: Further ones of the tables that are named after a product.
 _NEWER_CLASSES: Final = {**_CLASSES, "ASSET_CLASS_MAINTENANCE_COVER": (0.2, "ffff0211", "00310094")}
 _CENTRE: Final = (30.2672, -97.7431)
-_EARLIER: Final = datetime(2025, 12, 8, 6, 0, tzinfo=UTC)
-_NEWEST: Final = datetime(2026, 1, 5, 6, 0, tzinfo=UTC)
+#: Days since the snapshots were made: real ones live about 35 days, so the newer one is always good, the other hardly.
+_AGES: Final = (30, 2)
 _NULL_PANO_IDS: Final = 0.69
 _FRAMES: Final = 7  # of a panorama
 _ID_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -242,14 +242,15 @@ class _Maker:
 
     def _snapshots(self) -> list[Row]:
         subscription = self._uuid()
+        today = datetime.now(UTC).replace(hour=6, minute=0, second=0, microsecond=0)
         return [
             {
                 "snapshot_id": snapshot,
                 "subscription_id": subscription,
-                "creation_time": _text(created),
+                "creation_time": _text(today - timedelta(days=age)),
                 "product_types": ["SV_CROPPED_ASSETS", "SV_FULL_FRAME_ASSETS", "SV_PANO"],
             }
-            for snapshot, created in ((self._earlier, _EARLIER), (self._newest, _NEWEST))
+            for snapshot, age in zip((self._earlier, self._newest), _AGES, strict=True)
         ]
 
     def _legacy(

@@ -29,6 +29,9 @@ def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
         "STORAGE_EMULATOR_HOST": url,
         "BIGQUERY_EMULATOR_HOST": url,
         "GOOGLE_VERTEX_BASE_URL": url,
+        # The names by which gcloud knows other addresses of these services; no client reads them by itself.
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER": f"{url}/",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS": f"{url}/",
         "GOOGLE_APPLICATION_CREDENTIALS": str(directory / "credentials.json"),
         "GOOGLE_CLOUD_PROJECT": project,
         "NO_GCE_CHECK": "true",  # google-auth must not look for a metadata server

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from imagebeam.emulators.http import ApiError
 
-SECTIONS: Final = ("vertex", "batch", "bigquery", "storage", "token", "analyticshub")
+SECTIONS: Final = ("vertex", "batch", "bigquery", "storage", "token", "analyticshub", "access")
 
 Check = Callable[[dict[str, Any]], None]
 

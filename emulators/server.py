@@ -25,6 +25,7 @@ import duckdb
 import orjson
 from aiohttp import web
 
+from imagebeam.emulators.access import Access
 from imagebeam.emulators.analyticshub import AnalyticsHubService
 from imagebeam.emulators.batch_api import BatchService
 from imagebeam.emulators.bigquery import BigQueryService
@@ -32,6 +33,7 @@ from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.dataflow import DataflowService
 from imagebeam.emulators.faults import FaultBook
 from imagebeam.emulators.http import ApiError, google_error, json_response, not_implemented, read_json
+from imagebeam.emulators.iam import IamService
 from imagebeam.emulators.storage import ObjectStore, StorageService
 from imagebeam.emulators.tokens import PROJECT, TokenService, write_credentials
 from imagebeam.emulators.vertex import VertexService
@@ -71,7 +73,9 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     app.add_routes(bigquery.routes())
     app.add_routes(AnalyticsHubService(bigquery.catalog, faults, counters).routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
-    app.add_routes(DataflowService(objects, PROJECT, counters).routes())
+    access = Access(faults)
+    app.add_routes(DataflowService(objects, PROJECT, access, counters).routes())
+    app.add_routes(IamService(PROJECT, access, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)
     app.add_routes(vertex.routes())
     batch = BatchService(objects, bigquery.catalog, vertex.images, vertex.gallery, seed, faults, counters)

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 
 from aiohttp import web
 
+from imagebeam.emulators.access import Access
 from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.faults import FaultBook, check_keys
 from imagebeam.emulators.http import ApiError
@@ -40,7 +41,7 @@ class StorageService:
     """
 
     def __init__(self, objects: ObjectStore, faults: FaultBook, counters: Counters) -> None:
-        self._api = StorageApi(objects)
+        self._api = StorageApi(objects, Access(faults))
         self._faults = faults
         self._counters = counters
         faults.register("storage", _check_faults)

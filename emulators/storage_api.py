@@ -4,6 +4,7 @@ import re
 from contextlib import ExitStack
 from typing import Any, Final
 
+from imagebeam.emulators.access import Access, caller
 from imagebeam.emulators.http import ApiError
 from imagebeam.emulators.object_metadata import StoredObject, digest
 from imagebeam.emulators.object_store import ObjectStore, missing
@@ -22,6 +23,7 @@ from imagebeam.emulators.storage_resources import (
     select_fields,
 )
 from imagebeam.emulators.storage_uploads import Uploads
+from imagebeam.emulators.tokens import PROJECT
 
 #: Cloud Storage composes at most this many objects at once.
 COMPOSE_LIMIT: Final = 32
@@ -36,10 +38,12 @@ class StorageApi:
 
     Args:
         objects: Where buckets and objects are.
+        access: Who may do what.
     """
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, access: Access) -> None:
         self._objects = objects
+        self._access = access
         self._uploads = Uploads(objects)
 
     def run(self, operation: str, call: Call) -> Answer:
@@ -48,6 +52,7 @@ class StorageApi:
         Raises:
             ApiError: Every error that Cloud Storage would answer with; 501 for what is not built.
         """
+        self._enter(operation, call)
         handler = getattr(self, "_" + operation.replace(".", "_").lower())
         result = handler(call)
         if isinstance(result, StoredObject):
@@ -98,8 +103,10 @@ class StorageApi:
     def _buckets_testpermissions(self, call: Call) -> dict[str, Any]:
         check_query(call.query, "permissions")
         self._objects.bucket(call.parts[1])
+        who = caller(call.text("Authorization"))
         asked = [value for key, value in call.pairs if key == "permissions"]
-        return {"kind": "storage#testIamPermissionsResponse", "permissions": asked}
+        granted = [name for name in asked if self._access.allows(name, f"gs://{call.parts[1]}/", who)]
+        return {"kind": "storage#testIamPermissionsResponse"} | ({"permissions": granted} if granted else {})
 
     def _serviceaccount_get(self, call: Call) -> dict[str, Any]:
         return {
@@ -261,6 +268,15 @@ class StorageApi:
 
     # Shared
 
+    def _enter(self, operation: str, call: Call) -> None:
+        """Check whether the API is on, and whether the caller may do this."""
+        self._access.open("storage.googleapis.com", PROJECT)
+        permission = _PERMISSIONS.get(operation)
+        if permission is not None:
+            bucket = call.parts[1] if len(call.parts) > 1 else ""
+            name = call.parts[3] if len(call.parts) > 3 else ""
+            self._access.require(permission, f"gs://{bucket}/{name}", caller(call.text("Authorization")))
+
     def _require(self, bucket: str, name: str) -> StoredObject:
         stored = self._objects.read(bucket, name)
         if stored is None:
@@ -333,6 +349,16 @@ _OPERATIONS: Final = (
     ("upload", "PUT", "b/*/o", "objects.insert"),
     ("upload", "DELETE", "b/*/o", "objects.insert"),
 )
+
+
+#: What a caller needs for an operation; for the others nothing is checked.
+_PERMISSIONS: Final = {
+    name: f"storage.{permission}"
+    for name, permission in {
+        "buckets.get": "buckets.get", "buckets.insert": "buckets.create", "objects.list": "objects.list",
+        "objects.get": "objects.get", "objects.insert": "objects.create", "objects.delete": "objects.delete",
+    }.items()
+}  # fmt: skip
 
 
 def _headers(call: Call) -> dict[str, str]:

@@ -57,10 +57,22 @@ def write_credentials(path: Path, url: str) -> bytes:
 def is_token(token: str) -> bool:
     """Say whether an access token is one of the local cloud's, of this process or an earlier one, and still lives."""
     try:
-        issued = int(token.removeprefix(_PREFIX), 16) / 1e9
+        issued = int(token.removeprefix(_PREFIX).partition(".")[0], 16) / 1e9
     except ValueError:
         return False
     return token.startswith(_PREFIX) and 0 <= time.time() - issued < LIFETIME
+
+
+def new_token(account: str = ACCOUNT) -> str:
+    """Return an access token of an account."""
+    token = f"{_PREFIX}{time.time_ns():x}"
+    return token if account == ACCOUNT else f"{token}.{account.encode().hex()}"
+
+
+def account_of(token: str) -> str:
+    """Return whose access token it is."""
+    _, _, account = token.partition(".")
+    return bytes.fromhex(account).decode() if account and is_token(token) else ACCOUNT
 
 
 class TokenService:
@@ -93,8 +105,7 @@ class TokenService:
             return _refused("invalid_grant", f"Invalid JWT: {problem}")
         if claims.get("target_audience"):
             return _refused("invalid_request", "The local Google Cloud gives no identity tokens.")
-        token = f"{_PREFIX}{time.time_ns():x}"
-        return json_response({"access_token": token, "expires_in": LIFETIME, "token_type": "Bearer"})
+        return json_response({"access_token": new_token(), "expires_in": LIFETIME, "token_type": "Bearer"})
 
 
 def _earlier_key(path: Path) -> rsa.RSAPrivateKey | None:

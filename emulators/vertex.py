@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from imagebeam.emulators.access import caller
 from imagebeam.emulators.counters import Counters
 from imagebeam.emulators.embedding_models import Gallery, embedding_model, find_embedding_model
 from imagebeam.emulators.faults import FaultBook
@@ -23,7 +24,7 @@ from imagebeam.emulators.vertex_faults import MESSAGES, VertexFaults, error_of
 from imagebeam.emulators.vertex_images import ImageReader
 from imagebeam.emulators.vertex_models import TUNED, find_model, traffic_type
 from imagebeam.emulators.vertex_think import think
-from imagebeam.emulators.vertex_transport import api_disabled, authenticate, broken, http_fault, take_time
+from imagebeam.emulators.vertex_transport import authenticate, broken, http_fault, take_time
 from imagebeam.emulators.vertex_validation import BODY_BYTES, InputImage, Prompt, read_prompt
 
 _PLACE: Final = "/{version}/projects/{project}/locations/{location}"
@@ -188,9 +189,10 @@ class VertexService:
         self._faults.refresh()
         authenticate(request)
         project = request.match_info.get("project", self._project)
-        if self._faults.api_disabled:
-            raise api_disabled(project)
         model = request.match_info.get("model", TUNED)
+        permission = None if request.method == "GET" else "aiplatform.endpoints.predict"
+        who = caller(request.headers.get("Authorization"))
+        self._faults.enter(project, permission, request.path.partition("/")[2].partition("/")[2].split(":")[0], who)
         return project, model.removesuffix("@default"), request.match_info.get("location")
 
     async def _read(self, request: web.Request, *, counting: bool) -> tuple[Prompt, str]:
@@ -200,7 +202,9 @@ class VertexService:
         traffic = traffic_type(model, request.match_info["location"], request.headers)
         if len(raw) > BODY_BYTES:
             raise ApiError(400, f"Request payload size exceeds the limit: {BODY_BYTES} bytes.")
-        return read_prompt(parse_object(raw), model, counting=counting), traffic
+        prompt = read_prompt(parse_object(raw), model, counting=counting)
+        self._faults.read_files(prompt.uris)
+        return prompt, traffic
 
     def _look(self, prompt: Prompt) -> list[Any]:
         return [self.images.measure(image) for image in prompt.images]

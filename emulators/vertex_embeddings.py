@@ -114,6 +114,8 @@ class Embeddings:
         if len(raw) > _BODY_BYTES:
             raise ApiError(400, f"Request payload size exceeds the limit: {_BODY_BYTES} bytes.")
         question = read(parse_object(raw), model)
+        uris = tuple(dict.fromkeys(image.uri for image in question.images if image.uri))
+        self._faults.read_files(uris)
         names = tuple(dict.fromkeys(image.name for image in question.images))
         for one in names:
             self._counters.add("vertex", "per_uri", one)
@@ -124,7 +126,6 @@ class Embeddings:
         text = "\n".join(question.texts)
         key = names[0] if names else hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
         before = self._faults.ask(key)
-        uris = tuple(dict.fromkeys(image.uri for image in question.images if image.uri))
         rule = self._faults.rule(method, uris, text, key, before)
         failed = http_fault(rule)
         if failed is not None:

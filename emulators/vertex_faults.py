@@ -22,11 +22,13 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, Final
 
+from imagebeam.emulators.access import VERTEX_AGENT, Access, api_disabled
 from imagebeam.emulators.faults import FaultBook, check_keys
 from imagebeam.emulators.http import STATUS_NAMES, ApiError
 from imagebeam.emulators.vertex_pace import Pace, Quota
 
 SECTION: Final = "vertex"
+SERVICE: Final = "aiplatform.googleapis.com"
 
 #: What a rule can do, with the keys that say how. See `vertex_answers` for the spoilt answers.
 ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -114,6 +116,7 @@ class VertexFaults:
 
     book: FaultBook
     seed: int
+    access: Access = field(init=False)
     pace: Pace = field(init=False)
     retired: tuple[str, ...] = field(init=False, default=())
     api_disabled: bool = field(init=False, default=False)
@@ -127,6 +130,7 @@ class VertexFaults:
 
     def __post_init__(self) -> None:
         self.pace = Pace(None)
+        self.access = Access(self.book)
         self.book.register(SECTION, self._announce)
 
     def refresh(self) -> None:
@@ -191,6 +195,33 @@ class VertexFaults:
         median, sigma = self._latency
         chance = self._chance("latency", key, before)
         return median * math.exp(sigma * _NORMAL.inv_cdf(min(max(chance, 1e-9), 1 - 1e-9)))
+
+    def enter(self, project: str, permission: str | None, resource: str, who: str) -> None:
+        """Let a call in, as of the last `refresh`.
+
+        Args:
+            project: Project of the call.
+            permission: What the caller needs; None for nothing.
+            resource: On what.
+            who: The caller.
+
+        Raises:
+            ApiError: 403, when the API is off or the permission is missing.
+        """
+        if self.api_disabled:
+            raise api_disabled(SERVICE, project)
+        self.access.open(SERVICE, project)
+        if permission is not None:
+            self.access.require(permission, resource, who)
+
+    def read_files(self, uris: tuple[str, ...]) -> None:
+        """Let Vertex AI read the files of a request, with its own account.
+
+        Raises:
+            ApiError: 403, in words that do not say which file.
+        """
+        if not all(self.access.allows("storage.objects.get", uri, VERTEX_AGENT) for uri in uris):
+            raise ApiError(403, MESSAGES[403])
 
     def _chance(self, what: str, key: str, before: int) -> float:
         """Return a number from 0 to 1 that is always the same for the same seed and call."""

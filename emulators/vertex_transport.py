@@ -38,25 +38,6 @@ def authenticate(request: web.Request) -> None:
     )
 
 
-def api_disabled(project: str) -> ApiError:
-    """Return the 403 of a project that has not enabled the API."""
-    service = "aiplatform.googleapis.com"
-    link = f"https://console.developers.google.com/apis/api/{service}/overview?project={project}"
-    info = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": "SERVICE_DISABLED",
-        "domain": "googleapis.com",
-        "metadata": {"service": service, "consumer": f"projects/{project}", "activationUrl": link},
-    }
-    return ApiError(
-        403,
-        f"Vertex AI API has not been used in project {project} before or it is disabled. Enable it by visiting {link} "
-        "then retry. If you enabled this API recently, wait a few minutes for the action to propagate to our systems "
-        "and retry.",
-        details=[info],
-    )
-
-
 async def take_time(request: web.Request, seconds: float, rule: Rule | None) -> None:
     """Take as long as an answer takes, but not longer than the caller wants to wait.
 

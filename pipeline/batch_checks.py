@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 
 from imagebeam.pipeline.config import ClassifySettings
+from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.transforms.calls import build_lines
-from imagebeam.transforms.embeddings import EmbedTask
+from imagebeam.transforms.embedding_setup_sql import vertex_agent
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pricing import ModelProfile
@@ -28,49 +29,93 @@ def check(settings: ClassifySettings, task: Task, profile: ModelProfile, outcome
     Raises:
         UserError: They do not; says what to do instead.
     """
+    check_task(settings, task, profile)
+    check_tables(settings, outcomes, location)
+
+
+def check_task(settings: ClassifySettings, task: Task, profile: ModelProfile) -> None:
+    """Checks that the task fits a batch job, and the lane that comes after a deadline.
+
+    Raises:
+        UserError: It does not.
+    """
     build_lines(task, profile, run_labels(settings.run_id, task.name))
     if settings.batch_deadline_s is not None:
         try:
             profile.check(settings.location, settings.batch_fallback, task)
         except UserError as error:
             raise UserError(f"--batch_fallback={settings.batch_fallback} after --batch_deadline_s: {error}") from None
+
+
+def check_tables(settings: ClassifySettings, outcomes: TableName, location: str) -> None:
+    """Checks that tables of jobs are where the model is.
+
+    Raises:
+        UserError: They are not.
+    """
     for name in ("batch_source", "batch_destination"):
         if getattr(settings, name) == "bigquery" and location.lower() != settings.location.lower():
             raise UserError(
                 f"--{name}=bigquery needs tables where the model is, and dataset {outcomes.project}.{outcomes.dataset} "
-                f"is in {location}, the model at {settings.location}: leave --{name} at gcs, or use a results dataset "
-                f"in {settings.location}"
+                f"is in {location}, the model at {settings.location}",
+                fix=f"leave --{name} at gcs, or use a results dataset in {settings.location}",
             )
 
 
 def check_images(
-    settings: ClassifySettings, task: Task, warehouse: Warehouse, source: Source, location: str, transport: str
+    settings: ClassifySettings, warehouse: Warehouse, source: Source, location: str, transport: str
 ) -> None:
     """Checks that the service can read the images by itself, and that they will be there for long enough.
 
     Raises:
         UserError: It cannot, or they will not.
     """
-    other = "--lane=online" if isinstance(task, EmbedTask) else "--lane=flex, which costs the same"
     if transport == "inline":
-        raise UserError(
-            "the service may not read these images by their URIs, and a batch job cannot send their bytes: use "
-            f"{other}, or give the AI Platform service agent "
-            "(service-PROJECT_NUMBER@gcp-sa-aiplatform.iam.gserviceaccount.com) roles/storage.objectViewer on it"
-        )
+        raise unreadable(settings)
+    made = newest_snapshot(warehouse, source, location)
+    if made is not None:
+        check_expiry(settings, made, datetime.datetime.now(datetime.UTC))
+
+
+def unreadable(settings: ClassifySettings, agent: str = vertex_agent("PROJECT_NUMBER")) -> UserError:
+    """What to say when the service may not read the images by itself."""
+    return UserError(
+        "the service may not read these images by their URIs, and a batch job cannot send their bytes",
+        fix=f"use {_another_lane(settings)}, or give the AI Platform service agent ({agent}) "
+        "roles/storage.objectViewer on it",
+    )
+
+
+def newest_snapshot(warehouse: Warehouse, source: Source, location: str) -> datetime.datetime | None:
+    """When the newest snapshot of the source was made; None when nothing tells."""
     if source.snapshots is None:
-        return
+        return None
     sql = f"SELECT MAX(creation_time) AS made FROM {source.snapshots.sql()}"
-    made = warehouse.small_query(Query(sql), location=location)[0]["made"]
-    if made is None:
-        return
-    until = made + datetime.timedelta(days=SNAPSHOT_DAYS)
+    made: datetime.datetime | None = warehouse.small_query(Query(sql), location=location)[0]["made"]
+    return made
+
+
+def expiry(made: datetime.datetime) -> datetime.datetime:
+    """When the images of a snapshot expire, about."""
+    return made + datetime.timedelta(days=SNAPSHOT_DAYS)
+
+
+def check_expiry(settings: ClassifySettings, made: datetime.datetime, now: datetime.datetime) -> None:
+    """Checks that the images outlive the longest job.
+
+    Raises:
+        UserError: They may not.
+    """
     longest = LONGEST_JOB
     if settings.batch_deadline_s is not None:
         longest = min(longest, datetime.timedelta(seconds=settings.batch_deadline_s))
-    if until < datetime.datetime.now(datetime.UTC) + longest:
+    if expiry(made) < now + longest:
         raise UserError(
-            f"the images of the newest snapshot expire about {until:%Y-%m-%d %H:%M} UTC, and a batch job may take "
-            f"{longest.total_seconds() / 3600:.0f} hours: use {other}, give a shorter "
-            "--batch_deadline_s, or wait for the next snapshot"
+            f"the images of the newest snapshot expire about {expiry(made):%Y-%m-%d %H:%M} UTC, and a batch job may "
+            f"take {longest.total_seconds() / 3600:.0f} hours",
+            fix=f"use {_another_lane(settings)}, give a shorter --batch_deadline_s, or wait for the next snapshot",
         )
+
+
+def _another_lane(settings: ClassifySettings) -> str:
+    return "--lane=online" if isinstance(settings, EmbedSettings) else "--lane=flex, which costs the same"

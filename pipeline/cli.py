@@ -14,7 +14,7 @@ from typing import Final
 
 from imagebeam.pipeline import help_text
 from imagebeam.pipeline.embed_flags import EMBED
-from imagebeam.pipeline.flags import CLASSIFY
+from imagebeam.pipeline.flags import CLASSIFY, NO_PROBE
 from imagebeam.pipeline.search_flags import SEARCH
 from imagebeam.pipeline.subscribe_flags import SUBSCRIBE
 from imagebeam.transforms.checked_yaml import suggestion
@@ -122,6 +122,15 @@ def _plan(argv: list[str]) -> int:
     return plan_command.run(asked)
 
 
+def _preflight(argv: list[str]) -> int:
+    if any(argument in _HELP[:2] for argument in argv):
+        _print(_preflight_help(help_text.width()))
+        return 0
+    from imagebeam.pipeline import preflight_command
+
+    return preflight_command.main(argv, cwd=Path.cwd(), environ=os.environ)
+
+
 def _search(argv: list[str]) -> int:
     if any(argument in _HELP[:2] for argument in argv):
         _print(_search_help(help_text.width()))
@@ -192,10 +201,10 @@ class Command:
 COMMANDS: Final[Mapping[str, Command]] = {
     "init": Command("Write imagebeam.yaml, which keeps the flags that repeat.", _init),
     "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
+    "preflight": Command("Try everything that a run needs, and say what mends what is missing.", _preflight),
     "plan": Command("Say what a run would do, take and cost in each lane; nothing is called.", _plan),
     "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
     "embed": Command("Make a vector of every image of a table, to find what looks alike.", _embed),
-    "plan": Command("Say what a run would do, take and cost in each lane; nothing is called.", _plan),
     "search": Command("Find images by a text, a picture, or another image of the table.", _search),
     "batch": Command("Look after the jobs of runs with --lane=batch: status, collect, cancel.", _batch),
     "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),
@@ -225,6 +234,25 @@ def _main_help(columns: int) -> list[str]:
         "",
         "imagebeam COMMAND --help says more. Exit codes: 0 ok, 1 books or internal, 2 your input, 3 stopped,",
         "4 budget, 5 too many failures.",
+    ]
+
+
+def _preflight_help(columns: int) -> list[str]:
+    return [
+        "imagebeam preflight: try everything that a run needs, and say what mends what is missing",
+        "",
+        "Usage: imagebeam preflight [classify|embed] [the flags of that command] [--no_probe] [--json]",
+        "",
+        "Examples:",
+        "  imagebeam preflight --task=utility_pole                  (the rest is in imagebeam.yaml)",
+        "  imagebeam preflight classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam",
+        "  imagebeam preflight embed --dimension=768 --no_probe",
+        "",
+        "One flag more:",
+        *help_text.table({f"--{NO_PROBE.name}": NO_PROBE.help}, columns),
+        "",
+        "Two real calls about one image are paid for, a fraction of a cent, in no run's books. What is written for a",
+        "check is deleted again. Exit codes: 0 nothing failed, 2 you must mend something, 3 a service cannot be used.",
     ]
 
 

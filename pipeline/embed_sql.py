@@ -7,7 +7,6 @@ outcomes, books, lease and exit codes are those of every lane.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import secrets
 import socket
@@ -101,7 +100,7 @@ def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
     if settings.max_calls is not None:
         raise UserError("--max_calls counts calls, and BigQuery makes them itself: use --limit, or --lane=online")
     profile = task_files.load_models_file(settings.models_file).embedding(task.model)
-    if warning := profile.retirement_warning(datetime.datetime.now(datetime.UTC).date()):
+    if warning := preflight.retirement(profile):
         say(f"warning: {warning}")
     preflight.check_credentials()
     source, location = preflight.the_source(settings, warehouse, say)

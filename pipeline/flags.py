@@ -323,6 +323,10 @@ CONFIG = Flag(
     "config", Kind.TEXT, "File with the flags that repeat; flags override it.",
     Group.RUN, default="imagebeam.yaml", example="imagebeam.yaml", in_file=False,
 )
+NO_PROBE = Flag(
+    "no_probe", Kind.BOOLEAN, "Make no paid call, not even the two that decide how images travel.",
+    Group.RUN, default=False, example="true", in_file=False,
+)
 FORCE = Flag(
     "force", Kind.BOOLEAN, "Overwrite the file.", Group.RUN, default=False, example="true", in_file=False,
 )

@@ -29,7 +29,7 @@ from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.pricing import Models
+from imagebeam.transforms.pricing import ModelProfile, Models
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import planned_from
@@ -69,20 +69,17 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     check_open_files(settings.in_flight)
     models = task_files.load_models_file(settings.models_file)
     task = the_task(settings, models)
-    profile = models.embedding(task.model) if isinstance(task, EmbedTask) else models.profile(task.model)
+    profile = the_profile(models, task)
     profile.check(settings.location, settings.lane, task)
-    if warning := profile.retirement_warning(datetime.datetime.now(datetime.UTC).date()):
+    if warning := retirement(profile):
         say(f"warning: {warning}")
     check_credentials()
     warehouse = Warehouse(settings.project)
     source, location = the_source(settings, warehouse, say)
-    filters = the_filters(settings)
-    filters.validate(source.columns, source=source.label)
-    kept = source.kept(settings.keep_columns)
-    check_prompt_fields(task, kept)
+    filters = checked_filters(settings, task, source)
     outcomes = TableName(*settings.results_dataset, "outcomes")
     create = check_results(settings, warehouse, outcomes, location)
-    if not settings.work_dir.startswith("gs://") or settings.runner != "DataflowRunner":
+    if objects.is_local(settings.work_dir) or settings.runner != "DataflowRunner":
         objects.check_writable(settings.work_dir)
     if settings.lane == "batch":
         batch_checks.check(settings, task, profile, outcomes, location)
@@ -91,7 +88,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     check_lease(warehouse, run)
     transport = asyncio.run(model_check.check_model(settings, task, source, warehouse, location, due=planned.due))
     if settings.lane == "batch":
-        batch_checks.check_images(settings, task, warehouse, source, location, transport)
+        batch_checks.check_images(settings, warehouse, source, location, transport)
     run = with_transport(run, transport)
     usd = estimate.announce(settings, run, profile, planned, say)
     if create:
@@ -122,6 +119,20 @@ def the_task(settings: ClassifySettings, models: Models) -> Task:
     return task
 
 
+def the_profile(models: Models, task: Task) -> ModelProfile:
+    """What is known of the task's model.
+
+    Raises:
+        UserError: Nothing is.
+    """
+    return models.embedding(task.model) if isinstance(task, EmbedTask) else models.profile(task.model)
+
+
+def retirement(profile: ModelProfile) -> str | None:
+    """What to say about a model that goes soon, or is gone; None for nothing."""
+    return profile.retirement_warning(datetime.datetime.now(datetime.UTC).date())
+
+
 def check_open_files(in_flight: int) -> None:
     """Makes room for a connection per call in flight.
 
@@ -139,18 +150,19 @@ def check_open_files(in_flight: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def check_credentials() -> None:
-    """Finds credentials without asking anybody and without a browser.
+def check_credentials() -> Any:
+    """Finds credentials without asking anybody and without a browser; gives them.
 
     Raises:
         UserError: There are none, or they are not good.
     """
     try:
-        google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+        return google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0]
     except google.auth.exceptions.GoogleAuthError as error:
         raise UserError(
-            f"no Google credentials ({first_line(error, 120)}); run `gcloud auth application-default login`, or "
-            "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or try it without an account: `imagebeam local up`"
+            f"no Google credentials ({first_line(error, 120)})",
+            fix="run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file, "
+            "or try it without an account: `imagebeam local up`",
         ) from None
 
 
@@ -165,7 +177,7 @@ def the_source(settings: ClassifySettings, warehouse: Warehouse, say: Say) -> tu
     table = TableName.parse(settings.source or "", settings.project)
     facts = warehouse.table(table)
     if facts is None:
-        raise UserError(missing_table(warehouse, table))
+        raise missing_table(warehouse, table)
     detected = sources.detect_profile(table.table, facts.schema, profile=settings.profile, mapping=mapping)
     beside = sources.companions(table)
     snapshots = warehouse.table(beside.snapshots)
@@ -180,16 +192,16 @@ def the_source(settings: ClassifySettings, warehouse: Warehouse, say: Say) -> tu
     return source, facts.location
 
 
-def missing_table(warehouse: Warehouse, table: TableName) -> str:
+def missing_table(warehouse: Warehouse, table: TableName) -> UserError:
     """What to say about a source that is not there."""
     if warehouse.dataset_location(table.project, table.dataset) is None:
-        return (
-            f"--source: there is no dataset {table.project}.{table.dataset}, or it may not be seen; check the name, "
-            "or subscribe to the listing first"
+        return UserError(
+            f"--source: there is no dataset {table.project}.{table.dataset}, or it may not be seen",
+            fix=f"check the name (`bq ls --project_id={table.project}`), or subscribe to the listing first",
         )
-    return (
-        f"--source: dataset {table.project}.{table.dataset} has no table {table.table}; "
-        f"list its tables with `bq ls {table.project}:{table.dataset}`"
+    return UserError(
+        f"--source: dataset {table.project}.{table.dataset} has no table {table.table}",
+        fix=f"list its tables with `bq ls {table.project}:{table.dataset}`",
     )
 
 
@@ -213,6 +225,18 @@ def the_filters(settings: ClassifySettings) -> Filters:
     )
 
 
+def checked_filters(settings: ClassifySettings, task: Task, source: sources.Source) -> Filters:
+    """The filters, checked against the columns of the source, like all else that names columns.
+
+    Raises:
+        UserError: The source lacks a column.
+    """
+    filters = the_filters(settings)
+    filters.validate(source.columns, source=source.label)
+    check_prompt_fields(task, source.kept(settings.keep_columns))
+    return filters
+
+
 def check_prompt_fields(task: Task, kept: Mapping[str, str]) -> None:
     """Checks that the prompt's own columns are kept.
 
@@ -223,8 +247,8 @@ def check_prompt_fields(task: Task, kept: Mapping[str, str]) -> None:
         name = field.removeprefix("extra.")
         if field.startswith("extra.") and name not in kept:
             raise UserError(
-                f"the prompt of task {task.name} uses {{{{{field}}}}}, but {name} is not kept: "
-                f"add --keep_columns={name}"
+                f"the prompt of task {task.name} uses {{{{{field}}}}}, but {name} is not kept",
+                fix=f"add --keep_columns={name}",
             )
 
 
@@ -239,15 +263,23 @@ def check_results(settings: ClassifySettings, warehouse: Warehouse, outcomes: Ta
     if wanted.upper() != location.upper():
         raise UserError(
             f"--results: {outcomes.project}.{outcomes.dataset} {'is' if found else 'would be'} in {wanted}, but the "
-            f"source is in {location}, and one query cannot read both; give a dataset in {location}"
+            f"source is in {location}, and one query cannot read both",
+            fix=f"give a dataset in {location}: `bq mk --location={location} {outcomes.project}:DATASET` makes one",
         )
     return None if found else location
 
 
 def plan(warehouse: Warehouse, run: RunSettings) -> Planned:
     """What the source holds, by state: the same query as the run's, without the units."""
+    query = books_query(warehouse, run)
+    rows = warehouse.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
+    return planned_from(books_from_row(rows[0]))
+
+
+def books_query(warehouse: Warehouse, run: RunSettings) -> Query:
+    """The query of the plan."""
     there = warehouse.table(run.outcomes) is not None
-    query = build_books_query(
+    return build_books_query(
         source=run.source,
         filters=run.filters,
         unit=run.task.unit,
@@ -257,8 +289,6 @@ def plan(warehouse: Warehouse, run: RunSettings) -> Planned:
         version=run.task.version,
         due=run.due,
     )
-    rows = warehouse.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
-    return planned_from(books_from_row(rows[0]))
 
 
 def check_lease(warehouse: Warehouse, run: RunSettings) -> None:

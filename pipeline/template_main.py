@@ -126,18 +126,3 @@ def _fetch(place: str) -> bytes | None:
     from imagebeam.pipeline import dataflow_staging
 
     return dataflow_staging.read(place)
-
-
-def fetched(given: Sequence[str], directory: Path) -> list[str]:
-    """Arguments of any command, with the files that they name in Cloud Storage fetched into ``directory``.
-
-    Raises:
-        UserError: A file is not there.
-    """
-    arguments = []
-    for argument in given:
-        written, _, text = argument.removeprefix("--").partition("=")
-        name = written.replace("-", "_")
-        is_file = argument.startswith("--") and name in FILES and text.startswith("gs://")
-        arguments.append(f"--{name}={_fetched(name, text, directory, _fetch)}" if is_file else argument)
-    return arguments

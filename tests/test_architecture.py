@@ -39,6 +39,7 @@ LIGHT = """
     template_command template_launch template_main template_metadata
     plan_config
     from_storage schedule schedule_command schedule_flags subscribe_config subscribe_flags template_request
+    findings grants refusals
 """
 #: Of pipeline: the job itself.
 JOB = """
@@ -48,6 +49,7 @@ JOB = """
     batch_submit
     plan_command plan_text probe
     subscribe
+    google_rest preflight_checks preflight_command preflight_context preflight_data preflight_model
 """
 
 LAYERS = {

@@ -81,6 +81,9 @@ PROOFS = {
     "imagebeam plan --task=utility_pole": (
         "tests/test_plan.py::test_a_plan_says_what_a_run_on_the_demo_set_then_takes"
     ),
+    "imagebeam preflight --task=utility_pole": (
+        "tests/test_preflight.py::test_a_good_set_up_is_ok_and_nothing_of_it_stays"
+    ),
     "imagebeam classify --task=utility_pole --limit=100": ELSEWHERE,
     "imagebeam classify --task=utility_pole --asset_types=ASSET_CLASS_UTILITY_POLE --near=46.948,7.447,500": ELSEWHERE,
     "imagebeam template build --image=europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0 "

@@ -12,9 +12,22 @@ A problem of one image is no exception: it is that unit's outcome, with a status
 
 
 class ImagebeamError(Exception):
-    """Base of every exception that imagebeam raises on purpose."""
+    """Base of every exception that imagebeam raises on purpose.
+
+    Attributes:
+        cause: What is wrong; the whole message where a remedy is part of it.
+        permission: The permission that is missing; empty for none.
+        fix: What mends it, often a command; empty where the cause says it.
+    """
 
     exit_code = 1
+
+    def __init__(self, cause: str = "", *, permission: str = "", fix: str = "") -> None:
+        needs = f"it needs {permission}" if permission else ""
+        super().__init__("; ".join(part for part in (cause, needs, fix) if part))
+        self.cause = cause
+        self.permission = permission
+        self.fix = fix
 
 
 class UserError(ImagebeamError):

@@ -41,12 +41,13 @@ def storage_client() -> storage.Client:
         return _client[1]
 
 
-def read_image(uri: str | None, *, limit: int | None = None) -> bytes:
+def read_image(uri: str | None, *, limit: int | None = None, client: storage.Client | None = None) -> bytes:
     """Reads an image, or its first bytes.
 
     Args:
         uri: ``gs://bucket/name``.
         limit: Read at most so many bytes from the start.
+        client: Reads with another account than the process's own.
 
     Raises:
         ImageProblem: The row's problem: no or malformed URI, object missing, forbidden or empty.
@@ -54,7 +55,7 @@ def read_image(uri: str | None, *, limit: int | None = None) -> bytes:
     place = parse_gs_uri(uri)
     if place is None:
         raise ImageProblem(ImageReason.NO_URI, "no image URI" if not uri else f"not a gs:// URI: {uri[:200]}")
-    blob = storage_client().bucket(place[0]).blob(place[1])
+    blob = (client or storage_client()).bucket(place[0]).blob(place[1])
     try:
         return bytes(blob.download_as_bytes(end=None if limit is None else limit - 1, raw_download=True))
     except api_errors.NotFound:

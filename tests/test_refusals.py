@@ -1,0 +1,164 @@
+"""What refusals mean: the documents that Google's services really send, through whichever client they come."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import google.api_core.exceptions as api_errors
+import google.auth.exceptions
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebeam.pipeline import findings, grants, refusals
+from imagebeam.pipeline.findings import Finding, State
+from imagebeam.pipeline.grants import Place
+from imagebeam.pipeline.refusals import RefusedError, explain
+from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError
+
+HERE = Place("my-project", "user:ada@example.com", dataset="my-project.street", bucket="frames", account="w@p.iam")
+TO_PROJECT = "gcloud projects add-iam-policy-binding my-project --member=user:ada@example.com --role="
+TO_BUCKET = "gcloud storage buckets add-iam-policy-binding gs://frames --member=user:ada@example.com --role="
+ON_DATASET = "bq query --nouse_legacy_sql 'GRANT `{}` ON SCHEMA `my-project`.`street` TO \"user:ada@example.com\"'"
+INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+
+
+def document(message: str, reason: str = "", **metadata: str) -> bytes:
+    info = {"@type": INFO, "reason": reason, "metadata": metadata}
+    error: dict[str, Any] = {"code": 403, "message": message, "status": "PERMISSION_DENIED"}
+    return json.dumps({"error": error | ({"details": [info]} if reason else {})}).encode()
+
+
+OR_NOT = "(or it may not exist)."
+
+
+@pytest.mark.parametrize(
+    ("message", "permission", "fix"),
+    [
+        (
+            "Access Denied: Project p: User does not have bigquery.jobs.create permission in project p.",
+            "bigquery.jobs.create",
+            TO_PROJECT + "roles/bigquery.jobUser",
+        ),
+        (
+            f"Access Denied: Table p:d.t: Permission bigquery.tables.get denied on table p:d.t {OR_NOT}",
+            "bigquery.tables.get",
+            ON_DATASET.format("roles/bigquery.dataViewer"),
+        ),
+        (
+            "Access Denied: Table p:d.t: User does not have permission to query table p:d.t, or it may not exist.",
+            "bigquery.tables.getData",
+            ON_DATASET.format("roles/bigquery.dataViewer"),
+        ),
+        (
+            "w@storage.iam.gserviceaccount.com does not have storage.objects.create access to the object.",
+            "storage.objects.create",
+            TO_BUCKET + "roles/storage.objectUser",
+        ),
+    ],
+)
+def test_a_missing_permission_is_named_with_the_command_that_grants_it(message: str, permission: str, fix: str) -> None:
+    error = api_errors.Forbidden(message)
+    direct = explain(error, HERE)
+    try:
+        try:
+            raise error
+        except api_errors.Forbidden:
+            raise SystemicError("reading something: Forbidden") from None
+    except SystemicError as ours:
+        wrapped = explain(ours, HERE)
+    for found in (direct, wrapped):
+        assert (found.permission.partition(":")[0], found.fix, found.systemic) == (permission, fix, False)
+    assert wrapped.cause == "reading something: Forbidden", "our own words come first"
+
+
+def test_a_refusal_of_vertex_ai_says_its_permission_beside_the_message() -> None:
+    said = "Permission denied on resource (or it may not exist)."
+    body = document(said, "IAM_PERMISSION_DENIED", permission="aiplatform.endpoints.predict")
+    assert explain(RefusedError("asking", body), HERE).fix == TO_PROJECT + "roles/aiplatform.user"
+
+
+def test_a_refusal_to_act_as_another_account_comes_inside_an_error_of_google_auth() -> None:
+    body = document("Permission 'iam.serviceAccounts.getAccessToken' denied on resource (or it may not exist).")
+    error = google.auth.exceptions.RefreshError("Unable to acquire impersonated credentials", body.decode())
+    found = explain(error, HERE)
+    assert found.fix.startswith("gcloud iam service-accounts add-iam-policy-binding w@p.iam ")
+    assert "roles/iam.serviceAccountTokenCreator" in found.fix
+
+
+@pytest.mark.parametrize("service", ["aiplatform", "bigquery", "dataflow", "iamcredentials", "storage"])
+def test_a_disabled_api_is_told_from_a_missing_permission(service: str) -> None:
+    name = f"{service}.googleapis.com"
+    link = f"https://console.developers.google.com/apis/api/{name}/overview?project=my-project"
+    said = f"X API has not been used in project my-project before or it is disabled. Enable it by visiting {link}."
+    enable = f"gcloud services enable {name} --project=my-project"
+    assert explain(RefusedError("asking", document(said, "SERVICE_DISABLED", service=name)), HERE).fix == enable
+    old = api_errors.Forbidden(said, errors=[{"reason": "accessNotConfigured", "message": said}])
+    assert explain(old, HERE).fix == enable
+
+
+def test_what_nobody_knows_how_to_mend_is_systemic_unless_it_is_a_persons_mistake() -> None:
+    assert explain(api_errors.ServiceUnavailable("later"), HERE).systemic
+    assert explain(SystemicError("gone"), HERE).systemic
+    assert explain(google.auth.exceptions.TransportError("no network"), HERE) == refusals.Refusal(
+        "credentials: no network", systemic=True
+    )
+    mistake = explain(UserError("a wrong flag; give another"), HERE)
+    assert (mistake.cause, mistake.fix, mistake.systemic) == ("a wrong flag; give another", "", False)
+    known = explain(UserError("a wrong flag", fix="give another"), HERE)
+    assert (known.cause, known.fix) == ("a wrong flag", "give another")
+    assert explain(google.auth.exceptions.RefreshError("invalid_grant"), HERE).fix == refusals.LOGIN
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
+def test_an_error_says_cause_permission_and_remedy_in_one_line_also_after_a_pickle(
+    cause: str, permission: str, fix: str
+) -> None:
+    error = UserError(cause, permission=permission, fix=fix)
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert (again.cause, again.permission, again.fix) == (cause, permission, fix)
+    assert all(part in str(error) for part in (cause, permission, fix))
+    assert str(ImagebeamError(cause)) == cause
+
+
+def test_every_role_has_a_command_and_every_command_its_role() -> None:
+    for permission, (role, _) in grants.ROLES.items():
+        assert role in grants.command(permission, HERE)
+        assert role in grants.needed(permission, HERE)
+    assert grants.command("compute.instances.get", HERE) == ""
+
+
+WORDS = st.text(st.characters(categories=("L", "N", "P", "Zs")), max_size=60)
+NAMES = st.sampled_from(["task", "source", "model"])
+FINDINGS = st.lists(
+    st.builds(
+        Finding,
+        st.sampled_from(["task", "source", "model"]),
+        st.sampled_from(State),
+        WORDS,
+        WORDS,
+        WORDS,
+        WORDS,
+        WORDS,
+        st.booleans(),
+    )
+)
+
+
+@given(FINDINGS, st.integers(40, 120))
+def test_every_finding_is_shown_and_no_command_is_ever_broken(found: list[Finding], columns: int) -> None:
+    shown = findings.lines(found, columns)
+    heads = [line for line in shown[:-1] if line.strip() and not line.startswith(" ")]
+    assert len(heads) == len(found)
+    for finding in found:
+        if finding.state in (State.WARNING, State.FAILURE) and finding.fix:
+            assert any(line.endswith(finding.fix) for line in shown)
+    counts = findings.document(found)["counts"]
+    assert sum(counts.values()) == len(found)
+    failed = [finding for finding in found if finding.state is State.FAILURE]
+    code = findings.exit_code(found)
+    assert (code == 0) == (not failed)
+    assert (code == 3) == (bool(failed) and all(finding.systemic for finding in failed))
