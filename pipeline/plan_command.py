@@ -30,7 +30,10 @@ from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.warehouse import Warehouse
 
-LANES: Final[Mapping[str, tuple[str, ...]]] = {"classify": ("online", "flex", "batch"), "embed": ("online", "sql")}
+LANES: Final[Mapping[str, tuple[str, ...]]] = {
+    "classify": ("online", "flex", "batch"),
+    "embed": ("online", "batch", "sql"),
+}
 
 
 def run(asked: PlanSettings) -> int:

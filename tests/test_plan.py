@@ -131,11 +131,12 @@ def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: L
     assert calls(job)["calls"] == 11
 
 
-def test_a_plan_of_vectors_has_the_sql_lane_and_can_be_probed(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_plan_of_vectors_has_batch_and_sql_lanes_and_can_be_probed(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     for lane in ("online", "sql"):
         plan = planned(embed_arguments(job, f"--lane={lane}"))
-        assert list(lanes(plan)) == ["online", "sql"]
+        assert list(lanes(plan)) == ["online", "batch", "sql"]
+        assert Decimal(lanes(plan)["batch"]["usd"]) * 2 == Decimal(lanes(plan)["online"]["usd"])
         assert lanes(plan)["sql"]["usd"] == lanes(plan)["online"]["usd"] == f"{6 * 258 * Decimal('0.45') / 10**6:.9f}"
         assert "4,000 calls a minute of BigQuery" in lanes(plan)["sql"]["binds"]
     assert calls(job) == {}
