@@ -80,13 +80,13 @@ def the_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_ar
 
 def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args: list[str], say: _Voice) -> int:
     """Writes the requests, creates the jobs and follows them; ``imagebeam batch`` can go on from any point."""
-    if not checked.planned.due:
-        say.line("nothing is due: no job is submitted")
     batch = the_batch_run(settings, checked.run, beam_args)
     if settings.runner == "DataflowRunner":
         batch_submit.submit(batch)
         say.line(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` does the rest once jobs exist")
         return 0
+    if not checked.planned.due:
+        say.line("nothing is due: no job is submitted")
     batch_store.save_run(batch)
     try:
         summary = batch_command.follow(batch, say.line, poll_s=settings.batch_poll_s, wait=not settings.no_wait)

@@ -21,7 +21,7 @@ from imagebeam.pipeline.flags import by_name
 from imagebeam.pipeline.launch import read_json
 from imagebeam.pipeline.template_metadata import JOBS
 from imagebeam.transforms import lease
-from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.errors import SystemicError, UserError
 from imagebeam.transforms.start_run import prepare_tables
 from imagebeam.transforms.warehouse import Warehouse
 
@@ -89,32 +89,25 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     assert sum(created(job).values()) == 4
 
 
-def test_a_job_whose_creation_was_not_confirmed_is_not_created_again(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_step_that_fails_or_is_not_answered_is_done_again_and_buys_nothing_twice(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
     place = make_place(cloud, tmp_path, 3)
-    fault(place.job, {"unlisted_s": 0.5}, calls=[{"do": "lost_answer", "times": 1}])
     submitted(place)
+    fault(place.job, calls=[{"do": "http", "code": 403, "message": "aiplatform.batchPredictionJobs.create"}])
+    with pytest.raises(SystemicError, match="batchPredictionJobs"):
+        place.work()
+    assert "batchPredictionJobs" in json.loads(place.staged()["error.json"].download_as_bytes())["message"]
+    assert created(place.job) == {}
+    fault(place.job, {"unlisted_s": 0.5}, calls=[{"do": "lost_answer", "times": 1}])
     place.work()
     place.work()
+    assert "error.json" not in place.staged()
     assert created(place.job) == {"r1-0000000000-0": 1}
     summary = books_of(place.job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (3, [], 0), summary["err"]
     assert created(place.job) == {"r1-0000000000-0": 1}
     assert set(paid(place.job).values()) == {1}
-
-
-def test_a_service_that_is_away_fails_the_step_and_doing_it_again_mends_it(cloud: LocalCloud, tmp_path: Path) -> None:
-    place = make_place(cloud, tmp_path, 2)
-    denied = {"do": "http", "code": 403, "message": "aiplatform.batchPredictionJobs.create"}
-    fault(place.job, calls=[denied])
-    submitted(place)
-    with pytest.raises(Exception, match="batchPredictionJobs"):
-        place.work()
-    assert "batchPredictionJobs" in json.loads(place.staged()["error.json"].download_as_bytes())["message"]
-    assert created(place.job) == {}
-    fault(place.job)
-    place.work()
-    assert "error.json" not in place.staged()
-    assert created(place.job) == {"r1-0000000000-0": 1}
 
 
 def begun(place: Place) -> BatchRun:
