@@ -22,7 +22,9 @@ from imagebeam.emulators.bigquery_values import Reader, RowError
 from imagebeam.emulators.http import ApiError
 from imagebeam.emulators.object_store import ObjectStore
 
+#: Rows that are put into a table together, and the bytes of their text at most: vectors make long rows.
 BATCH_ROWS: Final = 5_000
+BATCH_BYTES: Final = 8_000_000
 _KEYS: Final = frozenset(
     (
         "destinationTable", "sourceUris", "schema", "sourceFormat", "writeDisposition", "createDisposition",
@@ -195,6 +197,7 @@ def _fill(catalog: Catalog, table: Table, config: Mapping[str, Any], sources: Se
 
     def batches() -> Iterator[list[list[Any]]]:
         batch: list[list[Any]] = []
+        size = 0
         for source in sources:
             with source.open() as lines:
                 for number, line in enumerate(lines, 1):
@@ -215,9 +218,10 @@ def _fill(catalog: Catalog, table: Table, config: Mapping[str, Any], sources: Se
                                 f"Rows: {number}; errors: {len(bad)}. {bad[0]}",
                                 reason="invalid",
                             ) from problem
-                    if len(batch) >= BATCH_ROWS:
+                    size += len(line)
+                    if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
                         yield batch
-                        batch = []
+                        batch, size = [], 0
         yield batch
 
     truncate = config.get("writeDisposition") == "WRITE_TRUNCATE"

@@ -168,6 +168,12 @@ def test_a_row_without_an_answer_costs_nothing_and_says_why(status: str, says: s
     assert result.cost_usd == 0
 
 
+@pytest.mark.parametrize("response", [None, {}, {"tokenCount": None, "embedding": None}])
+def test_a_row_that_the_job_did_not_get_to_is_asked_again(response: Any) -> None:
+    result = classify(parse_line(line_of(response)), TASK, PROFILE)
+    assert (result.status, result.reason, result.usage) == (Status.UNAVAILABLE, "NO_ANSWER", Usage())
+
+
 def test_an_odd_status_does_not_hide_a_vector() -> None:
     row = parse_line(line_of({"embedding": {"values": [1, 0, 0]}}, status="Done"))
     assert classify(row, TASK, PROFILE).status is Status.OK

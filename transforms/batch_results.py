@@ -212,7 +212,8 @@ def classify(line: OutputLine, task: Task, profile: ModelProfile) -> RowResult:
         What it came to. A failure that would stop an online run is this row's UNAVAILABLE here: the rest of
         the job is done already.
     """
-    response = line.response or {}
+    # The output is a table: a row without an answer may have all its fields, and null in each.
+    response = {name: value for name, value in (line.response or {}).items() if value is not None}
     reply = read_call(response, task)
     failure = _failure(line, response)
     if failure is None:
