@@ -80,7 +80,7 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
         like = dataclasses.replace(settings, lane="online", location=profile.locations[0])
     like_run = the_run(like, task, profile, source, filters, outcomes, location)
     planned = preflight.plan(warehouse, like_run)
-    past = estimate.history(warehouse, like_run)
+    past = before = estimate.history(warehouse, like_run)
     probed = None
     if asked.probe and planned.asked:
         _check_probe(settings, profile, task, past, planned, asked.probe)
@@ -102,7 +102,7 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
         profile=profile,
         planned=planned,
         expected=expected,
-        changed=estimate.the_change(profile, task, past, planned, settings.lane),
+        changed=estimate.the_change(profile, task, before, planned, settings.lane),  # a probe uses the version
         bytes_scanned=_bytes_scanned(warehouse, like_run),
         lanes=tuple(lanes),
         recommended=planning.recommend(lanes, expected.calls),
@@ -263,8 +263,9 @@ def _probe(
     )
     profile.check(few.location, few.lane, like.task)
     transport = asyncio.run(model_check.check_model(few, like.task, like.source, warehouse, like.location, due=units))
+    few = dataclasses.replace(few, transport=transport)
     run = the_run(few, like.task, profile, like.source, like.filters, like.outcomes, like.location)
-    summary = probe.ask(warehouse, preflight.with_transport(run, transport), units)
+    summary = probe.ask(warehouse, run, units)
     if summary["problems"]:
         raise BooksError("the books of the probe do not balance: " + "; ".join(summary["problems"]))
     return _probed(summary)

@@ -60,6 +60,7 @@ def street(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(cloud, "imagery_insights___us", tmp_path_factory.mktemp("street"), [], own_results="plan_street")
 
 
+@pytest.mark.timeout(300)
 def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: LocalCloud, tmp_path: Path) -> None:
     source = "--source=imagery_insights___us.latest_observations"
     first = planned(street.arguments(source))
@@ -129,6 +130,10 @@ def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: L
     assert code == 0
     assert "note     nothing is due that has an image: nothing was probed" in text
     assert calls(job)["calls"] == 11
+
+    other = planned(job.arguments("--due=outdated", task=str(changed_task(tmp_path))), "--probe=2")
+    assert (other["changed"]["fields"], other["probe"]["ok"], other["units"]["due_outdated"]) == (["prompt"], 2, 9)
+    assert calls(job)["calls"] == 13
 
 
 def test_a_plan_of_vectors_has_batch_and_sql_lanes_and_can_be_probed(cloud: LocalCloud, tmp_path: Path) -> None:
