@@ -236,10 +236,19 @@ def test_a_vm_runs_once_and_turns_itself_off() -> None:
         *("docker", "run", "--rm", "--log-driver=gcplogs", "--entrypoint=imagebeam", IMAGE, "classify"),
     ]
     assert "--due=new,retry" in docker
+    assert "--no-address" not in create
     (command,) = scheduled(found)
     assert flag(command, "uri").endswith(
         "/projects/my-project/zones/europe-west6-a/instances/imagebeam-utility-pole/start"
     )
+
+
+def test_a_vm_can_stand_in_a_network_of_ones_own() -> None:
+    whole = "projects/h/regions/r/subnetworks/s"
+    for written, wanted in (("regions/europe-west6/subnetworks/s", "s"), (whole, whole)):
+        found = printed("vm", "--use_public_ips=false", "--network=street", f"--subnetwork={written}")
+        (create,) = [command for command in found if command[1:4] == ["compute", "instances", "create"]]
+        assert {"--no-address", "--network=street", f"--subnet={wanted}"} <= set(create)
 
 
 @given(st.dictionaries(st.sampled_from(["where", "query", "source"]), st.text("ab '\"$`\\\n~,;", max_size=12)))
