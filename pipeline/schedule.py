@@ -117,7 +117,7 @@ def vm(start: Start, when: When, *, job: str, image: str) -> list[list[str]]:
     zone = options.worker_zone or f"{options.region}-b"
     line = program(job, {**start.parameters, "project": project})
     network = [f"--network={options.network}"] if options.network else []
-    network += [f"--subnet={options.subnetwork}"] if options.subnetwork else []
+    network += [f"--subnet={_subnet(options.subnetwork)}"] if options.subnetwork else []
     network += ["--no-address"] if options.use_public_ips is False else []
     here = [f"--zone={zone}", f"--project={project}"]
     return [
@@ -166,6 +166,15 @@ def startup_script(line: Sequence[str], image: str) -> str:
             "shutdown -h now",
         )
     )
+
+
+def _subnet(subnetwork: str) -> str:
+    """A subnetwork as Compute Engine takes it: a name in the region of the VM, or one with its project.
+
+    >>> _subnet("regions/europe-west6/subnetworks/street")
+    'street'
+    """
+    return subnetwork if "projects/" in subnetwork else subnetwork.rpartition("/")[2]
 
 
 def _prepared(start: Start, when: When, service: str) -> list[list[str]]:

@@ -32,8 +32,8 @@ def run(settings: SubscribeSettings) -> int:
         0.
 
     Raises:
-        UserError: The service refuses, or a dataset of that name is something else.
-        SystemicError: The service does not answer, or there are no credentials.
+        UserError: The service refuses, a dataset of that name is something else, or there are no credentials.
+        SystemicError: The service does not answer, or the credentials are no good.
     """
     if settings.dry_run:
         _print_request(settings)

@@ -213,9 +213,11 @@ def test_batch_jobs_are_made_every_night_and_looked_after_in_between() -> None:
     }
 
 
-def test_the_scheduled_commands_are_commands_of_imagebeam() -> None:
+def test_the_scheduled_commands_are_commands_of_imagebeam(here: Path) -> None:
     # Their flags are read again, by the commands themselves; what is missing is said before anything is asked.
-    submit = next(command for command in printed("batch") if command[1:4] == ["run", "jobs", "deploy"])
+    submit, collect = [command for command in printed("batch") if command[1:4] == ["run", "jobs", "deploy"]]
+    looked = [text.replace("gs://my-bucket", str(here)) for text in listed(flag(collect, "args"))]
+    assert run_cli(looked)[:2] == (0, f"no batch run is open in {here}/imagebeam\n")
     arguments = [text for text in listed(flag(submit, "args")) if not text.startswith("--task=")]
     assert "no task: --task=NAME says what to ask" in refusal(*arguments)
 
@@ -236,10 +238,19 @@ def test_a_vm_runs_once_and_turns_itself_off() -> None:
         *("docker", "run", "--rm", "--log-driver=gcplogs", "--entrypoint=imagebeam", IMAGE, "classify"),
     ]
     assert "--due=new,retry" in docker
+    assert "--no-address" not in create
     (command,) = scheduled(found)
     assert flag(command, "uri").endswith(
         "/projects/my-project/zones/europe-west6-a/instances/imagebeam-utility-pole/start"
     )
+
+
+def test_a_vm_can_stand_in_a_network_of_ones_own() -> None:
+    whole = "projects/h/regions/r/subnetworks/s"
+    for written, wanted in (("regions/europe-west6/subnetworks/s", "s"), (whole, whole)):
+        found = printed("vm", "--use_public_ips=false", "--network=street", f"--subnetwork={written}")
+        (create,) = [command for command in found if command[1:4] == ["compute", "instances", "create"]]
+        assert {"--no-address", "--network=street", f"--subnet={wanted}"} <= set(create)
 
 
 @given(st.dictionaries(st.sampled_from(["where", "query", "source"]), st.text("ab '\"$`\\\n~,;", max_size=12)))

@@ -92,6 +92,13 @@ def test_a_dry_run_shows_the_request_and_needs_no_account() -> None:
     assert asked["body"] == {"destinationDataset": {"datasetReference": reference, "location": "us"}}
 
 
+def test_without_credentials_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    assert "run `gcloud auth application-default login`" in refusal(
+        "subscribe", "--customer_id=1", "--project=my-project"
+    )
+
+
 # What is made
 
 

@@ -20,7 +20,7 @@ import orjson
 import requests
 import tenacity
 
-from imagebeam.transforms.errors import ImagebeamError, SystemicError
+from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError
 from imagebeam.transforms.failures import Kind, classify_exception, classify_http
 
 TIMEOUT_S = 120.0
@@ -93,14 +93,17 @@ class AnalyticsHub:
         account: Who that is; ``your account`` where the credentials do not say.
 
     Raises:
-        SystemicError: There are no credentials.
+        UserError: There are no credentials.
     """
 
     def __init__(self) -> None:
         try:
             credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
         except google.auth.exceptions.GoogleAuthError as error:
-            raise SystemicError(f"Analytics Hub: {classify_exception(error).message}") from None
+            raise UserError(
+                f"no Google credentials ({classify_exception(error).message}); run `gcloud auth application-default "
+                "login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
+            ) from None
         self.account = str(getattr(credentials, "service_account_email", "") or "your account")
         self._session = google.auth.transport.requests.AuthorizedSession(credentials, max_refresh_attempts=2)
 
