@@ -210,8 +210,9 @@ def check_results(context: Context) -> Seen:
     if missing:
         raise UserError(
             f"tables of {name} can be made, but not used: {', '.join(missing)} missing",
-            permission=grants.needed(missing[-1], context.place),
-            fix=grants.command("bigquery.tables.updateData", context.place),  # the role that has them all
+            # The role that has them all.
+            permission=grants.needed("bigquery.tables.updateData", context.place),
+            fix=grants.command("bigquery.tables.updateData", context.place),
         )
     return name
 

@@ -379,6 +379,11 @@ CASES = {
         state="warning",
         code=0,
     ),
+    "a request that the model does not take": Case(
+        "probe call",
+        ("INVALID_ARGUMENT", "imagebeam tasks check"),
+        faults={"vertex": {"rules": [NO_MODEL_CALL | {"code": 400}]}},
+    ),
     "a model that only fails": Case(
         "probe call", ("HTTP_503",), faults={"vertex": {"rules": [NO_MODEL_CALL | {"code": 503}]}}, code=3
     ),
