@@ -44,7 +44,7 @@ def command(name: str, function: Callable[[list[str]], int], monkeypatch: pytest
     ("argv", "said"),
     [
         (["clasify"], "unknown command clasify; did you mean classify?"),
-        (["xyzzy"], "unknown command xyzzy; the commands are init, tasks, classify"),
+        (["xyzzy"], "unknown command xyzzy; the commands are init, tasks"),
         (["--task=x"], "the command comes first"),
         (["classify"], "no task: --task=NAME says what to ask"),
         (["classify", "--limt=5"], "unknown flag --limt; did you mean --limit?"),

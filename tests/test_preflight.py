@@ -152,7 +152,7 @@ def state_of() -> tuple[list[str], list[str]]:
         (("classify", "--no_probe"), 0, 1, "uri"),
         (("classify", "--lane=flex", "--unit=asset", "--transport=inline"), 1, 0, "inline"),
         (("classify", "--lane=batch"), 2, 1, "uri"),
-        (("embed",), 2, 0, "uri"),
+        (("embed", "--dimension=128"), 2, 0, "uri"),
         (("embed", "--lane=sql"), 0, 0, None),
     ],
 )
@@ -359,7 +359,8 @@ CASES = {
     "the same, for vectors": Case(
         "probe call",
         (AGENT,),
-        command="embed",
+        ("--dimension=128",),
+        "embed",
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
         state="warning",
         code=0,
