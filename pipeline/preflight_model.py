@@ -204,6 +204,8 @@ def _unanswered(failures: Mapping[str, Failure]) -> ImagebeamError:
 def check_agent(context: Context) -> Seen:
     """Vertex AI's own account can read and write the work directory, where jobs have their files."""
     directory = context.settings.work_dir
+    if isinstance(context.task, EmbedTask):
+        return NotTried("embedding models have no call that is free, and that reads a file")
     bucket = directory.removeprefix("gs://").partition("/")[0]
     number = _project_number(context)
     agent = vertex_agent(number or "PROJECT_NUMBER")

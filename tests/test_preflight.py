@@ -213,6 +213,7 @@ class Case:
         if self.command:
             return (self.command,)
         plain = {"credentials", "BigQuery", "source", "query", "locations", "limits", "results dataset"}
+        plain |= {"project roles", "work directory"}
         own_lane = any(flag.startswith(("--lane", "{dataflow}")) for flag in self.flags)
         return ("embed", "--lane=sql") if self.check in plain and not own_lane else ("classify",)
 
@@ -501,7 +502,7 @@ def test_one_thing_that_is_wrong_gets_one_message_with_its_remedy(
     ("days", "flags", "state", "says"),
     [
         (40, (), "failure", "new snapshot"),
-        (33, (), "warning", "expire soon"),
+        (33, ("--no_probe",), "warning", "expire soon"),
         (32, ("--lane=batch",), "failure", "--lane=flex"),
     ],
 )
@@ -559,7 +560,9 @@ def test_a_permission_that_nobody_can_ask_about_is_no_message(project: Project) 
 
 def test_people_get_a_line_per_check_and_below_a_failure_what_mends_it(project: Project) -> None:
     project.cloud.faults(access={"denied": [denied("storage.objects.get", project.images)]})
-    code, out, err = run_cli(project.arguments("classify", "--no_probe"))
+    arguments = project.arguments("classify", "--no-probe")
+    arguments.remove("classify")  # which it is without a word
+    code, out, err = run_cli(arguments)
     assert (code, err) == (2, "")
     lines = out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("failure  sample image"))
