@@ -7,6 +7,7 @@ import datetime
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.transforms.batch_lines import line_template
 from imagebeam.transforms.embedding_setup_sql import vertex_agent
+from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pricing import ModelProfile
@@ -62,7 +63,7 @@ def check_tables(settings: ClassifySettings, outcomes: TableName, location: str)
 
 
 def check_images(
-    settings: ClassifySettings, warehouse: Warehouse, source: Source, location: str, transport: str
+    settings: ClassifySettings, task: Task, warehouse: Warehouse, source: Source, location: str, transport: str
 ) -> None:
     """Checks that the service can read the images by itself, and that they will be there for long enough.
 
@@ -70,18 +71,18 @@ def check_images(
         UserError: It cannot, or they will not.
     """
     if transport == "inline":
-        raise unreadable()
+        raise unreadable(task)
     made = newest_snapshot(warehouse, source, location)
     if made is not None:
-        check_expiry(settings, made, datetime.datetime.now(datetime.UTC))
+        check_expiry(settings, task, made, datetime.datetime.now(datetime.UTC))
 
 
-def unreadable(agent: str = vertex_agent("PROJECT_NUMBER")) -> UserError:
+def unreadable(task: Task, agent: str = vertex_agent("PROJECT_NUMBER")) -> UserError:
     """What to say when the service may not read the images by itself."""
     return UserError(
         "the service may not read these images by their URIs, and a batch job cannot send their bytes",
-        fix=f"use --lane=flex, which costs the same, or give the AI Platform service agent ({agent}) "
-        "roles/storage.objectViewer on it",
+        fix=f"use {_other_lane(task)}, or give the AI Platform service agent ({agent}) roles/storage.objectViewer on "
+        "their bucket",
     )
 
 
@@ -99,7 +100,7 @@ def expiry(made: datetime.datetime) -> datetime.datetime:
     return made + datetime.timedelta(days=SNAPSHOT_DAYS)
 
 
-def check_expiry(settings: ClassifySettings, made: datetime.datetime, now: datetime.datetime) -> None:
+def check_expiry(settings: ClassifySettings, task: Task, made: datetime.datetime, now: datetime.datetime) -> None:
     """Checks that the images outlive the longest job.
 
     Raises:
@@ -112,6 +113,9 @@ def check_expiry(settings: ClassifySettings, made: datetime.datetime, now: datet
         raise UserError(
             f"the images of the newest snapshot expire about {expiry(made):%Y-%m-%d %H:%M} UTC, and a batch job may "
             f"take {longest.total_seconds() / 3600:.0f} hours",
-            fix="use --lane=flex, which costs the same, give a shorter --batch_deadline_s, or wait for the next "
-            "snapshot",
+            fix=f"use {_other_lane(task)}, give a shorter --batch_deadline_s, or wait for the next snapshot",
         )
+
+
+def _other_lane(task: Task) -> str:
+    return "--lane=online" if isinstance(task, EmbedTask) else "--lane=flex, which costs the same"

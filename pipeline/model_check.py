@@ -71,7 +71,8 @@ async def check_model(
     if settings.transport == "uri" or not due:
         return "uri"
     if isinstance(task, EmbedTask) and (settings.max_cost_usd is not None or settings.max_calls is not None):
-        return "inline"  # embedding models have no call that is free, and every call counts
+        # Embedding models have no call that is free, and every call counts; a batch job knows one way only.
+        return "uri" if settings.lane == "batch" else "inline"
     uris = sample_uris(source, warehouse, location)
     if not isinstance(task, EmbedTask):
         return await free_transport(settings, task, uris)

@@ -183,7 +183,7 @@ def check_snapshot(context: Context) -> Seen:
             fix="ask for a new snapshot, and give its table as --source",
         )
     if context.settings.lane == "batch":
-        batch_checks.check_expiry(context.settings, made, now)
+        batch_checks.check_expiry(context.settings, context.task, made, now)
     if until < now + SOON:
         return Concern("its images expire soon: a long run will miss some", fix="run at once, or wait", found=found)
     return found

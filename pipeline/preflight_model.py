@@ -177,7 +177,7 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
     agent = vertex_agent(_project_number(context) or "PROJECT_NUMBER")
     bucket = context.sample.uri.removeprefix("gs://").partition("/")[0]
     if context.settings.lane == "batch":
-        raise batch_checks.unreadable(agent)
+        raise batch_checks.unreadable(context.task, agent)
     if context.settings.transport == "uri":
         raise UserError(
             "the service may not read these images by their URIs",
