@@ -77,12 +77,17 @@ def check_images(
         check_expiry(settings, task, made, datetime.datetime.now(datetime.UTC))
 
 
-def unreadable(task: Task, agent: str = vertex_agent("PROJECT_NUMBER")) -> UserError:
-    """What to say when the service may not read the images by itself."""
+def unreadable(task: Task, *, grant: str = "") -> UserError:
+    """What to say when the service may not read the images by itself.
+
+    Args:
+        task: What is asked.
+        grant: The command that lets it; without one it is said in words.
+    """
+    words = f"give the AI Platform service agent ({vertex_agent('PROJECT_NUMBER')}) roles/storage.objectViewer on it"
     return UserError(
         "the service may not read these images by their URIs, and a batch job cannot send their bytes",
-        fix=f"use {_other_lane(task)}, or give the AI Platform service agent ({agent}) roles/storage.objectViewer on "
-        "their bucket",
+        fix=f"use {_other_lane(task)}, or {grant or words}",
     )
 
 

@@ -176,8 +176,9 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
         return f"images travel by URI; {found}"
     agent = vertex_agent(_project_number(context) or "PROJECT_NUMBER")
     bucket = context.sample.uri.removeprefix("gs://").partition("/")[0]
+    grant = bucket_command(bucket, agent, "roles/storage.objectViewer")
     if context.settings.lane == "batch":
-        raise batch_checks.unreadable(context.task, agent)
+        raise batch_checks.unreadable(context.task, grant=grant)
     if context.settings.transport == "uri":
         raise UserError(
             "the service may not read these images by their URIs",
@@ -187,7 +188,7 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
     return Concern(
         "the service may not read these images by their URIs, so their bytes travel through this machine or the "
         "workers: slower, and --lane=batch is not possible",
-        fix=bucket_command(bucket, agent, "roles/storage.objectViewer"),
+        fix=grant,
         permission=f"storage.objects.get on gs://{bucket} for {agent}",
         found=f"images travel with their bytes; {found}",
     )

@@ -353,7 +353,7 @@ CASES = {
     ),
     "the same, for batch jobs": Case(
         "probe call",
-        ("--lane=flex", AGENT, "roles/storage.objectViewer"),
+        ("--lane=flex", "gcloud storage buckets add-iam-policy-binding gs://{images}", AGENT, "storage.objectViewer"),
         BATCH,
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
     ),
