@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 
 from imagebeam.pipeline.config import ClassifySettings
-from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.transforms.calls import build_lines
 from imagebeam.transforms.embedding_setup_sql import vertex_agent
+from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pricing import ModelProfile
@@ -63,7 +63,7 @@ def check_tables(settings: ClassifySettings, outcomes: TableName, location: str)
 
 
 def check_images(
-    settings: ClassifySettings, warehouse: Warehouse, source: Source, location: str, transport: str
+    settings: ClassifySettings, task: Task, warehouse: Warehouse, source: Source, location: str, transport: str
 ) -> None:
     """Checks that the service can read the images by itself, and that they will be there for long enough.
 
@@ -71,18 +71,23 @@ def check_images(
         UserError: It cannot, or they will not.
     """
     if transport == "inline":
-        raise unreadable(settings)
+        raise unreadable(task)
     made = newest_snapshot(warehouse, source, location)
     if made is not None:
-        check_expiry(settings, made, datetime.datetime.now(datetime.UTC))
+        check_expiry(settings, task, made, datetime.datetime.now(datetime.UTC))
 
 
-def unreadable(settings: ClassifySettings, agent: str = vertex_agent("PROJECT_NUMBER")) -> UserError:
-    """What to say when the service may not read the images by itself."""
+def unreadable(task: Task, *, grant: str = "") -> UserError:
+    """What to say when the service may not read the images by itself.
+
+    Args:
+        task: What is asked.
+        grant: The command that lets it; without one it is said in words.
+    """
+    words = f"give the AI Platform service agent ({vertex_agent('PROJECT_NUMBER')}) roles/storage.objectViewer on it"
     return UserError(
         "the service may not read these images by their URIs, and a batch job cannot send their bytes",
-        fix=f"use {_another_lane(settings)}, or give the AI Platform service agent ({agent}) "
-        "roles/storage.objectViewer on it",
+        fix=f"use {_other_lane(task)}, or {grant or words}",
     )
 
 
@@ -100,7 +105,7 @@ def expiry(made: datetime.datetime) -> datetime.datetime:
     return made + datetime.timedelta(days=SNAPSHOT_DAYS)
 
 
-def check_expiry(settings: ClassifySettings, made: datetime.datetime, now: datetime.datetime) -> None:
+def check_expiry(settings: ClassifySettings, task: Task, made: datetime.datetime, now: datetime.datetime) -> None:
     """Checks that the images outlive the longest job.
 
     Raises:
@@ -113,9 +118,9 @@ def check_expiry(settings: ClassifySettings, made: datetime.datetime, now: datet
         raise UserError(
             f"the images of the newest snapshot expire about {expiry(made):%Y-%m-%d %H:%M} UTC, and a batch job may "
             f"take {longest.total_seconds() / 3600:.0f} hours",
-            fix=f"use {_another_lane(settings)}, give a shorter --batch_deadline_s, or wait for the next snapshot",
+            fix=f"use {_other_lane(task)}, give a shorter --batch_deadline_s, or wait for the next snapshot",
         )
 
 
-def _another_lane(settings: ClassifySettings) -> str:
-    return "--lane=online" if isinstance(settings, EmbedSettings) else "--lane=flex, which costs the same"
+def _other_lane(task: Task) -> str:
+    return "--lane=online" if isinstance(task, EmbedTask) else "--lane=flex, which costs the same"

@@ -173,7 +173,7 @@ def lane_problem(
         profile.check(settings.location, lane, task)
         if lane == "batch":
             batch_checks.check(settings, task, profile, run.outcomes, run.location)
-            batch_checks.check_images(settings, warehouse, run.source, run.location, "uri")
+            batch_checks.check_images(settings, task, warehouse, run.source, run.location, "uri")
     except UserError as error:
         return str(error)
     return None

@@ -88,7 +88,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     check_lease(warehouse, run)
     transport = asyncio.run(model_check.check_model(settings, task, source, warehouse, location, due=planned.due))
     if settings.lane == "batch":
-        batch_checks.check_images(settings, warehouse, source, location, transport)
+        batch_checks.check_images(settings, task, warehouse, source, location, transport)
     run = with_transport(run, transport)
     usd = estimate.announce(settings, run, profile, planned, say)
     if create:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import google.api_core.exceptions as api_errors
@@ -18,11 +18,24 @@ from imagebeam.transforms.errors import ImagebeamError
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pricing import ModelProfile
-from imagebeam.transforms.records import Image
+from imagebeam.transforms.requests import ImagePart
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.sources import Source
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.warehouse import Warehouse
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """An image of the source.
+
+    Attributes:
+        uri: Its address.
+        ways: How it can travel: ``uri``, ``inline``, or both.
+    """
+
+    uri: str
+    ways: Mapping[str, ImagePart]
 
 
 @dataclasses.dataclass
@@ -48,7 +61,7 @@ class Context:
         filters: The filters.
         create: Where the results dataset is to be made; None when it is there.
         run: The run's settings.
-        image: An image of the source that can be read.
+        sample: An image of the source that can be read.
         transport: How images travel.
     """
 
@@ -68,7 +81,7 @@ class Context:
     source: Source = dataclasses.field(init=False)
     filters: Filters = dataclasses.field(init=False)
     run: RunSettings = dataclasses.field(init=False)
-    image: Image = dataclasses.field(init=False)
+    sample: Sample = dataclasses.field(init=False)
 
     @property
     def warehouse(self) -> Warehouse:

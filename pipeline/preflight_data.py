@@ -183,7 +183,7 @@ def check_snapshot(context: Context) -> Seen:
             fix="ask for a new snapshot, and give its table as --source",
         )
     if context.settings.lane == "batch":
-        batch_checks.check_expiry(context.settings, made, now)
+        batch_checks.check_expiry(context.settings, context.task, made, now)
     if until < now + SOON:
         return Concern("its images expire soon: a long run will miss some", fix="run at once, or wait", found=found)
     return found
@@ -210,8 +210,9 @@ def check_results(context: Context) -> Seen:
     if missing:
         raise UserError(
             f"tables of {name} can be made, but not used: {', '.join(missing)} missing",
-            permission=grants.needed(missing[-1], context.place),
-            fix=grants.command("bigquery.tables.updateData", context.place),  # the role that has them all
+            # The role that has them all.
+            permission=grants.needed("bigquery.tables.updateData", context.place),
+            fix=grants.command("bigquery.tables.updateData", context.place),
         )
     return name
 

@@ -29,7 +29,7 @@ from imagebeam.pipeline import (
 )
 from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.pipeline.model_check import Asked
-from imagebeam.pipeline.preflight_context import Concern, Context, NotTried, Seen
+from imagebeam.pipeline.preflight_context import Concern, Context, NotTried, Sample, Seen
 from imagebeam.pipeline.refusals import RefusedError, explain
 from imagebeam.pipeline.run_settings import call_tokens
 from imagebeam.transforms import images, objects
@@ -37,7 +37,7 @@ from imagebeam.transforms.embedding_setup_sql import Connection, bucket_command,
 from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import ImagebeamError, UserError
 from imagebeam.transforms.failures import Failure, Kind
-from imagebeam.transforms.parts import inline_part
+from imagebeam.transforms.parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.records import Image, ImageReason
 from imagebeam.transforms.requests import ImagePart
 
@@ -80,16 +80,39 @@ def check_sample(context: Context) -> Seen:
         context.trying(f"read {uri} as {who}", bucket=bucket)
         try:
             data = objects.read_image(uri, client=client)
-            images.prepare(data, crop=None, padding=0.0, max_side=None, quality=90)
+            context.sample = _sample(context, uri, data)
         except images.ImageProblem as problem:
             problems.append(problem)
             continue
-        context.image = Image("preflight", uri)
         return concern or f"{uri}, {len(data):,} bytes, as {who}"
     if client is not None:
         context.place = grants.Place(context.settings.project, who, bucket=context.place.bucket)
     first = problems[0]
     raise UserError(f"no image of {len(uris)} can be used: {first}", fix=_MENDS.get(first.reason, "")) from first
+
+
+def _sample(context: Context, uri: str, data: bytes) -> Sample:
+    """An image in every way that it can travel.
+
+    Raises:
+        ImageProblem: It is none that Gemini takes, or too large for the one way that there is.
+    """
+    wanted = context.task.image
+    mime = supported_mime(data[:SNIFF_BYTES], uri)
+    # Without a crop: a box belongs to a row, and nothing depends on it here.
+    ways = {} if _inline_only(context) else {"uri": ImagePart(mime, uri=uri)}
+    try:
+        made = images.prepare(data, crop=None, padding=wanted.padding, max_side=wanted.max_side, quality=wanted.quality)
+    except images.ImageProblem as problem:
+        if problem.reason is not ImageReason.TOO_LARGE or not ways:
+            raise
+    else:
+        ways["inline"] = ImagePart(made.mime_type, data=made.data)
+    return Sample(uri, ways)
+
+
+def _inline_only(context: Context) -> bool:
+    return context.settings.transport == "inline" or context.task.image.changes_images
 
 
 def check_model(context: Context) -> Seen:
@@ -104,22 +127,18 @@ def check_model(context: Context) -> Seen:
 
 def check_probe(context: Context) -> Seen:
     """The model answers about a real image, by its URI and with its bytes; that decides the transport."""
-    settings, task, uri = context.settings, context.task, str(context.image.uri)
-    inline_only = settings.transport == "inline" or task.image.changes_images
+    settings, task, sample = context.settings, context.task, context.sample
     if not context.probe:
         if isinstance(task, EmbedTask):
             return NotTried("--no_probe, and embedding models have no call that is free")
-        if inline_only:
+        if _inline_only(context):
             return NotTried("--no_probe, and images travel with their bytes")
-        context.trying(f"countTokens of {uri}, free of charge (--no_probe)")
-        found = asyncio.run(model_check.free_transport(settings, task, [uri]))
+        context.trying(f"countTokens of {sample.uri}, free of charge (--no_probe)")
+        found = asyncio.run(model_check.free_transport(settings, task, [sample.uri]))
         return _by_uri_or_not(context, readable=found == "uri", found="free countTokens")
-    context.trying(f"paid calls about {uri}, outside the books of every run")
-    ways = {"inline": inline_part(context.image, task)}
-    if not inline_only:
-        mime = images.mime_from_name(uri) or ways["inline"].mime_type
-        ways = {"uri": ImagePart(mime, uri=uri), **ways}
-    asked = asyncio.run(model_check.ask_once(settings, task, context.profile, context.image, ways))
+    context.trying(f"paid calls about {sample.uri}, outside the books of every run")
+    image = Image("preflight", sample.uri)
+    asked = asyncio.run(model_check.ask_once(settings, task, context.profile, image, sample.ways))
     usd = sum((one.usd for one in asked.values()), Decimal(0))
     spent = f"paid calls: {len(asked)}, ${usd:.6f}, in no run's books"
     return _judged(context, asked, spent)
@@ -137,8 +156,8 @@ def _judged(context: Context, asked: Mapping[str, Asked], spent: str) -> Seen:
             fix="nothing: a run waits and slows down; or another --location, or --lane=flex",
             found=spent,
         )
-    if "inline" in failures and failures.keys() == asked.keys():
-        raise _unanswered(failures["inline"])
+    if failures and failures.keys() == asked.keys():
+        raise _unanswered(failures)
     if "uri" not in asked:
         context.transport = "inline"
         return f"images travel with their bytes; {spent}"
@@ -156,9 +175,10 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
     if readable:
         return f"images travel by URI; {found}"
     agent = vertex_agent(_project_number(context) or "PROJECT_NUMBER")
-    bucket = str(context.image.uri).removeprefix("gs://").partition("/")[0]
+    bucket = context.sample.uri.removeprefix("gs://").partition("/")[0]
+    grant = bucket_command(bucket, agent, "roles/storage.objectViewer")
     if context.settings.lane == "batch":
-        raise batch_checks.unreadable(context.settings, agent)
+        raise batch_checks.unreadable(context.task, grant=grant)
     if context.settings.transport == "uri":
         raise UserError(
             "the service may not read these images by their URIs",
@@ -168,22 +188,25 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
     return Concern(
         "the service may not read these images by their URIs, so their bytes travel through this machine or the "
         "workers: slower, and --lane=batch is not possible",
-        fix=bucket_command(bucket, agent, "roles/storage.objectViewer"),
+        fix=grant,
         permission=f"storage.objects.get on gs://{bucket} for {agent}",
         found=f"images travel with their bytes; {found}",
     )
 
 
-def _unanswered(failure: Failure) -> ImagebeamError:
-    said = f"no answer, neither by URI nor with the bytes: {failure.reason}: {failure.message}"
-    if failure.kind is Kind.ROW:
-        return UserError(said, fix="look at the image and at the task: imagebeam tasks check")
+def _unanswered(failures: Mapping[str, Failure]) -> ImagebeamError:
+    last = list(failures.values())[-1]
+    said = f"no answer, by {' or by '.join(failures)}: {last.reason}: {last.message}"
+    if last.kind is Kind.ROW:
+        return UserError(said, fix="look at the image, and at the task (imagebeam tasks check)")
     return RefusedError(said)
 
 
 def check_agent(context: Context) -> Seen:
     """Vertex AI's own account can read and write the work directory, where jobs have their files."""
     directory = context.settings.work_dir
+    if isinstance(context.task, EmbedTask):
+        return NotTried("embedding models have no call that is free, and that reads a file")
     bucket = directory.removeprefix("gs://").partition("/")[0]
     number = _project_number(context)
     agent = vertex_agent(number or "PROJECT_NUMBER")

@@ -152,7 +152,7 @@ def state_of() -> tuple[list[str], list[str]]:
         (("classify", "--no_probe"), 0, 1, "uri"),
         (("classify", "--lane=flex", "--unit=asset", "--transport=inline"), 1, 0, "inline"),
         (("classify", "--lane=batch"), 2, 1, "uri"),
-        (("embed",), 2, 0, "uri"),
+        (("embed", "--dimension=128"), 2, 0, "uri"),
         (("embed", "--lane=sql"), 0, 0, None),
     ],
 )
@@ -213,6 +213,7 @@ class Case:
         if self.command:
             return (self.command,)
         plain = {"credentials", "BigQuery", "source", "query", "locations", "limits", "results dataset"}
+        plain |= {"project roles", "work directory"}
         own_lane = any(flag.startswith(("--lane", "{dataflow}")) for flag in self.flags)
         return ("embed", "--lane=sql") if self.check in plain and not own_lane else ("classify",)
 
@@ -352,14 +353,15 @@ CASES = {
     ),
     "the same, for batch jobs": Case(
         "probe call",
-        ("--lane=flex", AGENT, "roles/storage.objectViewer"),
+        ("--lane=flex", "gcloud storage buckets add-iam-policy-binding gs://{images}", AGENT, "storage.objectViewer"),
         BATCH,
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
     ),
     "the same, for vectors": Case(
         "probe call",
         (AGENT,),
-        command="embed",
+        ("--dimension=128",),
+        "embed",
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
         state="warning",
         code=0,
@@ -378,6 +380,11 @@ CASES = {
         faults={"vertex": {"rules": [NO_MODEL_CALL | {"code": 429}]}},
         state="warning",
         code=0,
+    ),
+    "a request that the model does not take": Case(
+        "probe call",
+        ("INVALID_ARGUMENT", "imagebeam tasks check"),
+        faults={"vertex": {"rules": [NO_MODEL_CALL | {"code": 400}]}},
     ),
     "a model that only fails": Case(
         "probe call", ("HTTP_503",), faults={"vertex": {"rules": [NO_MODEL_CALL | {"code": 503}]}}, code=3
@@ -495,7 +502,7 @@ def test_one_thing_that_is_wrong_gets_one_message_with_its_remedy(
     ("days", "flags", "state", "says"),
     [
         (40, (), "failure", "new snapshot"),
-        (33, (), "warning", "expire soon"),
+        (33, ("--no_probe",), "warning", "expire soon"),
         (32, ("--lane=batch",), "failure", "--lane=flex"),
     ],
 )
@@ -553,7 +560,9 @@ def test_a_permission_that_nobody_can_ask_about_is_no_message(project: Project) 
 
 def test_people_get_a_line_per_check_and_below_a_failure_what_mends_it(project: Project) -> None:
     project.cloud.faults(access={"denied": [denied("storage.objects.get", project.images)]})
-    code, out, err = run_cli(project.arguments("classify", "--no_probe"))
+    arguments = project.arguments("classify", "--no-probe")
+    arguments.remove("classify")  # which it is without a word
+    code, out, err = run_cli(arguments)
     assert (code, err) == (2, "")
     lines = out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("failure  sample image"))
