@@ -3,6 +3,7 @@
 ::
 
     python -m benchmarks.embedding_scale                                      # 100,000 vectors of 512 numbers
+    python -m benchmarks.embedding_scale --write docs/batch.md                # and the page gets the figures
     python -m benchmarks.embedding_scale --vectors 1000 --dimension 16        # does it all run?
 
 ``imagebeam embed --lane=batch`` runs as a person runs it, in a process of its own, against a local Google Cloud in
@@ -29,7 +30,7 @@ import google.cloud.storage as storage
 import numpy as np
 from google.cloud import bigquery
 
-from benchmarks.batch_figures import Memory
+from benchmarks.batch_figures import Memory, machine, marked
 from benchmarks.memory import PeakMemory, peak_mb
 from benchmarks.surroundings import local_cloud
 from imagebeam.emulators.batch_embeddings import imagined
@@ -93,8 +94,13 @@ class Report:
     @property
     def kept(self) -> bool:
         """True if every vector landed once, as it was sent, and every search found the nearest."""
+        return self.landed_well and not self.differing
+
+    @property
+    def landed_well(self) -> bool:
+        """True if every vector landed once, as it was sent."""
         whole = self.landed == self.units == self.vectors
-        return whole and not (self.exit_code or self.problems or self.wrong or self.differing)
+        return whole and not (self.exit_code or self.problems or self.wrong)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lines", type=int, default=50_000, help="images per job")
     parser.add_argument("--searches", type=int, default=10, help="searches that are timed")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="put the figures into a page, such as docs/batch.md")
     options = parser.parse_args(argv)
     if options.vectors <= TOP_K or options.searches < 1:
         parser.error(f"give more than {TOP_K} vectors, and at least one search")
@@ -113,6 +120,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(json.dumps({**dataclasses.asdict(report), "ratio": report.ratio}, indent=1) + "\n")
     else:
         sys.stdout.write("\n".join(plain(report)) + "\n")
+    if options.write:
+        page = options.write.read_text(encoding="utf-8")
+        options.write.write_text(marked(page, "scale", table(report)), encoding="utf-8")
     return 0 if report.kept else 1
 
 
@@ -237,6 +247,33 @@ def plain(report: Report) -> Iterator[str]:
     for process in report.memory:
         before = f" (before: {process.before_mb:.0f} MB)" if process.before_mb else ""
         yield f"{process.peak_mb:8.0f} MB  {process.what}{before}"
+
+
+def table(report: Report) -> Iterator[str]:
+    """A report for the page."""
+    yield machine()
+    yield ""
+    yield f"| {report.vectors:,} vectors of {report.dimension:,} numbers | seen | |"
+    yield "|---|---|---|"
+    yield (
+        f"| every image has one vector, as it was sent | {report.landed:,} vectors of {report.units:,} images, "
+        f"{report.wrong} of those compared differ | {_verdict(report.landed_well)} |"
+    )
+    yield (
+        f"| every search finds the nearest {TOP_K} | {report.differing} found others than numpy "
+        f"| {_verdict(not report.differing)} |"
+    )
+    yield f"| landing | {report.embed_s:.0f} s, {report.vectors / report.embed_s:,.0f} a second | |"
+    yield (
+        f"| a search, beside one product of a numpy matrix | {1000 * report.search_s:.0f} ms, {report.ratio:.1f} times "
+        f"numpy's {1000 * report.floor_s:.0f} ms | |"
+    )
+    for process in report.memory:
+        yield f"| memory of {process.what} | {process.peak_mb:.0f} MB | |"
+
+
+def _verdict(kept: object) -> str:
+    return "ok" if kept else "**short**"
 
 
 def _pid(cloud: LocalCloud) -> int:

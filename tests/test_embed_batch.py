@@ -377,21 +377,18 @@ def test_a_killed_run_goes_on_where_it_was_and_every_vector_lands_once(cloud: Lo
     assert paid(job) == {job.uri(place): 1 for place in range(6)}
 
 
-def test_vectors_at_scale_are_measured() -> None:
+def test_vectors_at_scale_are_measured(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("Above.\n<!-- scale: begin -->\nold\n<!-- scale: end -->\nBelow.\n")
     command = [sys.executable, "-m", "benchmarks.embedding_scale", "--vectors=60", "--dimension=8", "--lines=40"]
-    done = subprocess.run(
-        [*command, "--searches=1", "--json"],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command += ["--searches=1", "--json", f"--write={page}"]
+    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert (report["landed"], report["units"], report["wrong"], report["differing"]) == (60, 60, 0, 0)
     assert report["ratio"] > 0
     assert all(process["peak_mb"] > 0 for process in report["memory"])
+    assert "| every search finds the nearest 20 | 0 found others than numpy | ok |" in page.read_text()
 
 
 # -- bad input ---------------------------------------------------------------------------------------------
