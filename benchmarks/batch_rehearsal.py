@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +29,8 @@ from google.cloud import bigquery
 
 from benchmarks.batch_figures import Memory, Report, marked, plain, table
 from benchmarks.batch_phases import phases
-from benchmarks.memory import PeakMemory, peak_mb
+from benchmarks.command import run_imagebeam
+from benchmarks.memory import peak_mb
 from benchmarks.surroundings import local_cloud
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.batch_shards import shard_name
@@ -110,30 +110,22 @@ def _faults(units: int, lines: int) -> list[dict[str, Any]]:
 
 
 def _run(cloud: LocalCloud, directory: Path, units: int, lines: int) -> Report:
-    command = [
-        *(sys.executable, "-m", "imagebeam.pipeline", "classify", "--task=image_quality"),
-        *(f"--source={DATASET}.observations", f"--results={DATASET}_results", f"--run_id={RUN_ID}", "--yes", "--json"),
-        *("--lane=batch", f"--work_dir=gs://{BUCKET}/imagebeam", f"--batch_lines={lines}", "--batch_poll_s=1"),
-    ]
     before = peak_mb(_pid(cloud))
     began, began_at = time.monotonic(), time.time()
-    with (
-        (directory / "errors").open("w+b") as errors,
-        subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=errors) as process,  # noqa: S603
-        PeakMemory(process.pid) as memory,
-    ):
-        out = process.communicate()[0]
-        errors.seek(0)
-        said = errors.read().decode("utf-8", "replace")
+    exit_code, summary, memory = run_imagebeam(
+        [
+            *("classify", "--task=image_quality", f"--source={DATASET}.observations", f"--results={DATASET}_results"),
+            *(f"--run_id={RUN_ID}", "--yes", "--lane=batch", f"--work_dir=gs://{BUCKET}/imagebeam"),
+            *(f"--batch_lines={lines}", "--batch_poll_s=1"),
+        ],
+        directory,
+    )
     took_s = time.monotonic() - began
-    if not out.lstrip().startswith(b"{"):
-        raise RuntimeError(f"the run ended with exit code {process.returncode} and without books:\n{said[-4000:]}")
-    summary = json.loads(out)
     recorded = dict(next(iter(bigquery.Client().query(_RECORDED.format(dataset=DATASET)).result())).items())
     counted = cloud.counters()["batch"]
     return Report(
         units=units,
-        exit_code=process.returncode,
+        exit_code=exit_code,
         books=summary["books"],
         problems=summary["problems"],
         took_s=took_s,

@@ -18,7 +18,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +30,8 @@ import numpy as np
 from google.cloud import bigquery
 
 from benchmarks.batch_figures import Memory, machine, marked
-from benchmarks.memory import PeakMemory, peak_mb
+from benchmarks.command import run_imagebeam
+from benchmarks.memory import peak_mb
 from benchmarks.surroundings import local_cloud
 from imagebeam.emulators.batch_embeddings import imagined
 from imagebeam.emulators.cloud import LocalCloud
@@ -143,7 +143,14 @@ def measure(vectors: int, dimension: int, lines: int, searches: int) -> Report:
         cloud.faults(batch={"synthetic": True})
         before = peak_mb(_pid(cloud))
         began = time.monotonic()
-        exit_code, summary, memory = _embed(Path(name), dimension, lines)
+        exit_code, summary, memory = run_imagebeam(
+            [
+                *("embed", f"--dimension={dimension}", "--lane=batch", f"--source={DATASET}.observations"),
+                *(f"--results={DATASET}_results", f"--work_dir=gs://{BUCKET}/imagebeam"),
+                *(f"--batch_lines={lines}", "--batch_poll_s=1", "--transport=uri", "--yes"),
+            ],
+            Path(name),
+        )
         embed_s = time.monotonic() - began
         landing = peak_mb(_pid(cloud))
         table = embedding_table(TableName(cloud.project, f"{DATASET}_results", "x"), DEFAULT_MODEL, dimension)
@@ -169,25 +176,6 @@ def measure(vectors: int, dimension: int, lines: int, searches: int) -> Report:
                 Memory("local Google Cloud, after the searches", peak_mb(_pid(cloud)), landing),
             ],
         )
-
-
-def _embed(directory: Path, dimension: int, lines: int) -> tuple[int, dict[str, Any], PeakMemory]:
-    command = [
-        *(sys.executable, "-m", "imagebeam.pipeline", "embed", f"--dimension={dimension}", "--lane=batch"),
-        *(f"--source={DATASET}.observations", f"--results={DATASET}_results", f"--work_dir=gs://{BUCKET}/imagebeam"),
-        *(f"--batch_lines={lines}", "--batch_poll_s=1", "--transport=uri", "--yes", "--json"),
-    ]
-    with (
-        (directory / "errors").open("w+b") as errors,
-        subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=errors) as process,  # noqa: S603
-        PeakMemory(process.pid) as memory,
-    ):
-        out = process.communicate()[0]
-        errors.seek(0)
-        said = errors.read().decode("utf-8", "replace")
-    if not out.lstrip().startswith(b"{"):
-        raise RuntimeError(f"the run ended with exit code {process.returncode} and without books:\n{said[-4000:]}")
-    return process.returncode, json.loads(out), memory
 
 
 def _sent(vectors: int, dimension: int) -> np.ndarray[Any, np.dtype[np.float64]]:
