@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import multiprocessing
 import os
-import random
 import subprocess
 import sys
 from decimal import Decimal
@@ -52,8 +50,6 @@ TASK = embed_task("gemini-embedding-2", 3)
 PROFILE = load_models_file().embedding("gemini-embedding-2")
 MULTIMODAL = ("--model=multimodalembedding@001", "--location=us-central1")
 TABLE = "embeddings_gemini_embedding_2_8"
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["imagebeam.pipeline.classify", "imagebeam.pipeline.embed", "imagebeam.pipeline.cli"])
 
 
 def arguments(job: Job, *more: str) -> list[str]:
@@ -351,30 +347,6 @@ def test_a_collector_that_dies_after_the_vectors_or_after_all_of_it_lands_nothin
     assert books_of(job)["counted"]["ok"] == 5
     assert vectors(job) == early
     assert statuses(job) == {"OK": 5}
-
-
-def test_a_killed_run_goes_on_where_it_was_and_every_vector_lands_once(cloud: LocalCloud, tmp_path: Path) -> None:
-    job = make_job(cloud, tmp_path, 6)
-    cloud.faults(batch={"jobs": [{"running_s": 0.3}, {"match": "*-r1-*", "failed": 0.3}]})
-    chance = random.Random(5)
-
-    def go_on() -> list[str]:
-        if batch_store.run_ids(work_dir(job), ended=True):
-            return ["batch", "collect", f"--work_dir={work_dir(job)}", "--batch_poll_s=0.05"]
-        return arguments(job, "--batch_lines=2", "--transport=uri")
-
-    for _ in range(2):
-        process = SERVER.Process(target=run_cli, args=(go_on(),))
-        process.start()
-        process.join(chance.uniform(0.5, 2.4))
-        process.kill()
-        process.join()
-    if batch_store.run_ids(work_dir(job)) or not batch_store.run_ids(work_dir(job), ended=True):
-        code, out, err = run_cli(go_on())
-        assert (code, "the books balance" in out) == (0, True), err
-    assert len(vectors(job)) == 6
-    assert statuses(job)["OK"] == 6
-    assert paid(job) == {job.uri(place): 1 for place in range(6)}
 
 
 def test_vectors_at_scale_are_measured(tmp_path: Path) -> None:
