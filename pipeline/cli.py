@@ -202,7 +202,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "init": Command("Write imagebeam.yaml, which keeps the flags that repeat.", _init),
     "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
     "preflight": Command("Try everything that a run needs, and say what mends what is missing.", _preflight),
-    "plan": Command("Say what a run would do, take and cost in each lane; nothing is called.", _plan),
+    "plan": Command("Say what a run would do, take and cost in each lane; no model is called.", _plan),
     "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
     "embed": Command("Make a vector of every image of a table, to find what looks alike.", _embed),
     "search": Command("Find images by a text, a picture, or another image of the table.", _search),
@@ -291,18 +291,18 @@ def _embed_help(columns: int) -> list[str]:
 
 
 def _plan_help(columns: int) -> list[str]:
-    from imagebeam.pipeline.plan_config import PROBE
+    from imagebeam.pipeline.plan_config import PLAN
 
     return [
-        "imagebeam plan: what a run would do, take and cost in each lane; nothing is called",
+        "imagebeam plan: what a run would do, take and cost in each lane; no model is called",
         "",
-        "Usage: imagebeam plan [classify|embed] [--probe=N] [--flag=value …]",
+        "Usage: imagebeam plan [classify|embed] [--look=N] [--probe=N] [--flag=value …]",
         "",
         "Examples:",
         "  imagebeam plan --task=utility_pole                       (the rest is in imagebeam.yaml)",
         "  imagebeam plan --task=utility_pole --due=new,outdated --max_tpm=4000000",
         "  imagebeam plan embed --dimension=768 --probe=5",
-        *help_text.flags_help((PROBE,), columns),
+        *help_text.flags_help(PLAN, columns),
         "",
         "All other flags are those of the command that is planned: imagebeam classify --help, imagebeam embed --help.",
         "--max_rpm and --max_tpm are taken as the quota; without them the published or an assumed one is, and said.",

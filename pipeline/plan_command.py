@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from imagebeam.pipeline import batch_checks, estimate, model_check, plan_text, preflight, probe, task_files
+from imagebeam.pipeline import batch_checks, estimate, look, model_check, plan_text, preflight, probe, task_files
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.pipeline.plan_config import PlanSettings
@@ -26,6 +26,7 @@ from imagebeam.transforms.forecast import Forecast, History
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.planning import LanePlan
 from imagebeam.transforms.pricing import ModelProfile, Models, Quota
+from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.warehouse import Warehouse
@@ -90,7 +91,9 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
         planned = preflight.plan(warehouse, like_run)
         past = estimate.history(warehouse, like_run)
     least = 1 if probed else forecast.ENOUGH
-    expected = forecast.due_forecast(profile, task, past, planned, least=least)
+    due = _due_query(warehouse, like_run)
+    looked = look.look(warehouse, like_run, due, asked.look) if asked.look and planned.asked else None
+    expected = forecast.due_forecast(profile, task, past, planned, least=least, looked=looked)
     lanes = []
     for lane in LANES[asked.command]:
         problem = lane_problem(settings, profile, task, lane, warehouse, like_run)
@@ -103,12 +106,13 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
         planned=planned,
         expected=expected,
         changed=estimate.the_change(profile, task, before, planned, settings.lane),  # a probe uses the version
-        bytes_scanned=_bytes_scanned(warehouse, like_run),
+        bytes_scanned=warehouse.dry_run(due, location=like_run.location)[1],
         lanes=tuple(lanes),
         recommended=planning.recommend(lanes, expected.calls),
         prices_as_of=models.as_of,
         notes=_notes(asked, profile, expected, probed),
         probed=probed,
+        looked=looked,
     )
 
 
@@ -196,9 +200,10 @@ def lane_quota(settings: ClassifySettings, profile: ModelProfile, lane: str, loc
     return Quota(given_rpm or fixed or assumed.requests, given_tpm or assumed.tokens, source)
 
 
-def _bytes_scanned(warehouse: Warehouse, run: RunSettings) -> int:
+def _due_query(warehouse: Warehouse, run: RunSettings) -> Query:
+    """The run's query; nothing was ever recorded where there is no table."""
     there = warehouse.table(run.outcomes) is not None
-    query = build_due_query(
+    return build_due_query(
         source=run.source,
         filters=run.filters,
         unit=run.task.unit,
@@ -209,7 +214,6 @@ def _bytes_scanned(warehouse: Warehouse, run: RunSettings) -> int:
         version=run.task.version,
         due=run.due,
     )
-    return warehouse.dry_run(query, location=run.location)[1]
 
 
 def _notes(asked: PlanSettings, profile: ModelProfile, expected: Forecast, probed: Probed | None) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-"""What ``imagebeam plan`` was told: the flags of the command that it plans, and ``--probe``."""
+"""What ``imagebeam plan`` was told: the flags of the command that it plans, ``--look`` and ``--probe``."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from imagebeam.pipeline import flag_values
 from imagebeam.pipeline.config import ClassifySettings, classify_settings
@@ -19,6 +19,13 @@ PROBE: Final = Flag(
     "the answers are kept, and not asked for again.",
     Group.RUN, minimum=1, maximum=1_000, example="5", in_file=False,
 )  # fmt: skip
+LOOK: Final = Flag(
+    "look", Kind.INTEGER, "Read the first bytes of the images of so many due units: some are gone, or no image, or of "
+    "another type than their name says. Costs one read of Cloud Storage each; 0 for none.",
+    Group.RUN, default=500, minimum=0, maximum=20_000, example="5000", in_file=False,
+)  # fmt: skip
+#: Flags of ``imagebeam plan`` itself.
+PLAN: Final = (PROBE, LOOK)
 #: What can be planned.
 COMMANDS: Final = ("classify", "embed")
 
@@ -31,11 +38,13 @@ class PlanSettings:
         command: ``classify`` or ``embed``.
         settings: What that command would be told.
         probe: Units to ask about now, 0 to 1,000.
+        look: Units whose images are looked at, 0 to 20,000.
     """
 
     command: str
     settings: ClassifySettings
     probe: int = 0
+    look: int = 500
 
 
 def plan_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> PlanSettings:
@@ -54,24 +63,24 @@ def plan_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str])
     if command not in COMMANDS:
         hint = suggestion(command, COMMANDS)
         raise UserError(f"imagebeam plan takes {' or '.join(COMMANDS)}, not {command!r}{hint}")
-    probe = _take_probe(rest)
+    probe, look = (_take(flag, rest) for flag in PLAN)
     read = classify_settings if command == "classify" else embed_settings
     settings, _ = read(rest, cwd=cwd, environ=environ)
-    return PlanSettings(command, settings, probe)
+    return PlanSettings(command, settings, probe, look)
 
 
-def _take_probe(arguments: list[str]) -> int:
-    """Takes ``--probe`` out of the arguments; the last one counts."""
-    probe, index = 0, 0
+def _take(flag: Flag, arguments: list[str]) -> Any:
+    """Takes a flag out of the arguments; the last one counts."""
+    value, index = flag.default or 0, 0
     while index < len(arguments):
         name, equals, text = arguments[index].partition("=")
-        if name != f"--{PROBE.name}":
+        if name != f"--{flag.name}":
             index += 1
             continue
         arguments.pop(index)
         if not equals:
             if index == len(arguments) or arguments[index].startswith("--"):
-                raise UserError(f"--{PROBE.name} needs a value; for example --{PROBE.name}={PROBE.example}")
+                raise UserError(f"--{flag.name} needs a value; for example --{flag.name}={flag.example}")
             text = arguments.pop(index)
-        probe = flag_values.from_text(PROBE, text, where=f"--{PROBE.name}")
-    return probe
+        value = flag_values.from_text(flag, text, where=f"--{flag.name}")
+    return value

@@ -14,7 +14,7 @@ from imagebeam.pipeline.estimate import Changed
 from imagebeam.transforms import planning
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.embeddings import EmbedTask
-from imagebeam.transforms.forecast import Forecast
+from imagebeam.transforms.forecast import Forecast, Looked
 from imagebeam.transforms.planning import LanePlan, Recommendation
 from imagebeam.transforms.pricing import ModelProfile, image_tokens
 from imagebeam.transforms.task import Task
@@ -59,6 +59,7 @@ class Plan:
         prices_as_of: When the prices were true.
         notes: What else there is to know.
         probed: What came of the probe; None without one.
+        looked: What came of the look at images; None without one.
     """
 
     command: str
@@ -74,6 +75,7 @@ class Plan:
     prices_as_of: datetime.date
     notes: tuple[str, ...] = ()
     probed: Probed | None = None
+    looked: Looked | None = None
 
 
 def lines(plan: Plan) -> list[str]:
@@ -83,7 +85,10 @@ def lines(plan: Plan) -> list[str]:
     if plan.changed is not None:
         told.append(estimate.change_line(plan.changed, plan.planned))
     estimate.tell_units(plan.planned, told.append)
-    told += [*_work_lines(plan), f"scan     {_size(plan.bytes_scanned)} by the run's query, and as much by this plan"]
+    told += _work_lines(plan)
+    if plan.looked is not None:
+        told.append(_look_line(plan.looked, plan.planned))
+    told += [f"scan     {_size(plan.bytes_scanned)} by the run's query, and as much by this plan"]
     if plan.probed is not None:
         told.append(_probe_line(plan.probed))
     told += ["", *_table(plan.lanes), ""]
@@ -126,6 +131,7 @@ def document(plan: Plan) -> dict[str, Any]:
         },
         "lanes": [planning.to_json(lane) for lane in plan.lanes],
         "recommended": dataclasses.asdict(plan.recommended),
+        "look": None if plan.looked is None else dataclasses.asdict(plan.looked),
         "probe": None if plan.probed is None else _plain(plan.probed),
         "notes": list(plan.notes),
         "prices_as_of": plan.prices_as_of.isoformat(),
@@ -155,6 +161,16 @@ def _work_lines(plan: Plan) -> list[str]:
         f"tokens   {expected.tokens / calls:,.0f} per call: {prompt}{answer}{thoughts}",
         f"         {expected.basis}",
     ]
+
+
+def _look_line(looked: Looked, planned: Planned) -> str:
+    if looked.refused is not None:
+        return f"look     not possible: {looked.refused}; every call is taken to be answered at once"
+    found = [f"{number:,} {reason}" for reason, number in looked.failing.items()]
+    if looked.repeated:
+        found.append(f"{looked.repeated:,} of another type than the name says, which takes a second call")
+    seen = f"look     at the images of {looked.units:,} of {planned.asked:,} due units"
+    return f"{seen}: {', '.join(found) or 'all are there, and what their names say'}"
 
 
 def _probe_line(probed: Probed) -> str:

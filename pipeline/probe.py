@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from imagebeam.transforms import lease
 from imagebeam.transforms.books import Counts, Planned, sum_counts
-from imagebeam.transforms.due_sql import unit_from_row
+from imagebeam.transforms.due_sql import addressed, unit_from_row
 from imagebeam.transforms.engine import Done, close_engine, counts_of, get_engine
 from imagebeam.transforms.errors import ImagebeamError
 from imagebeam.transforms.finish_run import finish
@@ -67,10 +67,11 @@ def ask(warehouse: Warehouse, run: RunSettings, units: int) -> dict[str, Any]:
 
 
 def chosen_query(due: Query, units: int) -> Query:
-    """Some of the due units that have an address, by the hash of their ids."""
+    """Some of the due units whose images all have an address, by the hash of their ids."""
     return Query(
         f"SELECT due.*\nFROM (\n{due.sql}\n) AS due\n"
-        "WHERE STARTS_WITH(IFNULL(due.images[SAFE_OFFSET(0)].uri, ''), 'gs://')\n"
+        "WHERE ARRAY_LENGTH(due.images) > 0\n"
+        f"  AND NOT EXISTS (SELECT 1 FROM UNNEST(due.images) AS i WHERE NOT {addressed('i.uri')})\n"
         "ORDER BY TO_HEX(SHA256(due.unit_id)), due.unit_id\nLIMIT @probe_units",
         (*due.parameters, Parameter("probe_units", "INT64", units)),
     )

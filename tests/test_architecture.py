@@ -47,7 +47,7 @@ JOB = """
     embed_passes embed_setup embed_sql estimate exit_code launch model_check preflight progress run_settings search
     sql_jobs
     batch_submit
-    plan_command plan_text probe
+    look plan_command plan_text probe
     subscribe
     google_rest preflight_checks preflight_command preflight_context preflight_data preflight_model
 """

@@ -71,10 +71,10 @@ def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: L
     ran = street.run(source)
     real = Decimal(ran["recorded"]["cost_usd"])
     assert abs(Decimal(lanes(first)["online"]["usd"]) - real) <= real * Decimal("0.05")
-    # One photograph is called .jpg and is a PNG: nobody knows before it is refused and asked about again, unpaid.
-    again = street.query("SELECT SUM(attempts - 1) AS calls FROM {results}.outcomes WHERE attempts > 0")[0]["calls"]
-    assert again == 1
-    assert first["calls"] == ran["counted"]["calls"] - again
+    # One photograph is called .jpg and is a PNG: it is refused and asked about again, unpaid. A look tells.
+    look = {"units": 298, "calls": 299, "repeated": 1, "failing": {"NOT_FOUND": 1}, "refused": None}
+    assert first["look"] == look, "that one is broken further down cannot be seen in its first bytes"
+    assert first["calls"] == ran["counted"]["calls"] == 299
 
     # A changed prompt: what it changes is told, and the answers of the old one are the measure of the new ones.
     task = str(changed_task(tmp_path))
@@ -94,6 +94,26 @@ def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: L
     assert abs(Decimal(told["changed"]["usd"]) - real) <= real * Decimal("0.01")
     assert second["calls"] == ran["counted"]["calls"]
     assert "298 units" in second["tokens"]["basis"]
+
+
+def test_images_that_may_not_be_looked_at_are_said_and_planned_without(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    cloud.faults(access={"denied": [{"permission": "storage.objects.get"}]})
+    plan = planned(job.arguments())
+    assert "may not read gs://" in plan["look"]["refused"]
+    assert plan["calls"] == 3
+    cloud.reset()
+    assert planned(job.arguments(), "--look=0")["look"] is None
+    assert planned(job.arguments(), "--look=2")["look"]["units"] == 2
+
+
+def test_images_that_travel_inside_the_request_make_no_call_when_they_cannot_be_read(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
+    job = make_job(cloud, tmp_path, [{}, {"data": None}, {}])
+    assert planned(job.arguments("--transport=inline"))["calls"] == 2
+    assert planned(job.arguments("--transport=uri"))["calls"] == 3
+    assert job.run("--transport=inline")["counted"]["calls"] == 2
 
 
 def test_assets_are_planned_with_the_images_that_they_have(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -231,4 +251,4 @@ def test_help_says_what_it_does() -> None:
     code, out, _ = run_cli(["plan", "--help"])
     assert code == 0
     assert "--probe=N" in out
-    assert "nothing is called" in out
+    assert "no model is called" in out

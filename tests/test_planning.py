@@ -21,6 +21,7 @@ from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.forecast import (
     ENOUGH,
     History,
+    Looked,
     Measured,
     Version,
     changed_fields,
@@ -80,6 +81,23 @@ def test_without_a_history_the_formula_counts_every_unit_that_has_an_address_onc
     assert found.usd(PROFILE, "online") == Decimal(298 * (933 * 30 + 45 * 250)) / 100_000_000
     assert found.usd(PROFILE, "flex") == found.usd(PROFILE, "batch") == Decimal("0.0584676")
     assert found.usd(PROFILE, "express") is None
+
+
+@given(st.integers(1, 10_000), st.integers(0, 300), st.integers(0, 300), st.integers(1, 300))
+def test_a_look_at_every_unit_tells_the_very_number_of_calls_and_answers(
+    more: int, repeated: int, failing: int, fine: int
+) -> None:
+    units = repeated + failing + fine
+    looked = Looked(units, units + repeated, repeated, {"NOT_FOUND": failing})
+    found = forecast(PROFILE, TASK, History(), units=units, images=units, looked=looked)
+    assert found.calls == units + repeated
+    assert found.usage == estimate_total(PROFILE, TASK, calls=units - failing, images=units - failing)
+    assert looked.calls_about(units * more) == found.calls * more
+
+
+def test_a_look_that_was_refused_changes_nothing() -> None:
+    refused = due_forecast(PROFILE, TASK, History(), PLANNED, looked=Looked(refused="may not read"))
+    assert refused == due_forecast(PROFILE, TASK, History(), PLANNED)
 
 
 def test_twenty_answers_of_the_version_tell_more_than_the_formula() -> None:

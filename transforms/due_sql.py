@@ -269,14 +269,15 @@ def _image_struct() -> str:
     return f"STRUCT({', '.join(f'{name} AS {name}' for name in _IMAGE_FIELDS)})"
 
 
-def _addressed() -> str:
-    return f"REGEXP_CONTAINS(IFNULL(uri, ''), {_ADDRESS})"
+def addressed(uri: str = "uri") -> str:
+    """Whether a call can be made about an image, as SQL."""
+    return f"REGEXP_CONTAINS(IFNULL({uri}, ''), {_ADDRESS})"
 
 
 def _observation_units() -> str:
     return (
         "SELECT unit_id, 'observation' AS unit_type, TO_HEX(SHA256(observation_id)) AS input_digest,\n"
-        f"  [{_image_struct()}] AS images,\n  1 AS image_count, {_addressed()} AS addressed,\n"
+        f"  [{_image_struct()}] AS images,\n  1 AS image_count, {addressed()} AS addressed,\n"
         f"  {', '.join(_ABOUT)}\nFROM newest"
     )
 
@@ -288,7 +289,7 @@ def _asset_units(max_images: int) -> str:
         "SELECT unit_id, 'asset' AS unit_type,\n"
         "  TO_HEX(SHA256(STRING_AGG(observation_id, ',' ORDER BY position DESC))) AS input_digest,\n"
         f"  ARRAY_AGG({_image_struct()} ORDER BY position DESC) AS images,\n"
-        f"  COUNT(*) AS image_count, LOGICAL_AND({_addressed()}) AS addressed,\n  {about}\n"
+        f"  COUNT(*) AS image_count, LOGICAL_AND({addressed()}) AS addressed,\n  {about}\n"
         "FROM (\n"
         "  SELECT newest.*,\n"
         "    COUNT(uri) OVER (PARTITION BY unit_id) AS with_uri,\n"

@@ -102,6 +102,33 @@ def history_from(measured: Sequence[Mapping[str, Any]], versions: Sequence[Mappi
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Looked:
+    """What came of a look at the images of some units.
+
+    Attributes:
+        units: Units that were looked at.
+        calls: Calls that will be made about them; a refused one is not billed.
+        repeated: Those of them that are refused first, because a name tells another type than the bytes.
+        failing: Units that will have no answer, by reason.
+        refused: Why nothing could be looked at; None if it could.
+    """
+
+    units: int = 0
+    calls: int = 0
+    repeated: int = 0
+    failing: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    refused: str | None = None
+
+    def calls_about(self, units: int) -> int:
+        """Calls about so many units of this kind."""
+        return round(units * self.calls / self.units) if self.units else units
+
+    def answered(self, number: int) -> int:
+        """How many of so many units, or images, will be answered about."""
+        return number - round(number * sum(self.failing.values()) / self.units) if self.units else number
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Forecast:
     """What asking will take.
 
@@ -133,7 +160,14 @@ class Forecast:
 
 
 def forecast(
-    profile: ModelProfile, task: Task, history: History, *, units: int, images: int, least: int = ENOUGH
+    profile: ModelProfile,
+    task: Task,
+    history: History,
+    *,
+    units: int,
+    images: int,
+    least: int = ENOUGH,
+    looked: Looked | None = None,
 ) -> Forecast:
     """What asking about units will take.
 
@@ -144,8 +178,17 @@ def forecast(
         units: Units that a call is made about.
         images: Their images.
         least: So many recorded units count for more than the formula.
+        looked: What a look at their images says; without one, that every call is answered. What is recorded
+            counts for more, but for the number of calls.
     """
-    planned = estimate_total(profile, task, calls=units, images=images)
+    found = _forecast(profile, task, history, looked or Looked(), units=units, images=images, least=least)
+    return dataclasses.replace(found, calls=looked.calls_about(units)) if looked and looked.units else found
+
+
+def _forecast(
+    profile: ModelProfile, task: Task, history: History, looked: Looked, *, units: int, images: int, least: int
+) -> Forecast:
+    planned = estimate_total(profile, task, calls=looked.answered(units), images=looked.answered(images))
     measured = history.measured.get(task.version, Measured(task.version))
     if _tells(measured, least):
         basis = f"as {measured.asked:,} units of this version took"
@@ -165,10 +208,16 @@ def forecast(
 
 
 def due_forecast(
-    profile: ModelProfile, task: Task, history: History, planned: Planned, *, least: int = ENOUGH
+    profile: ModelProfile,
+    task: Task,
+    history: History,
+    planned: Planned,
+    *,
+    least: int = ENOUGH,
+    looked: Looked | None = None,
 ) -> Forecast:
     """What asking about everything that is due will take."""
-    return forecast(profile, task, history, units=planned.asked, images=planned.images, least=least)
+    return forecast(profile, task, history, units=planned.asked, images=planned.images, least=least, looked=looked)
 
 
 def outdated_forecast(profile: ModelProfile, task: Task, history: History, planned: Planned) -> Forecast:
