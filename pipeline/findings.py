@@ -107,7 +107,7 @@ def document(findings: Sequence[Finding], **more: Any) -> dict[str, Any]:
 
 
 def _wrapped(head: str, text: str, columns: int, *, empty: bool = True) -> list[str]:
-    if not text:
+    if not text.strip():
         return [head.rstrip()] if empty else []
     # A name or a command that is longer than a line stays whole: somebody will copy it.
     wrapped = textwrap.wrap(text, max(columns - len(head), 30), break_long_words=False, break_on_hyphens=False)
