@@ -26,6 +26,7 @@ from imagebeam.pipeline.run_settings import the_run
 from imagebeam.pipeline.sql_jobs import RefusedError
 from imagebeam.transforms import embedding_sql, lease, objects
 from imagebeam.transforms.books import Planned
+from imagebeam.transforms.credentials import find_credentials
 from imagebeam.transforms.embedding_sql import Scratch, Target, task_mark
 from imagebeam.transforms.embeddings import EmbedTask, vector_index_sql
 from imagebeam.transforms.errors import UserError
@@ -102,7 +103,7 @@ def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
     profile = task_files.load_models_file(settings.models_file).embedding(task.model)
     if warning := preflight.retirement(profile):
         say(f"warning: {warning}")
-    preflight.check_credentials()
+    find_credentials()
     source, location = preflight.the_source(settings, warehouse, say)
     filters = preflight.the_filters(settings)
     filters.validate(source.columns, source=source.label)

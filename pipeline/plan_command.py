@@ -19,6 +19,7 @@ from imagebeam.pipeline.plan_text import Plan, Probed
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import forecast, objects, planning, worst_case
 from imagebeam.transforms.books import Planned
+from imagebeam.transforms.credentials import find_credentials
 from imagebeam.transforms.due_sql import build_due_query
 from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import BooksError, UserError
@@ -68,7 +69,7 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
     profile = the_profile(models, task)
     if settings.lane != "sql":
         profile.check(settings.location, settings.lane, task)
-    preflight.check_credentials()
+    find_credentials()
     warehouse = Warehouse(settings.project)
     source, location = preflight.the_source(settings, warehouse, say)
     filters = preflight.the_filters(settings)

@@ -14,9 +14,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import google.auth
-import google.auth.exceptions
-
 from imagebeam.pipeline import batch_checks, estimate, model_check, task_files
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.pipeline.embed_config import EmbedSettings
@@ -24,9 +21,10 @@ from imagebeam.pipeline.estimate import Say
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import lease, objects, sources
 from imagebeam.transforms.books import Planned
+from imagebeam.transforms.credentials import find_credentials
 from imagebeam.transforms.due_sql import MAX_IMAGES, books_from_row, build_books_query
 from imagebeam.transforms.embeddings import EmbedTask
-from imagebeam.transforms.errors import UserError, first_line
+from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pricing import ModelProfile, Models
@@ -73,7 +71,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     profile.check(settings.location, settings.lane, task)
     if warning := retirement(profile):
         say(f"warning: {warning}")
-    check_credentials()
+    find_credentials()
     warehouse = Warehouse(settings.project)
     source, location = the_source(settings, warehouse, say)
     filters = checked_filters(settings, task, source)
@@ -148,22 +146,6 @@ def check_open_files(in_flight: int) -> None:
                 f"raise `ulimit -Hn`, or give --in_flight={max(1, hard - OTHER_FILES)}"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def check_credentials() -> Any:
-    """Finds credentials without asking anybody and without a browser; gives them.
-
-    Raises:
-        UserError: There are none, or they are not good.
-    """
-    try:
-        return google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0]
-    except google.auth.exceptions.GoogleAuthError as error:
-        raise UserError(
-            f"no Google credentials ({first_line(error, 120)})",
-            fix="run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file, "
-            "or try it without an account: `imagebeam local up`",
-        ) from None
 
 
 def the_source(settings: ClassifySettings, warehouse: Warehouse, say: Say) -> tuple[sources.Source, str]:

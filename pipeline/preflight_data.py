@@ -17,6 +17,7 @@ from imagebeam.pipeline.preflight_context import Concern, Context, NotTried, See
 from imagebeam.pipeline.refusals import LOGIN
 from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import objects
+from imagebeam.transforms.credentials import find_credentials
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.warehouse import Schema
@@ -60,7 +61,7 @@ def check_machine(context: Context) -> Seen:
 
 def check_credentials(context: Context) -> Seen:
     """There are credentials, and they are good for a token."""
-    context.credentials = preflight.check_credentials()
+    context.credentials = find_credentials()
     try:
         context.credentials.refresh(google.auth.transport.requests.Request())
     except google.auth.exceptions.RefreshError as error:

@@ -16,9 +16,9 @@ import orjson
 
 from imagebeam.pipeline import report, task_files
 from imagebeam.pipeline.contact_sheet import Picture, contact_sheet
-from imagebeam.pipeline.preflight import check_credentials
 from imagebeam.pipeline.search_config import SearchSettings
 from imagebeam.transforms import images, objects, search_sql
+from imagebeam.transforms.credentials import find_credentials
 from imagebeam.transforms.embedding_calls import build_embedding_request, read_embedding
 from imagebeam.transforms.embedding_client import EmbeddingClient
 from imagebeam.transforms.embedding_query import build_text_request, read_text_embedding
@@ -73,7 +73,7 @@ def run(settings: SearchSettings) -> int:
         UserError: The search cannot be made as it was asked for; one line says why.
         SystemicError: The services cannot be used.
     """
-    check_credentials()
+    find_credentials()
     if settings.html is not None and settings.html.exists() and not settings.force:
         raise UserError(f"--html: {settings.html} is there already; give another name, or add --force")
     if settings.html is not None and not settings.html.parent.is_dir():

@@ -19,6 +19,7 @@ import requests.exceptions
 from google.cloud import bigquery
 
 from imagebeam.transforms.bigquery_errors import NO_RETRY
+from imagebeam.transforms.credentials import SCOPES
 from imagebeam.transforms.embedding_setup_sql import Connection
 from imagebeam.transforms.errors import SystemicError, first_line
 from imagebeam.transforms.queries import Query
@@ -118,7 +119,7 @@ def connection_account(connection: Connection | None, project: str, location: st
     base = os.environ.get("BIGQUERY_EMULATOR_HOST") or "https://bigqueryconnection.googleapis.com"
     path = f"v1/projects/{place.project}/locations/{place.location}/connections/{place.name}"
     try:
-        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+        credentials, _ = google.auth.default(scopes=SCOPES)
         with google.auth.transport.requests.AuthorizedSession(credentials) as session:
             answer = session.get(f"{base.rstrip('/')}/{path}", timeout=TIMEOUT_S)
         document = answer.json() if answer.status_code == 200 else {}

@@ -28,7 +28,7 @@ PURE = """
 CLIENTS = """
     asking batch_jobs batch_shards budget embedding_client engine engine_settings lease loading objects parts
     recorder run vertex warehouse
-    analytics_hub bigquery_errors
+    analytics_hub bigquery_errors credentials
 """
 #: Wire the others into a pipeline.
 PTRANSFORMS = "build_batch_requests call_model collect_batch finish_run pack_units read_units start_run"

@@ -20,7 +20,8 @@ import orjson
 import requests
 import tenacity
 
-from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError
+from imagebeam.transforms.credentials import find_credentials
+from imagebeam.transforms.errors import ImagebeamError, SystemicError
 from imagebeam.transforms.failures import Kind, classify_exception, classify_http
 
 TIMEOUT_S = 120.0
@@ -97,13 +98,7 @@ class AnalyticsHub:
     """
 
     def __init__(self) -> None:
-        try:
-            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise UserError(
-                f"no Google credentials ({classify_exception(error).message}); run `gcloud auth application-default "
-                "login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
-            ) from None
+        credentials = find_credentials()
         self.account = str(getattr(credentials, "service_account_email", "") or "your account")
         self._session = google.auth.transport.requests.AuthorizedSession(credentials, max_refresh_attempts=2)
 

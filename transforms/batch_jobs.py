@@ -21,6 +21,7 @@ from google import genai
 from google.genai import errors, types
 
 from imagebeam.transforms.batch_states import BatchJob, parse_job
+from imagebeam.transforms.credentials import SCOPES
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.failures import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.vertex import API_VERSION, HttpAnswer, endpoint
@@ -60,7 +61,7 @@ class BatchJobs:
             ),
         )
         try:
-            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+            credentials, _ = google.auth.default(scopes=SCOPES)
         except google.auth.exceptions.GoogleAuthError as error:
             raise _stopped(classify_exception(error), "batch jobs") from None
         self._session = google.auth.transport.requests.AuthorizedSession(credentials, max_refresh_attempts=2)

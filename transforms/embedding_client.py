@@ -11,6 +11,7 @@ import google.auth
 import google.auth.transport.requests
 import orjson
 
+from imagebeam.transforms.credentials import SCOPES
 from imagebeam.transforms.embeddings import EmbedTask, embedding_model
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.vertex import API_VERSION, GeminiClient, HttpAnswer, ModelClient, endpoint, open_session
@@ -71,7 +72,7 @@ class EmbeddingClient:
 
     def _refresh(self) -> None:
         if self._credentials is None:
-            self._credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+            self._credentials, _ = google.auth.default(scopes=SCOPES)
         if not self._credentials.valid:  # another call may have done it meanwhile
             self._credentials.refresh(google.auth.transport.requests.Request())
 

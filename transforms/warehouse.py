@@ -25,7 +25,8 @@ import orjson
 from google.cloud import bigquery
 
 from imagebeam.transforms.bigquery_errors import NO_RETRY, PATIENT, over_cap, query_error, systemic
-from imagebeam.transforms.errors import SystemicError, UserError, first_line
+from imagebeam.transforms.credentials import no_credentials
+from imagebeam.transforms.errors import SystemicError, first_line
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.queries import Parameter, Query
 
@@ -94,11 +95,7 @@ class Warehouse:
                 try:
                     _clients[key] = bigquery.Client(project=self.project)
                 except google.auth.exceptions.GoogleAuthError as error:
-                    raise UserError(
-                        f"no Google credentials ({first_line(error)}); run `gcloud auth application-default "
-                        "login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file, or try it without an "
-                        "account: `imagebeam local up`"
-                    ) from None
+                    raise no_credentials(error) from None
             return _clients[key]
 
     # -- tables ----------------------------------------------------------------------------------------
