@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,8 @@ from imagebeam.emulators.object_store import ObjectStore
 RUNNING_JOBS: Final = 6
 #: Jobs that are remembered; the oldest finished ones go first.
 KEPT_JOBS: Final = 10_000
+#: Seconds between two interrupts of a cancelled job.
+INTERRUPT_S: Final = 0.02
 _QUERY_KEYS: Final = frozenset(
     (
         "query", "useLegacySql", "queryParameters", "parameterMode", "defaultDataset", "maximumBytesBilled",
@@ -94,10 +97,16 @@ class Job:
 
     def cancel(self) -> None:
         """Ask the job to stop."""
-        with self.lock:
-            self.cancelled = True
-            if self.working is not None:
-                self.working.interrupt()
+        self.cancelled = True
+        threading.Thread(target=self._interrupt, daemon=True).start()
+
+    def _interrupt(self) -> None:
+        """Interrupts until the job has ended: DuckDB forgets what comes before its query has begun."""
+        while not self.done.done():
+            with self.lock:
+                if self.working is not None:
+                    self.working.interrupt()
+            time.sleep(INTERRUPT_S)
 
     def reference(self) -> dict[str, str]:
         """Return the API's jobReference."""

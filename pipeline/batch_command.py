@@ -27,8 +27,7 @@ from imagebeam.pipeline.launch import read_json
 from imagebeam.pipeline.progress import duration
 from imagebeam.transforms.batch_jobs import BatchJobs, UncertainError
 from imagebeam.transforms.checked_yaml import suggestion
-from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError
-from imagebeam.transforms.warehouse import first_line
+from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError, first_line
 
 Say = Callable[[str], None]
 

@@ -22,7 +22,6 @@ from imagebeam.pipeline.batch_books import NOTHING_LEFT
 from imagebeam.pipeline.batch_store import BatchRun, Prepared
 from imagebeam.pipeline.launch import read_json
 from imagebeam.transforms import lease, objects
-from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.batch_jobs import BatchJobs, NotCreatedError, UncertainError
 from imagebeam.transforms.batch_shards import Shard, display_prefix
 from imagebeam.transforms.batch_states import PREFIX, BatchJob, Step, rule_of
@@ -30,6 +29,7 @@ from imagebeam.transforms.build_batch_requests import register
 from imagebeam.transforms.collect_batch import Collected, Ended, read_collected
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.identifiers import TableName
+from imagebeam.transforms.records import utc_now
 from imagebeam.transforms.warehouse import Warehouse
 
 #: google.rpc.Code of a failed job that may do better the next time: UNKNOWN, DEADLINE_EXCEEDED,

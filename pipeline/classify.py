@@ -23,12 +23,12 @@ from imagebeam.pipeline.launch import read_json, run_pipeline
 from imagebeam.pipeline.progress import Progress
 from imagebeam.pipeline.run_settings import the_batch
 from imagebeam.transforms import lease
-from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.engine import close_engine, live_engines
 from imagebeam.transforms.errors import ImagebeamError, UserError
 from imagebeam.transforms.finish_run import FinishRun
 from imagebeam.transforms.read_units import ReadUnits
+from imagebeam.transforms.records import utc_now
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import StartRun
 from imagebeam.transforms.warehouse import Warehouse

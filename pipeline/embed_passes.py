@@ -27,12 +27,12 @@ from imagebeam.transforms import lease
 from imagebeam.transforms.books import Counts, Planned, failure_key, sum_counts
 from imagebeam.transforms.due_sql import books_from_row
 from imagebeam.transforms.embedding_sql import NO_URI_CHUNK, Asked, Scratch, Target
-from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.errors import SystemicError, first_line
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.records import Usage
 from imagebeam.transforms.start_run import planned_from
-from imagebeam.transforms.warehouse import Warehouse, first_line
+from imagebeam.transforms.warehouse import Warehouse
 
 #: What can be asked again, as the books call it.
 LEFT = failure_key("UNAVAILABLE", "RETRYABLE")

@@ -16,12 +16,13 @@ import google.auth.exceptions
 from imagebeam.pipeline.probe import chosen_query
 from imagebeam.transforms import images, objects
 from imagebeam.transforms.due_sql import unit_from_row
+from imagebeam.transforms.errors import first_line
 from imagebeam.transforms.forecast import Looked
 from imagebeam.transforms.parts import READERS, SNIFF_BYTES, supported_mime
 from imagebeam.transforms.queries import Query
 from imagebeam.transforms.records import Image, ImageReason, Unit
 from imagebeam.transforms.run import RunSettings
-from imagebeam.transforms.warehouse import Warehouse, first_line
+from imagebeam.transforms.warehouse import Warehouse
 
 _FORBIDDEN = ImageReason.FORBIDDEN.value
 

@@ -26,7 +26,7 @@ from imagebeam.transforms import lease, objects, sources
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.due_sql import MAX_IMAGES, books_from_row, build_books_query
 from imagebeam.transforms.embeddings import EmbedTask
-from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.errors import UserError, first_line
 from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.pricing import ModelProfile, Models
@@ -34,7 +34,7 @@ from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import planned_from
 from imagebeam.transforms.task import Task
-from imagebeam.transforms.warehouse import Warehouse, first_line
+from imagebeam.transforms.warehouse import Warehouse
 
 #: Files that a process needs beside its calls: images being read, BigQuery, Beam.
 OTHER_FILES = 256

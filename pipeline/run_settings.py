@@ -9,7 +9,7 @@ import orjson
 
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.transforms import lease, objects, sources
-from imagebeam.transforms.asking import Asking, total_tokens
+from imagebeam.transforms.asking import Asking
 from imagebeam.transforms.batch_lines import ShardLimits
 from imagebeam.transforms.batch_shards import BatchSettings
 from imagebeam.transforms.due import parse_due
@@ -155,4 +155,4 @@ def ceiling(flag: str, per_minute: int | None, workers: int, *, at_least: int) -
 
 def call_tokens(profile: ModelProfile, task: Task) -> int:
     """Tokens that one call takes about."""
-    return total_tokens(estimate_usage(profile, task, task.max_images))
+    return estimate_usage(profile, task, task.max_images).total_tokens

@@ -18,10 +18,11 @@ import google.auth.transport.requests
 import requests.exceptions
 from google.cloud import bigquery
 
+from imagebeam.transforms.bigquery_errors import NO_RETRY
 from imagebeam.transforms.embedding_setup_sql import Connection
-from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.errors import SystemicError, first_line
 from imagebeam.transforms.queries import Query
-from imagebeam.transforms.warehouse import NO_RETRY, Warehouse, first_line, job_config
+from imagebeam.transforms.warehouse import Warehouse, job_config
 
 TRIES = 8
 #: Longest pause between two looks at a job, and between two attempts, in seconds.

@@ -15,8 +15,8 @@ import google.api_core.exceptions as api_errors
 from imagebeam.pipeline.subscribe_config import SubscribeSettings
 from imagebeam.transforms import analytics_hub
 from imagebeam.transforms.analytics_hub import ACTIVE, AnalyticsHub, RefusedError, Shared, Subscription
-from imagebeam.transforms.errors import SystemicError, UserError
-from imagebeam.transforms.warehouse import Warehouse, first_line
+from imagebeam.transforms.errors import SystemicError, UserError, first_line
+from imagebeam.transforms.warehouse import Warehouse
 
 #: Tables of Imagery Insights that a first run reads, the best one first.
 _FIRST_TABLES: Final = ("cropped_observations_latest", "latest_observations")

@@ -21,14 +21,14 @@ PURE = """
     embedding_calls embedding_query embedding_setup_sql embedding_sql embeddings errors failures filters groups
     identifiers images models_file notes pacing pricing queries recorded_sql records requests search_sql sources tables
     task views worst_case
-    forecast planning
+    forecast planning retrying
     embedding_lines
 """
 #: Talk to services, one client per process; no Beam.
 CLIENTS = """
     asking batch_jobs batch_shards budget embedding_client engine engine_settings lease loading objects parts
     recorder run vertex warehouse
-    analytics_hub
+    analytics_hub bigquery_errors
 """
 #: Wire the others into a pipeline.
 PTRANSFORMS = "build_batch_requests call_model collect_batch finish_run pack_units read_units start_run"

@@ -281,7 +281,7 @@ def test_jobs_that_may_not_write_stop_the_run_and_leave_all_due(cloud: LocalClou
 def test_after_the_deadline_the_rest_goes_one_by_one(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     fault(job, in_shard(2, stuck="RUNNING", shuffled=False), in_shard(4, stuck="PENDING"))
-    summary = batch(job, "--batch_lines=2", "--batch_deadline_s=4")
+    summary = batch(job, "--batch_lines=2", "--batch_deadline_s=8")
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (6, [], 0), summary["err"]
     lanes = job.query("SELECT lane, COUNT(*) AS n FROM {results}.outcomes WHERE status = 'OK' GROUP BY lane")
     assert {row["lane"]: row["n"] for row in lanes} == {"batch": 3, "flex": 3}

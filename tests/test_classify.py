@@ -83,7 +83,7 @@ def test_five_kinds_of_trouble_among_a_hundred_stay_five(cloud: LocalCloud, tmp_
             ]
         }
     )
-    summary = job.run("--unit_deadline_s=1")
+    summary = job.run("--unit_deadline_s=6")
     assert summary["exit_code"] == 0, summary["err"]
     assert summary["counted"]["ok"] == 95
     assert summary["counted"]["failed"] == {
@@ -119,7 +119,7 @@ def test_what_failed_for_good_waits_until_it_is_asked_for(cloud: LocalCloud, tmp
 def test_what_was_unavailable_is_due_again(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     cloud.faults(vertex={"rules": [{"match": job.uri(0), "do": "http", "code": 503}]})
-    assert job.run("--unit_deadline_s=1")["counted"]["failed"] == {"UNAVAILABLE/HTTP_503": 1}
+    assert job.run("--unit_deadline_s=3")["counted"]["failed"] == {"UNAVAILABLE/HTTP_503": 1}
     cloud.reset()
     again = job.run()
     assert (again["planned"]["due"], again["counted"]["ok"]) == (1, 1)

@@ -194,7 +194,7 @@ def test_errors_that_pass_are_asked_again_and_others_are_outcomes(cloud: LocalCl
         {"match": job.uri(4), "do": "http", "code": 400, "message": "Request contains an invalid argument."},
     ]
     cloud.faults(vertex={"rules": [{"method": "embedContent", **rule} for rule in rules]})
-    summary = embed(job, "--dimension=8", "--transport=uri", "--unit_deadline_s=2")
+    summary = embed(job, "--dimension=8", "--transport=uri", "--unit_deadline_s=6")
     assert summary["counted"]["ok"] == 4, summary["err"]
     assert summary["counted"]["failed"] == {"UNAVAILABLE/HTTP_500": 1, "BAD_REQUEST/INVALID_ARGUMENT": 1}
     cloud.reset()

@@ -16,12 +16,13 @@ from jobs import PHOTOS
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.task_files import load_models_file, load_task
 from imagebeam.transforms import groups
-from imagebeam.transforms.asking import Asking, wait_s, with_larger_limit
+from imagebeam.transforms.asking import Asking
 from imagebeam.transforms.embeddings import embed_task
 from imagebeam.transforms.engine import Done, Engine, Sink, close_engine, get_engine, live_engines
 from imagebeam.transforms.engine_settings import EngineSettings
 from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.records import Image, Status, Unit
+from imagebeam.transforms.retrying import wait_s, with_larger_limit
 
 
 @pytest.fixture

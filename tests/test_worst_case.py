@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from imagebeam.pipeline import task_files
 from imagebeam.pipeline.exit_code import exit_code
 from imagebeam.transforms.answer_schema import Schema
-from imagebeam.transforms.asking import with_larger_limit
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.models_file import load_models
 from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage
 from imagebeam.transforms.records import Image, Unit, Usage
 from imagebeam.transforms.requests import ImagePart, build_request
+from imagebeam.transforms.retrying import with_larger_limit
 from imagebeam.transforms.task import Task, parse_task
 from imagebeam.transforms.worst_case import check_cap, worst_call_usd, worst_case_usd
 

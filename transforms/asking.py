@@ -22,9 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import copy
 import dataclasses
-import datetime
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +30,6 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import orjson
-import tenacity
 
 from imagebeam.transforms import images
 from imagebeam.transforms.answers import Reply
@@ -43,13 +40,13 @@ from imagebeam.transforms.failures import Failure, Kind, classify_exception, cla
 from imagebeam.transforms.pacing import Pacer
 from imagebeam.transforms.parts import PartMaker, image_failure
 from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage
-from imagebeam.transforms.records import ImageReason, Outcome, Status, Unit, Usage
+from imagebeam.transforms.records import Outcome, Status, Unit, Usage, utc_now
 from imagebeam.transforms.requests import ImagePart, lane_headers
+from imagebeam.transforms.retrying import about_content, wait_s, with_larger_limit
 from imagebeam.transforms.vertex import ModelClient
 from imagebeam.transforms.worst_case import worst_call_usd
 
 STALL_S = 900.0
-REASK_OUTPUT_TOKENS = 8192
 POLL_S = 0.5
 
 
@@ -259,7 +256,7 @@ class Asker:
         with reservation:
             got = await self._call(body, effort)
             if isinstance(got, Reply):
-                self._pacer.settle(effort.tokens, total_tokens(got.usage))
+                self._pacer.settle(effort.tokens, got.usage.total_tokens)
                 reservation.settle(self._cost(got.usage), sent=True)
             elif effort.refused_by_http:
                 # Google bills answers; a call that was refused for quota was not even taken.
@@ -347,7 +344,7 @@ class Asker:
         """Tokens that a call with so many images will take about."""
         if images_sent not in self._estimates:
             usage = estimate_usage(self._asking.profile, self._asking.task, images_sent)
-            self._estimates[images_sent] = float(total_tokens(usage))
+            self._estimates[images_sent] = float(usage.total_tokens)
         return self._estimates[images_sent]
 
     # -- outcomes --------------------------------------------------------------------------------------
@@ -389,38 +386,3 @@ class Asker:
         if failure.kind is Kind.FATAL:
             raise SystemicError(f"{failure.reason}: {failure.message}")
         return failure
-
-
-def about_content(failure: Failure) -> bool:
-    """True if a look at the image's bytes could explain the failure."""
-    return failure.status is Status.BAD_REQUEST or failure.reason in (
-        ImageReason.UNREADABLE.value,
-        ImageReason.UNSUPPORTED.value,
-    )
-
-
-def total_tokens(usage: Usage) -> int:
-    """All tokens that a quota counts."""
-    return usage.prompt_tokens + usage.output_tokens + usage.thought_tokens
-
-
-def with_larger_limit(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same request with twice the output limit, for an answer that was cut off."""
-    larger = copy.copy(dict(body))
-    config = dict(larger.get("generationConfig", {}))
-    config["maxOutputTokens"] = 2 * int(config.get("maxOutputTokens", REASK_OUTPUT_TOKENS // 2))
-    larger["generationConfig"] = config
-    return larger
-
-
-def wait_s(attempt: int, retry_after: float | None, multiplier_s: float = 1.0) -> float:
-    """Seconds before attempt ``attempt + 1``: exponential with full jitter, at least what was asked for."""
-    wait = tenacity.wait_random_exponential(multiplier=multiplier_s, max=60 * multiplier_s)
-    state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-    state.attempt_number = attempt
-    return max(wait(state), retry_after or 0.0)
-
-
-def utc_now() -> str:
-    """Now, RFC 3339 in UTC with microseconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

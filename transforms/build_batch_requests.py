@@ -17,7 +17,6 @@ import orjson
 from apache_beam.pvalue import PCollection
 
 from imagebeam.transforms import images, lease, objects
-from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.batch_lines import LineTemplate, key_of, named_types
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, count_problem, load_line, shard_name
 from imagebeam.transforms.calls import build_lines
@@ -26,7 +25,7 @@ from imagebeam.transforms.embedding_lines import EmbeddingLines
 from imagebeam.transforms.errors import SystemicError, UserError
 from imagebeam.transforms.loading import load_file
 from imagebeam.transforms.parts import SNIFF_BYTES, supported_mime
-from imagebeam.transforms.records import Outcome, Status, Unit
+from imagebeam.transforms.records import Outcome, Status, Unit, utc_now
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import Page, telling
 from imagebeam.transforms.tables import outcome_row

@@ -17,7 +17,6 @@ from apache_beam.pvalue import PCollection
 from google.cloud import bigquery
 
 from imagebeam.transforms import objects
-from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.batch_matching import MatchCounts, Matched, Missing, ShardMatcher, Unmatched
 from imagebeam.transforms.batch_results import OutputLine, RowResult, classify, parse_line, parse_row
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, unit_of_row
@@ -27,7 +26,7 @@ from imagebeam.transforms.errors import SystemicError
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.loading import load_file
 from imagebeam.transforms.recorder import VectorTable
-from imagebeam.transforms.records import ImageReason, Outcome, Status, Usage
+from imagebeam.transforms.records import ImageReason, Outcome, Status, Usage, utc_now
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import telling
 from imagebeam.transforms.tables import outcome_row

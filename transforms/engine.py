@@ -27,12 +27,12 @@ from imagebeam.transforms.books import Counts, count_outcome
 from imagebeam.transforms.budget import Budget
 from imagebeam.transforms.embedding_client import client_of
 from imagebeam.transforms.engine_settings import Destination, EngineSettings
-from imagebeam.transforms.errors import ImagebeamError, SystemicError
+from imagebeam.transforms.errors import ImagebeamError, SystemicError, first_line
 from imagebeam.transforms.pacing import Pacer
 from imagebeam.transforms.recorded_sql import answered_units_query
 from imagebeam.transforms.recorder import BigQueryRecorder, PassThrough, Recorder, VectorTable
-from imagebeam.transforms.records import Outcome, Status, Unit
-from imagebeam.transforms.warehouse import Warehouse, first_line
+from imagebeam.transforms.records import Outcome, Status, Unit, utc_now
+from imagebeam.transforms.warehouse import Warehouse
 
 THREADS = 24
 BREAKER_OUTCOMES = 50
@@ -345,7 +345,7 @@ class Engine:
         return {
             **said,
             "event": "heartbeat",
-            "at": asking.utc_now(),
+            "at": utc_now(),
             "state": "RUNNING" if self._stop is None else "DRAINING",
             "host": socket.gethostname(),
             "pid": os.getpid(),

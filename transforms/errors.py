@@ -46,3 +46,9 @@ class BooksError(ImagebeamError):
     """Units went missing or were counted twice: the run must not be called a success."""
 
     exit_code = 1
+
+
+def first_line(error: object, limit: int = 400) -> str:
+    """The first line of an error's text, cut: what a person can read in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:limit]

@@ -13,12 +13,11 @@ import orjson
 from apache_beam.pvalue import AsSingleton, PCollection
 
 from imagebeam.transforms import lease, objects
-from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.books import Books, Counts, Planned, counts_to_json, failure_key, sum_counts
 from imagebeam.transforms.engine import close_engine
 from imagebeam.transforms.errors import BooksError, SystemicError
 from imagebeam.transforms.recorded_sql import run_books_query
-from imagebeam.transforms.records import Usage
+from imagebeam.transforms.records import Usage, utc_now
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.start_run import telling, write_event
 from imagebeam.transforms.warehouse import Warehouse

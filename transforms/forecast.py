@@ -151,7 +151,7 @@ class Forecast:
     @property
     def tokens(self) -> int:
         """All tokens that a quota counts."""
-        return self.usage.prompt_tokens + self.usage.output_tokens + self.usage.thought_tokens
+        return self.usage.total_tokens
 
     def usd(self, profile: ModelProfile, lane: str) -> Decimal | None:
         """The cost in a lane at list price; None if the price is not known."""

@@ -18,9 +18,9 @@ from pathlib import Path
 import google.api_core.exceptions as api_errors
 import orjson
 
-from imagebeam.transforms.errors import SystemicError, UserError
+from imagebeam.transforms.errors import SystemicError, UserError, first_line
 from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.warehouse import Warehouse, first_line
+from imagebeam.transforms.warehouse import Warehouse
 
 LIFETIME_S = 600.0
 EXTEND_EVERY_S = 30.0

@@ -9,9 +9,9 @@ import google.api_core.exceptions as api_errors
 import google.auth.exceptions as auth_errors
 from google.cloud import bigquery
 
-from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.errors import SystemicError, first_line
 from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.warehouse import JOB_TRIES, Warehouse, first_line
+from imagebeam.transforms.warehouse import JOB_TRIES, Warehouse
 
 
 def load_file(

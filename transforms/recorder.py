@@ -22,12 +22,12 @@ import orjson
 import requests.exceptions
 
 from imagebeam.transforms.embeddings import EmbedTask, embedding_row
-from imagebeam.transforms.errors import SystemicError
+from imagebeam.transforms.errors import SystemicError, first_line
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.records import Outcome, Status
 from imagebeam.transforms.tables import outcome_row, row_id
 from imagebeam.transforms.task import Task
-from imagebeam.transforms.warehouse import Warehouse, first_line
+from imagebeam.transforms.warehouse import Warehouse
 
 FLUSH_S = 0.25
 FLUSH_ROWS = 400

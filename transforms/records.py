@@ -7,6 +7,7 @@ takes and JSON keeps them.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -114,6 +115,11 @@ class Usage:
     traffic_type: str | None = None
     images: int = 0
 
+    @property
+    def total_tokens(self) -> int:
+        """All tokens that a quota counts."""
+        return self.prompt_tokens + self.output_tokens + self.thought_tokens
+
     def __add__(self, other: Usage) -> Usage:
         """Adds the tokens; the later traffic type wins."""
         return Usage(
@@ -172,3 +178,8 @@ class Outcome:
     latency_ms: int = 0
     answered_at: str | None = None
     vector: Sequence[float] | None = None
+
+
+def utc_now() -> str:
+    """Now, as tables hold times: RFC 3339 in UTC with microseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

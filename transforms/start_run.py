@@ -14,17 +14,17 @@ import orjson
 from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
 
 from imagebeam.transforms import embeddings, lease, objects, tables, views
-from imagebeam.transforms.asking import utc_now
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.due import Books as SourceBooks
 from imagebeam.transforms.due import Due, books_from_row
 from imagebeam.transforms.due_sql import build_due_query
 from imagebeam.transforms.embeddings import EmbedTask
-from imagebeam.transforms.errors import ImagebeamError, SystemicError
+from imagebeam.transforms.errors import ImagebeamError, SystemicError, first_line
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.queries import Query
+from imagebeam.transforms.records import utc_now
 from imagebeam.transforms.run import RunSettings, event
-from imagebeam.transforms.warehouse import ResultRef, Warehouse, first_line
+from imagebeam.transforms.warehouse import ResultRef, Warehouse
 
 PAGE_UNITS = 5_000
 

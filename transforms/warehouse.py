@@ -24,7 +24,8 @@ import google.auth.exceptions
 import orjson
 from google.cloud import bigquery
 
-from imagebeam.transforms.errors import SystemicError, UserError
+from imagebeam.transforms.bigquery_errors import NO_RETRY, PATIENT, over_cap, query_error, systemic
+from imagebeam.transforms.errors import SystemicError, UserError, first_line
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.queries import Parameter, Query
 
@@ -109,7 +110,7 @@ class Warehouse:
         except api_errors.NotFound:
             return None
         except api_errors.GoogleAPIError as error:
-            raise _systemic(error, f"reading table {name.dotted}") from None
+            raise systemic(error, f"reading table {name.dotted}") from None
         schema = tuple(field.to_api_repr() for field in table.schema)
         return TableFacts(name, table.location or "US", schema, table.table_type or "TABLE")
 
@@ -120,7 +121,7 @@ class Warehouse:
         except api_errors.NotFound:
             return None
         except api_errors.GoogleAPIError as error:
-            raise _systemic(error, f"reading dataset {project}.{dataset}") from None
+            raise systemic(error, f"reading dataset {project}.{dataset}") from None
 
     def create_dataset(self, project: str, dataset: str, location: str) -> None:
         """Creates a dataset if there is none."""
@@ -166,7 +167,7 @@ class Warehouse:
         except api_errors.Conflict:
             return False
         except api_errors.GoogleAPIError as error:
-            raise _systemic(error, f"creating table {name.dotted}") from None
+            raise systemic(error, f"creating table {name.dotted}") from None
         return True
 
     def put_view(self, name: TableName, sql: str, *, description: str) -> None:
@@ -228,10 +229,10 @@ class Warehouse:
                     job = cast("bigquery.QueryJob", self.client.get_job(job_id, location=location))
                 result = job.result()
             except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
-                raise _query_error(error) from None
+                raise query_error(error) from None
             except (api_errors.GoogleAPIError, OSError) as error:
                 if isinstance(error, api_errors.GoogleAPICallError) and over_cap(error):
-                    raise _query_error(error) from None
+                    raise query_error(error) from None
                 last = error
                 continue
             return ResultRef(
@@ -241,7 +242,7 @@ class Warehouse:
                 job_id=job_id,
                 bytes_processed=int(job.total_bytes_processed or 0),
             )
-        raise _systemic(last or RuntimeError("no answer"), "running a query")
+        raise systemic(last or RuntimeError("no answer"), "running a query")
 
     def small_query(
         self, query: Query, *, location: str | None = None, maximum_bytes_billed: int | None = None
@@ -253,11 +254,11 @@ class Warehouse:
             job = self.client.query(query.sql, job_config=config, location=location)
             return [dict(row.items()) for row in job.result()]
         except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
-            raise _query_error(error) from None
+            raise query_error(error) from None
         except (api_errors.GoogleAPIError, OSError) as error:
             if isinstance(error, api_errors.GoogleAPICallError) and over_cap(error):
-                raise _query_error(error) from None
-            raise _systemic(error, "running a query") from None
+                raise query_error(error) from None
+            raise systemic(error, "running a query") from None
 
     def dry_run(self, query: Query, *, location: str | None = None) -> tuple[tuple[Mapping[str, Any], ...], int, str]:
         """Checks a query without running it.
@@ -271,9 +272,9 @@ class Warehouse:
         try:
             job = self.client.query(query.sql, job_config=config, location=location)
         except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
-            raise _query_error(error) from None
+            raise query_error(error) from None
         except (api_errors.GoogleAPIError, OSError) as error:
-            raise _systemic(error, "checking a query") from None
+            raise systemic(error, "checking a query") from None
         schema = tuple(field.to_api_repr() for field in job.schema or ())
         return schema, int(job.total_bytes_processed or 0), job.location or "US"
 
@@ -344,7 +345,7 @@ class Warehouse:
         except google.auth.exceptions.GoogleAuthError as error:
             raise SystemicError(f"{doing}: credentials failed: {first_line(error)}") from None
         except (api_errors.GoogleAPIError, OSError) as error:
-            raise _systemic(error, doing) from None
+            raise systemic(error, doing) from None
 
 
 class _Field(bigquery.SchemaField):
@@ -390,39 +391,3 @@ def job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig:
 def _cap(config: bigquery.QueryJobConfig, maximum_bytes_billed: int | None) -> None:
     if maximum_bytes_billed is not None:  # the client would send None as the text "None"
         config.maximum_bytes_billed = maximum_bytes_billed
-
-
-def _query_error(error: api_errors.GoogleAPICallError) -> UserError:
-    text = first_line(error.message)
-    if over_cap(error):
-        return UserError(f"the query would scan more than --maximum_bytes_billed: {text}")
-    if isinstance(error, api_errors.Forbidden):
-        return UserError(
-            f"BigQuery refused the query: {text}; the account needs roles/bigquery.jobUser on the project "
-            "and roles/bigquery.dataViewer on the source"
-        )
-    return UserError(f"BigQuery does not take the query: {text}")
-
-
-def over_cap(error: BaseException) -> bool:
-    """True if the query was refused for ``maximum_bytes_billed``; the client makes an InternalServerError of it."""
-    return "bytesBilledLimitExceeded" in str(getattr(error, "errors", "")) or "bytes billed" in str(error)
-
-
-def _systemic(error: BaseException, doing: str) -> SystemicError:
-    return SystemicError(f"{doing}: {type(error).__name__}: {first_line(error)}")
-
-
-def is_passing(error: BaseException) -> bool:
-    """True for an error that can pass: NotFound too, streaming can take a while to know a table just made."""
-    return isinstance(error, (api_errors.ServerError, api_errors.TooManyRequests, api_errors.NotFound, OSError))
-
-
-PATIENT = retries.Retry(predicate=is_passing, timeout=60.0)
-NO_RETRY = retries.Retry(predicate=retries.if_exception_type())
-
-
-def first_line(error: object, limit: int = 400) -> str:
-    """The first line of an error's text, cut: what a person can read in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:limit]
