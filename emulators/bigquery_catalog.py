@@ -311,12 +311,17 @@ class Catalog:
         result = Result(TableId(self.project, self.anonymous, key), duck, fields, rows, now_ms(), location)
         with self._results_lock:
             self._results[key] = result
-            old = list(self._results)[: max(0, len(self._results) - KEPT_RESULTS)]
-            gone = [self._results.pop(name) for name in old]
-        with self.store.cursor() as cursor:
-            for item in gone:
-                cursor.execute(f"DROP TABLE IF EXISTS {item.duck}")
+            old = list(self._results.values())[:-KEPT_RESULTS]
+        for item in old:
+            self.forget_result(item)
         return result
+
+    def forget_result(self, result: Result) -> None:
+        """Drop the rows of a finished query; harmless when they are gone."""
+        with self._results_lock:
+            self._results.pop(result.ident.table, None)
+        with self.store.cursor() as cursor:
+            cursor.execute(f"DROP TABLE IF EXISTS {result.duck}")
 
     def result(self, ident: TableId) -> Result | None:
         """Return a query's result by its anonymous table, if it is one that is still kept."""

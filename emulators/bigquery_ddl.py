@@ -84,11 +84,15 @@ def _create_table(
             raise not_implemented("a column list in CREATE TABLE ... AS SELECT")
         result = select(catalog, request, prepared, key, watch)
         fields = prepared.fields
-    with catalog.store.writing:
-        _replaced(catalog, target, options)
-        table = _if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
-        if result is not None and table is not None:
-            copy_rows(catalog, result, table)
+    try:
+        with catalog.store.writing:
+            _replaced(catalog, target, options)
+            table = _if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
+            if result is not None and table is not None:
+                copy_rows(catalog, result, table)
+    finally:
+        if result is not None:
+            catalog.forget_result(result)  # the rows are in the table; nobody can ask for them a second time
 
 
 def _replaced(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -> None:

@@ -181,9 +181,9 @@ def append(
             for rows in batches:
                 if not rows:
                     continue
-                cursor.register("incoming_rows", arrow_table(table.fields, rows))
+                # Not registered: until its end a transaction keeps every view that it saw, and the rows with it.
+                incoming_rows = arrow_table(table.fields, rows)  # noqa: F841  (DuckDB finds it by its name)
                 cursor.execute(f"INSERT INTO {name} ({columns}) SELECT {columns} FROM incoming_rows")
-                cursor.unregister("incoming_rows")
                 count += len(rows)
                 if progress is not None:
                     progress(count)
