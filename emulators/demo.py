@@ -37,7 +37,10 @@ def main(directory: Path, *, seed: int = 0) -> int:
     """
     if directory.exists():
         if not (directory / MARK).exists() and any(directory.iterdir()):
-            sys.stderr.write(f"imagebeam: {directory} is not empty and no demo made it; name another --dir\n")
+            sys.stderr.write(
+                f"imagebeam: {directory} is not empty, and no demo's alone (imagebeam local up keeps what it holds): "
+                f"remove it, or run imagebeam local demo --dir={directory}-demo\n"
+            )
             return 2
         shutil.rmtree(directory)
     directory.mkdir(parents=True)

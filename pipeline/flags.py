@@ -162,7 +162,8 @@ WHERE = Flag(
     Group.UNITS, example="camera_pose.altitude > 400",
 )
 LIMIT = Flag(
-    "limit", Kind.INTEGER, "At most so many units that are due.", Group.UNITS, minimum=1, example="100",
+    "limit", Kind.INTEGER, "Only so many units, the same ones each time; of them, those that are due.",
+    Group.UNITS, minimum=1, example="100",
 )
 SAMPLE_PERCENT = Flag(
     "sample_percent", Kind.NUMBER, "Only this share of the units, the same ones each time.",
@@ -284,7 +285,7 @@ NO_WAIT = Flag(
 RUNNER = Flag(
     "runner", Kind.TEXT, "Beam runner: FnApiRunner is this machine.",
     Group.RUN, default="FnApiRunner",
-    choices=("FnApiRunner", "DataflowRunner", "BundleBasedDirectRunner", "PortableRunner"),
+    choices=("FnApiRunner", "DataflowRunner", "PortableRunner"),
     example="DataflowRunner", to_beam=True,
 )
 DIRECT_NUM_WORKERS = Flag(

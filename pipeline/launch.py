@@ -39,6 +39,8 @@ def run_pipeline(
         ImagebeamError: What stopped a step.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    # Beam logs what a step raised, and raises it here too: an expected stop would look like a crash.
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     try:
         pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_args)))
         build(pipeline)

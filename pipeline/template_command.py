@@ -13,6 +13,7 @@ from typing import Final
 
 from imagebeam.pipeline import arguments, help_text, template_launch, template_metadata
 from imagebeam.pipeline.flags import PROJECT, Flag, Group, Kind, by_name
+from imagebeam.pipeline.said import read_flags
 from imagebeam.pipeline.template_metadata import TemplateJob
 from imagebeam.transforms.checked_yaml import suggestion
 from imagebeam.transforms.errors import SystemicError, UserError
@@ -70,26 +71,27 @@ def main(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> int:
         arguments.read(line, {}, command="imagebeam template metadata", beam=False)
         sys.stdout.write(template_metadata.text(job))
     elif verb == "build":
-        _build(line, job, cwd)
+        _build(line, job, cwd, environ)
     else:
         _launch(line, job, cwd, environ)
     return 0
 
 
-def _build(argv: Sequence[str], job: TemplateJob, cwd: Path) -> None:
-    values = arguments.read(argv, by_name(_BUILD), command="imagebeam template build", beam=False).values
+def _build(argv: Sequence[str], job: TemplateJob, cwd: Path, environ: Mapping[str, str]) -> None:
+    said = read_flags(argv, _BUILD, command="imagebeam template build", cwd=cwd, environ=environ, beam=False)
+    values = said.values
     for flag in (IMAGE, TEMPLATE):
-        if flag.name not in values:
+        if values[flag.name] is None:
             raise UserError(f"imagebeam template build needs --{flag.name}, such as --{flag.name}={flag.example}")
     commands = template_launch.build_commands(
         job,
         _checkout(cwd),
         image=values["image"],
         template=values["template"],
-        project=values.get("project"),
-        reuse=values.get("reuse_image", False),
+        project=values["project"],
+        reuse=values["reuse_image"],
     )
-    _run(commands, dry_run=values.get("dry_run", False))
+    _run(commands, dry_run=values["dry_run"])
 
 
 def _launch(argv: Sequence[str], job: TemplateJob, cwd: Path, environ: Mapping[str, str]) -> None:
@@ -158,7 +160,7 @@ def _help(columns: int) -> list[str]:
         "Examples:",
         f"  imagebeam template build --image={IMAGE.example} --template={TEMPLATE.example}",
         f"  imagebeam template launch --template={TEMPLATE.example} --region=europe-west6 --task=utility_pole",
-        *help_text.flags_help((IMAGE, TEMPLATE, REUSE_IMAGE, DRY_RUN), columns),
+        *help_text.flags_help((IMAGE, TEMPLATE, PROJECT, REUSE_IMAGE, DRY_RUN), columns),
         "",
         "launch takes all flags of the job's command, also from imagebeam.yaml, and options of Beam. It checks them",
         "before anything is started, and copies files of this machine below --work_dir, where the job reads them.",

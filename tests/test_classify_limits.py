@@ -13,11 +13,14 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.exit_code import exit_code
 
 
-def test_a_cap_of_calls_is_used_up_and_kept(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_cap_of_calls_is_used_up_and_kept(
+    cloud: LocalCloud, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     job = make_job(cloud, tmp_path, 30)
     summary = job.run("--max_calls=12")
     assert summary["exit_code"] == 4, summary["err"]
     assert summary["stop"] == "budget: --max_calls=12 is used up"
+    assert not [record for record in caplog.records if record.name.startswith("apache_beam")], "it is no crash"
     assert summary["problems"] == []
     assert sum(job.calls().values()) == 12
     assert (summary["counted"]["ok"], summary["counted"]["skipped"]) == (12, 18)

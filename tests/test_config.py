@@ -90,7 +90,7 @@ def test_four_flags_are_enough(settings: Settings, tmp_path: Path) -> None:
         ("--call_timeout_s=5", {"call_timeout_s": 5.0}),
         ("--maximum_bytes_billed=1000", {"maximum_bytes_billed": 1000}),
         ("--max_failure_percent=0", {"max_failure_percent": 0.0}),
-        ("--runner=BundleBasedDirectRunner", {"runner": "BundleBasedDirectRunner"}),
+        ("--runner=PortableRunner", {"runner": "PortableRunner"}),
         ("--direct_num_workers=2", {"direct_num_workers": 2}),
         ("--group_size=10", {"group_size": 10}),
         ("--yes", {"yes": True}),

@@ -54,7 +54,7 @@ PROOFS = {
     "imagebeam embed --lane=sql --connection=us.imagery --create_connection --object_uris='gs://my-bucket/obs/*'": (
         "tests/test_embed_sql.py::test_a_connection_is_made_when_asked_for_and_its_grants_are_printed"
     ),
-    "imagebeam search --text='a dark street' --html=found.html --thumbnails": (
+    "imagebeam search --text='a dark street' --model=gemini-embedding-2 --dimension=768 --html=found.html": (
         "tests/test_search.py::test_the_sheet_holds_pictures_only_when_asked_and_loads_nothing"
     ),
     "imagebeam search --image=pole.jpg --where=\"asset_type = 'ASSET_CLASS_UTILITY_POLE'\" --top_k=50": (
@@ -71,7 +71,7 @@ PROOFS = {
     ),
     "make test": "tests/test_docs.py::test_make_runs_what_it_says",
     "gcloud auth application-default login": ELSEWHERE,
-    "imagebeam subscribe --customer_id=1234-5678 --project=my-project": (
+    "imagebeam subscribe --customer_id=1234-5678 --project=my-project --dataset=imagery_insights___us": (
         "tests/test_subscribe.py::test_a_dataset_is_linked_once_and_is_the_source_of_a_run"
     ),
     "imagebeam init --project=my-project --results=image_answers "

@@ -211,7 +211,7 @@ def test_every_command_that_pays_asks_above_twenty_dollars(small: Job, dear: str
 def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(small: Job, dear: str) -> None:
     plan = planned(small.arguments("--max_rpm=2", "--transport=inline", "--max_calls=1"), dear)
     found = lanes(plan)
-    assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls a minute", 90)
+    assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls a minute", 92)
     assert "travel with the request" in found["batch"]["problem"]
     assert plan["recommended"]["lane"] == "flex"
     assert any("--max_calls=1 ends the run" in note for note in plan["notes"])

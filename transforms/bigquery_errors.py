@@ -6,6 +6,7 @@ from typing import Final
 
 import google.api_core.exceptions as api_errors
 import google.api_core.retry as retries
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from imagebeam.transforms.errors import SystemicError, UserError, first_line
 
@@ -40,3 +41,5 @@ def _is_passing(error: BaseException) -> bool:
 
 PATIENT: Final = retries.Retry(predicate=_is_passing, timeout=60.0)
 NO_RETRY: Final = retries.Retry(predicate=retries.if_exception_type())
+#: For looks at what is there: somebody may be waiting in front of a screen, and the client tries for ten minutes.
+PATIENT_READ: Final = DEFAULT_RETRY.with_timeout(45.0)

@@ -126,7 +126,7 @@ def plan_calls(lane: str, usd: Decimal | None, work: Work, quota: Quota, means: 
     return LanePlan(
         lane,
         usd,
-        seconds=work.calls / limits[binds],
+        seconds=work.calls / limits[binds] + latency_s if work.calls else 0.0,  # and the last answer comes
         per_s=limits[binds],
         binds=binds,
         workers=workers_for(min(granted.values()), latency_s),

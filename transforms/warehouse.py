@@ -24,7 +24,7 @@ import google.auth.exceptions
 import orjson
 from google.cloud import bigquery
 
-from imagebeam.transforms.bigquery_errors import NO_RETRY, PATIENT, over_cap, query_error, systemic
+from imagebeam.transforms.bigquery_errors import NO_RETRY, PATIENT, PATIENT_READ, over_cap, query_error, systemic
 from imagebeam.transforms.credentials import no_credentials
 from imagebeam.transforms.errors import SystemicError, first_line
 from imagebeam.transforms.identifiers import TableName
@@ -103,7 +103,7 @@ class Warehouse:
     def table(self, name: TableName) -> TableFacts | None:
         """Facts about a table or view; None when it does not exist."""
         try:
-            table = self.client.get_table(name.dotted)
+            table = self.client.get_table(name.dotted, retry=PATIENT_READ)
         except api_errors.NotFound:
             return None
         except api_errors.GoogleAPIError as error:
@@ -114,7 +114,7 @@ class Warehouse:
     def dataset_location(self, project: str, dataset: str) -> str | None:
         """Where a dataset lives; None when it does not exist."""
         try:
-            return self.client.get_dataset(f"{project}.{dataset}").location or "US"
+            return self.client.get_dataset(f"{project}.{dataset}", retry=PATIENT_READ).location or "US"
         except api_errors.NotFound:
             return None
         except api_errors.GoogleAPIError as error:
@@ -181,7 +181,7 @@ class Warehouse:
     def table_names(self, project: str, dataset: str) -> list[str]:
         """The tables and views of a dataset."""
         with self._translated(f"listing the tables of {project}.{dataset}"):
-            return [str(item.table_id) for item in self.client.list_tables(f"{project}.{dataset}")]
+            return [str(item.table_id) for item in self.client.list_tables(f"{project}.{dataset}", retry=PATIENT_READ)]
 
     def drop(self, name: TableName) -> None:
         """Drops a table if it is there."""
@@ -267,7 +267,7 @@ class Warehouse:
         config.dry_run = True
         config.use_query_cache = False
         try:
-            job = self.client.query(query.sql, job_config=config, location=location)
+            job = self.client.query(query.sql, job_config=config, location=location, retry=PATIENT_READ)
         except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
             raise query_error(error) from None
         except (api_errors.GoogleAPIError, OSError) as error:
