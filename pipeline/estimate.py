@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from imagebeam.pipeline.config import ClassifySettings
-from imagebeam.transforms import recorded_sql
+from imagebeam.transforms import planning, recorded_sql
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.forecast import (
@@ -68,10 +68,10 @@ def announce(
     say(f"cost     {cost_text(expected, usd)}; images travel by {run.engine.asking.transport}")
     quota = profile.fixed_rpm(settings.location)
     if quota is not None and settings.max_rpm is None:
-        hours = expected.calls / quota / 60
+        least = planning.duration(60 * expected.calls / quota)
         say(
-            f"pace     at most {quota:,} calls a minute, the published quota of {task.model} here: {hours:,.1f} hours "
-            "or more; --max_rpm gives the project's own"
+            f"pace     at most {quota:,} calls a minute, the published quota of {task.model} here: {least} or more; "
+            "--max_rpm gives the project's own"
         )
     confirm(settings, usd or Decimal(0))
     return usd or Decimal(0)
@@ -108,9 +108,9 @@ def history(warehouse: Warehouse, run: RunSettings) -> History:
 
 def cost_text(expected: Forecast, usd: Decimal | None) -> str:
     """What a run costs about, and what that is made of."""
-    each = expected.tokens / expected.calls if expected.calls else 0
+    each = f" of about {expected.tokens / expected.calls:,.0f} tokens" if expected.tokens else ""
     price = "unknown, no price is known" if usd is None else f"about ${usd:,.2f} at list price"
-    return f"{price}: {expected.calls:,} calls of about {each:,.0f} tokens ({expected.basis})"
+    return f"{price}: {expected.calls:,} calls{each} ({expected.basis})"
 
 
 def the_change(profile: ModelProfile, task: Task, past: History, planned: Planned, lane: str) -> Changed | None:

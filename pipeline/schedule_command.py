@@ -141,7 +141,8 @@ def _note(verb: str, start: Start, when: schedule.When) -> None:
     if verb == "daily" and start.settings.lane == "batch":
         notes.append(f"note: it makes batch jobs; imagebeam batch collect --work_dir={where} must look after them")
     notes.append(
-        f"note: to try it now: gcloud scheduler jobs run {when.name} --location={when.location}; books: {where}"
+        f"note: to try it now: gcloud scheduler jobs run {when.name} --location={when.location} "
+        f"--project={start.settings.project}; books: {where}"
     )
     sys.stderr.write("\n".join(notes) + "\n")
 
