@@ -21,6 +21,7 @@ from imagebeam.pipeline import (
     batch_checks,
     dataflow_staging,
     embed_setup,
+    estimate,
     google_rest,
     grants,
     model_check,
@@ -56,6 +57,10 @@ def check_sample(context: Context) -> Seen:
     """The account that will do the work can read an image of the source."""
     uris = model_check.sample_uris(context.source, context.warehouse, context.location)
     if not uris:
+        if not context.warehouse.small_query(estimate.any_row_query(context.source), location=context.location):
+            raise UserError(
+                f"the source has no rows: {context.source.label}", fix="give a table that holds images as --source"
+            )
         raise UserError(
             "the source has no image whose address begins with gs://", fix="--columns=uri=COLUMN, or a --query"
         )
