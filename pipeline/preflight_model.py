@@ -280,11 +280,12 @@ def check_connection(context: Context) -> Seen:
     settings = context.settings
     assert isinstance(settings, EmbedSettings)  # noqa: S101  (the lane sql has no other)
     route = embed_setup.the_route(settings, context.outcomes, context.location)
+    partly = embed_setup.check_listed(route, context.run, context.warehouse)
     context.trying(f"read connection {settings.connection}")
     account = sql_jobs.connection_account(route.connection, settings.project, route.location)
     if account is None:
         if not isinstance(route.connection, Connection) or settings.create_connection:
-            return "the run makes it"
+            return Concern(partly, found="the run makes it") if partly else "the run makes it"
         raise UserError(
             f"there is no connection {route.connection.dotted}, or it may not be seen",
             permission="bigquery.connections.get: roles/bigquery.connectionUser",
@@ -292,9 +293,8 @@ def check_connection(context: Context) -> Seen:
         )
     buckets = embed_setup.buckets_of(context.source, route, context.warehouse, context.location)
     foreign = embed_setup.foreign_buckets(route, buckets, settings.project)
-    if foreign:
-        return Concern(foreign[0], found=account[0])
-    return account[0]
+    concerns = [*foreign[:1], *([partly] if partly else [])]
+    return Concern("; ".join(concerns), found=account[0]) if concerns else account[0]
 
 
 def check_quota(context: Context) -> Seen:
