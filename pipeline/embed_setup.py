@@ -10,7 +10,7 @@ import google.api_core.exceptions as api_errors
 import google.auth.exceptions
 import google.cloud.storage as storage
 
-from imagebeam.pipeline import sql_jobs
+from imagebeam.pipeline import preflight, sql_jobs
 from imagebeam.pipeline.embed_config import EmbedSettings
 from imagebeam.pipeline.estimate import Say
 from imagebeam.pipeline.model_check import PROBES, sample_query
@@ -151,6 +151,31 @@ def statements(route: Route, run: RunSettings) -> list[str]:
         lines.append(f"--   {setup.account_command(route.connection, project, route.location)}")
         account = (named, "")
     return [*lines, *(f"--   {command}" for command in grants(route, project, account)), ""]
+
+
+def check_listed(route: Route, run: RunSettings, warehouse: Warehouse) -> str | None:
+    """What to say when the object table lists only some of the due images; None when it lists them all.
+
+    Raises:
+        UserError: It lists none of them: each would be recorded as an image that is not there.
+    """
+    if route.objects is None:
+        return None
+    query = setup.listed_query(preflight.due_query(warehouse, run), route.objects)
+    (row,) = warehouse.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
+    if row["listed"] == row["images"]:
+        return None
+    given = f"--object_uris={','.join(route.objects.uris)}"
+    outside = str(row["outside"])
+    if not row["listed"]:
+        bucket = outside.removeprefix("gs://").partition("/")[0]
+        raise UserError(
+            f"{given} lists none of the due images; one of them is {outside}", fix=f"--object_uris=gs://{bucket}/*"
+        )
+    return (
+        f"{given} does not list {row['images'] - row['listed']:,} of {row['images']:,} due images, such as {outside}: "
+        "they will fail as NOT_FOUND"
+    )
 
 
 def buckets_of(source: Source, route: Route, warehouse: Warehouse, location: str) -> tuple[str, ...]:

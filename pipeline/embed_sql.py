@@ -116,6 +116,8 @@ def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
     settled = _in_this_lane(wanted)
     planned = preflight.plan(warehouse, settled)
     preflight.check_lease(warehouse, settled)
+    if partly := prepare.check_listed(route, settled, warehouse):
+        say(f"warning: {partly}")
     price = price_of_one(profile, task)
     passes = Passes(
         asked=route.asked(task.dimension),

@@ -13,7 +13,9 @@ from typing import Final
 from imagebeam.pipeline.config import ClassifySettings
 from imagebeam.transforms import planning, recorded_sql
 from imagebeam.transforms.books import Planned
+from imagebeam.transforms.due import Due
 from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.filters import Filters
 from imagebeam.transforms.forecast import (
     Forecast,
     History,
@@ -23,11 +25,16 @@ from imagebeam.transforms.forecast import (
     outdated_forecast,
 )
 from imagebeam.transforms.pricing import ModelProfile
+from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.sources import Source, canonical_sql
+from imagebeam.transforms.start_run import due_query
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.warehouse import Warehouse
 
 CONFIRM_ABOVE_USD: Final = Decimal(20)
+#: So many asset types or reasons are named at most.
+MOST_NAMED: Final = 10
 
 #: Takes a line for the person.
 Say = Callable[[str], None]
@@ -83,10 +90,13 @@ def tell_due(run: RunSettings, profile: ModelProfile, planned: Planned, lane: st
     Raises:
         SystemicError: BigQuery cannot say what earlier answers took.
     """
-    past = history(Warehouse(run.engine.asking.project), run)
+    warehouse = Warehouse(run.engine.asking.project)
+    past = history(warehouse, run)
     if changed := the_change(profile, run.task, past, planned, lane):
         say(change_line(changed, planned))
     tell_units(planned, say)
+    for line in why_nothing(warehouse, run, planned):
+        say(f"         {line}")
     return due_forecast(profile, run.task, past, planned)
 
 
@@ -153,9 +163,66 @@ def tell_units(planned: Planned, say: Say) -> None:
     if planned.due > planned.asked:
         say(f"         {planned.due - planned.asked:,} of the due ones have no address of an image: no call, no cost")
     if planned.rows_without_id:
-        say(f"         {planned.rows_without_id:,} rows have no id: no unit can be made of them")
+        one = planned.rows_without_id == 1
+        rows, them = ("1 row has", "it") if one else (f"{planned.rows_without_id:,} rows have", "them")
+        say(f"         {rows} no id: no unit can be made of {them}")
     if planned.assets_without_images:
-        say(f"         {planned.assets_without_images:,} assets of the source have no imagery at all")
+        one = planned.assets_without_images == 1
+        assets = "1 asset of the source has" if one else f"{planned.assets_without_images:,} assets of the source have"
+        say(f"         {assets} no imagery at all")
+
+
+def why_nothing(warehouse: Warehouse, run: RunSettings, planned: Planned) -> list[str]:
+    """Why there is nothing to ask about, where that may be a mistake: no units, or no failure of the given reason.
+
+    Raises:
+        SystemicError: BigQuery cannot say.
+    """
+    cap = run.maximum_bytes_billed
+    if not planned.units_in and not planned.rows_without_id:
+        look = asset_types_query(run.source) if run.filters.asset_types else any_row_query(run.source)
+        rows = warehouse.small_query(look, location=run.location, maximum_bytes_billed=cap)
+        if not rows:
+            return ["the source is empty"]
+        line = f"the source has rows, but none passes {' and '.join(_given(run.filters)) or 'the filters'}"
+        if not run.filters.asset_types:
+            return [line]
+        return [f"{line}; its asset types are {', '.join(str(row['asset_type'] or 'NULL') for row in rows)}"]
+    if run.due.failed_reasons and planned.failed_before and not planned.due_failed:
+        due = due_query(dataclasses.replace(run, due=Due(("failed",))))
+        query = Query(
+            "SELECT due.due_state AS state, COUNT(*) AS units\n"
+            f"FROM (\n{due.sql}\n) AS due\nWHERE due.unit_id IS NOT NULL\n"
+            f"GROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {MOST_NAMED}",
+            due.parameters,
+        )
+        rows = warehouse.small_query(query, location=run.location, maximum_bytes_billed=cap)
+        found = ", ".join(f"{str(row['state']).removeprefix('failed:')} {row['units']:,}" for row in rows)
+        return [f"no unit failed for {' or '.join(run.due.failed_reasons)}; failed before: {found}"]
+    return []
+
+
+def any_row_query(source: Source) -> Query:
+    """A row if the source has any, whatever the filters."""
+    given = source.table.sql() if source.table else f"(\n{source.query}\n)"
+    return Query(f"SELECT 1 AS found FROM {given} AS source LIMIT 1")
+
+
+def asset_types_query(source: Source) -> Query:
+    """The most common asset types of the source, whatever the filters; no row when it is empty."""
+    given = source.table.sql() if source.table else f"(\n{source.query}\n)"
+    kind = canonical_sql(source, "asset_type", "source")
+    return Query(
+        f"SELECT {kind} AS asset_type, COUNT(*) AS found\nFROM {given} AS source\n"
+        f"GROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {MOST_NAMED}"
+    )
+
+
+def _given(filters: Filters) -> list[str]:
+    """The flags of the filters that can leave nothing."""
+    flags = {"polygon": "polygon_file"}
+    names = [field.name for field in dataclasses.fields(filters) if field.name != "limit"]
+    return [f"--{flags.get(name, name)}" for name in names if getattr(filters, name)]
 
 
 def confirm(settings: ClassifySettings, usd: Decimal) -> None:

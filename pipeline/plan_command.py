@@ -20,14 +20,12 @@ from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import forecast, objects, planning, worst_case
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.credentials import find_credentials
-from imagebeam.transforms.due_sql import build_due_query
 from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import BooksError, UserError
 from imagebeam.transforms.forecast import Forecast, History
 from imagebeam.transforms.identifiers import TableName
 from imagebeam.transforms.planning import LanePlan
 from imagebeam.transforms.pricing import ModelProfile, Models, Quota
-from imagebeam.transforms.queries import Query
 from imagebeam.transforms.run import RunSettings
 from imagebeam.transforms.task import Task
 from imagebeam.transforms.warehouse import Warehouse
@@ -92,7 +90,7 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
         planned = preflight.plan(warehouse, like_run)
         past = estimate.history(warehouse, like_run)
     least = 1 if probed else forecast.ENOUGH
-    due = _due_query(warehouse, like_run)
+    due = preflight.due_query(warehouse, like_run)
     looked = look.look(warehouse, like_run, due, asked.look) if asked.look and planned.asked else None
     expected = forecast.due_forecast(profile, task, past, planned, least=least, looked=looked)
     lanes = []
@@ -111,7 +109,7 @@ def make_plan(asked: PlanSettings, say: estimate.Say) -> Plan:
         lanes=tuple(lanes),
         recommended=planning.recommend(lanes, expected.calls),
         prices_as_of=models.as_of,
-        notes=_notes(asked, profile, expected, probed),
+        notes=(*_notes(asked, profile, expected, probed), *estimate.why_nothing(warehouse, like_run, planned)),
         probed=probed,
         looked=looked,
     )
@@ -199,22 +197,6 @@ def lane_quota(settings: ClassifySettings, profile: ModelProfile, lane: str, loc
     elif (assumed.requests and given_rpm is None) or (assumed.tokens and given_tpm is None):
         source = assumed.source
     return Quota(given_rpm or fixed or assumed.requests, given_tpm or assumed.tokens, source)
-
-
-def _due_query(warehouse: Warehouse, run: RunSettings) -> Query:
-    """The run's query; nothing was ever recorded where there is no table."""
-    there = warehouse.table(run.outcomes) is not None
-    return build_due_query(
-        source=run.source,
-        filters=run.filters,
-        unit=run.task.unit,
-        max_images=run.task.max_images,
-        keep_columns=run.keep_columns,
-        outcomes=run.outcomes if there else None,
-        task=run.task.name,
-        version=run.task.version,
-        due=run.due,
-    )
 
 
 def _notes(asked: PlanSettings, profile: ModelProfile, expected: Forecast, probed: Probed | None) -> tuple[str, ...]:

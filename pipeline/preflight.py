@@ -22,7 +22,7 @@ from imagebeam.pipeline.run_settings import the_run
 from imagebeam.transforms import lease, objects, sources
 from imagebeam.transforms.books import Planned
 from imagebeam.transforms.credentials import find_credentials
-from imagebeam.transforms.due_sql import MAX_IMAGES, books_from_row, build_books_query
+from imagebeam.transforms.due_sql import MAX_IMAGES, books_from_row, build_books_query, build_due_query
 from imagebeam.transforms.embeddings import EmbedTask
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.filters import Filters
@@ -266,6 +266,22 @@ def books_query(warehouse: Warehouse, run: RunSettings) -> Query:
         filters=run.filters,
         unit=run.task.unit,
         max_images=run.task.max_images,
+        outcomes=run.outcomes if there else None,
+        task=run.task.name,
+        version=run.task.version,
+        due=run.due,
+    )
+
+
+def due_query(warehouse: Warehouse, run: RunSettings) -> Query:
+    """The run's query; nothing was ever recorded where there is no table."""
+    there = warehouse.table(run.outcomes) is not None
+    return build_due_query(
+        source=run.source,
+        filters=run.filters,
+        unit=run.task.unit,
+        max_images=run.task.max_images,
+        keep_columns=run.keep_columns,
         outcomes=run.outcomes if there else None,
         task=run.task.name,
         version=run.task.version,

@@ -21,6 +21,7 @@ from imagebeam.pipeline import (
     batch_checks,
     dataflow_staging,
     embed_setup,
+    estimate,
     google_rest,
     grants,
     model_check,
@@ -56,6 +57,10 @@ def check_sample(context: Context) -> Seen:
     """The account that will do the work can read an image of the source."""
     uris = model_check.sample_uris(context.source, context.warehouse, context.location)
     if not uris:
+        if not context.warehouse.small_query(estimate.any_row_query(context.source), location=context.location):
+            raise UserError(
+                f"the source has no rows: {context.source.label}", fix="give a table that holds images as --source"
+            )
         raise UserError(
             "the source has no image whose address begins with gs://", fix="--columns=uri=COLUMN, or a --query"
         )
@@ -275,11 +280,12 @@ def check_connection(context: Context) -> Seen:
     settings = context.settings
     assert isinstance(settings, EmbedSettings)  # noqa: S101  (the lane sql has no other)
     route = embed_setup.the_route(settings, context.outcomes, context.location)
+    partly = embed_setup.check_listed(route, context.run, context.warehouse)
     context.trying(f"read connection {settings.connection}")
     account = sql_jobs.connection_account(route.connection, settings.project, route.location)
     if account is None:
         if not isinstance(route.connection, Connection) or settings.create_connection:
-            return "the run makes it"
+            return Concern(partly, found="the run makes it") if partly else "the run makes it"
         raise UserError(
             f"there is no connection {route.connection.dotted}, or it may not be seen",
             permission="bigquery.connections.get: roles/bigquery.connectionUser",
@@ -287,9 +293,8 @@ def check_connection(context: Context) -> Seen:
         )
     buckets = embed_setup.buckets_of(context.source, route, context.warehouse, context.location)
     foreign = embed_setup.foreign_buckets(route, buckets, settings.project)
-    if foreign:
-        return Concern(foreign[0], found=account[0])
-    return account[0]
+    concerns = [*foreign[:1], *([partly] if partly else [])]
+    return Concern("; ".join(concerns), found=account[0]) if concerns else account[0]
 
 
 def check_quota(context: Context) -> Seen:

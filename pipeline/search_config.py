@@ -90,10 +90,8 @@ def _check(values: Mapping[str, Any]) -> None:
         raise UserError("no results: give --results=DATASET, where the vectors are, or write it into imagebeam.yaml")
     wanted = [name for name in WANTED if values[name] is not None]
     if len(wanted) != 1:
-        said = " and ".join(f"--{name}" for name in wanted) or "nothing"
-        raise UserError(
-            f"{said} is given, but a search is for one thing: --text='a dark street', --image=FILE or --like=ID"
-        )
+        said = f"{' and '.join(f'--{name}' for name in wanted)} are given" if wanted else "nothing is given"
+        raise UserError(f"{said}, but a search is for one thing: --text='a dark street', --image=FILE or --like=ID")
     if "," in (values["model"] or ""):
         raise UserError(
             f"--model={values['model']}: vectors of two models cannot be compared, so a search is over one model; "

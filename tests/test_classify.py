@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import PHOTOS, Job, make_job
+from jobs import PHOTOS, Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 
@@ -111,6 +111,9 @@ def test_what_failed_for_good_waits_until_it_is_asked_for(cloud: LocalCloud, tmp
     again = job.run()
     assert (again["planned"]["failed_before"], again["planned"]["due"]) == (1, 0)
     assert job.calls() == {}
+    code, _, err = run_cli(job.arguments("--due=failed:SAFTY"))
+    assert code == 0
+    assert "no unit failed for SAFTY; failed before: SAFETY 1" in err
     asked = job.run("--due=failed:SAFETY")
     assert (asked["planned"]["due"], asked["counted"]["ok"]) == (1, 1)
     assert job.query("SELECT * FROM {results}.dead_letters") == []

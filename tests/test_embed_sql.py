@@ -198,6 +198,25 @@ def test_an_image_that_the_object_table_does_not_list_is_not_found(cloud: LocalC
     assert ai(job)["rows"] == 1
 
 
+def test_prefixes_that_hold_no_image_of_the_source_are_refused_and_some_are_told(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
+    job = make_job(cloud, tmp_path, [{}, {"suffix": ".png"}, {"gcs_uri": None}])
+    bucket = job.uri(0).split("/")[2]
+    elsewhere = f"--object_uris=gs://{bucket}/obs/*,gs://{bucket}/snapshot"
+    code, _, err = run_cli(arguments(job, elsewhere))
+    assert code == 2
+    assert elsewhere in err.splitlines()[-1]
+    assert job.uri(0) in err.splitlines()[-1]
+    assert f"--object_uris=gs://{bucket}/*" in err.splitlines()[-1]
+    dry = arguments(job, f"--object_uris=gs://{bucket}/obs/*,gs://{bucket}/snapshot/*.jpg", "--dry_run")
+    code, _, err = run_cli(dry)
+    assert code == 0, err
+    assert f"does not list 1 of 2 due images, such as {job.uri(1)}" in err
+    assert run_cli([*arguments(job, f"--object_uris={job.uri(0)}", "--limit=3"), "--dry_run"])[0] == 0
+    assert not ai(job)
+
+
 @pytest.mark.parametrize("dimension", [128, 256, 512, 1408])
 def test_every_dimension_of_the_model_lands_with_that_length(cloud: LocalCloud, tmp_path: Path, dimension: int) -> None:
     job = make_job(cloud, tmp_path, 3)

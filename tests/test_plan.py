@@ -60,6 +60,11 @@ def street(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(cloud, "imagery_insights___us", tmp_path_factory.mktemp("street"), [], own_results="plan_street")
 
 
+@pytest.fixture(scope="module")
+def few(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return make_job(cloud, tmp_path_factory.mktemp("few"), [{}, {}, {"asset_type": "BENCH"}])
+
+
 @pytest.mark.timeout(300)
 def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: LocalCloud, tmp_path: Path) -> None:
     source = "--source=imagery_insights___us.latest_observations"
@@ -252,3 +257,28 @@ def test_help_says_what_it_does() -> None:
     assert code == 0
     assert "--probe=N" in out
     assert "no model is called" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--query=SELECT * FROM {source} LIMIT 0",), "the source is empty"),
+        (("--query=SELECT * FROM {source} LIMIT 0", "--asset_types=POLE"), "the source is empty"),
+        (
+            ("--source={source}", "--asset_types=POLE", "--limit=5"),
+            "the source has rows, but none passes --asset_types; its asset types are ASSET_CLASS_UTILITY_POLE, BENCH",
+        ),
+        (
+            ("--source={source}", "--where=heading > 500", "--captured_from=2024-01-01"),
+            "the source has rows, but none passes --captured_from and --where",
+        ),
+        (("--source={source}",), None),
+    ],
+)
+def test_no_units_are_explained(few: Job, flags: tuple[str, ...], why: str | None) -> None:
+    given = [flag.format(source=few.source) for flag in flags]
+    rest = ["--task=image_quality", f"--results={few.results}", f"--work_dir={few.directory / 'runs'}"]
+    code, out, err = run_cli(["plan", "classify", *given, *rest])
+    assert code == 0, err
+    notes = [line.removeprefix("note").strip() for line in out.splitlines() if line.startswith("note")]
+    assert [note for note in notes if "source" in note] == ([why] if why else [])

@@ -351,6 +351,18 @@ def test_what_is_due_is_told_by_kind() -> None:
     ]
 
 
+def test_what_is_left_out_is_told_in_the_right_number() -> None:
+    said: list[str] = []
+    estimate.tell_units(Planned(rows_without_id=1, assets_without_images=1), said.append)
+    estimate.tell_units(Planned(rows_without_id=2, assets_without_images=1_000), said.append)
+    assert [line.strip() for line in said if not line.startswith("units")] == [
+        "1 row has no id: no unit can be made of it",
+        "1 asset of the source has no imagery at all",
+        "2 rows have no id: no unit can be made of them",
+        "1,000 assets of the source have no imagery at all",
+    ]
+
+
 CLASSIFY = ("--task=image_quality", "--source=d.t", "--results=r", "--project=my-project")
 
 

@@ -404,6 +404,14 @@ CASES = {
     "a connection that is not there": Case(
         "connection", ("bq mk --connection", "--create_connection"), ("--lane=sql", "--connection=us.imagery"), "embed"
     ),
+    "an object table of other images": Case(
+        "connection", ("--object_uris", "gs://{images}/"), ("--lane=sql", "--object_uris=gs://{images}/obs/*"), "embed"
+    ),
+    "a source without rows": Case(
+        "sample image",
+        ("the source has no rows",),
+        ("--no_probe", "--source=-", "--query=SELECT * FROM {data}.observations LIMIT 0"),
+    ),
     "Dataflow is disabled": Case(
         "Dataflow",
         ("gcloud services enable dataflow.googleapis.com --project=imagebeam-local",),

@@ -272,7 +272,7 @@ def test_a_sheet_refuses_what_browsers_run() -> None:
     ("more", "said"),
     [
         ((), "nothing is given"),
-        (("--text=a", "--like=b"), "--text and --like is given"),
+        (("--text=a", "--like=b"), "--text and --like are given"),
         (("--like=o1:unknown",), "no unit 'o1:unknown' has a vector"),
         (("--text=a", "--model=gemini-embedding-2,multimodalembedding@001"), "two models cannot be compared"),
         (("--text=a", "--model=gemini-embedding-2"), "there are: --model=multimodalembedding@001 --dimension=256"),

@@ -72,7 +72,9 @@ def test_a_profile_that_a_person_names_says_which_columns_are_missing() -> None:
 
 
 def test_a_table_that_fits_nothing_says_what_it_has_and_what_it_lacks() -> None:
-    with pytest.raises(UserError, match=r"p.d.t fits no profile: for legacy it lacks .*it has name, price.*mapping"):
+    with pytest.raises(
+        UserError, match=r"p.d.t fits no profile: for legacy it lacks .*it has name, price.*--columns=uri=COLUMN"
+    ):
         detect_profile("p.d.t", [field("name", "STRING"), field("price", "NUMERIC")])
 
 
@@ -113,12 +115,12 @@ def test_a_mapping_needs_only_the_uri_and_takes_it_as_identity() -> None:
 @pytest.mark.parametrize(
     ("mapping", "says"),
     [
-        ({"latitude": "lat"}, "uri is missing"),
-        ({"uri": "foto"}, r"'foto', which t does not have \(do you mean photo\?\)"),
+        ({"latitude": "lat"}, "--columns=uri=COLUMN"),
+        ({"uri": "foto"}, r"--columns=uri='foto': t has no such column \(do you mean photo\?\)"),
         ({"uri": "photo", "latitud": "lat"}, r"'latitud' is no column .*do you mean latitude\?"),
         ({"uri": "lat"}, "column lat is FLOAT64, but uri takes STRING"),
         ({"uri": "tags"}, "column tags is ARRAY<STRING>, but uri takes STRING"),
-        ({"uri": "photo`"}, "does not have"),
+        ({"uri": "photo`"}, "has no such column"),
     ],
 )
 def test_a_wrong_mapping_is_refused_in_one_line(mapping: dict[str, str], says: str) -> None:

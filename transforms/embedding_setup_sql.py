@@ -16,6 +16,7 @@ from typing import Literal
 
 from imagebeam.transforms.errors import UserError
 from imagebeam.transforms.identifiers import TableName, literal, shown
+from imagebeam.transforms.queries import Parameter, Query
 
 CacheMode = Literal["AUTOMATIC", "MANUAL"]
 
@@ -242,6 +243,32 @@ class Objects:
     def buckets(self) -> tuple[str, ...]:
         """Names of the buckets."""
         return tuple(sorted({uri.removeprefix("gs://").partition("/")[0] for uri in self.uris}))
+
+
+def listed_query(due: Query, objects: Objects) -> Query:
+    """How many due images the prefixes list: columns ``images``, ``listed``, and ``outside``, one that they do not.
+
+    Args:
+        due: The query of the due units (:func:`due_sql.build_due_query`).
+        objects: The object table.
+    """
+    conditions, parameters = [], list(due.parameters)
+    for index, uri in enumerate(objects.uris):
+        head, star, tail = uri.partition("*")
+        parameters.append(Parameter(f"object_head_{index}", "STRING", head))
+        if not star:
+            conditions.append(f"uri = @object_head_{index}")
+            continue
+        parameters.append(Parameter(f"object_tail_{index}", "STRING", tail))
+        conditions.append(f"STARTS_WITH(uri, @object_head_{index}) AND ENDS_WITH(uri, @object_tail_{index})")
+    return Query(
+        "SELECT COUNT(*) AS images, COUNT(IF(is_listed, 1, NULL)) AS listed,\n"
+        "  MIN(IF(is_listed, NULL, uri)) AS outside\n"
+        f"FROM (\n  SELECT uri, {' OR '.join(f'({one})' for one in conditions)} AS is_listed\n"
+        f"  FROM (\n  SELECT due.images[SAFE_OFFSET(0)].uri AS uri\n  FROM (\n{due.sql}\n  ) AS due\n  ) AS addresses\n"
+        "  WHERE STARTS_WITH(uri, 'gs://')\n) AS told",
+        tuple(parameters),
+    )
 
 
 def object_table_name(dataset: TableName, objects: Objects, connection: Connection | None) -> TableName:

@@ -244,7 +244,7 @@ def detect_profile(
         )
     if mapping:
         if profile not in ("auto", "custom"):
-            raise UserError(f"a column mapping goes with profile custom, not {profile}; drop one of the two")
+            raise UserError(f"--columns goes with profile custom, not {profile}; drop one of the two")
         return Detected("custom", "by your column mapping", _mapped(mapping, fields, table_name), fields)
     if profile == "custom":
         return _by_names(fields, table_name)
@@ -276,7 +276,7 @@ def _detect(fields: Mapping[str, SourceColumn], table_name: str) -> Detected:
         return _by_names(fields, table_name)
     raise UserError(
         f"{table_name} fits no profile: for {likely} it lacks {', '.join(_missing(likely, fields))}, and for custom "
-        f"a column uri or gcs_uri; it has {_list(fields)}; say which column is what with a column mapping"
+        f"a column uri or gcs_uri; it has {_list(fields)}; say which column is what: --columns=uri=COLUMN"
     )
 
 
@@ -290,7 +290,7 @@ def _fitted(profile: str, fields: Mapping[str, SourceColumn], table_name: str) -
     if missing:
         raise UserError(
             f"{table_name} does not fit profile {profile}: it lacks {', '.join(missing)}; it has {_list(fields)}; "
-            "use another profile, or a column mapping"
+            "use another --profile, or say which column is what: --columns=uri=COLUMN"
         )
     paths, _ = _SHAPES[profile]
     found = {name: fields[path] for name, path in paths.items() if path in fields}
@@ -308,7 +308,7 @@ def _by_names(fields: Mapping[str, SourceColumn], table_name: str) -> Detected:
     if "uri" not in columns:
         raise UserError(
             f"{table_name} has no STRING column uri or gcs_uri; it has {_list(fields)}; say which column holds the "
-            "image with a column mapping (uri: COLUMN)"
+            "image's gs:// address: --columns=uri=COLUMN"
         )
     columns.setdefault("observation_id", columns["uri"])
     named = ", ".join(f"{name}={column.path}" for name, column in columns.items())
@@ -320,19 +320,20 @@ def _mapped(mapping: Mapping[str, str], fields: Mapping[str, SourceColumn], tabl
     for name, path in mapping.items():
         if name not in CANONICAL:
             raise UserError(
-                f"column mapping: {shown(str(name))} is no column that imagebeam knows{_near(str(name), CANONICAL)}; "
+                f"--columns: {shown(str(name))} is no column that imagebeam knows{_near(str(name), CANONICAL)}; "
                 f"known are {', '.join(CANONICAL)}"
             )
         found = fields.get(str(path).lower())
         if found is None:
             raise UserError(
-                f"column mapping: {name} is to come from {shown(str(path))}, which {table_name} does not have"
-                f"{_near(str(path), fields)}"
+                f"--columns={name}={shown(str(path))}: {table_name} has no such column{_near(str(path), fields)}"
             )
         _check_type(name, found, table_name)
         columns[name] = found
     if "uri" not in columns:
-        raise UserError("column mapping: uri is missing; say which column holds the image's gs:// address")
+        raise UserError(
+            "--columns: uri is missing; say which column holds the image's gs:// address: --columns=uri=COLUMN"
+        )
     columns.setdefault("observation_id", columns["uri"])
     return columns
 
