@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import google.api_core.exceptions as api_errors
+import requests
+from google.auth.exceptions import GoogleAuthError, TransportError
 
 from imagebeam.pipeline import arguments, batch_store, batch_supervisor, config_file, help_text, report
 from imagebeam.pipeline.batch_store import BatchRun
@@ -25,8 +27,10 @@ from imagebeam.pipeline.exit_code import exit_code
 from imagebeam.pipeline.flags import BATCH, BATCH_POLL_S, CONFIG, WORK_DIR, by_name
 from imagebeam.pipeline.launch import read_json
 from imagebeam.pipeline.progress import duration
+from imagebeam.transforms import objects
 from imagebeam.transforms.batch_jobs import BatchJobs, UncertainError
 from imagebeam.transforms.checked_yaml import suggestion
+from imagebeam.transforms.credentials import find_credentials, no_credentials
 from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError, first_line
 
 Say = Callable[[str], None]
@@ -54,20 +58,35 @@ def main(argv: list[str], *, cwd: Path) -> int:
     file = config_file.read(cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values)
     given = {**file.values, **line.values}
     work_dir = work_directory(str(given.get("work_dir", WORK_DIR.default)), cwd)
+    if not objects.is_local(work_dir):
+        find_credentials()
     try:
         runs = _runs(work_dir, given.get("run_id"))
-    except (api_errors.NotFound, api_errors.Forbidden) as error:
-        raise UserError(f"--work_dir {work_dir} cannot be read: {first_line(error)}") from None
-    if not runs:
-        sys.stdout.write(f"no batch run is open in {work_dir}\n")
-        return 0
-    return COMMANDS[name](runs, given)
+        if not runs:
+            sys.stdout.write(f"no batch run is open in {work_dir}\n")
+            return 0
+        return COMMANDS[name](runs, given)
+    except (GoogleAuthError, api_errors.RetryError, requests.RequestException) as error:
+        raise no_answer(error, work_dir) from None
 
 
 def _runs(work_dir: str, run_id: str | None) -> list[BatchRun]:
     """The run that was named, or all that are open."""
-    names = [run_id] if run_id else batch_store.run_ids(work_dir)
-    return [batch_store.load_run(work_dir, name) for name in names]
+    try:
+        names = [run_id] if run_id else batch_store.run_ids(work_dir)
+        return [batch_store.load_run(work_dir, name) for name in names]
+    except (api_errors.NotFound, api_errors.Forbidden) as error:
+        raise UserError(f"--work_dir {work_dir} cannot be read: {first_line(error)}") from None
+
+
+def no_answer(error: Exception, work_dir: str) -> ImagebeamError:
+    """What to say when the work directory cannot be asked for: credentials that are no good, or a failing network."""
+    if isinstance(error, GoogleAuthError) and not (isinstance(error, TransportError) or error.retryable):
+        return no_credentials(error)
+    why = error.cause if isinstance(error, api_errors.RetryError) else error
+    return SystemicError(
+        f"Cloud Storage does not answer ({type(why).__name__}); nothing is lost in {work_dir}, try again later"
+    )
 
 
 def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
@@ -164,7 +183,12 @@ class Following:
         except UncertainError as error:
             # A job may take days, and the service may be away for an hour of them.
             status = Status(run.run.run_id, busy=f"the service does not answer, asked again later: {error}")
-        except (api_errors.ServerError, api_errors.TooManyRequests, ConnectionError) as error:
+        except (
+            api_errors.ServerError,
+            api_errors.TooManyRequests,
+            ConnectionError,
+            requests.RequestException,
+        ) as error:
             status = Status(run.run.run_id, busy=f"tried again later: {first_line(error)}")
         except (SystemicError, UserError, api_errors.GoogleAPIError) as error:
             kind = UserError if isinstance(error, UserError) else SystemicError

@@ -21,6 +21,8 @@ from imagebeam.pipeline.said import SOURCES, Said, read_flags
 from imagebeam.transforms import filters
 from imagebeam.transforms.due import parse_due
 from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.identifiers import shown
+from imagebeam.transforms.images import parse_gs_uri
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -360,6 +362,11 @@ def work_directory(text: str, cwd: Path) -> str:
         bucket = text.removeprefix("gs://").partition("/")[0]
         if not bucket:
             raise UserError(f"--work_dir={text} has no bucket; write gs://bucket/path")
+        if parse_gs_uri(f"{text.rstrip('/')}/file") is None:
+            raise UserError(
+                f"--work_dir={shown(text)} is no place in Cloud Storage; write gs://bucket/path, "
+                "where the bucket's name is 3 to 222 lower-case letters, digits, dots, dashes and underscores"
+            )
         return text.rstrip("/")
     if "://" in text:
         raise UserError(f"--work_dir={text}: a local directory or gs://bucket/path")

@@ -109,7 +109,7 @@ def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
     filters.validate(source.columns, source=source.label)
     outcomes = TableName(*settings.results_dataset, "outcomes")
     make = preflight.check_results(settings, warehouse, outcomes, location)
-    objects.check_writable(settings.work_dir)
+    objects.check_writable(settings.work_dir, location)
     route = the_route(settings, outcomes, location)
     like = dataclasses.replace(settings, lane="online", location=profile.locations[0])
     wanted = the_run(like, task, profile, source, filters, outcomes, location)

@@ -78,7 +78,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     outcomes = TableName(*settings.results_dataset, "outcomes")
     create = check_results(settings, warehouse, outcomes, location)
     if objects.is_local(settings.work_dir) or settings.runner != "DataflowRunner":
-        objects.check_writable(settings.work_dir)
+        objects.check_writable(settings.work_dir, location)
     if settings.lane == "batch":
         batch_checks.check(settings, task, profile, outcomes, location)
     run = the_run(settings, task, profile, source, filters, outcomes, location)

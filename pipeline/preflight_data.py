@@ -230,15 +230,7 @@ def check_work_dir(context: Context) -> Seen:
     directory = settings.work_dir
     bucket = "" if objects.is_local(directory) else directory.removeprefix("gs://").partition("/")[0]
     context.trying(f"write and delete a small file in {directory}", bucket=bucket)
-    try:
-        objects.check_writable(directory)
-    except UserError as error:
-        if isinstance(error.__context__, api_errors.NotFound):
-            raise UserError(
-                f"--work_dir={directory}: there is no bucket {bucket}",
-                fix=f"gcloud storage buckets create gs://{bucket} --location={_wanted_place(context)}",
-            ) from None
-        raise
+    objects.check_writable(directory, _wanted_place(context))
     if not bucket:
         return directory
     try:

@@ -146,7 +146,7 @@ def _begin(
     except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden, api_errors.MethodNotImplemented) as error:
         if any(entry.get("reason") in _PASSING for entry in error.errors):
             return str(error.message)
-        raise RefusedError(first_line(error.message)) from None
+        raise RefusedError(first_line(error)) from None
     except (api_errors.GoogleAPIError, OSError) as error:
         return str(error)
 

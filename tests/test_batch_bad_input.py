@@ -6,13 +6,17 @@ import datetime
 from pathlib import Path
 
 import pytest
+import requests
 from batch_runs import answers, batch, batch_arguments, command, created, fault, work_dir
+from google.api_core.exceptions import RetryError
+from google.auth.exceptions import RefreshError, TransportError
 from google.cloud import bigquery
 from insights_schema import ASSET_OBSERVATIONS, SNAPSHOTS
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import batch_store
+from imagebeam.pipeline.batch_command import no_answer
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +138,7 @@ def test_batch_commands_without_anything_to_do_say_so(cloud: LocalCloud, tmp_pat
     assert run_cli(["batch", "collect", "--lane=batch"])[0] == 2
     code, _, err = run_cli(["batch", "collect", "--work_dir=gs://no-such-bucket-at-all/x"])
     assert code == 2
-    assert "no-such-bucket-at-all/x cannot be read" in err
+    assert "no-such-bucket-at-all/x cannot be read: The specified bucket does not exist." in err
 
 
 def insights_job(cloud: LocalCloud, directory: Path, age: datetime.timedelta) -> Job:
@@ -179,3 +183,29 @@ def test_an_input_that_the_service_refuses_stops_the_run_and_leaves_all_due(clou
     assert {row["status"] for row in answers(job)} == {"UNAVAILABLE"}
     fault(job)
     assert batch(job)["counted"]["ok"] == 3
+
+
+@pytest.mark.parametrize("name", ["status", "collect"])
+def test_batch_commands_without_credentials_get_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    code, out, err = run_cli(["batch", name, "--work_dir=gs://some-bucket/x"])
+    assert (code, out) == (2, "")
+    assert err.startswith("imagebeam: no Google credentials")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (RetryError("Timeout of 120.0s exceeded", requests.ConnectionError("/storage/v1/b")), 3, "(ConnectionError)"),
+        (requests.ReadTimeout("/storage/v1/b"), 3, "(ReadTimeout)"),
+        (TransportError("no network"), 3, "try again later"),
+        (RefreshError("busy", retryable=True), 3, "try again later"),
+        (RefreshError("invalid_grant"), 2, "gcloud auth application-default login"),
+    ],
+)
+def test_a_storage_that_cannot_be_asked_gets_one_line(error: Exception, code: int, says: str) -> None:
+    told = no_answer(error, "gs://some-bucket/x")
+    assert told.exit_code == code
+    assert says in str(told)
+    assert "/storage/v1" not in str(told)

@@ -223,6 +223,8 @@ def test_what_is_needed_and_missing_is_named(settings: Settings, missing: str) -
         (["--captured_from=2025-02-01T00:00:00.5Z", "--captured_until=2025-02-01"], "nothing can match"),
         (["--runner=DataflowRunner"], "give --work_dir=gs://bucket/path"),
         (["--work_dir=gs:///x"], "has no bucket"),
+        (["--work_dir=gs://Bad_Bucket!"], "--work_dir='gs://Bad_Bucket!' is no place in Cloud Storage"),
+        (["--work_dir=gs://My-Bucket/x"], "write gs://bucket/path"),
         (["--work_dir=s3://b/x"], "a local directory or gs://bucket/path"),
         (["--work_dir=file.txt/runs"], "file.txt is a file, not a directory"),
         (["--polygon_file=none.geojson"], "--polygon_file=none.geojson: no such file"),

@@ -46,8 +46,40 @@ def test_a_directory_that_can_be_written_is_left_clean(directory: str, tmp_path:
 
 
 def test_a_bucket_that_is_missing_gets_one_line(cloud: LocalCloud) -> None:
-    with pytest.raises(UserError, match="--work_dir gs://no-such-bucket-here/x cannot be written"):
-        objects.check_writable("gs://no-such-bucket-here/x")
+    with pytest.raises(UserError) as told:
+        objects.check_writable("gs://no-such-bucket-here/x", "EU")
+    assert str(told.value) == (
+        "--work_dir=gs://no-such-bucket-here/x: there is no bucket no-such-bucket-here; "
+        "gcloud storage buckets create gs://no-such-bucket-here --location=EU"
+    )
+
+
+def test_a_refused_write_is_told_in_the_words_of_the_service(cloud: LocalCloud) -> None:
+    bucket = storage.Client().create_bucket(f"objects-{secrets.token_hex(4)}").name
+    rule = {"match": bucket, "operations": ["objects.insert"], "do": "http", "code": 403, "message": "Not for you."}
+    cloud.faults(storage={"rules": [rule]})
+    with pytest.raises(UserError, match=rf"^--work_dir gs://{bucket} cannot be written \(Not for you\.\); name"):
+        objects.check_writable(f"gs://{bucket}")
+
+
+def test_a_bucket_name_that_is_none_never_becomes_a_local_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = "gs://My-Bucket/x"
+    for use in (
+        lambda: objects.create(path, b""),
+        lambda: objects.write(path, b""),
+        lambda: objects.read(path),
+        lambda: objects.delete(path),
+        lambda: objects.names(path),
+        lambda: objects.upload(path, tmp_path / "none"),
+        lambda: objects.download(path, tmp_path / "none"),
+        lambda: objects.check_writable(path),
+    ):
+        with pytest.raises(UserError, match="is no object in Cloud Storage"):
+            use()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

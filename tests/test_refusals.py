@@ -16,7 +16,8 @@ from imagebeam.pipeline import findings, grants, refusals
 from imagebeam.pipeline.findings import Finding, State
 from imagebeam.pipeline.grants import Place
 from imagebeam.pipeline.refusals import RefusedError, explain
-from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError
+from imagebeam.transforms.bigquery_errors import query_error
+from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError, first_line
 
 HERE = Place("my-project", "user:ada@example.com", dataset="my-project.street", bucket="frames", account="w@p.iam")
 TO_PROJECT = "gcloud projects add-iam-policy-binding my-project --member=user:ada@example.com --role="
@@ -162,3 +163,36 @@ def test_every_finding_is_shown_and_no_command_is_ever_broken(found: list[Findin
     code = findings.exit_code(found)
     assert (code == 0) == (not failed)
     assert (code == 3) == (bool(failed) and all(finding.systemic for finding in failed))
+
+
+GONE = "The specified bucket does not exist."
+URL = "https://storage.example.com/storage/v1/b/nope-bucket/o?projection=noAcl"
+HOPED_FOR = ": ('Request failed with status code', 404, 'Expected one of', <HTTPStatus.OK: 200>)"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (api_errors.NotFound(f"GET {URL}: {GONE}", errors=[{"reason": "notFound", "message": GONE}]), GONE),
+        (api_errors.NotFound(f"GET {URL}: {GONE}"), GONE),
+        (api_errors.NotFound(f"POST {URL}: {document(GONE).decode()}{HOPED_FOR}"), GONE),
+        (api_errors.NotFound(f"POST {URL}: {json.dumps(json.loads(document(GONE)), indent=2)}{HOPED_FOR}"), GONE),
+        (api_errors.NotFound(f"GET {URL}: Not Found{HOPED_FOR}"), "Not Found"),
+        (api_errors.NotFound(f'GET {URL}: {{"error": "odd"}}'), '{"error": "odd"}'),
+        (api_errors.ServiceUnavailable("busy\nmore"), "503 busy"),
+        (OSError(13, "Permission denied"), "[Errno 13] Permission denied"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_an_error_of_a_client_is_one_line_without_request_and_document(error: Exception, said: str) -> None:
+    assert first_line(error) == said
+
+
+def test_a_wrong_query_is_told_once_and_without_its_address() -> None:
+    said = "Unrecognized name: heding at [3:7]"
+    entry = {"reason": "invalidQuery", "location": "query", "message": said}
+    of_a_job = f"{said}; reason: invalidQuery, location: query, message: {said}\n\nLocation: US\nJob ID: x\n"
+    of_a_call = f"GET https://bigquery.example.com/bigquery/v2/projects/p/queries/x?maxResults=0&location=US: {said}"
+    for message in (of_a_job, of_a_call):
+        told = query_error(api_errors.BadRequest(message, errors=[entry]))
+        assert str(told) == f"BigQuery does not take the query: {said}"

@@ -13,7 +13,7 @@ from imagebeam.transforms.errors import SystemicError, UserError, first_line
 
 def query_error(error: api_errors.GoogleAPICallError) -> UserError:
     """What to say about a query that was refused."""
-    text = first_line(error.message)
+    text = first_line(error)
     if over_cap(error):
         return UserError(f"the query would scan more than --maximum_bytes_billed: {text}")
     if isinstance(error, api_errors.Forbidden):

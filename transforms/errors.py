@@ -10,6 +10,14 @@
 A problem of one image is no exception: it is that unit's outcome, with a status and a reason code.
 """
 
+import json
+import re
+from typing import Final
+
+#: What Google's clients put around a service's words: the request before, and the codes they hoped for after.
+_REQUEST: Final = re.compile(r"(?:\d{3} )?(?:DELETE|GET|PATCH|POST|PUT) https?://\S+: (.*)", re.DOTALL)
+_HOPED_FOR: Final = ": ('Request failed with status code'"
+
 
 class ImagebeamError(Exception):
     """Base of every exception that imagebeam raises on purpose.
@@ -49,6 +57,22 @@ class BooksError(ImagebeamError):
 
 
 def first_line(error: object, limit: int = 400) -> str:
-    """The first line of an error's text, cut: what a person can read in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The first line of an error's text, cut: what a person can read in one line, without URLs and documents."""
+    lines = [line.strip() for line in _words(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:limit]
+
+
+def _words(error: object) -> str:
+    """What a service said, out of an error of any of Google's clients; any other error as it is."""
+    entries = getattr(error, "errors", None)
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        if isinstance(entry, dict) and entry.get("message"):
+            return str(entry["message"])
+    found = _REQUEST.match(str(error))
+    if found is None:
+        return str(error)
+    said = found[1].partition(_HOPED_FOR)[0]
+    try:
+        return str(json.JSONDecoder().raw_decode(said)[0]["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return said

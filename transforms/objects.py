@@ -16,7 +16,8 @@ import google.api_core.exceptions as api_errors
 import google.cloud.storage as storage
 import requests.adapters
 
-from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.errors import UserError, first_line
+from imagebeam.transforms.identifiers import shown
 from imagebeam.transforms.images import ImageProblem, parse_gs_uri
 from imagebeam.transforms.records import ImageReason
 
@@ -68,7 +69,7 @@ def read_image(uri: str | None, *, limit: int | None = None, client: storage.Cli
 
 def create(path: str, data: bytes) -> bool:
     """Creates a file or an object if there is none; False when it was there. Atomic in both worlds."""
-    place = parse_gs_uri(path)
+    place = _place(path)
     if place is not None:
         blob = storage_client().bucket(place[0]).blob(place[1])
         try:
@@ -88,7 +89,7 @@ def create(path: str, data: bytes) -> bool:
 
 def write(path: str, data: bytes, *, content_type: str = "application/json") -> None:
     """Writes a file or an object, replacing what was there."""
-    place = parse_gs_uri(path)
+    place = _place(path)
     if place is not None:
         storage_client().bucket(place[0]).blob(place[1]).upload_from_string(data, content_type=content_type)
         return
@@ -101,7 +102,7 @@ def write(path: str, data: bytes, *, content_type: str = "application/json") -> 
 
 def read(path: str) -> bytes | None:
     """Reads a file or an object; None when there is none."""
-    place = parse_gs_uri(path)
+    place = _place(path)
     if place is not None:
         with contextlib.suppress(api_errors.NotFound):
             return bytes(storage_client().bucket(place[0]).blob(place[1]).download_as_bytes())
@@ -113,7 +114,7 @@ def read(path: str) -> bytes | None:
 
 def delete(path: str) -> None:
     """Deletes a file or an object; none is as good."""
-    place = parse_gs_uri(path)
+    place = _place(path)
     if place is not None:
         with contextlib.suppress(api_errors.NotFound):
             storage_client().bucket(place[0]).blob(place[1]).delete()
@@ -123,7 +124,7 @@ def delete(path: str) -> None:
 
 def names(directory: str) -> list[str]:
     """The files or objects under a directory, at any depth, sorted; names start after the directory."""
-    place = parse_gs_uri(join(directory, ""))
+    place = _place(join(directory, ""))
     if place is not None:
         found = storage_client().list_blobs(place[0], prefix=place[1], fields="items(name),nextPageToken")
         return sorted(blob.name[len(place[1]) :] for blob in found)
@@ -133,7 +134,7 @@ def names(directory: str) -> list[str]:
 
 def upload(path: str, file: Path) -> None:
     """Copies a local file to a path, replacing what was there."""
-    place = parse_gs_uri(path)
+    place = _place(path)
     if place is not None:
         blob = storage_client().bucket(place[0]).blob(place[1], chunk_size=CHUNK_BYTES)
         blob.upload_from_filename(file, content_type="application/json")
@@ -144,7 +145,7 @@ def upload(path: str, file: Path) -> None:
 
 def download(path: str, file: Path) -> bool:
     """Copies a path to a local file; False when there is none."""
-    place = parse_gs_uri(path)
+    place = _place(path)
     try:
         if place is not None:
             storage_client().bucket(place[0]).blob(place[1]).download_to_filename(file)
@@ -155,8 +156,12 @@ def download(path: str, file: Path) -> bool:
     return True
 
 
-def check_writable(directory: str) -> None:
+def check_writable(directory: str, location: str = "…") -> None:
     """Proves that the work directory can be written.
+
+    Args:
+        directory: ``gs://`` or a local path.
+        location: Where its bucket should be made if there is none, for the remedy.
 
     Raises:
         UserError: It cannot, with the reason and the remedy.
@@ -164,14 +169,20 @@ def check_writable(directory: str) -> None:
     probe = join(directory, f".probe-{os.getpid()}")
     try:
         write(probe, b"imagebeam\n", content_type="text/plain")
-        place = parse_gs_uri(probe)
+        place = _place(probe)
         if place is not None:
             storage_client().bucket(place[0]).blob(place[1]).delete()
         else:
             Path(probe).unlink()
+    except api_errors.NotFound:
+        bucket = directory.removeprefix("gs://").partition("/")[0]
+        raise UserError(
+            f"--work_dir={directory}: there is no bucket {bucket}",
+            fix=f"gcloud storage buckets create gs://{bucket} --location={location}",
+        ) from None
     except (OSError, api_errors.GoogleAPIError) as error:
         raise UserError(
-            f"--work_dir {directory} cannot be written ({_short(error)}); name a directory or a gs:// prefix "
+            f"--work_dir {directory} cannot be written ({first_line(error, 200)}); name a directory or a gs:// prefix "
             "that you may write"
         ) from None
 
@@ -186,5 +197,13 @@ def is_local(path: str) -> bool:
     return not path.startswith("gs://")
 
 
-def _short(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _place(path: str) -> tuple[str, str] | None:
+    """Bucket and object name; None for a path of this machine.
+
+    Raises:
+        UserError: It is neither: a local directory ``gs:`` is never meant.
+    """
+    place = parse_gs_uri(path)
+    if place is None and not is_local(path):
+        raise UserError(f"{shown(path)} is no object in Cloud Storage; write gs://bucket/path with a valid bucket name")
+    return place
