@@ -162,7 +162,7 @@ def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flag
         f"--task={task}",
         "--source=my-project.d.t",
         "--results=my-project.r",
-        "--work_dir=gs://b/w",
+        "--work_dir=gs://b-b/w",
         "--lane=batch",
     ]
     settings, _ = classify_settings([*argv, *FLAGS[flags]], cwd=tmp_path, environ={})
@@ -206,7 +206,7 @@ def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:
         "--task=describe",
         "--source=my-project.d.t",
         "--results=my-project.r",
-        "--work_dir=gs://b/w",
+        "--work_dir=gs://b-b/w",
         "--lane=batch",
     ]
     settings, _ = classify_settings(argv, cwd=tmp_path, environ={})
