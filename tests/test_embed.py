@@ -240,7 +240,8 @@ def test_inserts_that_fail_for_a_while_lose_nothing(cloud: LocalCloud, tmp_path:
 def test_a_rejected_vector_is_no_ok(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     unit = job.rows[2]["observation_id"]
-    cloud.faults(bigquery={"insert_failures": [{"match": unit, "times": 1, "do": "row_error"}]})
+    # A row of its vector, and of no outcome: those have observation_ids.
+    cloud.faults(bigquery={"insert_failures": [{"match": f'"observation_id":"{unit}"', "do": "row_error"}]})
     summary = embed(job, "--dimension=8")
     assert summary["counted"]["failed"] == {"INVALID_ANSWER/ROW_REJECTED": 1}, summary["err"]
     assert unit not in {row["unit_id"] for row in job.query("SELECT unit_id FROM {results}.embeddings")}
