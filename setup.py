@@ -26,9 +26,11 @@ setup(
     packages=[f"{NAME}.{package}" for package in found],
     package_dir={f"{NAME}.{root}": root for root in ROOTS},
     package_data={
-        f"{NAME}.pipeline": ["py.typed", "models.yaml", "task_template.yaml", "tasks/*.yaml"],
+        f"{NAME}.pipeline": ["py.typed"],
         f"{NAME}.transforms": ["py.typed"],
-        f"{NAME}.emulators": ["py.typed", "photos/*"],
+        f"{NAME}.transforms.tasks": ["data/*.yaml", "data/tasks/*.yaml"],
+        f"{NAME}.emulators": ["py.typed"],
+        f"{NAME}.emulators.sample_data": ["photos/*"],
     },
     include_package_data=False,
     install_requires=[
@@ -66,7 +68,7 @@ setup(
         ],
     },
     entry_points={
-        "console_scripts": ["imagebeam = imagebeam.pipeline.cli:main"],
+        "console_scripts": ["imagebeam = imagebeam.pipeline.cli.main:main"],
         # Commands that live outside the production packages: the command line finds them here, by name.
         "imagebeam.commands": ["local = imagebeam.emulators.cli:main"],
     },

@@ -34,14 +34,14 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from benchmarks.batch_figures import machine, marked
 from benchmarks.surroundings import local_cloud
 from benchmarks.workload import Work
-from imagebeam.transforms.batch_lines import LineTemplate, key_of, line_template
-from imagebeam.transforms.batch_matching import ShardMatcher
-from imagebeam.transforms.batch_results import OutputLine, RowResult, classify, parse_line
-from imagebeam.transforms.due_sql import UNIT_COLUMNS, unit_from_row
-from imagebeam.transforms.groups import pack, unpack
-from imagebeam.transforms.queries import Query
-from imagebeam.transforms.records import Status, Unit
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Status, Unit
+from imagebeam.transforms.core.unit_batch import pack, unpack
+from imagebeam.transforms.gemini.batch_matching import ShardMatcher
+from imagebeam.transforms.gemini.batch_requests import LineTemplate, key_of, line_template
+from imagebeam.transforms.gemini.batch_responses import OutputLine, RowResult, classify, parse_line
+from imagebeam.transforms.sql.due_query import UNIT_COLUMNS, unit_from_row
 
 LABELS = {"imagebeam_run": "benchmark"}
 JPEG = ("image/jpeg",)

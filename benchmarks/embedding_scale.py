@@ -33,12 +33,12 @@ from benchmarks.batch_figures import Memory, machine, marked
 from benchmarks.command import run_imagebeam
 from benchmarks.memory import peak_mb
 from benchmarks.surroundings import local_cloud
-from imagebeam.emulators.batch_embeddings import imagined
+from imagebeam.emulators.batch.embeddings import imagined
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.embeddings import DEFAULT_MODEL, embedding_table
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.search_sql import Search, search_sql
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.pipeline.search.sql import Search, search_sql
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.sql.embedding_tables import DEFAULT_MODEL, embedding_table
 
 DATASET, BUCKET = "scale", "scale-work"
 TOP_K = 20

@@ -13,15 +13,15 @@ import apache_beam as beam
 
 from benchmarks.measuring import Tally
 from benchmarks.workload import LOCATION, Work
-from imagebeam.transforms.asking import Asking
-from imagebeam.transforms.books import Counts
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.engine import close_engine, live_engines
-from imagebeam.transforms.engine_settings import Destination, EngineSettings
-from imagebeam.transforms.groups import pack
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.tables import OUTCOMES
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.counts import Counts
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.unit_batch import pack
+from imagebeam.transforms.engine.engine import close_engine, live_engines
+from imagebeam.transforms.engine.settings import Destination, EngineSettings
+from imagebeam.transforms.engine.unit_caller import Asking
+from imagebeam.transforms.sql.tables import OUTCOMES
 
 DATASET = "benchmarks"
 GROUP = 200

@@ -12,7 +12,7 @@ import itertools
 import random
 from collections.abc import Callable
 
-from imagebeam.transforms.pacing import Pacer
+from imagebeam.transforms.engine.rate_limiter import Pacer
 
 ANSWER_MEDIAN_S = 1.0
 ANSWER_SIGMA = 0.35

@@ -1,4 +1,4 @@
-"""Runs the pacer of :mod:`imagebeam.transforms.pacing` against quotas that hold, move and are shared.
+"""Runs the pacer of :mod:`imagebeam.transforms.engine.rate_limiter` against quotas that hold, move and are shared.
 
 In virtual time, with 1 to 1,000 processes. It prints a table, and exits with 1 if a target is missed::
 

@@ -8,11 +8,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from imagebeam.pipeline.task_files import load_models_file, load_task
-from imagebeam.transforms.pricing import ModelProfile, Models
-from imagebeam.transforms.records import Image, Unit
-from imagebeam.transforms.requests import ImagePart, build_request
-from imagebeam.transforms.task import Task, parse_task
+from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.gemini.requests import ImagePart, build_request
+from imagebeam.transforms.tasks.catalog import load_models_file, load_task
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models
+from imagebeam.transforms.tasks.task import Task, parse_task
 
 BUCKET = "benchmark-images"
 LOCATION = "global"

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from imagebeam.emulators.bigquery.jobs.output import FORMATS, render
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.environment import objection
-from imagebeam.emulators.sql_output import FORMATS, render
-from imagebeam.transforms.errors import ImagebeamError, UserError
+from imagebeam.transforms.core.errors import ImagebeamError, UserError
 
 #: Where a local cloud lives when nobody says otherwise.
 DIRECTORY: Final = Path(".local")
@@ -88,7 +88,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _fill(cloud: LocalCloud, seed: int) -> None:
-    from imagebeam.emulators.dataset import build_dataset
+    from imagebeam.emulators.sample_data.load import build_dataset
 
     print("Making a sample dataset: 300 observations of real photographs ...", flush=True)
     build_dataset(cloud.url, cloud.project, seed=seed)
@@ -111,8 +111,8 @@ def _sql(arguments: argparse.Namespace) -> int:
     if url is not None:
         columns, rows = _ask_server(url, arguments.query)
     else:
-        from imagebeam.emulators.bigquery import run_sql
-        from imagebeam.emulators.tokens import PROJECT
+        from imagebeam.emulators.bigquery.service import run_sql
+        from imagebeam.emulators.core.tokens import PROJECT
 
         columns, rows = run_sql(database, PROJECT, arguments.query)
     sys.stdout.write(render(columns, rows, arguments.format))
@@ -125,7 +125,7 @@ def _ask_server(url: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import bigquery
 
-    from imagebeam.emulators.tokens import PROJECT
+    from imagebeam.emulators.core.tokens import PROJECT
 
     client = bigquery.Client(
         project=PROJECT,

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset import build_dataset
+from imagebeam.emulators.sample_data.load import build_dataset
 
 UNITS = 300
 SOURCE = "imagery_insights___us.latest_observations"
@@ -95,7 +95,7 @@ def _changed_task(directory: Path) -> Path:
     """The shipped task with another prompt, as a person would edit it."""
     from importlib import resources
 
-    text = resources.files("imagebeam.pipeline").joinpath(f"tasks/{TASK}.yaml").read_text(encoding="utf-8")
+    text = resources.files("imagebeam.transforms.tasks").joinpath(f"data/tasks/{TASK}.yaml").read_text(encoding="utf-8")
     changed = directory / "tasks" / f"{TASK}.yaml"
     changed.parent.mkdir()
     marker = "prompt: |\n"

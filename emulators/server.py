@@ -25,19 +25,19 @@ import duckdb
 import orjson
 from aiohttp import web
 
-from imagebeam.emulators.access import Access
 from imagebeam.emulators.analyticshub import AnalyticsHubService
-from imagebeam.emulators.batch_api import BatchService
-from imagebeam.emulators.bigquery import BigQueryService
-from imagebeam.emulators.counters import Counters
+from imagebeam.emulators.batch.api import BatchService
+from imagebeam.emulators.bigquery.service import BigQueryService
+from imagebeam.emulators.core.access import Access
+from imagebeam.emulators.core.counters import Counters
+from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.http import ApiError, google_error, json_response, not_implemented, read_json
+from imagebeam.emulators.core.iam import IamService
+from imagebeam.emulators.core.tokens import PROJECT, TokenService, write_credentials
 from imagebeam.emulators.dataflow import DataflowService
-from imagebeam.emulators.faults import FaultBook
-from imagebeam.emulators.http import ApiError, google_error, json_response, not_implemented, read_json
-from imagebeam.emulators.iam import IamService
-from imagebeam.emulators.storage import ObjectStore, StorageService
-from imagebeam.emulators.tokens import PROJECT, TokenService, write_credentials
-from imagebeam.emulators.vertex import VertexService
-from imagebeam.transforms.errors import ImagebeamError, UserError
+from imagebeam.emulators.storage.service import ObjectStore, StorageService
+from imagebeam.emulators.vertex.service import VertexService
+from imagebeam.transforms.core.errors import ImagebeamError, UserError
 
 LOG: Final = logging.getLogger(__name__)
 

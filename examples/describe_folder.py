@@ -19,12 +19,12 @@ import apache_beam as beam
 from apache_beam.io import fileio
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from imagebeam.pipeline.task_files import load_models_file, load_task
-from imagebeam.transforms.asking import Asking
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.engine_settings import EngineSettings
+from imagebeam.transforms.core.records import Image, Outcome, Unit
+from imagebeam.transforms.engine.settings import EngineSettings
+from imagebeam.transforms.engine.unit_caller import Asking
 from imagebeam.transforms.pack_units import PackUnits
-from imagebeam.transforms.records import Image, Outcome, Unit
+from imagebeam.transforms.tasks.catalog import load_models_file, load_task
 
 
 def unit_of(uri: str) -> Unit:

@@ -2,7 +2,7 @@
 
 import sys
 
-from imagebeam.pipeline.cli import main
+from imagebeam.pipeline.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,23 +15,27 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from imagebeam.pipeline import batch_command, batch_store, batch_submit, dataflow_staging, preflight, report
-from imagebeam.pipeline.batch_store import BatchRun
-from imagebeam.pipeline.config import ClassifySettings
-from imagebeam.pipeline.exit_code import STOP_CODES, exit_code
-from imagebeam.pipeline.launch import read_json, run_pipeline
-from imagebeam.pipeline.progress import Progress
-from imagebeam.pipeline.run_settings import the_batch
-from imagebeam.transforms import lease
+from imagebeam.pipeline.batch import command as batch_command
+from imagebeam.pipeline.batch import state as batch_state
+from imagebeam.pipeline.batch import submit as batch_submit
+from imagebeam.pipeline.batch.state import BatchRun
+from imagebeam.pipeline.console import report
+from imagebeam.pipeline.console.exit_code import STOP_CODES, exit_code
+from imagebeam.pipeline.console.progress import Progress
+from imagebeam.pipeline.run import checks, dataflow_staging
+from imagebeam.pipeline.run.assemble import the_batch
+from imagebeam.pipeline.run.launch import read_json, run_pipeline
+from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.engine import close_engine, live_engines
-from imagebeam.transforms.errors import ImagebeamError, UserError
+from imagebeam.transforms.clients import lease
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.errors import ImagebeamError, UserError
+from imagebeam.transforms.core.records import utc_now
+from imagebeam.transforms.engine.engine import close_engine, live_engines
 from imagebeam.transforms.finish_run import FinishRun
 from imagebeam.transforms.read_units import ReadUnits
-from imagebeam.transforms.records import utc_now
-from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.start_run import StartRun
-from imagebeam.transforms.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +62,7 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     say = _Voice(quiet=settings.quiet or settings.json)
     if settings.runner == "DataflowRunner":
         dataflow_staging.check(beam_args)
-    checked = preflight.check(settings, say.line)
+    checked = checks.check(settings, say.line)
     if settings.lane == "batch":
         return _run_batch(settings, checked, beam_args, say)
     started = time.monotonic()
@@ -78,7 +82,7 @@ def the_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_ar
     )
 
 
-def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args: list[str], say: _Voice) -> int:
+def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: list[str], say: _Voice) -> int:
     """Writes the requests, creates the jobs and follows them; ``imagebeam batch`` can go on from any point."""
     batch = the_batch_run(settings, checked.run, beam_args)
     if settings.runner == "DataflowRunner":
@@ -87,12 +91,12 @@ def _run_batch(settings: ClassifySettings, checked: preflight.Checked, beam_args
         return 0
     if not checked.planned.due:
         say.line("nothing is due: no job is submitted")
-    batch_store.save_run(batch)
+    batch_state.save_run(batch)
     try:
         summary = batch_command.follow(batch, say.line, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
     except UserError as error:
-        if batch_store.prepared(batch, 1) is None:  # nothing was bought: nobody shall find the run open
-            batch_store.cancel(batch)
+        if batch_state.prepared(batch, 1) is None:  # nothing was bought: nobody shall find the run open
+            batch_state.cancel(batch)
             with contextlib.suppress(Exception):
                 batch_command.follow(batch, say.line, poll_s=0, wait=False)
             raise error.__cause__ or error from None

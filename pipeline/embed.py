@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from imagebeam.pipeline import batch_store, classify
-from imagebeam.pipeline.embed_config import EmbedSettings
-from imagebeam.pipeline.launch import read_json
-from imagebeam.transforms import objects
-from imagebeam.transforms.embeddings import embedding_table, vector_index_sql
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.queries import Query
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.pipeline import classify
+from imagebeam.pipeline.batch import state as batch_state
+from imagebeam.pipeline.run.embed_settings import EmbedSettings
+from imagebeam.pipeline.run.launch import read_json
+from imagebeam.transforms.clients import storage
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.sql.embedding_tables import embedding_table, vector_index_sql
 
 
 def run(settings: EmbedSettings, beam_args: list[str]) -> int:
@@ -21,9 +22,9 @@ def run(settings: EmbedSettings, beam_args: list[str]) -> int:
         The exit code of the run.
     """
     if settings.lane == "sql":
-        from imagebeam.pipeline import embed_sql
+        from imagebeam.pipeline.embed_sql import command as embed_sql_command
 
-        return embed_sql.run(settings)
+        return embed_sql_command.run(settings)
     code = classify.run(settings, beam_args)
     if settings.vector_index:
         make_index(settings, code)
@@ -50,7 +51,7 @@ def _goes_on(settings: EmbedSettings) -> bool:
     """True if the run was only begun here, and ends elsewhere."""
     if settings.lane != "batch":
         return settings.runner == "DataflowRunner"
-    summary = objects.join(settings.work_dir, batch_store.RUNS, settings.run_id, batch_store.SUMMARY_FILE)
+    summary = storage.join(settings.work_dir, batch_state.RUNS, settings.run_id, batch_state.SUMMARY_FILE)
     return read_json(summary) is None
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from imagebeam.pipeline.template_main import main
+from imagebeam.pipeline.cli.flex_template import main
 
 sys.exit(main())

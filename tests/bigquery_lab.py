@@ -10,21 +10,21 @@ from google.cloud import bigquery
 from insights_schema import ASSET_OBSERVATIONS, ASSETS, SNAPSHOTS
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.due import Books, Due
-from imagebeam.transforms.due_sql import (
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Unit
+from imagebeam.transforms.sql.due import Books, Due
+from imagebeam.transforms.sql.due_query import (
     UnitKind,
     books_from_row,
     build_books_query,
     build_due_query,
     unit_from_row,
 )
-from imagebeam.transforms.filters import Filters
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.queries import Query
-from imagebeam.transforms.records import Unit
-from imagebeam.transforms.sources import Source, detect_profile, source_of
-from imagebeam.transforms.tables import TABLES
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.sources import Source, detect_profile, source_of
+from imagebeam.transforms.sql.tables import TABLES
 
 TASK, VERSION = "poles", "aaaaaaaaaaaa"
 

@@ -15,7 +15,7 @@ import google.cloud.storage as storage
 from google.cloud import bigquery
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import cli
+from imagebeam.pipeline.cli import main as cli
 
 PHOTOS = sorted((Path(__file__).parent.parent / "emulators" / "photos").glob("*.jpg"))
 SCHEMA = [

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.answers import RAW_TEXT_CHARS, read_reply
-from imagebeam.transforms.records import Status, Usage
-from imagebeam.transforms.task import Task, parse_task
+from imagebeam.transforms.core.records import Status, Usage
+from imagebeam.transforms.gemini.responses import RAW_TEXT_CHARS, read_reply
+from imagebeam.transforms.tasks.task import Task, parse_task
 
 
 def task_with(schema: dict[str, Any] | None) -> Task:

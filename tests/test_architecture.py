@@ -134,20 +134,20 @@ def test_imports_run_one_way(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("imagebeam.transforms.records", "import apache_beam as beam"),
-        ("imagebeam.transforms.records", "def f():\n    from google.cloud import storage"),
-        ("imagebeam.transforms.records", "from imagebeam.transforms.engine import Engine"),
-        ("imagebeam.transforms.records", "from imagebeam.transforms import engine"),
-        ("imagebeam.transforms.engine", "import apache_beam"),
-        ("imagebeam.transforms.engine", "from imagebeam.transforms import read_units"),
-        ("imagebeam.transforms.read_units", "from imagebeam.pipeline.config import ClassifySettings"),
+        ("imagebeam.transforms.core.records", "import apache_beam as beam"),
+        ("imagebeam.transforms.core.records", "def f():\n    from google.cloud import storage"),
+        ("imagebeam.transforms.core.records", "from imagebeam.transforms.engine.engine import Engine"),
+        ("imagebeam.transforms.core.records", "from imagebeam.transforms import engine"),
+        ("imagebeam.transforms.engine.engine", "import apache_beam"),
+        ("imagebeam.transforms.engine.engine", "from imagebeam.transforms import read_units"),
+        ("imagebeam.transforms.read_units", "from imagebeam.pipeline.run.settings import ClassifySettings"),
         ("imagebeam.pipeline.classify", "from imagebeam.emulators.cloud import LocalCloud"),
-        ("imagebeam.pipeline.flags", "if True:\n    import apache_beam"),
-        ("imagebeam.pipeline.cli", "def f():\n    from imagebeam.emulators import cli"),
-        ("imagebeam.emulators.server", "from imagebeam.transforms.warehouse import Warehouse"),
+        ("imagebeam.pipeline.flags.classify", "if True:\n    import apache_beam"),
+        ("imagebeam.pipeline.cli.main", "def f():\n    from imagebeam.emulators import cli"),
+        ("imagebeam.emulators.server", "from imagebeam.transforms.clients.bigquery import Warehouse"),
         ("imagebeam.emulators.server", "from imagebeam.pipeline import flags"),
-        ("imagebeam.pipeline.cli", "from transforms.errors import UserError"),
-        ("imagebeam.pipeline.cli", "from . import flags"),
+        ("imagebeam.pipeline.cli.main", "from transforms.errors import UserError"),
+        ("imagebeam.pipeline.cli.main", "from . import flags"),
     ],
 )
 def test_a_planted_violation_is_found(module: str, source: str) -> None:
@@ -155,7 +155,7 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
 
 
 def test_a_light_module_may_import_beam_inside_a_function() -> None:
-    assert violations("imagebeam.pipeline.flags", "def f():\n    import apache_beam") == []
+    assert violations("imagebeam.pipeline.flags.classify", "def f():\n    import apache_beam") == []
 
 
 def test_no_source_file_imports_a_package_without_its_prefix() -> None:

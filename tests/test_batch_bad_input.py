@@ -15,8 +15,8 @@ from insights_schema import ASSET_OBSERVATIONS, SNAPSHOTS
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import batch_store
-from imagebeam.pipeline.batch_command import no_answer
+from imagebeam.pipeline.batch import state as batch_state
+from imagebeam.pipeline.batch.command import no_answer
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def refused(job: Job, arguments: list[str], code: int = 2) -> str:
     assert len(told) == 1, err
     assert "Traceback" not in err
     assert created(job) == {}, "nothing may be submitted"
-    assert batch_store.run_ids(work_dir(job)) == [], "no run is left open"
+    assert batch_state.run_ids(work_dir(job)) == [], "no run is left open"
     return told[0]
 
 

@@ -11,19 +11,19 @@ from batch_runs import answers, batch_arguments, created, paid, work_dir
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import batch_store
+from imagebeam.pipeline.batch import state as batch_state
 
 KILLS = 5
 #: Its children begin with everything imported, so that a moment of their work is hit and not their start.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["imagebeam.pipeline.classify", "imagebeam.pipeline.cli"])
+SERVER.set_forkserver_preload(["imagebeam.pipeline.classify", "imagebeam.pipeline.cli.main"])
 #: Rows that the first round's jobs fail for a while: the second round asks about them.
 BUSY = (1, 4, 5)
 
 
 def work_on(job: Job) -> list[str]:
     """What a person, or cron, would start now."""
-    if batch_store.run_ids(work_dir(job), ended=True):
+    if batch_state.run_ids(work_dir(job), ended=True):
         return ["batch", "collect", f"--work_dir={work_dir(job)}", "--batch_poll_s=0.05"]
     return batch_arguments(job, "--batch_lines=2", "--batch_poll_s=0.05")
 
@@ -46,7 +46,7 @@ def test_a_killed_supervisor_is_followed_by_one_that_goes_on(cloud: LocalCloud, 
         process.join(chance.uniform(0.3, 2.6))
         process.kill()
         process.join()
-    if batch_store.run_ids(work_dir(job)) or not batch_store.run_ids(work_dir(job), ended=True):
+    if batch_state.run_ids(work_dir(job)) or not batch_state.run_ids(work_dir(job), ended=True):
         code, out, err = run_cli(work_on(job))
         assert code == 0, (out, err)
         assert "the books balance" in out

@@ -13,7 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.batch_lines import (
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.images import ImageProblem
+from imagebeam.transforms.core.records import Image, ImageReason, Unit
+from imagebeam.transforms.gemini.batch_requests import (
     MAX_BYTES,
     MAX_LINES,
     ShardLimits,
@@ -23,12 +26,9 @@ from imagebeam.transforms.batch_lines import (
     named_types,
     shard_numbers,
 )
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.images import ImageProblem
-from imagebeam.transforms.models_file import load_models
-from imagebeam.transforms.records import Image, ImageReason, Unit
-from imagebeam.transforms.requests import ImagePart, build_request
-from imagebeam.transforms.task import MEDIA_RESOLUTIONS, Task, parse_task
+from imagebeam.transforms.gemini.requests import ImagePart, build_request
+from imagebeam.transforms.tasks.models_file import load_models
+from imagebeam.transforms.tasks.task import MEDIA_RESOLUTIONS, Task, parse_task
 
 PIPELINE = Path(__file__).parents[1] / "pipeline"
 MODELS = load_models((PIPELINE / "models.yaml").read_text(encoding="utf-8"), "models.yaml")

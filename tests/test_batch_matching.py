@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.batch_lines import key_of
-from imagebeam.transforms.batch_matching import Cause, Matched, Missing, ShardMatcher, Unmatched
-from imagebeam.transforms.batch_results import RowResult, classify
-from imagebeam.transforms.pricing import ModelProfile
-from imagebeam.transforms.records import Status
-from imagebeam.transforms.task import Task
+from imagebeam.transforms.core.records import Status
+from imagebeam.transforms.gemini.batch_matching import Cause, Matched, Missing, ShardMatcher, Unmatched
+from imagebeam.transforms.gemini.batch_requests import key_of
+from imagebeam.transforms.gemini.batch_responses import RowResult, classify
+from imagebeam.transforms.tasks.model_profiles import ModelProfile
+from imagebeam.transforms.tasks.task import Task
 
 TASK = Task("look", "", "m", "Look.")
 READ = functools.partial(classify, task=TASK, profile=ModelProfile("m"))

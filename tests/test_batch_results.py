@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.answers import read_reply
-from imagebeam.transforms.batch_results import DEAD_LETTER_CHARS, OutputLine, classify, parse_line, parse_row
-from imagebeam.transforms.failures import Kind, classify_http
-from imagebeam.transforms.pricing import ModelProfile, Price
-from imagebeam.transforms.records import Image, Status, Unit, Usage
-from imagebeam.transforms.task import Task
+from imagebeam.transforms.core.records import Image, Status, Unit, Usage
+from imagebeam.transforms.gemini.batch_responses import DEAD_LETTER_CHARS, OutputLine, classify, parse_line, parse_row
+from imagebeam.transforms.gemini.error_classes import Kind, classify_http
+from imagebeam.transforms.gemini.responses import read_reply
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, Price
+from imagebeam.transforms.tasks.task import Task
 
 SCHEMA = {
     "type": "OBJECT",

@@ -13,19 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.pipeline import batch_store, task_files
-from imagebeam.pipeline.batch_store import BatchRun, Prepared, Rest
-from imagebeam.pipeline.config import classify_settings
-from imagebeam.pipeline.preflight import the_filters
-from imagebeam.pipeline.run_settings import the_batch, the_run
-from imagebeam.transforms.batch_lines import key_of
+from imagebeam.pipeline.batch import state as batch_state
+from imagebeam.pipeline.batch.state import BatchRun, Prepared, Rest
+from imagebeam.pipeline.run.assemble import the_batch, the_run
+from imagebeam.pipeline.run.checks import the_filters
+from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, shard_name, unit_of_row
-from imagebeam.transforms.batch_states import BatchJob, Step
-from imagebeam.transforms.books import Planned
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.records import Image, Outcome, Status, Unit
-from imagebeam.transforms.sources import detect_profile, source_of
-from imagebeam.transforms.tables import outcome_row
+from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
+from imagebeam.transforms.gemini.batch_requests import key_of
+from imagebeam.transforms.gemini.job_states import BatchJob, Step
+from imagebeam.transforms.sql.sources import detect_profile, source_of
+from imagebeam.transforms.sql.tables import outcome_row
+from imagebeam.transforms.tasks import catalog
 
 ASKED = {"task": "seen", "version": "0123456789ab", "model": "m", "lane": "batch", "run_id": "run-1"}
 AT = "2026-11-21T10:00:00.000000Z"
@@ -156,7 +157,7 @@ FLAGS = {
 @pytest.mark.parametrize("task", ["image_quality", "describe", "road_sign", "utility_pole", "rich.yaml"])
 def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flags: str) -> None:
     (tmp_path / "rich.yaml").write_text(RICH)
-    models = task_files.load_models_file(None)
+    models = catalog.load_models_file(None)
     argv = [
         "--project=my-project",
         f"--task={task}",
@@ -166,7 +167,7 @@ def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flag
         "--lane=batch",
     ]
     settings, _ = classify_settings([*argv, *FLAGS[flags]], cwd=tmp_path, environ={})
-    asked = task_files.load_task(task, models, tmp_path)
+    asked = catalog.load_task(task, models, tmp_path)
     columns = [
         {"name": name, "type": kind}
         for name, kind in (
@@ -190,17 +191,17 @@ def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flag
     )
     local = dataclasses.replace(run, directory=str(tmp_path / "runs" / run.run_id))
     made = BatchRun(local, the_batch(settings), AT, settings.max_failure_percent, "FnApiRunner", ("--a=b",))
-    batch_store.save_run(made)
-    found = batch_store.load_run(str(tmp_path), run.run_id)
+    batch_state.save_run(made)
+    found = batch_state.load_run(str(tmp_path), run.run_id)
     assert found == made
     assert found.run.task.version == asked.version
     assert found.run.task.definition() == asked.definition()
     assert list(found.run.task.definition()) == list(asked.definition())
-    assert batch_store.run_ids(str(tmp_path)) == [run.run_id]
+    assert batch_state.run_ids(str(tmp_path)) == [run.run_id]
 
 
 def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:
-    models = task_files.load_models_file(None)
+    models = catalog.load_models_file(None)
     argv = [
         "--project=my-project",
         "--task=describe",
@@ -210,24 +211,24 @@ def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:
         "--lane=batch",
     ]
     settings, _ = classify_settings(argv, cwd=tmp_path, environ={})
-    task = task_files.load_task("describe", models, tmp_path)
+    task = catalog.load_task("describe", models, tmp_path)
     columns = [{"name": "observation_id", "type": "STRING"}, {"name": "gcs_uri", "type": "STRING"}]
     source = source_of(detected=detect_profile("p.d.t", columns), table=TableName("p", "d", "t"))
     outcomes = TableName("p", "r", "outcomes")
     run = the_run(settings, task, models.profile(task.model), source, the_filters(settings), outcomes, "US")
     made = BatchRun(dataclasses.replace(run, directory=str(tmp_path / "x")), the_batch(settings), AT)
     shard = Shard(run.run_id, made.run.directory, 2, shard_name(0, 1), 3, 400, {"IMAGE_ERROR/NO_URI": 1}, 2)
-    assert (batch_store.prepared(made, 2), batch_store.rest_of(made), batch_store.rounds_begun(made)) == (None, None, 1)
+    assert (batch_state.prepared(made, 2), batch_state.rest_of(made), batch_state.rounds_begun(made)) == (None, None, 1)
     prepared = Prepared(Planned(9, 6, 3), (shard,))
-    batch_store.save_prepared(made.in_round(2), prepared)
-    found = batch_store.prepared(made, 2)
+    batch_state.save_prepared(made.in_round(2), prepared)
+    found = batch_state.prepared(made, 2)
     assert found is not None
     assert (found.planned, list(found.shards)) == (prepared.planned, [shard])
-    assert batch_store.rounds_begun(made) == 2
+    assert batch_state.rounds_begun(made) == 2
     rest = Rest(3, 1, {"UNAVAILABLE/QUOTA": 1}, 1, 4, "budget: x")
-    batch_store.save_rest(made.run, rest)
-    assert batch_store.rest_of(made) == rest
-    assert not batch_store.is_cancelled(made)
-    batch_store.cancel(made)
-    batch_store.cancel(made)
-    assert batch_store.is_cancelled(made)
+    batch_state.save_rest(made.run, rest)
+    assert batch_state.rest_of(made) == rest
+    assert not batch_state.is_cancelled(made)
+    batch_state.cancel(made)
+    batch_state.cancel(made)
+    assert batch_state.is_cancelled(made)

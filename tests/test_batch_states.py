@@ -8,7 +8,7 @@ from google.genai.types import JobState
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.batch_states import RULES, TERMINAL, BatchJob, Step, parse_job, rule_of
+from imagebeam.transforms.gemini.job_states import RULES, TERMINAL, BatchJob, Step, parse_job, rule_of
 
 UTC = datetime.UTC
 DONE = {

@@ -26,10 +26,10 @@ from jobs import Job, make_job, run_cli
 from vertex_local import gemini
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import batch_store
-from imagebeam.transforms import lease
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.pipeline.batch import state as batch_state
+from imagebeam.transforms.clients import lease
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.identifiers import TableName
 
 
 def in_shard(start: int, **what: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def submit(job: Job, *more: str) -> str:
     """Writes the requests and creates the jobs; the run's id."""
     code, _, err = run_cli(batch_arguments(job, "--no_wait", *more))
     assert code == 0, err
-    (run_id,) = batch_store.run_ids(work_dir(job))
+    (run_id,) = batch_state.run_ids(work_dir(job))
     return run_id
 
 
@@ -57,7 +57,7 @@ def until(job: Job, *states: str) -> list[dict[str, Any]]:
 
 def shards_of(job: Job) -> list[list[int]]:
     """Which rows went into which job of the first round: the query gives units in no order."""
-    (run_id,) = batch_store.run_ids(work_dir(job), ended=True)
+    (run_id,) = batch_state.run_ids(work_dir(job), ended=True)
     bucket = storage.Client().bucket(work_dir(job).split("/")[2])
     places = {row["observation_id"]: place for place, row in enumerate(job.rows)}
     manifests = sorted(
@@ -169,7 +169,7 @@ def test_a_run_that_may_not_create_jobs_stays_open_and_keeps_no_other_back(cloud
     assert denied in err
     assert "stays open and loses nothing" in err
     assert "Traceback" not in err
-    (first,) = batch_store.run_ids(work_dir(job))
+    (first,) = batch_state.run_ids(work_dir(job))
     calls = [{"match": f"imagebeam-{first}-*", "do": "http", "code": 403, "message": denied}]
     fault(job, {"match": f"imagebeam-{first}-*"}, {"stuck": "PENDING"}, calls=calls)
     code, _, err = run_cli(batch_arguments(other, "--no_wait"))
@@ -179,7 +179,7 @@ def test_a_run_that_may_not_create_jobs_stays_open_and_keeps_no_other_back(cloud
     code, out, err = command(job, "collect")
     assert code == 3, (out, err)
     assert "2 OK" in out, "the other run is done"
-    assert batch_store.run_ids(work_dir(job)) == [first]
+    assert batch_state.run_ids(work_dir(job)) == [first]
     fault(job)
     assert books_of(job)["counted"]["ok"] == 2
     assert sorted(created(job).values()) == [2], "one job for each of the two runs"
@@ -271,7 +271,7 @@ def test_jobs_that_may_not_write_stop_the_run_and_leave_all_due(cloud: LocalClou
     assert "storage.objects.create" in out
     assert "stopped early (systemic: every batch job failed" in out
     assert created(job) == {"r1-0000000000-0": 1, "r1-0000000002-0": 1}, "another round would fail as well"
-    assert batch_store.run_ids(work_dir(job)) == []
+    assert batch_state.run_ids(work_dir(job)) == []
     fault(job)
     rest = batch(job)
     assert (rest["planned"]["due"], rest["counted"]["ok"], rest["exit_code"]) == (4, 4, 0)
@@ -321,7 +321,7 @@ def test_a_run_whose_requests_cannot_all_be_written_ends_and_leaves_all_due(clou
     code, out, err = run_cli(batch_arguments(job, "--batch_lines=1", "--batch_bytes=1500", task=str(task)))
     assert (code, out) == (2, ""), err
     assert "one request takes" in err
-    assert batch_store.run_ids(work_dir(job)) == []
+    assert batch_state.run_ids(work_dir(job)) == []
     assert created(job) == {}
     summary = batch(job, task=str(task))
     assert (summary["planned"]["due"], summary["counted"]["ok"], summary["exit_code"]) == (6, 6, 0), summary["err"]

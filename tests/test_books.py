@@ -8,8 +8,8 @@ from decimal import Decimal
 import hypothesis
 import hypothesis.strategies as st
 
-from imagebeam.transforms.books import Books, Counts, Planned, count_outcome, counts_to_json, sum_counts
-from imagebeam.transforms.records import Outcome, Status, Unit, Usage
+from imagebeam.transforms.core.counts import Books, Counts, Planned, count_outcome, counts_to_json, sum_counts
+from imagebeam.transforms.core.records import Outcome, Status, Unit, Usage
 
 counts = st.builds(
     Counts,

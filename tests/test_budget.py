@@ -16,16 +16,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import google.cloud.storage as storage
+import google.cloud.storage as gcs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms import objects
-from imagebeam.transforms.budget import Budget, Reservation, taken_notes
-from imagebeam.transforms.errors import SystemicError
-from imagebeam.transforms.notes import MOST_NOTES, Purse
+from imagebeam.transforms.clients import storage
+from imagebeam.transforms.core.errors import SystemicError
+from imagebeam.transforms.engine.budget import Budget, Reservation, taken_notes
+from imagebeam.transforms.engine.budget_shares import MOST_NOTES, Purse
 
 WORST = Decimal("0.003")
 NOTHING = Decimal(0)
@@ -619,7 +619,7 @@ def test_a_killed_process_takes_no_more_than_what_it_held(tmp_path: Path) -> Non
 
 @pytest.fixture
 def bucket(cloud: LocalCloud) -> str:
-    return f"gs://{storage.Client().create_bucket(f'budget-{secrets.token_hex(4)}').name}"
+    return f"gs://{gcs.Client().create_bucket(f'budget-{secrets.token_hex(4)}').name}"
 
 
 def test_notes_are_objects_of_the_run_directory(bucket: str) -> None:
@@ -634,7 +634,7 @@ def test_notes_are_objects_of_the_run_directory(bucket: str) -> None:
     assert taken_notes(f"{bucket}/runs/r1/notes", "calls") == set(range(5))
     assert len(taken_notes(f"{bucket}/runs/r1/notes", "usd")) == 5
     assert taken_notes(f"{bucket}/runs/r1/notes", "other") == set()
-    assert objects.read(f"{bucket}/runs/r1/notes/calls-0") is not None
+    assert storage.read(f"{bucket}/runs/r1/notes/calls-0") is not None
 
 
 def test_real_processes_share_one_cap_in_cloud_storage(bucket: str, tmp_path: Path) -> None:

@@ -121,9 +121,9 @@ def test_a_work_directory_that_cannot_be_written_gets_one_line(job: Job) -> None
 
 def test_a_costly_run_is_not_started_without_a_yes(job: Job, tmp_path: Path) -> None:
     models = tmp_path / "models.yaml"
-    from imagebeam.pipeline import task_files
+    from imagebeam.transforms.tasks import catalog
 
-    shipped = Path(task_files.__file__).parent / "models.yaml"
+    shipped = Path(catalog.__file__).parent / "models.yaml"
     models.write_text(shipped.read_text().replace("input: 0.30", "input: 90000"))
     line = refused(job, *job.arguments(f"--models_file={models}"))
     assert "--yes" in line
@@ -150,9 +150,9 @@ def test_without_credentials_one_line_says_how_to_get_them(job: Job, tmp_path: P
 
 
 def test_a_run_that_is_going_on_is_not_doubled(job: Job) -> None:
-    from imagebeam.transforms import lease
-    from imagebeam.transforms.identifiers import TableName
-    from imagebeam.transforms.warehouse import Warehouse
+    from imagebeam.transforms.clients import lease
+    from imagebeam.transforms.clients.bigquery import Warehouse
+    from imagebeam.transforms.core.identifiers import TableName
 
     client = bigquery.Client()
     client.create_dataset(f"{job.name}_busy")

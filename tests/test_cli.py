@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imagebeam.pipeline import cli, config_file, help_text, task_files
-from imagebeam.pipeline.flags import CLASSIFY
-from imagebeam.transforms.errors import BooksError, SystemicError, UserError
+from imagebeam.pipeline.cli import main as cli
+from imagebeam.pipeline.console import help as help_text
+from imagebeam.pipeline.flags import config_file
+from imagebeam.pipeline.flags.classify import CLASSIFY
+from imagebeam.transforms.core.errors import BooksError, SystemicError, UserError
+from imagebeam.transforms.tasks import catalog
 
 IMAGEBEAM = str(Path(sys.executable).parent / "imagebeam")
 
@@ -246,19 +249,19 @@ def test_a_task_of_ones_own_hides_the_shipped_one(run: Run, tmp_path: Path) -> N
     (tmp_path / "tasks" / "describe.yaml").write_text("name: describe\nprompt: Mine.\n")
     rows = {row["name"]: row for row in json.loads(run("tasks", "list", "--json")[1])}
     assert rows["describe"]["from"] == "tasks/describe.yaml"
-    task = task_files.load_task("describe", task_files.load_models_file(), tmp_path)
+    task = catalog.load_task("describe", catalog.load_models_file(), tmp_path)
     assert task.prompt.strip() == "Mine."
 
 
 def test_a_task_may_be_any_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: describe\nprompt: Mine.\n")
-    models = task_files.load_models_file()
+    models = catalog.load_models_file()
     for name in ("mine.yaml", "./mine.yaml", str(tmp_path / "mine.yaml")):
-        assert task_files.load_task(name, models, tmp_path).prompt.strip() == "Mine."
+        assert catalog.load_task(name, models, tmp_path).prompt.strip() == "Mine."
 
 
 def test_models_and_prices_may_be_ones_own(run: Run, tmp_path: Path) -> None:
-    shipped = Path(task_files.__file__).parent / "models.yaml"
+    shipped = Path(catalog.__file__).parent / "models.yaml"
     (tmp_path / "models.yaml").write_text(shipped.read_text().replace("as_of: ", "as_of: 2020-01-02 # "))
     facts = json.loads(run("tasks", "show", "describe", "--models_file=models.yaml", "--json")[1])
     assert facts["prices_as_of"] == "2020-01-02"
@@ -325,7 +328,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
 def test_quick_commands_import_neither_beam_nor_a_google_client(tmp_path: Path, argv: Sequence[str]) -> None:
     program = (
         "import sys\n"
-        "from imagebeam.pipeline.cli import main\n"
+        "from imagebeam.pipeline.cli.main import main\n"
         f"main({list(argv)!r})\n"
         "heavy = ('apache_beam', 'google.cloud.', 'google.genai', 'aiohttp')\n"
         "print([name for name in sys.modules if name.startswith(heavy)])\n"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from imagebeam.pipeline import config_file
-from imagebeam.pipeline.config import ClassifySettings, classify_settings, new_run_id
-from imagebeam.pipeline.flags import CLASSIFY, IN_FILE, by_name
-from imagebeam.transforms.errors import UserError
+from imagebeam.pipeline.flags import config_file
+from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE, by_name
+from imagebeam.pipeline.run.settings import ClassifySettings, classify_settings, new_run_id
+from imagebeam.transforms.core.errors import UserError
 
 NEEDED = (
     "--task=describe",

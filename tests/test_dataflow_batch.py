@@ -14,16 +14,21 @@ from dataflow_local import IMAGE, Place, make_place
 from jobs import captured, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import batch_command, batch_store, batch_supervisor, classify, preflight, template_main
-from imagebeam.pipeline.batch_store import BatchRun
-from imagebeam.pipeline.config import classify_settings
-from imagebeam.pipeline.flags import by_name
-from imagebeam.pipeline.launch import read_json
-from imagebeam.pipeline.template_metadata import JOBS
-from imagebeam.transforms import lease
-from imagebeam.transforms.errors import SystemicError, UserError
+from imagebeam.pipeline import classify
+from imagebeam.pipeline.batch import command as batch_command
+from imagebeam.pipeline.batch import state as batch_state
+from imagebeam.pipeline.batch import supervisor
+from imagebeam.pipeline.batch.state import BatchRun
+from imagebeam.pipeline.cli import flex_template
+from imagebeam.pipeline.dataflow.template_metadata import JOBS
+from imagebeam.pipeline.flags.classify import by_name
+from imagebeam.pipeline.run import checks
+from imagebeam.pipeline.run.launch import read_json
+from imagebeam.pipeline.run.settings import classify_settings
+from imagebeam.transforms.clients import lease
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.start_run import prepare_tables
-from imagebeam.transforms.warehouse import Warehouse
 
 STEPS = {
     *("Start/Once", "Start/Start/ParDo(_Start)", "Start/SpreadPages"),
@@ -40,8 +45,8 @@ def submitted(place: Place, *more: str) -> str:
 
 
 def the_run(place: Place) -> BatchRun:
-    (run_id,) = batch_store.run_ids(work_dir(place.job))
-    return batch_store.load_run(work_dir(place.job), run_id)
+    (run_id,) = batch_state.run_ids(work_dir(place.job))
+    return batch_state.load_run(work_dir(place.job), run_id)
 
 
 def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -56,7 +61,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     assert (workers.num_workers, workers.num_threads_per_worker) == (1, 4)
     assert workers.worker_harness_container_image == IMAGE
     assert place.steps() >= STEPS
-    assert batch_store.run_ids(work_dir(job)) == [], "nothing is begun before a worker begins it"
+    assert batch_state.run_ids(work_dir(job)) == [], "nothing is begun before a worker begins it"
     assert created(job) == {}
     place.work()
     first = {"r1-0000000000-0": 1, "r1-0000000003-0": 1, "r1-0000000006-0": 1}
@@ -65,7 +70,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     place.work()
     assert created(job) == first
     run = the_run(place)
-    batch_supervisor.tick(run, batch_command.jobs_of(run), only_create=True)
+    supervisor.tick(run, batch_command.jobs_of(run), only_create=True)
     assert created(job) == first
     code, out, _ = command(job, "status")
     assert (code, "on-dataflow, round 1: 3 jobs" in out) == (0, True), out
@@ -82,10 +87,10 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     # Nothing is due any more: the next run ends on the worker.
     assert "does the rest" in submitted(place, "--run_id=once-more")
     place.work()
-    run = batch_store.load_run(work_dir(job), "once-more")
+    run = batch_state.load_run(work_dir(job), "once-more")
     ended = read_json(run.run.summary_path) or {}
     assert (ended["state"], ended["planned"]["already_done"], ended["problems"]) == ("DONE", 7, [])
-    assert batch_store.run_ids(work_dir(job)) == []
+    assert batch_state.run_ids(work_dir(job)) == []
     assert sum(created(job).values()) == 4
 
 
@@ -114,9 +119,9 @@ def begun(place: Place) -> BatchRun:
     """A run that a worker has begun, on a machine of another name, and not yet prepared."""
     _, *line = batch_arguments(place.job)
     settings, _ = classify_settings(line, cwd=Path.cwd(), environ={"GOOGLE_CLOUD_PROJECT": place.job.cloud.project})
-    run = classify.the_batch_run(settings, preflight.check(settings, lambda _: None).run, [])
+    run = classify.the_batch_run(settings, checks.check(settings, lambda _: None).run, [])
     prepare_tables(Warehouse(place.job.cloud.project), run.run)
-    batch_store.save_run(run)
+    batch_state.save_run(run)
     take(run, "worker-1")
     return run
 
@@ -137,7 +142,7 @@ def test_a_run_whose_requests_are_being_written_elsewhere_is_left_alone_until_it
     place = make_place(cloud, tmp_path, 2)
     run = begun(place)
     code, _, err = command(place.job, "collect", "--no_wait")
-    assert (code, created(place.job), batch_store.prepared(run, 1)) == (0, {}, None)
+    assert (code, created(place.job), batch_state.prepared(run, 1)) == (0, {}, None)
     assert "its requests are being written on worker-1, since " in err
     take(run, socket.gethostname())
     summary = books_of(place.job)
@@ -149,10 +154,10 @@ def test_a_run_that_is_cancelled_meanwhile_ends_when_its_worker_has(cloud: Local
     run = begun(place)
     code, _, err = command(place.job, "cancel", f"--run_id={run.run.run_id}", "--no_wait")
     assert (code, "its requests are being written on worker-1" in err) == (0, True), err
-    assert batch_store.run_ids(work_dir(place.job)) == [run.run.run_id]
+    assert batch_state.run_ids(work_dir(place.job)) == [run.run.run_id]
     take(run, socket.gethostname())
     code, _, err = command(place.job, "collect", "--no_wait")
-    assert (created(place.job), batch_store.run_ids(work_dir(place.job))) == ({}, []), err
+    assert (created(place.job), batch_state.run_ids(work_dir(place.job))) == ({}, []), err
 
 
 def test_a_worker_writes_nothing_for_a_run_that_was_cancelled(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -160,7 +165,7 @@ def test_a_worker_writes_nothing_for_a_run_that_was_cancelled(cloud: LocalCloud,
     submitted(place, "--run_id=stopped")
     run = begun(make_place(cloud, tmp_path / "other", 1))
     run = dataclasses.replace(run, run=dataclasses.replace(run.run, directory=f"{work_dir(place.job)}/runs/stopped"))
-    batch_store.cancel(run)
+    batch_state.cancel(run)
     with pytest.raises(UserError, match="run stopped was cancelled: no more requests are written"):
         place.work()
     assert created(place.job) == {}
@@ -178,7 +183,7 @@ def test_a_template_submits_batch_jobs_too(
     own = {"classify": [], "embed": ["--job=embed", "--dimension=8"]}[job]
     target = f"gs://{place.bucket}/staging/template_launches/1/job_object"
     with captured() as (_, err):
-        code = template_main.main([*line, *own, f"--template_location={target}", "--batch_rounds=3"])
+        code = flex_template.main([*line, *own, f"--template_location={target}", "--batch_rounds=3"])
     assert code == 0, err.getvalue()
     there = dataflow.Job.from_json(place.staged()["job_object"].download_as_bytes(), ignore_unknown_fields=False)
     assert there.environment.worker_pools[0].worker_harness_container_image == IMAGE

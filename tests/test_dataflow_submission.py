@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from jobs import run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import dataflow_options, dataflow_staging, run_settings
-from imagebeam.pipeline.template_metadata import JOBS
-from imagebeam.transforms.errors import UserError
+from imagebeam.pipeline.dataflow.template_metadata import JOBS
+from imagebeam.pipeline.run import assemble, dataflow_options, dataflow_staging
+from imagebeam.transforms.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -327,8 +327,8 @@ def test_the_shares_of_all_workers_never_exceed_the_ceiling(workers: int, ceilin
     assert job.options.num_workers == job.options.max_num_workers == job.workers == workers
     if ceiling < workers:
         with pytest.raises(UserError):
-            run_settings.ceiling("--max_rpm", ceiling, job.workers, at_least=1)
+            assemble.ceiling("--max_rpm", ceiling, job.workers, at_least=1)
         return
-    share = run_settings.ceiling("--max_rpm", ceiling, job.workers, at_least=1)
+    share = assemble.ceiling("--max_rpm", ceiling, job.workers, at_least=1)
     assert share is not None
     assert share * 60 * workers <= ceiling * (1 + 1e-12)

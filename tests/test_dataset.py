@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset import build_dataset
-from imagebeam.emulators.dataset_images import LONGEST_SIDE, VARIANTS, photos, render
-from imagebeam.emulators.dataset_rows import (
+from imagebeam.emulators.fake_model.pixels import DARK, SHARP, SOFT, NotAnImage, measure
+from imagebeam.emulators.sample_data.images import LONGEST_SIDE, VARIANTS, photos, render
+from imagebeam.emulators.sample_data.load import build_dataset
+from imagebeam.emulators.sample_data.rows import (
     ASSETS_WITHOUT,
     BUCKET,
     OBSERVATIONS_PER_ASSET,
@@ -26,10 +27,9 @@ from imagebeam.emulators.dataset_rows import (
     make_content,
     observations_per_asset,
 )
-from imagebeam.emulators.dataset_tables import DATASET, LOCATION, TABLES
-from imagebeam.emulators.pixels import DARK, SHARP, SOFT, NotAnImage, measure
-from imagebeam.transforms.images import parse_gs_uri, sniff_mime
-from imagebeam.transforms.sources import detect_profile
+from imagebeam.emulators.sample_data.tables import DATASET, LOCATION, TABLES
+from imagebeam.transforms.core.images import parse_gs_uri, sniff_mime
+from imagebeam.transforms.sql.sources import detect_profile
 
 UNITS = 300
 Rows = Mapping[str, list[dict[str, Any]]]

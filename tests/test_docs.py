@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from imagebeam.pipeline import cli
+from imagebeam.pipeline.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ def test_every_quoted_message_is_said_by_the_program(message: str) -> None:
 
 
 def test_the_statuses_that_are_explained_exist() -> None:
-    from imagebeam.transforms.records import ImageReason, Status
+    from imagebeam.transforms.core.records import ImageReason, Status
 
     rows = re.findall(r"^\| (.+?) \| .+ \|$", TROUBLE, re.MULTILINE)
     named = {text for row in rows for text in re.findall(r"`([^`]+)`", row) if STATUS.fullmatch(text)}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from imagebeam.transforms.due import Due, parse_due
-from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.sql.due import Due, parse_due
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from bigquery_lab import TASK, VERSION, Lab, at, digest, event, observation
 from insights_schema import PANO_OBSERVATIONS, field
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.due import Due, parse_due
-from imagebeam.transforms.due_sql import answered_units_query, build_due_query
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.filters import Filters
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.records import Image
-from imagebeam.transforms.sources import detect_profile, source_of
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Image
+from imagebeam.transforms.sql.due import Due, parse_due
+from imagebeam.transforms.sql.due_query import answered_units_query, build_due_query
+from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.sources import detect_profile, source_of
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ import pytest
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset import build_dataset
-from imagebeam.emulators.dataset_rows import make_content
-from imagebeam.emulators.dataset_tables import DATASET
-from imagebeam.transforms.identifiers import TableName
+from imagebeam.emulators.sample_data.load import build_dataset
+from imagebeam.emulators.sample_data.rows import make_content
+from imagebeam.emulators.sample_data.tables import DATASET
+from imagebeam.transforms.core.identifiers import TableName
 
 MULTIMODAL = ("--model=multimodalembedding@001", "--location=us-central1", "--max_rpm=60000")
 
@@ -377,8 +377,8 @@ def test_a_model_that_is_gone_gets_one_line(cloud: LocalCloud, tmp_path: Path) -
 
 
 def test_two_runs_of_one_model_and_length_do_not_run_at_once(cloud: LocalCloud, tmp_path: Path) -> None:
-    from imagebeam.transforms import lease
-    from imagebeam.transforms.warehouse import Warehouse
+    from imagebeam.transforms.clients import lease
+    from imagebeam.transforms.clients.bigquery import Warehouse
 
     job = make_job(cloud, tmp_path, 1)
     embed(job, "--dimension=8")

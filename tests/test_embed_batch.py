@@ -23,27 +23,27 @@ from hypothesis import strategies as st
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset import build_dataset
-from imagebeam.emulators.dataset_rows import make_content
-from imagebeam.emulators.dataset_tables import DATASET
-from imagebeam.pipeline import batch_store
-from imagebeam.pipeline.embed_config import embed_settings
-from imagebeam.pipeline.task_files import load_models_file
-from imagebeam.transforms.asking import Asking
-from imagebeam.transforms.batch_lines import key_of, lint
-from imagebeam.transforms.batch_results import classify, parse_line
-from imagebeam.transforms.calls import build_lines
+from imagebeam.emulators.sample_data.load import build_dataset
+from imagebeam.emulators.sample_data.rows import make_content
+from imagebeam.emulators.sample_data.tables import DATASET
+from imagebeam.pipeline.batch import state as batch_state
+from imagebeam.pipeline.run.embed_settings import embed_settings
+from imagebeam.transforms.clients.bigquery import Warehouse
 from imagebeam.transforms.collect_batch import read_collected
-from imagebeam.transforms.embedding_calls import build_embedding_request
-from imagebeam.transforms.embeddings import embed_task
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.images import SUPPORTED
-from imagebeam.transforms.pricing import cost_usd
-from imagebeam.transforms.records import Image, Status, Unit, Usage
-from imagebeam.transforms.requests import ImagePart
-from imagebeam.transforms.tables import TABLES
-from imagebeam.transforms.task import Task, parse_task
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.images import SUPPORTED
+from imagebeam.transforms.core.records import Image, Status, Unit, Usage
+from imagebeam.transforms.engine.unit_caller import Asking
+from imagebeam.transforms.gemini.batch_requests import key_of, lint
+from imagebeam.transforms.gemini.batch_responses import classify, parse_line
+from imagebeam.transforms.gemini.dispatch import build_lines
+from imagebeam.transforms.gemini.embeddings import build_embedding_request
+from imagebeam.transforms.gemini.requests import ImagePart
+from imagebeam.transforms.sql.embedding_tables import embed_task
+from imagebeam.transforms.sql.tables import TABLES
+from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.model_profiles import cost_usd
+from imagebeam.transforms.tasks.task import Task, parse_task
 
 ROOT = Path(__file__).parent.parent
 TASK = embed_task("gemini-embedding-2", 3)
@@ -273,7 +273,7 @@ def test_rows_that_fail_are_missing_or_double_land_every_vector_once(cloud: Loca
     assert (summary["counted"]["ok"], summary["counted"]["failed"]) == (20, {})
     assert len(vectors(job)) == statuses(job)["OK"] == 20
     assert {name.partition("-")[0] for name in created(job)} == {"r1", "r2"}
-    prepared = batch_store.prepared(batch_store.load_run(work_dir(job), summary["run_id"]), 1)
+    prepared = batch_state.prepared(batch_state.load_run(work_dir(job), summary["run_id"]), 1)
     collected = [read_collected(shard) for shard in (prepared.shards if prepared else ())]
     assert sum(found.by_uri for found in collected if found) > 0
     unwritten = cloud.counters()["batch"]["paid_unwritten"]
@@ -312,7 +312,7 @@ def test_status_collect_and_cancel_look_after_it(cloud: LocalCloud, tmp_path: Pa
     assert "no vector index yet: the run goes on elsewhere; make it later with: CREATE VECTOR INDEX" in err
     code, out, _ = command(job, "status", "--json")
     assert (code, [each["units"] for each in json.loads(out)[0]["jobs"]]) == (0, [2, 2])
-    (run_id,) = batch_store.run_ids(work_dir(job))
+    (run_id,) = batch_state.run_ids(work_dir(job))
     code, out, _ = command(job, "cancel", f"--run_id={run_id}")
     assert "2 OK\n           2 UNAVAILABLE/CANCELLED" in out
     assert len(vectors(job)) == 2, "what is finished is kept"

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from imagebeam.pipeline import flag_values
-from imagebeam.pipeline.embed_config import EmbedSettings, embed_settings
-from imagebeam.pipeline.embed_flags import EMBED, EMBED_BATCH
-from imagebeam.pipeline.flags import BATCH_ONLY, CLASSIFY, Flag, by_name
-from imagebeam.pipeline.run_settings import the_run
-from imagebeam.pipeline.task_files import load_models_file
-from imagebeam.transforms.embeddings import embed_version
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.filters import Filters
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.run import RunSettings
-from imagebeam.transforms.sources import detect_profile, source_of
-from imagebeam.transforms.task import ImageSettings
+from imagebeam.pipeline.flags import values as flag_values
+from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY, Flag, by_name
+from imagebeam.pipeline.flags.embed import EMBED, EMBED_BATCH
+from imagebeam.pipeline.run.assemble import the_run
+from imagebeam.pipeline.run.embed_settings import EmbedSettings, embed_settings
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.sql.embedding_tables import embed_version
+from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.sources import detect_profile, source_of
+from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.task import ImageSettings
 
 NEEDED = ("--source=photos.latest", "--results=answers", "--project=my-project", "--run_id=r")
 MULTIMODAL = "--model=multimodalembedding@001"

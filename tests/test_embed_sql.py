@@ -19,15 +19,16 @@ from google.cloud import bigquery
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset_images import Picture, photos, render
-from imagebeam.pipeline import embed_setup, embed_sql
-from imagebeam.pipeline.embed_config import embed_settings
-from imagebeam.transforms import embedding_sql
-from imagebeam.transforms.embedding_sql import Scratch
-from imagebeam.transforms.embeddings import embed_task
-from imagebeam.transforms.identifiers import TableName
+from imagebeam.emulators.sample_data.images import Picture, photos, render
+from imagebeam.pipeline.embed_sql import command as embed_sql_command
+from imagebeam.pipeline.embed_sql import setup as embed_setup
+from imagebeam.pipeline.embed_sql import statements as embedding_sql
+from imagebeam.pipeline.embed_sql.statements import Scratch
+from imagebeam.pipeline.run.embed_settings import embed_settings
+from imagebeam.transforms.clients.bigquery import Warehouse, job_config
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.sql.embedding_tables import embed_task
 from imagebeam.transforms.start_run import due_query, prepare_tables
-from imagebeam.transforms.warehouse import Warehouse, job_config
 
 MODEL, DIMENSION = "multimodalembedding@001", 128
 TABLE = "embeddings_multimodalembedding_001_128"
@@ -319,11 +320,11 @@ def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
     """Leaves what a run leaves that dies after a job: its result landed, nothing or only the vectors written."""
     settings, _ = embed_settings(arguments(job)[1:], cwd=job.directory, environ=os.environ)
     warehouse = Warehouse(job.cloud.project)
-    ready = embed_sql.check(settings, warehouse, lambda _: None)
+    ready = embed_sql_command.check(settings, warehouse, lambda _: None)
     warehouse.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, "US")
     prepare_tables(warehouse, ready.run)
     embed_setup.make(ready.route, warehouse, f"imagebeam-embed-{job.name}", ready.run, lambda: None, lambda _: None)
-    target = embed_sql.target_of(ready.run)
+    target = embed_sql_command.target_of(ready.run)
     pending = Scratch(ready.run.outcomes, embedding_sql.task_mark(TASK.name), secrets.token_hex(6))
     landed = dataclasses.replace(pending, chunk=0)
     client = bigquery.Client()

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.pipeline.task_files import load_models_file
-from imagebeam.transforms.calls import build_call, read_call
-from imagebeam.transforms.embedding_calls import build_embedding_request, read_embedding
-from imagebeam.transforms.embeddings import MODELS, embed_task
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.models_file import load_models
-from imagebeam.transforms.pricing import cost_usd, estimate_usage
-from imagebeam.transforms.records import Image, Status, Unit, Usage
-from imagebeam.transforms.requests import ImagePart
-from imagebeam.transforms.worst_case import check_cap, worst_call_usd
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Image, Status, Unit, Usage
+from imagebeam.transforms.engine.max_cost import check_cap, worst_call_usd
+from imagebeam.transforms.gemini.dispatch import build_call, read_call
+from imagebeam.transforms.gemini.embeddings import build_embedding_request, read_embedding
+from imagebeam.transforms.gemini.requests import ImagePart
+from imagebeam.transforms.sql.embedding_tables import MODELS, embed_task
+from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
+from imagebeam.transforms.tasks.models_file import load_models
 
 GEMINI, MULTIMODAL = embed_task("gemini-embedding-2", 3), embed_task("multimodalembedding@001", 128)
 BY_URI, INLINE = ImagePart("image/jpeg", uri="gs://b/o1:a.jpg"), ImagePart("image/png", data=b"\x89PNG")

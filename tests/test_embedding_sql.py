@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlglot import exp
 
-from imagebeam.transforms import embedding_setup_sql as setup
-from imagebeam.transforms import embedding_sql as route
-from imagebeam.transforms.embedding_setup_sql import Connection, Endpoint, Objects
-from imagebeam.transforms.embedding_sql import NO_URI_CHUNK, Asked, Scratch, Target
-from imagebeam.transforms.embeddings import embed_task
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.queries import Query
-from imagebeam.transforms.search_sql import Search, keep_sql, model_sql, search_sql, vector_sql
+from imagebeam.pipeline.embed_sql import ddl as setup
+from imagebeam.pipeline.embed_sql import statements as route
+from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, Objects
+from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, Scratch, Target
+from imagebeam.pipeline.search.sql import Search, keep_sql, model_sql, search_sql, vector_sql
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.sql.embedding_tables import embed_task
 
 GOLDEN = Path(__file__).parent / "golden" / "embedding.sql"
 OUTCOMES = TableName("my-project", "answers", "outcomes")

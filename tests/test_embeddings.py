@@ -8,7 +8,10 @@ import math
 import pytest
 import sqlglot
 
-from imagebeam.transforms.embeddings import (
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
+from imagebeam.transforms.sql.embedding_tables import (
     COLUMNS,
     DEFAULT_MODEL,
     EMBEDDINGS,
@@ -23,11 +26,8 @@ from imagebeam.transforms.embeddings import (
     point,
     vector_index_sql,
 )
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.records import Image, Outcome, Status, Unit
-from imagebeam.transforms.task import ImageSettings
-from imagebeam.transforms.views import views
+from imagebeam.transforms.sql.views import views
+from imagebeam.transforms.tasks.task import ImageSettings
 
 OUTCOMES = TableName("my-project", "answers", "outcomes")
 UNIT = Unit("o1", "observation", "d", (Image("o1", "gs://b/o1.jpg"),), "a1", latitude=46.948, longitude=7.447)

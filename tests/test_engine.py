@@ -14,15 +14,15 @@ import pytest
 from jobs import PHOTOS
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline.task_files import load_models_file, load_task
-from imagebeam.transforms import groups
-from imagebeam.transforms.asking import Asking
-from imagebeam.transforms.embeddings import embed_task
-from imagebeam.transforms.engine import Done, Engine, Sink, close_engine, get_engine, live_engines
-from imagebeam.transforms.engine_settings import EngineSettings
-from imagebeam.transforms.errors import SystemicError
-from imagebeam.transforms.records import Image, Status, Unit
-from imagebeam.transforms.retrying import wait_s, with_larger_limit
+from imagebeam.transforms.core import unit_batch
+from imagebeam.transforms.core.errors import SystemicError
+from imagebeam.transforms.core.records import Image, Status, Unit
+from imagebeam.transforms.engine.engine import Done, Engine, Sink, close_engine, get_engine, live_engines
+from imagebeam.transforms.engine.retry_policy import wait_s, with_larger_limit
+from imagebeam.transforms.engine.settings import EngineSettings
+from imagebeam.transforms.engine.unit_caller import Asking
+from imagebeam.transforms.sql.embedding_tables import embed_task
+from imagebeam.transforms.tasks.catalog import load_models_file, load_task
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def settings(cloud: LocalCloud) -> Iterator[EngineSettings]:
     close_engine(made.run_id)
 
 
-def group_of(uri: str, size: int, name: str = "u") -> groups.Group:
-    return groups.pack([Unit(f"{name}{i}", "observation", "d", (Image(f"{name}{i}", uri),)) for i in range(size)])
+def group_of(uri: str, size: int, name: str = "u") -> unit_batch.Group:
+    return unit_batch.pack([Unit(f"{name}{i}", "observation", "d", (Image(f"{name}{i}", uri),)) for i in range(size)])
 
 
 def take(sink: Sink, number: int) -> list[Done]:
@@ -112,7 +112,7 @@ def test_draining_skips_what_was_not_sent(cloud: LocalCloud, settings: EngineSet
 def test_a_group_that_cannot_be_opened_is_heard_of_and_never_waited_for(settings: EngineSettings) -> None:
     engine = get_engine(settings)
     sink: Sink = queue.SimpleQueue()
-    engine.submit(groups.Group("broken", 3, b"no group"), sink)
+    engine.submit(unit_batch.Group("broken", 3, b"no group"), sink)
     threading.Event().wait(0.3)
     with pytest.raises(SystemicError, match="incorrect header"):
         engine.check()

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.failures import MESSAGE_CHARS, Kind, classify_exception, classify_http
-from imagebeam.transforms.records import Status
+from imagebeam.transforms.core.records import Status
+from imagebeam.transforms.gemini.error_classes import MESSAGE_CHARS, Kind, classify_exception, classify_http
 
 
 def body(code: int, status: str, message: str, **more: object) -> bytes:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.filters import Filters, areas, instant, parse_bbox, parse_near
-from imagebeam.transforms.sources import CANONICAL
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.sql.filters import Filters, areas, instant, parse_bbox, parse_near
+from imagebeam.transforms.sql.sources import CANONICAL
 
 RING = [[0, 0], [2, 0], [2, 2], [0, 0]]
 POLYGON = {"type": "Polygon", "coordinates": [RING]}

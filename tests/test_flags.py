@@ -8,15 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.pipeline import arguments, beam_flags, flag_values, flags
-from imagebeam.pipeline.flags import CLASSIFY, Flag, Kind, by_name
-from imagebeam.transforms.errors import UserError
+from imagebeam.pipeline.flags import beam as beam_flags
+from imagebeam.pipeline.flags import classify as flags
+from imagebeam.pipeline.flags import parser as flag_parser
+from imagebeam.pipeline.flags import values as flag_values
+from imagebeam.pipeline.flags.classify import CLASSIFY, Flag, Kind, by_name
+from imagebeam.transforms.core.errors import UserError
 
 FLAGS = by_name(CLASSIFY)
 
 
-def read(*argv: str) -> arguments.Arguments:
-    return arguments.read(argv, FLAGS, command="imagebeam classify")
+def read(*argv: str) -> flag_parser.Arguments:
+    return flag_parser.read(argv, FLAGS, command="imagebeam classify")
 
 
 def refusal(*argv: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hypothesis
 import hypothesis.strategies as st
 
-from imagebeam.transforms.groups import pack, unpack
-from imagebeam.transforms.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.unit_batch import pack, unpack
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 number = st.floats(allow_nan=False, allow_infinity=False)

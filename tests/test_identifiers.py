@@ -8,8 +8,8 @@ import sqlglot
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.identifiers import TableName, column, column_path, literal
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName, column, column_path, literal
 
 
 @pytest.mark.parametrize(

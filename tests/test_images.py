@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagebeam.transforms import images
-from imagebeam.transforms.images import ImageProblem, PreparedImage, prepare
-from imagebeam.transforms.records import ImageReason
+from imagebeam.transforms.core import images
+from imagebeam.transforms.core.images import ImageProblem, PreparedImage, prepare
+from imagebeam.transforms.core.records import ImageReason
 
 PHOTOS = Path(__file__).parents[1] / "emulators" / "photos"
 CAT = (PHOTOS / "cat.jpg").read_bytes()

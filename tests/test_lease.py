@@ -11,10 +11,10 @@ import pytest
 from google.cloud import bigquery
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms import lease
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.transforms.clients import lease
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from google.cloud import bigquery
 
 from imagebeam.emulators.analyticshub import EXCHANGE, HUB, LISTING
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset import build_dataset
-from imagebeam.emulators.dataset_tables import DATASET, TABLES
-from imagebeam.transforms.analytics_hub import ACTIVE, AnalyticsHub, RefusedError, subscribe_body
-from imagebeam.transforms.errors import SystemicError
+from imagebeam.emulators.sample_data.load import build_dataset
+from imagebeam.emulators.sample_data.tables import DATASET, TABLES
+from imagebeam.pipeline.subscribe.analytics_hub import ACTIVE, AnalyticsHub, RefusedError, subscribe_body
+from imagebeam.transforms.core.errors import SystemicError
 
 
 @pytest.fixture(scope="module")

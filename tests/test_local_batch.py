@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from vertex_local import MODEL, Place, file_part, gemini, open_place, picture, user
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.batch_results import parse_line
-from imagebeam.transforms.batch_states import parse_job
+from imagebeam.transforms.gemini.batch_responses import parse_line
+from imagebeam.transforms.gemini.job_states import parse_job
 
 OLD_MODEL = "gemini-2.5-flash"
 REGION = "us-central1"

@@ -10,13 +10,13 @@ from batch_local import Bench
 from google.genai import errors
 from vertex_local import Place, file_part, gemini, open_place
 
-from imagebeam.emulators.batch_faults import MOST_EMBEDDING_LINES, BatchFaults, Limits
-from imagebeam.emulators.batch_import import ImportFailed, import_lines
-from imagebeam.emulators.batch_requests import most_lines
+from imagebeam.emulators.batch.data.importer import ImportFailed, import_lines
+from imagebeam.emulators.batch.faults import MOST_EMBEDDING_LINES, BatchFaults, Limits
+from imagebeam.emulators.batch.requests import most_lines
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.embedding_models import MODELS
-from imagebeam.emulators.faults import FaultBook
-from imagebeam.emulators.vertex_models import MODELS as GENERATING
+from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.vertex.embedding_models import MODELS
+from imagebeam.emulators.vertex.models import MODELS as GENERATING
 
 MODEL = "gemini-embedding-2"
 

@@ -16,8 +16,8 @@ from google.genai import errors
 from vertex_local import Place, gemini, open_place
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.batch_results import parse_line
-from imagebeam.transforms.batch_states import parse_job
+from imagebeam.transforms.gemini.batch_responses import parse_line
+from imagebeam.transforms.gemini.job_states import parse_job
 
 
 @pytest.fixture(scope="module")

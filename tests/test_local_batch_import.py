@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.emulators.batch_answers import GenerateHandler
-from imagebeam.emulators.batch_faults import JobFaults, Limits
-from imagebeam.emulators.batch_filter import parse_filter
-from imagebeam.emulators.batch_import import ImportFailed, import_lines
-from imagebeam.emulators.batch_rows import InputRow, RowRunner
-from imagebeam.emulators.batch_templates import TemplateReader, read_line
-from imagebeam.emulators.counters import Counters
-from imagebeam.emulators.faults import FaultBook
-from imagebeam.emulators.http import ApiError
-from imagebeam.emulators.object_store import ObjectStore
-from imagebeam.emulators.vertex_faults import VertexFaults
-from imagebeam.emulators.vertex_images import ImageReader
-from imagebeam.emulators.vertex_models import MODELS
+from imagebeam.emulators.batch.answers import GenerateHandler
+from imagebeam.emulators.batch.data.filter import parse_filter
+from imagebeam.emulators.batch.data.importer import ImportFailed, import_lines
+from imagebeam.emulators.batch.data.rows import InputRow, RowRunner
+from imagebeam.emulators.batch.faults import JobFaults, Limits
+from imagebeam.emulators.batch.templates import TemplateReader, read_line
+from imagebeam.emulators.core.counters import Counters
+from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.http import ApiError
+from imagebeam.emulators.storage.object_store import ObjectStore
+from imagebeam.emulators.vertex.faults import VertexFaults
+from imagebeam.emulators.vertex.generate.images import ImageReader
+from imagebeam.emulators.vertex.models import MODELS
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 URIS = st.one_of(NAMES.map("gs://b/{}".format), NAMES, st.sampled_from(["gs://b/1.jpg", "gs://", "imagebeam-hole-0-"]))

@@ -12,9 +12,9 @@ import google.api_core.exceptions as errors
 import pytest
 from google.cloud import bigquery
 
-from imagebeam.emulators.bigquery import run_sql
+from imagebeam.emulators.bigquery.service import run_sql
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.errors import UserError
+from imagebeam.transforms.core.errors import UserError
 
 Field = bigquery.SchemaField
 UTC = datetime.UTC

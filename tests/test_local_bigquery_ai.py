@@ -26,13 +26,13 @@ from google.cloud import bigquery
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagebeam.emulators.bigquery_ai_faults import AiFaults
-from imagebeam.emulators.bigquery_definitions import read_definition
+from imagebeam.emulators.bigquery.ai.faults import AiFaults
+from imagebeam.emulators.bigquery.dialect.definitions import read_definition
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.counters import Counters
-from imagebeam.emulators.dataset_images import Picture, photos, render
-from imagebeam.emulators.faults import FaultBook
-from imagebeam.emulators.http import ApiError
+from imagebeam.emulators.core.counters import Counters
+from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.http import ApiError
+from imagebeam.emulators.sample_data.images import Picture, photos, render
 
 RETRYABLE = "A retryable error occurred:"
 

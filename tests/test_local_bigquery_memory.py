@@ -8,16 +8,16 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
-from imagebeam.emulators.bigquery_catalog import Catalog
-from imagebeam.emulators.bigquery_load import BATCH_ROWS, load
-from imagebeam.emulators.bigquery_names import TableId
-from imagebeam.emulators.bigquery_rows import append
-from imagebeam.emulators.bigquery_run import prepare, run
-from imagebeam.emulators.bigquery_select import Request
-from imagebeam.emulators.bigquery_store import RESULTS, ROW_GROUP, Store
-from imagebeam.emulators.bigquery_table import Table
-from imagebeam.emulators.bigquery_types import parse_fields
-from imagebeam.emulators.object_store import ObjectStore
+from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.store import RESULTS, ROW_GROUP, Store
+from imagebeam.emulators.bigquery.catalog.table import Table
+from imagebeam.emulators.bigquery.dialect.names import TableId
+from imagebeam.emulators.bigquery.dialect.types import parse_fields
+from imagebeam.emulators.bigquery.jobs.load import BATCH_ROWS, load
+from imagebeam.emulators.bigquery.jobs.run import prepare, run
+from imagebeam.emulators.bigquery.jobs.select import Request
+from imagebeam.emulators.bigquery.rows import append
+from imagebeam.emulators.storage.object_store import ObjectStore
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from google.cloud import bigquery
 
 from imagebeam.emulators import cli
+from imagebeam.emulators.bigquery.jobs.output import FORMATS, render
 from imagebeam.emulators.cli import running_url
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.sql_output import FORMATS, render
 
 _TABLE = """
 CREATE TABLE d.t AS

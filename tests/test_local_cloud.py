@@ -18,8 +18,8 @@ import requests
 from google.oauth2.service_account import Credentials
 
 from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.emulators.core.tokens import write_credentials
 from imagebeam.emulators.environment import environment_of, objection
-from imagebeam.emulators.tokens import write_credentials
 
 
 def test_environment_points_every_client_at_the_server(cloud: LocalCloud) -> None:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagebeam.emulators.dataset_images import Picture, photos, render
-from imagebeam.emulators.dataset_rows import Content, make_content
-from imagebeam.emulators.embedding import LENGTH, Vector, describe, embed, project
-from imagebeam.emulators.embedding_text import embed_text
+from imagebeam.emulators.fake_model.image_vectors import LENGTH, Vector, describe, embed, project
+from imagebeam.emulators.fake_model.text_vectors import embed_text
+from imagebeam.emulators.sample_data.images import Picture, photos, render
+from imagebeam.emulators.sample_data.rows import Content, make_content
 
 DIMENSIONS = (128, 256, 512, 768, 1408, 3072)
 

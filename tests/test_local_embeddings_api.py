@@ -18,7 +18,7 @@ from PIL import Image
 from vertex_local import Place, file_part, gemini, open_place, picture
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset_images import Picture, render
+from imagebeam.emulators.sample_data.images import Picture, render
 
 OLD, NEW = "multimodalembedding@001", "gemini-embedding-2"
 

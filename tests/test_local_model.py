@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from imagebeam.emulators.answering import DISCLAIMER, fill
-from imagebeam.emulators.pixels import BRIGHT, DARK, SHARP, SOFT, Measurements, NotAnImage, measure
-from imagebeam.transforms.answer_schema import fit_answer
-from imagebeam.transforms.task import parse_task
+from imagebeam.emulators.fake_model.pixels import BRIGHT, DARK, SHARP, SOFT, Measurements, NotAnImage, measure
+from imagebeam.emulators.fake_model.schema_filler import DISCLAIMER, fill
+from imagebeam.transforms.tasks.answer_schema import fit_answer
+from imagebeam.transforms.tasks.task import parse_task
 
-FOLDER = resources.files("imagebeam.emulators") / "photos"
+FOLDER = resources.files("imagebeam.emulators.sample_data") / "photos"
 PHOTOS = sorted(file.name for file in FOLDER.iterdir() if file.name.endswith(".jpg"))
-QUALITY_TASK = (resources.files("imagebeam.pipeline") / "tasks" / "image_quality.yaml").read_text("utf-8")
+QUALITY_TASK = (resources.files("imagebeam.transforms.tasks") / "data" / "tasks" / "image_quality.yaml").read_text(
+    "utf-8"
+)
 
 
 def photo(name: str, side: int = 320) -> Image.Image:

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.object_names import BESIDE, from_parts, name_problem, to_parts
-from imagebeam.emulators.object_store import ObjectStore
+from imagebeam.emulators.storage.object_names import BESIDE, from_parts, name_problem, to_parts
+from imagebeam.emulators.storage.object_store import ObjectStore
 
 NAMES = st.text(
     alphabet=st.one_of(st.sampled_from("/.%!+=?#&a:é\0 "), st.characters(codec="utf-8")),

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.emulators.http import ApiError
-from imagebeam.emulators.storage_listing import glob_pattern, list_page
-from imagebeam.emulators.storage_resources import merged, select_fields
+from imagebeam.emulators.core.http import ApiError
+from imagebeam.emulators.storage.listing import glob_pattern, list_page
+from imagebeam.emulators.storage.resources import merged, select_fields
 
 NAMES = st.sets(st.text(alphabet="ab/é", min_size=1, max_size=6), max_size=20)
 

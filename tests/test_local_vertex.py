@@ -15,9 +15,9 @@ from google.genai import errors, types
 from vertex_local import JSON_CONFIG, MODEL, SCHEMA, Place, file_part, gemini, open_place, picture, user
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.vertex_images import sniff
-from imagebeam.transforms.failures import Kind, classify_http
-from imagebeam.transforms.records import Status
+from imagebeam.emulators.vertex.generate.images import sniff
+from imagebeam.transforms.core.records import Status
+from imagebeam.transforms.gemini.error_classes import Kind, classify_http
 
 
 @pytest.fixture(scope="module")

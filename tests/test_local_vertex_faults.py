@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from vertex_local import JSON_CONFIG, MODEL, SCHEMA, Place, file_part, gemini, open_place, user
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.faults import FaultBook
-from imagebeam.emulators.http import ApiError
-from imagebeam.emulators.vertex_faults import VertexFaults
-from imagebeam.emulators.vertex_models import MODELS
-from imagebeam.emulators.vertex_pace import Pace, Quota
-from imagebeam.emulators.vertex_validation import read_prompt
-from imagebeam.transforms.answers import read_reply
-from imagebeam.transforms.failures import Kind, classify_http
-from imagebeam.transforms.records import Status
-from imagebeam.transforms.task import parse_task
+from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.http import ApiError
+from imagebeam.emulators.vertex.faults import VertexFaults
+from imagebeam.emulators.vertex.generate.validation import read_prompt
+from imagebeam.emulators.vertex.models import MODELS
+from imagebeam.emulators.vertex.quota import Pace, Quota
+from imagebeam.transforms.core.records import Status
+from imagebeam.transforms.gemini.error_classes import Kind, classify_http
+from imagebeam.transforms.gemini.responses import read_reply
+from imagebeam.transforms.tasks.task import parse_task
 
 
 @pytest.fixture(scope="module")

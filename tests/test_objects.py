@@ -7,47 +7,47 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-import google.cloud.storage as storage
+import google.cloud.storage as gcs
 import pytest
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms import objects
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.images import ImageProblem
-from imagebeam.transforms.records import ImageReason
+from imagebeam.transforms.clients import storage
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.images import ImageProblem
+from imagebeam.transforms.core.records import ImageReason
 
 
 @pytest.fixture(params=["local", "gs"])
 def directory(request: pytest.FixtureRequest, cloud: LocalCloud, tmp_path: Path) -> str:
     if request.param == "local":
         return str(tmp_path)
-    return f"gs://{storage.Client().create_bucket(f'objects-{secrets.token_hex(4)}').name}/runs"
+    return f"gs://{gcs.Client().create_bucket(f'objects-{secrets.token_hex(4)}').name}/runs"
 
 
 def test_one_of_many_creators_wins(directory: str) -> None:
-    path = objects.join(directory, "groups", "a")
+    path = storage.join(directory, "groups", "a")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda number: objects.create(path, str(number).encode()), range(8)))
+        won = list(pool.map(lambda number: storage.create(path, str(number).encode()), range(8)))
     assert won.count(True) == 1
-    assert objects.read(path) == str(won.index(True)).encode()
+    assert storage.read(path) == str(won.index(True)).encode()
 
 
 def test_what_is_written_is_read_and_replaced(directory: str) -> None:
-    path = objects.join(directory, "summary.json")
-    assert objects.read(path) is None
-    objects.write(path, b"{}")
-    objects.write(path, b"{1}")
-    assert objects.read(path) == b"{1}"
+    path = storage.join(directory, "summary.json")
+    assert storage.read(path) is None
+    storage.write(path, b"{}")
+    storage.write(path, b"{1}")
+    assert storage.read(path) == b"{1}"
 
 
 def test_a_directory_that_can_be_written_is_left_clean(directory: str, tmp_path: Path) -> None:
-    objects.check_writable(directory)
+    storage.check_writable(directory)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bucket_that_is_missing_gets_one_line(cloud: LocalCloud) -> None:
     with pytest.raises(UserError) as told:
-        objects.check_writable("gs://no-such-bucket-here/x", "EU")
+        storage.check_writable("gs://no-such-bucket-here/x", "EU")
     assert str(told.value) == (
         "--work_dir=gs://no-such-bucket-here/x: there is no bucket no-such-bucket-here; "
         "gcloud storage buckets create gs://no-such-bucket-here --location=EU"
@@ -55,11 +55,11 @@ def test_a_bucket_that_is_missing_gets_one_line(cloud: LocalCloud) -> None:
 
 
 def test_a_refused_write_is_told_in_the_words_of_the_service(cloud: LocalCloud) -> None:
-    bucket = storage.Client().create_bucket(f"objects-{secrets.token_hex(4)}").name
+    bucket = gcs.Client().create_bucket(f"objects-{secrets.token_hex(4)}").name
     rule = {"match": bucket, "operations": ["objects.insert"], "do": "http", "code": 403, "message": "Not for you."}
     cloud.faults(storage={"rules": [rule]})
     with pytest.raises(UserError, match=rf"^--work_dir gs://{bucket} cannot be written \(Not for you\.\); name"):
-        objects.check_writable(f"gs://{bucket}")
+        storage.check_writable(f"gs://{bucket}")
 
 
 def test_a_bucket_name_that_is_none_never_becomes_a_local_directory(
@@ -68,14 +68,14 @@ def test_a_bucket_name_that_is_none_never_becomes_a_local_directory(
     monkeypatch.chdir(tmp_path)
     path = "gs://My-Bucket/x"
     for use in (
-        lambda: objects.create(path, b""),
-        lambda: objects.write(path, b""),
-        lambda: objects.read(path),
-        lambda: objects.delete(path),
-        lambda: objects.names(path),
-        lambda: objects.upload(path, tmp_path / "none"),
-        lambda: objects.download(path, tmp_path / "none"),
-        lambda: objects.check_writable(path),
+        lambda: storage.create(path, b""),
+        lambda: storage.write(path, b""),
+        lambda: storage.read(path),
+        lambda: storage.delete(path),
+        lambda: storage.names(path),
+        lambda: storage.upload(path, tmp_path / "none"),
+        lambda: storage.download(path, tmp_path / "none"),
+        lambda: storage.check_writable(path),
     ):
         with pytest.raises(UserError, match="is no object in Cloud Storage"):
             use()
@@ -84,7 +84,7 @@ def test_a_bucket_name_that_is_none_never_becomes_a_local_directory(
 
 @pytest.fixture
 def image(cloud: LocalCloud) -> Callable[[bytes], str]:
-    bucket = storage.Client().create_bucket(f"images-{secrets.token_hex(4)}")
+    bucket = gcs.Client().create_bucket(f"images-{secrets.token_hex(4)}")
 
     def upload(data: bytes) -> str:
         blob = bucket.blob("snapshot/v0/o1:0123:0025.jpg")
@@ -96,9 +96,9 @@ def image(cloud: LocalCloud) -> Callable[[bytes], str]:
 
 def test_an_image_is_read_whole_or_from_its_start(image: Callable[[bytes], str]) -> None:
     uri = image(bytes(range(200)))
-    assert objects.read_image(uri) == bytes(range(200))
-    assert objects.read_image(uri, limit=3) == b"\x00\x01\x02"
-    assert objects.read_image(uri, limit=1000) == bytes(range(200))
+    assert storage.read_image(uri) == bytes(range(200))
+    assert storage.read_image(uri, limit=3) == b"\x00\x01\x02"
+    assert storage.read_image(uri, limit=1000) == bytes(range(200))
 
 
 def test_a_problem_of_one_image_has_its_reason(cloud: LocalCloud, image: Callable[[bytes], str]) -> None:
@@ -111,12 +111,12 @@ def test_a_problem_of_one_image_has_its_reason(cloud: LocalCloud, image: Callabl
     }
     for address, reason in cases.items():
         with pytest.raises(ImageProblem) as told:
-            objects.read_image(address)
+            storage.read_image(address)
         assert told.value.reason is reason, address
     with pytest.raises(ImageProblem) as told:
-        objects.read_image(uri, limit=64)
+        storage.read_image(uri, limit=64)
     assert told.value.reason is ImageReason.UNREADABLE
     cloud.faults(storage={"rules": [{"match": "0123", "do": "http", "code": 403}]})
     with pytest.raises(ImageProblem) as told:
-        objects.read_image(uri)
+        storage.read_image(uri)
     assert told.value.reason is ImageReason.FORBIDDEN

@@ -10,7 +10,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from imagebeam.transforms.pacing import MAX_PER_S, MIN_PER_S, Pacer
+from imagebeam.transforms.engine.rate_limiter import MAX_PER_S, MIN_PER_S, Pacer
 
 STEP_S = 0.01
 

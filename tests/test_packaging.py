@@ -31,7 +31,7 @@ def status(value):
 
 models = load_models_file()
 assert [load_task(file.name, models, Path()) for file in list_tasks(Path())]
-assert (resources.files("imagebeam.emulators") / "photos" / "LICENSES.md").is_file()
+assert (resources.files("imagebeam.emulators.sample_data") / "photos" / "LICENSES.md").is_file()
 for package in (imagebeam.pipeline, imagebeam.transforms, imagebeam.emulators):
     assert (Path(package.__file__).parent / "py.typed").is_file()
 with beam.Pipeline(runner="FnApiRunner") as pipeline:
@@ -99,7 +99,11 @@ def test_the_sdist_has_the_repository_layout(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", *PACKAGES} <= names
-    assert {"pipeline/models.yaml", "transforms/py.typed", "emulators/photos/LICENSES.md"} <= names
+    assert {
+        "transforms/tasks/data/models.yaml",
+        "transforms/py.typed",
+        "emulators/sample_data/photos/LICENSES.md",
+    } <= names
 
 
 def test_the_sdist_runs_a_pipeline_where_only_it_is_installed(sdist: Path, tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_beam_stages_the_project_for_its_workers(checkout: Path, tmp_path: Path)
     staged = run(sys.executable, "-c", program, str(tmp_path), cwd=checkout).strip()
     with tarfile.open(staged) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "README.md", "transforms/records.py", "pipeline/models.yaml"} <= names
+    assert {"setup.py", "README.md", "transforms/core/records.py", "transforms/tasks/data/models.yaml"} <= names
 
 
 def test_every_direct_dependency_is_locked_within_its_range() -> None:

@@ -13,10 +13,10 @@ from google.cloud import bigquery
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset import build_dataset
-from imagebeam.pipeline import task_files
+from imagebeam.emulators.sample_data.load import build_dataset
+from imagebeam.transforms.tasks import catalog
 
-SHIPPED = Path(task_files.__file__).parent
+SHIPPED = Path(catalog.__file__).parent
 
 
 def planned(arguments: list[str], *more: str) -> dict[str, Any]:

@@ -13,12 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.pipeline import estimate, run_settings, task_files
-from imagebeam.pipeline.plan_config import plan_settings
-from imagebeam.transforms.books import Planned
-from imagebeam.transforms.embeddings import embed_task
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.forecast import (
+from imagebeam.pipeline.plan.settings import plan_settings
+from imagebeam.pipeline.run import assemble, cost_estimate
+from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Usage
+from imagebeam.transforms.engine.max_cost import request_bytes
+from imagebeam.transforms.sql.embedding_tables import embed_task
+from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.forecast import (
     ENOUGH,
     History,
     Looked,
@@ -30,7 +33,7 @@ from imagebeam.transforms.forecast import (
     history_from,
     outdated_forecast,
 )
-from imagebeam.transforms.planning import (
+from imagebeam.transforms.tasks.lane_comparison import (
     ASSUMED_LATENCY_S,
     MOST_IN_FLIGHT,
     PROCESS_PER_S,
@@ -44,14 +47,12 @@ from imagebeam.transforms.planning import (
     recommend,
     workers_for,
 )
-from imagebeam.transforms.pricing import Quota, estimate_total, estimate_usage, image_tokens
-from imagebeam.transforms.records import Usage
-from imagebeam.transforms.task import ImageSettings, Task
-from imagebeam.transforms.worst_case import request_bytes
+from imagebeam.transforms.tasks.model_profiles import Quota, estimate_total, estimate_usage, image_tokens
+from imagebeam.transforms.tasks.task import ImageSettings, Task
 
-MODELS = task_files.load_models_file()
+MODELS = catalog.load_models_file()
 PROFILE = MODELS.profile("gemini-3.5-flash-lite")
-TASK = task_files.load_task("image_quality", MODELS, Path())
+TASK = catalog.load_task("image_quality", MODELS, Path())
 ASSETS = dataclasses.replace(TASK, unit="asset", max_images=10)
 PLANNED = Planned(units_in=300, due=300, due_new=300, asked=298, images=298, most_images=1)
 COUNTS = st.integers(0, 10_000_000)
@@ -331,9 +332,9 @@ def test_the_static_shares_of_a_rate_never_exceed_the_ceiling(
 ) -> None:
     if ceiling < workers * at_least:
         with pytest.raises(UserError, match=flag):
-            run_settings.ceiling(flag, ceiling, workers, at_least=at_least)
+            assemble.ceiling(flag, ceiling, workers, at_least=at_least)
         return
-    share = run_settings.ceiling(flag, ceiling, workers, at_least=at_least)
+    share = assemble.ceiling(flag, ceiling, workers, at_least=at_least)
     assert share is not None
     assert math.fsum([share * 60] * workers) <= ceiling * (1 + 1e-12)
     assert share * 60 >= at_least * (1 - 1e-12), "every worker may make a call"
@@ -344,7 +345,7 @@ def test_what_is_due_is_told_by_kind() -> None:
     planned = Planned(
         units_in=20, due=12, due_new=5, due_retry=3, due_outdated=2, due_failed=2, already_done=8, asked=11, images=11
     )
-    estimate.tell_units(planned, said.append)
+    cost_estimate.tell_units(planned, said.append)
     assert said == [
         "units    20 in: 12 due (5 new, 3 to retry, 2 outdated, 2 failed before), 8 already done",
         "         1 of the due ones have no address of an image: no call, no cost",
@@ -353,8 +354,8 @@ def test_what_is_due_is_told_by_kind() -> None:
 
 def test_what_is_left_out_is_told_in_the_right_number() -> None:
     said: list[str] = []
-    estimate.tell_units(Planned(rows_without_id=1, assets_without_images=1), said.append)
-    estimate.tell_units(Planned(rows_without_id=2, assets_without_images=1_000), said.append)
+    cost_estimate.tell_units(Planned(rows_without_id=1, assets_without_images=1), said.append)
+    cost_estimate.tell_units(Planned(rows_without_id=2, assets_without_images=1_000), said.append)
     assert [line.strip() for line in said if not line.startswith("units")] == [
         "1 row has no id: no unit can be made of it",
         "1 asset of the source has no imagery at all",

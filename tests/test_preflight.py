@@ -19,12 +19,12 @@ from insights_schema import ASSET_OBSERVATIONS, SNAPSHOTS
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset import build_dataset
-from imagebeam.pipeline import task_files
-from imagebeam.pipeline.preflight_checks import CHECKS, markdown
-from imagebeam.transforms import lease
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.emulators.sample_data.load import build_dataset
+from imagebeam.pipeline.preflight.registry import CHECKS, markdown
+from imagebeam.transforms.clients import lease
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.tasks import catalog
 
 ME = "serviceAccount:local@imagebeam-local.iam.gserviceaccount.com"
 AGENT = "service-100000000001@gcp-sa-aiplatform.iam.gserviceaccount.com"
@@ -125,7 +125,7 @@ def project(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Proj
     work_dir(job)
     # Models that never retire: today is whenever this runs.
     models = directory / "models.yaml"
-    shipped = (Path(task_files.__file__).parent / "models.yaml").read_text()
+    shipped = (Path(catalog.__file__).parent / "models.yaml").read_text()
     models.write_text(re.sub(r"date: 20\d\d", "date: 2999", re.sub(r"warn_from: 20\d\d", "warn_from: 2999", shipped)))
     found = Project(job, models)
     found.snapshot(1)

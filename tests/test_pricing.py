@@ -12,11 +12,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.models_file import load_models
-from imagebeam.transforms.pricing import ModelProfile, Models, cost_usd, estimate_usage
-from imagebeam.transforms.records import Usage
-from imagebeam.transforms.task import Task, parse_task
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Usage
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models, cost_usd, estimate_usage
+from imagebeam.transforms.tasks.models_file import load_models
+from imagebeam.transforms.tasks.task import Task, parse_task
 
 TEXT = (Path(__file__).parents[1] / "pipeline" / "models.yaml").read_text(encoding="utf-8")
 MODELS = load_models(TEXT, "models.yaml")

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.queries import check_expression, check_select
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.query import check_expression, check_select
 
 
 @pytest.mark.parametrize(

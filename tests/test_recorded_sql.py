@@ -7,7 +7,7 @@ import pytest
 from bigquery_lab import TASK, VERSION, Lab, at, digest, event
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.recorded_sql import answered_units_query, run_books_query
+from imagebeam.transforms.sql.outcome_queries import answered_units_query, run_books_query
 
 
 @pytest.fixture

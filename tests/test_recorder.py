@@ -12,15 +12,15 @@ import pytest
 from google.cloud import bigquery
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms import tables
-from imagebeam.transforms.embeddings import embed_task, embedding_row
-from imagebeam.transforms.errors import SystemicError
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.recorder import INSERT_BYTES, BigQueryRecorder, VectorTable
-from imagebeam.transforms.records import Image, Outcome, Status, Unit
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.errors import SystemicError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
+from imagebeam.transforms.engine.recorder import INSERT_BYTES, BigQueryRecorder, VectorTable
+from imagebeam.transforms.sql import tables
+from imagebeam.transforms.sql.embedding_tables import embed_task, embedding_row
 from imagebeam.transforms.start_run import prepare_embeddings
-from imagebeam.transforms.task import parse_task
-from imagebeam.transforms.warehouse import Warehouse
+from imagebeam.transforms.tasks.task import parse_task
 
 LONG = embed_task("gemini-embedding-2", 3072)
 COLUMNS = {"task": LONG.name, "version": LONG.version, "model": LONG.model, "lane": "online", "run_id": "r"}

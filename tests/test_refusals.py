@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.pipeline import findings, grants, refusals
-from imagebeam.pipeline.findings import Finding, State
-from imagebeam.pipeline.grants import Place
-from imagebeam.pipeline.refusals import RefusedError, explain
-from imagebeam.transforms.bigquery_errors import query_error
-from imagebeam.transforms.errors import ImagebeamError, SystemicError, UserError, first_line
+from imagebeam.pipeline.diagnostics import error_hints, iam_roles
+from imagebeam.pipeline.diagnostics import results as check_results
+from imagebeam.pipeline.diagnostics.error_hints import RefusedError, explain
+from imagebeam.pipeline.diagnostics.iam_roles import Place
+from imagebeam.pipeline.diagnostics.results import Finding, State
+from imagebeam.transforms.clients.bigquery_errors import query_error
+from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 
 HERE = Place("my-project", "user:ada@example.com", dataset="my-project.street", bucket="frames", account="w@p.iam")
 TO_PROJECT = "gcloud projects add-iam-policy-binding my-project --member=user:ada@example.com --role="
@@ -103,14 +104,14 @@ def test_a_disabled_api_is_told_from_a_missing_permission(service: str) -> None:
 def test_what_nobody_knows_how_to_mend_is_systemic_unless_it_is_a_persons_mistake() -> None:
     assert explain(api_errors.ServiceUnavailable("later"), HERE).systemic
     assert explain(SystemicError("gone"), HERE).systemic
-    assert explain(google.auth.exceptions.TransportError("no network"), HERE) == refusals.Refusal(
+    assert explain(google.auth.exceptions.TransportError("no network"), HERE) == error_hints.Refusal(
         "credentials: no network", systemic=True
     )
     mistake = explain(UserError("a wrong flag; give another"), HERE)
     assert (mistake.cause, mistake.fix, mistake.systemic) == ("a wrong flag; give another", "", False)
     known = explain(UserError("a wrong flag", fix="give another"), HERE)
     assert (known.cause, known.fix) == ("a wrong flag", "give another")
-    assert explain(google.auth.exceptions.RefreshError("invalid_grant"), HERE).fix == refusals.LOGIN
+    assert explain(google.auth.exceptions.RefreshError("invalid_grant"), HERE).fix == error_hints.LOGIN
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
@@ -126,10 +127,10 @@ def test_an_error_says_cause_permission_and_remedy_in_one_line_also_after_a_pick
 
 
 def test_every_role_has_a_command_and_every_command_its_role() -> None:
-    for permission, (role, _) in grants.ROLES.items():
-        assert role in grants.command(permission, HERE)
-        assert role in grants.needed(permission, HERE)
-    assert grants.command("compute.instances.get", HERE) == ""
+    for permission, (role, _) in iam_roles.ROLES.items():
+        assert role in iam_roles.command(permission, HERE)
+        assert role in iam_roles.needed(permission, HERE)
+    assert iam_roles.command("compute.instances.get", HERE) == ""
 
 
 WORDS = st.text(st.characters(categories=("L", "N", "P", "Zs")), max_size=60)
@@ -151,16 +152,16 @@ FINDINGS = st.lists(
 
 @given(FINDINGS, st.integers(40, 120))
 def test_every_finding_is_shown_and_no_command_is_ever_broken(found: list[Finding], columns: int) -> None:
-    shown = findings.lines(found, columns)
+    shown = check_results.lines(found, columns)
     heads = [line for line in shown[:-1] if line.strip() and not line.startswith(" ")]
     assert len(heads) == len(found)
     for finding in found:
         if finding.state in (State.WARNING, State.FAILURE) and finding.fix:
             assert any(line.endswith(finding.fix) for line in shown)
-    counts = findings.document(found)["counts"]
+    counts = check_results.document(found)["counts"]
     assert sum(counts.values()) == len(found)
     failed = [finding for finding in found if finding.state is State.FAILURE]
-    code = findings.exit_code(found)
+    code = check_results.exit_code(found)
     assert (code == 0) == (not failed)
     assert (code == 3) == (bool(failed) and all(finding.systemic for finding in failed))
 

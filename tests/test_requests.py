@@ -10,10 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.models_file import load_models
-from imagebeam.transforms.records import Image, Unit
-from imagebeam.transforms.requests import ImagePart, build_request, lane_headers, render_prompt
-from imagebeam.transforms.task import PROMPT_FIELDS, Task, parse_task
+from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.gemini.requests import ImagePart, build_request, lane_headers, render_prompt
+from imagebeam.transforms.tasks.models_file import load_models
+from imagebeam.transforms.tasks.task import PROMPT_FIELDS, Task, parse_task
 
 GOLDEN = Path(__file__).parent / "golden"
 PIPELINE = Path(__file__).parents[1] / "pipeline"

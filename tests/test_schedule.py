@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from jobs import captured, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import from_storage, schedule
+from imagebeam.pipeline.cli import from_storage
+from imagebeam.pipeline.dataflow import schedule
 
 ROOT = Path(__file__).parent.parent
 DOCS = (ROOT / "docs" / "schedule.md").read_text(encoding="utf-8")
@@ -289,7 +290,7 @@ def test_a_task_of_ones_own_is_fetched_where_it_runs(cloud: LocalCloud, here: Pa
     assert submit[4] == "imagebeam-mine"
     assert (flag(submit, "command"), listed(flag(submit, "args"))[:3]) == (
         "python",
-        ["-m", "imagebeam.pipeline.from_storage", "classify"],
+        ["-m", "imagebeam.pipeline.cli.from_storage", "classify"],
     )
 
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset_images import Picture as View
-from imagebeam.emulators.dataset_images import photos, render
-from imagebeam.pipeline.contact_sheet import Picture, contact_sheet
-from imagebeam.transforms.embedding_query import build_text_request, read_text_embedding
-from imagebeam.transforms.embeddings import MODELS, embed_task
-from imagebeam.transforms.records import Status
+from imagebeam.emulators.sample_data.images import Picture as View
+from imagebeam.emulators.sample_data.images import photos, render
+from imagebeam.pipeline.search.contact_sheet import Picture, contact_sheet
+from imagebeam.transforms.core.records import Status
+from imagebeam.transforms.gemini.embedding_query import build_text_request, read_text_embedding
+from imagebeam.transforms.sql.embedding_tables import MODELS, embed_task
 
 VIEWS = 6
 DARK = 4

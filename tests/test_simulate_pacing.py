@@ -14,7 +14,7 @@ from benchmarks import pacing_scenarios, pacing_world, simulate_pacing
 from benchmarks.pacing_measures import Measured, measure, summarise
 from benchmarks.pacing_plot import Panel, draw
 from benchmarks.pacing_world import Call, Scenario, Service, Target, sawtooth, simulate, steady, step
-from imagebeam.transforms import pacing
+from imagebeam.transforms.engine import rate_limiter
 
 ROOT = Path(__file__).parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
@@ -157,8 +157,8 @@ def test_the_page_shows_the_constants_as_they_are_and_the_table_and_the_picture(
     for names, values in re.findall(r"^\| (`[A-Z_`, ]+) \| ([\d., ]+) \|", page, flags=re.MULTILINE):
         numbers = [float(value) for value in values.split(", ")]
         shown |= dict(zip(re.findall(r"[A-Z_]+", names), numbers, strict=True))
-    assert shown == {name: getattr(pacing, name) for name in shown}
+    assert shown == {name: getattr(rate_limiter, name) for name in shown}
     bounds = {"MAX_PER_S", "MIN_PER_S", "BURST_S", "ROUNDING"}
-    assert set(shown) == {name for name in vars(pacing) if name.isupper()} - bounds
+    assert set(shown) == {name for name in vars(rate_limiter) if name.isupper()} - bounds
     assert all(f"| {scenario.name} |" in page for scenario in (*pacing_scenarios.QUICK, *pacing_scenarios.LONG))
     ET.parse(ROOT / "docs" / "pacing.svg")

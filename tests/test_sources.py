@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from insights_schema import ASSET_OBSERVATIONS, PANO_OBSERVATIONS, field
 
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.sources import (
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.sql.sources import (
     CANONICAL,
     Source,
     canonical_sql,

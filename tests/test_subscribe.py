@@ -9,9 +9,9 @@ from jobs import run_cli
 
 from imagebeam.emulators.analyticshub import CUSTOMER, EXCHANGE, LISTING
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.dataset import build_dataset
-from imagebeam.pipeline.subscribe_config import subscribe_settings
-from imagebeam.transforms.errors import UserError
+from imagebeam.emulators.sample_data.load import build_dataset
+from imagebeam.pipeline.subscribe.settings import subscribe_settings
+from imagebeam.transforms.core.errors import UserError
 
 MINE = ("subscribe", f"--customer_id={CUSTOMER}")
 

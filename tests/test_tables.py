@@ -10,8 +10,8 @@ from google.cloud import bigquery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.records import Image, Outcome, Status, Unit, Usage
-from imagebeam.transforms.tables import TABLES, json_text, numeric, outcome_row, row_id
+from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, Usage
+from imagebeam.transforms.sql.tables import TABLES, json_text, numeric, outcome_row, row_id
 
 COLUMNS = {"task": "poles", "version": "abc", "model": "m", "lane": "online", "run_id": "r1"}
 NOW = "2026-11-20T12:00:00Z"

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.task import Column, Task, parse_task
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.tasks.task import Column, Task, parse_task
 
 SHIPPED = sorted((Path(__file__).parents[1] / "pipeline" / "tasks").glob("*.yaml"))
 POLE: dict[str, Any] = {

@@ -12,9 +12,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jobs import run_cli
 
-from imagebeam.pipeline import flag_values, template_launch, template_metadata
-from imagebeam.pipeline.flags import Group, by_name
-from imagebeam.pipeline.template_metadata import JOBS, NO_PARAMETERS, NO_VALUES
+from imagebeam.pipeline.dataflow import template_launch, template_metadata
+from imagebeam.pipeline.dataflow.template_metadata import JOBS, NO_PARAMETERS, NO_VALUES
+from imagebeam.pipeline.flags import values as flag_values
+from imagebeam.pipeline.flags.classify import Group, by_name
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,9 +10,9 @@ import pytest
 from jobs import captured
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import template_main
-from imagebeam.pipeline.template_metadata import JOBS
-from imagebeam.transforms.errors import UserError
+from imagebeam.pipeline.cli import flex_template
+from imagebeam.pipeline.dataflow.template_metadata import JOBS
+from imagebeam.transforms.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 STORED = {"gs://my-bucket/area.json": b"{}", "gs://my-bucket/tasks/poles.yaml": b"name: poles\n"}
@@ -20,7 +20,7 @@ STORED = {"gs://my-bucket/area.json": b"{}", "gs://my-bucket/tasks/poles.yaml": 
 
 def prepared(directory: Path, *given: str, job: str = "classify") -> list[str]:
     """What follows the name of the job."""
-    name, *line = template_main.prepared(given, directory, STORED.get)
+    name, *line = flex_template.prepared(given, directory, STORED.get)
     assert name == job
     return line
 
@@ -45,7 +45,7 @@ def test_options_given_twice_and_switches_are_kept(tmp_path: Path) -> None:
 def test_what_a_form_sends_unchanged_does_not_override_the_file(tmp_path: Path) -> None:
     form = ["--lane=online", "--transport=inline", "--yes=false", "--call_timeout_s=120"]
     stored = {"gs://my-bucket/imagebeam.yaml": b"lane: flex\n"}
-    line = template_main.prepared([*form, "--config=gs://my-bucket/imagebeam.yaml"], tmp_path, stored.get)
+    line = flex_template.prepared([*form, "--config=gs://my-bucket/imagebeam.yaml"], tmp_path, stored.get)
     assert line[2:] == ["--transport=inline", "--call_timeout_s=120", f"--config={tmp_path}/config.yaml"]
     assert prepared(tmp_path, *form)[1:] == form
 
@@ -57,7 +57,7 @@ def test_one_image_runs_the_job_that_its_parameter_names_and_classify_without_on
     # Each job has defaults of its own that a form sends.
     file = "--config=gs://my-bucket/imagebeam.yaml"
     form = ["--job=embed", "--model=gemini-embedding-2", file]
-    line = template_main.prepared(form, tmp_path, {"gs://my-bucket/imagebeam.yaml": b"limit: 3\n"}.get)
+    line = flex_template.prepared(form, tmp_path, {"gs://my-bucket/imagebeam.yaml": b"limit: 3\n"}.get)
     assert line[2:] == [f"--config={tmp_path}/config.yaml"]
     with pytest.raises(UserError, match="there is no template for embedd; did you mean embed"):
         prepared(tmp_path, "--job=embedd")
@@ -167,7 +167,7 @@ def launcher_said(base: dict[str, str], more: list[str], monkeypatch: pytest.Mon
         name, _, value = argument.removeprefix("--").partition("=")
         given[name] = value
     with captured() as (out, err):
-        code = template_main.main([f"--{name}={value}" for name, value in given.items()])
+        code = flex_template.main([f"--{name}={value}" for name, value in given.items()])
     assert (code, out.getvalue()) == (2, "")
     (line,) = err.getvalue().splitlines()
     assert line.startswith("imagebeam: ")

@@ -20,9 +20,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from imagebeam.pipeline import flag_values, template_metadata
-from imagebeam.pipeline.flags import Flag, Kind, by_name
-from imagebeam.pipeline.template_metadata import (
+from imagebeam.pipeline.dataflow import template_metadata
+from imagebeam.pipeline.dataflow.template_metadata import (
     CHANGING_DEFAULTS,
     DEFAULT_JOB,
     FILES,
@@ -31,7 +30,9 @@ from imagebeam.pipeline.template_metadata import (
     NO_VALUES,
     REQUIRED,
 )
-from imagebeam.transforms.errors import UserError
+from imagebeam.pipeline.flags import values as flag_values
+from imagebeam.pipeline.flags.classify import Flag, Kind, by_name
+from imagebeam.transforms.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TEMPLATES = ROOT / "templates"

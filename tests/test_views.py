@@ -10,10 +10,10 @@ import sqlglot
 from bigquery_lab import TASK, VERSION, Lab, at, digest, event
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms import views
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.tables import TABLES
-from imagebeam.transforms.task import Column, parse_task
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.sql import views
+from imagebeam.transforms.sql.tables import TABLES
+from imagebeam.transforms.tasks.task import Column, parse_task
 
 COLUMNS = (
     Column("condition", "STRING", "$.condition", "REQUIRED"),

@@ -9,17 +9,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.pipeline import task_files
-from imagebeam.pipeline.exit_code import exit_code
-from imagebeam.transforms.answer_schema import Schema
-from imagebeam.transforms.errors import UserError
-from imagebeam.transforms.models_file import load_models
-from imagebeam.transforms.pricing import ModelProfile, cost_usd, estimate_usage
-from imagebeam.transforms.records import Image, Unit, Usage
-from imagebeam.transforms.requests import ImagePart, build_request
-from imagebeam.transforms.retrying import with_larger_limit
-from imagebeam.transforms.task import Task, parse_task
-from imagebeam.transforms.worst_case import check_cap, worst_call_usd, worst_case_usd
+from imagebeam.pipeline.console.exit_code import exit_code
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Image, Unit, Usage
+from imagebeam.transforms.engine.max_cost import check_cap, worst_call_usd, worst_case_usd
+from imagebeam.transforms.engine.retry_policy import with_larger_limit
+from imagebeam.transforms.gemini.requests import ImagePart, build_request
+from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.answer_schema import Schema
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
+from imagebeam.transforms.tasks.models_file import load_models
+from imagebeam.transforms.tasks.task import Task, parse_task
 
 ROOT = Path(__file__).parents[1] / "pipeline"
 TEXT = (ROOT / "models.yaml").read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def test_no_call_costs_more_than_its_bound(prompt: str, images: int, model: str,
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.stem))
 def test_every_shipped_task_can_be_capped_and_the_bound_is_above_the_estimate(path: Path) -> None:
-    asked = task_files.load_task(path.stem, MODELS, path.parent)
+    asked = catalog.load_task(path.stem, MODELS, path.parent)
     profile = MODELS.profile(asked.model)
     planned = check(asked, "100")
     assert cost_usd(profile, "online", estimate_usage(profile, asked, asked.max_images)) < planned

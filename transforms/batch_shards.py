@@ -25,11 +25,11 @@ from typing import Any, Literal
 
 import orjson
 
-from imagebeam.transforms import objects
-from imagebeam.transforms.batch_lines import ShardLimits, key_of
-from imagebeam.transforms.books import failure_key
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.records import Image, Unit
+from imagebeam.transforms.clients import storage
+from imagebeam.transforms.core.counts import failure_key
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.gemini.batch_requests import ShardLimits, key_of
 
 Place = Literal["gcs", "bigquery"]
 
@@ -94,12 +94,12 @@ class Shard:
 
     def path(self, kind: str) -> str:
         """One of its files, such as ``requests.jsonl``."""
-        return objects.join(round_directory(self.directory, self.round), f"{self.name}.{kind}")
+        return storage.join(round_directory(self.directory, self.round), f"{self.name}.{kind}")
 
     @property
     def output_prefix(self) -> str:
         """Where its job writes files: a place of its own."""
-        return objects.join(round_directory(self.directory, self.round), f"{self.name}.output")
+        return storage.join(round_directory(self.directory, self.round), f"{self.name}.output")
 
     def table(self, outcomes: TableName, kind: str) -> TableName:
         """Its table of ``requests`` or ``results``, beside the table of outcomes."""
@@ -118,12 +118,12 @@ def display_prefix(run_id: str) -> str:
 
 def batch_directory(directory: str) -> str:
     """Where a run keeps what belongs to its batch jobs."""
-    return objects.join(directory, "batch")
+    return storage.join(directory, "batch")
 
 
 def round_directory(directory: str, number: int) -> str:
     """Where a round's files are."""
-    return objects.join(batch_directory(directory), f"r{number}")
+    return storage.join(batch_directory(directory), f"r{number}")
 
 
 def shard_name(start: int, part: int) -> str:

@@ -16,20 +16,21 @@ import apache_beam as beam
 import orjson
 from apache_beam.pvalue import PCollection
 
-from imagebeam.transforms import images, lease, objects
-from imagebeam.transforms.batch_lines import LineTemplate, key_of, named_types
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, count_problem, load_line, shard_name
-from imagebeam.transforms.calls import build_lines
-from imagebeam.transforms.due_sql import UNIT_COLUMNS, unit_from_row
-from imagebeam.transforms.embedding_lines import EmbeddingLines
-from imagebeam.transforms.errors import SystemicError, UserError
-from imagebeam.transforms.loading import load_file
-from imagebeam.transforms.parts import SNIFF_BYTES, supported_mime
-from imagebeam.transforms.records import Outcome, Status, Unit, utc_now
-from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.clients import lease, storage
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.load_jobs import load_file
+from imagebeam.transforms.core import images
+from imagebeam.transforms.core.errors import SystemicError, UserError
+from imagebeam.transforms.core.records import Outcome, Status, Unit, utc_now
+from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
+from imagebeam.transforms.gemini.batch_requests import LineTemplate, key_of, named_types
+from imagebeam.transforms.gemini.dispatch import build_lines
+from imagebeam.transforms.gemini.embedding_batch import EmbeddingLines
+from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.sql.due_query import UNIT_COLUMNS, unit_from_row
+from imagebeam.transforms.sql.tables import outcome_row
 from imagebeam.transforms.start_run import Page, telling
-from imagebeam.transforms.tables import outcome_row
-from imagebeam.transforms.warehouse import Warehouse
 
 READERS = 16
 CHUNK = 2_000
@@ -116,7 +117,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
 
 def read_shard(settings: RunSettings, name: str) -> Shard | None:
     """A shard of the run's round that is whole; None while it is not."""
-    data = objects.read(Shard(settings.run_id, settings.directory, settings.round, name).path("shard.json"))
+    data = storage.read(Shard(settings.run_id, settings.directory, settings.round, name).path("shard.json"))
     return None if data is None else Shard(**orjson.loads(data))
 
 
@@ -213,9 +214,9 @@ class _Writing:
             self._shard, lines=self._lines, size=self._size, problems=self._problems, skipped=self.skipped
         )
         for kind in self._files:
-            objects.upload(shard.path(kind), self._directory / f"{shard.name}.{kind}")
+            storage.upload(shard.path(kind), self._directory / f"{shard.name}.{kind}")
             (self._directory / f"{shard.name}.{kind}").unlink()
-        objects.create(shard.path("shard.json"), orjson.dumps(dataclasses.asdict(shard)))
+        storage.create(shard.path("shard.json"), orjson.dumps(dataclasses.asdict(shard)))
         return shard
 
     def _row(self, outcome: Outcome) -> bytes:
@@ -269,7 +270,7 @@ def _named(unit: Unit) -> Types | None:
 def _sniffed(unit: Unit) -> Types:
     try:
         return [
-            named or supported_mime(objects.read_image(image.uri, limit=SNIFF_BYTES), image.uri)
+            named or supported_mime(storage.read_image(image.uri, limit=SNIFF_BYTES), image.uri)
             for named, image in zip(named_types(unit), unit.images, strict=True)
         ]
     except images.ImageProblem as problem:

@@ -14,11 +14,11 @@ from apache_beam.pvalue import PCollection
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from imagebeam.transforms.books import Counts, sum_counts
-from imagebeam.transforms.engine import Done, Engine, Sink, counts_of, get_engine
-from imagebeam.transforms.engine_settings import EngineSettings
-from imagebeam.transforms.groups import Group
-from imagebeam.transforms.records import Outcome
+from imagebeam.transforms.core.counts import Counts, sum_counts
+from imagebeam.transforms.core.records import Outcome
+from imagebeam.transforms.core.unit_batch import Group
+from imagebeam.transforms.engine.engine import Done, Engine, Sink, counts_of, get_engine
+from imagebeam.transforms.engine.settings import EngineSettings
 
 NAMESPACE = "imagebeam"
 LOOK_S = 1.0

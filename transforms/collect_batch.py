@@ -16,21 +16,21 @@ import pydantic
 from apache_beam.pvalue import PCollection
 from google.cloud import bigquery
 
-from imagebeam.transforms import objects
-from imagebeam.transforms.batch_matching import MatchCounts, Matched, Missing, ShardMatcher, Unmatched
-from imagebeam.transforms.batch_results import OutputLine, RowResult, classify, parse_line, parse_row
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, unit_of_row
-from imagebeam.transforms.batch_states import BatchJob, Step
-from imagebeam.transforms.books import Counts, count_outcome
-from imagebeam.transforms.errors import SystemicError
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.loading import load_file
-from imagebeam.transforms.recorder import VectorTable
-from imagebeam.transforms.records import ImageReason, Outcome, Status, Usage, utc_now
-from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.clients import storage
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.load_jobs import load_file
+from imagebeam.transforms.core.counts import Counts, count_outcome
+from imagebeam.transforms.core.errors import SystemicError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import ImageReason, Outcome, Status, Usage, utc_now
+from imagebeam.transforms.engine.recorder import VectorTable
+from imagebeam.transforms.gemini.batch_matching import MatchCounts, Matched, Missing, ShardMatcher, Unmatched
+from imagebeam.transforms.gemini.batch_responses import OutputLine, RowResult, classify, parse_line, parse_row
+from imagebeam.transforms.gemini.job_states import BatchJob, Step
+from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.sql.tables import outcome_row
 from imagebeam.transforms.start_run import telling
-from imagebeam.transforms.tables import outcome_row
-from imagebeam.transforms.warehouse import Warehouse
 
 INCREMENTAL = "incremental_predictions"
 
@@ -132,7 +132,7 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
         return done
     warehouse = Warehouse(settings.engine.asking.project)
     # Read once: the load job below takes the first reading, whatever a second one would find.
-    data = objects.read(shard.path("matched.json"))
+    data = storage.read(shard.path("matched.json"))
     if data is not None:
         found = _COLLECTED.validate_json(data)
     else:
@@ -141,13 +141,13 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
             found = _match(settings, ended, warehouse, directory)
             for kind in ("outcomes.jsonl", "unmatched.jsonl", "vectors.jsonl"):
                 if (directory / kind).stat().st_size:
-                    objects.upload(shard.path(kind), directory / kind)
-        objects.write(shard.path("matched.json"), _COLLECTED.dump_json(found))
+                    storage.upload(shard.path(kind), directory / kind)
+        storage.write(shard.path("matched.json"), _COLLECTED.dump_json(found))
     vectors = _vector_table(settings)
     if vectors is not None and found.ok:
         _load(settings, warehouse, shard, "vectors", vectors.table)
     _load(settings, warehouse, shard, "outcomes", settings.outcomes)
-    objects.write(shard.path("collected.json"), _COLLECTED.dump_json(found))
+    storage.write(shard.path("collected.json"), _COLLECTED.dump_json(found))
     return found
 
 
@@ -171,7 +171,7 @@ def _vector_table(settings: RunSettings) -> VectorTable | None:
 
 def read_collected(shard: Shard) -> Collected | None:
     """What was collected of a shard; None while nothing was."""
-    data = objects.read(shard.path("collected.json"))
+    data = storage.read(shard.path("collected.json"))
     return None if data is None else _COLLECTED.validate_json(data)
 
 
@@ -180,7 +180,7 @@ def _match(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory:
     shard, asking = ended.shard, settings.engine.asking
     at, columns = utc_now(), asking.columns(settings.run_id)
     manifest = directory / "manifest.jsonl"
-    if not objects.download(shard.path("manifest.jsonl"), manifest):
+    if not storage.download(shard.path("manifest.jsonl"), manifest):
         raise SystemicError(f"{shard.path('manifest.jsonl')} is gone, and with it what job {ended.job.name} is about")
     matcher = ShardMatcher(
         _entries(manifest), functools.partial(classify, task=asking.task, profile=asking.profile), _uris
@@ -282,7 +282,7 @@ def _lines(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory:
         return
     for path in output_files(ended):
         local = directory / "output.jsonl"
-        if not objects.download(path, local):
+        if not storage.download(path, local):
             continue
         with local.open("rb") as lines:
             for line in lines:
@@ -301,9 +301,9 @@ def output_files(ended: Ended) -> list[str]:
     prefix = ended.shard.output_prefix
     roots = [ended.job.output_directory] if ended.job.output_directory else []
     if not roots:
-        made = {name.partition("/")[0] for name in objects.names(prefix) if name.startswith("prediction-")}
-        roots = [objects.join(prefix, name) for name in sorted(made)]
-    return [objects.join(root, name) for root in roots for name in _answers(objects.names(root))]
+        made = {name.partition("/")[0] for name in storage.names(prefix) if name.startswith("prediction-")}
+        roots = [storage.join(prefix, name) for name in sorted(made)]
+    return [storage.join(root, name) for root in roots for name in _answers(storage.names(root))]
 
 
 def _answers(names: list[str]) -> list[str]:

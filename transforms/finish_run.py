@@ -12,15 +12,15 @@ import apache_beam as beam
 import orjson
 from apache_beam.pvalue import AsSingleton, PCollection
 
-from imagebeam.transforms import lease, objects
-from imagebeam.transforms.books import Books, Counts, Planned, counts_to_json, failure_key, sum_counts
-from imagebeam.transforms.engine import close_engine
-from imagebeam.transforms.errors import BooksError, SystemicError
-from imagebeam.transforms.recorded_sql import run_books_query
-from imagebeam.transforms.records import Usage, utc_now
-from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.clients import lease, storage
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.counts import Books, Counts, Planned, counts_to_json, failure_key, sum_counts
+from imagebeam.transforms.core.errors import BooksError, SystemicError
+from imagebeam.transforms.core.records import Usage, utc_now
+from imagebeam.transforms.engine.engine import close_engine
+from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.sql.outcome_queries import run_books_query
 from imagebeam.transforms.start_run import telling, write_event
-from imagebeam.transforms.warehouse import Warehouse
 
 RECOUNT_S = 90.0
 
@@ -131,7 +131,7 @@ def finish(settings: RunSettings, planned: Planned, counted: Counts) -> dict[str
         message="; ".join(problems) or counted.stop,
         books=orjson.dumps({"planned": summary["planned"], "counted": summary["counted"]}).decode(),
     )
-    objects.write(settings.summary_path, orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+    storage.write(settings.summary_path, orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     destination = settings.engine.destination
     if destination is not None and destination.lease is not None:
         lease.release(warehouse, destination.lease, settings.run_id)

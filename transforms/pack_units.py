@@ -10,8 +10,8 @@ from apache_beam.pvalue import PCollection
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from imagebeam.transforms.groups import Group, pack
-from imagebeam.transforms.records import Unit
+from imagebeam.transforms.core.records import Unit
+from imagebeam.transforms.core.unit_batch import Group, pack
 
 
 @dataclasses.dataclass

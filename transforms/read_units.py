@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from imagebeam.transforms.due_sql import UNIT_COLUMNS, unit_from_row
-from imagebeam.transforms.groups import Group, pack
-from imagebeam.transforms.records import Unit
-from imagebeam.transforms.run import RunSettings
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.records import Unit
+from imagebeam.transforms.core.unit_batch import Group, pack
+from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.sql.due_query import UNIT_COLUMNS, unit_from_row
 from imagebeam.transforms.start_run import Page, telling
-from imagebeam.transforms.warehouse import Warehouse
 
 
 @dataclasses.dataclass

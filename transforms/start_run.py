@@ -13,18 +13,19 @@ import google.api_core.exceptions as api_errors
 import orjson
 from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
 
-from imagebeam.transforms import embeddings, lease, objects, tables, views
-from imagebeam.transforms.books import Planned
-from imagebeam.transforms.due import Books as SourceBooks
-from imagebeam.transforms.due import Due, books_from_row
-from imagebeam.transforms.due_sql import build_due_query
-from imagebeam.transforms.embeddings import EmbedTask
-from imagebeam.transforms.errors import ImagebeamError, SystemicError, first_line
-from imagebeam.transforms.identifiers import TableName
-from imagebeam.transforms.queries import Query
-from imagebeam.transforms.records import utc_now
-from imagebeam.transforms.run import RunSettings, event
-from imagebeam.transforms.warehouse import ResultRef, Warehouse
+from imagebeam.transforms.clients import lease, storage
+from imagebeam.transforms.clients.bigquery import ResultRef, Warehouse
+from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, first_line
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import utc_now
+from imagebeam.transforms.run_settings import RunSettings, event
+from imagebeam.transforms.sql import embedding_tables, tables, views
+from imagebeam.transforms.sql.due import Books as SourceBooks
+from imagebeam.transforms.sql.due import Due, books_from_row
+from imagebeam.transforms.sql.due_query import build_due_query
+from imagebeam.transforms.sql.embedding_tables import EmbedTask
 
 PAGE_UNITS = 5_000
 
@@ -96,7 +97,7 @@ class telling:  # noqa: N801 - reads as a word: with telling(settings)
         if isinstance(error, api_errors.GoogleAPIError):
             error = SystemicError(f"{type(error).__name__}: {first_line(error)}")
         if isinstance(error, ImagebeamError):
-            objects.write(
+            storage.write(
                 self._settings.error_path,
                 orjson.dumps({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}),
             )
@@ -198,13 +199,16 @@ def prepare_tables(warehouse: Warehouse, settings: RunSettings) -> None:
 
 def prepare_embeddings(warehouse: Warehouse, results: TableName, model: str, dimension: int) -> TableName:
     """Creates the table of the vectors, and the view over all such tables. Returns the table."""
-    table = embeddings.embedding_table(results, model, dimension)
-    made = embeddings.EMBEDDINGS
+    table = embedding_tables.embedding_table(results, model, dimension)
+    made = embedding_tables.EMBEDDINGS
     warehouse.create_table(table, made.schema, clustering=made.clustering, description=made.description)
-    names = {*filter(embeddings.is_embedding_table, warehouse.table_names(table.project, table.dataset)), table.table}
+    names = {
+        *filter(embedding_tables.is_embedding_table, warehouse.table_names(table.project, table.dataset)),
+        table.table,
+    }
     warehouse.put_view(
-        dataclasses.replace(table, table=embeddings.VIEW),
-        embeddings.embeddings_view([dataclasses.replace(table, table=name) for name in names]),
+        dataclasses.replace(table, table=embedding_tables.VIEW),
+        embedding_tables.embeddings_view([dataclasses.replace(table, table=name) for name in names]),
         description="imagebeam: the newest vector of each unit, model and length.",
     )
     return table

@@ -1,0 +1,1 @@
+"""Batch prediction jobs of the local cloud."""

@@ -1,0 +1,1 @@
+"""Input and output of batch jobs: JSONL files and BigQuery rows."""

@@ -1,0 +1,1 @@
+"""AI functions and remote models of the local BigQuery."""

@@ -1,0 +1,250 @@
+"""``AI.GENERATE_EMBEDDING`` and ``ML.GENERATE_EMBEDDING``: one call of a model per row, one status per row.
+
+The query succeeds even when rows fail: then ``embedding`` is empty and ``status`` says why. How rows can be
+made to fail: section ``bigquery``, key ``ai``, of the fault book, see `bigquery_ai_faults`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import orjson
+import sqlglot
+from sqlglot import exp
+
+from imagebeam.emulators.bigquery.ai.faults import AiFaults
+from imagebeam.emulators.bigquery.catalog.object_tables import ObjectTables
+from imagebeam.emulators.bigquery.catalog.registry import Registry
+from imagebeam.emulators.bigquery.dialect.nodes import MARK, invalid, not_implemented, text
+from imagebeam.emulators.core.counters import Counters
+from imagebeam.emulators.core.http import STATUS_NAMES, ApiError
+from imagebeam.emulators.fake_model.image_vectors import Vector, project
+from imagebeam.emulators.fake_model.text_vectors import describe_text
+from imagebeam.emulators.storage.object_store import ObjectStore
+from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, Gallery, embedding_model
+from imagebeam.emulators.vertex.generate.validation import count_text
+
+#: Beginning of the status of a row that may be asked for again.
+RETRYABLE: Final = "A retryable error occurred: "
+_ANSWER: Final = "STRUCT(embedding DOUBLE[], status VARCHAR, statistics JSON)"
+_IMAGE_TOKENS: Final = 258
+#: Names of the result columns: of AI.GENERATE_EMBEDDING and of ML.GENERATE_EMBEDDING.
+_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "AI": {
+        "embedding": "embedding", "status": "status", "statistics": "statistics",
+        "start": "video_start_sec", "end": "video_end_sec",
+    },
+    "ML": {
+        "embedding": "ml_generate_embedding_result", "status": "ml_generate_embedding_status",
+        "statistics": "ml_generate_embedding_statistics",
+        "start": "ml_generate_embedding_start_sec", "end": "ml_generate_embedding_end_sec",
+    },
+}  # fmt: skip
+MACROS: Final = (
+    """bq_make_ref(u, a) AS CASE WHEN u IS NULL THEN NULL ELSE struct_pack(uri := CAST(u AS VARCHAR),
+        version := CAST(NULL AS VARCHAR), authorizer := CAST(a AS VARCHAR), details := CAST(NULL AS JSON)) END""",
+    """bq_fetch_metadata(r) AS CASE WHEN r IS NULL THEN NULL ELSE struct_pack(uri := r.uri,
+        version := coalesce(r.version, bq_object_version(r.uri)), authorizer := r.authorizer,
+        details := CAST(bq_object_details(r.uri) AS JSON)) END""",
+)
+_TEMPLATE: Final = """
+WITH _ai_rows AS MATERIALIZED (
+  SELECT *, zz_bq_generate_embedding(zz_spec(), {content}) AS _ai FROM _INPUT_ AS _in
+)
+SELECT * EXCLUDE (_ai), {columns} FROM _ai_rows
+"""
+
+
+def expand_embedding(
+    table: exp.Table,
+    find_model: Callable[[exp.Table], Mapping[str, Any]],
+    is_object_table: Callable[[exp.Table], bool],
+) -> exp.Query:
+    """Return the query that a call of the function stands for.
+
+    Args:
+        table: The call, as it stands in FROM.
+        find_model: Looks a remote model up; raises the 404.
+        is_object_table: Says whether a table of the call is one.
+
+    Raises:
+        ApiError: 400, 404 or 501.
+    """
+    node, space = table.this, table.db.upper()
+    function = f"{space}.GENERATE_EMBEDDING"
+    if space not in _NAMES or node.args.get("is_text"):
+        raise not_implemented(f"the table function {table.sql('bigquery')[:60]}")
+    kept = find_model(node.this)
+    model = embedding_model(str(kept["model"]))
+    assert model is not None  # noqa: S101  (CREATE MODEL takes no other)
+    relation, by_uri = _input(node.args.get("expression"), is_object_table, function)
+    dimension = _dimension(node.args.get("params_struct"), model, function)
+    names = _NAMES[space]
+    columns = [f"_ai.{kind} AS {names[kind]}" for kind in ("embedding", "status")]
+    if model.method == "predict":
+        columns += [f"CAST(NULL AS DOUBLE) AS {names[kind]}" for kind in ("start", "end")]
+    else:
+        columns.append(f"_ai.statistics AS {names['statistics']}")
+    content = "_in.uri" if by_uri else "_in.content"
+    tree: Any = sqlglot.parse_one(_TEMPLATE.format(content=content, columns=", ".join(columns)), dialect="duckdb")
+    spec = orjson.dumps(
+        {"model": model.name, "endpoint": kept["endpoint"], "dimension": dimension, "by_uri": by_uri,
+         "call": uuid.uuid4().hex}
+    ).decode()  # fmt: skip
+    for called in list(tree.find_all(exp.Anonymous)):
+        name = str(called.this)
+        if name == "zz_spec":
+            called.replace(text(spec))
+        elif name.startswith("zz_"):
+            called.set("this", MARK + name.removeprefix("zz_"))
+    for place in list(tree.find_all(exp.Table)):
+        if place.name == "_INPUT_":
+            place.replace(exp.Subquery(this=relation, alias=place.args["alias"].copy()))
+    result: exp.Query = tree
+    return result
+
+
+def _input(node: Any, is_object_table: Callable[[exp.Table], bool], function: str) -> tuple[Any, bool]:
+    """Return the query of the rows, and whether they are those of an object table."""
+    if isinstance(node, exp.Table):
+        return exp.Select(expressions=[exp.Star()]).from_(node.copy()), is_object_table(node)
+    if not isinstance(node, exp.Subquery) or not isinstance(node.this, exp.Query):
+        raise invalid(f"{function} needs TABLE name or (query) as its second argument")
+    query = node.this.copy()
+    names = {name.lower() for name in query.named_selects}
+    source = query.args.get("from_")
+    if "content" not in names and isinstance(query, exp.Select) and source is not None:
+        table = source.this
+        if isinstance(table, exp.Table) and isinstance(table.this, exp.Identifier) and is_object_table(table):
+            _check_object_query(query, function)
+            return query, True
+    if "content" not in names and not query.is_star:
+        raise invalid(f"{function}: column content is not found in the input query")
+    return query, False
+
+
+def _check_object_query(query: exp.Select, function: str) -> None:
+    allowed = ("expressions", "from_", "where", "order", "limit", "offset")
+    for key, value in query.args.items():
+        if value and key not in allowed:
+            raise invalid(f"{function}: a query of an object table may have WHERE, ORDER BY and LIMIT only")
+    if not query.is_star:
+        raise invalid(f"{function}: a query of an object table must select all columns (SELECT *)")
+
+
+def _dimension(node: Any, model: EmbeddingModel, function: str) -> int:
+    dimension = model.default
+    for item in node.expressions if node is not None else ():
+        name = item.this.name.lower() if isinstance(item, exp.PropertyEQ) else item.alias.lower()
+        value = item.expression if isinstance(item, exp.PropertyEQ) else item.this
+        if name == "output_dimensionality":
+            if not isinstance(value, exp.Literal) or value.is_string or not str(value.this).isdigit():
+                raise invalid(f"{function}: output_dimensionality must be a positive INT64 literal")
+            dimension = int(value.this)
+        elif name == "flatten_json_output":
+            if not (isinstance(value, exp.Boolean) and value.this):
+                raise not_implemented("flatten_json_output = FALSE")
+        else:
+            raise not_implemented(f"the argument {name} of {function}")
+    problem = model.check_dimension(dimension)
+    if problem:
+        raise invalid(f"{function}: {problem}")
+    return dimension
+
+
+class Embedder:
+    """Embeds row after row; safe to use from many threads.
+
+    Args:
+        objects: Where URIs lead.
+        tables: Says what an ObjectRef is about.
+        registry: The connections.
+        faults: Which rows fail.
+        counters: ``bigquery.ai``: ``rows``, ``answered``, ``retryable``, ``permanent``, ``calls_per_key`` and
+            ``answered_per_key`` (by URI or text), ``jobs``, ``max_running_jobs``.
+    """
+
+    def __init__(
+        self, objects: ObjectStore, tables: ObjectTables, registry: Registry, faults: AiFaults, counters: Counters
+    ) -> None:
+        self._gallery = Gallery(objects)
+        self._objects = objects
+        self._tables = tables
+        self._registry = registry
+        self._faults = faults
+        self._counters = counters
+
+    def install(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Make the functions known to a connection and its cursors."""
+        make: Any = connection.create_function  # its types do not say that names of types will do
+        make("bq_embed_row", self.embed, ["VARCHAR", "VARCHAR"], _ANSWER, null_handling="special", side_effects=True)
+        for name, function in (("bq_object_details", self._details), ("bq_object_version", self._version)):
+            make(name, function, ["VARCHAR"], "VARCHAR", null_handling="special", side_effects=True)
+        connection.execute(
+            "CREATE MACRO bq_generate_embedding(spec, content) AS bq_embed_row(spec, CAST(to_json(content) AS VARCHAR))"
+        )
+        for macro in MACROS:
+            connection.execute(f"CREATE MACRO {macro}")
+
+    def embed(self, spec: str, content: str | None) -> dict[str, Any]:
+        """Embed the content of one row.
+
+        Args:
+            spec: What was asked for, as `expand_embedding` wrote it.
+            content: As JSON: a text, or an ObjectRef.
+        """
+        wanted = orjson.loads(spec)
+        given = None if content is None else orjson.loads(content)
+        key = str(given.get("uri") if isinstance(given, dict) else given)
+        self._counters.add("bigquery", "ai", "rows")
+        self._counters.add("bigquery", "ai", "calls_per_key", key)
+        failure = self._faults.failure(wanted["call"], key, wanted["endpoint"])
+        if failure is None:
+            try:
+                model = embedding_model(wanted["model"])
+                assert model is not None  # noqa: S101
+                description, tokens = self._describe(given, model, by_uri=wanted["by_uri"])
+            except ApiError as problem:
+                failure = f"{problem.status or STATUS_NAMES.get(problem.code, 'INVALID_ARGUMENT')}: {problem.message}"
+            else:
+                self._counters.add("bigquery", "ai", "answered")
+                self._counters.add("bigquery", "ai", "answered_per_key", key)
+                statistics = orjson.dumps({"token_count": tokens, "truncated": False}).decode()
+                vector = project(description, wanted["dimension"], model.name)
+                return {"embedding": vector, "status": "", "statistics": statistics}
+        self._counters.add("bigquery", "ai", "retryable" if failure.startswith(RETRYABLE) else "permanent")
+        return {"embedding": [], "status": failure, "statistics": None}
+
+    def _describe(self, given: Any, model: EmbeddingModel, *, by_uri: bool) -> tuple[Vector, int]:
+        if given is None or given == "":
+            raise ApiError(400, "The content is empty.")
+        if isinstance(given, list):
+            parts = [self._describe(item, model, by_uri=by_uri) for item in given]
+            if not 1 <= sum(1 for item in given if isinstance(item, dict)) <= model.images:
+                raise ApiError(400, f"{model.name} takes 1 to {model.images} images per row.")
+            mean: Vector = np.sum([part / np.linalg.norm(part) for part, _ in parts], axis=0)
+            return mean, sum(tokens for _, tokens in parts)
+        if isinstance(given, str) and not by_uri:
+            if count_text(given) > model.text_tokens:
+                raise ApiError(400, f"The text is too long: the limit of {model.name} is {model.text_tokens} tokens.")
+            return describe_text(given), count_text(given)
+        uri = given
+        if isinstance(given, dict):
+            uri = given.get("uri")
+            if given.get("authorizer"):
+                self._registry.connection(self._registry.named(str(given["authorizer"])))
+        return self._gallery.stored(str(uri), model), _IMAGE_TOKENS
+
+    def _details(self, uri: str | None) -> str | None:
+        if uri is None:
+            return None
+        return orjson.dumps(self._tables.details(uri)).decode()
+
+    def _version(self, uri: str | None) -> str | None:
+        bucket, _, name = (uri or "").removeprefix("gs://").partition("/")
+        stored = self._objects.read(bucket, name)
+        return None if stored is None else str(stored.generation)

@@ -1,0 +1,1 @@
+"""Datasets, tables and their metadata in the local BigQuery."""

@@ -1,0 +1,74 @@
+"""INFORMATION_SCHEMA: what there is in a dataset, as rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from imagebeam.emulators.bigquery.catalog.registry import Registry
+from imagebeam.emulators.bigquery.catalog.table import Table
+from imagebeam.emulators.bigquery.dialect.names import values_query
+from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
+
+_PLACE: Final = {"table_catalog": "VARCHAR", "table_schema": "VARCHAR", "table_name": "VARCHAR"}
+_KINDS: Final = {"TABLE": "BASE TABLE"}
+
+
+def information_query(view: str, project: str, dataset: str, tables: Sequence[Table], registry: Registry) -> str:
+    """Return the rows of a view as a DuckDB query.
+
+    Raises:
+        ApiError: 501 for a view that is not implemented.
+    """
+    if view == "TABLES":
+        rows: list[tuple[Any, ...]] = [
+            (project, dataset, table.ident.table, _KINDS.get(table.kind, table.kind),
+             _moment(table.resource["creationTime"]))
+            for table in tables
+        ]  # fmt: skip
+        return values_query(_PLACE | {"table_type": "VARCHAR", "creation_time": "TIMESTAMPTZ"}, rows)
+    if view == "COLUMNS":
+        columns = _PLACE | {
+            "column_name": "VARCHAR",
+            "ordinal_position": "BIGINT",
+            "is_nullable": "VARCHAR",
+            "data_type": "VARCHAR",
+        }
+        return values_query(columns, list(_column_rows(project, dataset, tables)))
+    if view == "VECTOR_INDEXES":
+        columns = {
+            "index_catalog": "VARCHAR",
+            "index_schema": "VARCHAR",
+            "table_name": "VARCHAR",
+            "index_name": "VARCHAR",
+            "index_status": "VARCHAR",
+            "creation_time": "TIMESTAMPTZ",
+            "coverage_percentage": "BIGINT",
+            "unindexed_row_count": "BIGINT",
+            "total_storage_bytes": "BIGINT",
+            "disable_reason": "VARCHAR",
+        }
+        return values_query(columns, list(_index_rows(project, dataset, registry)))
+    raise not_implemented(f"INFORMATION_SCHEMA.{view}")
+
+
+def _index_rows(project: str, dataset: str, registry: Registry) -> Iterator[tuple[Any, ...]]:
+    """An index is complete as soon as it is declared: searches do not use it."""
+    for name, body in registry.all("index").items():
+        if body["dataset"] == dataset:
+            made = _moment(str(body["created_ms"]))
+            index = name.rpartition(".")[2]
+            yield project, dataset, body["table"], index, "ACTIVE", made, 100, 0, 0, None
+
+
+def _moment(milliseconds: str) -> str:
+    seconds, rest = divmod(int(milliseconds), 1000)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest:03d}+00"
+
+
+def _column_rows(project: str, dataset: str, tables: Sequence[Table]) -> Iterator[tuple[Any, ...]]:
+    for table in tables:
+        for place, field in enumerate(table.fields, 1):
+            nullable = "NO" if field.mode == "REQUIRED" else "YES"
+            yield project, dataset, table.ident.table, field.name, place, nullable, field.sql_type()

@@ -1,0 +1,191 @@
+"""The API's resources of datasets and tables: what may be set, what is shown, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from imagebeam.emulators.bigquery.catalog.object_tables import check_external
+from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
+from imagebeam.emulators.bigquery.dialect.types import schema_resource
+from imagebeam.emulators.core.http import ApiError
+
+if TYPE_CHECKING:
+    from imagebeam.emulators.bigquery.catalog.catalog import Dataset, Result
+    from imagebeam.emulators.bigquery.catalog.table import Table
+
+Resource = dict[str, Any]
+
+DATASET_WRITABLE: Final = frozenset(
+    ("description", "friendlyName", "labels", "location", "defaultTableExpirationMs", "access")
+)
+TABLE_WRITABLE: Final = frozenset(
+    (
+        "description", "friendlyName", "labels", "schema", "expirationTime", "timePartitioning", "clustering", "view",
+        "requirePartitionFilter", "externalDataConfiguration", "maxStaleness",
+    )
+)  # fmt: skip
+#: Fields that a client sends back because it read them; nothing follows from them.
+_SHOWN: Final = frozenset(
+    (
+        "kind", "id", "selfLink", "etag", "datasetReference", "tableReference", "creationTime", "lastModifiedTime",
+        "location", "type", "numRows", "numBytes", "numLongTermBytes", "numActiveLogicalBytes", "numTotalLogicalBytes",
+    )
+)  # fmt: skip
+_DATASET_NAME: Final = re.compile(r"\w{1,1024}", re.ASCII)
+_TABLE_NAME: Final = re.compile(r"[\w\- ]{1,1024}")
+_LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}")
+
+
+def check_names(dataset: str, table: str | None) -> None:
+    """Refuse names that BigQuery refuses."""
+    if not _DATASET_NAME.fullmatch(dataset):
+        raise ApiError(
+            400,
+            f'Invalid dataset ID "{dataset}". Dataset IDs must be alphanumeric (plus underscores) and must be at '
+            "most 1024 characters long.",
+            reason="invalid",
+        )
+    if table is not None and not _TABLE_NAME.fullmatch(table):
+        raise ApiError(
+            400,
+            f'Invalid table ID "{table}". Table IDs must be alphanumeric (plus underscores) and must be at most '
+            "1024 characters long.",
+            reason="invalid",
+        )
+
+
+def kept(body: Mapping[str, Any], writable: Collection[str], what: str) -> Resource:
+    """Return the settable properties of a request's resource.
+
+    Raises:
+        ApiError: 501 for a property that is not implemented.
+    """
+    resource: Resource = {}
+    for key, value in body.items():
+        if key in writable:
+            resource[key] = value
+        elif key not in _SHOWN and value not in (None, {}, [], "", False):
+            raise not_implemented(f"{key!r} of a {what}")
+    view = resource.get("view")
+    if view is not None:
+        if not isinstance(view, dict) or not view.get("query"):
+            raise ApiError(400, "Required parameter is missing: view.query", reason="required")
+        if view.get("useLegacySql", True):
+            raise not_implemented("views in legacy SQL (useLegacySql)")
+    if resource.get("externalDataConfiguration"):
+        check_external(resource)
+    partitioning = resource.get("timePartitioning")
+    if partitioning and partitioning.get("type") not in ("HOUR", "DAY", "MONTH", "YEAR"):
+        raise ApiError(400, "Invalid value for timePartitioning.type", reason="invalid")
+    return {key: value for key, value in resource.items() if value is not None or key in body}
+
+
+def merged(old: Mapping[str, Any], changes: Mapping[str, Any], cleared: Collection[str]) -> Resource:
+    """Return a resource with its changes: None removes a property, labels merge key by key."""
+    resource = {key: value for key, value in old.items() if key not in cleared}
+    for key, value in changes.items():
+        if value is None:
+            resource.pop(key, None)
+        elif key == "labels" and not cleared:
+            labels = {**resource.get("labels", {}), **value}
+            resource["labels"] = {name: text for name, text in labels.items() if text is not None}
+        else:
+            resource[key] = value
+    return resource
+
+
+def check_labels(resource: Mapping[str, Any]) -> None:
+    """Refuse labels that BigQuery refuses."""
+    for key, value in (resource.get("labels") or {}).items():
+        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(str(value or "")):
+            raise ApiError(
+                400,
+                f"Invalid label {key!r}: {value!r}. Keys start with a lower-case letter; keys and values have "
+                "lower-case letters, digits, _ and -, at most 63 characters.",
+                reason="invalid",
+            )
+
+
+def check_expiration(resource: Mapping[str, Any], now_ms: int) -> None:
+    """Refuse an expiration in the past."""
+    expires = resource.get("expirationTime")
+    if expires is not None and int(expires) <= now_ms:
+        raise ApiError(400, "Invalid value for expirationTime: must be in the future", reason="invalid")
+
+
+def etag(resource: Mapping[str, Any]) -> str:
+    """Return the tag that changes with the resource."""
+    return hashlib.md5(orjson.dumps(resource, option=orjson.OPT_SORT_KEYS), usedforsecurity=False).hexdigest()
+
+
+def check_etag(wanted: str | None, resource: Mapping[str, Any]) -> None:
+    """Hold a request's If-Match against a resource.
+
+    Raises:
+        ApiError: 412 when somebody changed it meanwhile.
+    """
+    if wanted not in (None, "", "*", etag(resource)):
+        raise ApiError(412, "Precondition check failed.", reason="conditionNotMet")
+
+
+def dataset_resource(project: str, name: str, dataset: Dataset) -> Resource:
+    """Return a dataset as the API shows it."""
+    return {
+        "kind": "bigquery#dataset",
+        "etag": etag(dataset.resource),
+        "id": f"{project}:{name}",
+        "datasetReference": {"projectId": project, "datasetId": name},
+        "type": "DEFAULT",
+    } | dataset.resource
+
+
+def table_resource(table: Table, location: str, sizes: Mapping[str, int] | None) -> Resource:
+    """Return a table as the API shows it.
+
+    Args:
+        table: The table or view.
+        location: Of its dataset.
+        sizes: Rows and bytes; None for a listing.
+    """
+    body: Resource = {
+        "kind": "bigquery#table",
+        "etag": etag(table.resource),
+        "id": str(table.ident),
+        "tableReference": table.ident.resource(),
+        "type": table.kind,
+    }
+    if sizes is None:
+        shown = ("friendlyName", "labels", "expirationTime", "creationTime", "timePartitioning", "clustering")
+        body |= {key: table.resource[key] for key in shown if key in table.resource}
+        if table.view is not None:
+            body["view"] = {"useLegacySql": False}
+        return body
+    body |= table.resource
+    body["location"] = location
+    if table.view is None:
+        total = str(sum(size for name, size in sizes.items() if name))
+        body |= {"numRows": str(sizes[""]), "numBytes": total, "numLongTermBytes": "0"}
+    return body
+
+
+def result_resource(result: Result) -> Resource:
+    """Return an anonymous result table as the API shows it."""
+    return {
+        "kind": "bigquery#table",
+        "id": str(result.ident),
+        "etag": result.ident.table,
+        "tableReference": result.ident.resource(),
+        "type": "TABLE",
+        "schema": schema_resource(result.fields),
+        "numRows": str(result.rows),
+        "numBytes": "0",
+        "location": result.location,
+        "creationTime": str(result.created_ms),
+        "expirationTime": str(result.created_ms + 86_400_000),
+    }

@@ -1,0 +1,1 @@
+"""GoogleSQL to DuckDB SQL."""

@@ -1,0 +1,1 @@
+"""GoogleSQL functions that DuckDB lacks or computes differently."""

@@ -1,0 +1,304 @@
+"""BigQuery's types beside DuckDB's: schemas of the REST API, column types of the file, cells of an answer."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import decimal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import duckdb
+
+from imagebeam.emulators.bigquery.dialect.functions.geography import to_wkt
+from imagebeam.emulators.core.http import ApiError
+
+#: Names that the REST API takes, to the names that it answers with.
+REST_NAMES: Final[dict[str, str]] = {
+    "STRING": "STRING",
+    "BYTES": "BYTES",
+    "INTEGER": "INTEGER",
+    "INT64": "INTEGER",
+    "FLOAT": "FLOAT",
+    "FLOAT64": "FLOAT",
+    "BOOLEAN": "BOOLEAN",
+    "BOOL": "BOOLEAN",
+    "NUMERIC": "NUMERIC",
+    "DECIMAL": "NUMERIC",
+    "BIGNUMERIC": "BIGNUMERIC",
+    "BIGDECIMAL": "BIGNUMERIC",
+    "TIMESTAMP": "TIMESTAMP",
+    "DATE": "DATE",
+    "TIME": "TIME",
+    "DATETIME": "DATETIME",
+    "GEOGRAPHY": "GEOGRAPHY",
+    "JSON": "JSON",
+    "RECORD": "RECORD",
+    "STRUCT": "RECORD",
+}
+#: DuckDB has 38 digits where BIGNUMERIC has 76: 18 before and 20 after the point are kept.
+DUCK_TYPES: Final[dict[str, str]] = {
+    "STRING": "VARCHAR",
+    "BYTES": "BLOB",
+    "INTEGER": "BIGINT",
+    "FLOAT": "DOUBLE",
+    "BOOLEAN": "BOOLEAN",
+    "NUMERIC": "DECIMAL(38,9)",
+    "BIGNUMERIC": "DECIMAL(38,20)",
+    "TIMESTAMP": "TIMESTAMP WITH TIME ZONE",
+    "DATE": "DATE",
+    "TIME": "TIME",
+    "DATETIME": "TIMESTAMP",
+    "GEOGRAPHY": "GEOMETRY",
+    "JSON": "JSON",
+}
+BIGNUMERIC_SCALE: Final = 20
+#: Names in SQL, as INFORMATION_SCHEMA and messages show them.
+SQL_NAMES: Final[dict[str, str]] = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
+_FIELD_KEYS: Final = frozenset(
+    ("name", "type", "mode", "fields", "description", "maxLength", "precision", "scale", "policyTags")
+)
+_MODES: Final = ("NULLABLE", "REQUIRED", "REPEATED")
+_INTEGERS: Final = frozenset(
+    ("bigint", "integer", "hugeint", "smallint", "tinyint", "ubigint", "uinteger", "usmallint", "utinyint", "uhugeint")
+)
+_FROM_DUCK: Final[dict[str, str]] = {
+    "double": "FLOAT",
+    "float": "FLOAT",
+    "boolean": "BOOLEAN",
+    "blob": "BYTES",
+    "timestamp with time zone": "TIMESTAMP",
+    "timestamp": "DATETIME",
+    "date": "DATE",
+    "time": "TIME",
+    "geometry": "GEOGRAPHY",
+    "uuid": "STRING",
+    "null": "INTEGER",  # BigQuery's type of a bare NULL
+}
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND: Final = datetime.timedelta(microseconds=1)
+
+Encode = Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Field:
+    """One column, or one field of a RECORD.
+
+    Attributes:
+        name: As it was given; BigQuery compares names without regard to case.
+        type: Name of the REST API, such as ``INTEGER`` or ``RECORD``.
+        mode: ``NULLABLE``, ``REQUIRED`` or ``REPEATED``.
+        fields: Fields of a RECORD.
+        notes: What else the schema says (description ...), kept and given back.
+    """
+
+    name: str
+    type: str
+    mode: str = "NULLABLE"
+    fields: tuple[Field, ...] = ()
+    notes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it holds an ARRAY."""
+        return self.mode == "REPEATED"
+
+    def resource(self) -> dict[str, Any]:
+        """Return the field as the REST API shows it."""
+        body: dict[str, Any] = {"name": self.name, "type": self.type, "mode": self.mode}
+        if self.type == "RECORD":
+            body["fields"] = [field.resource() for field in self.fields]
+        return body | dict(self.notes)
+
+    def duck_type(self) -> str:
+        """Return DuckDB's type."""
+        if self.type == "RECORD":
+            inner = ", ".join(f"{quote(field.name)} {field.duck_type()}" for field in self.fields)
+            name = f"STRUCT({inner})"
+        else:
+            name = DUCK_TYPES[self.type]
+        return f"{name}[]" if self.repeated else name
+
+    def sql_type(self) -> str:
+        """Return the type as BigQuery SQL spells it."""
+        name = SQL_NAMES.get(self.type, self.type)
+        if self.type == "RECORD":
+            name += "<" + ", ".join(f"{field.name} {field.sql_type()}" for field in self.fields) + ">"
+        return f"ARRAY<{name}>" if self.repeated else name
+
+
+def quote(name: str) -> str:
+    """Return a name as a DuckDB identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a text as a DuckDB string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def parse_fields(fields: Any) -> tuple[Field, ...]:
+    """Read the ``fields`` of a schema.
+
+    Raises:
+        ApiError: 400 for a schema that BigQuery would refuse, 501 for one that this cannot serve.
+    """
+    if not isinstance(fields, list):
+        raise ApiError(400, "Invalid value for: schema.fields is not a list", reason="invalid")
+    parsed = tuple(_parse_field(field) for field in fields)
+    seen: set[str] = set()
+    for field in parsed:
+        if field.name.lower() in seen:
+            raise ApiError(400, f"Duplicate field name: {field.name}", reason="invalid")
+        seen.add(field.name.lower())
+    return parsed
+
+
+def _parse_field(body: Any) -> Field:
+    if not isinstance(body, dict) or not body.get("name") or not body.get("type"):
+        raise ApiError(400, "Invalid value for: each field of a schema needs a name and a type", reason="invalid")
+    for key in body:
+        if key not in _FIELD_KEYS:
+            raise ApiError(501, f"The local BigQuery does not implement {key!r} of the field {body['name']!r}.")
+    name, given = str(body["name"]), str(body["type"]).upper()
+    kind = REST_NAMES.get(given)
+    if kind is None:
+        if given in ("INTERVAL", "RANGE", "FOREIGN"):
+            raise ApiError(501, f"The local BigQuery does not implement the type {given} (field {name!r}).")
+        raise ApiError(400, f"Invalid value for type: {given} is not a valid value", reason="invalid")
+    mode = str(body.get("mode") or "NULLABLE").upper()
+    if mode not in _MODES:
+        raise ApiError(400, f"Invalid value for mode: {mode} is not a valid value", reason="invalid")
+    inner = parse_fields(body.get("fields") or []) if kind == "RECORD" else ()
+    if kind == "RECORD" and not inner:
+        raise ApiError(400, f"Field {name} is type RECORD but has no schema", reason="invalid")
+    extra = ((key, body[key]) for key in sorted(body) if key not in ("name", "type", "mode", "fields"))
+    return Field(name, kind, mode, inner, tuple(item for item in extra if item[1] is not None))
+
+
+def schema_resource(fields: Iterable[Field]) -> dict[str, Any]:
+    """Return a schema as the REST API shows it."""
+    return {"fields": [field.resource() for field in fields]}
+
+
+def from_duck(name: str, kind: str) -> Field:
+    """Describe a result column of DuckDB as BigQuery would.
+
+    Raises:
+        ApiError: 501 for a type that BigQuery's results have but this cannot show, such as INTERVAL.
+    """
+    return _from_type(name, duckdb.sqltype(kind))
+
+
+def _from_type(name: str, kind: Any) -> Field:
+    ident, shown = str(kind.id), str(kind)
+    if ident == "list":
+        item = _from_type(name, dict(kind.children)["child"])
+        if item.repeated:
+            raise ApiError(
+                400, f"Cannot construct array with element type ARRAY (column {name})", reason="invalidQuery"
+            )
+        return dataclasses.replace(item, mode="REPEATED")
+    if ident == "struct":
+        fields = tuple(_from_type(child, inner) for child, inner in kind.children)
+        return Field(name, "RECORD", fields=fields)
+    if ident == "decimal":
+        scale = dict(kind.children)["scale"]
+        return Field(name, "BIGNUMERIC" if scale == BIGNUMERIC_SCALE else "NUMERIC")
+    if ident in _INTEGERS:
+        return Field(name, "INTEGER")
+    if ident == "varchar":
+        return Field(name, "JSON" if shown == "JSON" else "STRING")
+    if ident in _FROM_DUCK:
+        return Field(name, _FROM_DUCK[ident])
+    raise ApiError(501, f"The local BigQuery does not implement results of type {shown} (column {name!r}).")
+
+
+def sql_cell(field: Field) -> str:
+    """Return the DuckDB expression that reads a column for :func:`encoder` (cheap where that matters)."""
+    column = quote(field.name)
+    if field.type == "TIMESTAMP" and not field.repeated:
+        return f"epoch_us({column})"
+    return column
+
+
+def encoder(field: Field, *, int64_timestamp: bool = True, top: bool = True) -> Encode:
+    """Return the function that makes the ``v`` of a cell out of a DuckDB value.
+
+    Args:
+        field: The column.
+        int64_timestamp: Timestamps as microseconds (the API's ``formatOptions.useInt64Timestamp``), else as
+            seconds in floating point.
+        top: Whether it is a column of :func:`sql_cell` (else the inside of an ARRAY or STRUCT).
+    """
+    if field.repeated:
+        item = encoder(dataclasses.replace(field, mode="NULLABLE"), int64_timestamp=int64_timestamp, top=False)
+        return lambda values: [{"v": item(value)} for value in values or ()]
+    if field.type == "RECORD":
+        inner = [(sub.name, encoder(sub, int64_timestamp=int64_timestamp, top=False)) for sub in field.fields]
+
+        def record(value: Mapping[str, Any] | None) -> Any:
+            if value is None:
+                return None
+            return {"f": [{"v": encode(value[name])} for name, encode in inner]}
+
+        return record
+    if field.type == "TIMESTAMP":
+        return _timestamp_encoder(int64_timestamp=int64_timestamp, raw=top)
+    scalar = _SCALARS[field.type]
+    return lambda value: None if value is None else scalar(value)
+
+
+def _timestamp_encoder(*, int64_timestamp: bool, raw: bool) -> Encode:
+    def encode(value: Any) -> str | None:
+        if value is None:
+            return None
+        micros = value if raw else (value - _EPOCH) // _MICROSECOND
+        return str(micros) if int64_timestamp else repr(micros / 1e6)
+
+    return encode
+
+
+def _float(value: float) -> str:
+    text = repr(float(value))
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text, text)
+
+
+def number_text(value: decimal.Decimal) -> str:
+    """Return a NUMERIC without an exponent and without idle zeros."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _numeric(value: Any) -> str:
+    exact = value if isinstance(value, decimal.Decimal) else decimal.Decimal(value)
+    if -exact.as_tuple().exponent > 9:  # type: ignore[operator]
+        exact = exact.quantize(decimal.Decimal("1e-9"), rounding=decimal.ROUND_HALF_UP)
+    return number_text(exact)
+
+
+def _encode_bytes(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+_SCALARS: Final[dict[str, Encode]] = {
+    "STRING": str,
+    "JSON": str,
+    "INTEGER": lambda value: str(int(value)),
+    "FLOAT": _float,
+    "BOOLEAN": lambda value: "true" if value else "false",
+    "NUMERIC": _numeric,
+    "BIGNUMERIC": number_text,
+    "BYTES": _encode_bytes,
+    "DATE": lambda value: value.isoformat(),
+    "TIME": lambda value: value.isoformat(),
+    "DATETIME": lambda value: value.isoformat(),
+    "GEOGRAPHY": lambda value: to_wkt(bytes(value)),
+}
+
+
+def encode_rows(rows: Sequence[Sequence[Any]], encoders: Sequence[Encode]) -> list[dict[str, Any]]:
+    """Return rows in the ``{"f": [{"v": ...}]}`` shape of the API."""
+    return [{"f": [{"v": encode(value)} for encode, value in zip(encoders, row, strict=True)]} for row in rows]

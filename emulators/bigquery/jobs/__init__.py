@@ -1,0 +1,1 @@
+"""Query and load jobs of the local BigQuery."""

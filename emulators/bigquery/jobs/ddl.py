@@ -1,0 +1,130 @@
+"""DDL: datasets, tables and views that statements make, change and drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.table import Table
+from imagebeam.emulators.bigquery.dialect.names import TableId
+from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
+from imagebeam.emulators.bigquery.dialect.types import Field
+from imagebeam.emulators.bigquery.jobs.select import Plan, Request, Watch, copy_rows, select, view_fields
+from imagebeam.emulators.core.http import ApiError
+
+
+def define(
+    catalog: Catalog,
+    request: Request,
+    prepared: Plan,
+    key: str,
+    watch: Watch,
+) -> None:
+    """Run a statement of DDL.
+
+    Raises:
+        ApiError: What BigQuery would answer.
+    """
+    statement = prepared.statement
+    target, options = statement.target, statement.options
+    assert target is not None  # noqa: S101  (a plan of DDL always has one)
+    if target.project != catalog.project:
+        raise ApiError(404, f"Not found: Project {target.project}", reason="notFound")
+    if statement.kind == "CREATE_SCHEMA":
+        reference = {"datasetReference": {"projectId": target.project, "datasetId": target.dataset}}
+        location = {"location": request.location or "US"}
+        _if_absent(lambda: catalog.create_dataset(location | reference | options["resource"]), options)
+    elif statement.kind == "DROP_SCHEMA":
+        _if_present(
+            lambda: catalog.delete_dataset(target.project, target.dataset, contents=options["cascade"]), options
+        )
+    elif statement.kind == "ALTER_TABLE":
+        _add_columns(catalog, catalog.table(target), options["added"])
+    elif statement.kind.startswith("DROP_"):
+        wanted = statement.kind.removeprefix("DROP_")
+
+        def drop() -> None:
+            if catalog.table(target).kind != wanted:
+                raise invalid(f"Cannot drop {target} as a {wanted}: it is a {catalog.table(target).kind}")
+            catalog.delete_table(target)
+
+        _if_present(drop, options)
+    elif statement.kind == "CREATE_VIEW":
+        create_view(catalog, target, options)
+    else:
+        _create_table(catalog, request, prepared, key, watch)
+
+
+def create_view(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -> None:
+    """CREATE [OR REPLACE] VIEW."""
+    view = {"query": options["view_query"], "useLegacySql": False}
+    fields = view_fields(catalog, options["view_query"])
+    body = {"tableReference": target.resource(), "view": view} | options["resource"]
+    with catalog.store.writing:
+        _replaced(catalog, target, options)
+        _if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
+
+
+def _create_table(
+    catalog: Catalog,
+    request: Request,
+    prepared: Plan,
+    key: str,
+    watch: Watch,
+) -> None:
+    statement = prepared.statement
+    target, options = statement.target, statement.options
+    assert target is not None  # noqa: S101
+    fields = tuple(options.get("fields") or ())
+    body = {"tableReference": target.resource()} | options["resource"]
+    result = None
+    if statement.kind == "CREATE_TABLE_AS_SELECT":
+        if fields:
+            raise not_implemented("a column list in CREATE TABLE ... AS SELECT")
+        result = select(catalog, request, prepared, key, watch)
+        fields = prepared.fields
+    try:
+        with catalog.store.writing:
+            _replaced(catalog, target, options)
+            table = _if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
+            if result is not None and table is not None:
+                copy_rows(catalog, result, table)
+    finally:
+        if result is not None:
+            catalog.forget_result(result)  # the rows are in the table; nobody can ask for them a second time
+
+
+def _replaced(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -> None:
+    if options.get("replace"):
+        _if_present(lambda: catalog.delete_table(target), {"exists": True})
+
+
+def _if_absent(create: Callable[[], Any], options: Mapping[str, Any]) -> Any:
+    """Do it, or with IF NOT EXISTS nothing when it is there."""
+    try:
+        return create()
+    except ApiError as problem:
+        if problem.code == 409 and options.get("exists"):
+            return None
+        raise
+
+
+def _if_present(drop: Callable[[], Any], options: Mapping[str, Any]) -> None:
+    """Do it, or with IF EXISTS nothing when there is nothing."""
+    try:
+        drop()
+    except ApiError as problem:
+        if problem.code != 404 or not options.get("exists"):
+            raise
+
+
+def _add_columns(catalog: Catalog, table: Table, added: Sequence[tuple[Field, bool]]) -> None:
+    new = []
+    for field, if_absent in added:
+        if table.field(field.name) is None:
+            new.append(field)
+        elif not if_absent:
+            raise invalid(f"Column already exists: {field.name}")
+    fields = [field.resource() for field in (*table.fields, *new)]
+    catalog.update_table(table.ident, {"schema": {"fields": fields}}, replace=False)

@@ -1,0 +1,1 @@
+"""HTTP, faults, counters, access and tokens, shared by all services of the local cloud."""

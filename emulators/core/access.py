@@ -1,0 +1,154 @@
+"""Who may do what in the local Google Cloud: section ``access`` of the fault book.
+
+::
+
+    {"disabled_apis": ["dataflow.googleapis.com"],
+     "denied": [{"permission": "storage.objects.get", "resource": "gs://frames", "who": "workers@"}]}
+
+Everybody may do everything until a rule denies it. ``resource`` and ``who`` are parts of the full names
+(``gs://bucket/object``, ``project:dataset.table``, ``projects/p``; accounts by e-mail address); without them a rule is
+for all. The words of a refusal are those of the service that gives it.
+"""
+
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.http import ApiError
+from imagebeam.emulators.core.tokens import ACCOUNT, account_of
+
+SECTION: Final = "access"
+#: Project number of the local cloud's one project.
+PROJECT_NUMBER: Final = "100000000001"
+#: The account with which Vertex AI itself reads and writes what a request or a job names.
+VERTEX_AGENT: Final = f"service-{PROJECT_NUMBER}@gcp-sa-aiplatform.iam.gserviceaccount.com"
+
+#: How the services call themselves in refusals.
+_TITLES: Final[Mapping[str, str]] = {
+    "aiplatform.googleapis.com": "Vertex AI API",
+    "bigquery.googleapis.com": "BigQuery API",
+    "cloudresourcemanager.googleapis.com": "Cloud Resource Manager API",
+    "dataflow.googleapis.com": "Dataflow API",
+    "iamcredentials.googleapis.com": "IAM Service Account Credentials API",
+    "storage.googleapis.com": "Cloud Storage JSON API",
+}
+_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
+
+
+class Access:
+    """The rules in force; safe to ask from many threads.
+
+    Args:
+        book: The fault book; its section ``access`` is checked from now on.
+    """
+
+    def __init__(self, book: FaultBook) -> None:
+        self._book = book
+        self._lock = threading.Lock()
+        self._version = -1
+        self._disabled: frozenset[str] = frozenset()
+        self._denied: tuple[Mapping[str, str], ...] = ()
+        book.register(SECTION, check_access)
+
+    def open(self, service: str, project: str) -> None:
+        """Let a call into a service.
+
+        Raises:
+            ApiError: 403, when the project has not enabled its API.
+        """
+        self._refresh()
+        if service in self._disabled:
+            raise api_disabled(service, project)
+
+    def allows(self, permission: str, resource: str, who: str = ACCOUNT) -> bool:
+        """Say whether an account has a permission on a resource."""
+        self._refresh()
+        return not any(
+            rule["permission"] == permission and rule.get("resource", "") in resource and rule.get("who", "") in who
+            for rule in self._denied
+        )
+
+    def require(self, permission: str, resource: str, who: str = ACCOUNT) -> None:
+        """Let an account do something.
+
+        Raises:
+            ApiError: 403, in the words of the service.
+        """
+        if not self.allows(permission, resource, who):
+            raise _refusal(permission, resource, who)
+
+    def _refresh(self) -> None:
+        if self._book.version == self._version:
+            return
+        with self._lock:
+            version, section = self._book.version, self._book.section(SECTION)
+            self._disabled = frozenset(section.get("disabled_apis", ()))
+            self._denied = tuple(section.get("denied", ()))
+            self._version = version
+
+
+def caller(authorization: str | None) -> str:
+    """Return the account of an ``Authorization`` header; the local one's without (the clients send none)."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return account_of(token) if scheme.lower() == "bearer" else ACCOUNT
+
+
+def check_access(settings: dict[str, Any]) -> None:
+    """Refuse a misspelt section."""
+    check_keys(settings, ("disabled_apis", "denied"), f"section {SECTION}")
+    for name in settings.get("disabled_apis", ()):
+        if name not in _TITLES:
+            raise ValueError(f"unknown API {name!r}: use {', '.join(_TITLES)}")
+    for rule in settings.get("denied", ()):
+        check_keys(rule, ("permission", "resource", "who"), "access.denied")
+        if not re.fullmatch(r"[a-z]+(\.[A-Za-z]+){2}", str(rule.get("permission", ""))):
+            raise ValueError(f"unknown permission {rule.get('permission')!r}: write it as in storage.objects.get")
+
+
+def api_disabled(service: str, project: str) -> ApiError:
+    """Return the 403 of a project that has not enabled an API."""
+    link = f"https://console.developers.google.com/apis/api/{service}/overview?project={project}"
+    metadata = {"service": service, "consumer": f"projects/{project}", "activationUrl": link}
+    return ApiError(
+        403,
+        f"{_TITLES[service]} has not been used in project {project} before or it is disabled. Enable it by visiting "
+        f"{link} then retry. If you enabled this API recently, wait a few minutes for the action to propagate to our "
+        "systems and retry.",
+        reason="accessNotConfigured",
+        details=[{"@type": _INFO, "reason": "SERVICE_DISABLED", "domain": "googleapis.com", "metadata": metadata}],
+    )
+
+
+def _refusal(permission: str, resource: str, who: str) -> ApiError:
+    service, kind, _ = permission.split(".")
+    if service == "storage":
+        what = "object" if kind == "objects" else "bucket"
+        return ApiError(
+            403,
+            f"{who} does not have {permission} access to the Google Cloud Storage {what}. Permission '{permission}' "
+            "denied on resource (or it may not exist).",
+            reason="forbidden",
+        )
+    if service == "bigquery":
+        return ApiError(403, f"Access Denied: {_bigquery(permission, resource)}", reason="accessDenied")
+    metadata = {"permission": permission, "resource": resource}
+    domain = f"{service}.googleapis.com"
+    return ApiError(
+        403,
+        f"Permission '{permission}' denied on resource '//{domain}/{resource}' (or it may not exist).",
+        details=[{"@type": _INFO, "reason": "IAM_PERMISSION_DENIED", "domain": domain, "metadata": metadata}],
+    )
+
+
+def _bigquery(permission: str, resource: str) -> str:
+    if resource.startswith("projects/"):
+        project = resource.removeprefix("projects/")
+        return f"Project {project}: User does not have {permission} permission in project {project}."
+    if permission == "bigquery.tables.getData":
+        return (
+            f"Table {resource}: User does not have permission to query table {resource}, or perhaps it does not exist."
+        )
+    what = "table" if "." in resource.partition(":")[2] else "dataset"
+    return f"{what.capitalize()} {resource}: Permission {permission} denied on {what} {resource} (or it may not exist)."

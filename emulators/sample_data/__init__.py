@@ -1,0 +1,1 @@
+"""The sample dataset: photographs and tables shaped like Imagery Insights."""

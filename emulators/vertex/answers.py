@@ -1,0 +1,160 @@
+"""The body of an answer: what the model wrote, cut where a limit cuts it, spoilt where a rule spoils it."""
+
+import base64
+import binascii
+import datetime
+import secrets
+from typing import Any, Final
+
+import orjson
+
+from imagebeam.emulators.core.http import ApiError
+from imagebeam.emulators.vertex.faults import Rule
+from imagebeam.emulators.vertex.generate.schema import Schema
+from imagebeam.emulators.vertex.generate.validation import Prompt, count_text
+
+#: What the answers say who wrote them: nobody shall take them for Gemini's.
+MODEL_VERSION: Final = "imagebeam-emulator"
+
+_HARMS: Final = ("HATE_SPEECH", "DANGEROUS_CONTENT", "HARASSMENT", "SEXUALLY_EXPLICIT")
+_RATINGS: Final = [
+    {
+        "category": f"HARM_CATEGORY_{harm}",
+        "probability": "NEGLIGIBLE",
+        "probabilityScore": 0.01,
+        "severity": "HARM_SEVERITY_NEGLIGIBLE",
+        "severityScore": 0.01,
+    }
+    for harm in _HARMS
+]
+_OUTSIDE: Final = "OUTSIDE_THE_ENUM"
+
+
+def answer_body(prompt: Prompt, text: str, traffic: str, rule: Rule | None) -> dict[str, Any]:
+    """Return the response of ``generateContent``.
+
+    Args:
+        prompt: What was asked.
+        text: What the model has to say.
+        traffic: How it is billed (``trafficType``).
+        rule: What is to go wrong, or ``None``.
+
+    Raises:
+        ApiError: 400, for a ``continuationToken`` that no answer gave.
+    """
+    action = None if rule is None else rule.action
+    if rule is not None and action == "blocked":
+        reason = rule.settings.get("reason", "SAFETY")
+        feedback = {"blockReason": reason, "blockReasonMessage": f"The prompt was blocked: {reason}."}
+        return {"promptFeedback": feedback, **_closing(prompt, traffic, 0, 0)}
+    thoughts = min(prompt.generation.thoughts, prompt.generation.limit)
+    candidate: dict[str, Any] = {"index": 0}
+    written: str | None = _stopped(prompt, text[_offset(prompt.continuation) :])
+    finish = "STOP"
+    if action == "continuation" and prompt.continuation is None:
+        written, finish = text[: len(text) // 2], "CONTINUATION"
+        candidate["continuationToken"] = base64.b64encode(str(len(written)).encode()).decode()
+    elif action == "finish" and rule is not None:
+        finish = rule.settings["reason"]
+        written = text[: len(text) // 2] if finish == "MAX_TOKENS" else None
+    elif action == "empty":
+        written = None
+    elif action in _SPOILERS:
+        written = _SPOILERS[action](text, prompt.generation.schema)
+    room = prompt.generation.limit - thoughts
+    if written is not None and count_text(written) > room:
+        written, finish = written[: room * 4] or None, "MAX_TOKENS"
+    candidate["finishReason"] = finish
+    if written is not None or action == "empty":
+        candidate["content"] = _content(prompt, written)
+        candidate["avgLogprobs"] = -0.125
+    candidate["safetyRatings"] = _RATINGS
+    return {"candidates": [candidate], **_closing(prompt, traffic, count_text(written or ""), thoughts)}
+
+
+def token_count(prompt: Prompt) -> dict[str, Any]:
+    """Return the response of ``countTokens``."""
+    return {
+        "totalTokens": prompt.tokens,
+        "totalBillableCharacters": len("".join(prompt.text.split())),
+        "promptTokensDetails": _details(prompt),
+    }
+
+
+def _content(prompt: Prompt, written: str | None) -> dict[str, Any]:
+    content: dict[str, Any] = {"role": "model"}
+    if written is None:
+        return content
+    content["parts"] = [{"text": written}]
+    if prompt.generation.show_thoughts and prompt.generation.thoughts:
+        content["parts"].insert(0, {"text": "I measure the pixels and fill in the form.", "thought": True})
+    return content
+
+
+def _closing(prompt: Prompt, traffic: str, output: int, thoughts: int) -> dict[str, Any]:
+    usage: dict[str, Any] = {"promptTokenCount": prompt.tokens}
+    if output:
+        usage["candidatesTokenCount"] = output
+    if thoughts:
+        usage["thoughtsTokenCount"] = thoughts
+    usage["totalTokenCount"] = prompt.tokens + output + thoughts
+    usage["trafficType"] = traffic
+    usage["promptTokensDetails"] = _details(prompt)
+    if output:
+        usage["candidatesTokensDetails"] = [{"modality": "TEXT", "tokenCount": output}]
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "usageMetadata": usage,
+        "modelVersion": MODEL_VERSION,
+        "createTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "responseId": secrets.token_urlsafe(16),
+    }
+
+
+def _details(prompt: Prompt) -> list[dict[str, Any]]:
+    counts = {"TEXT": prompt.text_tokens, "IMAGE": prompt.image_tokens}
+    return [{"modality": modality, "tokenCount": count} for modality, count in counts.items() if count]
+
+
+def _stopped(prompt: Prompt, text: str) -> str:
+    ends = [text.find(stop) for stop in prompt.generation.stops if stop in text]
+    return text[: min(ends)] if ends else text
+
+
+def _offset(token: str | None) -> int:
+    """Return where an answer goes on, from the token that its first piece gave."""
+    if token is None:
+        return 0
+    try:
+        # The google-genai client holds the token as bytes and writes them in the alphabet for URLs.
+        return int(base64.urlsafe_b64decode(token))
+    except (binascii.Error, ValueError) as problem:
+        raise ApiError(400, "Invalid value at 'continuation_token'") from problem
+
+
+# Answers that do not keep their promise
+
+
+def _bad_json(text: str, _schema: Schema | None) -> str:
+    return text[: len(text) // 2] if text[:1] in ("{", "[", '"') else "{" + text
+
+
+def _fenced(text: str, _schema: Schema | None) -> str:
+    return f"```json\n{text}\n```"
+
+
+def _off_schema(text: str, schema: Schema | None) -> str:
+    """Return an answer of which one value fits neither the enum nor the type that was asked for."""
+    if schema is None:
+        return text
+    properties = schema.get("properties")
+    if not properties:
+        return _OUTSIDE if "enum" in schema else orjson.dumps({"off_schema": True}).decode()
+    answer = orjson.loads(text)
+    spoilt = next((name for name, value in properties.items() if "enum" in value), next(iter(properties)))
+    kind = properties[spoilt].get("type")
+    answer[spoilt] = _OUTSIDE if "enum" in properties[spoilt] or kind == "OBJECT" else {"off_schema": True}
+    return orjson.dumps(answer).decode()
+
+
+_SPOILERS: Final = {"bad_json": _bad_json, "fenced": _fenced, "off_schema": _off_schema}

@@ -1,0 +1,321 @@
+"""How the local Vertex AI misbehaves: section ``vertex`` of the fault book.
+
+::
+
+    {"latency": {"median_s": 1.0, "sigma": 0.35},
+     "quota": {"requests_per_minute": 600, "burst": 10, "tokens_per_minute": 2000000},
+     "rules": [{"match": "night", "times": 1, "do": "http", "code": 503}, {"rate": 0.02, "do": "bad_json"}],
+     "retired_models": ["gemini-2.5-flash"],
+     "api_disabled": false}
+
+A rule is for ``generateContent``, or for another ``method``: ``countTokens``, ``predict``, ``embedContent``.
+The first rule that applies to a call is the one that happens. ``match`` is looked for in the URIs of the
+files and in the text of the prompt; ``rate`` is the share of calls; with neither a rule applies to all.
+``times`` counts per URI (of the first file that matches). What chance decides depends on the seed, on the
+URI and on how often it was asked, never on the order in which calls arrive.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, Final
+
+from imagebeam.emulators.core.access import VERTEX_AGENT, Access, api_disabled
+from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.http import STATUS_NAMES, ApiError
+from imagebeam.emulators.vertex.quota import Pace, Quota
+
+SECTION: Final = "vertex"
+SERVICE: Final = "aiplatform.googleapis.com"
+
+#: What a rule can do, with the keys that say how. See `vertex_answers` for the spoilt answers.
+ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "http": ("code", "message", "status", "retry_after"),
+    "reset": (),
+    "slow": ("seconds",),
+    "garbage": (),
+    "blocked": ("reason",),
+    "finish": ("reason",),
+    "bad_json": (),
+    "fenced": (),
+    "empty": (),
+    "continuation": (),
+    "off_schema": (),
+}
+#: Methods that a rule can be for, and what it can do there.
+METHODS: Final[Mapping[str, tuple[str, ...]]] = {
+    "generateContent": tuple(ACTIONS),
+    "countTokens": ("http", "reset", "slow", "garbage"),
+    "predict": ("http", "reset", "slow", "garbage"),
+    "embedContent": ("http", "reset", "slow", "garbage"),
+}
+#: What the service says with a code, unless a rule has its own words.
+MESSAGES: Final[Mapping[int, str]] = {
+    400: "Request contains an invalid argument.",
+    403: "Permission denied while accessing input file. Learn more about providing the appropriate credentials: "
+    "https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/send-multimodal-prompts",
+    404: "Requested entity was not found.",
+    408: "The request timed out.",
+    429: "Resource exhausted. Please try again later. Please refer to "
+    "https://cloud.google.com/vertex-ai/generative-ai/docs/error-code-429 for more details.",
+    499: "The operation was cancelled.",
+    500: "Internal error encountered.",
+    503: "The model is overloaded. Please try again later.",
+    504: "Deadline expired before operation could complete.",
+}
+
+_COMMON: Final = ("match", "rate", "times", "do", "method")
+_NORMAL: Final = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of the book.
+
+    Attributes:
+        number: Its place in the list.
+        match: Text to look for; empty fits everything.
+        rate: Share of calls, 0 to 1.
+        times: Applications per URI; ``None`` is no limit.
+        action: A key of `ACTIONS`.
+        method: A key of `METHODS`.
+        settings: How it is done.
+    """
+
+    number: int
+    match: str
+    rate: float
+    times: int | None
+    action: str
+    method: str
+    settings: Mapping[str, Any]
+
+    def error(self) -> ApiError:
+        """Return the error of an ``http`` rule."""
+        code = self.settings["code"]
+        message = self.settings.get("message") or MESSAGES.get(code, f"HTTP {code}")
+        return error_of(code, message, self.settings.get("status"), self.settings.get("retry_after"))
+
+
+def error_of(code: int, message: str, status: str | None = None, retry_after: float | None = None) -> ApiError:
+    """Return an error, with a ``Retry-After`` in seconds only when one is given."""
+    headers = None if retry_after is None else {"Retry-After": f"{retry_after:g}"}
+    return ApiError(code, message, status=status or STATUS_NAMES.get(code), headers=headers)
+
+
+@dataclass(slots=True)
+class VertexFaults:
+    """The faults in force, ready to be applied; for one event loop.
+
+    Args:
+        book: The fault book; its section ``vertex`` is checked from now on.
+        seed: Seed of what chance decides.
+    """
+
+    book: FaultBook
+    seed: int
+    access: Access = field(init=False)
+    pace: Pace = field(init=False)
+    retired: tuple[str, ...] = field(init=False, default=())
+    api_disabled: bool = field(init=False, default=False)
+    _rules: tuple[Rule, ...] = field(init=False, default=())
+    _latency: tuple[float, float] | None = field(init=False, default=None)
+    _section: dict[str, Any] = field(init=False, default_factory=dict)
+    _version: int = field(init=False, default=-1)
+    _set_anew: bool = field(init=False, default=True)
+    _used: dict[tuple[int, str], int] = field(init=False, default_factory=dict)
+    _asked: dict[str, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(None)
+        self.access = Access(self.book)
+        self.book.register(SECTION, self._announce)
+
+    def refresh(self) -> None:
+        """Take over what was written into the book since the last call."""
+        if self.book.version == self._version:
+            return
+        self._version = self.book.version
+        section = self.book.section(SECTION)
+        if not self._set_anew and section == self._section:
+            return  # somebody else's section changed
+        self._set_anew, self._section = False, section
+        self._rules = _rules(section)
+        latency = section.get("latency")
+        self._latency = (latency["median_s"], latency.get("sigma", 0.0)) if latency else None
+        self.pace = Pace(_quota(section))
+        self.retired = tuple(section.get("retired_models", ()))
+        self.api_disabled = section.get("api_disabled", False)
+        self._used.clear()
+        self._asked.clear()
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether there are rules at all, as of the last `refresh`."""
+        return bool(self._rules)
+
+    def ask(self, key: str) -> int:
+        """Count a question about a key (a URI) and return how often it was asked before."""
+        if not self._rules and self._latency is None:
+            return 0
+        before = self._asked.get(key, 0)
+        self._asked[key] = before + 1
+        return before
+
+    def rule(self, method: str, uris: tuple[str, ...], text: str, key: str, before: int) -> Rule | None:
+        """Return the rule that applies to a call and count its use.
+
+        Args:
+            method: A key of `METHODS`.
+            uris: Files of the request.
+            text: Its prompt.
+            key: What it is about: its first file, or a digest of its prompt.
+            before: How often the key was asked about before.
+        """
+        for rule in self._rules:
+            if rule.method != method:
+                continue
+            about = _about(rule, uris, text, key)
+            if about is None or (rule.rate < 1 and self._chance(f"rule {rule.number}", key, before) >= rule.rate):
+                continue
+            used = self._used.get((rule.number, about), 0)
+            if rule.times is not None:
+                if used >= rule.times:
+                    continue
+                self._used[rule.number, about] = used + 1
+            return rule
+        return None
+
+    def latency(self, key: str, before: int) -> float:
+        """Return the seconds that an answer takes (log-normal); 0 when nothing is set."""
+        if self._latency is None:
+            return 0.0
+        median, sigma = self._latency
+        chance = self._chance("latency", key, before)
+        return median * math.exp(sigma * _NORMAL.inv_cdf(min(max(chance, 1e-9), 1 - 1e-9)))
+
+    def enter(self, project: str, permission: str | None, resource: str, who: str) -> None:
+        """Let a call in, as of the last `refresh`.
+
+        Args:
+            project: Project of the call.
+            permission: What the caller needs; None for nothing.
+            resource: On what.
+            who: The caller.
+
+        Raises:
+            ApiError: 403, when the API is off or the permission is missing.
+        """
+        if self.api_disabled:
+            raise api_disabled(SERVICE, project)
+        self.access.open(SERVICE, project)
+        if permission is not None:
+            self.access.require(permission, resource, who)
+
+    def read_files(self, uris: tuple[str, ...]) -> None:
+        """Let Vertex AI read the files of a request, with its own account.
+
+        Raises:
+            ApiError: 403, in words that do not say which file.
+        """
+        if not all(self.access.allows("storage.objects.get", uri, VERTEX_AGENT) for uri in uris):
+            raise ApiError(403, MESSAGES[403])
+
+    def _chance(self, what: str, key: str, before: int) -> float:
+        """Return a number from 0 to 1 that is always the same for the same seed and call."""
+        text = f"{self.seed}\0{what}\0{key}\0{before}".encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
+
+    def _announce(self, section: dict[str, Any]) -> None:
+        """Check a new section; even the same one again starts its counts from zero."""
+        _check(section)
+        self._set_anew = True
+
+
+def _about(rule: Rule, uris: tuple[str, ...], text: str, key: str) -> str | None:
+    """Return what a rule's uses are counted by, or ``None`` when it does not fit."""
+    if not rule.match:
+        return key
+    return next((uri for uri in uris if rule.match in uri), key if rule.match in text else None)
+
+
+# Reading the section
+
+
+def _check(section: dict[str, Any]) -> None:
+    check_keys(section, ("latency", "quota", "rules", "retired_models", "api_disabled"), f"section {SECTION}")
+    latency = section.get("latency") or {}
+    check_keys(latency, ("median_s", "sigma"), "latency")
+    if latency:
+        _number(latency, "median_s", "latency", required=True)
+        _number(latency, "sigma", "latency")
+    _quota(section)
+    _rules(section)
+    retired = section.get("retired_models", [])
+    if not isinstance(retired, list) or not all(isinstance(name, str) for name in retired):
+        raise ValueError("retired_models must be a list of model ids")
+    if not isinstance(section.get("api_disabled", False), bool):
+        raise TypeError("api_disabled must be true or false")
+
+
+def _quota(section: dict[str, Any]) -> Quota | None:
+    given = section.get("quota")
+    if not given:
+        return None
+    known = ("requests_per_minute", "burst", "tokens_per_minute", "burst_tokens", "message", "retry_after")
+    check_keys(given, known, "quota")
+    for name in known:
+        if name != "message":
+            _number(given, name, "quota")
+    return Quota(**given)
+
+
+def _rules(section: dict[str, Any]) -> tuple[Rule, ...]:
+    rules = section.get("rules", [])
+    if not isinstance(rules, list):
+        raise TypeError("rules must be a list")
+    return tuple(_rule(number, rule) for number, rule in enumerate(rules))
+
+
+def _rule(number: int, given: Any) -> Rule:
+    where = f"rules[{number}]"
+    if not isinstance(given, dict):
+        raise TypeError(f"{where} must be an object")
+    action, method = given.get("do"), given.get("method", "generateContent")
+    if action not in ACTIONS:
+        raise ValueError(f"{where} does {action!r}: use {', '.join(ACTIONS)}")
+    if method not in METHODS or action not in METHODS[method]:
+        raise ValueError(
+            f"{where} does {action} in {method!r}: generateContent does all, predict, embedContent and "
+            f"countTokens only {', '.join(METHODS['countTokens'])}"
+        )
+    check_keys(given, (*_COMMON, *ACTIONS[action]), where)
+    for name in ("rate", "times", "retry_after"):
+        _number(given, name, where)
+    if given.get("rate") is not None and given["rate"] > 1:
+        raise ValueError(f"{where}: rate is a share, 0 to 1")
+    if action == "http" and not (type(given.get("code")) is int and 400 <= given["code"] <= 599):
+        raise ValueError(f"{where}: code must be 400 to 599")
+    if action == "slow":
+        _number(given, "seconds", where, required=True)
+    if action == "finish" and not isinstance(given.get("reason"), str):
+        raise ValueError(f"{where}: reason must be a finishReason such as SAFETY or MAX_TOKENS")
+    return Rule(
+        number=number,
+        match=str(given.get("match") or ""),
+        rate=1.0 if given.get("rate") is None else given["rate"],
+        times=given.get("times"),
+        action=action,
+        method=method,
+        settings={name: given[name] for name in ACTIONS[action] if given.get(name) is not None},
+    )
+
+
+def _number(given: dict[str, Any], name: str, where: str, *, required: bool = False) -> None:
+    value = given.get(name)
+    if value is None and not required:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{where}: {name} must be a number from 0 on, not {value!r}")

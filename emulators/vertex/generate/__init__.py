@@ -1,0 +1,1 @@
+"""generateContent: request validation and answers."""

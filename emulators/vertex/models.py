@@ -1,0 +1,165 @@
+"""The Gemini models that the local Vertex AI knows, and what each accepts.
+
+Google, "Model versions and lifecycle", "Thinking", "Image understanding", "Flex PayGo", as of November 2026.
+Deliberately not the table that the job itself uses: a mistake there must not be a mistake here too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from imagebeam.emulators.core.http import ApiError
+
+#: Tokens of one image on Gemini 3, by media resolution.
+IMAGE_TOKENS: Final[Mapping[str, int]] = {
+    "MEDIA_RESOLUTION_UNSPECIFIED": 1120,
+    "MEDIA_RESOLUTION_LOW": 280,
+    "MEDIA_RESOLUTION_MEDIUM": 560,
+    "MEDIA_RESOLUTION_HIGH": 1120,
+    "MEDIA_RESOLUTION_ULTRA_HIGH": 2240,
+}
+#: Tokens of one image before Gemini 3 (of one tile: the local model does not tile).
+OLD_IMAGE_TOKENS: Final = 258
+#: Tokens that the local model thinks; thoughts are billed and count against maxOutputTokens.
+THOUGHT_TOKENS: Final[Mapping[str, int]] = {"MINIMAL": 0, "LOW": 150, "MEDIUM": 500, "HIGH": 1500}
+
+#: The model under every tuned one.
+TUNED: Final = "gemini-2.5-flash"
+
+_REGION_PARTS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One publisher model.
+
+    Attributes:
+        name: Model id.
+        generation: 2 for Gemini 2.5, 3 for Gemini 3.x.
+        levels: Thinking levels that it takes (Gemini 3 only).
+        level: Its level when none is asked for.
+        least_budget: Smallest thinking budget beside 0 (Gemini 2.5 only).
+        budget: Its thinking budget when none is asked for; -1 lets it decide.
+        penalties: Whether it takes presencePenalty and frequencyPenalty.
+        last_turn: Whether the last turn of ``contents`` may be the model's.
+        gone: Retired for everybody.
+    """
+
+    name: str
+    generation: int = 3
+    levels: tuple[str, ...] = ("MINIMAL", "LOW", "MEDIUM", "HIGH")
+    level: str = "MEDIUM"
+    least_budget: int = 0
+    budget: int = -1
+    penalties: bool = True
+    last_turn: bool = True
+    gone: bool = False
+
+    def serves(self, location: str) -> bool:
+        """Say whether the model answers at a location: ``global``, ``us``, ``eu`` or a region."""
+        if self.generation > 2:
+            return location in ("global", "us", "eu")
+        return location == "global" or location.count("-") == _REGION_PARTS - 1
+
+    def image_tokens(self, resolution: str) -> int:
+        """Return the prompt tokens of one image at a media resolution."""
+        return IMAGE_TOKENS[resolution] if self.generation > 2 else OLD_IMAGE_TOKENS
+
+    def thoughts(self, thinking: Mapping[str, Any]) -> int:
+        """Check a ``thinkingConfig`` in camelCase and return the tokens that the model will think.
+
+        Raises:
+            ApiError: 400, for a setting that this model does not take.
+        """
+        level, budget = thinking.get("thinkingLevel"), thinking.get("thinkingBudget")
+        if self.generation > 2:
+            return self._by_level(level, budget)
+        if level is not None:
+            raise ApiError(400, f"Thinking level is not supported for this model: {self.name}. Use thinking_budget.")
+        budget = self.budget if budget is None else budget
+        if budget not in (-1, 0) and not max(self.least_budget, 1) <= budget <= 24576:
+            lowest = f"{self.least_budget} to" if self.least_budget else "up to"
+            raise ApiError(
+                400, f"The thinking budget {budget} is invalid. Please choose 0, -1 or a value {lowest} 24576."
+            )
+        return THOUGHT_TOKENS["MEDIUM"] if budget == -1 else min(budget, THOUGHT_TOKENS["HIGH"])
+
+    def _by_level(self, level: str | None, budget: int | None) -> int:
+        if level is not None and budget is not None:
+            raise ApiError(400, "You can only set only one of thinking budget and thinking level.")
+        if level is not None and level not in self.levels:
+            raise ApiError(400, f"Thinking level {level} is not supported for this model: {self.name}.")
+        if budget is not None:  # still taken, for requests written for Gemini 2.5
+            return THOUGHT_TOKENS[self.level] if budget == -1 else min(max(budget, 0), THOUGHT_TOKENS["HIGH"])
+        return THOUGHT_TOKENS[level or self.level]
+
+
+_NO_MINIMAL: Final = ("LOW", "MEDIUM", "HIGH")
+
+MODELS: Final[Mapping[str, Model]] = {
+    model.name: model
+    for model in (
+        Model("gemini-2.5-flash", 2),
+        Model("gemini-2.5-flash-lite", 2, least_budget=512, budget=0),
+        Model("gemini-3.1-flash-lite", level="MINIMAL"),
+        Model("gemini-3.5-flash-lite", level="MINIMAL", penalties=False, last_turn=False),
+        Model("gemini-3.5-flash"),
+        Model("gemini-3.6-flash", penalties=False, last_turn=False, gone=True),
+        Model("gemini-3.7-flash", levels=_NO_MINIMAL, penalties=False, last_turn=False),
+        Model("gemini-3.8-flash", levels=_NO_MINIMAL, penalties=False, last_turn=False),
+    )
+}
+
+_TRAFFIC: Final = {"flex": "ON_DEMAND_FLEX", "priority": "ON_DEMAND_PRIORITY"}
+
+
+def traffic_type(model: Model, location: str, headers: Mapping[str, str]) -> str:
+    """Return how the request is billed, from the headers of Flex and Priority PayGo.
+
+    Args:
+        model: The model that is asked.
+        location: Where it is asked.
+        headers: Request headers; names in any case.
+
+    Raises:
+        ApiError: 400, for a lane that does not exist here.
+    """
+    lane = headers.get("X-Vertex-AI-LLM-Shared-Request-Type")
+    if lane is None:
+        return "ON_DEMAND"
+    if lane not in _TRAFFIC:
+        raise ApiError(400, f"Invalid value for header X-Vertex-AI-LLM-Shared-Request-Type: {lane}")
+    if location != "global":
+        raise ApiError(400, f"Request type {lane} is only supported on the global endpoint, not in {location}.")
+    if lane == "flex" and model.generation < 3:
+        raise ApiError(400, f"Request type flex is not supported for model {model.name}.")
+    return _TRAFFIC[lane]
+
+
+def find_model(name: str, project: str, location: str | None, retired: tuple[str, ...]) -> Model:
+    """Return a model that exists at a location.
+
+    Args:
+        name: Model id.
+        project: For the message.
+        location: ``None`` asks whether it exists anywhere.
+        retired: Ids that are not to exist.
+
+    Raises:
+        ApiError: 404, in the words of the service.
+    """
+    model = MODELS.get(name)
+    if model is None or model.gone or name in retired or not (location is None or model.serves(location)):
+        raise model_missing(name, project, location)
+    return model
+
+
+def model_missing(name: str, project: str, location: str | None) -> ApiError:
+    """Return the 404 of a model that does not exist at a location (None: anywhere)."""
+    return ApiError(
+        404,
+        f"Publisher Model `projects/{project}/locations/{location or 'global'}/publishers/google/models/{name}` "
+        "was not found or your project does not have access to it. Please ensure you are using a valid model "
+        "version. For more information, see: "
+        "https://cloud.google.com/vertex-ai/generative-ai/docs/learn/model-versions",
+    )

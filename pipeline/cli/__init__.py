@@ -1,0 +1,1 @@
+"""The command line: dispatch, exit codes, and the small commands."""

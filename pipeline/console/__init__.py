@@ -1,0 +1,1 @@
+"""What people see: help, progress and the final report."""

@@ -1,0 +1,70 @@
+"""What a run tells at its end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imagebeam.transforms.core.identifiers import TableName
+
+
+def lines(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> list[str]:
+    """The report of a run, a line each: books, calls, tokens, cost, and how to look."""
+    counted, recorded, planned = summary["counted"], summary["recorded"], summary["planned"]
+    usage = recorded["usage"]
+    told = list(summary["books"])
+    without = planned["assets_without_images"]
+    if without:
+        told.append(f"{without:>12,} assets of the source have no imagery at all: nothing was asked about them")
+    told.append("")
+    told.append(f"calls    {counted['calls']:,} ({counted['throttled']:,} refused for quota) in {took_s:.1f} s")
+    told.append(
+        f"tokens   {usage['prompt_tokens']:,} in ({usage['cached_tokens']:,} cached), "
+        f"{usage['output_tokens']:,} out, {usage['thought_tokens']:,} thought"
+    )
+    told.append(f"cost     ${float(recorded['cost_usd']):,.4f} at list price")
+    told.append(f"answers  {summary['answers']}")
+    if counted["failed"]:
+        told.append(f"failures {TableName(outcomes.project, outcomes.dataset, 'dead_letters').dotted}")
+    return told
+
+
+def tell(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float, as_document: bool) -> None:
+    """Writes the end of a run to standard output: its report, or the whole summary as JSON."""
+    if as_document:
+        sys.stdout.write(json.dumps(summary, indent=2, default=str) + "\n")
+        return
+    for line in [*lines(summary, outcomes, took_s=took_s), state_line(summary)]:
+        sys.stdout.write(line + "\n")
+
+
+def state_line(summary: Mapping[str, Any]) -> str:
+    """How the run ended, in one line."""
+    if summary["problems"]:
+        return "THE BOOKS DO NOT BALANCE: " + "; ".join(summary["problems"])
+    if summary["stop"]:
+        return f"stopped early ({summary['stop']}); what was answered is kept, run again to go on"
+    return "the books balance: every unit is accounted for"
+
+
+def table_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows as aligned text, for a few answers.
+
+    >>> table_rows([{"a": 1, "b": "x"}, {"a": 22, "b": None}])
+    ['a   b', '1   x', '22  -']
+    """
+    if not rows:
+        return []
+    names = list(rows[0])
+    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,1 @@
+"""Flex Templates and schedules: build, launch and describe them."""

@@ -1,0 +1,1 @@
+"""The SQL lane of embeddings: BigQuery calls the model."""

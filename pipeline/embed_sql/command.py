@@ -1,0 +1,256 @@
+"""``imagebeam embed --lane=sql``: BigQuery asks the embedding model itself, with ``AI.GENERATE_EMBEDDING``.
+
+For images in a bucket that BigQuery may read. Everything is a statement, shown by ``--dry_run``; tables,
+outcomes, books, lease and exit codes are those of every lane.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import socket
+import sys
+import time
+from decimal import Decimal
+from typing import Any, cast
+
+from imagebeam.pipeline import embed
+from imagebeam.pipeline.console import report
+from imagebeam.pipeline.console.exit_code import exit_code
+from imagebeam.pipeline.embed_sql import setup as prepare
+from imagebeam.pipeline.embed_sql import statements as embedding_sql
+from imagebeam.pipeline.embed_sql.jobs import RefusedError
+from imagebeam.pipeline.embed_sql.passes import (
+    Embedder,
+    Keeper,
+    LostError,
+    Passes,
+    stopped,
+    stopping_on_signals,
+    take_in,
+)
+from imagebeam.pipeline.embed_sql.setup import Route, the_route
+from imagebeam.pipeline.embed_sql.statements import Scratch, Target, task_mark
+from imagebeam.pipeline.run import checks, cost_estimate
+from imagebeam.pipeline.run.assemble import the_run
+from imagebeam.pipeline.run.cost_estimate import Say
+from imagebeam.pipeline.run.embed_settings import EmbedSettings
+from imagebeam.transforms.clients import lease, storage
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.credentials import find_credentials
+from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.finish_run import finish
+from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.sql.embedding_tables import EmbedTask, vector_index_sql
+from imagebeam.transforms.start_run import due_query, prepare_tables, write_event
+from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ready:
+    """A run that may start.
+
+    Attributes:
+        run: Its settings.
+        route: What it stands on.
+        passes: How passes are made.
+        planned: What the source holds, by state.
+        make_dataset: Location of a results dataset that is to be made; None when it is there.
+    """
+
+    run: RunSettings
+    route: Route
+    passes: Passes
+    planned: Planned
+    make_dataset: str | None
+
+
+def run(settings: EmbedSettings) -> int:
+    """Checks everything, says what it will cost, embeds what is due and tells the books.
+
+    Returns:
+        The exit code, as of every run.
+
+    Raises:
+        UserError: Something is wrong that a person can mend.
+        SystemicError: BigQuery cannot be used; nothing that was embedded is lost.
+    """
+    say = _voice(quiet=settings.quiet or settings.json)
+    warehouse = Warehouse(settings.project)
+    ready = check(settings, warehouse, say)
+    if settings.dry_run:
+        for line in statements(ready):
+            sys.stdout.write(line + "\n")
+        if settings.vector_index:
+            sys.stdout.write(f"-- make the vector index\n{vector_index_sql(ready.run.answers)};\n")
+        return 0
+    if ready.make_dataset:
+        warehouse.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, ready.make_dataset)
+        say(f"made dataset {ready.run.outcomes.project}.{ready.run.outcomes.dataset} in {ready.make_dataset}")
+    started = time.monotonic()
+    summary = embed_due(ready, warehouse, say)
+    report.tell(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_document=settings.json)
+    code = exit_code(summary, settings.max_failure_percent)
+    if settings.vector_index:
+        embed.make_index(settings, code)
+    return code
+
+
+def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
+    """Checks a run before anything is made or paid, and says what was found and what it will cost.
+
+    Raises:
+        UserError: Something is wrong that a person can mend.
+        SystemicError: BigQuery cannot be used.
+    """
+    task = settings.embed_task()
+    if task.image.changes_images:
+        raise UserError("--crop and --max_side change the images, which BigQuery reads as they are: use --lane=online")
+    if settings.max_calls is not None:
+        raise UserError("--max_calls counts calls, and BigQuery makes them itself: use --limit, or --lane=online")
+    profile = catalog.load_models_file(settings.models_file).embedding(task.model)
+    if warning := checks.retirement(profile):
+        say(f"warning: {warning}")
+    find_credentials()
+    source, location = checks.the_source(settings, warehouse, say)
+    filters = checks.the_filters(settings)
+    filters.validate(source.columns, source=source.label)
+    outcomes = TableName(*settings.results_dataset, "outcomes")
+    make = checks.check_results(settings, warehouse, outcomes, location)
+    storage.check_writable(settings.work_dir, location)
+    route = the_route(settings, outcomes, location)
+    like = dataclasses.replace(settings, lane="online", location=profile.locations[0])
+    wanted = the_run(like, task, profile, source, filters, outcomes, location)
+    settled = _in_this_lane(wanted)
+    planned = checks.plan(warehouse, settled)
+    checks.check_lease(warehouse, settled)
+    if partly := prepare.check_listed(route, settled, warehouse):
+        say(f"warning: {partly}")
+    price = price_of_one(profile, task)
+    passes = Passes(
+        asked=route.asked(task.dimension),
+        rows=settings.rows_per_job,
+        most=settings.max_passes,
+        pause_s=settings.pass_pause_s,
+        price_usd=price,
+    )
+    _announce(settings, settled, profile, planned, route, say)
+    buckets = prepare.buckets_of(source, route, warehouse, location)
+    for line in prepare.foreign_buckets(route, buckets, settings.project):
+        say(f"warning: {line}")
+    return Ready(settled, dataclasses.replace(route, buckets=buckets), passes, planned, make)
+
+
+def embed_due(ready: Ready, warehouse: Warehouse, say: Say) -> dict[str, Any]:
+    """Makes what is missing, takes in what a dead run left, and embeds what is due.
+
+    Returns:
+        The run's summary.
+
+    Raises:
+        UserError: BigQuery refuses a part of the setup, or may read no image: says what to grant.
+        SystemicError: BigQuery cannot be used, or the lease is lost.
+    """
+    settings = ready.run
+    task = cast("EmbedTask", settings.task)
+    prepare_tables(warehouse, settings)
+    destination = settings.engine.destination
+    assert destination is not None  # noqa: S101  (the_run always gives one)
+    assert destination.lease is not None  # noqa: S101
+    lease.acquire(warehouse, destination.lease, settings.run_id)
+    try:
+        write_event(warehouse, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
+        keeper = Keeper(warehouse, destination.lease, settings.run_id)
+        target = target_of(settings)
+        embedder = Embedder(warehouse, target, ready.passes, keeper, settings.location, settings.labels(), say)
+        first = Scratch(settings.outcomes, task_mark(task.name), secrets.token_hex(6))
+        with stopping_on_signals(keeper):
+            try:
+                prepare.make(ready.route, warehouse, f"imagebeam-embed-{first.key}", settings, keeper.tick, say)
+                take_in(embedder, first.mark)
+                planned, counts = embedder.embed(due_query(settings), first)
+            except (RefusedError, LostError) as error:
+                raise stopped(error) from None
+        summary = finish(settings, planned, counts)
+    finally:
+        lease.release(warehouse, destination.lease, settings.run_id)
+    if keeper.forbidden:
+        raise UserError(prepare.unreadable(ready.route, settings.engine.asking.project, keeper.forbidden))
+    return summary
+
+
+def statements(ready: Ready) -> list[str]:
+    """Every statement of a run, in its order, with what its parameters stand for; grants as comments."""
+    target, passes = target_of(ready.run), ready.passes
+    first = Scratch(ready.run.outcomes, task_mark(target.task), "0" * 12)
+    landed = dataclasses.replace(first, chunk=0)
+    lines = prepare.statements(ready.route, ready.run)
+    steps = {
+        "keep what is due, cut into chunks": embedding_sql.pending_sql(
+            due_query(ready.run), first, target, rows=passes.rows
+        ),
+        "ask about a chunk (once per chunk, 5 jobs at most)": embedding_sql.embed_sql(landed, passes.asked),
+        "count what came of it": embedding_sql.tally_sql(landed),
+        "write the vectors": embedding_sql.vectors_sql(landed, target),
+        "write the outcomes": embedding_sql.outcomes_sql(landed, target, last=False, price_usd=passes.price_usd),
+        "keep what is left for the next pass": embedding_sql.rest_sql(first, target, rows=passes.rows),
+        "drop": embedding_sql.drop_sql(landed),
+    }
+    for title, query in steps.items():
+        lines += [f"-- {title}"]
+        lines += [f"--   @{parameter.name} = {parameter.value!r}" for parameter in query.parameters]
+        lines += [f"{query.sql};", ""]
+    return lines
+
+
+def target_of(settings: RunSettings) -> Target:
+    """Whose outcomes a run writes."""
+    task = cast("EmbedTask", settings.task)
+    return Target(settings.outcomes, task.name, task.version, task.model, task.dimension, settings.run_id)
+
+
+def price_of_one(profile: ModelProfile, task: EmbedTask) -> Decimal | None:
+    """List price of one image in USD; None when it is not known."""
+    return cost_usd(profile, "online", estimate_usage(profile, task, 1)) if "online" in profile.prices else None
+
+
+def _in_this_lane(run: RunSettings) -> RunSettings:
+    asking = dataclasses.replace(run.engine.asking, lane=cast("Any", embedding_sql.LANE), transport="uri")
+    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, asking=asking))
+
+
+def _announce(
+    settings: EmbedSettings, run: RunSettings, profile: ModelProfile, planned: Planned, route: Route, say: Say
+) -> None:
+    """Says what will be done and what it will cost about.
+
+    Raises:
+        UserError: It is dear and nobody said yes, or dearer than the cap.
+    """
+    say(f"task     {run.task.name}, version {run.task.version}, {route.endpoint.text} in BigQuery, {run.location}")
+    expected = cost_estimate.tell_due(run, profile, planned, embedding_sql.LANE, say)
+    usd = expected.usd(profile, embedding_sql.LANE)
+    if not usd:
+        return
+    say(f"cost     {cost_estimate.cost_text(expected, usd)}; and what BigQuery bills for its own work")
+    cap = settings.max_cost_usd
+    if cap is not None and usd > cap:
+        raise UserError(
+            f"this will cost about ${usd:,.2f}, more than --max_cost_usd={cap:f}, and a job of BigQuery cannot be "
+            f"stopped at a cent: give --limit={int(cap * expected.calls / usd)} or less, or use --lane=online"
+        )
+    if not settings.dry_run:
+        cost_estimate.confirm(settings, usd)
+
+
+def _voice(*, quiet: bool) -> Say:
+    def say(text: str) -> None:
+        if not quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    return say

@@ -1,0 +1,360 @@
+"""What the SQL route to embeddings stands on: connection, grants, object table, remote model.
+
+Every statement can be repeated without harm: ``IF NOT EXISTS``, and names that hold a hash of what they stand
+for, so that another endpoint or another bucket is another model or table. BigQuery takes no parameters in
+these statements: names pass through :mod:`identifiers` and the patterns here, values stand as literals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Literal
+
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName, literal, shown
+from imagebeam.transforms.core.query import Parameter, Query
+
+CacheMode = Literal["AUTOMATIC", "MANUAL"]
+
+#: Bounds of a staleness other than 0, in minutes (BigQuery, "Object tables").
+STALENESS_MINUTES = (30, 7 * 24 * 60)
+VERTEX_ROLE, READER_ROLE, STORAGE_ADMIN_ROLE = (
+    "roles/aiplatform.user",
+    "roles/storage.objectViewer",
+    "roles/storage.admin",
+)
+
+_PROJECT = re.compile(r"(?:[a-z0-9][a-z0-9.-]*\.[a-z]+:)?[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_LOCATION = re.compile(r"[a-z]+(?:-[a-z]+[0-9]+)?")
+_CONNECTION = re.compile(r"\w[\w-]*", re.ASCII)
+_PREFIX = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/(?P<path>[^*\0-\x1f]*\*?[^*\0-\x1f]*)")
+_MODEL = re.compile(r"[a-z][a-z0-9.-]*(?:@[a-z0-9]+)?")
+_MODEL_URL = re.compile(
+    r"https://[a-z0-9.-]*aiplatform[a-z0-9.-]*\.googleapis\.com/v1/projects/(?P<project>[a-z0-9.:-]+)"
+    r"/locations/[a-z0-9-]+/publishers/google/models/(?P<model>[a-z][a-z0-9.-]*(?:@[a-z0-9]+)?)"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Connection:
+    """A Cloud resource connection; cannot be made with a name that is none.
+
+    Attributes:
+        project: Project id.
+        location: ``us``, ``eu`` or a region, lower case.
+        name: Its id.
+
+    Raises:
+        UserError: A part is no such name.
+    """
+
+    project: str
+    location: str
+    name: str
+
+    def __post_init__(self) -> None:
+        """Checks the parts."""
+        parts = ((self.project, _PROJECT), (self.location, _LOCATION), (self.name, _CONNECTION))
+        if not all(pattern.fullmatch(text) for text, pattern in parts):
+            raise UserError(
+                f"--connection: {shown(self.dotted)} is no connection; write LOCATION.NAME or PROJECT.LOCATION.NAME, "
+                "such as us.imagery, or DEFAULT"
+            )
+
+    @classmethod
+    def parse(cls, text: str, project: str) -> Connection | None:
+        """Reads ``location.name`` or ``project.location.name``; None for ``DEFAULT``.
+
+        Raises:
+            UserError: It is neither.
+        """
+        given = text.strip().replace("`", "")
+        if given.upper() == "DEFAULT":
+            return None
+        before, _, name = given.rpartition(".")
+        owner, _, location = before.rpartition(".")
+        return cls(owner or project, location.lower(), name)
+
+    @property
+    def dotted(self) -> str:
+        """``project.location.name``, as SQL and ObjectRef spell it."""
+        return f"{self.project}.{self.location}.{self.name}"
+
+
+def connection_sql(connection: Connection | None) -> str:
+    """How a statement names a connection."""
+    return "DEFAULT" if connection is None else f"`{connection.dotted}`"
+
+
+def check_place(connection: Connection | None, dataset: str, location: str) -> None:
+    """Checks that a connection is where the dataset is.
+
+    Raises:
+        UserError: It is elsewhere; nothing can be made with both.
+    """
+    if connection is not None and connection.location != location.lower():
+        raise UserError(
+            f"--connection={connection.dotted} is in {connection.location}, but dataset {dataset} is in {location}, "
+            f"and a remote model needs both in one place: give a connection in {location.lower()}, or DEFAULT"
+        )
+
+
+def create_connection(connection: Connection) -> str:
+    """Makes the connection if it is not there; needs ``bigquery.connections.create``."""
+    return (
+        f"CREATE CONNECTION IF NOT EXISTS {connection_sql(connection)}\n"
+        "OPTIONS (connection_type = 'CLOUD_RESOURCE', friendly_name = 'imagebeam')"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The model behind a remote model, by name or by URL.
+
+    Attributes:
+        text: As ``ENDPOINT`` takes it.
+        model: The model's id.
+        project: Project of the URL, where the connection's account needs its role; None for a name.
+    """
+
+    text: str
+    model: str
+    project: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Reads a model's name, or the URL of a model on Vertex AI.
+
+        Raises:
+            UserError: It is neither.
+        """
+        given = text.strip()
+        if _MODEL.fullmatch(given):
+            return cls(given, given, None)
+        found = _MODEL_URL.fullmatch(given)
+        if found is None:
+            raise UserError(
+                f"--endpoint: {shown(given)} is neither a model's name nor its URL; write gemini-embedding-2 or "
+                "https://REGION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/REGION/publishers/google/"
+                "models/MODEL"
+            )
+        return cls(given, found["model"], found["project"])
+
+
+def grant_commands(project: str, endpoint: Endpoint, account: str, buckets: Sequence[str]) -> list[str]:
+    """Commands that let the connection's account ask the model and read the images.
+
+    Args:
+        project: Project of the dataset.
+        endpoint: The model; a URL of another project needs the role there.
+        account: Service account of the connection.
+        buckets: Names of the buckets.
+    """
+    member = shlex.quote(f"serviceAccount:{account}")
+    of_model = (
+        f"gcloud projects add-iam-policy-binding {shlex.quote(endpoint.project or project)} --member={member} "
+        f"--role={VERTEX_ROLE} --condition=None"
+    )
+    return [of_model] + [bucket_command(bucket, account, READER_ROLE) for bucket in sorted(set(buckets))]
+
+
+def bucket_command(bucket: str, account: str, role: str) -> str:
+    """The command that gives an account a role on a bucket."""
+    return (
+        f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{bucket}')} "
+        f"--member={shlex.quote(f'serviceAccount:{account}')} --role={role}"
+    )
+
+
+def account_command(connection: Connection | None, project: str, location: str) -> str:
+    """The command that shows a connection's service account."""
+    name = f"{project}.{location.lower()}.__default_cloudresource_connection__"
+    return f"bq show --connection --format=json {shlex.quote(connection.dotted if connection else name)}"
+
+
+def make_command(connection: Connection) -> str:
+    """The command that makes a connection."""
+    return (
+        f"bq mk --connection --location={connection.location} --project_id={shlex.quote(connection.project)} "
+        f"--connection_type=CLOUD_RESOURCE {shlex.quote(connection.name)}"
+    )
+
+
+def vertex_agent(project_number: str) -> str:
+    """Google's own account through which Vertex AI reads buckets for a project."""
+    return f"service-{project_number}@gcp-sa-aiplatform.iam.gserviceaccount.com"
+
+
+def foreign_bucket(bucket: str, bucket_number: str, number: str, account: str) -> str | None:
+    """What to say about a bucket of another project; None for one of our own.
+
+    Args:
+        bucket: Its name.
+        bucket_number: Number of the project that owns it.
+        number: Number of the project that asks.
+        account: Service account of the connection.
+    """
+    if not bucket_number or not number or bucket_number == number:
+        return None
+    return (
+        f"bucket gs://{bucket} is in another project (number {bucket_number}): its owner must grant "
+        f"{STORAGE_ADMIN_ROLE} on it to {vertex_agent(number)}, and {READER_ROLE} to {account}; "
+        "without that use --lane=online, which reads the images with your own account"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Objects:
+    """An object table: the images of bucket prefixes as rows.
+
+    Attributes:
+        uris: Prefixes such as ``gs://bucket/obs/*``, one ``*`` each.
+        staleness_minutes: How old the listing may be; 0 for always new, else 30 minutes to 7 days.
+        cache_mode: Who refreshes the listing, if it may be old.
+
+    Raises:
+        UserError: A prefix or the staleness is none.
+    """
+
+    uris: tuple[str, ...]
+    staleness_minutes: int = 0
+    cache_mode: CacheMode = "AUTOMATIC"
+
+    def __post_init__(self) -> None:
+        """Checks all of it."""
+        if not self.uris:
+            raise UserError("--object_uris is empty; give gs://bucket/path/*")
+        for uri in self.uris:
+            if not _PREFIX.fullmatch(uri):
+                raise UserError(
+                    f"--object_uris: {shown(uri)} is no prefix; write gs://bucket/path/* with one * at most"
+                )
+        least, most = STALENESS_MINUTES
+        if self.staleness_minutes and not least <= self.staleness_minutes <= most:
+            raise UserError(
+                f"--max_staleness_minutes={self.staleness_minutes}: BigQuery takes 0, or {least} to {most} (7 days)"
+            )
+
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """Names of the buckets."""
+        return tuple(sorted({uri.removeprefix("gs://").partition("/")[0] for uri in self.uris}))
+
+
+def listed_query(due: Query, objects: Objects) -> Query:
+    """How many due images the prefixes list: columns ``images``, ``listed``, and ``outside``, one that they do not.
+
+    Args:
+        due: The query of the due units (:func:`due_sql.build_due_query`).
+        objects: The object table.
+    """
+    conditions, parameters = [], list(due.parameters)
+    for index, uri in enumerate(objects.uris):
+        head, star, tail = uri.partition("*")
+        parameters.append(Parameter(f"object_head_{index}", "STRING", head))
+        if not star:
+            conditions.append(f"uri = @object_head_{index}")
+            continue
+        parameters.append(Parameter(f"object_tail_{index}", "STRING", tail))
+        conditions.append(f"STARTS_WITH(uri, @object_head_{index}) AND ENDS_WITH(uri, @object_tail_{index})")
+    return Query(
+        "SELECT COUNT(*) AS images, COUNT(IF(is_listed, 1, NULL)) AS listed,\n"
+        "  MIN(IF(is_listed, NULL, uri)) AS outside\n"
+        f"FROM (\n  SELECT uri, {' OR '.join(f'({one})' for one in conditions)} AS is_listed\n"
+        f"  FROM (\n  SELECT due.images[SAFE_OFFSET(0)].uri AS uri\n  FROM (\n{due.sql}\n  ) AS due\n  ) AS addresses\n"
+        "  WHERE STARTS_WITH(uri, 'gs://')\n) AS told",
+        tuple(parameters),
+    )
+
+
+def object_table_name(dataset: TableName, objects: Objects, connection: Connection | None) -> TableName:
+    """The object table's name: another definition has another one."""
+    parts = (*objects.uris, str(objects.staleness_minutes), objects.cache_mode, connection_sql(connection))
+    return dataclasses.replace(dataset, table=f"_images_{_mark(parts)}")
+
+
+def create_object_table(table: TableName, objects: Objects, connection: Connection | None) -> str:
+    """Makes the object table if it is not there."""
+    options = ["object_metadata = 'SIMPLE'", f"uris = [{', '.join(literal(uri) for uri in objects.uris)}]"]
+    if objects.staleness_minutes:
+        options.append(f"max_staleness = INTERVAL {int(objects.staleness_minutes)} MINUTE")
+        options.append(f"metadata_cache_mode = {literal(objects.cache_mode)}")
+    return (
+        f"CREATE EXTERNAL TABLE IF NOT EXISTS {table.sql()}\nWITH CONNECTION {connection_sql(connection)}\n"
+        f"OPTIONS (\n  {f',{chr(10)}  '.join(options)}\n)"
+    )
+
+
+def refresh_object_table(table: TableName) -> str:
+    """Lists the buckets now; for object tables that are refreshed by hand."""
+    return f"CALL BQ.REFRESH_EXTERNAL_METADATA_CACHE({literal(table.dotted)})"
+
+
+def model_name(dataset: TableName, endpoint: Endpoint, connection: Connection | None) -> TableName:
+    """The remote model's name: another endpoint or connection has another one."""
+    plain = re.sub(r"[^a-z0-9]+", "_", endpoint.model.lower()).strip("_")
+    return dataclasses.replace(dataset, table=f"{plain}_{_mark((endpoint.text, connection_sql(connection)))}")
+
+
+def create_model(model: TableName, endpoint: Endpoint, connection: Connection | None) -> str:
+    """Makes the remote model if it is not there."""
+    return (
+        f"CREATE MODEL IF NOT EXISTS {model.sql()}\nREMOTE WITH CONNECTION {connection_sql(connection)}\n"
+        f"OPTIONS (ENDPOINT = {literal(endpoint.text)})"
+    )
+
+
+def explain_refusal(
+    message: str,
+    *,
+    connection: Connection | None,
+    project: str,
+    dataset: str,
+    location: str,
+    endpoint: Endpoint,
+    account: str | None,
+) -> str:
+    """What to say, in one line, when BigQuery refuses a statement of the setup, and what mends it.
+
+    Args:
+        message: What BigQuery said.
+        connection: The connection; None for the default one.
+        project: Project that runs the statement.
+        dataset: The results dataset, for people.
+        location: Where it is.
+        endpoint: The model.
+        account: Service account of the connection, if it is known.
+    """
+    text = " ".join(message.split())[:300]
+    if re.search(r"not found: connection|connection .*(not found|does not exist)", text, re.IGNORECASE):
+        if connection is None:
+            return (
+                f"project {project} has no default connection in {location}, and making it needs roles/bigquery.admin: "
+                f"give --connection={location.lower()}.NAME"
+            )
+        return (
+            f"there is no connection {connection.dotted}: make it with `{make_command(connection)}`, or add "
+            "--create_connection (needs roles/bigquery.connectionAdmin), or give --connection=DEFAULT"
+        )
+    if re.search(r"same (location|region)|in location|not co-?located", text, re.IGNORECASE):
+        return (
+            f"connection, model and dataset must be in one place, and dataset {dataset} is in {location}: {text}; "
+            f"give a connection in {location.lower()}"
+        )
+    if re.search(r"does not have (the )?permission|permission denied|access denied", text, re.IGNORECASE):
+        grants = grant_commands(project, endpoint, account, []) if account else []
+        mend = (
+            f"run `{grants[0]}`"
+            if grants
+            else f"look its account up: `{account_command(connection, project, location)}`"
+        )
+        return f"the connection may not ask {endpoint.model}: {text}; {mend}; a grant takes some minutes to work"
+    return f"BigQuery does not take the statement: {text}"
+
+
+def _mark(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]

@@ -1,0 +1,1 @@
+"""The `plan` command: estimate units, duration and cost of a run."""

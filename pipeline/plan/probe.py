@@ -1,0 +1,92 @@
+"""A probe: the model is asked about a few due units, to learn what they take.
+
+It is a small run without Beam: lease, engine, outcomes and books are those of every run. So its answers are kept,
+and the run that follows does not pay them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import queue
+import socket
+from typing import Any, Final
+
+from imagebeam.transforms.clients import lease
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.counts import Counts, Planned, sum_counts
+from imagebeam.transforms.core.errors import ImagebeamError
+from imagebeam.transforms.core.query import Parameter, Query
+from imagebeam.transforms.core.records import Unit
+from imagebeam.transforms.core.unit_batch import pack
+from imagebeam.transforms.engine.engine import Done, close_engine, counts_of, get_engine
+from imagebeam.transforms.finish_run import finish
+from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.sql.due_query import addressed, unit_from_row
+from imagebeam.transforms.start_run import due_query, prepare_tables, write_event
+
+LOOK_S: Final = 1.0
+
+
+def ask(warehouse: Warehouse, run: RunSettings, units: int) -> dict[str, Any]:
+    """Asks about some of the units that are due, the same ones each time, and records what came of it.
+
+    Args:
+        warehouse: BigQuery.
+        run: A run with its transport settled and a cap of as many calls.
+        units: How many; those without an address of an image are no good for it.
+
+    Returns:
+        The summary, as of every run.
+
+    Raises:
+        UserError: Another run of the task is going on.
+        SystemicError: A service cannot be used.
+    """
+    destination = run.engine.destination
+    held = None if destination is None else destination.lease
+    prepare_tables(warehouse, run)
+    if held is not None:
+        lease.acquire(warehouse, held, run.run_id)
+    try:
+        write_event(warehouse, run, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
+        rows = warehouse.small_query(
+            chosen_query(due_query(run), units),
+            location=run.location,
+            maximum_bytes_billed=run.maximum_bytes_billed,
+        )
+        found = [unit_from_row(row) for row in rows]
+        counted = _asked(run, found)
+        return finish(run, Planned(units_in=len(found), due=len(found), due_new=len(found)), counted)
+    finally:
+        close_engine(run.run_id)
+        if held is not None:
+            with contextlib.suppress(ImagebeamError):
+                lease.release(warehouse, held, run.run_id)
+
+
+def chosen_query(due: Query, units: int) -> Query:
+    """Some of the due units whose images all have an address, by the hash of their ids."""
+    return Query(
+        f"SELECT due.*\nFROM (\n{due.sql}\n) AS due\n"
+        "WHERE ARRAY_LENGTH(due.images) > 0\n"
+        f"  AND NOT EXISTS (SELECT 1 FROM UNNEST(due.images) AS i WHERE NOT {addressed('i.uri')})\n"
+        "ORDER BY TO_HEX(SHA256(due.unit_id)), due.unit_id\nLIMIT @probe_units",
+        (*due.parameters, Parameter("probe_units", "INT64", units)),
+    )
+
+
+def _asked(run: RunSettings, units: list[Unit]) -> Counts:
+    if not units:
+        return Counts()
+    engine = get_engine(run.engine)
+    sink: queue.SimpleQueue[Done] = queue.SimpleQueue()
+    engine.submit(pack(units), sink)
+    finished: list[Done] = []
+    while len(finished) < len(units):
+        try:
+            finished.append(sink.get(timeout=LOOK_S))
+        except queue.Empty:
+            engine.check()
+    return dataclasses.replace(sum_counts(counts_of(done) for done in finished), stop=engine.stop_reason)

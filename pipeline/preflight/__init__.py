@@ -1,0 +1,1 @@
+"""The `preflight` command and its checks."""

@@ -1,0 +1,1 @@
+"""Settings, checks and launch of a run, shared by classify and embed."""

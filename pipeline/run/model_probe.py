@@ -1,0 +1,209 @@
+"""Whether the model answers here, and may read the images: asked before anything is paid."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from decimal import Decimal
+from typing import Literal
+
+import orjson
+
+from imagebeam.pipeline.diagnostics.error_hints import RefusedError
+from imagebeam.pipeline.run.settings import ClassifySettings
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.embedding_client import EmbeddingClient, client_of
+from imagebeam.transforms.clients.vertex import GeminiClient, HttpAnswer, ModelClient
+from imagebeam.transforms.core.errors import SystemicError, UserError
+from imagebeam.transforms.core.images import mime_from_name
+from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.gemini.embeddings import build_embedding_request
+from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_exception, classify_http
+from imagebeam.transforms.gemini.requests import ImagePart, build_request, image_part, lane_headers
+from imagebeam.transforms.gemini.responses import read_usage
+from imagebeam.transforms.sql import sources
+from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
+from imagebeam.transforms.tasks.task import Task
+
+PROBES = 3
+PROBE_TIMEOUT_S = 120.0
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """What one paid call came to.
+
+    Attributes:
+        failure: Why there was no answer; None if there was.
+        usd: What it cost at list price.
+        body: Google's error document; empty if there was an answer.
+    """
+
+    failure: Failure | None
+    usd: Decimal = Decimal(0)
+    body: bytes | str = b""
+
+
+async def check_model(
+    settings: ClassifySettings,
+    task: Task,
+    source: sources.Source,
+    warehouse: Warehouse,
+    location: str,
+    *,
+    due: int,
+) -> Literal["uri", "inline"]:
+    """Checks that the model answers here, and settles how images travel.
+
+    Raises:
+        UserError: The model is not known at this location.
+        SystemicError: Vertex AI cannot be used.
+    """
+    await check_exists(settings, task)
+    if settings.transport == "inline" or task.image.changes_images:
+        return "inline"
+    if settings.transport == "uri" or not due:
+        return "uri"
+    if isinstance(task, EmbedTask) and (settings.max_cost_usd is not None or settings.max_calls is not None):
+        # Embedding models have no call that is free, and every call counts; a batch job knows one way only.
+        return "uri" if settings.lane == "batch" else "inline"
+    uris = sample_uris(source, warehouse, location)
+    if not isinstance(task, EmbedTask):
+        return await free_transport(settings, task, uris)
+    embedding = EmbeddingClient(settings.project, settings.location)
+    try:
+        return await _probe(functools.partial(_embed, embedding, task), uris)
+    finally:
+        await embedding.close()
+
+
+async def check_exists(settings: ClassifySettings, task: Task) -> None:
+    """Checks that the model is known at the location.
+
+    Raises:
+        UserError: It is not.
+        SystemicError: Vertex AI cannot be used.
+    """
+    client = GeminiClient(settings.project, settings.location)
+    try:
+        answer = await client.model_status(task.model)
+    except Exception as error:
+        failure = classify_exception(error)
+        raise SystemicError(f"asking for model {task.model}: {failure.reason}: {failure.message}") from error
+    finally:
+        await client.close()
+    if answer.code == 404:
+        where = "" if isinstance(task, EmbedTask) else f" (imagebeam tasks show {task.name})"
+        raise UserError(
+            f"model {task.model} is not known at location {settings.location}, or the project "
+            f"{settings.project} may not use it",
+            fix=f"check --model and --location{where}",
+        )
+    if answer.code != 200:
+        raise _refused(answer, f"asking for model {task.model}")
+
+
+async def free_transport(
+    settings: ClassifySettings, task: Task, uris: list[str], *, timeout_s: float = 60.0
+) -> Literal["uri", "inline"]:
+    """How images can travel, found out without a paid call: ``countTokens`` reads them.
+
+    Raises:
+        SystemicError: Vertex AI cannot be used.
+    """
+    client = GeminiClient(settings.project, settings.location)
+
+    async def count(part: ImagePart) -> HttpAnswer:
+        content = {"role": "user", "parts": [image_part(part, "default")]}
+        return await client.count_tokens(task.model, {"contents": [content]}, timeout_s=timeout_s)
+
+    try:
+        return await _probe(count, uris)
+    finally:
+        await client.close()
+
+
+async def ask_once(
+    settings: ClassifySettings, task: Task, profile: ModelProfile, image: Image, parts: Mapping[str, ImagePart]
+) -> dict[str, Asked]:
+    """Asks about one image as a run would, once for each way that it can travel: paid calls, in no books.
+
+    Args:
+        settings: Where the model is.
+        task: What is asked.
+        profile: Its model.
+        image: The image.
+        parts: The same as it travels, by the name of the way.
+    """
+    client = client_of(task, settings.project, settings.location)
+    try:
+        asked = await asyncio.gather(*(_ask(client, task, profile, image, part) for part in parts.values()))
+    finally:
+        await client.close()
+    return dict(zip(parts, asked, strict=True))
+
+
+async def _ask(client: ModelClient, task: Task, profile: ModelProfile, image: Image, part: ImagePart) -> Asked:
+    if isinstance(task, EmbedTask):
+        body = build_embedding_request(task, [part])
+    else:
+        body = build_request(task, profile, Unit("preflight", "observation", "", (image,)), [part], {})
+    try:
+        answer = await client.send(task.model, body, headers=lane_headers("online"), timeout_s=PROBE_TIMEOUT_S)
+    except Exception as error:
+        return Asked(classify_exception(error))
+    if answer.code != 200:
+        return Asked(classify_http(answer.code, answer.body, answer.headers), body=answer.body)
+    if isinstance(task, EmbedTask):
+        return Asked(None, cost_usd(profile, "online", estimate_usage(profile, task, 1)))
+    try:
+        usage = read_usage(orjson.loads(answer.body)["usageMetadata"])
+    except (ValueError, KeyError, TypeError):
+        usage = estimate_usage(profile, task, 1)
+    return Asked(None, cost_usd(profile, "online", usage))
+
+
+async def _embed(client: EmbeddingClient, task: EmbedTask, part: ImagePart) -> HttpAnswer:
+    """Lets an embedding model read an image: a call like any other, about a hundredth of a cent."""
+    return await client.send(task.model, build_embedding_request(task, [part]), headers={}, timeout_s=60.0)
+
+
+async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[str]) -> Literal["uri", "inline"]:
+    """Lets the service read an image by its URI; inline if it may not."""
+    for uri in uris:
+        try:
+            answer = await read(ImagePart(mime_from_name(uri) or "image/jpeg", uri=uri))
+        except Exception as error:  # a broken connection says nothing of the image
+            _log.info("reading %s: %s", uri, error)
+            continue
+        if answer.code == 200:
+            return "uri"
+        failure = classify_http(answer.code, answer.body, answer.headers)
+        if failure.kind is Kind.ROW and failure.reason == "FORBIDDEN":
+            return "inline"
+        if failure.kind is Kind.FATAL:
+            raise _refused(answer, "reading an image")
+    return "uri"
+
+
+def sample_uris(source: sources.Source, warehouse: Warehouse, location: str) -> list[str]:
+    """The URIs of a few images of the source."""
+    return [str(row["uri"]) for row in warehouse.small_query(sample_query(source, PROBES), location=location)]
+
+
+def sample_query(source: sources.Source, images: int) -> Query:
+    """A query for the URIs of a few images of the source."""
+    given = source.table.sql() if source.table else f"(\n{source.query}\n)"
+    uri = sources.canonical_sql(source, "uri", "source")
+    return Query(f"SELECT {uri} AS uri FROM {given} AS source WHERE {uri} LIKE 'gs://%' LIMIT {int(images)}")
+
+
+def _refused(answer: HttpAnswer, doing: str) -> RefusedError:
+    failure = classify_http(answer.code, answer.body, answer.headers)
+    return RefusedError(f"{doing}: {failure.reason}: {failure.message}", answer.body)

@@ -1,0 +1,1 @@
+"""The `search` command: nearest images by text, image or id."""

@@ -1,0 +1,1 @@
+"""The `subscribe` command: link an Imagery Insights dataset."""

@@ -1,0 +1,1 @@
+"""Clients of BigQuery, Cloud Storage and Vertex AI, one per process."""

@@ -1,0 +1,1 @@
+"""Records, counts, identifiers and errors. Imports nothing else of imagebeam."""

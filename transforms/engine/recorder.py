@@ -1,0 +1,282 @@
+"""Makes answers durable: micro-batches of outcomes into BigQuery, as they come.
+
+An outcome counts only once it is recorded. A vector is recorded before its outcome: a crash in between leaves a
+vector that is bought again, and never an outcome without its vector. The recorder flushes every quarter of a
+second or every 400 rows; while BigQuery is unavailable it keeps trying, and holds back new calls as soon as more
+answers wait than it may hold: nothing is bought that cannot be kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import google.api_core.exceptions as api_errors
+import google.auth.exceptions
+import orjson
+import requests.exceptions
+
+from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.core.errors import SystemicError, first_line
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Outcome, Status
+from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_row
+from imagebeam.transforms.sql.tables import outcome_row, row_id
+from imagebeam.transforms.tasks.task import Task
+
+FLUSH_S = 0.25
+FLUSH_ROWS = 400
+WAITING_ROWS = 2_000
+GIVE_UP_S = 600.0
+TOO_LARGE = 413
+#: Bytes of an insert of vectors, about; BigQuery takes 10 MB. A number is written with some 20 characters.
+INSERT_BYTES, NUMBER_BYTES, ROW_BYTES = 8_000_000, 24, 2_000
+
+Recorded = Callable[[Outcome], None]
+_log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Takes outcomes, and says when each is kept. Belongs to the engine's event loop."""
+
+    async def room(self) -> None:
+        """Waits until one more answer may be bought."""
+
+    def put(self, outcome: Outcome, recorded: Recorded) -> None:
+        """Takes an outcome; calls ``recorded`` with what was really kept."""
+
+    async def close(self) -> None:
+        """Waits until everything taken so far is kept, and ends."""
+
+
+class PassThrough:
+    """Keeps nothing: for pipelines that take the outcomes as elements and store them themselves."""
+
+    async def room(self) -> None:
+        """There is always room."""
+
+    def put(self, outcome: Outcome, recorded: Recorded) -> None:
+        """Gives the outcome back at once."""
+        recorded(outcome)
+
+    async def close(self) -> None:
+        """Nothing waits."""
+
+
+class VectorTable:
+    """The table of the vectors of one run.
+
+    Args:
+        table: The table.
+        task: Which vectors.
+        run_id: The run.
+    """
+
+    def __init__(self, table: TableName, task: Task, run_id: str) -> None:
+        if not isinstance(task, EmbedTask):
+            raise TypeError(f"task {task.name} has no vectors")
+        self.table = table
+        self.rows_at_once = max(1, INSERT_BYTES // (NUMBER_BYTES * task.dimension + ROW_BYTES))
+        self._columns: dict[str, Any] = {
+            "model": task.model,
+            "dimension": task.dimension,
+            "version": task.version,
+            "run_id": run_id,
+        }
+
+    def row(self, outcome: Outcome) -> dict[str, Any]:
+        """The row of an outcome's vector."""
+        return embedding_row(outcome, **self._columns)
+
+
+class BigQueryRecorder:
+    """Streams outcomes into the table ``outcomes``.
+
+    Args:
+        warehouse: BigQuery.
+        table: The table ``outcomes``.
+        columns: What every row of this run says: task, version, model, lane, run_id.
+        executor: Threads for the blocking inserts.
+        failed: Called once, with the reason, when answers can no longer be kept.
+        vectors: Where vectors go, if the outcomes have some.
+    """
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        table: TableName,
+        columns: Mapping[str, str],
+        executor: concurrent.futures.Executor,
+        failed: Callable[[SystemicError], None],
+        *,
+        vectors: VectorTable | None = None,
+    ) -> None:
+        self._warehouse = warehouse
+        self._table = table
+        self._columns = dict(columns)
+        self._executor = executor
+        self._failed = failed
+        self._vectors = vectors
+        self._waiting: list[tuple[Outcome, Recorded]] = []
+        self._in_flush = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def room(self) -> None:
+        """Waits until fewer answers wait to be kept than may."""
+        await self._room.wait()
+
+    def put(self, outcome: Outcome, recorded: Recorded) -> None:
+        """Takes an outcome; ``recorded`` is called once BigQuery has it."""
+        self._waiting.append((outcome, recorded))
+        self._empty.clear()
+        if len(self._waiting) + self._in_flush >= WAITING_ROWS:
+            self._room.clear()
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Waits until every outcome taken so far is in BigQuery, or given up with the reason told; ends."""
+        await self._empty.wait()
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            if len(self._waiting) < FLUSH_ROWS:
+                await asyncio.sleep(FLUSH_S)
+            batch, self._waiting = self._waiting[:FLUSH_ROWS], self._waiting[FLUSH_ROWS:]
+            self._in_flush = len(batch)
+            try:
+                kept = await loop.run_in_executor(self._executor, self._store, [item[0] for item in batch])
+            except Exception as error:
+                self._failed(
+                    error
+                    if isinstance(error, SystemicError)
+                    else SystemicError(f"recording answers: {type(error).__name__}: {first_line(error)}")
+                )
+                self._room.set()
+                self._empty.set()
+                return
+            self._in_flush = 0
+            for (_, recorded), outcome in zip(batch, kept, strict=True):
+                recorded(outcome)
+            if len(self._waiting) < WAITING_ROWS:
+                self._room.set()
+            if not self._waiting:
+                self._wake.clear()
+                self._empty.set()
+
+    def _store(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Keeps a batch, in a thread. Returns the outcomes as they were kept, in the same order."""
+        kept = self._store_vectors(outcomes)
+        again = []
+        for index, reason in self._insert_outcomes(kept).items():
+            kept[index] = rejected(kept[index], reason)
+            again.append(index)
+        if again:
+            refused = self._insert_outcomes([kept[index] for index in again])
+            if refused:
+                raise SystemicError(
+                    f"BigQuery rejects rows of {self._table.dotted}: {next(iter(refused.values()))[:300]}; "
+                    "is it the table that imagebeam made?"
+                )
+        return kept
+
+    def _store_vectors(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Keeps the vectors of a batch. Returns the outcomes without them; what had to be refused is no longer OK."""
+        if self._vectors is None:
+            return list(outcomes)
+        size = self._vectors.rows_at_once
+        held = [index for index, outcome in enumerate(outcomes) if outcome.vector is not None]
+        parts = [held[start : start + size] for start in range(0, len(held), size)]
+
+        def insert(part: Sequence[int]) -> dict[int, str]:
+            refused = self._insert_vectors([outcomes[index] for index in part])
+            return {part[place]: reason for place, reason in refused.items()}
+
+        # At once: a batch of long vectors is several requests. One batch at a time waits here, so threads are left.
+        reasons: dict[int, str] = {}
+        for refused in self._executor.map(insert, parts) if len(parts) > 1 else map(insert, parts):
+            reasons |= refused
+        return [
+            dataclasses.replace(rejected(outcome, reasons[index]) if index in reasons else outcome, vector=None)
+            for index, outcome in enumerate(outcomes)
+        ]
+
+    def _insert_vectors(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        assert self._vectors is not None  # noqa: S101
+        rows = [self._vectors.row(outcome) for outcome in outcomes]
+        return self._insert(self._vectors.table, rows, self._ids(outcomes))
+
+    def _insert_outcomes(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        rows = [outcome_row(outcome, **self._columns) for outcome in outcomes]
+        return self._insert(self._table, rows, self._ids(outcomes))
+
+    def _ids(self, outcomes: Sequence[Outcome]) -> list[str]:
+        return [row_id(outcome, **self._columns) for outcome in outcomes]
+
+    def _insert(self, table: TableName, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[int, str]:
+        give_up, wait = time.monotonic() + GIVE_UP_S, 0.2
+        while True:
+            try:
+                return self._warehouse.insert(table, rows, ids)
+            except (
+                api_errors.Forbidden,
+                api_errors.Unauthorized,
+                google.auth.exceptions.RefreshError,
+            ) as error:
+                raise SystemicError(
+                    f"may not write to {table.dotted}: {first_line(error)}; the account needs "
+                    "roles/bigquery.dataEditor on the dataset"
+                ) from None
+            except (
+                # NotFound is waited for too: streaming can take a while to know a table just made.
+                api_errors.GoogleAPIError,
+                google.auth.exceptions.TransportError,
+                requests.exceptions.RequestException,
+                OSError,
+            ) as error:
+                if getattr(error, "code", None) == TOO_LARGE:
+                    return self._insert_halves(table, rows, ids)
+                if time.monotonic() > give_up:
+                    raise SystemicError(
+                        f"answers could not be recorded for {GIVE_UP_S:.0f} s: {first_line(error)}"
+                    ) from None
+                _log.warning("recording is held up, trying again: %s", first_line(error))
+                time.sleep(wait)
+                wait = min(wait * 2, 10.0)
+
+    def _insert_halves(self, table: TableName, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[int, str]:
+        if len(rows) == 1:
+            return {0: "the row is larger than BigQuery takes"}
+        middle = len(rows) // 2
+        left = self._insert(table, rows[:middle], ids[:middle])
+        right = self._insert(table, rows[middle:], ids[middle:])
+        return {**left, **{middle + index: reason for index, reason in right.items()}}
+
+
+def rejected(outcome: Outcome, reason: str) -> Outcome:
+    """What is kept of an outcome whose row BigQuery rejects: the answer as raw text, nothing odd."""
+    raw = outcome.raw_text
+    if outcome.answer is not None:
+        raw = orjson.dumps(dict(outcome.answer), default=str).decode()
+    return dataclasses.replace(
+        outcome,
+        unit=dataclasses.replace(outcome.unit, extra={}, latitude=None, longitude=None, capture_time=None),
+        status=Status.INVALID_ANSWER if outcome.answer is not None else outcome.status,
+        reason="ROW_REJECTED" if outcome.answer is not None else outcome.reason,
+        message=f"BigQuery rejected the row: {reason}"[:500],
+        answer=None,
+        vector=None,
+        raw_text=None if raw is None else raw[:4000],
+    )

@@ -1,0 +1,1 @@
+"""Gemini requests and responses, online and batch: built and parsed in one place."""

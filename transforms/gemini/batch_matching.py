@@ -1,0 +1,209 @@
+"""Finds the unit of every line that a batch job wrote, and the units that it wrote nothing about.
+
+One matcher serves one shard, which is one job: its manifest against its output, in any order. Lines are
+found by their key. Where the service echoed none, the images of the request decide, if no other unit of the
+shard has the same ones. A line that has a key, but not one of ours, is never matched by its images: it may
+be another task's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from imagebeam.transforms.gemini.batch_responses import OutputLine, RowResult, parse_line
+
+# Two units with the same images: neither can be told by them.
+_AMBIGUOUS = ""
+
+
+class Cause(enum.StrEnum):
+    """Why a line belongs to no unit."""
+
+    UNREADABLE = "UNREADABLE"
+    """It is no JSON object: damaged, or cut off."""
+
+    FOREIGN = "FOREIGN"
+    """Its key or its images are not of this shard."""
+
+    AMBIGUOUS = "AMBIGUOUS"
+    """It has no key, and several units of the shard have its images."""
+
+    NAMELESS = "NAMELESS"
+    """It has neither a key nor images."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Matched:
+    """A unit with its result.
+
+    Attributes:
+        key: The unit's key.
+        entry: Its line of the manifest.
+        result: What its row came to.
+    """
+
+    key: str
+    entry: bytes
+    result: RowResult
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unmatched:
+    """A line without a unit, for the dead letters.
+
+    Attributes:
+        cause: Why.
+        text: The line, cut.
+    """
+
+    cause: Cause
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Missing:
+    """A unit without a line.
+
+    Attributes:
+        key: The unit's key.
+        entry: Its line of the manifest.
+    """
+
+    key: str
+    entry: bytes
+
+
+@dataclasses.dataclass(slots=True)
+class MatchCounts:
+    """The books of a shard: ``submitted = matched + missing``, ``lines = matched + duplicates + unmatched``.
+
+    Attributes:
+        submitted: Units of the manifest.
+        lines: Lines read.
+        matched: Units that at least one line is about.
+        ok: Those that are answered.
+        by_uri: Lines whose unit was found by its images.
+        duplicates: Further lines about a matched unit.
+        unmatched: Lines about no unit, whatever the cause.
+    """
+
+    submitted: int = 0
+    lines: int = 0
+    matched: int = 0
+    ok: int = 0
+    by_uri: int = 0
+    duplicates: int = 0
+    unmatched: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Units that no line is about, so far."""
+        return self.submitted - self.matched
+
+
+class ShardMatcher:
+    """Matches the lines of one shard with its manifest, one line at a time.
+
+    An answer is given out at once. Anything else waits, compressed and without its echo, until
+    :meth:`finish`: a later line about the same unit may be an answer, and the first answer wins. Beside the
+    manifest's lines a unit takes less than 400 bytes, a waiting failure its compressed line more.
+
+    Args:
+        manifest: Key and line of every unit of the shard; the lines are opaque here.
+        classify: Judges a line, see :func:`batch_results.classify`.
+        uris_of: The images of a manifest line, in the order sent; called only if a line comes without a key.
+
+    Attributes:
+        counts: The books so far.
+
+    Raises:
+        ValueError: Two units have the same key.
+    """
+
+    def __init__(
+        self,
+        manifest: Iterable[tuple[str, bytes]],
+        classify: Callable[[OutputLine], RowResult],
+        uris_of: Callable[[bytes], Sequence[str]],
+    ) -> None:
+        self._classify = classify
+        self._uris_of = uris_of
+        self._entries: dict[str, bytes] = {}
+        self._answered: set[str] = set()
+        self._waiting: dict[str, bytes] = {}
+        self._by_images: dict[int, str] | None = None
+        for key, entry in manifest:
+            if key in self._entries:
+                raise ValueError(f"two units of the manifest have the key {key}")
+            self._entries[key] = entry
+        self.counts = MatchCounts(submitted=len(self._entries))
+
+    def feed(self, raw: bytes) -> Matched | Unmatched | None:
+        """Takes one line of the output.
+
+        Returns:
+            The unit and its answer; the line, if it is no unit's; None if nothing is certain yet, or nothing new.
+        """
+        return self.feed_line(parse_line(raw))
+
+    def feed_line(self, line: OutputLine) -> Matched | Unmatched | None:
+        """Takes one line or row that is read already; see :meth:`feed`."""
+        self.counts.lines += 1
+        key = line.key if line.key is not None and line.key in self._entries else self._key_by_images(line)
+        if isinstance(key, Cause):
+            self.counts.unmatched += 1
+            return Unmatched(key, line.dead_letter)
+        if key in self._answered:
+            self.counts.duplicates += 1
+            return None
+        if key in self._waiting:
+            self.counts.duplicates += 1
+        else:
+            self.counts.matched += 1
+        result = self._classify(line)
+        if result.ok:
+            self.counts.ok += 1
+            self._answered.add(key)
+            self._waiting.pop(key, None)
+            return Matched(key, self._entries[key], result)
+        if key not in self._waiting:
+            self._waiting[key] = zlib.compress(line.without_echo(), 1)
+        return None
+
+    def finish(self) -> Iterator[Matched | Missing]:
+        """After the last line: the units that failed, with their first failure, and those without a line."""
+        for key, entry in self._entries.items():
+            waiting = self._waiting.get(key)
+            if waiting is None:
+                if key not in self._answered:
+                    yield Missing(key, entry)
+            else:
+                yield Matched(key, entry, self._classify(parse_line(zlib.decompress(waiting))))
+
+    def _key_by_images(self, line: OutputLine) -> str | Cause:
+        if line.problem is not None:
+            return Cause.UNREADABLE
+        if line.key is not None:
+            return Cause.FOREIGN
+        uris = line.uris
+        if not uris:
+            return Cause.NAMELESS
+        key = self._index().get(hash(uris))
+        if key == _AMBIGUOUS:
+            return Cause.AMBIGUOUS
+        if key is None or tuple(self._uris_of(self._entries[key])) != uris:
+            return Cause.FOREIGN
+        self.counts.by_uri += 1
+        return key
+
+    def _index(self) -> dict[int, str]:
+        """Images → key, made when it is first needed."""
+        if self._by_images is None:
+            self._by_images = {}
+            for key, entry in self._entries.items():
+                images = hash(tuple(self._uris_of(entry)))
+                self._by_images[images] = _AMBIGUOUS if images in self._by_images else key
+        return self._by_images

@@ -1,0 +1,376 @@
+"""What a batch job wrote about one unit: a line of its output, read with care and judged as online.
+
+A line holds the key that was given (maybe), the request as the import rendered it, an answer, and a status
+that is empty unless the row failed. An empty status is no success yet: the answer is judged by the online
+lane's reader. A failed row's status is ``<reason phrase>: <Google's error document>`` and is judged by the
+online lane's classifier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import http
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from imagebeam.transforms.core.records import Outcome, Status, Unit, Usage
+from imagebeam.transforms.gemini.dispatch import read_call
+from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_http, one_line
+from imagebeam.transforms.gemini.responses import Reply
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd
+from imagebeam.transforms.tasks.task import Task
+
+DEAD_LETTER_CHARS = 4000
+# What an answer has at least one of.
+_ANSWERS = ("candidates", "promptFeedback", "embedding")
+
+# google.rpc.Code → HTTP, as Google's API guide pairs them: some services put the former into ``code``.
+_HTTP_OF_RPC = {
+    1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501, 13: 500,
+    14: 503, 15: 500, 16: 401,
+}  # fmt: skip
+_HTTP_OF_PHRASE = {status.phrase.lower(): status.value for status in http.HTTPStatus}
+_HTTP_OF_STATUS = {
+    "INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403, "NOT_FOUND": 404, "ALREADY_EXISTS": 409, "ABORTED": 409, "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499, "INTERNAL": 500, "UNKNOWN": 500, "DATA_LOSS": 500, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowError:
+    """Why the service could not answer a row.
+
+    Attributes:
+        code: HTTP status; None if the text does not tell.
+        status: Google's status, such as ``INVALID_ARGUMENT``; empty if the text does not tell.
+        message: What the service said.
+        document: Google's error document, JSON.
+    """
+
+    code: int | None
+    status: str
+    message: str
+    document: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OutputLine:
+    """One line of a job's output; any bytes make one.
+
+    Attributes:
+        raw: The bytes.
+        key: The key that was given with the request; None if the service did not echo it.
+        request: The request as it was echoed, of any shape; None if it was not.
+        response: The answer; None if there is none.
+        status: What the service says of the row, as it came; nothing if it did not fail.
+        processed_time: When the service finished the row, as it came.
+        problem: Why this is no output at all, such as a line that was cut off; None if it is one.
+    """
+
+    raw: bytes
+    key: str | None = None
+    request: Any = None
+    response: Mapping[str, Any] | None = None
+    status: Any = None
+    processed_time: Any = None
+    problem: str | None = None
+
+    @property
+    def error(self) -> RowError | None:
+        """Why the row failed, read from the status; None if it did not."""
+        return _error(self.status) if self.status else None
+
+    @property
+    def answered_at(self) -> str | None:
+        """When the service finished the row, RFC 3339 in UTC; None if it does not say."""
+        return _utc(self.processed_time)
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """The images of the echoed request, in order, whatever spelling the import gave their fields."""
+        return tuple(_uris(self.request))
+
+    @property
+    def dead_letter(self) -> str:
+        """The line for people, cut to 4,000 characters."""
+        return self.raw[: 4 * DEAD_LETTER_CHARS].decode("utf-8", "replace")[:DEAD_LETTER_CHARS]
+
+    def without_echo(self) -> bytes:
+        """The line without its request: a small line that reads the same but for its images."""
+        fields = {
+            "custom_id": self.key,
+            "status": self.status if isinstance(self.status, dict) else str(self.status or ""),
+            "processed_time": self.processed_time,
+            "response": self.response,
+        }
+        return self.raw if self.problem else _dumped(fields) or self.raw
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowResult:
+    """What a row came to.
+
+    Attributes:
+        status: As online: OK, BLOCKED, INVALID_ANSWER, BAD_REQUEST, IMAGE_ERROR or UNAVAILABLE.
+        reason: As online; NO_ANSWER for a row that the job did not get to, UNKNOWN for a status that cannot
+            be read. None if OK.
+        message: What is wrong, one line; None if OK.
+        answer: The answer that fits the schema; only if OK.
+        raw_text: What the model wrote when that is no answer, cut.
+        usage: Tokens of the row.
+        cost_usd: Their price in the batch lane.
+        model_version: The model's version as the service names it.
+        response_id: The service's id of the answer.
+        finish_reason: Why the model stopped, as the service says it; None if it did not begin.
+        again: True if another round may do better: a refused, unfinished or badly answered row.
+        answered_at: When the row was finished, RFC 3339 in UTC; None if the service does not say.
+        vector: The embedding, if that was asked for; only if OK.
+    """
+
+    status: Status
+    reason: str | None = None
+    message: str | None = None
+    answer: Mapping[str, Any] | None = None
+    raw_text: str | None = None
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    model_version: str | None = None
+    response_id: str | None = None
+    finish_reason: str | None = None
+    again: bool = False
+    answered_at: str | None = None
+    vector: Sequence[float] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True if the unit is answered."""
+        return self.status is Status.OK
+
+    def outcome(self, unit: Unit, collected_at: str, attempts: int = 1) -> Outcome:
+        """The unit's outcome.
+
+        Args:
+            unit: Whose row it is.
+            collected_at: When the results were read, RFC 3339 in UTC: for rows that say no time.
+            attempts: Calls made for the unit, those of earlier rounds included.
+        """
+        return Outcome(
+            unit=unit,
+            status=self.status,
+            reason=self.reason,
+            message=self.message,
+            answer=self.answer,
+            raw_text=self.raw_text,
+            model_version=self.model_version,
+            response_id=self.response_id,
+            usage=self.usage,
+            cost_usd=self.cost_usd,
+            attempts=attempts,
+            answered_at=self.answered_at or collected_at,
+            vector=self.vector,
+        )
+
+
+def parse_line(raw: bytes) -> OutputLine:
+    """Reads one line of JSONL output; never raises, whatever the bytes are."""
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return OutputLine(raw, problem=f"not JSON: {error}")
+    if not isinstance(document, dict):
+        return OutputLine(raw, problem="not a JSON object")
+    return _read(raw, document)
+
+
+def parse_row(row: Mapping[str, Any]) -> OutputLine:
+    """Reads one row of an output table, where request and response may be JSON text; never raises."""
+    raw = _dumped(dict(row))
+    document = _loaded(raw)  # as a line would say it: times are text, and no number is infinite
+    if not isinstance(document, dict):
+        return OutputLine(repr(row).encode("utf-8", "replace"), problem="not a row that JSON can say")
+    for name in ("request", "response"):
+        if isinstance(document.get(name), str):
+            document[name] = _loaded(document[name].encode("utf-8", "replace"))
+    return _read(raw, document)
+
+
+def classify(line: OutputLine, task: Task, profile: ModelProfile) -> RowResult:
+    """Judges a row with the code that judges online answers.
+
+    Args:
+        line: The row.
+        task: What was asked.
+        profile: The task's model.
+
+    Returns:
+        What it came to. A failure that would stop an online run is this row's UNAVAILABLE here: the rest of
+        the job is done already.
+    """
+    # The output is a table: a row without an answer may have all its fields, and null in each.
+    response = {name: value for name, value in (line.response or {}).items() if value is not None}
+    reply = read_call(response, task)
+    failure = _failure(line, response)
+    if failure is None:
+        found: Reply | Failure = reply
+        again = reply.retryable
+    else:
+        found, again = failure, failure.kind in (Kind.THROTTLED, Kind.TRANSIENT)
+    answered = found is reply
+    # Without a response nothing was looked at, and nothing is billed.
+    usage = reply.usage if response else Usage()
+    return RowResult(
+        status=found.status,
+        reason=found.reason,
+        message=found.message,
+        answer=reply.answer if answered else None,
+        raw_text=reply.raw_text if answered else None,
+        usage=usage,
+        cost_usd=cost_usd(profile, "batch", usage),
+        model_version=reply.model_version,
+        response_id=reply.response_id,
+        finish_reason=_finish_reason(response),
+        again=again,
+        answered_at=line.answered_at,
+        vector=reply.vector if answered else None,
+    )
+
+
+def _failure(line: OutputLine, response: Mapping[str, Any]) -> Failure | None:
+    """The failure of a row; None if there is an answer to judge."""
+    if line.problem is not None:
+        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", line.problem)
+    error = line.error
+    if error is None:
+        if response:
+            return None
+        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "NO_ANSWER", "the job ended without an answer to this row")
+    if error.code is not None:
+        return classify_http(error.code, error.document, {})
+    if any(response.get(name) for name in _ANSWERS):
+        return None  # a status that tells nothing, beside an answer that does
+    return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "UNKNOWN", one_line(error.message))
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+def _read(raw: bytes, document: Mapping[str, Any]) -> OutputLine:
+    response = document.get("response")
+    return OutputLine(
+        raw,
+        _key(document),
+        document.get("request"),
+        response if isinstance(response, dict) else None,
+        document.get("status"),
+        document.get("processed_time"),
+    )
+
+
+def _key(document: Mapping[str, Any]) -> str | None:
+    for name in ("custom_id", "key"):
+        value = document.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _error(status: Any) -> RowError | None:
+    """The error that a status names; ``Bad Request: {"error": {...}}`` as a rule."""
+    found: Any
+    if isinstance(status, Mapping):
+        told, phrase, found = _dumped(status).decode(), "", status
+    else:
+        told = str(status)
+        start, end = told.find("{"), told.rfind("}")
+        phrase = told if start < 0 else told[:start]
+        found = _loaded(told[start : end + 1].encode("utf-8", "replace")) if 0 <= start < end else None
+        found = found if isinstance(found, dict) else {}
+    error = found.get("error", found)
+    if not isinstance(error, Mapping):
+        error = {"message": str(error)}
+    word, message = error.get("status"), error.get("message")
+    word = word if isinstance(word, str) else ""
+    message = message if isinstance(message, str) and message else told
+    if not phrase.strip() and not error:
+        return None
+    essence = {"message": message, "status": word}
+    # The details say what was wrong with an API; what is nested too deep to be written is left out.
+    document = _dumped({"error": {**error, **essence}}) or _dumped({"error": essence})
+    return RowError(_code(error.get("code"), word, phrase), word, message, document)
+
+
+def _code(value: Any, word: str, phrase: str) -> int | None:
+    """The HTTP status: of the document's code, else of its status, else of the phrase before it."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:4])
+    if isinstance(value, int) and not isinstance(value, bool):
+        if 400 <= value <= 599:
+            return value
+        if value in _HTTP_OF_RPC:
+            return _HTTP_OF_RPC[value]
+    if word in _HTTP_OF_STATUS:
+        return _HTTP_OF_STATUS[word]
+    told = phrase.partition(":")[0].strip()
+    number = told[:3]
+    if number.isascii() and number.isdigit() and 400 <= int(number) <= 599:
+        return int(number)
+    code = _HTTP_OF_PHRASE.get(told.lower(), 0)
+    return code if code >= 400 else _HTTP_OF_STATUS.get(told)
+
+
+def _uris(request: Any) -> Iterator[str]:
+    """Walks to every file that a request names, past nulls and through both spellings."""
+    if isinstance(request, str):
+        request = _loaded(request.encode("utf-8", "replace"))
+    if not isinstance(request, dict):
+        return
+    contents = request.get("contents") or request.get("content")
+    for content in contents if isinstance(contents, list) else [contents]:
+        parts = content.get("parts") if isinstance(content, dict) else None
+        for part in parts if isinstance(parts, list) else [parts]:
+            if not isinstance(part, dict):
+                continue
+            file = part.get("fileData") or part.get("file_data")
+            uri = (file.get("fileUri") or file.get("file_uri")) if isinstance(file, dict) else None
+            if isinstance(uri, str):
+                yield uri
+
+
+def _finish_reason(response: Mapping[str, Any]) -> str | None:
+    candidates = response.get("candidates")
+    first = candidates[0] if isinstance(candidates, list) and candidates else None
+    reason = first.get("finishReason") if isinstance(first, dict) else None
+    return reason if isinstance(reason, str) and reason else None
+
+
+def _utc(time: Any) -> str | None:
+    """A time as the table of outcomes takes it; None for what is no time."""
+    if not isinstance(time, str):
+        return None
+    try:
+        parsed = datetime.datetime.fromisoformat(time)
+        parsed = parsed.replace(tzinfo=datetime.UTC) if parsed.tzinfo is None else parsed.astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+    return parsed.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _dumped(value: Any) -> bytes:
+    """JSON; nothing if the value is nested deeper than can be written."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        return b""
+
+
+def _loaded(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None

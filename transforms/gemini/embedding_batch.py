@@ -1,0 +1,88 @@
+"""The lines of an embedding job's input: the online lane's requests as JSONL, one keyed line per image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.images import SUPPORTED
+from imagebeam.transforms.core.records import Unit
+from imagebeam.transforms.gemini.batch_requests import quoted
+from imagebeam.transforms.gemini.embeddings import build_embedding_row
+from imagebeam.transforms.gemini.requests import ImagePart
+from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_model
+
+_OPEN, _CLOSE = b'{"key":"', b"}\n"
+# Stands for a URI while the text around it is rendered: no URI and no MIME type holds it.
+_HOLE = "\0"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EmbeddingLines:
+    """Renders the lines of one task; made by :func:`embedding_lines`, picklable.
+
+    Attributes:
+        heads: MIME type → the text of a line between its key and the URI.
+        end: The text after the URI.
+    """
+
+    heads: Mapping[str, bytes]
+    end: bytes
+
+    def line(self, key: str, unit: Unit, mime_types: Sequence[str]) -> bytes:
+        """One line of the input file.
+
+        Args:
+            key: The unit's key, see :func:`batch_lines.key_of`.
+            unit: What it is about: one image with a URI, see :func:`images.checked_uri`.
+            mime_types: What the image is: one of :data:`images.SUPPORTED`.
+
+        Returns:
+            ``{"key": …, "request": …}`` and a line feed, UTF-8; see :func:`embedding_calls.build_embedding_row`.
+
+        Raises:
+            ValueError: There is not exactly one image with a URI and a type.
+        """
+        if len(unit.images) != 1 or len(mime_types) != 1:
+            raise ValueError(f"a vector is of one image, not of {len(unit.images)}: unit {unit.unit_id}")
+        uri, head = unit.images[0].uri, self.heads.get(mime_types[0])
+        if uri is None or head is None:
+            raise ValueError(f"unit {unit.unit_id}: no line can be about {uri} of type {mime_types[0]}")
+        return b"".join((_OPEN, key.encode(), head, quoted(uri), self.end))
+
+
+def embedding_lines(task: EmbedTask) -> EmbeddingLines:
+    """Renders what all lines of a task share.
+
+    Raises:
+        UserError: The task cannot go through a batch job; says why and what to do instead.
+    """
+    check_batch(task)
+    heads: dict[str, bytes] = {}
+    tail = b""
+    for mime in sorted(SUPPORTED):
+        request = orjson.dumps(build_embedding_row(task, ImagePart(mime, uri=_HOLE)))
+        head, tail = request.split(orjson.dumps(_HOLE))
+        heads[mime] = b'","request":' + head
+    return EmbeddingLines(heads, tail + _CLOSE)
+
+
+def check_batch(task: EmbedTask) -> None:
+    """Makes sure that a task can go through batch jobs.
+
+    Raises:
+        UserError: It cannot; says why and what to do instead.
+    """
+    if embedding_model(task.model).method != "embedContent":
+        raise UserError(
+            f"--lane=batch: {task.model} has no batch jobs: use --lane=online or --lane=sql, or "
+            "--model=gemini-embedding-2, whose vectors are others"
+        )
+    if task.image.changes_images:
+        raise UserError(
+            "--crop and --max_side need the image inside the request, and a batch job reads images by URI: use "
+            "--lane=online"
+        )

@@ -1,0 +1,116 @@
+"""A call for a vector: the request of both embedding models, and the reading of their answers.
+
+Google's client library drops the image of a request to ``multimodalembedding@001`` without an error, so neither
+request goes through it.
+"""
+
+from __future__ import annotations
+
+import array
+import base64
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imagebeam.transforms.core.records import Status, Usage
+from imagebeam.transforms.gemini.requests import ImagePart, image_part
+from imagebeam.transforms.gemini.responses import Reply, read_usage
+from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_model
+
+
+def build_embedding_request(task: EmbedTask, parts: Sequence[ImagePart]) -> dict[str, Any]:
+    """Builds the request for the vector of one image.
+
+    Args:
+        task: Which model and length.
+        parts: The image.
+
+    Returns:
+        The REST body of ``:embedContent`` or ``:predict``, in camelCase.
+
+    Raises:
+        ValueError: There is not exactly one image.
+    """
+    if len(parts) != 1:
+        raise ValueError(f"a vector is of one image, not of {len(parts)}")
+    if embedding_model(task.model).method == "embedContent":
+        return {
+            "content": {"role": "user", "parts": [image_part(parts[0], task.media_resolution)]},
+            "embedContentConfig": {"outputDimensionality": task.dimension},
+        }
+    image = {"mimeType": parts[0].mime_type}
+    if parts[0].data is not None:
+        image["bytesBase64Encoded"] = base64.b64encode(parts[0].data).decode("ascii")
+    else:
+        image["gcsUri"] = str(parts[0].uri)
+    return {"instances": [{"image": image}], "parameters": {"dimension": task.dimension}}
+
+
+def build_embedding_row(task: EmbedTask, part: ImagePart) -> dict[str, Any]:
+    """The same request as a line of a batch job says it (Google, "Get batch embeddings inferences").
+
+    Args:
+        task: Which model and length; a model that is called by ``embedContent``.
+        part: The image.
+
+    Returns:
+        ``content`` without a role, and the settings in snake_case.
+    """
+    body = build_embedding_request(task, [part])
+    return {
+        "content": {"parts": body["content"]["parts"]},
+        "embed_content_config": {"output_dimensionality": body["embedContentConfig"]["outputDimensionality"]},
+    }
+
+
+def read_embedding(body: Mapping[str, Any], task: EmbedTask) -> Reply:
+    """Reads the answer to a request for a vector; never raises for anything that a service may send.
+
+    Args:
+        body: The JSON body of an HTTP 200, or the ``response`` of a batch line, which counts tokens elsewhere.
+        task: What was asked.
+
+    A vector of zeros is no answer: it has no direction, and one of them breaks every search by cosine.
+    """
+    values = _values(body)
+    reason, message = _problem(values, task.dimension)
+    metadata = body.get("usageMetadata")
+    usage = read_usage(metadata if isinstance(metadata, dict) else {"promptTokenCount": body.get("tokenCount")})
+    model_version = body.get("modelVersion")
+    return Reply(
+        status=Status.OK if reason is None else Status.INVALID_ANSWER,
+        reason=reason,
+        message=message,
+        answer={"dimension": task.dimension} if reason is None else None,
+        raw_text=None,
+        usage=usage + Usage(images=1),
+        model_version=model_version if isinstance(model_version, str) else None,
+        response_id=None,
+        retryable=reason is not None,
+        # 24 kB for 3,072 numbers, where a list of floats takes 98.
+        vector=array.array("d", values) if reason is None and values is not None else None,
+    )
+
+
+def _values(body: Mapping[str, Any]) -> list[Any] | None:
+    """The numbers: of ``embedding.values``, or of the first prediction's ``imageEmbedding``."""
+    embedding, predictions = body.get("embedding"), body.get("predictions")
+    values: Any = None
+    if isinstance(embedding, dict):
+        values = embedding.get("values")
+    elif isinstance(predictions, list) and predictions and isinstance(predictions[0], dict):
+        values = predictions[0].get("imageEmbedding")
+    return values if isinstance(values, list) and values else None
+
+
+def _problem(values: list[Any] | None, dimension: int) -> tuple[str | None, str | None]:
+    if values is None:
+        return "EMPTY", "the answer has no vector"
+    if len(values) != dimension:
+        return "WRONG_LENGTH", f"the vector has {len(values)} numbers, not {dimension}"
+    # JSON has no NaN: services write it as text.
+    if not all(type(value) in (float, int) and abs(value) <= sys.float_info.max for value in values):
+        return "NOT_FINITE", "the vector has elements that are no finite numbers"
+    if not any(values):
+        return "ALL_ZERO", "every number of the vector is 0"
+    return None, None

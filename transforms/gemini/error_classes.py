@@ -1,0 +1,306 @@
+"""What a failed call means for its unit and for the run: one classifier for every lane.
+
+The table, after Google's "API errors" page and the bodies that the service really sends:
+
+====================================  ==========  =====================================================
+what came back                        kind        outcome if nothing better follows
+====================================  ==========  =====================================================
+429, or status RESOURCE_EXHAUSTED     THROTTLED   UNAVAILABLE (QUOTA)
+408, 409 ABORTED, 499, 5xx            TRANSIENT   UNAVAILABLE (HTTP_503 ...)
+timeout · broken connection ·         TRANSIENT   UNAVAILABLE (TIMEOUT · CONNECTION · GARBAGE ·
+unreadable body · token endpoint                  CREDENTIALS)
+400, 403, 404 about the input file    ROW         IMAGE_ERROR (see :class:`records.ImageReason`)
+any other 4xx                         ROW         BAD_REQUEST (Google's status, such as INVALID_ARGUMENT)
+a 404 that does not say about what    ROW         UNAVAILABLE (NOT_FOUND): due again, not retried now
+401, 403, 404, 407, 501               FATAL       none: the run drains and the unit stays due
+an error of our own                   ROW         UNAVAILABLE (INTERNAL): due again, not retried now
+====================================  ==========  =====================================================
+
+Exceptions are told apart by their class names and not by their classes: no client is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import email.utils
+import enum
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from imagebeam.transforms.core.records import ImageReason, Status
+
+MESSAGE_CHARS = 500
+
+# How the service speaks of the file that a request names, in lower case.
+_INPUT_FILE = re.compile(
+    r"input file|gs://|storage\.objects|storage object|no such object|cloud storage|\bbucket\b|specified key"
+)
+_SAYS_NOT_FOUND = re.compile(
+    r"not found|no such|does not exist|doesn't exist|cannot find|could not find|cannot be found"
+)
+_SAYS_FORBIDDEN = re.compile(r"permission|denied|forbidden|does not have .*access|not authori[sz]ed")
+_ABOUT_THE_API = re.compile(r"\b(?:models?|publisher|endpoint|project|location|region|method|api)\b")
+# A 400 that blames the image itself; the first that matches wins.
+_IMAGE_COMPLAINTS: tuple[tuple[ImageReason, re.Pattern[str]], ...] = (
+    (
+        ImageReason.TOO_LARGE,
+        re.compile(
+            r"payload size exceeds|request (?:payload|size).*(?:large|exceed|limit)"
+            r"|(?:image|file|object).*(?:too large|too big|exceeds|larger than|size limit)"
+        ),
+    ),
+    (
+        ImageReason.UNSUPPORTED,
+        re.compile(
+            r"mime ?_?type.*(?:unsupported|not supported|invalid)"
+            r"|(?:unsupported|invalid) mime ?_?type|(?:unsupported|not supported) image"
+            r"|image (?:format|type).*(?:unsupported|not supported)"
+        ),
+    ),
+    (
+        ImageReason.UNREADABLE,
+        re.compile(
+            r"(?:unable|failed) to (?:process|decode|parse|read).*image|(?:cannot|could not) .*image"
+            r"|image.*(?:not valid|invalid|corrupt|cannot be|could not be)|invalid image|corrupt.* image"
+        ),
+    ),
+)
+_BAD_CREDENTIALS = re.compile(
+    r"invalid|unauthori[sz]ed|denied|deleted|disabled|expired|revoked|reauth|not (?:found|have)|could not"
+    r" automatically determine"
+)
+_SECRETS = re.compile(r"(?i)\b(?:ya29\.[\w.-]+|AIza[\w-]{20,}|eyJ[\w-]{20,}\.[\w.-]+|bearer\s+[\w.~+/-]+=*)")
+
+_TIMEOUTS = ("Timeout", "DeadlineExceeded")
+_CONNECTIONS = frozenset({"ConnectionError", "TransportError", "ClientError", "SSLError", "OSError"})
+_GARBAGE = frozenset({"JSONDecodeError", "UnicodeDecodeError", "UnknownApiResponseError", "DecodingError"})
+
+
+class Kind(enum.StrEnum):
+    """What to do about a failed call."""
+
+    THROTTLED = "THROTTLED"
+    """Slow down and ask again: refused for quota, no attempt used."""
+
+    TRANSIENT = "TRANSIENT"
+    """Ask again after a pause."""
+
+    ROW = "ROW"
+    """This unit only: asking again now cannot help."""
+
+    FATAL = "FATAL"
+    """Every further call would meet it: drain the run."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """A classified failure.
+
+    Attributes:
+        kind: What to do.
+        status: The unit's outcome if this stays the last word; UNAVAILABLE for THROTTLED, TRANSIENT and
+            FATAL, so that the unit is due again.
+        reason: Reason code of the outcome.
+        message: What the service said, one line without secrets, at most 500 characters.
+        retry_after: Seconds that the service asked to wait; None if it asked for nothing.
+    """
+
+    kind: Kind
+    status: Status
+    reason: str
+    message: str
+    retry_after: float | None = None
+
+
+def classify_http(code: int, body: bytes | str, headers: Mapping[str, str]) -> Failure:
+    """Classifies an HTTP answer other than 200.
+
+    Args:
+        code: The HTTP status; it wins over a code in the body.
+        body: Google's error document, one wrapped in a list, an HTML page of a proxy, or nothing.
+        headers: Response headers, names in any case; ``Retry-After`` is read.
+
+    Returns:
+        What it means.
+    """
+    error = _error_document(body)
+    status = str(error.get("status") or "")
+    message = one_line(str(error.get("message") or "")) or f"HTTP {code} without an explanation"
+    retry_after = _retry_after(error, {name.lower(): value for name, value in headers.items()})
+    if code == 429 or status == "RESOURCE_EXHAUSTED":
+        return Failure(Kind.THROTTLED, Status.UNAVAILABLE, "QUOTA", message, retry_after)
+    if code == 501:
+        return Failure(Kind.FATAL, Status.UNAVAILABLE, "UNIMPLEMENTED", message)
+    if code in (408, 499) or code >= 500 or code < 400 or status == "ABORTED":
+        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, f"HTTP_{code}", message, retry_after)
+    if code in (400, 403, 404, 413):
+        image = _image_reason(code, message.lower())
+        if image is not None:
+            return Failure(Kind.ROW, Status.IMAGE_ERROR, image.value, message)
+    if code == 404 and status == "NOT_FOUND" and not _ABOUT_THE_API.search(message.lower()):
+        # "Requested entity was not found." may be the image or the model: one missing image must not stop a
+        # run, and a unit must not be written off for a missing model. The breaker sees it if all meet it.
+        return Failure(Kind.ROW, Status.UNAVAILABLE, "NOT_FOUND", message)
+    if code in (401, 403, 404, 407):
+        return Failure(Kind.FATAL, Status.UNAVAILABLE, _fatal_reason(code, status, error), message)
+    return Failure(Kind.ROW, Status.BAD_REQUEST, _reason_code(status) or f"HTTP_{code}", message)
+
+
+def classify_exception(error: BaseException) -> Failure:
+    """Classifies what a client raised instead of answering.
+
+    Args:
+        error: An exception of asyncio, aiohttp, httpx, requests, google-auth, google-api-core,
+            google-genai, or of our own code.
+
+    Returns:
+        What it means; see the table of the module.
+    """
+    names = {cls.__name__ for cls in type(error).__mro__}
+    message = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    if _is_from(error, "google.auth"):
+        return _classify_auth(error, names, message)
+    code = _http_code(error)
+    if code is not None:
+        headers = getattr(error, "headers", None)
+        text = json.dumps({"error": {"message": message, "status": _text(error, "status")}})
+        return classify_http(code, text, headers if isinstance(headers, Mapping) else {})
+    if any(word in name for name in names for word in _TIMEOUTS):
+        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "TIMEOUT", message)
+    if names & _GARBAGE:
+        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", message)
+    if names & _CONNECTIONS:
+        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "CONNECTION", message)
+    return Failure(Kind.ROW, Status.UNAVAILABLE, "INTERNAL", message)
+
+
+# -- HTTP --------------------------------------------------------------------------------------------------
+
+
+def _error_document(body: bytes | str) -> Mapping[str, Any]:
+    """The ``error`` of Google's model, whatever it is wrapped in; a message of other text."""
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {"message": _text_of_page(text)}
+    if isinstance(document, list) and document:
+        document = document[0]
+    if not isinstance(document, dict):
+        return {"message": text}
+    error = document.get("error", document)
+    if isinstance(error, dict):
+        return error
+    # The token endpoint speaks OAuth: the error is a word, beside it a description.
+    return {"message": f"{error}: {document.get('error_description', '')}".rstrip(": ")}
+
+
+def _text_of_page(text: str) -> str:
+    """The title of an HTML page, or the text as it is."""
+    if not re.search(r"<(?:!doctype|html|head|body)", text, re.IGNORECASE):
+        return text
+    found = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    return html.unescape(found.group(1) if found else re.sub(r"<[^>]*>", " ", text))
+
+
+def _image_reason(code: int, message: str) -> ImageReason | None:
+    """The image's problem, if the message speaks of the request's file and not of the API."""
+    if code == 413:
+        return ImageReason.TOO_LARGE
+    if code in (403, 404):
+        if not _INPUT_FILE.search(message):
+            return None
+        return ImageReason.FORBIDDEN if code == 403 else ImageReason.NOT_FOUND
+    if _INPUT_FILE.search(message):
+        if _SAYS_NOT_FOUND.search(message):
+            return ImageReason.NOT_FOUND
+        if _SAYS_FORBIDDEN.search(message):
+            return ImageReason.FORBIDDEN
+    return next((reason for reason, pattern in _IMAGE_COMPLAINTS if pattern.search(message)), None)
+
+
+def _fatal_reason(code: int, status: str, error: Mapping[str, Any]) -> str:
+    """SERVICE_DISABLED and the like from ErrorInfo, MODEL_NOT_FOUND, else Google's status."""
+    for detail in _details(error):
+        if str(detail.get("@type", "")).endswith("google.rpc.ErrorInfo") and detail.get("reason"):
+            return _reason_code(str(detail["reason"])) or f"HTTP_{code}"
+    message = str(error.get("message", "")).lower()
+    if code == 404 and re.search(r"\bmodels?\b|endpoint", message):
+        return "MODEL_NOT_FOUND"
+    if code == 403 and re.search(r"has not been used|it is disabled|api.*(?:not enabled|disabled)", message):
+        return "SERVICE_DISABLED"
+    return _reason_code(status) or f"HTTP_{code}"
+
+
+def _details(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    details = error.get("details")
+    if isinstance(details, list):
+        yield from (detail for detail in details if isinstance(detail, dict))
+
+
+def _retry_after(error: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
+    """Seconds from the ``Retry-After`` header (a number or a date), else from RetryInfo."""
+    asked = str(headers.get("retry-after", "")).strip()
+    if re.fullmatch(r"\d+(?:\.\d+)?", asked):
+        return float(asked)
+    until, now = _date(asked), _date(str(headers.get("date", "")))
+    if until and now:
+        # Measured against the server's own clock: ours may be wrong.
+        return max(0.0, (until - now).total_seconds())
+    for detail in _details(error):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay", "")))
+        if found:
+            return float(found.group(1))
+    return None
+
+
+def _date(text: str) -> datetime.datetime | None:
+    try:
+        parsed = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
+
+
+def _reason_code(status: str) -> str | None:
+    """A status that can stand as a reason code; a reason phrase such as ``Bad Request`` can not."""
+    return status if re.fullmatch(r"[A-Z][A-Z0-9_]*", status) else None
+
+
+# -- exceptions --------------------------------------------------------------------------------------------
+
+
+def _is_from(error: BaseException, package: str) -> bool:
+    return any(f"{cls.__module__}.".startswith(f"{package}.") for cls in type(error).__mro__)
+
+
+def _classify_auth(error: BaseException, names: set[str], message: str) -> Failure:
+    """Credentials that will never work are fatal; a token endpoint that stumbles is not."""
+    lasting = "DefaultCredentialsError" in names or _BAD_CREDENTIALS.search(message.lower()) is not None
+    if "TransportError" in names or getattr(error, "retryable", False) or not lasting:
+        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "CREDENTIALS", message)
+    return Failure(Kind.FATAL, Status.UNAVAILABLE, "CREDENTIALS", message)
+
+
+def _http_code(error: BaseException) -> int | None:
+    """The HTTP status that some clients' exceptions carry as ``code`` or ``status``."""
+    for name in ("code", "status"):
+        value = getattr(error, name, None)
+        if isinstance(value, int) and 100 <= value <= 599:
+            return int(value)
+    return None
+
+
+def _text(error: BaseException, name: str) -> str:
+    value = getattr(error, name, None)
+    return value if isinstance(value, str) else ""
+
+
+def one_line(text: str) -> str:
+    """A message as it may be kept and shown: one line without secrets, at most 500 characters."""
+    line = _SECRETS.sub("[secret]", " ".join(text.split()))
+    return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 1] + "…"

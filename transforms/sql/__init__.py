@@ -1,0 +1,1 @@
+"""SQL text: sources, filters, the due query, tables and views."""

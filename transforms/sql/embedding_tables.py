@@ -1,0 +1,278 @@
+"""Embeddings: the models and their dimensions, the task that stands for one, and the tables of vectors.
+
+Every model and dimension has a table of its own, ``embeddings_<model>_<dimension>``: vectors of two models have
+nothing to do with each other, and a vector index needs one length. Only good vectors are in it; what became of
+each unit stands in ``outcomes`` under the task ``embed/<model>/<dimension>``, as for any other task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Outcome, Status
+from imagebeam.transforms.sql.tables import ResultTable, clean_text, field, finite
+from imagebeam.transforms.tasks.task import ImageSettings, Task
+
+# Part of every version: it rises when the same image would be sent differently (embedding_calls.py).
+EMBED_FORMAT = 1
+TASK_PREFIX = "embed/"
+#: The view over all tables of vectors.
+VIEW = "embeddings"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """An embedding model (Google, "Get multimodal embeddings" and "Gemini Embedding 2", November 2026).
+
+    Attributes:
+        name: Model id.
+        method: How it is called: ``embedContent`` or ``predict``.
+        dimensions: The lengths of its vectors; empty for any from 1 to ``default``.
+        default: Length when nobody asks for one; the longest.
+    """
+
+    name: str
+    method: Literal["embedContent", "predict"]
+    dimensions: tuple[int, ...]
+    default: int
+
+    def takes(self, dimension: int) -> bool:
+        """True if it makes vectors of this length."""
+        return dimension in self.dimensions if self.dimensions else 1 <= dimension <= self.default
+
+    def choices(self) -> str:
+        """The lengths, for messages.
+
+        >>> MODELS["multimodalembedding@001"].choices(), MODELS["gemini-embedding-2"].choices()
+        ('128, 256, 512 or 1408', '1 to 3072')
+        """
+        if not self.dimensions:
+            return f"1 to {self.default}"
+        return f"{', '.join(map(str, self.dimensions[:-1]))} or {self.dimensions[-1]}"
+
+
+DEFAULT_MODEL = "gemini-embedding-2"
+MODELS: Mapping[str, EmbeddingModel] = {
+    model.name: model
+    for model in (
+        EmbeddingModel("gemini-embedding-2", "embedContent", (), 3072),
+        EmbeddingModel("multimodalembedding@001", "predict", (128, 256, 512, 1408), 1408),
+    )
+}
+
+
+def embedding_model(name: str) -> EmbeddingModel:
+    """The model of a name.
+
+    Raises:
+        UserError: It is no embedding model that imagebeam knows.
+    """
+    if name not in MODELS:
+        raise UserError(f"--model={name} is no embedding model: use one of {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def checked_dimension(model: str, dimension: int | None) -> int:
+    """The length of the vectors: the one asked for, or the model's default.
+
+    Raises:
+        UserError: The model is unknown, or makes no vectors of this length.
+    """
+    known = embedding_model(model)
+    if dimension is None:
+        return known.default
+    if not known.takes(dimension):
+        raise UserError(f"--dimension={dimension}: vectors of {model} have {known.choices()} dimensions")
+    return dimension
+
+
+def embed_task_name(model: str, dimension: int) -> str:
+    """The task under which the outcomes of embedding stand.
+
+    >>> embed_task_name("multimodalembedding@001", 512)
+    'embed/multimodalembedding@001/512'
+    """
+    return f"{TASK_PREFIX}{model}/{dimension}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EmbedTask(Task):
+    """The task of embedding images; made by :func:`embed_task`. It has no prompt, and its answer is a vector.
+
+    Attributes:
+        dimension: Length of the vectors.
+    """
+
+    dimension: int = 0
+
+    def definition(self) -> dict[str, Any]:
+        """Everything that can change a vector, as JSON values; :attr:`version` is its hash."""
+        return {
+            "embed_format": EMBED_FORMAT,
+            "model": self.model,
+            "dimension": self.dimension,
+            "image": dataclasses.asdict(self.image),
+        }
+
+    def columns(self) -> tuple[()]:
+        """None: vectors have tables of their own."""
+        return ()
+
+
+def embed_task(model: str, dimension: int, image: ImageSettings = ImageSettings()) -> EmbedTask:  # noqa: B008 - frozen
+    """The task of embedding every image.
+
+    Args:
+        model: One of :data:`MODELS`.
+        dimension: Length of the vectors.
+        image: What is done to an image before it is sent.
+
+    Raises:
+        UserError: The model is unknown, or makes no vectors of this length.
+    """
+    return EmbedTask(
+        name=embed_task_name(model, checked_dimension(model, dimension)),
+        description=f"Vectors of {model} with {dimension} dimensions.",
+        model=model,
+        prompt="",
+        image=image,
+        dimension=dimension,
+    )
+
+
+def embed_version(model: str, dimension: int, image: ImageSettings = ImageSettings()) -> str:  # noqa: B008 - frozen
+    """The version of that task: 12 hex digits over everything that can change a vector, in every lane."""
+    return embed_task(model, dimension, image).version
+
+
+# -- tables ------------------------------------------------------------------------------------------------
+
+EMBEDDINGS = ResultTable(
+    schema=(
+        field("unit_id", "STRING", "Unit that the vector is of: an observation.", "REQUIRED"),
+        field("unit_type", "STRING", "observation.", "REQUIRED"),
+        field("input_digest", "STRING", "SHA-256 over the ids of the observations sent.", "REQUIRED"),
+        field("observation_id", "STRING", "The observation."),
+        field("asset_id", "STRING", "Asset that it shows."),
+        field("asset_type", "STRING", "Class of the asset."),
+        field("uri", "STRING", "Its image."),
+        field("latitude", "FLOAT64", "Degrees north."),
+        field("longitude", "FLOAT64", "Degrees east."),
+        field("position", "GEOGRAPHY", "The same as a point."),
+        field("capture_time", "TIMESTAMP", "When the image was taken."),
+        field("map_url", "STRING", "A link for people."),
+        field("snapshot_id", "STRING", "Snapshot of the source that the image came from."),
+        field("model", "STRING", "Model that made the vector; the same in every row.", "REQUIRED"),
+        field("dimension", "INT64", "Length of the vector; the same in every row.", "REQUIRED"),
+        field("vector", "FLOAT64", "The vector: finite numbers.", "REPEATED"),
+        field("version", "STRING", "Version of the embedding task, see outcomes.", "REQUIRED"),
+        field("run_id", "STRING", "Run that asked for it.", "REQUIRED"),
+        field("embedded_at", "TIMESTAMP", "When it was known.", "REQUIRED"),
+    ),
+    clustering=("unit_id",),
+    description="imagebeam: vectors of images, of one model and length. Append-only; read them through embeddings.",
+)
+#: Its columns, in order.
+COLUMNS = tuple(str(column["name"]) for column in EMBEDDINGS.schema)
+_TABLE = re.compile(r"embeddings_\w+_\d+")
+
+
+def embedding_table(results: TableName, model: str, dimension: int) -> TableName:
+    """The table of the vectors of a model and length.
+
+    Args:
+        results: Any table of the results dataset, such as ``outcomes``.
+        model: Model id.
+        dimension: Length of the vectors.
+
+    >>> embedding_table(TableName("my-project", "answers", "outcomes"), "multimodalembedding@001", 512).dotted
+    'my-project.answers.embeddings_multimodalembedding_001_512'
+    """
+    safe = re.sub(r"[^A-Za-z0-9]+", "_", model).strip("_").lower()
+    return dataclasses.replace(results, table=f"embeddings_{safe}_{int(dimension)}")
+
+
+def is_embedding_table(name: str) -> bool:
+    """True if a table of the results dataset is one of vectors, by its name."""
+    return _TABLE.fullmatch(name) is not None
+
+
+def embedding_row(outcome: Outcome, *, model: str, dimension: int, version: str, run_id: str) -> dict[str, Any]:
+    """The row of a vector, as a streaming insert takes it.
+
+    Raises:
+        ValueError: The outcome is not OK, or has no vector of this length.
+    """
+    unit, vector = outcome.unit, outcome.vector
+    if outcome.status is not Status.OK or vector is None or len(vector) != dimension:
+        raise ValueError(f"unit {unit.unit_id} has no vector of {dimension} numbers")
+    image = unit.images[-1]
+    latitude, longitude = finite(unit.latitude), finite(unit.longitude)
+    return {
+        "unit_id": clean_text(unit.unit_id),
+        "unit_type": unit.unit_type,
+        "input_digest": unit.input_digest,
+        "observation_id": clean_text(image.observation_id),
+        "asset_id": clean_text(unit.asset_id),
+        "asset_type": clean_text(unit.asset_type),
+        "uri": clean_text(image.uri),
+        "latitude": latitude,
+        "longitude": longitude,
+        "position": point(latitude, longitude),
+        "capture_time": unit.capture_time,
+        "map_url": clean_text(unit.map_url),
+        "snapshot_id": clean_text(unit.snapshot_id),
+        "model": model,
+        "dimension": dimension,
+        "vector": list(vector),
+        "version": version,
+        "run_id": run_id,
+        "embedded_at": outcome.answered_at,
+    }
+
+
+def point(latitude: float | None, longitude: float | None) -> str | None:
+    """A place as GEOGRAPHY takes it; None for what is no place, which must not cost its vector.
+
+    >>> point(46.948, 7.447), point(91.0, 0.0), point(None, 7.0)
+    ('POINT(7.447 46.948)', None, None)
+    """
+    if latitude is None or longitude is None or not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        return None
+    return f"POINT({longitude!r} {latitude!r})"
+
+
+def embeddings_view(tables: Sequence[TableName]) -> str:
+    """The view over all tables of vectors: the newest vector of each unit, model and length.
+
+    Args:
+        tables: At least one table.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not tables:
+        raise ValueError("a view of no table")
+    names = ", ".join(COLUMNS)
+    newest = "QUALIFY ROW_NUMBER() OVER (PARTITION BY unit_id ORDER BY embedded_at DESC, version, run_id) = 1"
+    return "\nUNION ALL\n".join(
+        f"(SELECT {names}\nFROM {table.sql()}\nWHERE TRUE\n{newest})"
+        for table in sorted(tables, key=lambda table: table.dotted)
+    )
+
+
+def vector_index_sql(table: TableName) -> str:
+    """The statement that makes the vector index of a table, if there is none. BigQuery fills it by itself.
+
+    BigQuery leaves an index empty while the table is smaller than 10 MB, and searches without it.
+    """
+    return (
+        f"CREATE VECTOR INDEX IF NOT EXISTS `{table.table}_index`\nON {table.sql()}(vector)\n"
+        "STORING (unit_id, asset_id, asset_type, capture_time, uri)\n"
+        "OPTIONS (index_type = 'IVF', distance_type = 'COSINE')"
+    )

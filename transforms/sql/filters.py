@@ -1,0 +1,284 @@
+"""Which observations a run looks at: filters, checked before anything is paid, and their SQL.
+
+The conditions stand on the canonical columns (see :mod:`sources`); every value is a query parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import re
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import shown
+from imagebeam.transforms.core.query import Parameter, check_expression
+
+MAX_LIMIT = 2**62
+MAX_RADIUS_M = 20_037_508.0  # half the way around the earth
+MAX_AREAS = 100
+_AREA_TYPES = ("Polygon", "MultiPolygon")
+_POINT = "IF(latitude BETWEEN -90 AND 90, ST_GEOGPOINT(longitude, latitude), NULL)"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filters:
+    """What a run is limited to; the default is everything. All conditions must hold.
+
+    Attributes:
+        asset_types: Classes of assets, such as ``ASSET_CLASS_UTILITY_POLE``; empty for all.
+        bbox: West, south, east, north in degrees, edges included.
+        near: Latitude and longitude in degrees, and a radius in metres.
+        polygon: GeoJSON text: Polygon, MultiPolygon, a Feature or a FeatureCollection of them; borders included.
+        captured_from: RFC 3339 time or date (midnight UTC) from which on an image counts.
+        captured_until: The same for the end, which itself no longer counts.
+        where: An SQL condition on the columns of the source.
+        limit: So many units at most: those with the smallest hash, so 100 are among the 1,000.
+        sample_percent: That part of the units, above 0 to 100, by the same hash.
+    """
+
+    asset_types: tuple[str, ...] = ()
+    bbox: tuple[float, float, float, float] | None = None
+    near: tuple[float, float, float] | None = None
+    polygon: str | None = None
+    captured_from: str | None = None
+    captured_until: str | None = None
+    where: str | None = None
+    limit: int | None = None
+    sample_percent: float | None = None
+
+    def validate(self, columns: Collection[str], *, source: str = "the source") -> None:
+        """Checks the values, and that the source has the columns that they need.
+
+        Args:
+            columns: The canonical columns that the source has.
+            source: The source and its profile in words, for errors.
+
+        Raises:
+            UserError: In one line what is wrong and how to mend it.
+        """
+        self._check_numbers()
+        if self.bbox is not None:
+            _check_bbox(self.bbox)
+        if self.near is not None:
+            _check_near(self.near)
+        if self.polygon is not None:
+            areas(self.polygon)
+        start, end = self._window()
+        if start is not None and end is not None and start >= end:
+            raise UserError(
+                f"--captured_from={self.captured_from} is not before --captured_until={self.captured_until}; "
+                "the end itself does not count"
+            )
+        if self.where is not None:
+            check_expression(self.where, where="--where")
+        if any(not name.strip() for name in self.asset_types):
+            raise UserError("--asset_types holds an empty name; separate the types by one comma")
+        place = ("latitude", "longitude")
+        for flag, given, needed in (
+            ("--asset_types", self.asset_types, ("asset_type",)),
+            ("--bbox", self.bbox, place),
+            ("--near", self.near, place),
+            ("--polygon_file", self.polygon, place),
+            ("--captured_from", self.captured_from, ("capture_time",)),
+            ("--captured_until", self.captured_until, ("capture_time",)),
+        ):
+            lacking = [name for name in needed if name not in columns]
+            if given and lacking:
+                raise UserError(
+                    f"{flag} needs {' and '.join(lacking)}, which {source} does not have; "
+                    "use --where, or give the column with --query"
+                )
+
+    def place_conditions(self) -> tuple[list[str], list[Parameter]]:
+        """Conditions on asset_type, latitude and longitude: what also holds for assets without images."""
+        conditions: list[str] = []
+        parameters: list[Parameter] = []
+
+        def number(name: str, value: float) -> str:
+            parameters.append(Parameter(name, "FLOAT64", float(value)))
+            return f"@{name}"
+
+        if self.asset_types:
+            parameters.append(Parameter("asset_types", "STRING", tuple(self.asset_types), array=True))
+            conditions.append("asset_type IN UNNEST(@asset_types)")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            conditions.append(f"longitude BETWEEN {number('west', west)} AND {number('east', east)}")
+            conditions.append(f"latitude BETWEEN {number('south', south)} AND {number('north', north)}")
+        if self.near is not None:
+            latitude, longitude, radius = self.near
+            centre = f"ST_GEOGPOINT({number('near_longitude', longitude)}, {number('near_latitude', latitude)})"
+            conditions.append(f"ST_DWITHIN({_POINT}, {centre}, {number('near_radius_m', radius)})")
+        if self.polygon is not None:
+            inside = []
+            for index, area in enumerate(areas(self.polygon)):
+                parameters.append(Parameter(f"area_{index}", "STRING", area))
+                inside.append(f"ST_INTERSECTS(ST_GEOGFROMGEOJSON(@area_{index}), {_POINT})")
+            conditions.append(f"({' OR '.join(inside)})")
+        return conditions, parameters
+
+    def window_conditions(self) -> tuple[list[str], list[Parameter]]:
+        """Conditions on capture_time."""
+        start, end = self._window()
+        conditions: list[str] = []
+        parameters: list[Parameter] = []
+        if start is not None:
+            conditions.append("capture_time >= @captured_from")
+            parameters.append(Parameter("captured_from", "TIMESTAMP", start))
+        if end is not None:
+            conditions.append("capture_time < @captured_until")
+            parameters.append(Parameter("captured_until", "TIMESTAMP", end))
+        return conditions, parameters
+
+    def _window(self) -> tuple[datetime.datetime | None, datetime.datetime | None]:
+        return (
+            None if self.captured_from is None else instant(self.captured_from, where="--captured_from"),
+            None if self.captured_until is None else instant(self.captured_until, where="--captured_until"),
+        )
+
+    def _check_numbers(self) -> None:
+        if self.limit is not None and not 1 <= self.limit <= MAX_LIMIT:
+            raise UserError(f"--limit={self.limit} is out of range; give 1 or more, or leave it away for all")
+        percent = self.sample_percent
+        if percent is not None and not 0 < percent <= 100:
+            raise UserError(f"--sample_percent={percent:g} is out of range; give more than 0, up to 100")
+
+
+def instant(text: str, *, where: str) -> datetime.datetime:
+    """Reads a date (midnight UTC) or an RFC 3339 time; a time without zone is UTC.
+
+    Raises:
+        UserError: It is neither.
+    """
+    plain = text.strip()
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?\s*([Zz]|[+-]\d{2}:?\d{2})?)?", plain):
+        plain = re.sub(r"\s*[Zz]$", "+00:00", plain)
+        plain = re.sub(r"\.(\d{1,6})", lambda match: f".{match[1]:0<6}", plain)
+        plain = re.sub(r"([+-]\d{2})(\d{2})$", r"\1:\2", plain) if len(plain) > 10 else plain
+        try:
+            time = datetime.datetime.fromisoformat(plain)
+        except ValueError:
+            pass
+        else:
+            zoned = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+            return zoned.astimezone(datetime.UTC)
+    raise UserError(f"{where}={shown(text)} is no time; write 2026-05-31 or 2026-05-31T12:00:00Z")
+
+
+def parse_bbox(text: str, *, where: str = "--bbox") -> tuple[float, float, float, float]:
+    """Reads ``west,south,east,north`` in degrees.
+
+    Raises:
+        UserError: These are not four numbers that make a box on the earth.
+    """
+    west, south, east, north = _numbers(text, 4, where, "west,south,east,north in degrees")
+    _check_bbox((west, south, east, north), where)
+    return west, south, east, north
+
+
+def parse_near(text: str, *, where: str = "--near") -> tuple[float, float, float]:
+    """Reads ``latitude,longitude,metres``.
+
+    Raises:
+        UserError: These are not a place and a radius.
+    """
+    latitude, longitude, radius = _numbers(text, 3, where, "latitude,longitude,metres")
+    _check_near((latitude, longitude, radius), where)
+    return latitude, longitude, radius
+
+
+def areas(text: str, *, where: str = "--polygon_file") -> list[str]:
+    """The geometries of a GeoJSON text, each as the JSON text that ST_GEOGFROMGEOJSON takes.
+
+    Raises:
+        UserError: It is no GeoJSON, or holds something else than areas.
+    """
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{where} holds no JSON ({error}); give a GeoJSON Polygon or MultiPolygon") from None
+    found = _geometries(document, where)
+    if not found:
+        raise UserError(f"{where} holds no area; give a GeoJSON Polygon or MultiPolygon")
+    if len(found) > MAX_AREAS:
+        raise UserError(f"{where} holds {len(found)} areas; {MAX_AREAS} is the most, or join them to one MultiPolygon")
+    return found
+
+
+def _geometries(document: Any, where: str) -> list[str]:
+    kind = document.get("type") if isinstance(document, dict) else None
+    if kind == "FeatureCollection" and isinstance(document.get("features"), list):
+        return [text for feature in document["features"] for text in _geometries(feature, where)]
+    if kind == "Feature":
+        return _geometries(document.get("geometry"), where)
+    if kind not in _AREA_TYPES:
+        raise UserError(
+            f"{where} holds {shown(str(kind or document))}; give a GeoJSON Polygon or MultiPolygon, "
+            "a Feature or a FeatureCollection of them"
+        )
+    polygons = document.get("coordinates")
+    for rings in [polygons] if kind == "Polygon" else polygons if isinstance(polygons, list) else [None]:
+        if not isinstance(rings, list) or not rings:
+            raise UserError(f"{where}: a polygon without rings; coordinates must be lists of rings")
+        for ring in rings:
+            _check_ring(ring, where)
+    return [orjson.dumps({"type": kind, "coordinates": polygons}).decode()]
+
+
+def _check_ring(ring: Any, where: str) -> None:
+    if not isinstance(ring, list) or len(ring) < 4:
+        raise UserError(f"{where}: a ring needs at least four positions, the last equal to the first")
+    for position in ring:
+        numbers = isinstance(position, list) and all(
+            isinstance(value, (int, float)) and not isinstance(value, bool) for value in position
+        )
+        if not numbers or len(position) < 2 or not (-180 <= position[0] <= 180 and -90 <= position[1] <= 90):
+            raise UserError(
+                f"{where}: {shown(str(position), 60)} is no position; GeoJSON writes [longitude, latitude] in degrees"
+            )
+    if ring[0] != ring[-1]:
+        raise UserError(f"{where}: a ring is not closed; its last position must equal its first, {ring[0]}")
+
+
+def _numbers(text: str, count: int, where: str, form: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise UserError(f"{where}={shown(text)} must be {form}, separated by commas")
+    return values
+
+
+def _check_bbox(bbox: tuple[float, float, float, float], where: str = "--bbox") -> None:
+    west, south, east, north = bbox
+    given = f"{where}={','.join(f'{value:g}' for value in bbox)}"
+    _check_place(south, west, given)
+    _check_place(north, east, given)
+    if south >= north:
+        raise UserError(f"{given}: south is not below north; the order is west,south,east,north")
+    if west >= east:
+        raise UserError(
+            f"{given}: west is not left of east; the order is west,south,east,north, and a box across the 180th "
+            "meridian takes two runs or a --polygon_file"
+        )
+
+
+def _check_near(near: tuple[float, float, float], where: str = "--near") -> None:
+    latitude, longitude, radius = near
+    given = f"{where}={','.join(f'{value:g}' for value in near)}"
+    _check_place(latitude, longitude, given)
+    if not 0 < radius <= MAX_RADIUS_M:
+        raise UserError(f"{given}: the radius is in metres, more than 0; the order is latitude,longitude,metres")
+
+
+def _check_place(latitude: float, longitude: float, given: str) -> None:
+    if not (math.isfinite(latitude) and -90 <= latitude <= 90):
+        raise UserError(f"{given}: {latitude:g} is no latitude (−90 to 90); is the order right?")
+    if not (math.isfinite(longitude) and -180 <= longitude <= 180):
+        raise UserError(f"{given}: {longitude:g} is no longitude (−180 to 180); is the order right?")

@@ -1,0 +1,82 @@
+"""Queries about what is recorded already: of a group of units, of a run, and of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.query import Parameter, Query
+
+#: One event stands for a unit: an answer before anything else, then the newest; the rest only makes ties
+#: come out the same every time. Every place that reads events uses this order.
+EVENT_ORDER = "status = 'OK' DESC, answered_at DESC, run_id DESC, status, reason"
+#: Versions of a task that are looked at for what earlier answers took.
+VERSIONS = 20
+
+
+def answered_units_query(outcomes: TableName, task: str, version: str, unit_ids: Sequence[str]) -> Query:
+    """Which of these units have an outcome of this version that need not be repeated, newest event each.
+
+    For a group that another worker may have worked on. Columns: unit_id, input_digest, status, reason, the
+    four kinds of tokens, cost_usd.
+    """
+    return Query(
+        "SELECT unit_id, input_digest, status, reason, prompt_tokens, cached_tokens, output_tokens,\n"
+        "  thought_tokens, cost_usd\n"
+        f"FROM {outcomes.sql()}\n"
+        "WHERE task = @task AND version = @version AND unit_id IN UNNEST(@unit_ids) AND status = 'OK'\n"
+        f"QUALIFY ROW_NUMBER() OVER (PARTITION BY unit_id, input_digest ORDER BY {EVENT_ORDER}) = 1",
+        (
+            Parameter("task", "STRING", task),
+            Parameter("version", "STRING", version),
+            Parameter("unit_ids", "STRING", tuple(unit_ids), array=True),
+        ),
+    )
+
+
+def run_books_query(outcomes: TableName, run_id: str) -> Query:
+    """What a run recorded, each unit once: by task, version, status and reason the units, tokens and costs."""
+    return Query(
+        "WITH once AS (\n"
+        f"  SELECT * FROM {outcomes.sql()}\n"
+        "  WHERE run_id = @run_id\n"
+        "  QUALIFY ROW_NUMBER() OVER (\n"
+        f"    PARTITION BY task, version, unit_id, input_digest ORDER BY {EVENT_ORDER}) = 1\n"
+        ")\n"
+        "SELECT task, version, status, reason, COUNT(*) AS units, SUM(attempts) AS attempts,\n"
+        "  SUM(prompt_tokens) AS prompt_tokens, SUM(cached_tokens) AS cached_tokens,\n"
+        "  SUM(output_tokens) AS output_tokens, SUM(thought_tokens) AS thought_tokens, SUM(cost_usd) AS cost_usd\n"
+        "FROM once\nGROUP BY task, version, status, reason",
+        (Parameter("run_id", "STRING", run_id),),
+    )
+
+
+def measured_query(outcomes: TableName, task: str, model: str) -> Query:
+    """What asking really took, by version and lane of a task: units that were called about, calls, tokens, seconds.
+
+    What was never answered for a reason that passes is left out: it will be asked again. So is what BigQuery
+    asked, which tells no tokens.
+    """
+    sums = ("attempts", "prompt_tokens", "cached_tokens", "output_tokens", "thought_tokens")
+    return Query(
+        "SELECT version, lane, COUNT(*) AS asked, SUM(ARRAY_LENGTH(image_uris)) AS images,\n  "
+        + ", ".join(f"SUM({name}) AS {name}" for name in sums)
+        + ",\n  AVG(latency_ms) / 1000 AS latency_s\n"
+        f"FROM {outcomes.sql()}\n"
+        "WHERE task = @task AND model = @model AND attempts > 0 AND prompt_tokens IS NOT NULL\n"
+        "  AND status NOT IN ('SUBMITTED', 'UNAVAILABLE')\n"
+        "GROUP BY version, lane",
+        (Parameter("task", "STRING", task), Parameter("model", "STRING", model)),
+    )
+
+
+def versions_query(task_versions: TableName, task: str) -> Query:
+    """The newest versions of a task, the newest first: version, definition (JSON text), created_at."""
+    return Query(
+        "SELECT version, TO_JSON_STRING(definition) AS definition, created_at\n"
+        f"FROM {task_versions.sql()}\n"
+        "WHERE task = @task\n"
+        "QUALIFY ROW_NUMBER() OVER (PARTITION BY version ORDER BY created_at DESC) = 1\n"
+        f"ORDER BY created_at DESC, version\nLIMIT {VERSIONS}",
+        (Parameter("task", "STRING", task),),
+    )

@@ -1,0 +1,386 @@
+"""Where observations come from: which column of a table or query is what.
+
+A profile is a shape of table. Those of Imagery Insights / Street View Insights are known (legacy names,
+cropped, full_frame, pano); any other table is ``custom``, by its column names or by a mapping that a
+person gives. Everything after this module sees only the canonical columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName, column_path, shown
+from imagebeam.transforms.core.query import check_select
+from imagebeam.transforms.sql.filters import Filters
+
+__all__ = [
+    "CANONICAL",
+    "PROFILES",
+    "Companions",
+    "Detected",
+    "Filters",
+    "Source",
+    "SourceColumn",
+    "companions",
+    "detect_profile",
+    "source_of",
+]
+
+_IDENTITY = frozenset(("STRING", "INTEGER", "INT64"))
+_TEXT = frozenset(("STRING",))
+_TIME = frozenset(("TIMESTAMP", "DATETIME", "DATE", "STRING"))
+_NUMBER = frozenset(("FLOAT", "FLOAT64", "INTEGER", "INT64", "NUMERIC", "BIGNUMERIC"))
+_NAME_OF = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "RECORD": "STRUCT", "BOOLEAN": "BOOL"}
+
+#: The canonical columns, each with the BigQuery types that a source may give it in.
+CANONICAL: Mapping[str, frozenset[str]] = {
+    "observation_id": _IDENTITY,
+    "uri": _TEXT,
+    "asset_id": _IDENTITY,
+    "asset_type": _TEXT,
+    "capture_time": _TIME,
+    "detection_time": _TIME,
+    "heading": _NUMBER,
+    "pitch": _NUMBER,
+    "roll": _NUMBER,
+    "x0": _NUMBER,
+    "y0": _NUMBER,
+    "x1": _NUMBER,
+    "y1": _NUMBER,
+    "latitude": _NUMBER,
+    "longitude": _NUMBER,
+    "snapshot_id": _IDENTITY,
+    "map_url": _TEXT,
+}
+
+# Imagery Insights, "Schema reference": cropped and full-frame observations; panoramas differ as below.
+_ASSET_PATHS = {
+    "observation_id": "observation_id",
+    "uri": "gcs_uri",
+    "asset_id": "asset_id",
+    "asset_type": "asset_type",
+    "capture_time": "capture_time",
+    "detection_time": "detection_time",
+    "heading": "camera_pose.heading",
+    "pitch": "camera_pose.pitch",
+    "roll": "camera_pose.roll",
+    "x0": "bbox.lo.x",
+    "y0": "bbox.lo.y",
+    "x1": "bbox.hi.x",
+    "y1": "bbox.hi.y",
+    "latitude": "location.latitude",
+    "longitude": "location.longitude",
+    "snapshot_id": "snapshot_id",
+    "map_url": "map_url",
+}
+_NOT_OF_PANO = ("asset_id", "asset_type", "detection_time", "x0", "y0", "x1", "y1")
+_PANO_PATHS = {name: path for name, path in _ASSET_PATHS.items() if name not in _NOT_OF_PANO} | {
+    "latitude": "capture_location.latitude",
+    "longitude": "capture_location.longitude",
+}
+_ASSET_NEEDS = (
+    "observation_id",
+    "uri",
+    "asset_id",
+    "asset_type",
+    "capture_time",
+    "latitude",
+    "longitude",
+    "snapshot_id",
+)
+_PANO_NEEDS = ("observation_id", "uri", "capture_time", "latitude", "longitude", "snapshot_id")
+
+_SHAPES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
+    "legacy": (_ASSET_PATHS, _ASSET_NEEDS),
+    "cropped": (_ASSET_PATHS, _ASSET_NEEDS),
+    "full_frame": (_ASSET_PATHS, _ASSET_NEEDS),
+    "pano": (_PANO_PATHS, _PANO_NEEDS),
+}
+
+# An empty text names nothing: it counts as NULL.
+_NEVER_BLANK = ("observation_id", "asset_id", "uri")
+
+#: Names of the profiles.
+PROFILES = (*_SHAPES, "custom")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SourceColumn:
+    """A column of the source.
+
+    Attributes:
+        path: Its name, ``camera_pose.heading`` for a field of a STRUCT, as the table spells it.
+        type: BigQuery type, upper case.
+    """
+
+    path: str
+    type: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Detected:
+    """Which profile fits, and what is what.
+
+    Attributes:
+        profile: One of :data:`PROFILES`.
+        why: The reason, in words for a person.
+        columns: Canonical name to the source's column; holds ``observation_id`` and ``uri`` at least.
+        fields: Every column and field of the source by its path, lower case.
+    """
+
+    profile: str
+    why: str
+    columns: Mapping[str, SourceColumn]
+    fields: Mapping[str, SourceColumn]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Companions:
+    """Tables that usually stand beside a table of observations.
+
+    Attributes:
+        snapshots: The table of snapshots.
+        assets: The table of assets, those without an image included; None where there are no assets.
+    """
+
+    snapshots: TableName
+    assets: TableName | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """A table or query of observations whose columns are known. Made by :func:`source_of`.
+
+    Attributes:
+        table: The table; None for a query.
+        query: The SELECT; None for a table.
+        detected: Its profile and columns.
+        snapshots: Table with ``snapshot_id`` and ``creation_time``, to tell which snapshot is newest.
+        assets: Table of all assets, to count those without an image.
+    """
+
+    table: TableName | None
+    query: str | None
+    detected: Detected
+    snapshots: TableName | None = None
+    assets: TableName | None = None
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile."""
+        return self.detected.profile
+
+    @property
+    def columns(self) -> Mapping[str, SourceColumn]:
+        """Canonical name to the source's column."""
+        return self.detected.columns
+
+    @property
+    def label(self) -> str:
+        """The source in words, for messages."""
+        return f"{self.table.dotted if self.table else 'the query'} (profile {self.profile})"
+
+    def kept(self, names: Sequence[str], *, where: str = "--keep_columns") -> dict[str, str]:
+        """Checks columns that are to be kept: their name in ``extra`` (dots become underscores) to their path.
+
+        Raises:
+            UserError: The source has no such column, or two of them get the same name.
+        """
+        kept: dict[str, str] = {}
+        for name in names:
+            found = self.detected.fields.get(name.lower())
+            if found is None:
+                raise UserError(f"{where}: {self.label} has no column {shown(name)}{_near(name, self.detected.fields)}")
+            if kept.setdefault(found.path.replace(".", "_"), found.path) != found.path:
+                raise UserError(f"{where}: {found.path} and {kept[found.path.replace('.', '_')]} get the same name")
+        return kept
+
+
+def source_of(
+    *,
+    detected: Detected,
+    table: TableName | None = None,
+    query: str | None = None,
+    snapshots: TableName | None = None,
+    assets: TableName | None = None,
+) -> Source:
+    """Makes a source of exactly one of table and query.
+
+    Raises:
+        UserError: Both are given, or none, or the query is not one SELECT.
+    """
+    if (table is None) == (query is None):
+        raise UserError("give either --source (a table) or --query (a SELECT), not both and not neither")
+    checked = None if query is None else check_select(query, where="--query")
+    return Source(table, checked, detected, snapshots, assets)
+
+
+def detect_profile(
+    table_name: str,
+    schema_fields: Iterable[Mapping[str, Any]],
+    *,
+    profile: str = "auto",
+    mapping: Mapping[str, str] | None = None,
+) -> Detected:
+    """Finds the profile that fits a table's or a query's columns, or checks the one that a person names.
+
+    Args:
+        table_name: Name of the table; any text for a query. Only tells profiles apart that look alike.
+        schema_fields: Fields of the table, or of the query's dry run, REST JSON.
+        profile: ``auto`` or one of :data:`PROFILES`.
+        mapping: For ``custom``: canonical column to column path; ``observation_id`` defaults to ``uri``'s.
+
+    Raises:
+        UserError: It does not fit: says which columns are missing, or have a type that they cannot have.
+    """
+    fields = {found.path.lower(): found for found in _flatten(schema_fields)}
+    if profile not in ("auto", *PROFILES):
+        raise UserError(
+            f"profile {shown(profile)} is unknown; choose from auto, {', '.join(PROFILES)}{_near(profile, PROFILES)}"
+        )
+    if mapping:
+        if profile not in ("auto", "custom"):
+            raise UserError(f"--columns goes with profile custom, not {profile}; drop one of the two")
+        return Detected("custom", "by your column mapping", _mapped(mapping, fields, table_name), fields)
+    if profile == "custom":
+        return _by_names(fields, table_name)
+    if profile != "auto":
+        return Detected(profile, "as you said", _fitted(profile, fields, table_name), fields)
+    return _detect(fields, table_name)
+
+
+def companions(table: TableName) -> Companions:
+    """Names of the tables that Imagery Insights puts beside a table of observations; they may not exist."""
+    snapshots = dataclasses.replace(table, table="snapshots")
+    name = table.table
+    if "observations" not in name or name.startswith("pano"):
+        return Companions(snapshots, None)
+    return Companions(snapshots, dataclasses.replace(table, table=name.replace("observations", "assets")))
+
+
+def _detect(fields: Mapping[str, SourceColumn], table_name: str) -> Detected:
+    name = table_name.rsplit(".", 1)[-1]
+    if any(field == "capture_id" or field.startswith("capture_location.") for field in fields):
+        likely, why = "pano", "it has the columns of panorama frames"
+    else:
+        by_name = next((shape for shape in ("cropped", "full_frame", "pano") if name.startswith(shape)), None)
+        likely = by_name or "legacy"
+        why = f"its columns fit, and its name starts with {by_name}" if by_name else "its columns fit"
+    if not _missing(likely, fields):
+        return Detected(likely, why, _fitted(likely, fields, table_name), fields)
+    if "gcs_uri" in fields or "uri" in fields:
+        return _by_names(fields, table_name)
+    raise UserError(
+        f"{table_name} fits no profile: for {likely} it lacks {', '.join(_missing(likely, fields))}, and for custom "
+        f"a column uri or gcs_uri; it has {_list(fields)}; say which column is what: --columns=uri=COLUMN"
+    )
+
+
+def _missing(profile: str, fields: Mapping[str, SourceColumn]) -> list[str]:
+    paths, needs = _SHAPES[profile]
+    return [paths[name] for name in needs if paths[name] not in fields]
+
+
+def _fitted(profile: str, fields: Mapping[str, SourceColumn], table_name: str) -> dict[str, SourceColumn]:
+    missing = _missing(profile, fields)
+    if missing:
+        raise UserError(
+            f"{table_name} does not fit profile {profile}: it lacks {', '.join(missing)}; it has {_list(fields)}; "
+            "use another --profile, or say which column is what: --columns=uri=COLUMN"
+        )
+    paths, _ = _SHAPES[profile]
+    found = {name: fields[path] for name, path in paths.items() if path in fields}
+    for name, column in found.items():
+        _check_type(name, column, table_name)
+    return found
+
+
+def _by_names(fields: Mapping[str, SourceColumn], table_name: str) -> Detected:
+    columns: dict[str, SourceColumn] = {}
+    for name, types in CANONICAL.items():
+        for path in (name, _ASSET_PATHS[name], _PANO_PATHS.get(name, name)):
+            if path in fields and fields[path].type in types:
+                columns.setdefault(name, fields[path])
+    if "uri" not in columns:
+        raise UserError(
+            f"{table_name} has no STRING column uri or gcs_uri; it has {_list(fields)}; say which column holds the "
+            "image's gs:// address: --columns=uri=COLUMN"
+        )
+    columns.setdefault("observation_id", columns["uri"])
+    named = ", ".join(f"{name}={column.path}" for name, column in columns.items())
+    return Detected("custom", f"by its column names: {named}", columns, fields)
+
+
+def _mapped(mapping: Mapping[str, str], fields: Mapping[str, SourceColumn], table_name: str) -> dict[str, SourceColumn]:
+    columns: dict[str, SourceColumn] = {}
+    for name, path in mapping.items():
+        if name not in CANONICAL:
+            raise UserError(
+                f"--columns: {shown(str(name))} is no column that imagebeam knows{_near(str(name), CANONICAL)}; "
+                f"known are {', '.join(CANONICAL)}"
+            )
+        found = fields.get(str(path).lower())
+        if found is None:
+            raise UserError(
+                f"--columns={name}={shown(str(path))}: {table_name} has no such column{_near(str(path), fields)}"
+            )
+        _check_type(name, found, table_name)
+        columns[name] = found
+    if "uri" not in columns:
+        raise UserError(
+            "--columns: uri is missing; say which column holds the image's gs:// address: --columns=uri=COLUMN"
+        )
+    columns.setdefault("observation_id", columns["uri"])
+    return columns
+
+
+def _check_type(name: str, column: SourceColumn, table_name: str) -> None:
+    if column.type not in CANONICAL[name]:
+        wanted = " or ".join(sorted({_NAME_OF.get(kind, kind) for kind in CANONICAL[name]}))
+        raise UserError(
+            f"{table_name}: column {column.path} is {_NAME_OF.get(column.type, column.type)}, but {name} takes "
+            f"{wanted}; convert it in a --query"
+        )
+
+
+def _flatten(schema: Iterable[Mapping[str, Any]], prefix: str = "") -> Iterator[SourceColumn]:
+    for field in schema:
+        path = f"{prefix}{field['name']}"
+        kind = str(field.get("type", "")).upper()
+        if str(field.get("mode") or "").upper() == "REPEATED":
+            yield SourceColumn(path, f"ARRAY<{_NAME_OF.get(kind, kind)}>")
+            continue
+        yield SourceColumn(path, kind)
+        if kind in ("RECORD", "STRUCT"):
+            yield from _flatten(field.get("fields") or (), f"{path}.")
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f" (do you mean {found[0]}?)" if found else ""
+
+
+def _list(fields: Mapping[str, SourceColumn], limit: int = 12) -> str:
+    names = [column.path for path, column in fields.items() if "." not in path]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit]) or 'no columns'}{more}"
+
+
+def canonical_sql(source: Source, name: str, alias: str) -> str:
+    """The SQL of a canonical column of a source: converted to its type; a typed NULL if the source lacks it."""
+    types = CANONICAL[name]
+    target = "FLOAT64" if types is _NUMBER else "TIMESTAMP" if types is _TIME else "STRING"
+    found = source.columns.get(name)
+    if found is None:
+        return f"CAST(NULL AS {target})"
+    text = f"{alias}.{column_path(found.path, where='source')}"
+    if name in _NEVER_BLANK and found.type == "STRING":
+        return f"NULLIF({text}, '')"
+    if _NAME_OF.get(found.type, found.type) == target:
+        return text
+    cast = "SAFE_CAST" if found.type == "STRING" else "CAST"  # only a text may say something else
+    return f"{cast}({text} AS {target})"

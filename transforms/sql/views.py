@@ -1,0 +1,162 @@
+"""The views that people read: newest answers with typed columns, their history, dead letters, runs.
+
+A view cannot have parameters, so task names stand in it as checked literals. JSON is read by functions
+that give NULL for what does not fit, so one odd answer never breaks a view.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from imagebeam.transforms.core.identifiers import TableName, column, literal
+from imagebeam.transforms.sql.outcome_queries import EVENT_ORDER
+from imagebeam.transforms.tasks.task import Column, Task
+
+_ARRAY = re.compile(r"ARRAY<(\w+)>")
+_ABOUT_UNIT = ("asset_id", "asset_type", "capture_time", "latitude", "longitude", "map_url")
+_OF_ANSWER = ("version", "model", "image_uris", "run_id", "answered_at")
+_OF_EVENT = ("status", "reason", "message", "raw_text", "input_digest", "observation_ids", "snapshot_id", "extra")
+_COST = ("lane", "attempts", "prompt_tokens", "output_tokens", "thought_tokens", "cost_usd", "latency_ms")
+_KEY = "task, version, unit_id, input_digest"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """A view that imagebeam makes.
+
+    Attributes:
+        sql: Its query.
+        description: What a person reads in the console.
+    """
+
+    sql: str
+    description: str
+
+
+def views(outcomes: TableName, task: Task) -> dict[str, View]:
+    """The views of the dataset of ``outcomes``, by name: those of the task, and those that all tasks share."""
+    return {
+        **_views_of(outcomes, task),
+        "dead_letters": View(
+            dead_letters_view(outcomes),
+            "imagebeam: units without an answer, each with the last failure, by task and version.",
+        ),
+        "runs_history": View(
+            runs_view(dataclasses.replace(outcomes, table="runs")),
+            "imagebeam: one row per run, as its last event tells.",
+        ),
+    }
+
+
+def _views_of(outcomes: TableName, task: Task) -> dict[str, View]:
+    """The views of a task's answers; none where the answers are not in ``outcomes``, as those of embeddings."""
+    columns = task.columns()
+    if not columns:
+        return {}
+    return {
+        task.name: View(
+            answers_view(outcomes, task.name, columns),
+            f"imagebeam: newest answer of task {task.name} for each unit, whichever version gave it.",
+        ),
+        f"{task.name}_history": View(
+            history_view(outcomes, task.name, columns),
+            f"imagebeam: what became of each unit in each version of task {task.name}.",
+        ),
+    }
+
+
+def answers_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> str:
+    """Newest OK per unit over all versions, typed.
+
+    What describes the unit stands first, then the task's columns, then ``_version``, ``_model``,
+    ``_image_uris``, ``_run_id``, ``_answered_at``. Where a column of the task has the name of one that
+    describes the unit, the latter gets an underscore in front.
+    """
+    return _select(
+        [*_front(columns), *_typed(columns), *_underscored(_OF_ANSWER)],
+        outcomes,
+        f"task = {literal(task)} AND status = 'OK'",
+        "PARTITION BY unit_id ORDER BY answered_at DESC, version, run_id",
+    )
+
+
+def history_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> str:
+    """What became of each unit in each version, for each of its inputs: one row, the answer before a failure."""
+    return _select(
+        [*_front(columns), *_typed(columns), *_underscored((*_OF_ANSWER, *_OF_EVENT, *_COST))],
+        outcomes,
+        f"task = {literal(task)}",
+        f"PARTITION BY version, unit_id, input_digest ORDER BY {EVENT_ORDER}",
+    )
+
+
+def dead_letters_view(outcomes: TableName) -> str:
+    """Units of which the last word is a failure, with what is needed to look into it."""
+    return (
+        "SELECT * EXCEPT (answer)\nFROM (\n"
+        f"  SELECT * FROM {outcomes.sql()}\n"
+        f"  WHERE TRUE\n  QUALIFY ROW_NUMBER() OVER (PARTITION BY {_KEY} ORDER BY {EVENT_ORDER}) = 1\n"
+        ")\nWHERE status NOT IN ('OK', 'SUBMITTED')"
+    )
+
+
+def runs_view(runs: TableName) -> str:
+    """One row per run: its last event, an end before anything else, and when it started and was last seen."""
+    return (
+        "SELECT * EXCEPT (event, `at`),\n"
+        "  MIN(`at`) OVER (PARTITION BY run_id) AS started_at,\n"
+        "  MAX(`at`) OVER (PARTITION BY run_id) AS last_seen_at,\n"
+        "  IF(event = 'end', `at`, NULL) AS ended_at\n"
+        f"FROM {runs.sql()}\n"
+        "WHERE TRUE\n"
+        "QUALIFY ROW_NUMBER() OVER (PARTITION BY run_id ORDER BY event = 'end' DESC, `at` DESC) = 1"
+    )
+
+
+def _select(columns: Sequence[str], outcomes: TableName, condition: str, window: str) -> str:
+    # Inside there are no aliases: QUALIFY would see a task's column "version" before that of the table.
+    return (
+        "SELECT\n  " + ",\n  ".join(columns) + "\nFROM (\n"
+        f"  SELECT * FROM {outcomes.sql()}\n  WHERE {condition}\n"
+        f"  QUALIFY ROW_NUMBER() OVER ({window}) = 1\n) AS event"
+    )
+
+
+def _front(columns: Sequence[Column]) -> list[str]:
+    taken = {found.name.lower() for found in columns}
+    return ["event.unit_id", *(f"event.{name} AS {'_' * (name in taken)}{name}" for name in _ABOUT_UNIT)]
+
+
+def _underscored(names: Sequence[str]) -> list[str]:
+    return [f"event.{name} AS _{name}" for name in names]
+
+
+def _typed(columns: Sequence[Column]) -> list[str]:
+    return [f"{_read(found)} AS {column(found.name, where='task schema')}" for found in columns]
+
+
+def _read(found: Column) -> str:
+    path = literal(found.path)
+    array = _ARRAY.fullmatch(found.bigquery_type)
+    if array is not None:
+        # A NULL inside an array is an error in a result of BigQuery: such elements are left out.
+        value = _scalar("element", array[1])
+        return (
+            f"ARRAY(SELECT {value} FROM UNNEST(JSON_VALUE_ARRAY(event.answer, {path})) AS element "
+            f"WITH OFFSET AS place WHERE {value} IS NOT NULL ORDER BY place)"
+        )
+    if found.bigquery_type == "JSON":
+        return f"JSON_QUERY(event.answer, {path})"
+    return _scalar(f"JSON_VALUE(event.answer, {path})", found.bigquery_type)
+
+
+def _scalar(text: str, kind: str) -> str:
+    if kind == "STRING":
+        return text
+    if kind == "INT64":  # a model may say 3.0, which is an integer to JSON Schema, but not to a cast
+        return f"IFNULL(SAFE_CAST({text} AS INT64), SAFE_CAST(SAFE_CAST({text} AS FLOAT64) AS INT64))"
+    if kind in ("FLOAT64", "BOOL"):
+        return f"SAFE_CAST({text} AS {kind})"
+    raise ValueError(f"a view has no columns of type {kind}")

@@ -1,0 +1,1 @@
+"""Tasks, answer schemas, model profiles and cost forecasts."""

@@ -1,0 +1,113 @@
+"""Finds tasks and models: shipped ones from package data, a person's own from ``tasks/`` or from any path."""
+
+import dataclasses
+import functools
+from importlib import resources
+from pathlib import Path
+
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.strict_yaml import suggestion
+from imagebeam.transforms.tasks.model_profiles import Models
+from imagebeam.transforms.tasks.models_file import load_models
+from imagebeam.transforms.tasks.task import Task, parse_task
+
+#: Directory of a person's own tasks, below the working directory.
+OWN = "tasks"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskFile:
+    """A task's YAML text and where it came from.
+
+    Attributes:
+        name: Name of the file without its ending.
+        where: What to call it in messages: ``tasks/poles.yaml``, or ``image_quality (shipped)``.
+        text: The YAML.
+        shipped: Whether it belongs to imagebeam.
+    """
+
+    name: str
+    where: str
+    text: str
+    shipped: bool
+
+
+def load_task(name_or_path: str, models: Models, cwd: Path) -> Task:
+    """The task that a person means.
+
+    Args:
+        name_or_path: ``image_quality``, or a path: something with a ``/`` or ending in ``.yaml``.
+        models: Gives the default model.
+        cwd: Directory that a relative path starts from, and whose ``tasks/`` is looked into first.
+
+    Raises:
+        UserError: There is no such task, or its file is not good.
+    """
+    file = find_task(name_or_path, cwd)
+    return parse_task(file.text, where=file.where, default_model=models.default)
+
+
+def find_task(name_or_path: str, cwd: Path) -> TaskFile:
+    """The file of a task; a person's own task hides a shipped one of the same name.
+
+    Raises:
+        UserError: There is none, or it cannot be read.
+    """
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        return _read(cwd / name_or_path, name_or_path)
+    files = {file.name: file for file in list_tasks(cwd)}
+    if name_or_path not in files:
+        hint = suggestion(name_or_path, files) or f"; there are {', '.join(sorted(files))}"
+        raise UserError(f"no task {name_or_path}, neither shipped nor in {OWN}/{hint}")
+    return files[name_or_path]
+
+
+def list_tasks(cwd: Path) -> list[TaskFile]:
+    """All tasks that have a name here: the shipped ones, and those in ``tasks/``, by name.
+
+    Raises:
+        UserError: A file in ``tasks/`` cannot be read.
+    """
+    own = [
+        _read(path, f"{OWN}/{path.name}")
+        for path in sorted((cwd / OWN).glob("*.y*ml"))
+        if path.suffix in {".yaml", ".yml"}
+    ]
+    files = {file.name: file for file in (*_shipped(), *own)}
+    return [files[name] for name in sorted(files)]
+
+
+def load_models_file(path: Path | None = None) -> Models:
+    """Models and prices, from a person's file or the shipped one.
+
+    Raises:
+        UserError: The file is missing or not good.
+    """
+    if path is None:
+        text = resources.files("imagebeam.transforms.tasks").joinpath("data/models.yaml").read_text(encoding="utf-8")
+        return load_models(text, where="models.yaml (shipped)")
+    return load_models(_read(path, str(path)).text, where=str(path))
+
+
+@functools.cache
+def _shipped() -> tuple[TaskFile, ...]:
+    directory = resources.files("imagebeam.transforms.tasks").joinpath("data/tasks")
+    return tuple(
+        TaskFile(
+            file.name.removesuffix(".yaml"),
+            f"{file.name.removesuffix('.yaml')} (shipped)",
+            file.read_text(encoding="utf-8"),
+            shipped=True,
+        )
+        for file in directory.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def _read(path: Path, where: str) -> TaskFile:
+    try:
+        return TaskFile(path.stem, where, path.read_text(encoding="utf-8"), shipped=False)
+    except FileNotFoundError:
+        raise UserError(f"no file {where}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {where}: {error}") from None

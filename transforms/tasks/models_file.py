@@ -1,0 +1,156 @@
+"""Reads ``models.yaml``: what is known of every model, as of the date in the file."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, cast
+
+from imagebeam.transforms.core.strict_yaml import Section, load_mapping
+from imagebeam.transforms.tasks.model_profiles import LANES, ModelProfile, Models, Price, Quota, Retirement, Thinking
+from imagebeam.transforms.tasks.task import MEDIA_RESOLUTIONS, THINKING_WORDS
+
+WARN_DAYS = 90
+
+
+def load_models(text: str, where: str) -> Models:
+    """Reads ``models.yaml``.
+
+    Args:
+        text: The document; its keys are explained in the shipped file.
+        where: What messages call it.
+
+    Raises:
+        UserError: Something is wrong with it; names the key path.
+    """
+    section = load_mapping(text, where)
+    section.allow(["as_of", "default", "thought_tokens", "assumed_quotas", "models", "embeddings"])
+    thoughts = section.section("thought_tokens")
+    thoughts.allow(THINKING_WORDS)
+    thought_tokens = {word: thoughts.whole(word, 0, 100_000) for word in thoughts.content}
+    models = section.section("models")
+    quotas = _read_quotas(section.section("assumed_quotas"), ("online", "flex"))
+    profiles = {
+        str(name): _read_profile(str(name), models.section(name), thought_tokens, quotas) for name in models.content
+    }
+    default = section.choice("default", list(profiles))
+    known = section.section("embeddings")
+    embeddings = {str(name): _read_embedding(str(name), known.section(name)) for name in known.content}
+    return Models(section.date("as_of"), default, profiles, where, embeddings)
+
+
+def _read_profile(
+    name: str, section: Section, thought_tokens: Mapping[str, int], quotas: Mapping[str, Quota]
+) -> ModelProfile:
+    known = ("locations", "flex_locations", "thinking", "image_tokens", "image_tokens_limit", "tile_tokens")
+    section.allow([*known, "fixed_sampling", "prices", "retirement"])
+    locations = section.words("locations")
+    if not locations:
+        section.fail("locations", "must name at least one")
+    prices = section.section("prices")
+    prices.allow(LANES)
+    tokens = section.section("image_tokens")
+    tokens.allow(MEDIA_RESOLUTIONS)
+    if "default" not in tokens:
+        tokens.fail("default", "is missing")
+    limits = section.section("image_tokens_limit")
+    limits.allow(list(tokens.content))
+    return ModelProfile(
+        name=name,
+        locations=locations,
+        flex_locations=section.words("flex_locations", ()),
+        thinking=_read_thinking(section.section("thinking")),
+        image_tokens={key: tokens.whole(key, 0, 1_000_000) for key in tokens.content},
+        image_tokens_limit={key: limits.whole(key, tokens.content[key], 1_000_000) for key in limits.content},
+        tile_tokens=section.whole("tile_tokens", 1, 1_000_000) if "tile_tokens" in section else None,
+        fixed_sampling=section.flag("fixed_sampling", default=False),
+        prices={lane: _read_price(prices.section(lane)) for lane in prices.content},
+        retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
+        thought_tokens=thought_tokens,
+        assumed_quotas=quotas,
+    )
+
+
+def _read_embedding(name: str, section: Section) -> ModelProfile:
+    section.allow(["locations", "image_tokens", "requests_per_minute", "assumed_quotas", "prices", "retirement"])
+    locations = section.words("locations")
+    if not locations:
+        section.fail("locations", "must name at least one")
+    quota = section.section("requests_per_minute")
+    quota.allow(["regions", "europe"])
+    prices = section.section("prices")
+    prices.allow(LANES)
+    tokens = section.whole("image_tokens", 0, 1_000_000) if "image_tokens" in section else 0
+    return ModelProfile(
+        name=name,
+        locations=locations,
+        image_tokens={"default": tokens},
+        prices={lane: _read_image_price(prices.section(lane)) for lane in prices.content},
+        retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
+        requests_per_minute={place: quota.whole(place, 1, 10_000_000) for place in quota.content},
+        assumed_quotas=_read_quotas(section.section("assumed_quotas"), ("online", "sql")),
+    )
+
+
+def _read_quotas(section: Section, lanes: Sequence[str]) -> dict[str, Quota]:
+    section.allow(lanes)
+    return {lane: _read_quota(section.section(lane)) for lane in section.content}
+
+
+def _read_quota(section: Section) -> Quota:
+    keys = ("requests_per_minute", "tokens_per_minute")
+    section.allow([*keys, "source"])
+    requests, tokens = (section.whole(key, 1, 10**12) if key in section else None for key in keys)
+    return Quota(requests, tokens, section.text("source") if "source" in section else "")
+
+
+def _read_image_price(section: Section) -> Price:
+    section.allow(["input", "image"])
+    tokens, image = (
+        Decimal(repr(section.number(key, 0, 100_000))) if key in section else Decimal(0) for key in ("input", "image")
+    )
+    return Price(tokens, Decimal(0), tokens, image)
+
+
+def _read_price(section: Section) -> Price:
+    section.allow(["input", "output", "cached"])
+    # Through the number's shortest spelling: 0.1 in the file is exactly 0.1 here.
+    return Price(*(Decimal(repr(section.number(key, 0, 100_000))) for key in ("input", "output", "cached")))
+
+
+def _read_retirement(section: Section) -> Retirement:
+    section.allow(["date", "warn_from", "note"])
+    date = section.date("date")
+    warn_from = section.date("warn_from") if "warn_from" in section else date - datetime.timedelta(days=WARN_DAYS)
+    return Retirement(date, warn_from, section.text("note") if "note" in section else "")
+
+
+def _read_thinking(section: Section) -> Thinking:
+    if not section.content:
+        return Thinking()
+    section.allow(["param", "allowed", "default", "range"])
+    param = section.choice("param", ("level", "budget", "none"))
+    if param == "none":
+        return Thinking()
+    if param == "level":
+        allowed = dict.fromkeys(section.words("allowed"), 0)
+    else:
+        budgets = section.section("allowed")
+        allowed = {str(word): budgets.whole(word, 0, 100_000) for word in budgets.content}
+    for word in allowed:
+        if word not in THINKING_WORDS:
+            section.fail("allowed", f"{word} is not one of {', '.join(THINKING_WORDS)}")
+    return Thinking(
+        param=cast("Any", param),
+        allowed=allowed,
+        default=section.choice("default", list(allowed)),
+        budget_range=_read_range(section) if param == "budget" else None,
+    )
+
+
+def _read_range(section: Section) -> tuple[int, int]:
+    value = section.content.get("range")
+    if not isinstance(value, list) or len(value) != 2 or not all(type(item) is int for item in value):
+        section.fail("range", "must be the smallest and the largest budget, such as [0, 24576]")
+    return value[0], value[1]
