@@ -38,6 +38,8 @@ check: lint types
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p .typing && ln -sfn .. .typing/imagebeam
+	PYTHONPATH=.typing $(BIN)/lint-imports --no-logo
 
 # mypy cannot see through the import hook of an editable install, but it can follow a link.
 types: $(INSTALLED)

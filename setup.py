@@ -43,6 +43,8 @@ setup(
         "tenacity>=9.1,<10",  # waits of the retry policy
         "orjson>=3.10,<4",  # request and answer bodies, packed groups
         "PyYAML>=6.0.2,<7",  # tasks, models, imagebeam.yaml
+        "click>=8.2,<9",  # command line: dispatch, parsing, help, shell completion
+        "rich>=14,<16",  # progress and tables on a terminal
         "pydantic>=2.10,<3",  # what a batch run must remember, as JSON and back
         "pillow>=11,<13",  # crop, downscale and the check that bytes are an image
     ],
@@ -58,6 +60,7 @@ setup(
         "dev": [
             "build>=1.2,<2",
             "hypothesis>=6.130,<7",
+            "import-linter>=2.5,<3",
             "mypy>=2.4,<3",
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",

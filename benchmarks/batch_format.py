@@ -34,7 +34,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from benchmarks.batch_figures import machine, marked
 from benchmarks.surroundings import local_cloud
 from benchmarks.workload import Work
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Status, Unit
 from imagebeam.transforms.core.unit_batch import pack, unpack
@@ -183,15 +183,15 @@ def races(work: Work) -> list[Race]:
 
 def page_race(work: Work, project: str) -> Race:
     """The race that includes reading the pages of the source query's result."""
-    warehouse = Warehouse(project)
-    result = warehouse.query(Query(_RESULT.format(units=work.units)), run_id="benchmark", location="US")
+    bq = BigQueryClient(project)
+    result = bq.query(Query(_RESULT.format(units=work.units)), run_id="benchmark", location="US")
     template = line_template(work.task, work.profile, LABELS)
     sink = io.BytesIO()
-    first = unit_from_row(next(warehouse.rows(result, 0, 1, UNIT_COLUMNS)))
+    first = unit_from_row(next(bq.rows(result, 0, 1, UNIT_COLUMNS)))
     plain = PlainLines(template, first, sink)
 
     def chunks() -> Iterator[list[dict[str, Any]]]:
-        rows = warehouse.rows(result, 0, result.rows, UNIT_COLUMNS)
+        rows = bq.rows(result, 0, result.rows, UNIT_COLUMNS)
         while chunk := list(itertools.islice(rows, CHUNK)):
             yield chunk
 

@@ -36,9 +36,10 @@ from benchmarks.surroundings import local_cloud
 from imagebeam.emulators.batch.embeddings import imagined
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.search.sql import Search, search_sql
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.sql.embedding_tables import DEFAULT_MODEL, embedding_table
+from imagebeam.transforms.sql.embedding_tables import embedding_table
+from imagebeam.transforms.tasks.embedding import DEFAULT_MODEL
 
 DATASET, BUCKET = "scale", "scale-work"
 TOP_K = 20
@@ -156,7 +157,7 @@ def measure(vectors: int, dimension: int, lines: int, searches: int) -> Report:
         table = embedding_table(TableName(cloud.project, f"{DATASET}_results", "x"), DEFAULT_MODEL, dimension)
         landed = dict(next(iter(client.query(_LANDED.format(table=table.sql())).result())).items())
         sent = _sent(vectors, dimension)
-        search_s, floor_s, differing = _search(Warehouse(cloud.project), table, sent, searches)
+        search_s, floor_s, differing = _search(BigQueryClient(cloud.project), table, sent, searches)
         return Report(
             vectors=vectors,
             dimension=dimension,
@@ -200,7 +201,7 @@ def _wrong(client: bigquery.Client, table: TableName, sent: np.ndarray[Any, np.d
 
 
 def _search(
-    warehouse: Warehouse, table: TableName, sent: np.ndarray[Any, np.dtype[np.float64]], searches: int
+    bq: BigQueryClient, table: TableName, sent: np.ndarray[Any, np.dtype[np.float64]], searches: int
 ) -> tuple[float, float, int]:
     """Median seconds of a search and of the floor, in turns, and how many found others."""
     ours, floor, differing = [], [], 0
@@ -212,7 +213,7 @@ def _search(
         nearest = np.argpartition(distances, TOP_K)[:TOP_K]
         found = [_unit(at) for at in nearest[np.argsort(distances[nearest])]]
         between = time.perf_counter()
-        rows = warehouse.small_query(search_sql(Search(table, TOP_K), tuple(near.tolist())))
+        rows = bq.small_query(search_sql(Search(table, TOP_K), tuple(near.tolist())))
         ended = time.perf_counter()
         differing += [row["unit_id"] for row in sorted(rows, key=lambda row: row["rank"])] != found
         if number >= 0:

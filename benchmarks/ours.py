@@ -14,13 +14,12 @@ import apache_beam as beam
 from benchmarks.measuring import Tally
 from benchmarks.workload import LOCATION, Work
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import Counts
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.unit_batch import pack
 from imagebeam.transforms.engine.engine import close_engine, live_engines
-from imagebeam.transforms.engine.settings import Destination, EngineSettings
-from imagebeam.transforms.engine.unit_caller import Asking
+from imagebeam.transforms.engine.settings import CallSettings, Destination, EngineSettings
 from imagebeam.transforms.sql.tables import OUTCOMES
 
 DATASET = "benchmarks"
@@ -46,12 +45,12 @@ class Ours:
         self._work = work
         self._directory = tempfile.TemporaryDirectory(prefix="imagebeam-benchmark-")
         outcomes = TableName(project, DATASET, f"outcomes_{secrets.token_hex(6)}")
-        warehouse = Warehouse(project)
-        warehouse.create_dataset(project, DATASET, "US")
-        warehouse.create_table(outcomes, OUTCOMES.schema, clustering=OUTCOMES.clustering)
+        bq = BigQueryClient(project)
+        bq.create_dataset(project, DATASET, "US")
+        bq.create_table(outcomes, OUTCOMES.schema, clustering=OUTCOMES.clustering)
         self._settings = EngineSettings(
             run_id=f"benchmark-{secrets.token_hex(6)}",
-            asking=Asking(project=project, location=LOCATION, task=work.task, profile=work.profile),
+            call_settings=CallSettings(project=project, location=LOCATION, task=work.task, profile=work.profile),
             in_flight=work.in_flight,
             destination=Destination(outcomes, claims=str(Path(self._directory.name) / "groups")),
         )

@@ -12,7 +12,7 @@ import itertools
 import random
 from collections.abc import Callable
 
-from imagebeam.transforms.engine.rate_limiter import Pacer
+from imagebeam.transforms.engine.rate_limiter import AdaptiveRateLimiter
 
 ANSWER_MEDIAN_S = 1.0
 ANSWER_SIGMA = 0.35
@@ -159,7 +159,7 @@ def simulate(scenario: Scenario, seed: int = 0) -> list[Call]:
     """Runs a scenario; returns all calls in the order in which they were sent."""
     rnd = random.Random(seed)  # noqa: S311 - a simulation
     service, order = Service(scenario), itertools.count()
-    pacers: list[Pacer | None] = [None] * scenario.processes
+    pacers: list[AdaptiveRateLimiter | None] = [None] * scenario.processes
     sizes: list[float] = [_tokens(rnd, mixed=scenario.mixed) for _ in pacers]
     events: list[tuple[float, int, int, Callable[[float], None] | None]] = []
     calls: list[Call] = []
@@ -174,11 +174,11 @@ def simulate(scenario: Scenario, seed: int = 0) -> list[Call]:
         if tell is not None:
             tell(now)
             continue
-        pacer = pacers[process]
-        if pacer is None:
-            pacer = pacers[process] = Pacer(now)
+        limiter = pacers[process]
+        if limiter is None:
+            limiter = pacers[process] = AdaptiveRateLimiter(now)
         tokens = sizes[process]
-        wait = pacer.wait_s(now, tokens)
+        wait = limiter.wait_s(now, tokens)
         if wait > 0:
             heapq.heappush(events, (now + min(max(wait, 1e-6), POLL_S), next(order), process, None))
             continue
@@ -189,7 +189,7 @@ def simulate(scenario: Scenario, seed: int = 0) -> list[Call]:
         calls.append(Call(now, process, passed, amount))
         granted += passed
         delay = ANSWER_MEDIAN_S * rnd.lognormvariate(0, ANSWER_SIGMA) if passed else rnd.uniform(*scenario.refusal_s)
-        news = _news(pacer, now, tokens, actual, passed=passed)
+        news = _news(limiter, now, tokens, actual, passed=passed)
         heapq.heappush(events, (now + delay, next(order), process, news))
         heapq.heappush(events, (now, next(order), process, None))
     return calls
@@ -199,11 +199,13 @@ def _tokens(rnd: random.Random, *, mixed: bool) -> float:
     return PROMPT_TOKENS + rnd.choice(IMAGE_TOKENS) if mixed else MEAN_TOKENS
 
 
-def _news(pacer: Pacer, sent: float, tokens: float, actual: float, *, passed: bool) -> Callable[[float], None]:
+def _news(
+    limiter: AdaptiveRateLimiter, sent: float, tokens: float, actual: float, *, passed: bool
+) -> Callable[[float], None]:
     def answered(_: float) -> None:
-        pacer.settle(tokens, actual)
+        limiter.settle(tokens, actual)
 
     def refused(now: float) -> None:
-        pacer.refused(now, sent, tokens)
+        limiter.refused(now, sent, tokens)
 
     return answered if passed else refused

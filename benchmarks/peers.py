@@ -191,12 +191,12 @@ class _Count(beam.DoFn):
         yield from ()
 
 
-def _pipeline(uris: Sequence[str], asking: Any, tally: Tally, threads: int = 1) -> None:
+def _pipeline(uris: Sequence[str], call_settings: Any, tally: Tally, threads: int = 1) -> None:
     global _tally
     _tally = tally
     options = ["--direct_running_mode=multi_threading", f"--direct_num_workers={threads}"] if threads > 1 else []
     with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions(options)) as pipeline:
-        _ = pipeline | beam.Create(uris) | beam.Reshuffle() | asking | beam.ParDo(_Count())
+        _ = pipeline | beam.Create(uris) | beam.Reshuffle() | call_settings | beam.ParDo(_Count())
 
 
 class TunedAsyncio(_Peer):

@@ -21,8 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.core.records import Image, Outcome, Unit
-from imagebeam.transforms.engine.settings import EngineSettings
-from imagebeam.transforms.engine.unit_caller import Asking
+from imagebeam.transforms.engine.settings import CallSettings, EngineSettings
 from imagebeam.transforms.pack_units import PackUnits
 from imagebeam.transforms.tasks.catalog import load_models_file, load_task
 
@@ -58,8 +57,10 @@ def main(argv: list[str] | None = None) -> None:
 
     models = load_models_file()
     task = load_task(arguments.task, models, Path.cwd())
-    asking = Asking(project=arguments.project, location="global", task=task, profile=models.profile(task.model))
-    settings = EngineSettings(run_id=arguments.run_id, asking=asking, in_flight=64)
+    call_settings = CallSettings(
+        project=arguments.project, location="global", task=task, profile=models.profile(task.model)
+    )
+    settings = EngineSettings(run_id=arguments.run_id, call_settings=call_settings, in_flight=64)
 
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner", *beam_arguments])) as pipeline:
         _ = (

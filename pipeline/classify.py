@@ -23,12 +23,12 @@ from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.exit_code import STOP_CODES, exit_code
 from imagebeam.pipeline.console.progress import Progress
 from imagebeam.pipeline.run import checks, dataflow_staging
-from imagebeam.pipeline.run.assemble import the_batch
+from imagebeam.pipeline.run.assemble import build_batch_settings
 from imagebeam.pipeline.run.launch import read_json, run_pipeline
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.clients import lease
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 from imagebeam.transforms.core.records import utc_now
 from imagebeam.transforms.engine.engine import close_engine, live_engines
@@ -75,16 +75,21 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     return exit_code(summary, settings.max_failure_percent)
 
 
-def the_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_args: Sequence[str]) -> BatchRun:
+def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_args: Sequence[str]) -> BatchRun:
     """The run as its supervisors will know it."""
     return BatchRun(
-        run_settings, the_batch(settings), utc_now(), settings.max_failure_percent, settings.runner, tuple(beam_args)
+        run_settings,
+        build_batch_settings(settings),
+        utc_now(),
+        settings.max_failure_percent,
+        settings.runner,
+        tuple(beam_args),
     )
 
 
 def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: list[str], say: _Voice) -> int:
     """Writes the requests, creates the jobs and follows them; ``imagebeam batch`` can go on from any point."""
-    batch = the_batch_run(settings, checked.run, beam_args)
+    batch = build_batch_run(settings, checked.run, beam_args)
     if settings.runner == "DataflowRunner":
         batch_submit.submit(batch)
         say.line(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` does the rest once jobs exist")
@@ -140,7 +145,7 @@ def _end(settings: RunSettings) -> None:
     destination = settings.engine.destination
     if destination is not None and destination.lease is not None:
         with contextlib.suppress(ImagebeamError):
-            lease.release(Warehouse(settings.engine.asking.project), destination.lease, settings.run_id)
+            lease.release(BigQueryClient(settings.engine.call_settings.project), destination.lease, settings.run_id)
 
 
 @contextlib.contextmanager

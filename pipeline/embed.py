@@ -9,7 +9,7 @@ from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.launch import read_json
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.sql.embedding_tables import embedding_table, vector_index_sql
@@ -43,7 +43,7 @@ def make_index(settings: EmbedSettings, code: int) -> None:
         why = f"the run ended with exit code {code}" if code else "the run goes on elsewhere"
         _say(settings, f"no vector index yet: {why}; make it later with: {' '.join(sql.split())}")
         return
-    Warehouse(settings.project).small_query(Query(sql))
+    BigQueryClient(settings.project).small_query(Query(sql))
     _say(settings, f"index    {table.dotted}_index; BigQuery uses it once the table has 10 MB")
 
 

@@ -10,16 +10,16 @@ from google.cloud import bigquery
 from insights_schema import ASSET_OBSERVATIONS, ASSETS, SNAPSHOTS
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Unit
-from imagebeam.transforms.sql.due import Books, Due
+from imagebeam.transforms.sql.due import Due, SourceCounts
 from imagebeam.transforms.sql.due_query import (
     UnitKind,
-    books_from_row,
-    build_books_query,
     build_due_query,
+    build_source_counts_query,
+    source_counts_from_row,
     unit_from_row,
 )
 from imagebeam.transforms.sql.filters import Filters
@@ -76,10 +76,10 @@ class Found:
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self.rows = [row for row in rows if row["unit_id"] is not None]
         self.row_count = len(rows)
-        self.books: Books = books_from_row(rows[0])
+        self.books: SourceCounts = source_counts_from_row(rows[0])
         self.units: dict[str, Unit] = {row["unit_id"]: unit_from_row(row) for row in self.rows}
         self.states: dict[str, str] = {row["unit_id"]: row["due_state"] for row in self.rows}
-        assert all(books_from_row(row) == self.books for row in rows)
+        assert all(source_counts_from_row(row) == self.books for row in rows)
 
 
 class Lab:
@@ -88,7 +88,7 @@ class Lab:
     def __init__(self, cloud: LocalCloud) -> None:
         self.project = cloud.project
         self.client = bigquery.Client(project=cloud.project)
-        self.warehouse = Warehouse(cloud.project)
+        self.bq = BigQueryClient(cloud.project)
         self.dataset = f"lab_{uuid.uuid4().hex}"
         self.client.create_dataset(self.dataset)
         self.outcomes = self.table("outcomes", TABLES["outcomes"].schema)
@@ -126,7 +126,7 @@ class Lab:
         )
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
-        return self.warehouse.small_query(query)
+        return self.bq.small_query(query)
 
     def due(
         self,
@@ -153,7 +153,7 @@ class Lab:
             due=wanted,
         )
         found = Found(self.rows(query))
-        only_books = build_books_query(
+        only_books = build_source_counts_query(
             source=source,
             filters=chosen,
             unit=unit,
@@ -164,7 +164,7 @@ class Lab:
             due=wanted,
         )
         (announced,) = self.rows(only_books)
-        assert books_from_row(announced) == found.books
+        assert source_counts_from_row(announced) == found.books
         assert found.books.due == len(found.rows)
         assert found.row_count == max(1, found.books.due)
         return found

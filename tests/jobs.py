@@ -17,7 +17,7 @@ from google.cloud import bigquery
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.cli import main as cli
 
-PHOTOS = sorted((Path(__file__).parent.parent / "emulators" / "photos").glob("*.jpg"))
+PHOTOS = sorted((Path(__file__).parent.parent / "emulators" / "sample_data" / "photos").glob("*.jpg"))
 SCHEMA = [
     bigquery.SchemaField("observation_id", "STRING"),
     bigquery.SchemaField("asset_id", "STRING"),

@@ -30,9 +30,9 @@ from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import MEDIA_RESOLUTIONS, Task, parse_task
 
-PIPELINE = Path(__file__).parents[1] / "pipeline"
-MODELS = load_models((PIPELINE / "models.yaml").read_text(encoding="utf-8"), "models.yaml")
-SHIPPED = sorted(path.stem for path in (PIPELINE / "tasks").glob("*.yaml"))
+DATA = Path(__file__).parents[1] / "transforms" / "tasks" / "data"
+MODELS = load_models((DATA / "models.yaml").read_text(encoding="utf-8"), "models.yaml")
+SHIPPED = sorted(path.stem for path in (DATA / "tasks").glob("*.yaml"))
 LABELS = {"imagebeam_run": "r-1", "type": "batch", "definitions": "none"}
 MIMES = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif", "image/avif")
 
@@ -66,7 +66,7 @@ def task_of(**keys: Any) -> Task:
 
 
 def shipped(name: str) -> Task:
-    text = (PIPELINE / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (DATA / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
     return parse_task(text, where=name, default_model=MODELS.default)
 
 
@@ -267,7 +267,7 @@ def test_lint_has_an_opinion_on_anything(body: Any) -> None:
 
 def test_the_benchmark_of_the_format_runs_and_its_contestants_do_the_same() -> None:
     command = [sys.executable, "-m", "benchmarks.batch_format", "--units=30", "--repeat=1", "--json"]
-    done = subprocess.run(command, cwd=PIPELINE.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=DATA.parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert len(report["races"]) == 7

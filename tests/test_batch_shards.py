@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch.state import BatchRun, Prepared, Rest
-from imagebeam.pipeline.run.assemble import the_batch, the_run
-from imagebeam.pipeline.run.checks import the_filters
+from imagebeam.pipeline.run.assemble import build_batch_settings, build_run_settings
+from imagebeam.pipeline.run.checks import build_filters
 from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, shard_name, unit_of_row
 from imagebeam.transforms.core.counts import Planned
@@ -180,17 +180,17 @@ def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flag
         table=TableName("p", "d", "t"),
         snapshots=TableName("p", "d", "snapshots"),
     )
-    run = the_run(
+    run = build_run_settings(
         settings,
         asked,
         models.profile(asked.model),
         source,
-        the_filters(settings),
+        build_filters(settings),
         TableName("p", "r", "outcomes"),
         "US",
     )
     local = dataclasses.replace(run, directory=str(tmp_path / "runs" / run.run_id))
-    made = BatchRun(local, the_batch(settings), AT, settings.max_failure_percent, "FnApiRunner", ("--a=b",))
+    made = BatchRun(local, build_batch_settings(settings), AT, settings.max_failure_percent, "FnApiRunner", ("--a=b",))
     batch_state.save_run(made)
     found = batch_state.load_run(str(tmp_path), run.run_id)
     assert found == made
@@ -215,8 +215,10 @@ def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:
     columns = [{"name": "observation_id", "type": "STRING"}, {"name": "gcs_uri", "type": "STRING"}]
     source = source_of(detected=detect_profile("p.d.t", columns), table=TableName("p", "d", "t"))
     outcomes = TableName("p", "r", "outcomes")
-    run = the_run(settings, task, models.profile(task.model), source, the_filters(settings), outcomes, "US")
-    made = BatchRun(dataclasses.replace(run, directory=str(tmp_path / "x")), the_batch(settings), AT)
+    run = build_run_settings(
+        settings, task, models.profile(task.model), source, build_filters(settings), outcomes, "US"
+    )
+    made = BatchRun(dataclasses.replace(run, directory=str(tmp_path / "x")), build_batch_settings(settings), AT)
     shard = Shard(run.run_id, made.run.directory, 2, shard_name(0, 1), 3, 400, {"IMAGE_ERROR/NO_URI": 1}, 2)
     assert (batch_state.prepared(made, 2), batch_state.rest_of(made), batch_state.rounds_begun(made)) == (None, None, 1)
     prepared = Prepared(Planned(9, 6, 3), (shard,))

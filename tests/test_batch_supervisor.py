@@ -28,7 +28,7 @@ from vertex_local import gemini
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.transforms.clients import lease
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 
 
@@ -333,14 +333,14 @@ def test_another_round_waits_while_another_run_of_the_task_chooses_its_units(clo
     fault(job, {"match": "*-r1-*", "failed": 1.0})
     submit(job)
     until(job, "SUCCEEDED")
-    warehouse = Warehouse(bigquery.Client().project)
-    table = lease.lease_table(TableName(warehouse.project, job.results, "outcomes"), "image_quality")
+    bq = BigQueryClient(bigquery.Client().project)
+    table = lease.lease_table(TableName(bq.project, job.results, "outcomes"), "image_quality")
     theirs = lease.Holder("their-run", "ada", "another-host", 1, 1, "2026-11-21T00:00:00+00:00")
-    lease.acquire(warehouse, table, "their-run", me=theirs)
+    lease.acquire(bq, table, "their-run", me=theirs)
     code, out, err = command(job, "collect", "--no_wait")
     assert (code, out) == (0, ""), err
     assert "waiting, because run their-run" in err
-    lease.release(warehouse, table, "their-run")
+    lease.release(bq, table, "their-run")
     summary = books_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (2, [], 0), summary["err"]
     assert created(job) == {"r1-0000000000-0": 1, "r2-0000000000-0": 1}

@@ -8,7 +8,7 @@ from decimal import Decimal
 import hypothesis
 import hypothesis.strategies as st
 
-from imagebeam.transforms.core.counts import Books, Counts, Planned, count_outcome, counts_to_json, sum_counts
+from imagebeam.transforms.core.counts import Counts, Planned, Reconciliation, count_outcome, counts_to_json, sum_counts
 from imagebeam.transforms.core.records import Outcome, Status, Unit, Usage
 
 counts = st.builds(
@@ -41,7 +41,7 @@ RECORDED = Counts(ok=4, failed={"BLOCKED/SAFETY": 1})
 
 
 def test_books_that_balance_have_no_problem() -> None:
-    assert Books(PLANNED, COUNTED, RECORDED).problems() == []
+    assert Reconciliation(PLANNED, COUNTED, RECORDED).problems() == []
 
 
 @hypothesis.given(
@@ -49,21 +49,21 @@ def test_books_that_balance_have_no_problem() -> None:
 )
 def test_one_unit_too_many_or_too_few_is_seen(field: str, by: int) -> None:
     wrong = dataclasses.replace(COUNTED, **{field: getattr(COUNTED, field) + by})
-    assert Books(PLANNED, wrong, RECORDED).problems()
+    assert Reconciliation(PLANNED, wrong, RECORDED).problems()
 
 
 def test_an_answer_that_is_not_in_the_table_is_seen() -> None:
-    assert Books(PLANNED, COUNTED, dataclasses.replace(RECORDED, ok=3)).problems() == [
+    assert Reconciliation(PLANNED, COUNTED, dataclasses.replace(RECORDED, ok=3)).problems() == [
         "4 OK counted, but 3 recorded in the table"
     ]
 
 
 def test_a_failure_with_another_reason_in_the_table_is_seen() -> None:
-    assert Books(PLANNED, COUNTED, dataclasses.replace(RECORDED, failed={"BLOCKED/OTHER": 1})).problems()
+    assert Reconciliation(PLANNED, COUNTED, dataclasses.replace(RECORDED, failed={"BLOCKED/OTHER": 1})).problems()
 
 
 def test_the_lines_add_up_for_a_reader() -> None:
-    lines = Books(PLANNED, COUNTED, RECORDED).lines()
+    lines = Reconciliation(PLANNED, COUNTED, RECORDED).lines()
     numbers = [int(line.split()[0].replace(",", "")) for line in lines]
     assert numbers[0] == sum(numbers[1:])
 

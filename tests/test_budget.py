@@ -25,7 +25,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.engine.budget import Budget, Reservation, taken_notes
-from imagebeam.transforms.engine.budget_shares import MOST_NOTES, Purse
+from imagebeam.transforms.engine.budget_shares import MOST_NOTES, ShareAllocator
 
 WORST = Decimal("0.003")
 NOTHING = Decimal(0)
@@ -41,7 +41,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def budget(directory: Path | str, usd: str | None, calls: int | None = None, **more: Any) -> Budget:
-    given: dict[str, Any] = {"processes": 1, "worst_usd": WORST, "blocking": at_once, **more}
+    given: dict[str, Any] = {"processes": 1, "max_call_usd": WORST, "blocking": at_once, **more}
     cap = None if usd is None else Decimal(usd)
     return Budget(str(directory), max_cost_usd=cap, max_calls=calls, **given)
 
@@ -66,7 +66,7 @@ async def waiting(budget: Budget, worst: Decimal = WORST) -> asyncio.Task[Reserv
 
 @given(st.integers(1, 10**15), st.integers(0, 10**12), st.integers(1, 2000))
 def test_the_notes_of_a_cap_add_up_to_it_and_are_alike(cap: int, worst: int, processes: int) -> None:
-    purse = Purse("usd", cap, worst=worst, processes=processes, order=random.Random(1))
+    purse = ShareAllocator("usd", cap, worst=worst, processes=processes, order=random.Random(1))
     values = [purse.value(number) for number in range(purse.notes)]
     assert sum(values) == cap
     assert max(values) - min(values) <= 1
@@ -75,13 +75,13 @@ def test_the_notes_of_a_cap_add_up_to_it_and_are_alike(cap: int, worst: int, pro
 
 
 def test_a_note_is_at_most_one_percent_of_the_share_of_a_process() -> None:
-    purse = Purse("usd", 10**9, worst=10**3, processes=4, order=random.Random(1))
+    purse = ShareAllocator("usd", 10**9, worst=10**3, processes=4, order=random.Random(1))
     assert purse.value(0) == 10**9 // 400
 
 
 def test_processes_try_the_notes_in_different_orders() -> None:
     first, second = (
-        Purse("usd", 10**9, worst=1, processes=1, order=random.Random(seed)).wanted(10**9, at_most=100)
+        ShareAllocator("usd", 10**9, worst=1, processes=1, order=random.Random(seed)).wanted(10**9, at_most=100)
         for seed in (1, 2)
     )
     assert first != second
@@ -229,7 +229,7 @@ def test_whoever_stood_behind_a_cancelled_caller_is_served_at_once(tmp_path: Pat
 
 def test_parts_of_a_nano_dollar_are_rounded_against_the_spender(tmp_path: Path) -> None:
     async def work() -> None:
-        shared = budget(tmp_path, "0.0000000059", worst_usd=NOTHING)
+        shared = budget(tmp_path, "0.0000000059", max_call_usd=NOTHING)
         for _ in range(2):
             (await reserved(shared, Decimal("1.1e-9"))).settle(Decimal("1.1e-9"), sent=True)
         assert await shared.reserve(Decimal("1.1e-9")) is None
@@ -387,7 +387,7 @@ class World:
             max_cost_usd=self.usd,
             max_calls=self.calls,
             processes=self.processes,
-            worst_usd=WORST,
+            max_call_usd=WORST,
             blocking=self.slow,
         )
         tasks = [asyncio.create_task(self.caller(shared, work)) for _ in range(callers)]
@@ -525,7 +525,7 @@ def test_one_process_does_not_take_everything_before_the_others_begin(
 PROGRAM = """
 import asyncio, os, random, sys
 from decimal import Decimal
-from imagebeam.transforms.budget import Budget
+from imagebeam.transforms.engine.budget import Budget
 
 directory, log, usd, calls, processes, seed = sys.argv[1:]
 chance = random.Random(int(seed))
@@ -541,7 +541,7 @@ async def caller(budget, file):
 async def main():
     budget = Budget(
         directory, max_cost_usd=Decimal(usd) if usd != "-" else None,
-        max_calls=int(calls) if calls != "-" else None, processes=int(processes), worst_usd=worst,
+        max_calls=int(calls) if calls != "-" else None, processes=int(processes), max_call_usd=worst,
         blocking=asyncio.to_thread,
     )
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

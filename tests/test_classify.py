@@ -195,7 +195,7 @@ def test_quota_is_waited_for_and_loses_nothing(cloud: LocalCloud, tmp_path: Path
 
 def test_a_bundle_that_runs_again_pays_nothing_again(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 20)
-    summary = job.run("--direct_runner_bundle_repeat=1", "--group_size=7")
+    summary = job.run("--direct_runner_bundle_repeat=1", "--unit_batch_size=7")
     assert set(job.calls().values()) == {1}, summary["err"]
 
 
@@ -318,7 +318,7 @@ def test_the_first_interrupt_drains(cloud: LocalCloud, tmp_path: Path) -> None:
 @pytest.mark.timeout(180)
 def test_two_worker_processes_share_the_work_and_repeat_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 40)
-    summary = job.run("--direct_num_workers=2", "--direct_running_mode=multi_processing", "--group_size=5")
+    summary = job.run("--direct_num_workers=2", "--direct_running_mode=multi_processing", "--unit_batch_size=5")
     assert summary["counted"]["ok"] == 40, summary["err"]
     assert set(job.calls().values()) == {1}
 

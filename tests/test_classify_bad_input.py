@@ -123,7 +123,7 @@ def test_a_costly_run_is_not_started_without_a_yes(job: Job, tmp_path: Path) -> 
     models = tmp_path / "models.yaml"
     from imagebeam.transforms.tasks import catalog
 
-    shipped = Path(catalog.__file__).parent / "models.yaml"
+    shipped = Path(catalog.__file__).parent / "data" / "models.yaml"
     models.write_text(shipped.read_text().replace("input: 0.30", "input: 90000"))
     line = refused(job, *job.arguments(f"--models_file={models}"))
     assert "--yes" in line
@@ -151,15 +151,15 @@ def test_without_credentials_one_line_says_how_to_get_them(job: Job, tmp_path: P
 
 def test_a_run_that_is_going_on_is_not_doubled(job: Job) -> None:
     from imagebeam.transforms.clients import lease
-    from imagebeam.transforms.clients.bigquery import Warehouse
+    from imagebeam.transforms.clients.bigquery import BigQueryClient
     from imagebeam.transforms.core.identifiers import TableName
 
     client = bigquery.Client()
     client.create_dataset(f"{job.name}_busy")
-    warehouse = Warehouse(client.project)
+    bq = BigQueryClient(client.project)
     table = lease.lease_table(TableName(client.project, f"{job.name}_busy", "outcomes"), "image_quality")
     other = lease.Holder("other-run", "ada", "another-host", 1, 1, "2026-11-21T00:00:00+00:00")
-    lease.acquire(warehouse, table, "other-run", me=other)
+    lease.acquire(bq, table, "other-run", me=other)
     base = [argument for argument in job.arguments() if not argument.startswith("--results")]
     line = refused(job, *base, f"--results={job.name}_busy")
     assert "other-run" in line

@@ -16,7 +16,7 @@ from imagebeam.pipeline.cli import main as cli
 from imagebeam.pipeline.console import help as help_text
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags.classify import CLASSIFY
-from imagebeam.transforms.core.errors import BooksError, SystemicError, UserError
+from imagebeam.transforms.core.errors import ReconciliationError, SystemicError, UserError
 from imagebeam.transforms.tasks import catalog
 
 IMAGEBEAM = str(Path(sys.executable).parent / "imagebeam")
@@ -123,7 +123,7 @@ def test_every_command_has_help(run: Run, argv: Sequence[str]) -> None:
     assert f"Usage: imagebeam {argv[0]}" in out
 
 
-@pytest.mark.parametrize(("error", "code"), [(UserError, 2), (SystemicError, 3), (BooksError, 1)])
+@pytest.mark.parametrize(("error", "code"), [(UserError, 2), (SystemicError, 3), (ReconciliationError, 1)])
 def test_our_errors_become_one_line_and_their_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
 ) -> None:
@@ -261,7 +261,7 @@ def test_a_task_may_be_any_file(tmp_path: Path) -> None:
 
 
 def test_models_and_prices_may_be_ones_own(run: Run, tmp_path: Path) -> None:
-    shipped = Path(catalog.__file__).parent / "models.yaml"
+    shipped = Path(catalog.__file__).parent / "data" / "models.yaml"
     (tmp_path / "models.yaml").write_text(shipped.read_text().replace("as_of: ", "as_of: 2020-01-02 # "))
     facts = json.loads(run("tasks", "show", "describe", "--models_file=models.yaml", "--json")[1])
     assert facts["prices_as_of"] == "2020-01-02"

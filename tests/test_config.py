@@ -92,7 +92,7 @@ def test_four_flags_are_enough(settings: Settings, tmp_path: Path) -> None:
         ("--max_failure_percent=0", {"max_failure_percent": 0.0}),
         ("--runner=PortableRunner", {"runner": "PortableRunner"}),
         ("--direct_num_workers=2", {"direct_num_workers": 2}),
-        ("--group_size=10", {"group_size": 10}),
+        ("--unit_batch_size=10", {"unit_batch_size": 10}),
         ("--yes", {"yes": True}),
         ("--json", {"json": True}),
         ("--quiet", {"quiet": True}),

@@ -26,7 +26,7 @@ from imagebeam.pipeline.run import checks
 from imagebeam.pipeline.run.launch import read_json
 from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.clients import lease
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.start_run import prepare_tables
 
@@ -44,7 +44,7 @@ def submitted(place: Place, *more: str) -> str:
     return err.splitlines()[-1]
 
 
-def the_run(place: Place) -> BatchRun:
+def build_run_settings(place: Place) -> BatchRun:
     (run_id,) = batch_state.run_ids(work_dir(place.job))
     return batch_state.load_run(work_dir(place.job), run_id)
 
@@ -69,7 +69,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     # A worker may be lost at its very end, and all that it did is done again.
     place.work()
     assert created(job) == first
-    run = the_run(place)
+    run = build_run_settings(place)
     supervisor.tick(run, batch_command.jobs_of(run), only_create=True)
     assert created(job) == first
     code, out, _ = command(job, "status")
@@ -119,8 +119,8 @@ def begun(place: Place) -> BatchRun:
     """A run that a worker has begun, on a machine of another name, and not yet prepared."""
     _, *line = batch_arguments(place.job)
     settings, _ = classify_settings(line, cwd=Path.cwd(), environ={"GOOGLE_CLOUD_PROJECT": place.job.cloud.project})
-    run = classify.the_batch_run(settings, checks.check(settings, lambda _: None).run, [])
-    prepare_tables(Warehouse(place.job.cloud.project), run.run)
+    run = classify.build_batch_run(settings, checks.check(settings, lambda _: None).run, [])
+    prepare_tables(BigQueryClient(place.job.cloud.project), run.run)
     batch_state.save_run(run)
     take(run, "worker-1")
     return run
@@ -130,10 +130,10 @@ def take(run: BatchRun, host: str) -> None:
     destination = run.run.engine.destination
     assert destination is not None
     assert destination.lease is not None
-    warehouse = Warehouse(run.run.engine.asking.project)
+    bq = BigQueryClient(run.run.engine.call_settings.project)
     me = dataclasses.replace(lease.holder(run.run.run_id), host=host, pid=1)
-    warehouse.drop(destination.lease)
-    lease.acquire(warehouse, destination.lease, run.run.run_id, me=me)
+    bq.drop(destination.lease)
+    lease.acquire(bq, destination.lease, run.run.run_id, me=me)
 
 
 def test_a_run_whose_requests_are_being_written_elsewhere_is_left_alone_until_its_worker_is_dead(
@@ -191,6 +191,6 @@ def test_a_template_submits_batch_jobs_too(
     assert place.submitted() == [], "the launcher submits it"
     place.work()
     assert created(place.job) == {"r1-0000000000-0": 1, "r1-0000000002-0": 1}
-    assert "--template_location" not in str(the_run(place).beam_args), "a later step is no template"
+    assert "--template_location" not in str(build_run_settings(place).beam_args), "a later step is no template"
     summary = books_of(place.job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (3, [], 0), summary["err"]

@@ -378,13 +378,13 @@ def test_a_model_that_is_gone_gets_one_line(cloud: LocalCloud, tmp_path: Path) -
 
 def test_two_runs_of_one_model_and_length_do_not_run_at_once(cloud: LocalCloud, tmp_path: Path) -> None:
     from imagebeam.transforms.clients import lease
-    from imagebeam.transforms.clients.bigquery import Warehouse
+    from imagebeam.transforms.clients.bigquery import BigQueryClient
 
     job = make_job(cloud, tmp_path, 1)
     embed(job, "--dimension=8")
     table = lease.lease_table(TableName(cloud.project, job.results, "outcomes"), "embed/gemini-embedding-2/8")
     other = lease.Holder("other-run", "ada", "another-host", 1, 1, "2026-11-21T00:00:00+00:00")
-    lease.acquire(Warehouse(cloud.project), table, "other-run", me=other)
+    lease.acquire(BigQueryClient(cloud.project), table, "other-run", me=other)
     code, _, err = run_cli(arguments(job, "--dimension=8"))
     assert (code, "ada on another-host" in err) == (2, True)
     assert embed(job, "--dimension=16")["exit_code"] == 0, "another length is another task"

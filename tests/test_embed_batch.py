@@ -28,20 +28,20 @@ from imagebeam.emulators.sample_data.rows import make_content
 from imagebeam.emulators.sample_data.tables import DATASET
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.run.embed_settings import embed_settings
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import read_collected
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.images import SUPPORTED
 from imagebeam.transforms.core.records import Image, Status, Unit, Usage
-from imagebeam.transforms.engine.unit_caller import Asking
+from imagebeam.transforms.engine.settings import CallSettings
 from imagebeam.transforms.gemini.batch_requests import key_of, lint
 from imagebeam.transforms.gemini.batch_responses import classify, parse_line
 from imagebeam.transforms.gemini.dispatch import build_lines
 from imagebeam.transforms.gemini.embeddings import build_embedding_request
 from imagebeam.transforms.gemini.requests import ImagePart
-from imagebeam.transforms.sql.embedding_tables import embed_task
 from imagebeam.transforms.sql.tables import TABLES
 from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.embedding import embed_task
 from imagebeam.transforms.tasks.model_profiles import cost_usd
 from imagebeam.transforms.tasks.task import Task, parse_task
 
@@ -200,8 +200,8 @@ QUESTION = parse_task("name: look\nprompt: What is it?\n", where="look.yaml", de
 
 @pytest.mark.parametrize("task", [TASK, QUESTION], ids=["vector", "question"])
 def test_a_task_of_either_kind_is_the_same_after_it_was_kept(task: Task) -> None:
-    asking = pydantic.TypeAdapter(Asking)
-    kept = asking.validate_json(asking.dump_json(Asking("p", "global", task, PROFILE))).task
+    call_settings = pydantic.TypeAdapter(CallSettings)
+    kept = call_settings.validate_json(call_settings.dump_json(CallSettings("p", "global", task, PROFILE))).task
     assert (type(kept), kept, kept.version) == (type(task), task, task.version)
 
 
@@ -333,7 +333,9 @@ def test_a_collector_that_dies_after_the_vectors_or_after_all_of_it_lands_nothin
     early = vectors(job)
     assert len(early) == 5
     made = TABLES["outcomes"]
-    Warehouse(cloud.project).create_table(name, made.schema, clustering=made.clustering, description=made.description)
+    BigQueryClient(cloud.project).create_table(
+        name, made.schema, clustering=made.clustering, description=made.description
+    )
     summary = books_of(job)
     assert (summary["exit_code"], summary["problems"], summary["counted"]["ok"]) == (0, [], 5), summary["err"]
     assert vectors(job) == early

@@ -12,15 +12,15 @@ import pytest
 from imagebeam.pipeline.flags import values as flag_values
 from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY, Flag, by_name
 from imagebeam.pipeline.flags.embed import EMBED, EMBED_BATCH
-from imagebeam.pipeline.run.assemble import the_run
+from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.embed_settings import EmbedSettings, embed_settings
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.embedding_tables import embed_version
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.sources import detect_profile, source_of
 from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.embedding import embed_version
 from imagebeam.transforms.tasks.task import ImageSettings
 
 NEEDED = ("--source=photos.latest", "--results=answers", "--project=my-project", "--run_id=r")
@@ -42,7 +42,9 @@ def run_of(settings: EmbedSettings) -> RunSettings:
     source = source_of(detected=detect_profile("latest", SCHEMA, profile="auto", mapping={}), table=table)
     outcomes = TableName("my-project", "answers", "outcomes")
     task = settings.embed_task()
-    return the_run(settings, task, load_models_file().embedding(task.model), source, Filters(), outcomes, "US")
+    return build_run_settings(
+        settings, task, load_models_file().embedding(task.model), source, Filters(), outcomes, "US"
+    )
 
 
 def test_three_flags_are_enough(settings: Settings) -> None:

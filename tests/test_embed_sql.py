@@ -23,12 +23,12 @@ from imagebeam.emulators.sample_data.images import Picture, photos, render
 from imagebeam.pipeline.embed_sql import command as embed_sql_command
 from imagebeam.pipeline.embed_sql import setup as embed_setup
 from imagebeam.pipeline.embed_sql import statements as embedding_sql
-from imagebeam.pipeline.embed_sql.statements import Scratch
+from imagebeam.pipeline.embed_sql.statements import StagingTable
 from imagebeam.pipeline.run.embed_settings import embed_settings
-from imagebeam.transforms.clients.bigquery import Warehouse, job_config
+from imagebeam.transforms.clients.bigquery import BigQueryClient, job_config
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.sql.embedding_tables import embed_task
 from imagebeam.transforms.start_run import due_query, prepare_tables
+from imagebeam.transforms.tasks.embedding import embed_task
 
 MODEL, DIMENSION = "multimodalembedding@001", 128
 TABLE = "embeddings_multimodalembedding_001_128"
@@ -73,10 +73,10 @@ def statuses(job: Job) -> Counter[tuple[str, str | None]]:
 
 
 def scratch(job: Job) -> list[str]:
-    """Scratch tables that are left."""
+    """StagingTable tables that are left."""
     client = bigquery.Client()
     names = [str(table.table_id) for table in client.list_tables(job.results)]
-    return [name for name in names if Scratch.read(TableName("my-project", "d", name))]
+    return [name for name in names if StagingTable.read(TableName("my-project", "d", name))]
 
 
 def crops(job_rows: int = VIEWS) -> list[dict[str, Any]]:
@@ -261,7 +261,7 @@ def test_a_dry_run_shows_every_statement_and_does_nothing(cloud: LocalCloud, tmp
         text = "\n".join(line for line in statement.splitlines() if not line.startswith("--")).strip()
         assert not text or sqlglot.parse_one(text, read="bigquery")
     assert not ai(job)
-    assert Warehouse(cloud.project).dataset_location(cloud.project, job.results) is None
+    assert BigQueryClient(cloud.project).dataset_location(cloud.project, job.results) is None
 
 
 # What goes wrong
@@ -319,13 +319,13 @@ def test_a_bucket_that_is_not_there_is_named(cloud: LocalCloud, tmp_path: Path) 
 def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
     """Leaves what a run leaves that dies after a job: its result landed, nothing or only the vectors written."""
     settings, _ = embed_settings(arguments(job)[1:], cwd=job.directory, environ=os.environ)
-    warehouse = Warehouse(job.cloud.project)
-    ready = embed_sql_command.check(settings, warehouse, lambda _: None)
-    warehouse.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, "US")
-    prepare_tables(warehouse, ready.run)
-    embed_setup.make(ready.route, warehouse, f"imagebeam-embed-{job.name}", ready.run, lambda: None, lambda _: None)
+    bq = BigQueryClient(job.cloud.project)
+    ready = embed_sql_command.check(settings, bq, lambda _: None)
+    bq.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, "US")
+    prepare_tables(bq, ready.run)
+    embed_setup.make(ready.route, bq, f"imagebeam-embed-{job.name}", ready.run, lambda: None, lambda _: None)
     target = embed_sql_command.target_of(ready.run)
-    pending = Scratch(ready.run.outcomes, embedding_sql.task_mark(TASK.name), secrets.token_hex(6))
+    pending = StagingTable(ready.run.outcomes, embedding_sql.task_hash(TASK.name), secrets.token_hex(6))
     landed = dataclasses.replace(pending, chunk=0)
     client = bigquery.Client()
     steps = [

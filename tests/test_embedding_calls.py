@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Image, Status, Unit, Usage
-from imagebeam.transforms.engine.max_cost import check_cap, worst_call_usd
+from imagebeam.transforms.engine.max_cost import check_cap, max_call_cost_usd
 from imagebeam.transforms.gemini.dispatch import build_call, read_call
 from imagebeam.transforms.gemini.embeddings import build_embedding_request, read_embedding
 from imagebeam.transforms.gemini.requests import ImagePart
-from imagebeam.transforms.sql.embedding_tables import MODELS, embed_task
 from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.embedding import MODELS, embed_task
 from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
 from imagebeam.transforms.tasks.models_file import load_models
 
@@ -136,7 +136,7 @@ def test_a_million_images_cost_what_the_price_lists_say(model: str, million_usd:
     profile, task = PROFILES.embedding(model), embed_task(model, 512)
     one = estimate_usage(profile, task, 1)
     assert cost_usd(profile, "online", one.times(1_000_000)) == Decimal(million_usd)
-    assert worst_call_usd(profile, task, "online", {}) == cost_usd(profile, "online", one)
+    assert max_call_cost_usd(profile, task, "online", {}) == cost_usd(profile, "online", one)
 
 
 def test_a_cap_needs_no_limit_of_the_answer_but_must_allow_one_image() -> None:
@@ -170,7 +170,7 @@ def test_every_embedding_model_is_priced_and_no_model_of_tasks() -> None:
     ],
 )
 def test_a_mistake_in_the_file_is_named(change: str, said: str) -> None:
-    text = (Path(__file__).parent.parent / "pipeline" / "models.yaml").read_text(encoding="utf-8")
+    text = (Path(__file__).parent.parent / "transforms" / "tasks" / "data" / "models.yaml").read_text(encoding="utf-8")
     bad = {
         "locations": "locations: []\n    requests",
         "image": "image: cheap}",

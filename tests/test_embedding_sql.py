@@ -10,21 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlglot import exp
 
+from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import statements as route
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, Objects
-from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, Scratch, Target
+from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, StagingTable, Target
 from imagebeam.pipeline.search.sql import Search, keep_sql, model_sql, search_sql, vector_sql
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.sql.embedding_tables import embed_task
+from imagebeam.transforms.tasks.embedding import embed_task
 
 GOLDEN = Path(__file__).parent / "golden" / "embedding.sql"
 OUTCOMES = TableName("my-project", "answers", "outcomes")
 TASK = embed_task("multimodalembedding@001", 512)
 TARGET = Target(OUTCOMES, TASK.name, TASK.version, TASK.model, 512, "20261121-063000-abcdef")
-PENDING = Scratch(OUTCOMES, route.task_mark(TASK.name), "0123456789ab")
+PENDING = StagingTable(OUTCOMES, route.task_hash(TASK.name), "0123456789ab")
 CONNECTION = Connection("my-project", "us", "imagery")
 ENDPOINT = Endpoint.parse("multimodalembedding@001")
 OBJECTS = Objects(("gs://my-bucket/obs/*.jpg", "gs://my-bucket/more/*"), 240, "MANUAL")
@@ -58,7 +59,7 @@ STATEMENTS: dict[str, str | Query] = {
     ),
     "pending": route.pending_sql(DUE, PENDING, TARGET, rows=200_000),
     "chunks": route.chunks_sql(PENDING),
-    "books": route.books_sql(PENDING),
+    "books": route.counts_sql(PENDING),
     "embed from URIs": route.embed_sql(LANDED, Asked(MODEL, 512, CONNECTION)),
     "embed from URIs, default connection": route.embed_sql(LANDED, Asked(MODEL, 512)),
     "embed from the object table": route.embed_sql(LANDED, Asked(MODEL, 512, CONNECTION, IMAGES)),
@@ -125,12 +126,14 @@ def test_the_grants_are_commands_with_the_account_of_the_connection() -> None:
 
 
 def test_a_bucket_of_another_project_needs_a_role_for_two_accounts() -> None:
-    said = setup.foreign_bucket("theirs", "222", "111", "bqcx-111-ab@gcp-sa-bigquery-condel.iam.gserviceaccount.com")
+    said = iam_roles.foreign_bucket(
+        "theirs", "222", "111", "bqcx-111-ab@gcp-sa-bigquery-condel.iam.gserviceaccount.com"
+    )
     assert said is not None
     assert "roles/storage.admin on it to service-111@gcp-sa-aiplatform.iam.gserviceaccount.com" in said
     assert "roles/storage.objectViewer to bqcx-111-ab@" in said
-    assert setup.foreign_bucket("mine", "111", "111", "x") is None
-    assert setup.foreign_bucket("unknown", "", "111", "x") is None
+    assert iam_roles.foreign_bucket("mine", "111", "111", "x") is None
+    assert iam_roles.foreign_bucket("unknown", "", "111", "x") is None
 
 
 @pytest.mark.parametrize(
@@ -232,13 +235,13 @@ def test_the_note_of_a_run_is_read_back_from_its_table(task: str, run_id: str) -
 @given(st.integers(1, 999), st.integers(-1, 99_999) | st.none())
 def test_the_name_of_a_scratch_table_says_all_about_it(number: int, chunk: int | None) -> None:
     scratch = dataclasses.replace(PENDING, number=number, chunk=chunk)
-    assert Scratch.read(scratch.table) == scratch
+    assert StagingTable.read(scratch.table) == scratch
     assert scratch.job.startswith("imagebeam-embed-")
     assert set(scratch.job) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 def test_other_tables_are_no_scratch_tables_and_other_notes_no_notes() -> None:
-    assert Scratch.read(OUTCOMES) is None
-    assert Scratch.read(TARGET.embeddings) is None
+    assert StagingTable.read(OUTCOMES) is None
+    assert StagingTable.read(TARGET.embeddings) is None
     assert Target.read(OUTCOMES, "imagebeam: chunk 1") is None
     assert Target.read(OUTCOMES, '{"task": 1}') is None

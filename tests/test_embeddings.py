@@ -13,12 +13,7 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
 from imagebeam.transforms.sql.embedding_tables import (
     COLUMNS,
-    DEFAULT_MODEL,
     EMBEDDINGS,
-    checked_dimension,
-    embed_task,
-    embed_task_name,
-    embed_version,
     embedding_row,
     embedding_table,
     embeddings_view,
@@ -27,6 +22,13 @@ from imagebeam.transforms.sql.embedding_tables import (
     vector_index_sql,
 )
 from imagebeam.transforms.sql.views import views
+from imagebeam.transforms.tasks.embedding import (
+    DEFAULT_MODEL,
+    checked_dimension,
+    embed_task,
+    embed_task_name,
+    embed_version,
+)
 from imagebeam.transforms.tasks.task import ImageSettings
 
 OUTCOMES = TableName("my-project", "answers", "outcomes")

@@ -19,10 +19,9 @@ from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Image, Status, Unit
 from imagebeam.transforms.engine.engine import Done, Engine, Sink, close_engine, get_engine, live_engines
 from imagebeam.transforms.engine.retry_policy import wait_s, with_larger_limit
-from imagebeam.transforms.engine.settings import EngineSettings
-from imagebeam.transforms.engine.unit_caller import Asking
-from imagebeam.transforms.sql.embedding_tables import embed_task
+from imagebeam.transforms.engine.settings import CallSettings, EngineSettings
 from imagebeam.transforms.tasks.catalog import load_models_file, load_task
+from imagebeam.transforms.tasks.embedding import embed_task
 
 
 @pytest.fixture
@@ -36,8 +35,10 @@ def uri(cloud: LocalCloud) -> str:
 def settings(cloud: LocalCloud) -> Iterator[EngineSettings]:
     models = load_models_file()
     task = load_task("describe", models, Path.cwd())
-    asking = Asking(project=cloud.project, location="global", task=task, profile=models.profile(task.model))
-    made = EngineSettings(run_id=f"engine-{secrets.token_hex(4)}", asking=asking, in_flight=4)
+    call_settings = CallSettings(
+        project=cloud.project, location="global", task=task, profile=models.profile(task.model)
+    )
+    made = EngineSettings(run_id=f"engine-{secrets.token_hex(4)}", call_settings=call_settings, in_flight=4)
     yield made
     close_engine(made.run_id)
 
@@ -163,7 +164,7 @@ def test_waits_grow_are_jittered_and_respect_what_the_service_asks_for() -> None
 def test_vectors_can_be_taken_as_they_come(settings: EngineSettings, uri: str) -> None:
     task = embed_task("gemini-embedding-2", 5)
     profile = load_models_file().embedding(task.model)
-    asking = dataclasses.replace(settings.asking, task=task, profile=profile)
-    engine, sink = get_engine(dataclasses.replace(settings, asking=asking)), queue.SimpleQueue[Done]()
+    call_settings = dataclasses.replace(settings.call_settings, task=task, profile=profile)
+    engine, sink = get_engine(dataclasses.replace(settings, call_settings=call_settings)), queue.SimpleQueue[Done]()
     engine.submit(group_of(uri, 2), sink)
     assert [len(done.outcome.vector or ()) for done in take(sink, 2)] == [5, 5]

@@ -185,7 +185,7 @@ def test_a_value_may_hold_equals_signs_and_dashes() -> None:
 def test_our_own_flags_are_read_without_importing_beam() -> None:
     program = (
         "import sys\n"
-        "from imagebeam.pipeline import arguments, flags\n"
+        "from imagebeam.pipeline.flags import classify as flags, parser as arguments\n"
         "table = flags.by_name(flags.CLASSIFY)\n"
         "arguments.read(['--task=a', '--runner=FnApiRunner'], table, command='x')\n"
         "try: arguments.read(['--limit=0'], table, command='x')\n"

@@ -16,7 +16,7 @@ from imagebeam.transforms.core import images
 from imagebeam.transforms.core.images import ImageProblem, PreparedImage, prepare
 from imagebeam.transforms.core.records import ImageReason
 
-PHOTOS = Path(__file__).parents[1] / "emulators" / "photos"
+PHOTOS = Path(__file__).parents[1] / "emulators" / "sample_data" / "photos"
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 
 

@@ -12,34 +12,34 @@ from google.cloud import bigquery
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.clients import lease
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 
 
 @pytest.fixture
-def place(cloud: LocalCloud) -> tuple[Warehouse, TableName]:
+def place(cloud: LocalCloud) -> tuple[BigQueryClient, TableName]:
     client = bigquery.Client()
     dataset = f"lease_{secrets.token_hex(4)}"
     client.create_dataset(dataset)
-    return Warehouse(client.project), lease.lease_table(TableName(client.project, dataset, "outcomes"), "poles")
+    return BigQueryClient(client.project), lease.lease_table(TableName(client.project, dataset, "outcomes"), "poles")
 
 
 ELSEWHERE = lease.Holder("run-a", "ada", "another-host", 1, 1, "2026-11-21T00:00:00+00:00")
 
 
-def test_a_second_run_is_told_who_holds_it(place: tuple[Warehouse, TableName]) -> None:
+def test_a_second_run_is_told_who_holds_it(place: tuple[BigQueryClient, TableName]) -> None:
     lease.acquire(*place, "run-a", me=ELSEWHERE)
     with pytest.raises(UserError, match=r"run run-a of this task is going on .ada on another-host, since 2026"):
         lease.acquire(*place, "run-b")
 
 
-def test_a_retried_start_of_the_same_run_holds_it_already(place: tuple[Warehouse, TableName]) -> None:
+def test_a_retried_start_of_the_same_run_holds_it_already(place: tuple[BigQueryClient, TableName]) -> None:
     lease.acquire(*place, "run-a", me=ELSEWHERE)
     lease.acquire(*place, "run-a")
 
 
-def test_what_is_released_can_be_taken(place: tuple[Warehouse, TableName]) -> None:
+def test_what_is_released_can_be_taken(place: tuple[BigQueryClient, TableName]) -> None:
     lease.acquire(*place, "run-a", me=ELSEWHERE)
     lease.release(*place, "run-b")
     assert lease.read(*place) == ELSEWHERE, "only its own run may release it"
@@ -50,7 +50,7 @@ def test_what_is_released_can_be_taken(place: tuple[Warehouse, TableName]) -> No
     assert held.run_id == "run-b"
 
 
-def test_a_run_that_died_on_this_machine_is_taken_over(place: tuple[Warehouse, TableName]) -> None:
+def test_a_run_that_died_on_this_machine_is_taken_over(place: tuple[BigQueryClient, TableName]) -> None:
     gone = subprocess.Popen([sys.executable, "-c", "pass"])
     dead = dataclasses.replace(lease.holder("run-a"), pid=gone.pid, started=lease.process_start(gone.pid) or 1)
     gone.wait()
@@ -58,15 +58,15 @@ def test_a_run_that_died_on_this_machine_is_taken_over(place: tuple[Warehouse, T
     lease.acquire(*place, "run-b")
 
 
-def test_extending_tells_a_lost_lease(place: tuple[Warehouse, TableName]) -> None:
-    warehouse, table = place
-    lease.acquire(warehouse, table, "run-a", me=ELSEWHERE)
-    before = warehouse.client.get_table(table.dotted).expires
-    assert lease.extend(warehouse, table, "run-a")
-    assert warehouse.client.get_table(table.dotted).expires >= before
-    assert not lease.extend(warehouse, table, "run-b")
-    warehouse.drop(table)
-    assert not lease.extend(warehouse, table, "run-a")
+def test_extending_tells_a_lost_lease(place: tuple[BigQueryClient, TableName]) -> None:
+    bq, table = place
+    lease.acquire(bq, table, "run-a", me=ELSEWHERE)
+    before = bq.client.get_table(table.dotted).expires
+    assert lease.extend(bq, table, "run-a")
+    assert bq.client.get_table(table.dotted).expires >= before
+    assert not lease.extend(bq, table, "run-b")
+    bq.drop(table)
+    assert not lease.extend(bq, table, "run-a")
 
 
 def test_a_process_of_another_time_is_not_this_one() -> None:

@@ -10,7 +10,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from imagebeam.transforms.engine.rate_limiter import MAX_PER_S, MIN_PER_S, Pacer
+from imagebeam.transforms.engine.rate_limiter import MAX_PER_S, MIN_PER_S, AdaptiveRateLimiter
 
 STEP_S = 0.01
 
@@ -31,13 +31,15 @@ class Quota:
         return True
 
 
-def run(pacer: Pacer, quota: Quota, seconds: float, start: float = 0.0) -> tuple[int, int]:
+def run(limiter: AdaptiveRateLimiter, quota: Quota, seconds: float, start: float = 0.0) -> tuple[int, int]:
     """Sends whatever the pacer lets through; returns calls granted and refused."""
-    (granted,), refused = run_all([pacer], quota, seconds, start)
+    (granted,), refused = run_all([limiter], quota, seconds, start)
     return granted, refused
 
 
-def run_all(pacers: list[Pacer], quota: Quota, seconds: float, start: float = 0.0) -> tuple[list[int], int]:
+def run_all(
+    pacers: list[AdaptiveRateLimiter], quota: Quota, seconds: float, start: float = 0.0
+) -> tuple[list[int], int]:
     """The same with several processes on one quota; returns the calls granted to each, and all that were refused."""
     granted, refused = [0] * len(pacers), 0
     for step in range(int(seconds / STEP_S)):
@@ -54,55 +56,55 @@ def run_all(pacers: list[Pacer], quota: Quota, seconds: float, start: float = 0.
     return granted, refused
 
 
-def settled(per_s: float) -> tuple[Pacer, Quota, float]:
+def settled(per_s: float) -> tuple[AdaptiveRateLimiter, Quota, float]:
     """A pacer that has just ended a probe, its quota, and the time."""
-    pacer, quota = Pacer(0.0), Quota(per_s)
-    run(pacer, quota, 90)
+    limiter, quota = AdaptiveRateLimiter(0.0), Quota(per_s)
+    run(limiter, quota, 90)
     now = 90.0
-    while run(pacer, quota, STEP_S, now)[1] == 0:
+    while run(limiter, quota, STEP_S, now)[1] == 0:
         now += STEP_S
-    return pacer, quota, now
+    return limiter, quota, now
 
 
-def hit(per_s: float) -> tuple[Pacer, float, float]:
+def hit(per_s: float) -> tuple[AdaptiveRateLimiter, float, float]:
     """A pacer after a refusal that no probe asked for, the time, and its rate before."""
-    pacer, quota, now = settled(per_s)
-    _, refused = run(pacer, quota, 1.5, now + STEP_S)
+    limiter, quota, now = settled(per_s)
+    _, refused = run(limiter, quota, 1.5, now + STEP_S)
     assert refused == 0
-    before, now = pacer.rate_per_s, now + 2.0
-    pacer.refused(now, now)
-    return pacer, now, before
+    before, now = limiter.rate_per_s, now + 2.0
+    limiter.refused(now, now)
+    return limiter, now, before
 
 
 def test_a_fixed_quota_is_used_and_not_fought() -> None:
-    pacer, quota = Pacer(0.0), Quota(10.0)
-    run(pacer, quota, 20)
-    granted, refused = run(pacer, quota, 120, start=20.0)
+    limiter, quota = AdaptiveRateLimiter(0.0), Quota(10.0)
+    run(limiter, quota, 20)
+    granted, refused = run(limiter, quota, 120, start=20.0)
     assert granted >= 0.97 * 1200
     assert refused <= 0.02 * (granted + refused)
 
 
 def test_ten_times_the_quota_is_found_within_ten_seconds() -> None:
-    pacer, quota = Pacer(0.0), Quota(10.0)
-    run(pacer, quota, 60)
+    limiter, quota = AdaptiveRateLimiter(0.0), Quota(10.0)
+    run(limiter, quota, 60)
     quota.per_s = 100.0
-    run(pacer, quota, 10, start=60.0)
-    granted, refused = run(pacer, quota, 10, start=70.0)
+    run(limiter, quota, 10, start=60.0)
+    granted, refused = run(limiter, quota, 10, start=70.0)
     assert granted >= 0.85 * 1000
     assert refused <= 0.02 * (granted + refused)
 
 
 def test_a_tenth_of_the_quota_is_found_within_ten_seconds() -> None:
-    pacer, quota = Pacer(0.0), Quota(100.0)
-    run(pacer, quota, 60)
+    limiter, quota = AdaptiveRateLimiter(0.0), Quota(100.0)
+    run(limiter, quota, 60)
     quota.per_s = 10.0
-    granted, refused = run(pacer, quota, 10, start=60.0)
+    granted, refused = run(limiter, quota, 10, start=60.0)
     assert granted >= 0.85 * 100
     assert refused <= 0.1 * (granted + refused)
 
 
 def test_four_processes_share_a_quota_without_a_word_between_them() -> None:
-    pacers, quota = [Pacer(0.0) for _ in range(4)], Quota(40.0)
+    pacers, quota = [AdaptiveRateLimiter(0.0) for _ in range(4)], Quota(40.0)
     run_all(pacers, quota, 60)
     granted, refused = run_all(pacers, quota, 240, start=60.0)
     assert sum(granted) >= 0.95 * 40 * 240
@@ -113,39 +115,39 @@ def test_four_processes_share_a_quota_without_a_word_between_them() -> None:
 def test_a_hit_takes_the_larger_a_share_of_a_rate_the_larger_the_rate() -> None:
     shares = []
     for per_s in (8.0, 16.0, 32.0, 64.0):
-        pacer, _, before = hit(per_s)
-        shares.append(1 - pacer.rate_per_s / before)
+        limiter, _, before = hit(per_s)
+        shares.append(1 - limiter.rate_per_s / before)
     assert shares == sorted(shares)
     assert shares[0] < 0.6 * shares[1] < shares[1] < 0.6 * shares[2]
     assert shares[-1] == pytest.approx(0.3)  # never more, however large the rate
 
 
 def test_refusals_of_calls_under_way_say_nothing_new_after_a_probe() -> None:
-    pacer, _, now = settled(10.0)
-    found = pacer.rate_per_s
+    limiter, _, now = settled(10.0)
+    found = limiter.rate_per_s
     assert found == pytest.approx(10.0, rel=0.1)
     for late in range(5):
-        pacer.refused(now + 0.01 * late, now - 0.01)
-    assert pacer.rate_per_s == found
+        limiter.refused(now + 0.01 * late, now - 0.01)
+    assert limiter.rate_per_s == found
 
 
 def test_refusals_of_calls_under_way_cut_the_pace_further_after_a_hit_but_never_below_a_tenth() -> None:
-    pacer, now, before = hit(10.0)
-    rates = [pacer.rate_per_s]
+    limiter, now, before = hit(10.0)
+    rates = [limiter.rate_per_s]
     for late in range(30):
-        pacer.refused(now + 0.01 * late, now - 0.01)
-        rates.append(pacer.rate_per_s)
+        limiter.refused(now + 0.01 * late, now - 0.01)
+        rates.append(limiter.rate_per_s)
     assert rates[2] < rates[1] < rates[0] < before
     assert 0.08 * before <= rates[-1] <= 0.1 * before
 
 
 def test_a_pace_that_was_slow_for_long_does_not_explode_before_a_refusal_can_be_back() -> None:
-    pacer, _, now = settled(2.0)
+    limiter, _, now = settled(2.0)
     start = now
     sent: list[float] = []
     while len(sent) < 5_000 and now < start + 120:  # and now there is no quota any more
         now += STEP_S
-        while pacer.wait_s(now) == 0:
+        while limiter.wait_s(now) == 0:
             sent.append(now)
     counts = collections.Counter(int((at - start) / 0.3) for at in sent)
     steps = [counts[step] for step in range(int((now - start) / 0.3))]
@@ -154,61 +156,61 @@ def test_a_pace_that_was_slow_for_long_does_not_explode_before_a_refusal_can_be_
 
 
 def test_without_a_quota_the_pace_grows_out_of_the_way() -> None:
-    pacer = Pacer(0.0)
-    granted, refused = run(pacer, Quota(1e9), 8)
+    limiter = AdaptiveRateLimiter(0.0)
+    granted, refused = run(limiter, Quota(1e9), 8)
     assert refused == 0
     assert granted > 2_000
 
 
 def test_a_quota_of_tokens_is_found_although_sizes_differ() -> None:
-    pacer, sizes, per_s = Pacer(0.0), [600.0, 1200.0, 3000.0, 5400.0], 20_000.0
+    limiter, sizes, per_s = AdaptiveRateLimiter(0.0), [600.0, 1200.0, 3000.0, 5400.0], 20_000.0
     credit, granted, refused, calls = 60_000.0, 0.0, 0, 0
     for step in range(int(150 / STEP_S)):
         now = step * STEP_S
         credit = min(60_000.0, credit + per_s * STEP_S)
-        while pacer.wait_s(now, tokens := sizes[(calls * 7) % 4]) == 0:
+        while limiter.wait_s(now, tokens := sizes[(calls * 7) % 4]) == 0:
             calls += 1
             if credit < tokens:
                 refused += now > 30
-                pacer.refused(now, now, tokens)
+                limiter.refused(now, now, tokens)
                 break
             credit -= tokens
             granted += tokens * (now > 30)
-            pacer.settle(tokens, tokens)
+            limiter.settle(tokens, tokens)
     assert granted >= 0.9 * 120 * per_s
     assert refused <= 0.06 * calls
 
 
 @hypothesis.given(ceiling=st.floats(100, 100_000), sizes=st.lists(st.floats(50, 5_000), min_size=1, max_size=20))
 def test_a_hard_ceiling_of_tokens_is_never_exceeded(ceiling: float, sizes: list[float]) -> None:
-    pacer = Pacer(0.0, max_tokens_per_s=ceiling)
+    limiter = AdaptiveRateLimiter(0.0, max_tokens_per_s=ceiling)
     sent, calls = 0.0, 0
     for step in range(int(10 / 0.05)):
-        while pacer.wait_s(step * 0.05, tokens := sizes[calls % len(sizes)]) == 0:
+        while limiter.wait_s(step * 0.05, tokens := sizes[calls % len(sizes)]) == 0:
             calls += 1
             sent += tokens
     assert sent <= 10 * ceiling + max(*sizes, ceiling / 10, 0) + 1e-6
 
 
 def test_the_start_is_slow() -> None:
-    granted, _ = run(Pacer(0.0), Quota(1e9), 1)
+    granted, _ = run(AdaptiveRateLimiter(0.0), Quota(1e9), 1)
     assert granted <= 45
 
 
 def test_a_time_to_wait_that_the_service_names_is_kept() -> None:
-    pacer = Pacer(0.0)
-    pacer.refused(1.0, 0.9, retry_after_s=7.0)
-    assert pacer.wait_s(2.0) == pytest.approx(6.0)
-    assert pacer.wait_s(8.5) == 0
+    limiter = AdaptiveRateLimiter(0.0)
+    limiter.refused(1.0, 0.9, retry_after_s=7.0)
+    assert limiter.wait_s(2.0) == pytest.approx(6.0)
+    assert limiter.wait_s(8.5) == 0
 
 
 def test_refusals_of_one_moment_cut_the_pace_once() -> None:
-    pacer = Pacer(0.0)
-    pacer.refused(1.0, 0.9)
-    once = pacer.rate_per_s
+    limiter = AdaptiveRateLimiter(0.0)
+    limiter.refused(1.0, 0.9)
+    once = limiter.rate_per_s
     for _ in range(50):
-        pacer.refused(1.1, 0.95)
-    assert pacer.rate_per_s == once
+        limiter.refused(1.1, 0.95)
+    assert limiter.rate_per_s == once
 
 
 @hypothesis.given(
@@ -216,14 +218,14 @@ def test_refusals_of_one_moment_cut_the_pace_once() -> None:
     refusals=st.lists(st.integers(0, 30), max_size=5),
 )
 def test_a_hard_ceiling_is_never_exceeded(ceiling: float, refusals: list[int]) -> None:
-    pacer = Pacer(0.0, max_requests_per_s=ceiling)
+    limiter = AdaptiveRateLimiter(0.0, max_requests_per_s=ceiling)
     sent = 0
     for step in range(int(30 / 0.05)):
         now = step * 0.05
-        while pacer.wait_s(now) == 0:
+        while limiter.wait_s(now) == 0:
             sent += 1
         if step / 20 in refusals:
-            pacer.refused(now, now)
+            limiter.refused(now, now)
     assert sent <= 30 * ceiling + max(1.0, ceiling / 10) + 1
 
 
@@ -246,17 +248,17 @@ def test_whatever_happens_the_rate_is_one_that_can_be_meant_and_no_wait_is_negat
     token_ceiling: float | None,
     events: list[tuple[float, str, float, float, float | None]],
 ) -> None:
-    pacer, now = Pacer(100.0, max_requests_per_s=ceiling, max_tokens_per_s=token_ceiling), 100.0
+    limiter, now = AdaptiveRateLimiter(100.0, max_requests_per_s=ceiling, max_tokens_per_s=token_ceiling), 100.0
     for passed, what, ago, tokens, retry_after_s in events:
         now += passed
         if what == "send":
-            wait = pacer.wait_s(now, tokens)
+            wait = limiter.wait_s(now, tokens)
             assert wait >= 0
             assert math.isfinite(wait)
         elif what == "refuse":
-            pacer.refused(now, now - ago, tokens, retry_after_s)
+            limiter.refused(now, now - ago, tokens, retry_after_s)
         else:
-            pacer.settle(tokens, tokens * ago)
-        assert MIN_PER_S <= pacer.rate_per_s <= MAX_PER_S
-        assert math.isfinite(pacer.tokens_per_s)
-        assert pacer.tokens_per_s >= 0
+            limiter.settle(tokens, tokens * ago)
+        assert MIN_PER_S <= limiter.rate_per_s <= MAX_PER_S
+        assert math.isfinite(limiter.tokens_per_s)
+        assert limiter.tokens_per_s >= 0

@@ -21,8 +21,8 @@ PROGRAM = """
 import apache_beam as beam
 from apache_beam.testing.util import assert_that, equal_to
 from importlib import resources
-from imagebeam.pipeline.task_files import list_tasks, load_models_file, load_task
-from imagebeam.transforms import records
+from imagebeam.transforms.tasks.catalog import list_tasks, load_models_file, load_task
+from imagebeam.transforms.core import records
 from pathlib import Path
 import imagebeam.pipeline, imagebeam.transforms, imagebeam.emulators
 

@@ -16,7 +16,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
 from imagebeam.transforms.tasks import catalog
 
-SHIPPED = Path(catalog.__file__).parent
+SHIPPED = Path(catalog.__file__).parent / "data"
 
 
 def planned(arguments: list[str], *more: str) -> dict[str, Any]:

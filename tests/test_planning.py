@@ -19,8 +19,8 @@ from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Usage
 from imagebeam.transforms.engine.max_cost import request_bytes
-from imagebeam.transforms.sql.embedding_tables import embed_task
 from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.embedding import embed_task
 from imagebeam.transforms.tasks.forecast import (
     ENOUGH,
     History,

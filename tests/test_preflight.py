@@ -22,7 +22,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
 from imagebeam.pipeline.preflight.registry import CHECKS, markdown
 from imagebeam.transforms.clients import lease
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.tasks import catalog
 
@@ -125,7 +125,7 @@ def project(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Proj
     work_dir(job)
     # Models that never retire: today is whenever this runs.
     models = directory / "models.yaml"
-    shipped = (Path(catalog.__file__).parent / "models.yaml").read_text()
+    shipped = (Path(catalog.__file__).parent / "data" / "models.yaml").read_text()
     models.write_text(re.sub(r"date: 20\d\d", "date: 2999", re.sub(r"warn_from: 20\d\d", "warn_from: 2999", shipped)))
     found = Project(job, models)
     found.snapshot(1)
@@ -531,14 +531,14 @@ def test_the_age_of_the_snapshot_is_held_against_its_expiry(
 
 def test_a_run_that_is_going_on_is_told(project: Project) -> None:
     client = bigquery.Client()
-    warehouse = Warehouse(client.project)
+    bq = BigQueryClient(client.project)
     table = lease.lease_table(TableName(client.project, project.job.results, "outcomes"), "image_quality")
     other = lease.Holder("other-run", "ada", "another-host", 1, 1, "2026-11-21T00:00:00+00:00")
-    lease.acquire(warehouse, table, "other-run", me=other)
+    lease.acquire(bq, table, "other-run", me=other)
     try:
         (message,) = report(project.arguments("classify", "--no_probe")).messages
     finally:
-        warehouse.drop(table)
+        bq.drop(table)
     assert message["name"] == "other runs"
     assert "ada" in message["cause"]
 

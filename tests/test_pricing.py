@@ -18,7 +18,7 @@ from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models, cost
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import Task, parse_task
 
-TEXT = (Path(__file__).parents[1] / "pipeline" / "models.yaml").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[1] / "transforms" / "tasks" / "data" / "models.yaml").read_text(encoding="utf-8")
 MODELS = load_models(TEXT, "models.yaml")
 ENDPOINT = "projects/p/locations/us-central1/endpoints/123"
 

@@ -7,7 +7,7 @@ import pytest
 from bigquery_lab import TASK, VERSION, Lab, at, digest, event
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.sql.outcome_queries import answered_units_query, run_books_query
+from imagebeam.transforms.sql.outcome_queries import answered_units_query, run_counts_query
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_books_of_a_run_take_each_unit_once_the_answer_first(lab: Lab) -> No
     events += [event("b", digest("b"), "OK", **cost), event("c", digest("c"), "BLOCKED", "SAFETY", **cost)]
     events += [event("d", digest("d"), "IMAGE_ERROR", "NO_URI"), event("e", digest("e"), "OK", run_id="r2")]
     lab.insert(lab.outcomes, events)
-    rows = {(row["status"], row["reason"]): row for row in lab.rows(run_books_query(lab.outcomes, "r1"))}
+    rows = {(row["status"], row["reason"]): row for row in lab.rows(run_counts_query(lab.outcomes, "r1"))}
     assert {key: row["units"] for key, row in rows.items()} == {
         ("OK", None): 2,
         ("BLOCKED", "SAFETY"): 1,

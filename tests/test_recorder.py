@@ -12,14 +12,15 @@ import pytest
 from google.cloud import bigquery
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
 from imagebeam.transforms.engine.recorder import INSERT_BYTES, BigQueryRecorder, VectorTable
 from imagebeam.transforms.sql import tables
-from imagebeam.transforms.sql.embedding_tables import embed_task, embedding_row
+from imagebeam.transforms.sql.embedding_tables import embedding_row
 from imagebeam.transforms.start_run import prepare_embeddings
+from imagebeam.transforms.tasks.embedding import embed_task
 from imagebeam.transforms.tasks.task import parse_task
 
 LONG = embed_task("gemini-embedding-2", 3072)
@@ -39,8 +40,8 @@ def results(cloud: LocalCloud) -> TableName:
     name = f"recorder_{secrets.token_hex(4)}"
     bigquery.Client().create_dataset(name)
     outcomes = TableName(cloud.project, name, "outcomes")
-    Warehouse(cloud.project).create_table(outcomes, tables.OUTCOMES.schema)
-    prepare_embeddings(Warehouse(cloud.project), outcomes, LONG.model, LONG.dimension)
+    BigQueryClient(cloud.project).create_table(outcomes, tables.OUTCOMES.schema)
+    prepare_embeddings(BigQueryClient(cloud.project), outcomes, LONG.model, LONG.dimension)
     return outcomes
 
 
@@ -52,7 +53,7 @@ def record(results: TableName, outcomes: Sequence[Outcome], vectors: VectorTable
     async def run() -> None:
         with concurrent.futures.ThreadPoolExecutor(8) as threads:
             recorder = BigQueryRecorder(
-                Warehouse(results.project), results, COLUMNS, threads, failures.append, vectors=vectors
+                BigQueryClient(results.project), results, COLUMNS, threads, failures.append, vectors=vectors
             )
             for one in outcomes:
                 recorder.put(one, kept.append)

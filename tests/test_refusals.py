@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from imagebeam.pipeline.diagnostics import error_hints, iam_roles
 from imagebeam.pipeline.diagnostics import results as check_results
-from imagebeam.pipeline.diagnostics.error_hints import RefusedError, explain
+from imagebeam.pipeline.diagnostics.error_hints import explain
 from imagebeam.pipeline.diagnostics.iam_roles import Place
-from imagebeam.pipeline.diagnostics.results import Finding, State
+from imagebeam.pipeline.diagnostics.results import CheckResult, State
 from imagebeam.transforms.clients.bigquery_errors import query_error
+from imagebeam.transforms.clients.rest import RefusedError
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 
 HERE = Place("my-project", "user:ada@example.com", dataset="my-project.street", bucket="frames", account="w@p.iam")
@@ -104,7 +105,7 @@ def test_a_disabled_api_is_told_from_a_missing_permission(service: str) -> None:
 def test_what_nobody_knows_how_to_mend_is_systemic_unless_it_is_a_persons_mistake() -> None:
     assert explain(api_errors.ServiceUnavailable("later"), HERE).systemic
     assert explain(SystemicError("gone"), HERE).systemic
-    assert explain(google.auth.exceptions.TransportError("no network"), HERE) == error_hints.Refusal(
+    assert explain(google.auth.exceptions.TransportError("no network"), HERE) == error_hints.ErrorHint(
         "credentials: no network", systemic=True
     )
     mistake = explain(UserError("a wrong flag; give another"), HERE)
@@ -137,7 +138,7 @@ WORDS = st.text(st.characters(categories=("L", "N", "P", "Zs")), max_size=60)
 NAMES = st.sampled_from(["task", "source", "model"])
 FINDINGS = st.lists(
     st.builds(
-        Finding,
+        CheckResult,
         st.sampled_from(["task", "source", "model"]),
         st.sampled_from(State),
         WORDS,
@@ -151,7 +152,7 @@ FINDINGS = st.lists(
 
 
 @given(FINDINGS, st.integers(40, 120))
-def test_every_finding_is_shown_and_no_command_is_ever_broken(found: list[Finding], columns: int) -> None:
+def test_every_finding_is_shown_and_no_command_is_ever_broken(found: list[CheckResult], columns: int) -> None:
     shown = check_results.lines(found, columns)
     heads = [line for line in shown[:-1] if line.strip() and not line.startswith(" ")]
     assert len(heads) == len(found)

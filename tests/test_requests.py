@@ -16,8 +16,8 @@ from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import PROMPT_FIELDS, Task, parse_task
 
 GOLDEN = Path(__file__).parent / "golden"
-PIPELINE = Path(__file__).parents[1] / "pipeline"
-MODELS = load_models((PIPELINE / "models.yaml").read_text(encoding="utf-8"), "models.yaml")
+DATA = Path(__file__).parents[1] / "transforms" / "tasks" / "data"
+MODELS = load_models((DATA / "models.yaml").read_text(encoding="utf-8"), "models.yaml")
 LABELS = {"imagebeam_run": "r-1"}
 
 IMAGES = (
@@ -49,7 +49,7 @@ SIGN = Unit(
 
 
 def shipped(name: str) -> Task:
-    text = (PIPELINE / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (DATA / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
     return parse_task(text, where=name, default_model=MODELS.default)
 
 

@@ -267,7 +267,7 @@ def test_whatever_a_flag_holds_the_vm_gets_it_whole(flags: dict[str, str]) -> No
 
 
 def test_a_task_of_ones_own_is_fetched_where_it_runs(cloud: LocalCloud, here: Path) -> None:
-    task = (ROOT / "pipeline" / "tasks" / "image_quality.yaml").read_text(encoding="utf-8")
+    task = (ROOT / "transforms" / "tasks" / "data" / "tasks" / "image_quality.yaml").read_text(encoding="utf-8")
     bucket = storage.Client().create_bucket("scheduled-tasks")
     bucket.blob("mine.yaml").upload_from_string(task)
     bucket.blob("broken.yaml").upload_from_string(f"{task}\nnonsense: 1\n")

@@ -21,7 +21,7 @@ from imagebeam.emulators.sample_data.images import photos, render
 from imagebeam.pipeline.search.contact_sheet import Picture, contact_sheet
 from imagebeam.transforms.core.records import Status
 from imagebeam.transforms.gemini.embedding_query import build_text_request, read_text_embedding
-from imagebeam.transforms.sql.embedding_tables import MODELS, embed_task
+from imagebeam.transforms.tasks.embedding import MODELS, embed_task
 
 VIEWS = 6
 DARK = 4

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.tasks.task import Column, Task, parse_task
 
-SHIPPED = sorted((Path(__file__).parents[1] / "pipeline" / "tasks").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[1] / "transforms" / "tasks" / "data" / "tasks").glob("*.yaml"))
 POLE: dict[str, Any] = {
     "name": "pole",
     "description": "A pole.",

@@ -394,7 +394,7 @@ def test_gcloud_splits_a_list_into_what_was_put_in(parts: list[str]) -> None:
 )
 def test_every_flag_of_the_job_reaches_it_as_a_parameter(job: str, flag: Any, here: Path) -> None:
     contents = {"polygon_file": AREA, "query_file": "SELECT 1", "config": "limit: 3\n"}
-    models = ROOT / "pipeline" / "models.yaml"
+    models = ROOT / "transforms" / "tasks" / "data" / "models.yaml"
     more = {flag.name: flag.example}
     if flag.name in contents:
         (here / flag.example).write_text(contents[flag.name])

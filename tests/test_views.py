@@ -53,7 +53,7 @@ def answered(unit: str, answer: Any, **changes: Any) -> dict[str, Any]:
 def read(lab: Lab, sql: str) -> list[dict[str, Any]]:
     """Makes a real view of the SQL and reads it, by unit or run."""
     name = lab.name(f"view_{abs(hash(sql))}")
-    lab.warehouse.put_view(name, sql, description="x")
+    lab.bq.put_view(name, sql, description="x")
     rows = [dict(row.items()) for row in lab.client.query(f"SELECT * FROM {name.sql()}").result()]
     return sorted(rows, key=lambda row: str(row.get("unit_id") or row["run_id"]))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from imagebeam.pipeline.console.exit_code import exit_code
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Image, Unit, Usage
-from imagebeam.transforms.engine.max_cost import check_cap, worst_call_usd, worst_case_usd
+from imagebeam.transforms.engine.max_cost import check_cap, max_call_cost_usd, max_cost_of_units_usd
 from imagebeam.transforms.engine.retry_policy import with_larger_limit
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.tasks import catalog
@@ -21,7 +21,7 @@ from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, es
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import Task, parse_task
 
-ROOT = Path(__file__).parents[1] / "pipeline"
+ROOT = Path(__file__).parents[1] / "transforms" / "tasks" / "data"
 TEXT = (ROOT / "models.yaml").read_text(encoding="utf-8")
 MODELS = load_models(TEXT, "models.yaml")
 SHIPPED = sorted((ROOT / "tasks").glob("*.yaml"))
@@ -41,7 +41,7 @@ def body(task: Task, images: int = 1, **unit: Any) -> dict[str, Any]:
 
 
 def worst(task: Task, lane: str = "online", images: int = 1, **unit: Any) -> Decimal:
-    return worst_call_usd(MODELS.profile(task.model), task, lane, body(task, images, **unit))
+    return max_call_cost_usd(MODELS.profile(task.model), task, lane, body(task, images, **unit))
 
 
 def test_the_bound_is_images_text_and_the_whole_answer_at_list_price() -> None:
@@ -62,7 +62,7 @@ def test_every_image_is_counted_as_closely_as_it_is_looked_at(resolution: str) -
 def test_a_request_sent_again_with_twice_the_limit_is_bound_by_twice_the_answer() -> None:
     asked = task(**LIMITED)
     profile = MODELS.profile(asked.model)
-    again = worst_call_usd(profile, asked, "online", with_larger_limit(body(asked)))
+    again = max_call_cost_usd(profile, asked, "online", with_larger_limit(body(asked)))
     assert again - worst(asked) == 1000 * Decimal("2.5e-6")
 
 
@@ -104,7 +104,7 @@ def test_every_shipped_task_can_be_capped_and_the_bound_is_above_the_estimate(pa
     profile = MODELS.profile(asked.model)
     planned = check(asked, "100")
     assert cost_usd(profile, "online", estimate_usage(profile, asked, asked.max_images)) < planned
-    assert planned == worst_case_usd(profile, asked, "online", asked.max_images)
+    assert planned == max_cost_of_units_usd(profile, asked, "online", asked.max_images)
 
 
 # -- caps --------------------------------------------------------------------------------------------------

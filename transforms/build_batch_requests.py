@@ -18,19 +18,20 @@ from apache_beam.pvalue import PCollection
 
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, count_problem, load_line, shard_name
 from imagebeam.transforms.clients import lease, storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.load_jobs import load_file
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.records import Outcome, Status, Unit, utc_now
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
+from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.gemini.batch_requests import LineTemplate, key_of, named_types
 from imagebeam.transforms.gemini.dispatch import build_lines
 from imagebeam.transforms.gemini.embedding_batch import EmbeddingLines
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.due_query import UNIT_COLUMNS, unit_from_row
 from imagebeam.transforms.sql.tables import outcome_row
-from imagebeam.transforms.start_run import Page, telling
+from imagebeam.transforms.start_run import Page
 
 READERS = 16
 CHUNK = 2_000
@@ -72,7 +73,7 @@ class _WriteRequests(beam.DoFn):
         self._allowed = allowed
 
     def process(self, element: Page) -> Iterator[Shard]:
-        with telling(self._settings):
+        with record_failure(self._settings):
             yield from write_page(self._settings, self._batch, element, self._allowed)
 
 
@@ -83,17 +84,17 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
         SystemicError: The files cannot be written, or the lease is lost.
     """
     asked = page.count if allowed is None else min(page.count, max(0, allowed - page.start))
-    warehouse = Warehouse(settings.engine.asking.project)
+    bq = BigQueryClient(settings.engine.call_settings.project)
     part = done = 0
     # What an attempt before this one made whole stays as it is, also if an image reads differently by now.
     while done < page.count and (whole := read_shard(settings, shard_name(page.start, part))) is not None:
-        yield _record(warehouse, settings, batch, whole)
+        yield _record(bq, settings, batch, whole)
         part, done = part + 1, done + whole.read
     if done >= page.count:
         return
-    rows = warehouse.rows(page.result, page.start + done, asked - done, UNIT_COLUMNS) if asked > done else iter(())
-    template = build_lines(settings.task, settings.engine.asking.profile, settings.labels())
-    watch = _Lease(settings, warehouse)
+    rows = bq.rows(page.result, page.start + done, asked - done, UNIT_COLUMNS) if asked > done else iter(())
+    template = build_lines(settings.task, settings.engine.call_settings.profile, settings.labels())
+    watch = _Lease(settings, bq)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebeam-")))
         readers = stack.enter_context(concurrent.futures.ThreadPoolExecutor(READERS))
@@ -107,12 +108,12 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
                     continue
                 line = shard.line(template, unit, types)
                 if shard.is_full(len(line)):
-                    yield _record(warehouse, settings, batch, shard.close())
+                    yield _record(bq, settings, batch, shard.close())
                     part += 1
                     shard = stack.enter_context(_Writing(settings, batch, shard_name(page.start, part), directory))
                 shard.add(unit, line)
         shard.skipped = page.count - asked
-        yield _record(warehouse, settings, batch, shard.close())
+        yield _record(bq, settings, batch, shard.close())
 
 
 def read_shard(settings: RunSettings, name: str) -> Shard | None:
@@ -121,12 +122,12 @@ def read_shard(settings: RunSettings, name: str) -> Shard | None:
     return None if data is None else Shard(**orjson.loads(data))
 
 
-def _record(warehouse: Warehouse, settings: RunSettings, batch: BatchSettings, shard: Shard) -> Shard:
+def _record(bq: BigQueryClient, settings: RunSettings, batch: BatchSettings, shard: Shard) -> Shard:
     """Puts into BigQuery what a whole shard needs there; again is no harm."""
-    register(warehouse, settings, shard)
+    register(bq, settings, shard)
     if shard.lines and batch.source == "bigquery":
         load_file(
-            warehouse,
+            bq,
             shard.path("requests.jsonl"),
             shard.table(settings.outcomes, "requests"),
             job_id=shard.job_id("requests"),
@@ -138,12 +139,12 @@ def _record(warehouse: Warehouse, settings: RunSettings, batch: BatchSettings, s
     return shard
 
 
-def register(warehouse: Warehouse, settings: RunSettings, shard: Shard) -> None:
+def register(bq: BigQueryClient, settings: RunSettings, shard: Shard) -> None:
     """Makes the units of a shard known as submitted, so that no other run buys them. Again is no harm."""
     for kind, wanted in (("manifest", shard.lines), ("problems", sum(shard.problems.values()))):
         if wanted:
             load_file(
-                warehouse,
+                bq,
                 shard.path(f"{kind}.jsonl"),
                 settings.outcomes,
                 job_id=shard.job_id(kind),
@@ -160,7 +161,7 @@ class _Writing:
         self._batch = batch
         self._shard = Shard(settings.run_id, settings.directory, settings.round, name)
         self._at = utc_now()
-        self._columns = settings.engine.asking.columns(settings.run_id)
+        self._columns = settings.engine.call_settings.columns(settings.run_id)
         self._files: dict[str, IO[bytes]] = {
             kind: (directory / f"{name}.{kind}").open("wb") for kind in ("requests.jsonl", "manifest.jsonl")
         }
@@ -227,11 +228,11 @@ class _Writing:
 class _Lease:
     """Keeps the run's lease while a long page is written."""
 
-    def __init__(self, settings: RunSettings, warehouse: Warehouse) -> None:
+    def __init__(self, settings: RunSettings, bq: BigQueryClient) -> None:
         destination = settings.engine.destination
         self._table = destination.lease if destination is not None else None
         self._run_id = settings.run_id
-        self._warehouse = warehouse
+        self._bq = bq
         self._next = time.monotonic() + lease.EXTEND_EVERY_S
 
     def extend(self) -> None:
@@ -243,7 +244,7 @@ class _Lease:
         if self._table is None or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + lease.EXTEND_EVERY_S
-        if not lease.extend(self._warehouse, self._table, self._run_id):
+        if not lease.extend(self._bq, self._table, self._run_id):
             raise SystemicError(f"lease lost: table {self._table.dotted} is not this run's any more")
 
 

@@ -44,7 +44,7 @@ class CallModel(beam.PTransform[PCollection[Group], PCollection[Any]]):
 
     def expand(self, pcoll: PCollection[Group]) -> PCollection[Any]:
         """Wires the calls."""
-        calls: PCollection[Any] = pcoll | f"Call({self.settings.asking.task.name})" >> beam.ParDo(
+        calls: PCollection[Any] = pcoll | f"Call({self.settings.call_settings.task.name})" >> beam.ParDo(
             _CallModel(self.settings, self.emit, self.units_ahead)
         )
         return calls

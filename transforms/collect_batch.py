@@ -18,19 +18,19 @@ from google.cloud import bigquery
 
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, unit_of_row
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.load_jobs import load_file
 from imagebeam.transforms.core.counts import Counts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import ImageReason, Outcome, Status, Usage, utc_now
 from imagebeam.transforms.engine.recorder import VectorTable
+from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.gemini.batch_matching import MatchCounts, Matched, Missing, ShardMatcher, Unmatched
 from imagebeam.transforms.gemini.batch_responses import OutputLine, RowResult, classify, parse_line, parse_row
 from imagebeam.transforms.gemini.job_states import BatchJob, Step
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.tables import outcome_row
-from imagebeam.transforms.start_run import telling
 
 INCREMENTAL = "incremental_predictions"
 
@@ -115,7 +115,7 @@ class _Collect(beam.DoFn):
         self._settings = settings
 
     def process(self, element: Ended) -> Iterator[Collected]:
-        with telling(self._settings):
+        with record_failure(self._settings):
             yield collect(self._settings, element)
 
 
@@ -130,7 +130,7 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
     shard = ended.shard
     if (done := read_collected(shard)) is not None:
         return done
-    warehouse = Warehouse(settings.engine.asking.project)
+    bq = BigQueryClient(settings.engine.call_settings.project)
     # Read once: the load job below takes the first reading, whatever a second one would find.
     data = storage.read(shard.path("matched.json"))
     if data is not None:
@@ -138,22 +138,22 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
     else:
         with tempfile.TemporaryDirectory(prefix="imagebeam-") as name:
             directory = Path(name)
-            found = _match(settings, ended, warehouse, directory)
+            found = _match(settings, ended, bq, directory)
             for kind in ("outcomes.jsonl", "unmatched.jsonl", "vectors.jsonl"):
                 if (directory / kind).stat().st_size:
                     storage.upload(shard.path(kind), directory / kind)
         storage.write(shard.path("matched.json"), _COLLECTED.dump_json(found))
     vectors = _vector_table(settings)
     if vectors is not None and found.ok:
-        _load(settings, warehouse, shard, "vectors", vectors.table)
-    _load(settings, warehouse, shard, "outcomes", settings.outcomes)
+        _load(settings, bq, shard, "vectors", vectors.table)
+    _load(settings, bq, shard, "outcomes", settings.outcomes)
     storage.write(shard.path("collected.json"), _COLLECTED.dump_json(found))
     return found
 
 
-def _load(settings: RunSettings, warehouse: Warehouse, shard: Shard, kind: str, table: TableName) -> None:
+def _load(settings: RunSettings, bq: BigQueryClient, shard: Shard, kind: str, table: TableName) -> None:
     load_file(
-        warehouse,
+        bq,
         shard.path(f"{kind}.jsonl"),
         table,
         job_id=shard.job_id(kind),
@@ -175,15 +175,15 @@ def read_collected(shard: Shard) -> Collected | None:
     return None if data is None else _COLLECTED.validate_json(data)
 
 
-def _match(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory: Path) -> Collected:
+def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: Path) -> Collected:
     """Writes the outcomes of a shard, its vectors and its unmatched lines to local files; gives the counts."""
-    shard, asking = ended.shard, settings.engine.asking
-    at, columns = utc_now(), asking.columns(settings.run_id)
+    shard, call_settings = ended.shard, settings.engine.call_settings
+    at, columns = utc_now(), call_settings.columns(settings.run_id)
     manifest = directory / "manifest.jsonl"
     if not storage.download(shard.path("manifest.jsonl"), manifest):
         raise SystemicError(f"{shard.path('manifest.jsonl')} is gone, and with it what job {ended.job.name} is about")
     matcher = ShardMatcher(
-        _entries(manifest), functools.partial(classify, task=asking.task, profile=asking.profile), _uris
+        _entries(manifest), functools.partial(classify, task=call_settings.task, profile=call_settings.profile), _uris
     )
     tally, table = _Tally(), _vector_table(settings)
     with (
@@ -204,7 +204,7 @@ def _match(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory:
                 vectors.write(load_line(table.row(outcome)))
             outcomes.write(load_line(outcome_row(outcome, **columns)))
 
-        for line in _lines(settings, ended, warehouse, directory):
+        for line in _lines(settings, ended, bq, directory):
             found = matcher.feed_line(line)
             if isinstance(found, Unmatched):
                 unmatched.write(orjson.dumps({"cause": found.cause, "line": found.text}) + b"\n")
@@ -275,10 +275,10 @@ def _uris(entry: bytes) -> list[str]:
     return list(orjson.loads(entry).get("image_uris", []))
 
 
-def _lines(settings: RunSettings, ended: Ended, warehouse: Warehouse, directory: Path) -> Iterator[OutputLine]:
+def _lines(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: Path) -> Iterator[OutputLine]:
     """The lines of a job's output."""
     if ended.job.output_table is not None:
-        yield from _table_lines(warehouse, ended.job.output_table, settings)
+        yield from _table_lines(bq, ended.job.output_table, settings)
         return
     for path in output_files(ended):
         local = directory / "output.jsonl"
@@ -312,13 +312,13 @@ def _answers(names: list[str]) -> list[str]:
     return final or [name for name in inside if INCREMENTAL in name.split("/")[:-1]]
 
 
-def _table_lines(warehouse: Warehouse, table: str, settings: RunSettings) -> Iterator[OutputLine]:
-    name = TableName.parse(table, settings.engine.asking.project)
-    found = warehouse.table(name)
+def _table_lines(bq: BigQueryClient, table: str, settings: RunSettings) -> Iterator[OutputLine]:
+    name = TableName.parse(table, settings.engine.call_settings.project)
+    found = bq.table(name)
     if found is None:
         return
     wanted = [field["name"] for field in found.schema if field["name"] != "request"] + ["request"]
-    with contextlib.closing(iter(warehouse.client.list_rows(bigquery.TableReference.from_string(name.dotted)))) as rows:
+    with contextlib.closing(iter(bq.client.list_rows(bigquery.TableReference.from_string(name.dotted)))) as rows:
         for row in rows:
             yield parse_row({column: row.get(column) for column in wanted})
 

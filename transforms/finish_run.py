@@ -13,14 +13,15 @@ import orjson
 from apache_beam.pvalue import AsSingleton, PCollection
 
 from imagebeam.transforms.clients import lease, storage
-from imagebeam.transforms.clients.bigquery import Warehouse
-from imagebeam.transforms.core.counts import Books, Counts, Planned, counts_to_json, failure_key, sum_counts
-from imagebeam.transforms.core.errors import BooksError, SystemicError
+from imagebeam.transforms.clients.bigquery import BigQueryClient
+from imagebeam.transforms.core.counts import Counts, Planned, Reconciliation, counts_to_json, failure_key, sum_counts
+from imagebeam.transforms.core.errors import ReconciliationError, SystemicError
 from imagebeam.transforms.core.records import Usage, utc_now
 from imagebeam.transforms.engine.engine import close_engine
+from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.outcome_queries import run_books_query
-from imagebeam.transforms.start_run import telling, write_event
+from imagebeam.transforms.sql.outcome_queries import run_counts_query
+from imagebeam.transforms.start_run import write_event
 
 RECOUNT_S = 90.0
 
@@ -68,7 +69,7 @@ class _Finish(beam.DoFn):
         self._settings = settings
 
     def process(self, element: Counts, planned: Planned) -> Iterator[dict[str, Any]]:
-        with telling(self._settings):
+        with record_failure(self._settings):
             yield finish(self._settings, planned, element)
 
 
@@ -77,9 +78,9 @@ class _Verdict(beam.DoFn):
         self._settings = settings
 
     def process(self, element: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        with telling(self._settings):
+        with record_failure(self._settings):
             if element["problems"]:
-                raise BooksError("the books do not balance: " + "; ".join(element["problems"]))
+                raise ReconciliationError("the books do not balance: " + "; ".join(element["problems"]))
             if element["stop"]:
                 raise SystemicError(element["stop"])
             yield element
@@ -88,8 +89,8 @@ class _Verdict(beam.DoFn):
 def finish(settings: RunSettings, planned: Planned, counted: Counts) -> dict[str, Any]:
     """Recounts, balances and tells. Returns the summary, which is also the run's ``summary.json``."""
     close_engine(settings.run_id)
-    warehouse = Warehouse(settings.engine.asking.project)
-    books = Books(planned, counted, recount(warehouse, settings, counted))
+    bq = BigQueryClient(settings.engine.call_settings.project)
+    books = Reconciliation(planned, counted, recount(bq, settings, counted))
     problems = books.problems()
     state = "UNBALANCED" if problems else "STOPPED" if counted.stop else "DONE"
     recorded = books.recorded
@@ -99,7 +100,7 @@ def finish(settings: RunSettings, planned: Planned, counted: Counts) -> dict[str
         "task": settings.task.name,
         "version": settings.task.version,
         "model": settings.task.model,
-        "lane": settings.engine.asking.lane,
+        "lane": settings.engine.call_settings.lane,
         "results": settings.outcomes.dotted,
         "answers": settings.answers.dotted,
         "planned": dataclasses.asdict(planned),
@@ -111,7 +112,7 @@ def finish(settings: RunSettings, planned: Planned, counted: Counts) -> dict[str
         "finished_at": utc_now(),
     }
     write_event(
-        warehouse,
+        bq,
         settings,
         "end",
         state=state,
@@ -134,11 +135,11 @@ def finish(settings: RunSettings, planned: Planned, counted: Counts) -> dict[str
     storage.write(settings.summary_path, orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     destination = settings.engine.destination
     if destination is not None and destination.lease is not None:
-        lease.release(warehouse, destination.lease, settings.run_id)
+        lease.release(bq, destination.lease, settings.run_id)
     return summary
 
 
-def recount(warehouse: Warehouse, settings: RunSettings, counted: Counts) -> Counts:
+def recount(bq: BigQueryClient, settings: RunSettings, counted: Counts) -> Counts:
     """What the table holds for this run, one row per unit.
 
     Streamed rows can take a moment to be seen by a query, so a count that is short is taken again for a
@@ -146,17 +147,17 @@ def recount(warehouse: Warehouse, settings: RunSettings, counted: Counts) -> Cou
     """
     give_up, wait = time.monotonic() + RECOUNT_S, 0.2
     while True:
-        recorded = _recount_once(warehouse, settings)
+        recorded = _recount_once(bq, settings)
         if recorded.ok + recorded.failures >= counted.ok + counted.failures or time.monotonic() > give_up:
             return recorded
         time.sleep(wait)
         wait = min(2 * wait, 10.0)
 
 
-def _recount_once(warehouse: Warehouse, settings: RunSettings) -> Counts:
+def _recount_once(bq: BigQueryClient, settings: RunSettings) -> Counts:
     total = Counts()
-    query = run_books_query(settings.outcomes, settings.run_id)
-    for row in warehouse.small_query(query, location=settings.location):
+    query = run_counts_query(settings.outcomes, settings.run_id)
+    for row in bq.small_query(query, location=settings.location):
         units = int(row["units"])
         ok = row["status"] == "OK"
         total = total + Counts(

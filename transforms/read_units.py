@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.core.unit_batch import Group, pack
+from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.due_query import UNIT_COLUMNS, unit_from_row
-from imagebeam.transforms.start_run import Page, telling
+from imagebeam.transforms.start_run import Page
 
 
 @dataclasses.dataclass
@@ -35,12 +36,12 @@ class _ReadPages(beam.DoFn):
         self._settings = settings
 
     def process(self, element: Page) -> Iterator[Group]:
-        with telling(self._settings):
-            warehouse = Warehouse(self._settings.engine.asking.project)
+        with record_failure(self._settings):
+            bq = BigQueryClient(self._settings.engine.call_settings.project)
             units: list[Unit] = []
-            for row in warehouse.rows(element.result, element.start, element.count, UNIT_COLUMNS):
+            for row in bq.rows(element.result, element.start, element.count, UNIT_COLUMNS):
                 units.append(unit_from_row(row))
-                if len(units) >= self._settings.group_size:
+                if len(units) >= self._settings.unit_batch_size:
                     yield pack(units)
                     units = []
             if units:

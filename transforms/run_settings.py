@@ -11,9 +11,10 @@ from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.engine.settings import EngineSettings
 from imagebeam.transforms.sql.due import Due
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_table
+from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.sources import Source
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
 
 
@@ -30,7 +31,7 @@ class RunSettings:
         outcomes: The table ``outcomes``; its dataset holds everything else that a run writes.
         location: Where source and results live.
         directory: The run's directory, local or ``gs://``.
-        group_size: Units per group.
+        unit_batch_size: Units per group.
         maximum_bytes_billed: Cap of the source query; None for none.
         who: The person's account, for the table ``runs``.
         filters_json: The filters as a person gave them, for the table ``runs``.
@@ -47,7 +48,7 @@ class RunSettings:
     outcomes: TableName
     location: str
     directory: str
-    group_size: int = 200
+    unit_batch_size: int = 200
     maximum_bytes_billed: int | None = None
     who: str = ""
     filters_json: str = "{}"
@@ -62,7 +63,7 @@ class RunSettings:
     @property
     def task(self) -> Task:
         """What is asked."""
-        return self.engine.asking.task
+        return self.engine.call_settings.task
 
     @property
     def answers(self) -> TableName:
@@ -111,7 +112,7 @@ def run_labels(run_id: str, task: str) -> dict[str, str]:
 
 def event(settings: RunSettings, **columns: Any) -> dict[str, Any]:
     """A row of the table ``runs``: what every event of the run says, and these columns."""
-    asking = settings.engine.asking
+    call_settings = settings.engine.call_settings
     return {
         "run_id": settings.run_id,
         "task": settings.task.name,
@@ -119,7 +120,7 @@ def event(settings: RunSettings, **columns: Any) -> dict[str, Any]:
         "who": settings.who,
         "source": settings.source_text,
         "filters": settings.filters_json,
-        "lane": asking.lane,
+        "lane": call_settings.lane,
         "model": settings.task.model,
         **columns,
     }

@@ -9,23 +9,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
-import google.api_core.exceptions as api_errors
 import orjson
 from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
 
-from imagebeam.transforms.clients import lease, storage
-from imagebeam.transforms.clients.bigquery import ResultRef, Warehouse
+from imagebeam.transforms.clients import lease
+from imagebeam.transforms.clients.bigquery import BigQueryClient, ResultRef
 from imagebeam.transforms.core.counts import Planned
-from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, first_line
+from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import utc_now
+from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings, event
 from imagebeam.transforms.sql import embedding_tables, tables, views
-from imagebeam.transforms.sql.due import Books as SourceBooks
-from imagebeam.transforms.sql.due import Due, books_from_row
+from imagebeam.transforms.sql.due import Due, SourceCounts, source_counts_from_row
 from imagebeam.transforms.sql.due_query import build_due_query
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.tasks.embedding import EmbedTask
 
 PAGE_UNITS = 5_000
 
@@ -77,30 +76,11 @@ class _Start(beam.DoFn):
         self._page_units = page_units
 
     def process(self, element: str) -> Iterator[Any]:
-        with telling(self._settings):
+        with record_failure(self._settings):
             result, planned = start(self._settings)
             yield TaggedOutput("planned", planned)
             for first in range(0, planned.due, self._page_units):
                 yield Page(result, first, min(self._page_units, planned.due - first))
-
-
-class telling:  # noqa: N801 - reads as a word: with telling(settings)
-    """Leaves what stopped a step in the run's directory, so that the launcher can say it in one line."""
-
-    def __init__(self, settings: RunSettings) -> None:
-        self._settings = settings
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, api_errors.GoogleAPIError):
-            error = SystemicError(f"{type(error).__name__}: {first_line(error)}")
-        if isinstance(error, ImagebeamError):
-            storage.write(
-                self._settings.error_path,
-                orjson.dumps({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}),
-            )
 
 
 def start(settings: RunSettings) -> tuple[ResultRef, Planned]:
@@ -110,24 +90,24 @@ def start(settings: RunSettings) -> tuple[ResultRef, Planned]:
         UserError: The lease is held, or the query is wrong.
         SystemicError: BigQuery cannot be used.
     """
-    warehouse = Warehouse(settings.engine.asking.project)
-    prepare_tables(warehouse, settings)
+    bq = BigQueryClient(settings.engine.call_settings.project)
+    prepare_tables(bq, settings)
     destination = settings.engine.destination
     if destination is not None and destination.lease is not None:
-        lease.acquire(warehouse, destination.lease, settings.run_id)
+        lease.acquire(bq, destination.lease, settings.run_id)
     if settings.round == 1:
-        write_event(warehouse, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
-    result = warehouse.query(
+        write_event(bq, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
+    result = bq.query(
         due_query(settings),
         run_id=settings.run_id,
         location=settings.location,
         maximum_bytes_billed=settings.maximum_bytes_billed,
         labels=settings.labels(),
     )
-    first = next(warehouse.rows(result, 0, 1, ["books"]), None)
+    first = next(bq.rows(result, 0, 1, ["books"]), None)
     if first is None:
         raise SystemicError("the source query gave no row, not even its books")
-    planned = planned_from(books_from_row(first))
+    planned = planned_from(source_counts_from_row(first))
     if result.rows != max(1, planned.due):
         raise SystemicError(f"the source query counts {planned.due} units due, but gives {result.rows} rows")
     return result, planned
@@ -150,7 +130,7 @@ def due_query(settings: RunSettings) -> Query:
     )
 
 
-def planned_from(books: SourceBooks) -> Planned:
+def planned_from(books: SourceCounts) -> Planned:
     """The query's counts in the words of the run's books."""
     return Planned(
         units_in=books.units_in,
@@ -172,18 +152,18 @@ def planned_from(books: SourceBooks) -> Planned:
     )
 
 
-def prepare_tables(warehouse: Warehouse, settings: RunSettings) -> None:
+def prepare_tables(bq: BigQueryClient, settings: RunSettings) -> None:
     """Creates what the run writes to and the views that people read, if they are not there yet."""
     for name, table in tables.TABLES.items():
-        warehouse.create_table(
+        bq.create_table(
             settings.sibling(name), table.schema, clustering=table.clustering, description=table.description
         )
     task = settings.task
     if isinstance(task, EmbedTask):
-        prepare_embeddings(warehouse, settings.outcomes, task.model, task.dimension)
+        prepare_embeddings(bq, settings.outcomes, task.model, task.dimension)
     for name, view in views.views(settings.outcomes, task).items():
-        warehouse.put_view(settings.sibling(name), view.sql, description=view.description)
-    warehouse.add_row(
+        bq.put_view(settings.sibling(name), view.sql, description=view.description)
+    bq.add_row(
         settings.task_versions,
         {
             "task": task.name,
@@ -197,16 +177,16 @@ def prepare_tables(warehouse: Warehouse, settings: RunSettings) -> None:
     )
 
 
-def prepare_embeddings(warehouse: Warehouse, results: TableName, model: str, dimension: int) -> TableName:
+def prepare_embeddings(bq: BigQueryClient, results: TableName, model: str, dimension: int) -> TableName:
     """Creates the table of the vectors, and the view over all such tables. Returns the table."""
     table = embedding_tables.embedding_table(results, model, dimension)
     made = embedding_tables.EMBEDDINGS
-    warehouse.create_table(table, made.schema, clustering=made.clustering, description=made.description)
+    bq.create_table(table, made.schema, clustering=made.clustering, description=made.description)
     names = {
-        *filter(embedding_tables.is_embedding_table, warehouse.table_names(table.project, table.dataset)),
+        *filter(embedding_tables.is_embedding_table, bq.table_names(table.project, table.dataset)),
         table.table,
     }
-    warehouse.put_view(
+    bq.put_view(
         dataclasses.replace(table, table=embedding_tables.VIEW),
         embedding_tables.embeddings_view([dataclasses.replace(table, table=name) for name in names]),
         description="imagebeam: the newest vector of each unit, model and length.",
@@ -214,7 +194,7 @@ def prepare_embeddings(warehouse: Warehouse, results: TableName, model: str, dim
     return table
 
 
-def write_event(warehouse: Warehouse, settings: RunSettings, name: str, **columns: Any) -> None:
+def write_event(bq: BigQueryClient, settings: RunSettings, name: str, **columns: Any) -> None:
     """Adds an event to the table ``runs``."""
     row = event(settings, event=name, at=utc_now(), **columns)
-    warehouse.add_row(settings.runs, row, f"{settings.run_id}-{name}-{row['at']}")
+    bq.add_row(settings.runs, row, f"{settings.run_id}-{name}-{row['at']}")

@@ -111,7 +111,7 @@ def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
 def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
     """Ticks every run until it is done, or once with ``--no_wait``; one that cannot go on keeps none back."""
     poll_s = float(given.get("batch_poll_s", BATCH_POLL_S.default))
-    followed = [Following(run, _say) for run in runs]
+    followed = [JobWatcher(run, _say) for run in runs]
     codes = [0]
     failed: list[ImagebeamError] = []
     while True:
@@ -158,11 +158,11 @@ COMMANDS: Mapping[str, Callable[[Sequence[BatchRun], Mapping[str, Any]], int]] =
 
 def jobs_of(run: BatchRun) -> BatchJobs:
     """The batch jobs where the run's are."""
-    asking = run.run.engine.asking
-    return BatchJobs(asking.project, asking.location)
+    call_settings = run.run.engine.call_settings
+    return BatchJobs(call_settings.project, call_settings.location)
 
 
-class Following:
+class JobWatcher:
     """Ticks a run again and again, and says what has changed.
 
     Args:
@@ -219,7 +219,7 @@ def follow(run: BatchRun, say: Say, *, poll_s: float, wait: bool) -> Mapping[str
         poll_s: Seconds between two ticks.
         wait: False for a single tick.
     """
-    following = Following(run, say)
+    following = JobWatcher(run, say)
     while (summary := following.step()) is None and wait:
         time.sleep(poll_s)
     return summary

@@ -18,15 +18,16 @@ from imagebeam.transforms.batch_shards import BatchSettings, Shard
 from imagebeam.transforms.build_batch_requests import BuildBatchRequests
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.clients import lease
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import CollectBatch, Ended
 from imagebeam.transforms.core.counts import Counts, Planned, sum_counts
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.engine.engine import close_engine
 from imagebeam.transforms.engine.settings import Caps
+from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.start_run import StartRun, telling
+from imagebeam.transforms.start_run import StartRun
 
 
 def build_prepare(
@@ -108,15 +109,17 @@ def ask_rest(run: BatchRun, number: int, caps: Caps | None) -> Rest:
 
 def in_lane(settings: RunSettings, lane: str, caps: Caps | None) -> RunSettings:
     """The run in an online lane, with the patience that the lane needs and what it may still spend."""
-    asking = patient(dataclasses.replace(settings.engine.asking, lane=cast("Any", lane)))
-    return dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, asking=asking, caps=caps))
+    call_settings = patient(dataclasses.replace(settings.engine.call_settings, lane=cast("Any", lane)))
+    return dataclasses.replace(
+        settings, engine=dataclasses.replace(settings.engine, call_settings=call_settings, caps=caps)
+    )
 
 
 def free_lease(settings: RunSettings) -> None:
     """Gives the task's lease back: while jobs run, others may ask about other units."""
     destination = settings.engine.destination
     if destination is not None and destination.lease is not None:
-        lease.release(Warehouse(settings.engine.asking.project), destination.lease, settings.run_id)
+        lease.release(BigQueryClient(settings.engine.call_settings.project), destination.lease, settings.run_id)
 
 
 class Whole(beam.DoFn):
@@ -127,7 +130,7 @@ class Whole(beam.DoFn):
 
     def process(self, element: list[Shard], planned: Planned) -> Iterator[int]:
         """Gives their number."""
-        with telling(self._settings):
+        with record_failure(self._settings):
             shards = sorted(element, key=lambda shard: shard.name)
             read = sum(shard.read for shard in shards)
             if read != planned.due:

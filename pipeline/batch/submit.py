@@ -24,7 +24,8 @@ from imagebeam.pipeline.run.launch import run_pipeline
 from imagebeam.transforms.build_batch_requests import BuildBatchRequests
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.start_run import Page, StartRun, telling
+from imagebeam.transforms.error_file import record_failure
+from imagebeam.transforms.start_run import Page, StartRun
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ def submit(run: BatchRun) -> None:
         ImagebeamError: The job is not taken.
     """
     # Where the rest is done there is neither Dataflow nor this job's image.
-    later = dataclasses.replace(run, runner="FnApiRunner", beam_args=(f"--project={run.run.engine.asking.project}",))
+    later = dataclasses.replace(
+        run, runner="FnApiRunner", beam_args=(f"--project={run.run.engine.call_settings.project}",)
+    )
     run_pipeline(
         lambda pipeline: build(pipeline, later), run.run, runner=run.runner, beam_args=run.beam_args, wait=False
     )
@@ -73,7 +76,7 @@ class _Open(beam.DoFn):
         self._run = run
 
     def process(self, element: Page) -> Iterator[Page]:
-        with telling(self._run.run):
+        with record_failure(self._run.run):
             if batch_state.is_cancelled(self._run):
                 raise UserError(f"run {self._run.run.run_id} was cancelled: no more requests are written")
             batch_state.save_run(self._run)
@@ -88,7 +91,7 @@ class _Submit(beam.DoFn):
 
     def process(self, element: int) -> Iterator[int]:
         run = self._run
-        with telling(run.run):
+        with record_failure(run.run):
             batch_state.save_run(run)  # without a page nobody has heard of it
             batch_steps.free_lease(run.run)
             status = supervisor.tick(run, batch_command.jobs_of(run), only_create=True)

@@ -27,7 +27,7 @@ from imagebeam.transforms.batch_shards import Shard, display_prefix
 from imagebeam.transforms.build_batch_requests import register
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.batch_jobs import BatchJobs, NotCreatedError, UncertainError
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import Collected, Ended, read_collected
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
@@ -36,7 +36,7 @@ from imagebeam.transforms.gemini.job_states import PREFIX, BatchJob, Step, rule_
 
 #: google.rpc.Code of a failed job that may do better the next time: UNKNOWN, DEADLINE_EXCEEDED,
 #: RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE.
-MISHAPS = frozenset({2, 4, 8, 10, 13, 14})
+RETRYABLE_RPC_CODES = frozenset({2, 4, 8, 10, 13, 14})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,31 +89,31 @@ def tick(run: BatchRun, jobs: BatchJobs, *, only_create: bool = False) -> Status
     Raises:
         SystemicError: It cannot go on; the run stays open, and nothing of it is lost.
     """
-    warehouse = Warehouse(run.run.engine.asking.project)
+    bq = BigQueryClient(run.run.engine.call_settings.project)
     table = run.run.sibling(f"_lease_batch_{run.run.run_id}".replace("-", "_"))
     holder = f"{run.run.run_id}/{secrets.token_hex(4)}"
     if (summary := read_json(run.run.summary_path)) is not None:
         return Status(run.run.run_id, batch_state.rounds_begun(run), summary=summary)
     try:
-        lease.acquire(warehouse, table, holder)
+        lease.acquire(bq, table, holder)
     except UserError as held:
         return Status(run.run.run_id, busy=str(held))
     try:
-        with _kept(warehouse, table, holder):
-            return _tick(run, jobs, warehouse, only_create=only_create)
+        with _kept(bq, table, holder):
+            return _tick(run, jobs, bq, only_create=only_create)
     finally:
-        lease.release(warehouse, table, holder)
+        lease.release(bq, table, holder)
 
 
 @contextlib.contextmanager
-def _kept(warehouse: Warehouse, table: TableName, holder: str) -> Iterator[None]:
+def _kept(bq: BigQueryClient, table: TableName, holder: str) -> Iterator[None]:
     """Keeps a lease from expiring: writing requests and reading answers can take longer than it lives."""
     over = threading.Event()
 
     def extend() -> None:
         while not over.wait(lease.EXTEND_EVERY_S):
             with contextlib.suppress(Exception):
-                lease.extend(warehouse, table, holder)
+                lease.extend(bq, table, holder)
 
     thread = threading.Thread(target=extend, daemon=True, name="batch-lease")
     thread.start()
@@ -136,7 +136,7 @@ def _views(run: BatchRun, rounds: int, jobs: BatchJobs) -> list[JobView]:
     return [_view(shard, _job_of(run, shard, listed, jobs)) for shard in shards]
 
 
-def _held(run: BatchRun, warehouse: Warehouse, *, cancelled: bool = False) -> str:
+def _held(run: BatchRun, bq: BigQueryClient, *, cancelled: bool = False) -> str:
     """Why the next units cannot be chosen now: a run of the task is choosing; empty if none is.
 
     That may be this very run on Dataflow, and then not even a cancelled one can be told what is whole.
@@ -144,7 +144,7 @@ def _held(run: BatchRun, warehouse: Warehouse, *, cancelled: bool = False) -> st
     destination = run.run.engine.destination
     if destination is None or destination.lease is None:
         return ""
-    held = lease.read(warehouse, destination.lease)
+    held = lease.read(bq, destination.lease)
     if held is None or held.is_dead_here():
         return ""
     if held.run_id == run.run.run_id:
@@ -152,7 +152,7 @@ def _held(run: BatchRun, warehouse: Warehouse, *, cancelled: bool = False) -> st
     return "" if cancelled else f"waiting, because {lease.held_line(held, destination.lease)}"
 
 
-def _tick(run: BatchRun, jobs: BatchJobs, warehouse: Warehouse, *, only_create: bool) -> Status:
+def _tick(run: BatchRun, jobs: BatchJobs, bq: BigQueryClient, *, only_create: bool) -> Status:
     cancelled = batch_state.is_cancelled(run)
     number = batch_state.rounds_begun(run)
     if only_create and number > 1:
@@ -161,14 +161,14 @@ def _tick(run: BatchRun, jobs: BatchJobs, warehouse: Warehouse, *, only_create: 
     while True:
         prepared = batch_state.prepared(run, number)
         if prepared is None:
-            if held := _held(run, warehouse, cancelled=cancelled):
+            if held := _held(run, bq, cancelled=cancelled):
                 return Status(run.run.run_id, number, _views(run, number, jobs), busy=held)
             if cancelled:
                 prepared = batch_state.abandon(run, number)
             else:
                 prepared = batch_steps.prepare(run, number, batch_totals.allowed(run, number))
         expired = _is_over_deadline(run)
-        views = list(_advance(run, prepared, jobs, warehouse, stop=cancelled or expired))
+        views = list(_advance(run, prepared, jobs, bq, stop=cancelled or expired))
         if only_create and views:
             return Status(run.run.run_id, number, views)
         ended = [Ended(view.shard, view.job) for view in views if view.job is not None and view.phase == "ended"]
@@ -178,9 +178,9 @@ def _tick(run: BatchRun, jobs: BatchJobs, warehouse: Warehouse, *, only_create: 
         if any(view.collected is None for view in views):
             return Status(run.run.run_id, number, views)
         left = sum(sum(view.collected.again.values()) for view in views if view.collected)
-        if left and not cancelled and not hopeless(views):
+        if left and not cancelled and not all_jobs_failed(views):
             if expired and batch_state.rest_of(run) is None:
-                if held := _held(run, warehouse):
+                if held := _held(run, bq):
                     return Status(run.run.run_id, number, views, busy=held)
                 caps = batch_totals.caps_left(run, number)
                 if caps == NOTHING_LEFT:
@@ -191,13 +191,13 @@ def _tick(run: BatchRun, jobs: BatchJobs, warehouse: Warehouse, *, only_create: 
                 number += 1
                 continue
         summary = batch_totals.finish_batch(
-            run, number, warehouse, cancelled=cancelled, failed=hopeless(views), poor=poor
+            run, number, bq, cancelled=cancelled, failed=all_jobs_failed(views), poor=poor
         )
         return Status(run.run.run_id, number, views, summary)
 
 
 def _advance(
-    run: BatchRun, prepared: Prepared, jobs: BatchJobs, warehouse: Warehouse, *, stop: bool
+    run: BatchRun, prepared: Prepared, jobs: BatchJobs, bq: BigQueryClient, *, stop: bool
 ) -> Iterator[JobView]:
     """Brings every shard of a round one step forward; ``stop`` creates nothing and cancels what is open."""
     listed = _by_name(jobs, run)
@@ -214,7 +214,7 @@ def _advance(
         view = _view(shard, job)
         if view.collected is None and job is None:
             # A supervisor may have died between the shard's files and its events.
-            register(warehouse, run.run, shard)
+            register(bq, run.run, shard)
             view = _without_job(run, shard, jobs, stop=stop)
             job = view.job
         if job is not None:
@@ -309,10 +309,12 @@ def _by_name(jobs: BatchJobs, run: BatchRun) -> dict[str, list[BatchJob]]:
     return found
 
 
-def hopeless(views: Sequence[JobView]) -> str:
+def all_jobs_failed(views: Sequence[JobView]) -> str:
     """Why another round would help nothing: every job failed without a line, not by a mishap; empty if one did not."""
     told = [view.collected for view in views if view.collected is not None]
-    if any(found.lines or found.state != f"{PREFIX}FAILED" or found.error_code in MISHAPS for found in told):
+    if any(
+        found.lines or found.state != f"{PREFIX}FAILED" or found.error_code in RETRYABLE_RPC_CODES for found in told
+    ):
         return ""
     return (told[0].error or "every job failed without an answer") if told else ""
 

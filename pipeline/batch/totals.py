@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch.state import BatchRun, Prepared, Rest
 from imagebeam.transforms.batch_shards import Shard
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import Collected, read_collected
 from imagebeam.transforms.core.counts import Counts, Planned
 from imagebeam.transforms.core.records import Usage
@@ -36,8 +36,8 @@ def caps_left(run: BatchRun, rounds: int) -> Caps | Literal["nothing"] | None:
     if calls is not None:
         calls -= sum(found.units for found in before)
     if usd is not None:
-        usd -= sum((found.cost_usd + found.missing * caps.worst_usd for found in before), Decimal(0))
-    if (calls is not None and calls <= 0) or (usd is not None and usd < caps.worst_usd):
+        usd -= sum((found.cost_usd + found.missing * caps.max_call_usd for found in before), Decimal(0))
+    if (calls is not None and calls <= 0) or (usd is not None and usd < caps.max_call_usd):
         return NOTHING_LEFT
     return dataclasses.replace(caps, max_calls=calls, max_cost_usd=usd)
 
@@ -51,7 +51,7 @@ def allowed(run: BatchRun, number: int) -> int | None:
         return 0
     limits = [] if caps.max_calls is None else [caps.max_calls]
     if caps.max_cost_usd is not None:
-        limits.append(int(caps.max_cost_usd / caps.worst_usd))
+        limits.append(int(caps.max_cost_usd / caps.max_call_usd))
     return min(limits)
 
 
@@ -69,14 +69,14 @@ def _collected(run: BatchRun, rounds: int) -> list[Collected]:
 
 
 def finish_batch(
-    run: BatchRun, rounds: int, warehouse: Warehouse, *, cancelled: bool, failed: str, poor: bool
+    run: BatchRun, rounds: int, bq: BigQueryClient, *, cancelled: bool, failed: str, poor: bool
 ) -> Mapping[str, Any]:
     """Adds up all rounds, balances the books and ends the run.
 
     Args:
         run: The run.
         rounds: Its rounds.
-        warehouse: BigQuery.
+        bq: BigQuery client.
         cancelled: Somebody cancelled it.
         failed: Why another round would help nothing; empty if it might.
         poor: Nothing was left of its caps for what no job answered.
@@ -101,7 +101,7 @@ def finish_batch(
         waiting = {}
         _sort(rest.failed, final, waiting)
     if lost:
-        recorded = recount(warehouse, run.run, Counts())
+        recorded = recount(bq, run.run, Counts())
         waiting = {key: count for key, count in recorded.failed.items() if key.startswith(PASSING)}
     _sort(waiting, final, final)
     first = each[0]

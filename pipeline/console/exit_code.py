@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imagebeam.transforms.core.errors import BooksError, SystemicError
+from imagebeam.transforms.core.errors import ReconciliationError, SystemicError
 
 #: Exit code by the word that a reason to stop begins with; any other is systemic.
 STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
@@ -22,7 +22,7 @@ def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> 
     """
     counted = summary["counted"]
     if summary["problems"]:
-        return BooksError.exit_code
+        return ReconciliationError.exit_code
     if summary["stop"]:
         return STOP_CODES.get(summary["stop"].partition(":")[0], SystemicError.exit_code)
     failed = sum(counted["failed"].values())

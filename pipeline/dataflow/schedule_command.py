@@ -68,7 +68,7 @@ def main(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> int:
         environ=environ,
         of_template=verb == "daily",
     )
-    # Said although it is the default: what is scheduled shall not change when a default does.
+    # FlagValues although it is the default: what is scheduled shall not change when a default does.
     due = flag_values.to_text(DUE, DUE.default)
     start = dataclasses.replace(start, parameters={DUE.name: due, **start.parameters})
     _check_start(start)

@@ -123,7 +123,7 @@ def _launch(argv: Sequence[str], job: TemplateJob, cwd: Path, environ: Mapping[s
 
 def _checkout(cwd: Path) -> Path:
     """The directory that the image is built from."""
-    for root in (cwd, Path(__file__).parent.parent):
+    for root in (cwd, Path(__file__).parents[2]):
         if (root / "templates" / "Dockerfile").is_file() and (root / "requirements.lock").is_file():
             return root
     raise UserError("no templates/Dockerfile here: run imagebeam template build in a checkout of imagebeam")

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.diagnostics.iam_roles import Place
-from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError
+from imagebeam.transforms.clients.rest import RefusedError
+from imagebeam.transforms.core.errors import ImagebeamError, UserError
 from imagebeam.transforms.gemini.error_classes import one_line
 
 LOGIN: Final = "gcloud auth application-default login"
@@ -30,7 +31,7 @@ _DISABLED: Final = frozenset({"SERVICE_DISABLED", "accessNotConfigured"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorHint:
     """A failure, explained.
 
     Attributes:
@@ -55,7 +56,7 @@ class _Answer:
     metadata: Mapping[str, str]
 
 
-def explain(error: BaseException, place: Place) -> Refusal:
+def explain(error: BaseException, place: Place) -> ErrorHint:
     """Explains an error.
 
     Args:
@@ -63,17 +64,17 @@ def explain(error: BaseException, place: Place) -> Refusal:
         place: What the check asked, and who asked.
     """
     if isinstance(error, ImagebeamError) and (error.fix or error.permission):
-        return Refusal(error.cause, error.permission, error.fix)
+        return ErrorHint(error.cause, error.permission, error.fix)
     for known in _chain(error):
         if any(cls.__module__.startswith("google.auth") for cls in type(known).__mro__) and not _document(known):
             passing = type(known).__name__ == "TransportError" or bool(getattr(known, "retryable", False))
-            return Refusal(f"credentials: {one_line(str(known))}", fix="" if passing else LOGIN, systemic=passing)
+            return ErrorHint(f"credentials: {one_line(str(known))}", fix="" if passing else LOGIN, systemic=passing)
         answer = _read(known)
         service = answer.metadata.get("service", "")
         if answer.reasons & _DISABLED:
             found = _SERVICE.search(answer.message)
             service = service or (found[0] if found else "")
-            return Refusal(
+            return ErrorHint(
                 f"{service} is not enabled in project {place.project}",
                 "serviceusage.services.enable: roles/serviceusage.serviceUsageAdmin, to enable it once",
                 iam_roles.enable(service, place.project),
@@ -82,23 +83,10 @@ def explain(error: BaseException, place: Place) -> Refusal:
         if permission:
             if named := _DATASET.search(answer.message):  # a view may stand on tables that nobody named
                 place = dataclasses.replace(place, dataset=f"{named[1]}.{named[2]}")
-            return Refusal(
+            return ErrorHint(
                 one_line(str(error)), iam_roles.needed(permission, place), iam_roles.command(permission, place)
             )
-    return Refusal(one_line(str(error)), systemic=not isinstance(error, UserError))
-
-
-class RefusedError(SystemicError):
-    """A service that answered with an error.
-
-    Args:
-        said: What to say.
-        body: Google's error document, as it came.
-    """
-
-    def __init__(self, said: str, body: bytes | str = "") -> None:
-        super().__init__(said)
-        self.body = body
+    return ErrorHint(one_line(str(error)), systemic=not isinstance(error, UserError))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -13,6 +13,13 @@ from imagebeam.transforms.core.identifiers import TableName
 NOBODY: Final = "user:YOUR_ACCOUNT"
 
 
+VERTEX_ROLE, READER_ROLE, STORAGE_ADMIN_ROLE = (
+    "roles/aiplatform.user",
+    "roles/storage.objectViewer",
+    "roles/storage.admin",
+)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
     """What a permission is asked about; only what is known.
@@ -100,3 +107,34 @@ def _resource(kind: str, place: Place) -> str:
     if kind == "dataset":
         return f"dataset {place.dataset}" if place.dataset else "its dataset"
     return f"account {place.account}" if kind == "account" else f"project {place.project}"
+
+
+def bucket_command(bucket: str, account: str, role: str) -> str:
+    """The command that gives an account a role on a bucket."""
+    return (
+        f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{bucket}')} "
+        f"--member={shlex.quote(f'serviceAccount:{account}')} --role={role}"
+    )
+
+
+def vertex_agent(project_number: str) -> str:
+    """Google's own account through which Vertex AI reads buckets for a project."""
+    return f"service-{project_number}@gcp-sa-aiplatform.iam.gserviceaccount.com"
+
+
+def foreign_bucket(bucket: str, bucket_number: str, number: str, account: str) -> str | None:
+    """What to say about a bucket of another project; None for one of our own.
+
+    Args:
+        bucket: Its name.
+        bucket_number: Number of the project that owns it.
+        number: Number of the project that asks.
+        account: Service account of the connection.
+    """
+    if not bucket_number or not number or bucket_number == number:
+        return None
+    return (
+        f"bucket gs://{bucket} is in another project (number {bucket_number}): its owner must grant "
+        f"{STORAGE_ADMIN_ROLE} on it to {vertex_agent(number)}, and {READER_ROLE} to {account}; "
+        "without that use --lane=online, which reads the images with your own account"
+    )

@@ -21,7 +21,7 @@ class State(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one check found.
 
     Attributes:
@@ -50,7 +50,7 @@ _STATE: Final = 8
 _LABEL: Final = 11
 
 
-def exit_code(findings: Sequence[Finding]) -> int:
+def exit_code(findings: Sequence[CheckResult]) -> int:
     """0 when nothing failed, 2 when a person must mend something, 3 when a service cannot be used."""
     failed = [finding for finding in findings if finding.state is State.FAILURE]
     if not failed:
@@ -58,10 +58,10 @@ def exit_code(findings: Sequence[Finding]) -> int:
     return 3 if all(finding.systemic for finding in failed) else 2
 
 
-def verdict(findings: Sequence[Finding]) -> str:
+def verdict(findings: Sequence[CheckResult]) -> str:
     """One line: how many of each, and whether a run may start.
 
-    >>> verdict([Finding("task", State.OK, "read it")])
+    >>> verdict([CheckResult("task", State.OK, "read it")])
     'ready: 1 ok'
     """
     counts = Counter(finding.state for finding in findings)
@@ -69,7 +69,7 @@ def verdict(findings: Sequence[Finding]) -> str:
     return f"{'not ready' if exit_code(findings) else 'ready'}: {said}"
 
 
-def lines(findings: Sequence[Finding], columns: int, *, quiet: bool = False) -> list[str]:
+def lines(findings: Sequence[CheckResult], columns: int, *, quiet: bool = False) -> list[str]:
     """One line per check, with what there is to say below those that are not ok; the verdict last.
 
     Args:
@@ -93,7 +93,7 @@ def lines(findings: Sequence[Finding], columns: int, *, quiet: bool = False) -> 
     return [*shown, *([""] if shown else []), verdict(findings)]
 
 
-def document(findings: Sequence[Finding], **more: Any) -> dict[str, Any]:
+def document(findings: Sequence[CheckResult], **more: Any) -> dict[str, Any]:
     """The same for machines: every finding with all its fields, the counts, and what a script asks for first."""
     counts = Counter(finding.state for finding in findings)
     code = exit_code(findings)

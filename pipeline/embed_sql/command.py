@@ -23,30 +23,31 @@ from imagebeam.pipeline.embed_sql import statements as embedding_sql
 from imagebeam.pipeline.embed_sql.jobs import RefusedError
 from imagebeam.pipeline.embed_sql.passes import (
     Embedder,
-    Keeper,
+    LeaseKeeper,
     LostError,
     Passes,
+    recover,
     stopped,
     stopping_on_signals,
-    take_in,
 )
-from imagebeam.pipeline.embed_sql.setup import Route, the_route
-from imagebeam.pipeline.embed_sql.statements import Scratch, Target, task_mark
+from imagebeam.pipeline.embed_sql.setup import Route, build_route
+from imagebeam.pipeline.embed_sql.statements import StagingTable, Target, task_hash
 from imagebeam.pipeline.run import checks, cost_estimate
-from imagebeam.pipeline.run.assemble import the_run
+from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.cost_estimate import Say
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.transforms.clients import lease, storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, vector_index_sql
+from imagebeam.transforms.sql.embedding_tables import vector_index_sql
 from imagebeam.transforms.start_run import due_query, prepare_tables, write_event
 from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
 
 
@@ -80,8 +81,8 @@ def run(settings: EmbedSettings) -> int:
         SystemicError: BigQuery cannot be used; nothing that was embedded is lost.
     """
     say = _voice(quiet=settings.quiet or settings.json)
-    warehouse = Warehouse(settings.project)
-    ready = check(settings, warehouse, say)
+    bq = BigQueryClient(settings.project)
+    ready = check(settings, bq, say)
     if settings.dry_run:
         for line in statements(ready):
             sys.stdout.write(line + "\n")
@@ -89,10 +90,10 @@ def run(settings: EmbedSettings) -> int:
             sys.stdout.write(f"-- make the vector index\n{vector_index_sql(ready.run.answers)};\n")
         return 0
     if ready.make_dataset:
-        warehouse.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, ready.make_dataset)
+        bq.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, ready.make_dataset)
         say(f"made dataset {ready.run.outcomes.project}.{ready.run.outcomes.dataset} in {ready.make_dataset}")
     started = time.monotonic()
-    summary = embed_due(ready, warehouse, say)
+    summary = embed_due(ready, bq, say)
     report.tell(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_document=settings.json)
     code = exit_code(summary, settings.max_failure_percent)
     if settings.vector_index:
@@ -100,7 +101,7 @@ def run(settings: EmbedSettings) -> int:
     return code
 
 
-def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
+def check(settings: EmbedSettings, bq: BigQueryClient, say: Say) -> Ready:
     """Checks a run before anything is made or paid, and says what was found and what it will cost.
 
     Raises:
@@ -116,19 +117,19 @@ def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
     if warning := checks.retirement(profile):
         say(f"warning: {warning}")
     find_credentials()
-    source, location = checks.the_source(settings, warehouse, say)
-    filters = checks.the_filters(settings)
+    source, location = checks.resolve_source(settings, bq, say)
+    filters = checks.build_filters(settings)
     filters.validate(source.columns, source=source.label)
     outcomes = TableName(*settings.results_dataset, "outcomes")
-    make = checks.check_results(settings, warehouse, outcomes, location)
+    make = checks.check_results(settings, bq, outcomes, location)
     storage.check_writable(settings.work_dir, location)
-    route = the_route(settings, outcomes, location)
+    route = build_route(settings, outcomes, location)
     like = dataclasses.replace(settings, lane="online", location=profile.locations[0])
-    wanted = the_run(like, task, profile, source, filters, outcomes, location)
+    wanted = build_run_settings(like, task, profile, source, filters, outcomes, location)
     settled = _in_this_lane(wanted)
-    planned = checks.plan(warehouse, settled)
-    checks.check_lease(warehouse, settled)
-    if partly := prepare.check_listed(route, settled, warehouse):
+    planned = checks.plan(bq, settled)
+    checks.check_lease(bq, settled)
+    if partly := prepare.check_listed(route, settled, bq):
         say(f"warning: {partly}")
     price = price_of_one(profile, task)
     passes = Passes(
@@ -139,13 +140,13 @@ def check(settings: EmbedSettings, warehouse: Warehouse, say: Say) -> Ready:
         price_usd=price,
     )
     _announce(settings, settled, profile, planned, route, say)
-    buckets = prepare.buckets_of(source, route, warehouse, location)
+    buckets = prepare.buckets_of(source, route, bq, location)
     for line in prepare.foreign_buckets(route, buckets, settings.project):
         say(f"warning: {line}")
     return Ready(settled, dataclasses.replace(route, buckets=buckets), passes, planned, make)
 
 
-def embed_due(ready: Ready, warehouse: Warehouse, say: Say) -> dict[str, Any]:
+def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
     """Makes what is missing, takes in what a dead run left, and embeds what is due.
 
     Returns:
@@ -157,36 +158,36 @@ def embed_due(ready: Ready, warehouse: Warehouse, say: Say) -> dict[str, Any]:
     """
     settings = ready.run
     task = cast("EmbedTask", settings.task)
-    prepare_tables(warehouse, settings)
+    prepare_tables(bq, settings)
     destination = settings.engine.destination
-    assert destination is not None  # noqa: S101  (the_run always gives one)
+    assert destination is not None  # noqa: S101  (build_run_settings always gives one)
     assert destination.lease is not None  # noqa: S101
-    lease.acquire(warehouse, destination.lease, settings.run_id)
+    lease.acquire(bq, destination.lease, settings.run_id)
     try:
-        write_event(warehouse, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
-        keeper = Keeper(warehouse, destination.lease, settings.run_id)
+        write_event(bq, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
+        keeper = LeaseKeeper(bq, destination.lease, settings.run_id)
         target = target_of(settings)
-        embedder = Embedder(warehouse, target, ready.passes, keeper, settings.location, settings.labels(), say)
-        first = Scratch(settings.outcomes, task_mark(task.name), secrets.token_hex(6))
+        embedder = Embedder(bq, target, ready.passes, keeper, settings.location, settings.labels(), say)
+        first = StagingTable(settings.outcomes, task_hash(task.name), secrets.token_hex(6))
         with stopping_on_signals(keeper):
             try:
-                prepare.make(ready.route, warehouse, f"imagebeam-embed-{first.key}", settings, keeper.tick, say)
-                take_in(embedder, first.mark)
+                prepare.make(ready.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.tick, say)
+                recover(embedder, first.mark)
                 planned, counts = embedder.embed(due_query(settings), first)
             except (RefusedError, LostError) as error:
                 raise stopped(error) from None
         summary = finish(settings, planned, counts)
     finally:
-        lease.release(warehouse, destination.lease, settings.run_id)
+        lease.release(bq, destination.lease, settings.run_id)
     if keeper.forbidden:
-        raise UserError(prepare.unreadable(ready.route, settings.engine.asking.project, keeper.forbidden))
+        raise UserError(prepare.unreadable(ready.route, settings.engine.call_settings.project, keeper.forbidden))
     return summary
 
 
 def statements(ready: Ready) -> list[str]:
     """Every statement of a run, in its order, with what its parameters stand for; grants as comments."""
     target, passes = target_of(ready.run), ready.passes
-    first = Scratch(ready.run.outcomes, task_mark(target.task), "0" * 12)
+    first = StagingTable(ready.run.outcomes, task_hash(target.task), "0" * 12)
     landed = dataclasses.replace(first, chunk=0)
     lines = prepare.statements(ready.route, ready.run)
     steps = {
@@ -219,8 +220,8 @@ def price_of_one(profile: ModelProfile, task: EmbedTask) -> Decimal | None:
 
 
 def _in_this_lane(run: RunSettings) -> RunSettings:
-    asking = dataclasses.replace(run.engine.asking, lane=cast("Any", embedding_sql.LANE), transport="uri")
-    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, asking=asking))
+    call_settings = dataclasses.replace(run.engine.call_settings, lane=cast("Any", embedding_sql.LANE), transport="uri")
+    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, call_settings=call_settings))
 
 
 def _announce(

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Literal
 
+from imagebeam.pipeline.diagnostics.iam_roles import READER_ROLE, VERTEX_ROLE, bucket_command
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, literal, shown
 from imagebeam.transforms.core.query import Parameter, Query
@@ -22,11 +23,6 @@ CacheMode = Literal["AUTOMATIC", "MANUAL"]
 
 #: Bounds of a staleness other than 0, in minutes (BigQuery, "Object tables").
 STALENESS_MINUTES = (30, 7 * 24 * 60)
-VERTEX_ROLE, READER_ROLE, STORAGE_ADMIN_ROLE = (
-    "roles/aiplatform.user",
-    "roles/storage.objectViewer",
-    "roles/storage.admin",
-)
 
 _PROJECT = re.compile(r"(?:[a-z0-9][a-z0-9.-]*\.[a-z]+:)?[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _LOCATION = re.compile(r"[a-z]+(?:-[a-z]+[0-9]+)?")
@@ -162,14 +158,6 @@ def grant_commands(project: str, endpoint: Endpoint, account: str, buckets: Sequ
     return [of_model] + [bucket_command(bucket, account, READER_ROLE) for bucket in sorted(set(buckets))]
 
 
-def bucket_command(bucket: str, account: str, role: str) -> str:
-    """The command that gives an account a role on a bucket."""
-    return (
-        f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{bucket}')} "
-        f"--member={shlex.quote(f'serviceAccount:{account}')} --role={role}"
-    )
-
-
 def account_command(connection: Connection | None, project: str, location: str) -> str:
     """The command that shows a connection's service account."""
     name = f"{project}.{location.lower()}.__default_cloudresource_connection__"
@@ -181,29 +169,6 @@ def make_command(connection: Connection) -> str:
     return (
         f"bq mk --connection --location={connection.location} --project_id={shlex.quote(connection.project)} "
         f"--connection_type=CLOUD_RESOURCE {shlex.quote(connection.name)}"
-    )
-
-
-def vertex_agent(project_number: str) -> str:
-    """Google's own account through which Vertex AI reads buckets for a project."""
-    return f"service-{project_number}@gcp-sa-aiplatform.iam.gserviceaccount.com"
-
-
-def foreign_bucket(bucket: str, bucket_number: str, number: str, account: str) -> str | None:
-    """What to say about a bucket of another project; None for one of our own.
-
-    Args:
-        bucket: Its name.
-        bucket_number: Number of the project that owns it.
-        number: Number of the project that asks.
-        account: Service account of the connection.
-    """
-    if not bucket_number or not number or bucket_number == number:
-        return None
-    return (
-        f"bucket gs://{bucket} is in another project (number {bucket_number}): its owner must grant "
-        f"{STORAGE_ADMIN_ROLE} on it to {vertex_agent(number)}, and {READER_ROLE} to {account}; "
-        "without that use --lane=online, which reads the images with your own account"
     )
 
 

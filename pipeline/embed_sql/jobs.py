@@ -19,7 +19,7 @@ import requests.exceptions
 from google.cloud import bigquery
 
 from imagebeam.pipeline.embed_sql.ddl import Connection
-from imagebeam.transforms.clients.bigquery import Warehouse, job_config
+from imagebeam.transforms.clients.bigquery import BigQueryClient, job_config
 from imagebeam.transforms.clients.bigquery_errors import NO_RETRY
 from imagebeam.transforms.clients.credentials import SCOPES
 from imagebeam.transforms.core.errors import SystemicError, first_line
@@ -46,7 +46,7 @@ class RefusedError(Exception):
 
 
 def run_job(
-    warehouse: Warehouse,
+    bq: BigQueryClient,
     query: Query,
     name: str,
     *,
@@ -57,7 +57,7 @@ def run_job(
     """Runs a statement, or waits for the job of that name that another process has started.
 
     Args:
-        warehouse: BigQuery.
+        bq: BigQuery client.
         query: The statement.
         name: Name of the job, without the number of the attempt.
         location: Where it runs.
@@ -70,7 +70,7 @@ def run_job(
     """
     pause, last = 1.0, ""
     for attempt in range(TRIES):
-        job = _begin(warehouse, query, f"{name}-{attempt}", location, labels)
+        job = _begin(bq, query, f"{name}-{attempt}", location, labels)
         if isinstance(job, str):
             last = job
         else:
@@ -85,12 +85,12 @@ def run_job(
     raise SystemicError(f"a job of BigQuery failed {TRIES} times, the last time with: {first_line(last)}")
 
 
-def find_jobs(warehouse: Warehouse, name: str, *, location: str) -> list[bigquery.QueryJob]:
+def find_jobs(bq: BigQueryClient, name: str, *, location: str) -> list[bigquery.QueryJob]:
     """The attempts of a job, the first one first; none when it was never begun."""
     found: list[bigquery.QueryJob] = []
     for attempt in range(TRIES):
         try:
-            job: Any = warehouse.client.get_job(f"{name}-{attempt}", location=location)
+            job: Any = bq.client.get_job(f"{name}-{attempt}", location=location)
         except api_errors.NotFound:
             break
         except (api_errors.GoogleAPIError, OSError) as error:
@@ -131,17 +131,17 @@ def connection_account(connection: Connection | None, project: str, location: st
 
 
 def _begin(
-    warehouse: Warehouse, query: Query, job_id: str, location: str, labels: Mapping[str, str]
+    bq: BigQueryClient, query: Query, job_id: str, location: str, labels: Mapping[str, str]
 ) -> bigquery.QueryJob | str:
     """The job, begun now or before; a text when that could not be done for a reason that passes."""
     config = job_config(query.parameters)
     config.labels = dict(labels)
     try:
-        return warehouse.client.query(
+        return bq.client.query(
             query.sql, job_config=config, job_id=job_id, location=location, job_retry=None, retry=NO_RETRY
         )
     except api_errors.Conflict:
-        job: Any = warehouse.client.get_job(job_id, location=location)
+        job: Any = bq.client.get_job(job_id, location=location)
         return job  # type: ignore[no-any-return]
     except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden, api_errors.MethodNotImplemented) as error:
         if any(entry.get("reason") in _PASSING for entry in error.errors):

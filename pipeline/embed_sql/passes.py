@@ -23,15 +23,15 @@ import google.api_core.exceptions as api_errors
 
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql import statements as route
-from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, Scratch, Target
+from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, StagingTable, Target
 from imagebeam.transforms.clients import lease
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import Counts, Planned, failure_key, sum_counts
 from imagebeam.transforms.core.errors import SystemicError, first_line
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Usage
-from imagebeam.transforms.sql.due_query import books_from_row
+from imagebeam.transforms.sql.due_query import source_counts_from_row
 from imagebeam.transforms.start_run import planned_from
 
 #: What can be asked again, as the books call it.
@@ -69,18 +69,18 @@ class Passes:
 
 
 @dataclasses.dataclass(slots=True)
-class Keeper:
+class LeaseKeeper:
     """Keeps the lease alive while jobs run, from whichever thread comes by; and knows why to stop.
 
     Attributes:
-        warehouse: BigQuery.
+        bq: BigQuery client.
         table: The lease.
         holder: The run that holds it.
         stop: Why nothing new is to be begun; None while all is well.
         forbidden: What was said about the images of the trial, if none of them may be read.
     """
 
-    warehouse: Warehouse
+    bq: BigQueryClient
     table: TableName
     holder: str
     stop: str | None = None
@@ -100,7 +100,7 @@ class Keeper:
             if time.monotonic() - self._at < lease.EXTEND_EVERY_S:
                 return
             self._at = time.monotonic()
-            if not lease.extend(self.warehouse, self.table, self.holder):
+            if not lease.extend(self.bq, self.table, self.holder):
                 self.stop = self.stop or "systemic: the lease is lost: another run has taken it"
                 raise LostError
         finally:
@@ -112,7 +112,7 @@ class Embedder:
     """Does the passes of one run.
 
     Attributes:
-        warehouse: BigQuery.
+        bq: BigQuery client.
         target: Whose outcomes are written.
         passes: How.
         keeper: The lease.
@@ -121,15 +121,15 @@ class Embedder:
         say: Takes a line for the person.
     """
 
-    warehouse: Warehouse
+    bq: BigQueryClient
     target: Target
     passes: Passes
-    keeper: Keeper
+    keeper: LeaseKeeper
     location: str
     labels: Mapping[str, str]
     say: Say
 
-    def embed(self, due: Query, first: Scratch) -> tuple[Planned, Counts]:
+    def embed(self, due: Query, first: StagingTable) -> tuple[Planned, Counts]:
         """Asks about all that is due; what cannot be asked about stays due.
 
         Args:
@@ -140,21 +140,21 @@ class Embedder:
             What was found, and what became of it.
         """
         self._run(route.pending_sql(due, first, self.target, rows=self.passes.rows), first.job)
-        (row,) = self._rows(route.books_sql(first))
-        planned = planned_from(books_from_row(row))
+        (row,) = self._rows(route.counts_sql(first))
+        planned = planned_from(source_counts_from_row(row))
         counts = self._all_passes(first, planned.due) if planned.due else Counts()
         if not planned.due:
             self.drop([first])
         missing = planned.due - counts.ok - counts.failures
         return planned, dataclasses.replace(counts, read=planned.due, skipped=missing, stop=self.keeper.stop)
 
-    def settle(self, landed: Scratch, *, last: bool) -> None:
+    def settle(self, landed: StagingTable, *, last: bool) -> None:
         """Writes the vectors of a chunk, then its outcomes; doing it again does no harm."""
         self._run(route.vectors_sql(landed, self.target), f"{landed.job}-vectors")
         outcomes = route.outcomes_sql(landed, self.target, last=last, price_usd=self.passes.price_usd)
         self._run(outcomes, f"{landed.job}-{'rest' if last else 'outcomes'}")
 
-    def _all_passes(self, first: Scratch, due: int) -> Counts:
+    def _all_passes(self, first: StagingTable, due: int) -> Counts:
         pending, total, pause = first, Counts(), self.passes.pause_s
         while True:
             chunks = self.chunks(pending)
@@ -180,7 +180,7 @@ class Embedder:
                 return total
             pending = following
 
-    def _one_pass(self, pending: Scratch, chunks: Sequence[int], *, trial: bool) -> dict[int, Counts]:
+    def _one_pass(self, pending: StagingTable, chunks: Sequence[int], *, trial: bool) -> dict[int, Counts]:
         """Asks about the chunks of a pass; a chunk that was not begun is not in the result."""
         came: dict[int, Counts] = {}
         alone = [chunk for chunk in chunks if chunk == NO_URI_CHUNK or (trial and chunk == 0)]
@@ -197,7 +197,7 @@ class Embedder:
             results = {chunk: future.result() for chunk, future in begun.items()}
         return {**came, **{chunk: counts for chunk, counts in results.items() if counts is not None}}
 
-    def _begin(self, landed: Scratch) -> Counts | None:
+    def _begin(self, landed: StagingTable) -> Counts | None:
         if self.keeper.stop is not None:
             return None
         try:
@@ -206,7 +206,7 @@ class Embedder:
             self.keeper.stop = self.keeper.stop or "systemic: a job failed"
             raise
 
-    def _chunk(self, landed: Scratch) -> Counts:
+    def _chunk(self, landed: StagingTable) -> Counts:
         self._run(route.embed_sql(landed, self.passes.asked), landed.job)
         counts = Counts()
         for row in self._rows(route.tally_sql(landed)):
@@ -221,21 +221,21 @@ class Embedder:
         key = failure_key(row["outcome"], row["reason"])
         return Counts(failed={key: units}, calls=calls, throttled=units if key == LEFT else 0)
 
-    def chunks(self, pending: Scratch) -> list[int]:
+    def chunks(self, pending: StagingTable) -> list[int]:
         """The chunks of a pass."""
         return [int(row["chunk"]) for row in self._rows(route.chunks_sql(pending))]
 
     def _run(self, query: Query, name: str) -> None:
         self.keeper.tick()
-        sql_jobs.run_job(self.warehouse, query, name, location=self.location, labels=self.labels, tick=self.keeper.tick)
+        sql_jobs.run_job(self.bq, query, name, location=self.location, labels=self.labels, tick=self.keeper.tick)
 
     def _rows(self, query: Query) -> list[dict[str, Any]]:
-        return self.warehouse.small_query(query, location=self.location)
+        return self.bq.small_query(query, location=self.location)
 
-    def drop(self, tables: Sequence[Scratch]) -> None:
+    def drop(self, tables: Sequence[StagingTable]) -> None:
         """Drops scratch tables."""
         for scratch in tables:
-            self.warehouse.drop(scratch.table)
+            self.bq.drop(scratch.table)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -244,19 +244,19 @@ class Embedder:
             time.sleep(min(0.2, max(0.0, until - time.monotonic())))
 
 
-def take_in(embedder: Embedder, mark: str) -> None:
+def recover(embedder: Embedder, mark: str) -> None:
     """Takes in what runs of this task that died have left: waits for their jobs, writes what they embedded.
 
     Args:
         embedder: Of the run that does it; outcomes go to the run that asked.
         mark: The task, as scratch tables name it.
     """
-    warehouse, outcomes = embedder.warehouse, embedder.target.outcomes
-    names = warehouse.table_names(outcomes.project, outcomes.dataset)
-    found = [Scratch.read(dataclasses.replace(outcomes, table=name)) for name in sorted(names)]
+    bq, outcomes = embedder.bq, embedder.target.outcomes
+    names = bq.table_names(outcomes.project, outcomes.dataset)
+    found = [StagingTable.read(dataclasses.replace(outcomes, table=name)) for name in sorted(names)]
     left = [scratch for scratch in found if scratch is not None and scratch.mark == mark]
     for pending in [scratch for scratch in left if scratch.chunk is None]:
-        target = Target.read(outcomes, _note(warehouse, pending.table))
+        target = Target.read(outcomes, _note(bq, pending.table))
         if target is None:
             continue
         theirs = dataclasses.replace(embedder, target=target)
@@ -268,21 +268,21 @@ def take_in(embedder: Embedder, mark: str) -> None:
         theirs.drop([*landed, pending])
 
 
-def _note(warehouse: Warehouse, table: TableName) -> str:
+def _note(bq: BigQueryClient, table: TableName) -> str:
     """The description of a table; empty when it has none, or is gone."""
     try:
-        return str(warehouse.client.get_table(table.dotted).description or "")
+        return str(bq.client.get_table(table.dotted).description or "")
     except api_errors.NotFound:
         return ""
     except (api_errors.GoogleAPIError, OSError) as error:
         raise SystemicError(f"reading table {table.dotted}: {first_line(error)}") from None
 
 
-def _has_landed(embedder: Embedder, chunk: Scratch) -> bool:
+def _has_landed(embedder: Embedder, chunk: StagingTable) -> bool:
     """Waits for the jobs of a chunk that are still going on; True if its table is there then."""
-    for job in sql_jobs.find_jobs(embedder.warehouse, chunk.job, location=embedder.location):
+    for job in sql_jobs.find_jobs(embedder.bq, chunk.job, location=embedder.location):
         sql_jobs.wait_for(job, embedder.keeper.tick)
-    return embedder.warehouse.table(chunk.table) is not None
+    return embedder.bq.table(chunk.table) is not None
 
 
 def _without_left(counts: Counts) -> Counts:
@@ -291,7 +291,7 @@ def _without_left(counts: Counts) -> Counts:
 
 
 @contextlib.contextmanager
-def stopping_on_signals(keeper: Keeper) -> Iterator[None]:
+def stopping_on_signals(keeper: LeaseKeeper) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM: no new job; what is under way is recorded. The second one ends at once."""
 
     def stop(number: int, _frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ import google.api_core.exceptions as api_errors
 import google.auth.exceptions
 import google.cloud.storage as storage
 
+from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, Objects
@@ -19,7 +20,7 @@ from imagebeam.pipeline.run import checks
 from imagebeam.pipeline.run.cost_estimate import Say
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.model_probe import PROBES, sample_query
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, shown
 from imagebeam.transforms.core.query import Query
@@ -81,7 +82,7 @@ class Route:
         return steps
 
 
-def the_route(settings: EmbedSettings, outcomes: TableName, location: str) -> Route:
+def build_route(settings: EmbedSettings, outcomes: TableName, location: str) -> Route:
     """The route that a person asked for.
 
     Raises:
@@ -104,20 +105,20 @@ def the_route(settings: EmbedSettings, outcomes: TableName, location: str) -> Ro
     return Route(outcomes, location, connection, endpoint, objects, settings.create_connection)
 
 
-def make(route: Route, warehouse: Warehouse, name: str, run: RunSettings, tick: Tick, say: Say) -> None:
+def make(route: Route, bq: BigQueryClient, name: str, run: RunSettings, tick: Tick, say: Say) -> None:
     """Makes what is not there yet.
 
     Raises:
         UserError: BigQuery refuses a statement: says what is missing and how to mend it.
         SystemicError: BigQuery cannot be used.
     """
-    project = run.engine.asking.project
+    project = run.engine.call_settings.project
     account: tuple[str, str] | None = None
     for title, sql in route.steps().items():
         for attempt in range(GRANT_TRIES):
             try:
                 job = f"{name}-{title.replace(' ', '-')}-{attempt}"
-                sql_jobs.run_job(warehouse, Query(sql), job, location=route.location, labels=run.labels(), tick=tick)
+                sql_jobs.run_job(bq, Query(sql), job, location=route.location, labels=run.labels(), tick=tick)
                 break
             except RefusedError as error:
                 fresh = route.create_connection and "does not have the permission" in str(error)
@@ -141,7 +142,7 @@ def grants(route: Route, project: str, account: tuple[str, str] | None) -> list[
 
 def statements(route: Route, run: RunSettings) -> list[str]:
     """The statements of the setup, and the grants as comments, as ``--dry_run`` shows them."""
-    project = run.engine.asking.project
+    project = run.engine.call_settings.project
     account = sql_jobs.connection_account(route.connection, project, route.location)
     lines = []
     for title, sql in route.steps().items():
@@ -154,7 +155,7 @@ def statements(route: Route, run: RunSettings) -> list[str]:
     return [*lines, *(f"--   {command}" for command in grants(route, project, account)), ""]
 
 
-def check_listed(route: Route, run: RunSettings, warehouse: Warehouse) -> str | None:
+def check_listed(route: Route, run: RunSettings, bq: BigQueryClient) -> str | None:
     """What to say when the object table lists only some of the due images; None when it lists them all.
 
     Raises:
@@ -162,8 +163,8 @@ def check_listed(route: Route, run: RunSettings, warehouse: Warehouse) -> str | 
     """
     if route.objects is None:
         return None
-    query = setup.listed_query(checks.due_query(warehouse, run), route.objects)
-    (row,) = warehouse.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
+    query = setup.listed_query(checks.due_query(bq, run), route.objects)
+    (row,) = bq.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
     if row["listed"] == row["images"]:
         return None
     given = f"--object_uris={','.join(route.objects.uris)}"
@@ -179,11 +180,11 @@ def check_listed(route: Route, run: RunSettings, warehouse: Warehouse) -> str | 
     )
 
 
-def buckets_of(source: Source, route: Route, warehouse: Warehouse, location: str) -> tuple[str, ...]:
+def buckets_of(source: Source, route: Route, bq: BigQueryClient, location: str) -> tuple[str, ...]:
     """Some of the buckets that the images are in."""
     if route.objects is not None:
         return route.objects.buckets
-    rows = warehouse.small_query(sample_query(source, PROBES), location=location)
+    rows = bq.small_query(sample_query(source, PROBES), location=location)
     return tuple(sorted({str(row["uri"]).removeprefix("gs://").partition("/")[0] for row in rows}))
 
 
@@ -192,7 +193,7 @@ def foreign_buckets(route: Route, buckets: Sequence[str], project: str) -> list[
     account = sql_jobs.connection_account(route.connection, project, route.location)
     if account is None:
         return []
-    found = [setup.foreign_bucket(bucket, _owner(bucket, project), account[1], account[0]) for bucket in buckets]
+    found = [iam_roles.foreign_bucket(bucket, _owner(bucket, project), account[1], account[0]) for bucket in buckets]
     return [line for line in found if line is not None]
 
 
@@ -210,8 +211,8 @@ def unreadable(route: Route, project: str, said: str) -> str:
     who = account[0] if account else f"the account that `{grants(route, project, None)[0]}` shows"
     buckets = ", ".join(f"gs://{bucket}" for bucket in route.buckets) or "the images' bucket"
     return (
-        f"no image may be read ({' '.join(said.split())[:160]}): grant {setup.READER_ROLE} on {buckets} to {who}, wait "
-        "some minutes and run it again; or use --lane=online, which reads the images with your own account"
+        f"no image may be read ({' '.join(said.split())[:160]}): grant {iam_roles.READER_ROLE} on {buckets} to {who}, "
+        "wait some minutes and run it again; or use --lane=online, which reads the images with your own account"
     )
 
 

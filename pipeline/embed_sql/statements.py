@@ -50,12 +50,12 @@ _ABOUT = ("asset_id", "asset_type", "snapshot_id", "capture_time", "latitude", "
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Scratch:
+class StagingTable:
     """A table that a run keeps things in while it is going on.
 
     Attributes:
         dataset: Any table of the results dataset.
-        mark: Stands for the task, see :func:`task_mark`.
+        mark: Stands for the task, see :func:`task_hash`.
         key: Twelve random hex digits: no other run, not even one of the same name, has them.
         number: The pass, from 1.
         chunk: The chunk whose result it is; None for the pending rows of the pass.
@@ -79,11 +79,11 @@ class Scratch:
         return f"imagebeam{self.table.table.replace('_', '-')}"
 
     @classmethod
-    def read(cls, table: TableName) -> Scratch | None:
+    def read(cls, table: TableName) -> StagingTable | None:
         """Reads a table's name; None for any other table.
 
-        >>> made = Scratch(TableName("my-project", "answers", "outcomes"), "0a1b2c3d", "0123456789ab", 2, 7)
-        >>> made.table.table, Scratch.read(made.table).chunk
+        >>> made = StagingTable(TableName("my-project", "answers", "outcomes"), "0a1b2c3d", "0123456789ab", 2, 7)
+        >>> made.table.table, StagingTable.read(made.table).chunk
         ('_embed_0a1b2c3d_0123456789ab_p2_c7', 7)
         """
         found = _SCRATCH.fullmatch(table.table)
@@ -95,7 +95,7 @@ class Scratch:
         return cls(dataset, found["mark"], found["key"], int(found["number"]), chunk)
 
 
-def task_mark(task: str) -> str:
+def task_hash(task: str) -> str:
     """What the names of a task's scratch tables have in common."""
     return hashlib.sha256(task.encode()).hexdigest()[:_MARK_DIGITS]
 
@@ -161,7 +161,7 @@ class Asked:
     objects: TableName | None = None
 
 
-def pending_sql(due: Query, pending: Scratch, target: Target, *, rows: int) -> Query:
+def pending_sql(due: Query, pending: StagingTable, target: Target, *, rows: int) -> Query:
     """The statement that keeps what is due, cut into chunks; the first one is a small trial.
 
     Args:
@@ -186,7 +186,7 @@ def pending_sql(due: Query, pending: Scratch, target: Target, *, rows: int) -> Q
     )
 
 
-def rest_sql(pending: Scratch, target: Target, *, rows: int) -> Query:
+def rest_sql(pending: StagingTable, target: Target, *, rows: int) -> Query:
     """The statement that keeps what the pass has left: the pending rows of the next one.
 
     Args:
@@ -206,7 +206,7 @@ def rest_sql(pending: Scratch, target: Target, *, rows: int) -> Query:
     )
 
 
-def chunks_sql(pending: Scratch) -> Query:
+def chunks_sql(pending: StagingTable) -> Query:
     """The chunks of a pass: columns ``chunk`` and ``units``."""
     return Query(
         f"SELECT chunk, COUNT(*) AS units\nFROM {pending.table.sql()}\nWHERE unit_id IS NOT NULL\n"
@@ -214,12 +214,12 @@ def chunks_sql(pending: Scratch) -> Query:
     )
 
 
-def books_sql(pending: Scratch) -> Query:
+def counts_sql(pending: StagingTable) -> Query:
     """The books of the source, as the first pass keeps them: one row with the column ``books``."""
     return Query(f"SELECT books FROM {pending.table.sql()} LIMIT 1")
 
 
-def embed_sql(landed: Scratch, asked: Asked) -> Query:
+def embed_sql(landed: StagingTable, asked: Asked) -> Query:
     """The statement that asks the model about a chunk, and lands what it said of every row.
 
     Args:
@@ -263,7 +263,7 @@ def embed_sql(landed: Scratch, asked: Asked) -> Query:
     )
 
 
-def tally_sql(landed: Scratch) -> Query:
+def tally_sql(landed: StagingTable) -> Query:
     """What a chunk came to: columns ``outcome``, ``reason``, ``units`` and one ``status`` of each."""
     return Query(
         "SELECT outcome, reason, COUNT(*) AS units, MIN(status) AS status\n"
@@ -271,7 +271,7 @@ def tally_sql(landed: Scratch) -> Query:
     )
 
 
-def vectors_sql(landed: Scratch, target: Target) -> Query:
+def vectors_sql(landed: StagingTable, target: Target) -> Query:
     """The statement that writes the vectors of a chunk; those that are there are left out."""
     pending = dataclasses.replace(landed, chunk=None).table
     columns = (
@@ -303,7 +303,7 @@ def vectors_sql(landed: Scratch, target: Target) -> Query:
     )
 
 
-def outcomes_sql(landed: Scratch, target: Target, *, last: bool, price_usd: Decimal | None = None) -> Query:
+def outcomes_sql(landed: StagingTable, target: Target, *, last: bool, price_usd: Decimal | None = None) -> Query:
     """The statement that writes the outcomes of a chunk; those that are there are left out.
 
     Args:
@@ -342,7 +342,7 @@ def outcomes_sql(landed: Scratch, target: Target, *, last: bool, price_usd: Deci
     )
 
 
-def drop_sql(scratch: Scratch) -> Query:
+def drop_sql(scratch: StagingTable) -> Query:
     """The statement that drops a scratch table."""
     return Query(f"DROP TABLE IF EXISTS {scratch.table.sql()}")
 

@@ -293,7 +293,7 @@ DIRECT_NUM_WORKERS = Flag(
     Group.RUN, default=1, minimum=1, maximum=256, example="2", to_beam=True,
 )
 GROUP_SIZE = Flag(
-    "group_size", Kind.INTEGER, "Units that travel through the pipeline together.",
+    "unit_batch_size", Kind.INTEGER, "Units that travel through the pipeline together.",
     Group.RUN, default=200, minimum=1, maximum=10_000, example="100",
 )
 RUN_ID = Flag(

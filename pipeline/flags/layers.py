@@ -17,7 +17,7 @@ SOURCES = ("source", "query", "query_file")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Said:
+class FlagValues:
     """What a person said, on the command line and in ``imagebeam.yaml``.
 
     Attributes:
@@ -41,7 +41,7 @@ def read_flags(
     cwd: Path,
     environ: Mapping[str, str],
     beam: bool = True,
-) -> Said:
+) -> FlagValues:
     """Reads the command line over the file over the defaults.
 
     Args:
@@ -63,7 +63,7 @@ def read_flags(
     if values["project"] is None and environ.get("GOOGLE_CLOUD_PROJECT"):
         project = environ["GOOGLE_CLOUD_PROJECT"]
         values["project"] = flag_values.from_text(PROJECT, project, where="GOOGLE_CLOUD_PROJECT")
-    return Said(values, given, line.beam, file.beam)
+    return FlagValues(values, given, line.beam, file.beam)
 
 
 def _merged(line: Mapping[str, Any], file: Mapping[str, Any]) -> dict[str, Any]:

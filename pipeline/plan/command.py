@@ -16,19 +16,19 @@ from imagebeam.pipeline.plan import text as plan_text
 from imagebeam.pipeline.plan.settings import PlanSettings
 from imagebeam.pipeline.plan.text import Plan, Probed
 from imagebeam.pipeline.run import batch_checks, checks, cost_estimate, model_probe
-from imagebeam.pipeline.run.assemble import the_run
+from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.counts import Planned
-from imagebeam.transforms.core.errors import BooksError, UserError
+from imagebeam.transforms.core.errors import ReconciliationError, UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.engine import max_cost
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
 from imagebeam.transforms.tasks import catalog, forecast, lane_comparison
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.forecast import Forecast, History
 from imagebeam.transforms.tasks.lane_comparison import LanePlan
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models, Quota
@@ -67,39 +67,39 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
     """
     settings = asked.settings
     models = catalog.load_models_file(settings.models_file)
-    task = checks.the_task(settings, models)
-    profile = the_profile(models, task)
+    task = checks.resolve_task(settings, models)
+    profile = resolve_model(models, task)
     if settings.lane != "sql":
         profile.check(settings.location, settings.lane, task)
     find_credentials()
-    warehouse = Warehouse(settings.project)
-    source, location = checks.the_source(settings, warehouse, say)
-    filters = checks.the_filters(settings)
+    bq = BigQueryClient(settings.project)
+    source, location = checks.resolve_source(settings, bq, say)
+    filters = checks.build_filters(settings)
     filters.validate(source.columns, source=source.label)
     source.kept(settings.keep_columns)
     outcomes = TableName(*settings.results_dataset, "outcomes")
-    make_dataset = checks.check_results(settings, warehouse, outcomes, location)
+    make_dataset = checks.check_results(settings, bq, outcomes, location)
     like = settings
     if settings.lane == "sql":
         like = dataclasses.replace(settings, lane="online", location=profile.locations[0])
-    like_run = the_run(like, task, profile, source, filters, outcomes, location)
-    planned = checks.plan(warehouse, like_run)
-    past = before = cost_estimate.history(warehouse, like_run)
+    like_run = build_run_settings(like, task, profile, source, filters, outcomes, location)
+    planned = checks.plan(bq, like_run)
+    past = before = cost_estimate.history(bq, like_run)
     probed = None
     if asked.probe and planned.asked:
         _check_probe(settings, profile, task, past, planned, asked.probe)
         if make_dataset:
-            warehouse.create_dataset(outcomes.project, outcomes.dataset, make_dataset)
-        probed = _probe(settings, asked.probe, warehouse, like_run, profile)
-        planned = checks.plan(warehouse, like_run)
-        past = cost_estimate.history(warehouse, like_run)
+            bq.create_dataset(outcomes.project, outcomes.dataset, make_dataset)
+        probed = _probe(settings, asked.probe, bq, like_run, profile)
+        planned = checks.plan(bq, like_run)
+        past = cost_estimate.history(bq, like_run)
     least = 1 if probed else forecast.ENOUGH
-    due = checks.due_query(warehouse, like_run)
-    looked = image_sample.look(warehouse, like_run, due, asked.look) if asked.look and planned.asked else None
+    due = checks.due_query(bq, like_run)
+    looked = image_sample.look(bq, like_run, due, asked.look) if asked.look and planned.asked else None
     expected = forecast.due_forecast(profile, task, past, planned, least=least, looked=looked)
     lanes = []
     for lane in LANES[asked.command]:
-        problem = lane_problem(settings, profile, task, lane, warehouse, like_run)
+        problem = lane_problem(settings, profile, task, lane, bq, like_run)
         lanes.append(lane_plan(settings, profile, task, lane, expected, location, problem))
     return Plan(
         command=asked.command,
@@ -108,18 +108,20 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
         profile=profile,
         planned=planned,
         expected=expected,
-        changed=cost_estimate.the_change(profile, task, before, planned, settings.lane),  # a probe uses the version
-        bytes_scanned=warehouse.dry_run(due, location=like_run.location)[1],
+        changed=cost_estimate.describe_change(
+            profile, task, before, planned, settings.lane
+        ),  # a probe uses the version
+        bytes_scanned=bq.dry_run(due, location=like_run.location)[1],
         lanes=tuple(lanes),
         recommended=lane_comparison.recommend(lanes, expected.calls),
         prices_as_of=models.as_of,
-        notes=(*_notes(asked, profile, expected, probed), *cost_estimate.why_nothing(warehouse, like_run, planned)),
+        notes=(*_notes(asked, profile, expected, probed), *cost_estimate.why_nothing(bq, like_run, planned)),
         probed=probed,
         looked=looked,
     )
 
 
-def the_profile(models: Models, task: Task) -> ModelProfile:
+def resolve_model(models: Models, task: Task) -> ModelProfile:
     """The profile of a task's model."""
     return models.embedding(task.model) if isinstance(task, EmbedTask) else models.profile(task.model)
 
@@ -166,7 +168,7 @@ def lane_plan(
 
 
 def lane_problem(
-    settings: ClassifySettings, profile: ModelProfile, task: Task, lane: str, warehouse: Warehouse, run: RunSettings
+    settings: ClassifySettings, profile: ModelProfile, task: Task, lane: str, bq: BigQueryClient, run: RunSettings
 ) -> str | None:
     """Why a lane cannot be taken; None if it can. A batch run is asked what it would refuse itself."""
     changes = task.image.changes_images
@@ -180,7 +182,7 @@ def lane_problem(
         profile.check(settings.location, lane, task)
         if lane == "batch":
             batch_checks.check(settings, task, profile, run.outcomes, run.location)
-            batch_checks.check_images(settings, task, warehouse, run.source, run.location, "uri")
+            batch_checks.check_images(settings, task, bq, run.source, run.location, "uri")
     except UserError as error:
         return str(error)
     return None
@@ -240,7 +242,7 @@ def _check_probe(
 
 
 def _probe(
-    settings: ClassifySettings, units: int, warehouse: Warehouse, like: RunSettings, profile: ModelProfile
+    settings: ClassifySettings, units: int, bq: BigQueryClient, like: RunSettings, profile: ModelProfile
 ) -> Probed:
     """Asks about some units, in the lane asked for if that is one of calls, else online."""
     lane = settings.lane if settings.lane in ("online", "flex") else "online"
@@ -253,12 +255,12 @@ def _probe(
         max_calls=min(units, settings.max_calls or units),
     )
     profile.check(few.location, few.lane, like.task)
-    transport = asyncio.run(model_probe.check_model(few, like.task, like.source, warehouse, like.location, due=units))
+    transport = asyncio.run(model_probe.check_model(few, like.task, like.source, bq, like.location, due=units))
     few = dataclasses.replace(few, transport=transport)
-    run = the_run(few, like.task, profile, like.source, like.filters, like.outcomes, like.location)
-    summary = probe.ask(warehouse, run, units)
+    run = build_run_settings(few, like.task, profile, like.source, like.filters, like.outcomes, like.location)
+    summary = probe.ask(bq, run, units)
     if summary["problems"]:
-        raise BooksError("the books of the probe do not balance: " + "; ".join(summary["problems"]))
+        raise ReconciliationError("the books of the probe do not balance: " + "; ".join(summary["problems"]))
     return _probed(summary)
 
 

@@ -15,7 +15,7 @@ import google.auth.exceptions
 
 from imagebeam.pipeline.plan.probe import chosen_query
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import first_line
 from imagebeam.transforms.core.query import Query
@@ -28,11 +28,11 @@ from imagebeam.transforms.tasks.forecast import Looked
 _FORBIDDEN = ImageReason.FORBIDDEN.value
 
 
-def look(warehouse: Warehouse, run: RunSettings, due: Query, units: int) -> Looked:
+def look(bq: BigQueryClient, run: RunSettings, due: Query, units: int) -> Looked:
     """Looks at the images of some units that are due, the same ones each time.
 
     Args:
-        warehouse: BigQuery.
+        bq: BigQuery client.
         run: What would be run.
         due: Its query.
         units: How many at most; those without an address of an image are left out.
@@ -40,10 +40,10 @@ def look(warehouse: Warehouse, run: RunSettings, due: Query, units: int) -> Look
     Raises:
         SystemicError: BigQuery cannot be used. Cloud Storage need not be: then the look says why.
     """
-    rows = warehouse.small_query(
+    rows = bq.small_query(
         chosen_query(due, units), location=run.location, maximum_bytes_billed=run.maximum_bytes_billed
     )
-    inline = run.engine.asking.transport == "inline" or run.task.image.changes_images
+    inline = run.engine.call_settings.transport == "inline" or run.task.image.changes_images
     return look_at([unit_from_row(row) for row in rows], inline=inline)
 
 

@@ -14,7 +14,7 @@ import socket
 from typing import Any, Final
 
 from imagebeam.transforms.clients import lease
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import Counts, Planned, sum_counts
 from imagebeam.transforms.core.errors import ImagebeamError
 from imagebeam.transforms.core.query import Parameter, Query
@@ -29,11 +29,11 @@ from imagebeam.transforms.start_run import due_query, prepare_tables, write_even
 LOOK_S: Final = 1.0
 
 
-def ask(warehouse: Warehouse, run: RunSettings, units: int) -> dict[str, Any]:
+def ask(bq: BigQueryClient, run: RunSettings, units: int) -> dict[str, Any]:
     """Asks about some of the units that are due, the same ones each time, and records what came of it.
 
     Args:
-        warehouse: BigQuery.
+        bq: BigQuery client.
         run: A run with its transport settled and a cap of as many calls.
         units: How many; those without an address of an image are no good for it.
 
@@ -46,12 +46,12 @@ def ask(warehouse: Warehouse, run: RunSettings, units: int) -> dict[str, Any]:
     """
     destination = run.engine.destination
     held = None if destination is None else destination.lease
-    prepare_tables(warehouse, run)
+    prepare_tables(bq, run)
     if held is not None:
-        lease.acquire(warehouse, held, run.run_id)
+        lease.acquire(bq, held, run.run_id)
     try:
-        write_event(warehouse, run, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
-        rows = warehouse.small_query(
+        write_event(bq, run, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
+        rows = bq.small_query(
             chosen_query(due_query(run), units),
             location=run.location,
             maximum_bytes_billed=run.maximum_bytes_billed,
@@ -63,7 +63,7 @@ def ask(warehouse: Warehouse, run: RunSettings, units: int) -> dict[str, Any]:
         close_engine(run.run_id)
         if held is not None:
             with contextlib.suppress(ImagebeamError):
-                lease.release(warehouse, held, run.run_id)
+                lease.release(bq, held, run.run_id)
 
 
 def chosen_query(due: Query, units: int) -> Query:

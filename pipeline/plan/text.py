@@ -12,8 +12,8 @@ from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Changed
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.core.counts import Planned
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
 from imagebeam.transforms.tasks import lane_comparison
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.forecast import Forecast, Looked
 from imagebeam.transforms.tasks.lane_comparison import LanePlan, Recommendation
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, image_tokens

@@ -14,9 +14,9 @@ import google.auth.transport.requests
 
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.diagnostics.error_hints import LOGIN
-from imagebeam.pipeline.preflight.runner import Concern, Context, NotTried, Seen
+from imagebeam.pipeline.preflight.runner import CheckWarning, Context, Seen, Skipped
 from imagebeam.pipeline.run import batch_checks, checks
-from imagebeam.pipeline.run.assemble import the_run
+from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import Schema
 from imagebeam.transforms.clients.credentials import find_credentials
@@ -48,8 +48,8 @@ def check_task(context: Context) -> Seen:
     """The task is good, and fits the lane."""
     settings = context.settings
     models = catalog.load_models_file(settings.models_file)
-    context.task = checks.the_task(settings, models)
-    context.profile = checks.the_profile(models, context.task)
+    context.task = checks.resolve_task(settings, models)
+    context.profile = checks.resolve_model(models, context.task)
     if settings.lane == "batch":
         batch_checks.check_task(settings, context.task, context.profile)
     return f"{context.task.name}, version {context.task.version}, {context.task.model}"
@@ -81,7 +81,7 @@ def check_credentials(context: Context) -> Seen:
 
 def check_bigquery(context: Context) -> Seen:
     """BigQuery is enabled, and takes jobs."""
-    context.warehouse.dry_run(Query("SELECT 1"))
+    context.bq.dry_run(Query("SELECT 1"))
     return f"jobs run in project {context.settings.project}"
 
 
@@ -92,7 +92,7 @@ def check_source(context: Context) -> Seen:
         dataset, _, table = settings.source.rpartition(".")
         context.trying(f"read the columns of table {table} in {dataset}", dataset=dataset)
     said: list[str] = []
-    context.source, context.location = checks.the_source(settings, context.warehouse, said.append)
+    context.source, context.location = checks.resolve_source(settings, context.bq, said.append)
     context.filters = checks.checked_filters(settings, context.task, context.source)
     return " ".join(" ".join(said).removeprefix("source").split())
 
@@ -101,13 +101,13 @@ def check_shared(context: Context) -> Seen:
     """A dataset that a publisher shares is linked, and lets a run do what it does."""
     table = context.source.table
     if table is None:
-        return NotTried("the source is a query")
+        return Skipped("the source is a query")
     name = f"{table.project}.{table.dataset}"
     context.trying(f"read the restrictions of dataset {name}", dataset=name)
     try:
-        shown: dict[str, Any] = context.warehouse.client.get_dataset(name).to_api_repr()
+        shown: dict[str, Any] = context.bq.client.get_dataset(name).to_api_repr()
     except api_errors.Forbidden:
-        return NotTried(f"dataset {name} may not be looked at, only its tables")
+        return Skipped(f"dataset {name} may not be looked at, only its tables")
     linked = shown.get("linkedDatasetSource", {}).get("sourceDataset")
     if not linked:
         return "no linked dataset"
@@ -124,7 +124,7 @@ def check_shared(context: Context) -> Seen:
             "another table, which --lane=sql does",
             fix="--lane=online",
         )
-    return Concern(
+    return CheckWarning(
         "the publisher restricts egress: a run may read it, page by page, but copies, exports, and tables or views "
         "made of it are refused, also by --query",
         fix="nothing for this run; ask the publisher before you build on its tables",
@@ -135,7 +135,7 @@ def check_shared(context: Context) -> Seen:
 def check_locations(context: Context) -> Seen:
     """Source, results and tables of jobs are where one query, and one job, can use them together."""
     settings = context.settings
-    context.create = checks.check_results(settings, context.warehouse, context.outcomes, context.location)
+    context.create = checks.check_results(settings, context.bq, context.outcomes, context.location)
     if settings.lane == "batch":
         batch_checks.check_tables(settings, context.outcomes, context.location)
     return f"source and results in {context.location}"
@@ -146,7 +146,7 @@ def check_limits(context: Context) -> Seen:
     settings = context.settings
     if settings.lane == "sql":  # what a run is called there; BigQuery keeps the pace itself
         settings = dataclasses.replace(settings, lane="online", location=context.profile.locations[0])
-    context.run = the_run(
+    context.run = build_run_settings(
         settings, context.task, context.profile, context.source, context.filters, context.outcomes, context.location
     )
     given = [name for name in ("max_cost_usd", "max_calls", "max_rpm", "max_tpm") if getattr(settings, name)]
@@ -158,8 +158,8 @@ def check_query(context: Context) -> Seen:
     table, cap = context.source.table, context.settings.maximum_bytes_billed
     dataset = f"{table.project}.{table.dataset}" if table else ""
     context.trying("dry run of the run's query, free", dataset=dataset)
-    query = checks.books_query(context.warehouse, context.run)
-    size = context.warehouse.dry_run(query, location=context.location)[1]
+    query = checks.source_counts_query(context.bq, context.run)
+    size = context.bq.dry_run(query, location=context.location)[1]
     usd = size / 2**40 * USD_PER_TIB
     found = f"reads {checks.gigabytes(size)}, about ${usd:,.2f} a run"
     if cap is not None and size > cap:
@@ -168,13 +168,13 @@ def check_query(context: Context) -> Seen:
             fix=f"--maximum_bytes_billed={size + 10 * 2**20}, or fewer columns in a --query",
         )
     if usd > DEAR_USD and cap is None:
-        return Concern("every run reads as much", fix="--maximum_bytes_billed=BYTES, or a --query", found=found)
+        return CheckWarning("every run reads as much", fix="--maximum_bytes_billed=BYTES, or a --query", found=found)
     return found
 
 
 def check_snapshot(context: Context) -> Seen:
     """The newest snapshot's images are there for long enough."""
-    made = batch_checks.newest_snapshot(context.warehouse, context.source, context.location)
+    made = batch_checks.newest_snapshot(context.bq, context.source, context.location)
     if made is None:
         return "no table of snapshots beside the source"
     now, until = datetime.datetime.now(datetime.UTC), batch_checks.expiry(made)
@@ -188,7 +188,9 @@ def check_snapshot(context: Context) -> Seen:
     if context.settings.lane == "batch":
         batch_checks.check_expiry(context.settings, context.task, made, now)
     if until < now + SOON:
-        return Concern("its images expire soon: a long run will miss some", fix="run at once, or wait", found=found)
+        return CheckWarning(
+            "its images expire soon: a long run will miss some", fix="run at once, or wait", found=found
+        )
     return found
 
 
@@ -201,14 +203,14 @@ def check_results(context: Context) -> Seen:
     context.trying(f"make a table in {name}, ask what may be done to it, and delete it", dataset=name)
     probe = dataclasses.replace(outcomes, table=f"_preflight_{secrets.token_hex(6)}")
     expires = datetime.datetime.now(datetime.UTC) + PROBE_LIFETIME
-    context.warehouse.create_exclusive(
+    context.bq.create_exclusive(
         probe, expires=expires, description="imagebeam preflight: goes by itself.", schema=_PROBE_SCHEMA
     )
     try:
-        answer = context.warehouse.client.test_iam_permissions(probe.dotted, TABLE_PERMISSIONS)
+        answer = context.bq.client.test_iam_permissions(probe.dotted, TABLE_PERMISSIONS)
     finally:
         with contextlib.suppress(Exception):
-            context.warehouse.drop(probe)
+            context.bq.drop(probe)
     missing = [permission for permission in TABLE_PERMISSIONS if permission not in answer.get("permissions", ())]
     if missing:
         raise UserError(
@@ -222,7 +224,7 @@ def check_results(context: Context) -> Seen:
 
 def check_others(context: Context) -> Seen:
     """No other run of the task is going on."""
-    checks.check_lease(context.warehouse, context.run)
+    checks.check_lease(context.bq, context.run)
     return "no other run of this task"
 
 
@@ -249,7 +251,7 @@ def check_work_dir(context: Context) -> Seen:
             fix=f"gcloud storage buckets create gs://NEW_BUCKET --location={loads_into}",
         )
     if region and not near(where, region):
-        return Concern(
+        return CheckWarning(
             f"the workers in {region} would read and write across regions, which is slow and billed",
             fix=f"gcloud storage buckets create gs://NEW_BUCKET --location={region}",
             found=f"{directory}, in {where}",

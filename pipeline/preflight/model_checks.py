@@ -18,24 +18,26 @@ from google.auth import impersonated_credentials
 from PIL import Image as Pictures
 
 from imagebeam.pipeline.diagnostics import iam_roles
-from imagebeam.pipeline.diagnostics.error_hints import RefusedError, explain
+from imagebeam.pipeline.diagnostics.error_hints import explain
+from imagebeam.pipeline.diagnostics.iam_roles import bucket_command, vertex_agent
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql import setup as embed_setup
-from imagebeam.pipeline.embed_sql.ddl import Connection, bucket_command, make_command, vertex_agent
-from imagebeam.pipeline.preflight.runner import Concern, Context, NotTried, Sample, Seen
+from imagebeam.pipeline.embed_sql.ddl import Connection, make_command
+from imagebeam.pipeline.preflight.runner import CheckWarning, Context, Sample, Seen, Skipped
 from imagebeam.pipeline.run import batch_checks, checks, cost_estimate, dataflow_staging, model_probe
 from imagebeam.pipeline.run.assemble import call_tokens
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.model_probe import Asked
 from imagebeam.transforms.clients import rest as google_rest
 from imagebeam.transforms.clients import storage
+from imagebeam.transforms.clients.rest import RefusedError
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 from imagebeam.transforms.core.records import Image, ImageReason
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.gemini.error_classes import Failure, Kind
 from imagebeam.transforms.gemini.requests import ImagePart
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.tasks.embedding import EmbedTask
 
 #: Tokens per minute that a project of a usage tier is granted for Flash models on the global endpoint (Google,
 #: "Standard PayGo", November 2026); more is given when there is room.
@@ -50,9 +52,9 @@ _MENDS: Final[Mapping[ImageReason, str]] = {
 
 def check_sample(context: Context) -> Seen:
     """The account that will do the work can read an image of the source."""
-    uris = model_probe.sample_uris(context.source, context.warehouse, context.location)
+    uris = model_probe.sample_uris(context.source, context.bq, context.location)
     if not uris:
-        if not context.warehouse.small_query(cost_estimate.any_row_query(context.source), location=context.location):
+        if not context.bq.small_query(cost_estimate.any_row_query(context.source), location=context.location):
             raise UserError(
                 f"the source has no rows: {context.source.label}", fix="give a table that holds images as --source"
             )
@@ -67,7 +69,7 @@ def check_sample(context: Context) -> Seen:
         except (google.auth.exceptions.GoogleAuthError, ImagebeamError) as error:
             context.trying("read an image as the workers' account", account=who.partition(":")[2])
             why = explain(error, context.place)
-            concern = Concern(
+            concern = CheckWarning(
                 f"nobody knows whether the workers can read images: {why.cause}",
                 why.fix,
                 why.permission,
@@ -121,7 +123,7 @@ def check_model(context: Context) -> Seen:
     profile.check(settings.location, settings.lane, context.task)
     asyncio.run(model_probe.check_exists(settings, context.task))
     if warning := checks.retirement(profile):
-        return Concern(warning, fix="--model=NAME, or model: in the task; another model is another version")
+        return CheckWarning(warning, fix="--model=NAME, or model: in the task; another model is another version")
     return f"{profile.name} at {settings.location}"
 
 
@@ -130,9 +132,9 @@ def check_probe(context: Context) -> Seen:
     settings, task, sample = context.settings, context.task, context.sample
     if not context.probe:
         if isinstance(task, EmbedTask):
-            return NotTried("--no_probe, and embedding models have no call that is free")
+            return Skipped("--no_probe, and embedding models have no call that is free")
         if _inline_only(context):
-            return NotTried("--no_probe, and images travel with their bytes")
+            return Skipped("--no_probe, and images travel with their bytes")
         context.trying(f"countTokens of {sample.uri}, free of charge (--no_probe)")
         found = asyncio.run(model_probe.free_transport(settings, task, [sample.uri]))
         return _by_uri_or_not(context, readable=found == "uri", found="free countTokens")
@@ -151,7 +153,7 @@ def _judged(context: Context, asked: Mapping[str, Asked], spent: str) -> Seen:
         if failure.kind is Kind.FATAL:
             raise RefusedError(f"asking by {way}: {failure.reason}: {failure.message}", asked[way].body)
     if failures and all(failure.kind is Kind.THROTTLED for failure in failures.values()):
-        return Concern(
+        return CheckWarning(
             f"the quota is used up right now: {next(iter(failures.values())).message}",
             fix="nothing: a run waits and slows down; or another --location, or --lane=flex",
             found=spent,
@@ -162,7 +164,7 @@ def _judged(context: Context, asked: Mapping[str, Asked], spent: str) -> Seen:
         context.transport = "inline"
         return f"images travel with their bytes; {spent}"
     if "uri" in failures and failures["uri"].reason != "FORBIDDEN":
-        return Concern(
+        return CheckWarning(
             f"by URI there was no answer: {failures['uri'].reason}: {failures['uri'].message}",
             fix="--transport=inline, if that stays so",
             found=spent,
@@ -185,7 +187,7 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
             permission=f"storage.objects.get: roles/storage.objectViewer on gs://{bucket} for {agent}",
             fix="--transport=auto, which sends their bytes",
         )
-    return Concern(
+    return CheckWarning(
         "the service may not read these images by their URIs, so their bytes travel through this machine or the "
         "workers: slower, and --lane=batch is not possible",
         fix=grant,
@@ -206,7 +208,7 @@ def check_agent(context: Context) -> Seen:
     """Vertex AI's own account can read and write the work directory, where jobs have their files."""
     directory = context.settings.work_dir
     if isinstance(context.task, EmbedTask):
-        return NotTried("embedding models have no call that is free, and that reads a file")
+        return Skipped("embedding models have no call that is free, and that reads a file")
     bucket = directory.removeprefix("gs://").partition("/")[0]
     number = _project_number(context)
     agent = vertex_agent(number or "PROJECT_NUMBER")
@@ -226,7 +228,7 @@ def check_agent(context: Context) -> Seen:
     except api_errors.Forbidden:
         owner = ""
     if owner and number and owner != number:
-        return Concern(
+        return CheckWarning(
             f"bucket {bucket} belongs to another project (number {owner}), and whether {agent} may write there shows "
             "only when a job ends",
             fix=grant,
@@ -244,7 +246,7 @@ def check_roles(context: Context) -> Seen:
     try:
         answer = google_rest.call(context.credentials, "POST", url, {"permissions": wanted})
     except RefusedError as error:
-        return NotTried(f"{explain(error, context.place).cause}: {', '.join(wanted)} cannot be asked about")
+        return Skipped(f"{explain(error, context.place).cause}: {', '.join(wanted)} cannot be asked about")
     missing = [permission for permission in wanted if permission not in answer.get("permissions", ())]
     if missing:
         raise UserError(
@@ -274,22 +276,22 @@ def check_connection(context: Context) -> Seen:
     """BigQuery's connection to the model is there, and its account may read the images."""
     settings = context.settings
     assert isinstance(settings, EmbedSettings)  # noqa: S101  (the lane sql has no other)
-    route = embed_setup.the_route(settings, context.outcomes, context.location)
-    partly = embed_setup.check_listed(route, context.run, context.warehouse)
+    route = embed_setup.build_route(settings, context.outcomes, context.location)
+    partly = embed_setup.check_listed(route, context.run, context.bq)
     context.trying(f"read connection {settings.connection}")
     account = sql_jobs.connection_account(route.connection, settings.project, route.location)
     if account is None:
         if not isinstance(route.connection, Connection) or settings.create_connection:
-            return Concern(partly, found="the run makes it") if partly else "the run makes it"
+            return CheckWarning(partly, found="the run makes it") if partly else "the run makes it"
         raise UserError(
             f"there is no connection {route.connection.dotted}, or it may not be seen",
             permission="bigquery.connections.get: roles/bigquery.connectionUser",
             fix=f"{make_command(route.connection)}, or --create_connection",
         )
-    buckets = embed_setup.buckets_of(context.source, route, context.warehouse, context.location)
+    buckets = embed_setup.buckets_of(context.source, route, context.bq, context.location)
     foreign = embed_setup.foreign_buckets(route, buckets, settings.project)
     concerns = [*foreign[:1], *([partly] if partly else [])]
-    return Concern("; ".join(concerns), found=account[0]) if concerns else account[0]
+    return CheckWarning("; ".join(concerns), found=account[0]) if concerns else account[0]
 
 
 def check_quota(context: Context) -> Seen:

@@ -12,9 +12,9 @@ import google.auth.exceptions
 
 from imagebeam.pipeline.diagnostics.error_hints import explain
 from imagebeam.pipeline.diagnostics.iam_roles import NOBODY, Place
-from imagebeam.pipeline.diagnostics.results import Finding, State
+from imagebeam.pipeline.diagnostics.results import CheckResult, State
 from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import ImagebeamError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.gemini.requests import ImagePart
@@ -54,7 +54,7 @@ class Context:
         credentials: Whose credentials this process has.
         task: The task.
         profile: What is known of its model.
-        warehouse: BigQuery.
+        bq: BigQuery client.
         source: The source.
         member: Who asks, as IAM writes it.
         location: Where the source is; empty while nobody knows.
@@ -84,9 +84,9 @@ class Context:
     sample: Sample = dataclasses.field(init=False)
 
     @property
-    def warehouse(self) -> Warehouse:
+    def bq(self) -> BigQueryClient:
         """BigQuery."""
-        return Warehouse(self.settings.project)
+        return BigQueryClient(self.settings.project)
 
     @property
     def outcomes(self) -> TableName:
@@ -105,7 +105,7 @@ class Context:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Concern:
+class CheckWarning:
     """What a check says that is not ok, though a run may start.
 
     Attributes:
@@ -122,7 +122,7 @@ class Concern:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class NotTried:
+class Skipped:
     """A check that could not be tried, without anybody's fault.
 
     Attributes:
@@ -133,7 +133,7 @@ class NotTried:
 
 
 #: What a check gives: what it saw when all is well; it raises when the run could not go on.
-Seen = str | Concern | NotTried
+Seen = str | CheckWarning | Skipped
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -159,14 +159,14 @@ class Check:
     applies: Callable[[Context], bool] = lambda _: True
 
 
-def run_checks(context: Context, checks: Sequence[Check]) -> tuple[Finding, ...]:
+def run_checks(context: Context, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
     """Runs every check that can run, whatever became of the others.
 
     Args:
         context: What is known; the checks write into it.
         checks: In an order in which each comes after those that it needs.
     """
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     failed: set[str] = set()
     for check in checks:
         if not check.applies(context):
@@ -174,7 +174,9 @@ def run_checks(context: Context, checks: Sequence[Check]) -> tuple[Finding, ...]
         waiting = [name for name in check.needs if name in failed]
         if waiting:
             failed.add(check.name)
-            findings.append(Finding(check.name, State.SKIPPED, check.tries, cause=f"waits for: {', '.join(waiting)}"))
+            findings.append(
+                CheckResult(check.name, State.SKIPPED, check.tries, cause=f"waits for: {', '.join(waiting)}")
+            )
             continue
         finding = _run(context, check)
         findings.append(finding)
@@ -183,13 +185,13 @@ def run_checks(context: Context, checks: Sequence[Check]) -> tuple[Finding, ...]
     return tuple(findings)
 
 
-def _run(context: Context, check: Check) -> Finding:
+def _run(context: Context, check: Check) -> CheckResult:
     context.trying(check.tries)
     try:
         seen = check.run(context)
     except (ImagebeamError, api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError) as error:
         why = explain(error, context.place)
-        return Finding(
+        return CheckResult(
             check.name,
             State.FAILURE,
             context.tried,
@@ -198,8 +200,8 @@ def _run(context: Context, check: Check) -> Finding:
             fix=why.fix,
             systemic=why.systemic,
         )
-    if isinstance(seen, NotTried):
-        return Finding(check.name, State.SKIPPED, context.tried, cause=seen.why)
-    if isinstance(seen, Concern):
-        return Finding(check.name, State.WARNING, context.tried, seen.found, seen.cause, seen.permission, seen.fix)
-    return Finding(check.name, State.OK, context.tried, seen)
+    if isinstance(seen, Skipped):
+        return CheckResult(check.name, State.SKIPPED, context.tried, cause=seen.why)
+    if isinstance(seen, CheckWarning):
+        return CheckResult(check.name, State.WARNING, context.tried, seen.found, seen.cause, seen.permission, seen.fix)
+    return CheckResult(check.name, State.OK, context.tried, seen)

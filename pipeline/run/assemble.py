@@ -13,14 +13,14 @@ from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.engine.max_cost import check_cap
-from imagebeam.transforms.engine.settings import Caps, Destination, EngineSettings
-from imagebeam.transforms.engine.unit_caller import Asking
+from imagebeam.transforms.engine.settings import CallSettings, Caps, Destination, EngineSettings
 from imagebeam.transforms.gemini.batch_requests import ShardLimits
 from imagebeam.transforms.run_settings import RunSettings, event
 from imagebeam.transforms.sql import sources
 from imagebeam.transforms.sql.due import parse_due
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_table
+from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, estimate_usage
 from imagebeam.transforms.tasks.task import Task
 
@@ -29,7 +29,7 @@ ATTEMPTS, WAIT_S = 6, 1.0
 FLEX_ATTEMPTS, FLEX_WAIT_S, FLEX_TIMEOUT_S, FLEX_DEADLINE_S = 4, 10.0, 900.0, 3600.0
 
 
-def the_run(
+def build_run_settings(
     settings: ClassifySettings,
     task: Task,
     profile: ModelProfile,
@@ -44,7 +44,7 @@ def the_run(
     if settings.lane == "flex":
         timeout_s = timeout_s if "call_timeout_s" in settings.given else FLEX_TIMEOUT_S
         deadline_s = deadline_s if "unit_deadline_s" in settings.given else FLEX_DEADLINE_S
-    asking = Asking(
+    call_settings = CallSettings(
         project=settings.project,
         location=settings.location,
         task=task,
@@ -66,14 +66,14 @@ def the_run(
     max_rpm = settings.max_rpm or profile.fixed_rpm(settings.location)
     engine = EngineSettings(
         run_id=settings.run_id,
-        asking=asking,
+        call_settings=call_settings,
         in_flight=settings.in_flight,
         max_per_s=ceiling("--max_rpm", max_rpm, settings.processes, at_least=1),
         max_tokens_per_s=ceiling(
             "--max_tpm", settings.max_tpm, settings.processes, at_least=call_tokens(profile, task)
         ),
         max_failure_percent=settings.max_failure_percent,
-        caps=the_caps(settings, task, profile, directory),
+        caps=build_caps(settings, task, profile, directory),
         destination=destination,
     )
     run = RunSettings(
@@ -85,7 +85,7 @@ def the_run(
         outcomes=outcomes,
         location=location,
         directory=directory,
-        group_size=settings.group_size,
+        unit_batch_size=settings.unit_batch_size,
         maximum_bytes_billed=settings.maximum_bytes_billed,
         who=lease.holder(settings.run_id).who,
         filters_json=orjson.dumps(dict(settings.given)).decode(),
@@ -95,18 +95,18 @@ def the_run(
     return dataclasses.replace(run, engine=dataclasses.replace(engine, destination=destination))
 
 
-def patient(asking: Asking) -> Asking:
+def patient(call_settings: CallSettings) -> CallSettings:
     """The same with the patience that the flex lane needs; of no harm in the online lane."""
     return dataclasses.replace(
-        asking,
-        call_timeout_s=max(asking.call_timeout_s, FLEX_TIMEOUT_S),
-        unit_deadline_s=max(asking.unit_deadline_s, FLEX_DEADLINE_S),
+        call_settings,
+        call_timeout_s=max(call_settings.call_timeout_s, FLEX_TIMEOUT_S),
+        unit_deadline_s=max(call_settings.unit_deadline_s, FLEX_DEADLINE_S),
         attempts=FLEX_ATTEMPTS,
         wait_multiplier_s=FLEX_WAIT_S,
     )
 
 
-def the_batch(settings: ClassifySettings) -> BatchSettings:
+def build_batch_settings(settings: ClassifySettings) -> BatchSettings:
     """How a run goes through batch jobs."""
     return BatchSettings(
         source=cast("Literal['gcs', 'bigquery']", settings.batch_source),
@@ -119,7 +119,7 @@ def the_batch(settings: ClassifySettings) -> BatchSettings:
     )
 
 
-def the_caps(settings: ClassifySettings, task: Task, profile: ModelProfile, directory: str) -> Caps | None:
+def build_caps(settings: ClassifySettings, task: Task, profile: ModelProfile, directory: str) -> Caps | None:
     """What the run may spend.
 
     Raises:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import datetime
 
-from imagebeam.pipeline.embed_sql.ddl import vertex_agent
+from imagebeam.pipeline.diagnostics.iam_roles import vertex_agent
 from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.gemini.dispatch import build_lines
 from imagebeam.transforms.run_settings import run_labels
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
 from imagebeam.transforms.sql.sources import Source
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
@@ -63,7 +63,7 @@ def check_tables(settings: ClassifySettings, outcomes: TableName, location: str)
 
 
 def check_images(
-    settings: ClassifySettings, task: Task, warehouse: Warehouse, source: Source, location: str, transport: str
+    settings: ClassifySettings, task: Task, bq: BigQueryClient, source: Source, location: str, transport: str
 ) -> None:
     """Checks that the service can read the images by itself, and that they will be there for long enough.
 
@@ -72,7 +72,7 @@ def check_images(
     """
     if transport == "inline":
         raise unreadable(task)
-    made = newest_snapshot(warehouse, source, location)
+    made = newest_snapshot(bq, source, location)
     if made is not None:
         check_expiry(settings, task, made, datetime.datetime.now(datetime.UTC))
 
@@ -91,12 +91,12 @@ def unreadable(task: Task, *, grant: str = "") -> UserError:
     )
 
 
-def newest_snapshot(warehouse: Warehouse, source: Source, location: str) -> datetime.datetime | None:
+def newest_snapshot(bq: BigQueryClient, source: Source, location: str) -> datetime.datetime | None:
     """When the newest snapshot of the source was made; None when nothing tells."""
     if source.snapshots is None:
         return None
     sql = f"SELECT MAX(creation_time) AS made FROM {source.snapshots.sql()}"
-    made: datetime.datetime | None = warehouse.small_query(Query(sql), location=location)[0]["made"]
+    made: datetime.datetime | None = bq.small_query(Query(sql), location=location)[0]["made"]
     return made
 
 

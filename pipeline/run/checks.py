@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from imagebeam.pipeline.run import batch_checks, cost_estimate, model_probe
-from imagebeam.pipeline.run.assemble import the_run
+from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.cost_estimate import Say
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients import lease, storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
@@ -28,11 +28,16 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import sources
-from imagebeam.transforms.sql.due_query import MAX_IMAGES, books_from_row, build_books_query, build_due_query
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.sql.due_query import (
+    MAX_IMAGES,
+    build_due_query,
+    build_source_counts_query,
+    source_counts_from_row,
+)
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.start_run import planned_from
 from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models
 from imagebeam.transforms.tasks.task import Task
 
@@ -68,36 +73,36 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     """
     check_open_files(settings.in_flight)
     models = catalog.load_models_file(settings.models_file)
-    task = the_task(settings, models)
-    profile = the_profile(models, task)
+    task = resolve_task(settings, models)
+    profile = resolve_model(models, task)
     profile.check(settings.location, settings.lane, task)
     if warning := retirement(profile):
         say(f"warning: {warning}")
     find_credentials()
-    warehouse = Warehouse(settings.project)
-    source, location = the_source(settings, warehouse, say)
+    bq = BigQueryClient(settings.project)
+    source, location = resolve_source(settings, bq, say)
     filters = checked_filters(settings, task, source)
     outcomes = TableName(*settings.results_dataset, "outcomes")
-    create = check_results(settings, warehouse, outcomes, location)
+    create = check_results(settings, bq, outcomes, location)
     if storage.is_local(settings.work_dir) or settings.runner != "DataflowRunner":
         storage.check_writable(settings.work_dir, location)
     if settings.lane == "batch":
         batch_checks.check(settings, task, profile, outcomes, location)
-    run = the_run(settings, task, profile, source, filters, outcomes, location)
-    planned = plan(warehouse, run)
-    check_lease(warehouse, run)
-    transport = asyncio.run(model_probe.check_model(settings, task, source, warehouse, location, due=planned.due))
+    run = build_run_settings(settings, task, profile, source, filters, outcomes, location)
+    planned = plan(bq, run)
+    check_lease(bq, run)
+    transport = asyncio.run(model_probe.check_model(settings, task, source, bq, location, due=planned.due))
     if settings.lane == "batch":
-        batch_checks.check_images(settings, task, warehouse, source, location, transport)
+        batch_checks.check_images(settings, task, bq, source, location, transport)
     run = with_transport(run, transport)
     usd = cost_estimate.announce(settings, run, profile, planned, say)
     if create:
-        warehouse.create_dataset(outcomes.project, outcomes.dataset, create)
+        bq.create_dataset(outcomes.project, outcomes.dataset, create)
         say(f"made dataset {outcomes.project}.{outcomes.dataset} in {create}")
     return Checked(run, planned, usd)
 
 
-def the_task(settings: ClassifySettings, models: Models) -> Task:
+def resolve_task(settings: ClassifySettings, models: Models) -> Task:
     """The task, with what the flags change of it."""
     if isinstance(settings, EmbedSettings):
         return settings.embed_task()
@@ -119,7 +124,7 @@ def the_task(settings: ClassifySettings, models: Models) -> Task:
     return task
 
 
-def the_profile(models: Models, task: Task) -> ModelProfile:
+def resolve_model(models: Models, task: Task) -> ModelProfile:
     """What is known of the task's model.
 
     Raises:
@@ -150,22 +155,22 @@ def check_open_files(in_flight: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def the_source(settings: ClassifySettings, warehouse: Warehouse, say: Say) -> tuple[sources.Source, str]:
+def resolve_source(settings: ClassifySettings, bq: BigQueryClient, say: Say) -> tuple[sources.Source, str]:
     """The source with its profile, and where it lives."""
     mapping = dict(settings.columns)
     if settings.query is not None:
-        schema, scanned, location = warehouse.dry_run(Query(settings.query))
+        schema, scanned, location = bq.dry_run(Query(settings.query))
         detected = sources.detect_profile("the query", schema, profile=settings.profile, mapping=mapping)
         say(f"source   the query, profile {detected.profile} ({detected.why}); it scans {gigabytes(scanned)}")
         return sources.source_of(detected=detected, query=settings.query), location
     table = TableName.parse(settings.source or "", settings.project)
-    facts = warehouse.table(table)
+    facts = bq.table(table)
     if facts is None:
-        raise missing_table(warehouse, table)
+        raise missing_table(bq, table)
     detected = sources.detect_profile(table.table, facts.schema, profile=settings.profile, mapping=mapping)
     beside = sources.companions(table)
-    snapshots = warehouse.table(beside.snapshots)
-    assets = warehouse.table(beside.assets) if beside.assets is not None else None
+    snapshots = bq.table(beside.snapshots)
+    assets = bq.table(beside.assets) if beside.assets is not None else None
     say(f"source   {table.dotted}, profile {detected.profile} ({detected.why}), in {facts.location}")
     source = sources.source_of(
         detected=detected,
@@ -176,9 +181,9 @@ def the_source(settings: ClassifySettings, warehouse: Warehouse, say: Say) -> tu
     return source, facts.location
 
 
-def missing_table(warehouse: Warehouse, table: TableName) -> UserError:
+def missing_table(bq: BigQueryClient, table: TableName) -> UserError:
     """What to say about a source that is not there."""
-    if warehouse.dataset_location(table.project, table.dataset) is None:
+    if bq.dataset_location(table.project, table.dataset) is None:
         return UserError(
             f"--source: there is no dataset {table.project}.{table.dataset}, or it may not be seen",
             fix=f"check the name (`bq ls --project_id={table.project}`), or subscribe to the listing first",
@@ -194,7 +199,7 @@ def has(schema: tuple[Mapping[str, Any], ...], *columns: str) -> bool:
     return set(columns) <= {str(field["name"]).lower() for field in schema}
 
 
-def the_filters(settings: ClassifySettings) -> Filters:
+def build_filters(settings: ClassifySettings) -> Filters:
     """The filters that a person gave."""
     return Filters(
         asset_types=settings.asset_types,
@@ -215,7 +220,7 @@ def checked_filters(settings: ClassifySettings, task: Task, source: sources.Sour
     Raises:
         UserError: The source lacks a column.
     """
-    filters = the_filters(settings)
+    filters = build_filters(settings)
     filters.validate(source.columns, source=source.label)
     check_prompt_fields(task, source.kept(settings.keep_columns))
     return filters
@@ -236,13 +241,13 @@ def check_prompt_fields(task: Task, kept: Mapping[str, str]) -> None:
             )
 
 
-def check_results(settings: ClassifySettings, warehouse: Warehouse, outcomes: TableName, location: str) -> str | None:
+def check_results(settings: ClassifySettings, bq: BigQueryClient, outcomes: TableName, location: str) -> str | None:
     """Where to make the results dataset; None when it is there.
 
     Raises:
         UserError: It is, or would be, in another location than the source: one query cannot see both.
     """
-    found = warehouse.dataset_location(outcomes.project, outcomes.dataset)
+    found = bq.dataset_location(outcomes.project, outcomes.dataset)
     wanted = found or settings.results_location or location
     if wanted.upper() != location.upper():
         raise UserError(
@@ -253,17 +258,17 @@ def check_results(settings: ClassifySettings, warehouse: Warehouse, outcomes: Ta
     return None if found else location
 
 
-def plan(warehouse: Warehouse, run: RunSettings) -> Planned:
+def plan(bq: BigQueryClient, run: RunSettings) -> Planned:
     """What the source holds, by state: the same query as the run's, without the units."""
-    query = books_query(warehouse, run)
-    rows = warehouse.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
-    return planned_from(books_from_row(rows[0]))
+    query = source_counts_query(bq, run)
+    rows = bq.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
+    return planned_from(source_counts_from_row(rows[0]))
 
 
-def books_query(warehouse: Warehouse, run: RunSettings) -> Query:
+def source_counts_query(bq: BigQueryClient, run: RunSettings) -> Query:
     """The query of the plan."""
-    there = warehouse.table(run.outcomes) is not None
-    return build_books_query(
+    there = bq.table(run.outcomes) is not None
+    return build_source_counts_query(
         source=run.source,
         filters=run.filters,
         unit=run.task.unit,
@@ -275,9 +280,9 @@ def books_query(warehouse: Warehouse, run: RunSettings) -> Query:
     )
 
 
-def due_query(warehouse: Warehouse, run: RunSettings) -> Query:
+def due_query(bq: BigQueryClient, run: RunSettings) -> Query:
     """The run's query; nothing was ever recorded where there is no table."""
-    there = warehouse.table(run.outcomes) is not None
+    there = bq.table(run.outcomes) is not None
     return build_due_query(
         source=run.source,
         filters=run.filters,
@@ -291,20 +296,20 @@ def due_query(warehouse: Warehouse, run: RunSettings) -> Query:
     )
 
 
-def check_lease(warehouse: Warehouse, run: RunSettings) -> None:
+def check_lease(bq: BigQueryClient, run: RunSettings) -> None:
     """Says at once that another run of the task is going on; the run itself takes the lease."""
     destination = run.engine.destination
     if destination is None or destination.lease is None:
         return
-    held = lease.read(warehouse, destination.lease)
+    held = lease.read(bq, destination.lease)
     if held is not None and not held.is_dead_here():
         raise UserError(lease.held_line(held, destination.lease))
 
 
 def with_transport(run: RunSettings, transport: Literal["uri", "inline"]) -> RunSettings:
     """The run with its transport settled."""
-    asking = dataclasses.replace(run.engine.asking, transport=transport)
-    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, asking=asking))
+    call_settings = dataclasses.replace(run.engine.call_settings, transport=transport)
+    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, call_settings=call_settings))
 
 
 def gigabytes(size: int) -> str:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import Query
@@ -73,7 +73,7 @@ def announce(
     if not planned.due:
         return Decimal(0)
     usd = expected.usd(profile, settings.lane)
-    say(f"cost     {cost_text(expected, usd)}; images travel by {run.engine.asking.transport}")
+    say(f"cost     {cost_text(expected, usd)}; images travel by {run.engine.call_settings.transport}")
     quota = profile.fixed_rpm(settings.location)
     if quota is not None and settings.max_rpm is None:
         least = lane_comparison.duration(60 * expected.calls / quota)
@@ -91,17 +91,17 @@ def tell_due(run: RunSettings, profile: ModelProfile, planned: Planned, lane: st
     Raises:
         SystemicError: BigQuery cannot say what earlier answers took.
     """
-    warehouse = Warehouse(run.engine.asking.project)
-    past = history(warehouse, run)
-    if changed := the_change(profile, run.task, past, planned, lane):
+    bq = BigQueryClient(run.engine.call_settings.project)
+    past = history(bq, run)
+    if changed := describe_change(profile, run.task, past, planned, lane):
         say(change_line(changed, planned))
     tell_units(planned, say)
-    for line in why_nothing(warehouse, run, planned):
+    for line in why_nothing(bq, run, planned):
         say(f"         {line}")
     return due_forecast(profile, run.task, past, planned)
 
 
-def history(warehouse: Warehouse, run: RunSettings) -> History:
+def history(bq: BigQueryClient, run: RunSettings) -> History:
     """What is recorded of the run's task: what its answers took, and its versions.
 
     Raises:
@@ -112,8 +112,8 @@ def history(warehouse: Warehouse, run: RunSettings) -> History:
         (run.outcomes, outcome_queries.measured_query(run.outcomes, task.name, task.model)),
         (run.task_versions, outcome_queries.versions_query(run.task_versions, task.name)),
     ):
-        there = warehouse.table(table) is not None
-        rows.append(warehouse.small_query(query, location=run.location) if there else [])
+        there = bq.table(table) is not None
+        rows.append(bq.small_query(query, location=run.location) if there else [])
     return history_from(*rows)
 
 
@@ -124,7 +124,7 @@ def cost_text(expected: Forecast, usd: Decimal | None) -> str:
     return f"{price}: {expected.calls:,} calls{each} ({expected.basis})"
 
 
-def the_change(profile: ModelProfile, task: Task, past: History, planned: Planned, lane: str) -> Changed | None:
+def describe_change(profile: ModelProfile, task: Task, past: History, planned: Planned, lane: str) -> Changed | None:
     """What changed of the task since the version that was used last; None if nothing did, or it is new."""
     if not past.versions or past.versions[0].version == task.version:
         return None
@@ -173,7 +173,7 @@ def tell_units(planned: Planned, say: Say) -> None:
         say(f"         {assets} no imagery at all")
 
 
-def why_nothing(warehouse: Warehouse, run: RunSettings, planned: Planned) -> list[str]:
+def why_nothing(bq: BigQueryClient, run: RunSettings, planned: Planned) -> list[str]:
     """Why there is nothing to ask about, where that may be a mistake: no units, or no failure of the given reason.
 
     Raises:
@@ -182,7 +182,7 @@ def why_nothing(warehouse: Warehouse, run: RunSettings, planned: Planned) -> lis
     cap = run.maximum_bytes_billed
     if not planned.units_in and not planned.rows_without_id:
         look = asset_types_query(run.source) if run.filters.asset_types else any_row_query(run.source)
-        rows = warehouse.small_query(look, location=run.location, maximum_bytes_billed=cap)
+        rows = bq.small_query(look, location=run.location, maximum_bytes_billed=cap)
         if not rows:
             return ["the source is empty"]
         line = f"the source has rows, but none passes {' and '.join(_given(run.filters)) or 'the filters'}"
@@ -197,7 +197,7 @@ def why_nothing(warehouse: Warehouse, run: RunSettings, planned: Planned) -> lis
             f"GROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {MOST_NAMED}",
             due.parameters,
         )
-        rows = warehouse.small_query(query, location=run.location, maximum_bytes_billed=cap)
+        rows = bq.small_query(query, location=run.location, maximum_bytes_billed=cap)
         found = ", ".join(f"{str(row['state']).removeprefix('failed:')} {row['units']:,}" for row in rows)
         return [f"no unit failed for {' or '.join(run.due.failed_reasons)}; failed before: {found}"]
     return []

@@ -12,7 +12,7 @@ from imagebeam.pipeline.flags.layers import read_flags
 from imagebeam.pipeline.run.settings import ClassifySettings, check, field_values, require, with_beam
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.gemini.embedding_batch import check_batch
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, checked_dimension, embed_task
+from imagebeam.transforms.tasks.embedding import EmbedTask, checked_dimension, embed_task
 from imagebeam.transforms.tasks.task import ImageSettings
 
 

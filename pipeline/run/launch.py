@@ -12,10 +12,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from imagebeam.pipeline.run import dataflow_staging
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.core.errors import BooksError, ImagebeamError, SystemicError, UserError
+from imagebeam.transforms.core.errors import ImagebeamError, ReconciliationError, SystemicError, UserError
 from imagebeam.transforms.run_settings import RunSettings
 
-_ERRORS: Mapping[str, type[ImagebeamError]] = {kind.__name__: kind for kind in (UserError, SystemicError, BooksError)}
+_ERRORS: Mapping[str, type[ImagebeamError]] = {
+    kind.__name__: kind for kind in (UserError, SystemicError, ReconciliationError)
+}
 
 
 def run_pipeline(

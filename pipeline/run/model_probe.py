@@ -12,10 +12,10 @@ from typing import Literal
 
 import orjson
 
-from imagebeam.pipeline.diagnostics.error_hints import RefusedError
 from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.embedding_client import EmbeddingClient, client_of
+from imagebeam.transforms.clients.rest import RefusedError
 from imagebeam.transforms.clients.vertex import GeminiClient, HttpAnswer, ModelClient
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.images import mime_from_name
@@ -26,7 +26,7 @@ from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_ex
 from imagebeam.transforms.gemini.requests import ImagePart, build_request, image_part, lane_headers
 from imagebeam.transforms.gemini.responses import read_usage
 from imagebeam.transforms.sql import sources
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
 from imagebeam.transforms.tasks.task import Task
 
@@ -54,7 +54,7 @@ async def check_model(
     settings: ClassifySettings,
     task: Task,
     source: sources.Source,
-    warehouse: Warehouse,
+    bq: BigQueryClient,
     location: str,
     *,
     due: int,
@@ -73,7 +73,7 @@ async def check_model(
     if isinstance(task, EmbedTask) and (settings.max_cost_usd is not None or settings.max_calls is not None):
         # Embedding models have no call that is free, and every call counts; a batch job knows one way only.
         return "uri" if settings.lane == "batch" else "inline"
-    uris = sample_uris(source, warehouse, location)
+    uris = sample_uris(source, bq, location)
     if not isinstance(task, EmbedTask):
         return await free_transport(settings, task, uris)
     embedding = EmbeddingClient(settings.project, settings.location)
@@ -192,9 +192,9 @@ async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[
     return "uri"
 
 
-def sample_uris(source: sources.Source, warehouse: Warehouse, location: str) -> list[str]:
+def sample_uris(source: sources.Source, bq: BigQueryClient, location: str) -> list[str]:
     """The URIs of a few images of the source."""
-    return [str(row["uri"]) for row in warehouse.small_query(sample_query(source, PROBES), location=location)]
+    return [str(row["uri"]) for row in bq.small_query(sample_query(source, PROBES), location=location)]
 
 
 def sample_query(source: sources.Source, images: int) -> Query:

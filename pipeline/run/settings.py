@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from imagebeam.pipeline.flags import values as flag_values
 from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY, MAX_COST_USD, RESULTS, SOURCE, Flag, by_name
-from imagebeam.pipeline.flags.layers import SOURCES, Said, read_flags
+from imagebeam.pipeline.flags.layers import SOURCES, FlagValues, read_flags
 from imagebeam.pipeline.run import dataflow_options
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import shown
@@ -79,7 +79,7 @@ class ClassifySettings:
         runner: Beam runner.
         direct_num_workers: Workers of FnApiRunner.
         dataflow_workers: Workers of Dataflow, a fixed number; None for any other runner.
-        group_size: Units that travel together.
+        unit_batch_size: Units that travel together.
         run_id: Lower-case letters, digits and dashes, at most 63.
         models_file: Models and prices instead of the shipped ones.
         yes: Do not ask.
@@ -138,7 +138,7 @@ class ClassifySettings:
     runner: str = "FnApiRunner"
     direct_num_workers: int = 1
     dataflow_workers: int | None = None
-    group_size: int = 200
+    unit_batch_size: int = 200
     models_file: Path | None = None
     yes: bool = False
     json: bool = False
@@ -288,7 +288,7 @@ def _check_batch(values: Mapping[str, Any]) -> None:
             )
 
 
-def field_values(said: Said, settings: type, flags: tuple[Flag, ...], cwd: Path) -> dict[str, Any]:
+def field_values(said: FlagValues, settings: type, flags: tuple[Flag, ...], cwd: Path) -> dict[str, Any]:
     """The values of a settings class, from those of the flags: names in full, texts read, paths made absolute.
 
     Raises:
@@ -380,7 +380,7 @@ def work_directory(text: str, cwd: Path) -> str:
     return str(directory)
 
 
-def with_beam(settings: AnySettings, said: Said, environ: Mapping[str, str]) -> tuple[AnySettings, list[str]]:
+def with_beam(settings: AnySettings, said: FlagValues, environ: Mapping[str, str]) -> tuple[AnySettings, list[str]]:
     """The settings, and the options that Beam gets: those of ours that it has too, its own, and what Dataflow needs.
 
     Raises:

@@ -20,7 +20,7 @@ from imagebeam.pipeline.search.contact_sheet import Picture, contact_sheet
 from imagebeam.pipeline.search.settings import SearchSettings
 from imagebeam.pipeline.search.sql import Search
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.clients.embedding_client import EmbeddingClient
 from imagebeam.transforms.core import images
@@ -31,15 +31,10 @@ from imagebeam.transforms.gemini.embedding_query import build_text_request, read
 from imagebeam.transforms.gemini.embeddings import build_embedding_request, read_embedding
 from imagebeam.transforms.gemini.error_classes import Kind, classify_exception, classify_http
 from imagebeam.transforms.gemini.requests import ImagePart
-from imagebeam.transforms.sql.embedding_tables import (
-    MODELS,
-    EmbedTask,
-    checked_dimension,
-    embed_task,
-    is_embedding_table,
-)
+from imagebeam.transforms.sql.embedding_tables import is_embedding_table
 from imagebeam.transforms.sql.tables import TABLES
 from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.embedding import MODELS, EmbedTask, checked_dimension, embed_task
 
 TIMEOUT_S = 60.0
 THUMBNAIL_PX, THUMBNAIL_QUALITY, READERS = 320, 80, 8
@@ -81,34 +76,34 @@ def run(settings: SearchSettings) -> int:
         raise UserError(f"--html: {settings.html} is there already; give another name, or add --force")
     if settings.html is not None and not settings.html.parent.is_dir():
         raise UserError(f"--html: there is no directory {settings.html.parent}")
-    warehouse = Warehouse(settings.project)
-    location = warehouse.dataset_location(*settings.results)
+    bq = BigQueryClient(settings.project)
+    location = bq.dataset_location(*settings.results)
     if location is None:
         raise UserError(f"--results: there is no dataset {'.'.join(settings.results)}, or it may not be seen")
-    there = tables_of(warehouse, settings.results, location)
+    there = tables_of(bq, settings.results, location)
     vectors = chosen(there, settings)
-    out = _out_table(settings, warehouse)
+    out = _out_table(settings, bq)
     picture = None if settings.image is None else _local_picture(settings.image)
-    vector = _wanted(settings, vectors, there, warehouse, location, picture)
+    vector = _wanted(settings, vectors, there, bq, location, picture)
     search = Search(vectors.table, settings.top_k, settings.where, settings.like)
     query = search_sql.search_sql(search, vector)
     if out is not None:
-        warehouse.small_query(search_sql.keep_sql(query, out, replace=settings.force), location=location)
-        rows = warehouse.small_query(search_sql.kept_sql(out), location=location)
+        bq.small_query(search_sql.keep_sql(query, out, replace=settings.force), location=location)
+        rows = bq.small_query(search_sql.kept_sql(out), location=location)
     else:
-        rows = sorted(warehouse.small_query(query, location=location), key=lambda row: int(row["rank"]))
+        rows = sorted(bq.small_query(query, location=location), key=lambda row: int(row["rank"]))
     _tell(settings, vectors, rows, out)
     if settings.html is not None:
         _draw(settings, vectors, rows, picture)
     return 0
 
 
-def tables_of(warehouse: Warehouse, results: tuple[str, str], location: str) -> list[Vectors]:
+def tables_of(bq: BigQueryClient, results: tuple[str, str], location: str) -> list[Vectors]:
     """The tables of vectors of a dataset that are not empty."""
     found = []
-    for name in sorted(filter(is_embedding_table, warehouse.table_names(*results))):
+    for name in sorted(filter(is_embedding_table, bq.table_names(*results))):
         table = TableName(*results, name)
-        rows = warehouse.small_query(search_sql.model_sql(table), location=location)
+        rows = bq.small_query(search_sql.model_sql(table), location=location)
         if rows:
             found.append(Vectors(table, str(rows[0]["model"]), int(rows[0]["dimension"])))
     return found
@@ -148,16 +143,16 @@ def _wanted(
     settings: SearchSettings,
     vectors: Vectors,
     there: Sequence[Vectors],
-    warehouse: Warehouse,
+    bq: BigQueryClient,
     location: str,
     picture: ImagePart | None,
 ) -> tuple[float, ...]:
     """The vector that is searched for."""
     if settings.like is not None:
-        rows = warehouse.small_query(search_sql.vector_sql(vectors.table, settings.like), location=location)
+        rows = bq.small_query(search_sql.vector_sql(vectors.table, settings.like), location=location)
         if rows:
             return tuple(rows[0]["vector"])
-        raise UserError(_unknown(settings.like, vectors, there, warehouse, location))
+        raise UserError(_unknown(settings.like, vectors, there, bq, location))
     if vectors.model not in MODELS:
         raise UserError(
             f"the vectors of {vectors.table.dotted} are of {vectors.model}, which imagebeam cannot ask about a text or "
@@ -169,11 +164,11 @@ def _wanted(
     return asyncio.run(_asked(settings.project, place, task, text, picture))
 
 
-def _unknown(unit_id: str, vectors: Vectors, there: Sequence[Vectors], warehouse: Warehouse, location: str) -> str:
+def _unknown(unit_id: str, vectors: Vectors, there: Sequence[Vectors], bq: BigQueryClient, location: str) -> str:
     others = [
         other.flags
         for other in there
-        if other != vectors and warehouse.small_query(search_sql.vector_sql(other.table, unit_id), location=location)
+        if other != vectors and bq.small_query(search_sql.vector_sql(other.table, unit_id), location=location)
     ]
     if others:
         return (
@@ -233,13 +228,13 @@ def _local_picture(path: Path) -> ImagePart:
     return ImagePart(prepared.mime_type, data=prepared.data)
 
 
-def _out_table(settings: SearchSettings, warehouse: Warehouse) -> TableName | None:
+def _out_table(settings: SearchSettings, bq: BigQueryClient) -> TableName | None:
     if settings.out_table is None:
         return None
     table = TableName.parse(settings.out_table, settings.project)
     if table.table in TABLES or is_embedding_table(table.table) or table.table.startswith("_"):
         raise UserError(f"--out_table={table.dotted} is a table of imagebeam's own; give another name")
-    facts = warehouse.table(table)
+    facts = bq.table(table)
     if facts is not None and not (settings.force and facts.kind == "TABLE"):
         raise UserError(f"--out_table: {table.dotted} is there already; give another name, or add --force")
     return table

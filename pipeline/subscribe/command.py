@@ -15,7 +15,7 @@ import google.api_core.exceptions as api_errors
 from imagebeam.pipeline.subscribe import analytics_hub
 from imagebeam.pipeline.subscribe.analytics_hub import ACTIVE, AnalyticsHub, RefusedError, Shared, Subscription
 from imagebeam.pipeline.subscribe.settings import SubscribeSettings
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError, UserError, first_line
 
 #: Tables of Imagery Insights that a first run reads, the best one first.
@@ -101,7 +101,7 @@ def _is_linked_here(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
         UserError: It is there, and something else.
     """
     try:
-        found = Warehouse(settings.project).client.get_dataset(f"{settings.project}.{settings.dataset}")
+        found = BigQueryClient(settings.project).client.get_dataset(f"{settings.project}.{settings.dataset}")
     except api_errors.NotFound:
         return False
     except api_errors.Forbidden as error:
@@ -219,7 +219,7 @@ def _tell(settings: SubscribeSettings, subscription: Subscription | None, *, mad
 
 def _tables(settings: SubscribeSettings) -> list[str]:
     try:
-        listed = Warehouse(settings.project).client.list_tables(f"{settings.project}.{settings.dataset}")
+        listed = BigQueryClient(settings.project).client.list_tables(f"{settings.project}.{settings.dataset}")
         return sorted(str(table.table_id) for table in listed)
     except (api_errors.GoogleAPIError, OSError) as error:
         sys.stderr.write(f"note: the tables cannot be listed yet: {first_line(error)}\n")

@@ -83,7 +83,7 @@ class TableFacts:
     kind: str
 
 
-class Warehouse:
+class BigQueryClient:
     """One project's BigQuery. Cheap to make: the process keeps one client per project.
 
     Args:

@@ -20,7 +20,7 @@ from imagebeam.transforms.clients.vertex import (
     endpoint,
     open_session,
 )
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_model
+from imagebeam.transforms.tasks.embedding import EmbedTask, embedding_model
 from imagebeam.transforms.tasks.task import Task
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import google.api_core.exceptions as api_errors
 import orjson
 
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError, UserError, first_line
 from imagebeam.transforms.core.identifiers import TableName
 
@@ -77,11 +77,11 @@ def lease_table(results: TableName, task: str) -> TableName:
     return dataclasses.replace(results, table=f"_lease_{re.sub(r'[^0-9A-Za-z_-]', '_', task)}")
 
 
-def acquire(warehouse: Warehouse, table: TableName, run_id: str, *, me: Holder | None = None) -> None:
+def acquire(bq: BigQueryClient, table: TableName, run_id: str, *, me: Holder | None = None) -> None:
     """Takes the lease for a run. Taking it again for the same run is no error (a retried bundle).
 
     Args:
-        warehouse: BigQuery.
+        bq: BigQuery client.
         table: See :func:`lease_table`.
         run_id: The run.
         me: Who takes it; this process by default.
@@ -91,7 +91,7 @@ def acquire(warehouse: Warehouse, table: TableName, run_id: str, *, me: Holder |
     """
     mine = me or holder(run_id)
     for _ in range(3):
-        created = warehouse.create_exclusive(
+        created = bq.create_exclusive(
             table,
             expires=_expiry(),
             description=orjson.dumps(dataclasses.asdict(mine)).decode(),
@@ -99,7 +99,7 @@ def acquire(warehouse: Warehouse, table: TableName, run_id: str, *, me: Holder |
         )
         if created:
             return
-        other = read(warehouse, table)
+        other = read(bq, table)
         if other is None:
             continue  # it ended between the two calls
         if other.run_id == run_id and not other.is_dead_here():
@@ -107,7 +107,7 @@ def acquire(warehouse: Warehouse, table: TableName, run_id: str, *, me: Holder |
         # Also of a process of this same run: what says that its holder is dead protects nobody.
         if not other.is_dead_here():
             raise UserError(held_line(other, table))
-        warehouse.drop(table)
+        bq.drop(table)
     raise SystemicError(f"the lease {table.dotted} changes hands too fast; try again")
 
 
@@ -119,10 +119,10 @@ def held_line(other: Holder, table: TableName) -> str:
     )
 
 
-def read(warehouse: Warehouse, table: TableName) -> Holder | None:
+def read(bq: BigQueryClient, table: TableName) -> Holder | None:
     """Who holds the lease; None when nobody does."""
     try:
-        found = warehouse.client.get_table(table.dotted)
+        found = bq.client.get_table(table.dotted)
     except api_errors.NotFound:
         return None
     except api_errors.GoogleAPIError as error:
@@ -133,22 +133,22 @@ def read(warehouse: Warehouse, table: TableName) -> Holder | None:
         return Holder("unknown", "unknown", "unknown", 0, 0, "unknown")
 
 
-def extend(warehouse: Warehouse, table: TableName, run_id: str) -> bool:
+def extend(bq: BigQueryClient, table: TableName, run_id: str) -> bool:
     """Keeps the lease from expiring; False when it is no longer this run's."""
-    other = read(warehouse, table)
+    other = read(bq, table)
     if other is None or other.run_id != run_id:
         return False
-    found = warehouse.client.get_table(table.dotted)
+    found = bq.client.get_table(table.dotted)
     found.expires = _expiry()
-    warehouse.client.update_table(found, ["expires"])
+    bq.client.update_table(found, ["expires"])
     return True
 
 
-def release(warehouse: Warehouse, table: TableName, run_id: str) -> None:
+def release(bq: BigQueryClient, table: TableName, run_id: str) -> None:
     """Gives the lease back, if it is this run's."""
-    other = read(warehouse, table)
+    other = read(bq, table)
     if other is not None and other.run_id == run_id:
-        warehouse.drop(table)
+        bq.drop(table)
 
 
 def _expiry() -> datetime.datetime:

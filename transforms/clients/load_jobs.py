@@ -9,13 +9,13 @@ import google.api_core.exceptions as api_errors
 import google.auth.exceptions as auth_errors
 from google.cloud import bigquery
 
-from imagebeam.transforms.clients.bigquery import JOB_TRIES, Warehouse
+from imagebeam.transforms.clients.bigquery import JOB_TRIES, BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError, first_line
 from imagebeam.transforms.core.identifiers import TableName
 
 
 def load_file(
-    warehouse: Warehouse,
+    bq: BigQueryClient,
     uri: str,
     table: TableName,
     *,
@@ -32,7 +32,7 @@ def load_file(
     service did not say how a job ended, the same id is asked about again.
 
     Args:
-        warehouse: BigQuery.
+        bq: BigQuery client.
         uri: ``gs://`` file.
         table: Where to.
         job_id: Names the content: what is loaded once under an id is never loaded again.
@@ -58,12 +58,12 @@ def load_file(
         found = False
         try:
             try:
-                job = warehouse.client.load_table_from_uri(
+                job = bq.client.load_table_from_uri(
                     uri, table.dotted, job_id=name, location=location, job_config=config
                 )
             except api_errors.Conflict:
                 found = True
-                job = warehouse.client.get_job(name, location=location)
+                job = bq.client.get_job(name, location=location)
             job.result()
             return int(job.output_rows or 0)
         except (api_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import google.auth.transport.requests
 
-from imagebeam.pipeline.diagnostics.error_hints import RefusedError
+from imagebeam.transforms.core.errors import SystemicError
 
 TIMEOUT_S: Final = 60.0
 
@@ -45,3 +45,16 @@ def call(credentials: Any, method: str, url: str, body: Mapping[str, Any] | None
         raise RefusedError(f"{method} {url}: HTTP {answer.status_code}", answer.content)
     found: dict[str, Any] = answer.json()
     return found
+
+
+class RefusedError(SystemicError):
+    """A service that answered with an error.
+
+    Args:
+        said: What to say.
+        body: Google's error document, as it came.
+    """
+
+    def __init__(self, said: str, body: bytes | str = "") -> None:
+        super().__init__(said)
+        self.body = body

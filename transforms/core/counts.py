@@ -128,7 +128,7 @@ class Planned:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Books:
+class Reconciliation:
     """The books of one run.
 
     Attributes:

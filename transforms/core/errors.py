@@ -5,7 +5,7 @@
     ImagebeamError
     ├── UserError        a person's mistake: one line with what, where and how to mend it; exit code 2
     ├── SystemicError    the run cannot go on: credentials, model gone, API off; exit code 3, nothing is lost
-    └── BooksError       the books of a run do not balance; exit code 1
+    └── ReconciliationError       the books of a run do not balance; exit code 1
 
 A problem of one image is no exception: it is that unit's outcome, with a status and a reason code.
 """
@@ -50,7 +50,7 @@ class SystemicError(ImagebeamError):
     exit_code = 3
 
 
-class BooksError(ImagebeamError):
+class ReconciliationError(ImagebeamError):
     """Units went missing or were counted twice: the run must not be called a success."""
 
     exit_code = 1

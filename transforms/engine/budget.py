@@ -35,7 +35,7 @@ from typing import Any, Self, final
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.images import parse_gs_uri
-from imagebeam.transforms.engine.budget_shares import Purse
+from imagebeam.transforms.engine.budget_shares import ShareAllocator
 
 # Notes taken at once, when many calls wait.
 TAKE_AT_ONCE = 8
@@ -109,7 +109,7 @@ class Budget:
         max_cost_usd: Cap in USD over all processes; None for none.
         max_calls: Cap in calls over all processes; None for none.
         processes: Processes that share the caps; more of them, after crashes, only make smaller notes better.
-        worst_usd: What one call usually costs at most, see :func:`~worst_case.check_cap`; the same in all
+        max_call_usd: What one call usually costs at most, see :func:`~worst_case.check_cap`; the same in all
             processes, since it decides how the cap is cut.
         blocking: Runs a blocking call in a thread.
     """
@@ -121,20 +121,20 @@ class Budget:
         max_cost_usd: Decimal | None,
         max_calls: int | None,
         processes: int,
-        worst_usd: Decimal,
+        max_call_usd: Decimal,
         blocking: Blocking,
     ) -> None:
         self._directory = storage.join(directory, "notes")
         self._blocking = blocking
         self._token = secrets.token_hex(16).encode()
         order = random.Random(self._token)  # noqa: S311 - for spreading, not for secrecy
-        cut = functools.partial(Purse, processes=processes, order=order)
-        self._money: Purse | None = None
-        self._calls: Purse | None = None
+        cut = functools.partial(ShareAllocator, processes=processes, order=order)
+        self._money: ShareAllocator | None = None
+        self._calls: ShareAllocator | None = None
         if max_cost_usd is not None:
             # Rounded down: the cap is what a person wrote, or less.
             cap = int(max_cost_usd * _NANOS_PER_USD)
-            self._money = cut("usd", cap, worst=_nanos(worst_usd))
+            self._money = cut("usd", cap, worst=_nanos(max_call_usd))
         if max_calls is not None:
             self._calls = cut("calls", max_calls, worst=1)
         self._max_cost_usd = max_cost_usd
@@ -150,14 +150,14 @@ class Budget:
         """Why no more calls are allowed, ``budget: …``; None while some may be."""
         return self._reason
 
-    async def reserve(self, worst_usd: Decimal) -> Reservation | None:
+    async def reserve(self, max_call_usd: Decimal) -> Reservation | None:
         """Sets the worst case of one call aside; first come, first served.
 
         At the end of the budget it waits for the calls under way, whose worst cases hold what may be left.
         Whoever waits here must not hold another reservation.
 
         Args:
-            worst_usd: What the call can cost at most, in USD.
+            max_call_usd: What the call can cost at most, in USD.
 
         Returns:
             The reservation; None if the budget has ended or was closed: nothing more may be sent.
@@ -167,7 +167,7 @@ class Budget:
         """
         if self._ended:
             return None
-        nanos = _nanos(worst_usd)
+        nanos = _nanos(max_call_usd)
         if not self._waiting and self._covers(nanos):
             return self._grant(nanos)
         future: asyncio.Future[Reservation | None] = asyncio.get_running_loop().create_future()
@@ -256,7 +256,7 @@ class Budget:
 
     # -- notes -----------------------------------------------------------------------------------------
 
-    def _wanted(self) -> list[tuple[Purse, list[int]]]:
+    def _wanted(self) -> list[tuple[ShareAllocator, list[int]]]:
         """The notes to try for those who wait; none while calls under way are this process's whole part."""
         waiting = [nanos for nanos, _ in itertools.islice(self._waiting, LOOK_AHEAD)]
         if not waiting or self._spent(waiting[0]):
@@ -287,7 +287,7 @@ class Budget:
             self._taking = None
             self._serve()
 
-    async def _take(self, purse: Purse, numbers: list[int]) -> None:
+    async def _take(self, purse: ShareAllocator, numbers: list[int]) -> None:
         tries = [self._blocking(functools.partial(self._create, purse.kind, number)) for number in numbers]
         results = await asyncio.gather(*tries, return_exceptions=True)
         for number, result in zip(numbers, results, strict=True):

@@ -32,7 +32,7 @@ MOST_NOTES = 10_000
 SHARE = 4
 
 
-class Purse:
+class ShareAllocator:
     """What one process holds of one cap. All amounts are whole: nano-dollars or calls.
 
     Args:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from imagebeam.transforms.clients import lease, storage
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.embedding_client import client_of
 from imagebeam.transforms.core import unit_batch
 from imagebeam.transforms.core.counts import Counts, count_outcome
@@ -31,7 +31,7 @@ from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, firs
 from imagebeam.transforms.core.records import Outcome, Status, Unit, utc_now
 from imagebeam.transforms.engine import unit_caller
 from imagebeam.transforms.engine.budget import Budget
-from imagebeam.transforms.engine.rate_limiter import Pacer
+from imagebeam.transforms.engine.rate_limiter import AdaptiveRateLimiter
 from imagebeam.transforms.engine.recorder import BigQueryRecorder, PassThrough, Recorder, VectorTable
 from imagebeam.transforms.engine.settings import Destination, EngineSettings
 from imagebeam.transforms.sql.outcome_queries import answered_units_query
@@ -150,21 +150,21 @@ class Engine:
         self._closing = asyncio.Event()
         self._wake = asyncio.Event()
         self._places = asyncio.Semaphore(settings.in_flight + PREPARED)
-        self._pacer = Pacer(
+        self._pacer = AdaptiveRateLimiter(
             time.monotonic(), max_requests_per_s=settings.max_per_s, max_tokens_per_s=settings.max_tokens_per_s
         )
-        self._warehouse = Warehouse(settings.asking.project)
+        self._bq = BigQueryClient(settings.call_settings.project)
         self._recorder: Recorder = PassThrough()
         if settings.destination is not None:
             self._recorder = BigQueryRecorder(
-                self._warehouse,
+                self._bq,
                 settings.destination.outcomes,
-                settings.asking.columns(settings.run_id),
+                settings.call_settings.columns(settings.run_id),
                 self._executor,
                 self._recording_failed,
                 vectors=None
                 if settings.destination.vectors is None
-                else VectorTable(settings.destination.vectors, settings.asking.task, settings.run_id),
+                else VectorTable(settings.destination.vectors, settings.call_settings.task, settings.run_id),
             )
         if settings.caps is not None:
             caps = settings.caps
@@ -173,17 +173,17 @@ class Engine:
                 max_cost_usd=caps.max_cost_usd,
                 max_calls=caps.max_calls,
                 processes=caps.processes,
-                worst_usd=caps.worst_usd,
+                max_call_usd=caps.max_call_usd,
                 blocking=self._blocking,
             )
-        client = client_of(settings.asking.task, settings.asking.project, settings.asking.location)
-        self._asker = unit_caller.Asker(
-            settings.asking,
+        client = client_of(settings.call_settings.task, settings.call_settings.project, settings.call_settings.location)
+        self._asker = unit_caller.UnitCaller(
+            settings.call_settings,
             client,
             in_flight=settings.in_flight,
-            pacer=self._pacer,
+            limiter=self._pacer,
             executor=self._executor,
-            labels={"imagebeam_run": settings.run_id, "imagebeam_task": settings.asking.task.name},
+            labels={"imagebeam_run": settings.run_id, "imagebeam_task": settings.call_settings.task.name},
             stopped=lambda: self._stop is not None,
             stop=self._set_stop,
             budget=self._budget,
@@ -238,11 +238,11 @@ class Engine:
             return {}
         query = answered_units_query(
             destination.outcomes,
-            self.settings.asking.task.name,
-            self.settings.asking.task.version,
+            self.settings.call_settings.task.name,
+            self.settings.call_settings.task.version,
             [unit.unit_id for unit in units],
         )
-        rows = await self._blocking(lambda: self._warehouse.small_query(query))
+        rows = await self._blocking(lambda: self._bq.small_query(query))
         by_key = {(unit.unit_id, unit.input_digest): unit for unit in units}
         return {
             key: Outcome(by_key[key], Status(row["status"]), row.get("reason"))
@@ -327,14 +327,12 @@ class Engine:
             await asyncio.sleep(lease.EXTEND_EVERY_S)
             try:
                 held = destination.lease is None or await self._blocking(
-                    functools.partial(lease.extend, self._warehouse, destination.lease, self.settings.run_id)
+                    functools.partial(lease.extend, self._bq, destination.lease, self.settings.run_id)
                 )
                 if destination.runs is not None:
                     beat = self._heartbeat(destination.heartbeat)
                     await self._blocking(
-                        functools.partial(
-                            self._warehouse.add_row, destination.runs, beat, f"{beat['run_id']}-{beat['at']}"
-                        )
+                        functools.partial(self._bq.add_row, destination.runs, beat, f"{beat['run_id']}-{beat['at']}")
                     )
             except Exception as error:
                 _log.warning("keeping the run alive: %s", first_line(error))  # the lease lasts ten minutes

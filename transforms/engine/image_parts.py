@@ -58,7 +58,7 @@ class ByteWindow:
         return self._used == 0 or self._used + size <= self._limit
 
 
-class PartMaker:
+class ImageLoader:
     """Makes the parts of units; belongs to the engine's event loop.
 
     Args:

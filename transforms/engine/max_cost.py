@@ -22,7 +22,7 @@ import orjson
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Image, Unit
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
@@ -37,7 +37,7 @@ _MILLION = Decimal(1_000_000)
 _NANO = Decimal("1e-9")
 
 
-def worst_call_usd(profile: ModelProfile, task: Task, lane: str, body: Mapping[str, Any]) -> Decimal:
+def max_call_cost_usd(profile: ModelProfile, task: Task, lane: str, body: Mapping[str, Any]) -> Decimal:
     """What a request can cost at most; a larger output limit of a request that is sent again is in it.
 
     Args:
@@ -72,7 +72,7 @@ def worst_call_usd(profile: ModelProfile, task: Task, lane: str, body: Mapping[s
     return (worst / _MILLION).quantize(_NANO, decimal.ROUND_CEILING)
 
 
-def worst_case_usd(profile: ModelProfile, task: Task, lane: str, images: int) -> Decimal:
+def max_cost_of_units_usd(profile: ModelProfile, task: Task, lane: str, images: int) -> Decimal:
     """What the first call about a unit can cost at most, as far as that is known before there is a unit.
 
     Args:
@@ -85,8 +85,8 @@ def worst_case_usd(profile: ModelProfile, task: Task, lane: str, images: int) ->
         USD with nine decimals, rounded up; 0 if the price is unknown.
     """
     if isinstance(task, EmbedTask):
-        return worst_call_usd(profile, task, lane, {})
-    return worst_call_usd(profile, task, lane, _sample_request(profile, task, images))
+        return max_call_cost_usd(profile, task, lane, {})
+    return max_call_cost_usd(profile, task, lane, _sample_request(profile, task, images))
 
 
 def request_bytes(profile: ModelProfile, task: Task, images: int) -> int:
@@ -137,7 +137,7 @@ def check_cap(
     Raises:
         UserError: They cannot, or nothing could; says what to change.
     """
-    worst = worst_case_usd(profile, task, lane, task.max_images if task.unit == "asset" else 1)
+    worst = max_cost_of_units_usd(profile, task, lane, task.max_images if task.unit == "asset" else 1)
     if max_calls is not None and max_calls < processes:
         raise UserError(
             f"--max_calls={max_calls} is less than one call for {_workers(processes)}; give more, or fewer workers"

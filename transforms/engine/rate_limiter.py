@@ -56,7 +56,7 @@ MEMORY = 0.7
 ROUNDING = 1e-9  # what is missing is rounding: no time would pass for it
 
 
-class Pacer:
+class AdaptiveRateLimiter:
     """Paces calls of one process, in requests and tokens per second.
 
     Args:

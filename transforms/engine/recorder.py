@@ -21,12 +21,13 @@ import google.auth.exceptions
 import orjson
 import requests.exceptions
 
-from imagebeam.transforms.clients.bigquery import Warehouse
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError, first_line
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Outcome, Status
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_row
+from imagebeam.transforms.sql.embedding_tables import embedding_row
 from imagebeam.transforms.sql.tables import outcome_row, row_id
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
 
 FLUSH_S = 0.25
@@ -98,7 +99,7 @@ class BigQueryRecorder:
     """Streams outcomes into the table ``outcomes``.
 
     Args:
-        warehouse: BigQuery.
+        bq: BigQuery client.
         table: The table ``outcomes``.
         columns: What every row of this run says: task, version, model, lane, run_id.
         executor: Threads for the blocking inserts.
@@ -108,7 +109,7 @@ class BigQueryRecorder:
 
     def __init__(
         self,
-        warehouse: Warehouse,
+        bq: BigQueryClient,
         table: TableName,
         columns: Mapping[str, str],
         executor: concurrent.futures.Executor,
@@ -116,7 +117,7 @@ class BigQueryRecorder:
         *,
         vectors: VectorTable | None = None,
     ) -> None:
-        self._warehouse = warehouse
+        self._bq = bq
         self._table = table
         self._columns = dict(columns)
         self._executor = executor
@@ -229,7 +230,7 @@ class BigQueryRecorder:
         give_up, wait = time.monotonic() + GIVE_UP_S, 0.2
         while True:
             try:
-                return self._warehouse.insert(table, rows, ids)
+                return self._bq.insert(table, rows, ids)
             except (
                 api_errors.Forbidden,
                 api_errors.Unauthorized,

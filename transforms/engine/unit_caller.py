@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
@@ -36,58 +36,19 @@ from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Outcome, Status, Unit, Usage, utc_now
 from imagebeam.transforms.engine.budget import Budget, NothingReserved, Reservation
-from imagebeam.transforms.engine.image_parts import PartMaker, image_failure
-from imagebeam.transforms.engine.max_cost import worst_call_usd
-from imagebeam.transforms.engine.rate_limiter import Pacer
+from imagebeam.transforms.engine.image_parts import ImageLoader, image_failure
+from imagebeam.transforms.engine.max_cost import max_call_cost_usd
+from imagebeam.transforms.engine.rate_limiter import AdaptiveRateLimiter
 from imagebeam.transforms.engine.retry_policy import about_content, wait_s, with_larger_limit
-from imagebeam.transforms.gemini.dispatch import AnyTask, build_call, read_call
+from imagebeam.transforms.engine.settings import CallSettings
+from imagebeam.transforms.gemini.dispatch import build_call, read_call
 from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.gemini.requests import ImagePart, lane_headers
 from imagebeam.transforms.gemini.responses import Reply
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
+from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
 
 STALL_S = 900.0
 POLL_S = 0.5
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Asking:
-    """How to ask: the same for every unit of a run; picklable.
-
-    Attributes:
-        project: Project that pays for the calls.
-        location: Location of the model.
-        task: What is asked.
-        profile: The task's model.
-        lane: ``online`` or ``flex``.
-        transport: ``uri`` (the service reads the image) or ``inline`` (the image travels in the request).
-        call_timeout_s: Seconds until one call is given up.
-        unit_deadline_s: Seconds from a unit's first call until it is UNAVAILABLE; time spent refused for
-            quota does not count.
-        attempts: Calls per unit at most; refused ones do not count.
-        wait_multiplier_s: Longest wait before the second attempt, in seconds; doubled for each further one.
-    """
-
-    project: str
-    location: str
-    task: AnyTask
-    profile: ModelProfile
-    lane: Literal["online", "flex", "batch"] = "online"
-    transport: Literal["uri", "inline"] = "uri"
-    call_timeout_s: float = 120.0
-    unit_deadline_s: float = 600.0
-    attempts: int = 6
-    wait_multiplier_s: float = 1.0
-
-    def columns(self, run_id: str) -> dict[str, str]:
-        """What every outcome of the run says of how it was asked."""
-        return {
-            "task": self.task.name,
-            "version": self.task.version,
-            "model": self.task.model,
-            "lane": self.lane,
-            "run_id": run_id,
-        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,7 +83,7 @@ class _Effort:
     tokens: float = 0.0
 
 
-class Asker:
+class UnitCaller:
     """Asks about units, one coroutine each; belongs to the engine's event loop.
 
     Args:
@@ -143,26 +104,26 @@ class Asker:
 
     def __init__(
         self,
-        asking: Asking,
+        call_settings: CallSettings,
         client: ModelClient,
         *,
         in_flight: int,
-        pacer: Pacer,
+        limiter: AdaptiveRateLimiter,
         executor: concurrent.futures.Executor,
         labels: Mapping[str, str],
         stopped: Callable[[], bool],
         stop: Callable[[str], None],
         budget: Budget | None = None,
     ) -> None:
-        self._asking = asking
+        self._call_settings = call_settings
         self._client = client
-        self._pacer = pacer
-        self._parts = PartMaker(asking.task, asking.transport, executor)
+        self._pacer = limiter
+        self._parts = ImageLoader(call_settings.task, call_settings.transport, executor)
         self._labels = dict(labels)
         self._stopped = stopped
         self._stop = stop
         self._budget = budget
-        self._headers = lane_headers(asking.lane)
+        self._headers = lane_headers(call_settings.lane)
         self._turn = asyncio.Lock()
         self._window = asyncio.Semaphore(in_flight)
         self._estimates: dict[int, float] = {}
@@ -211,9 +172,9 @@ class Asker:
             elif got.kind is Kind.THROTTLED:
                 self._refused(effort, got)
             elif got.kind is Kind.TRANSIENT:
-                if effort.attempts >= self._asking.attempts or self._late(effort):
+                if effort.attempts >= self._call_settings.attempts or self._late(effort):
                     return self._failed(effort, got)
-                await self._pause(wait_s(effort.attempts, got.retry_after, self._asking.wait_multiplier_s))
+                await self._pause(wait_s(effort.attempts, got.retry_after, self._call_settings.wait_multiplier_s))
             elif got.kind is Kind.FATAL and invalid is not None:
                 self._stop(f"systemic: {got.reason}: {got.message}")
                 break
@@ -266,8 +227,10 @@ class Asker:
     async def _reserve(self, body: Mapping[str, Any]) -> Reservation | NothingReserved | None:
         if self._budget is None or self._stopped():
             return NothingReserved()
-        asking = self._asking
-        reservation = await self._budget.reserve(worst_call_usd(asking.profile, asking.task, asking.lane, body))
+        call_settings = self._call_settings
+        reservation = await self._budget.reserve(
+            max_call_cost_usd(call_settings.profile, call_settings.task, call_settings.lane, body)
+        )
         if reservation is None and self._budget.reason:
             self._stop(self._budget.reason)
         return reservation
@@ -295,7 +258,10 @@ class Asker:
         self.under_way += 1
         try:
             answer = await self._client.send(
-                self._asking.task.model, body, headers=self._headers, timeout_s=self._asking.call_timeout_s
+                self._call_settings.task.model,
+                body,
+                headers=self._headers,
+                timeout_s=self._call_settings.call_timeout_s,
             )
         except Exception as error:
             return classify_exception(error)
@@ -318,10 +284,10 @@ class Asker:
             document = None
         if not isinstance(document, dict):
             return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not a JSON object", None)
-        return read_call(document, self._asking.task)
+        return read_call(document, self._call_settings.task)
 
     def _body(self, unit: Unit, parts: list[ImagePart]) -> dict[str, Any]:
-        return build_call(self._asking.task, self._asking.profile, unit, parts, self._labels)
+        return build_call(self._call_settings.task, self._call_settings.profile, unit, parts, self._labels)
 
     def _refused(self, effort: _Effort, failure: Failure) -> None:
         now = time.monotonic()
@@ -338,12 +304,12 @@ class Asker:
 
     def _late(self, effort: _Effort) -> bool:
         sent = effort.first_sent or time.monotonic()
-        return time.monotonic() - sent - effort.waited_s > self._asking.unit_deadline_s
+        return time.monotonic() - sent - effort.waited_s > self._call_settings.unit_deadline_s
 
     def _estimate(self, images_sent: int) -> float:
         """Tokens that a call with so many images will take about."""
         if images_sent not in self._estimates:
-            usage = estimate_usage(self._asking.profile, self._asking.task, images_sent)
+            usage = estimate_usage(self._call_settings.profile, self._call_settings.task, images_sent)
             self._estimates[images_sent] = float(usage.total_tokens)
         return self._estimates[images_sent]
 
@@ -378,7 +344,7 @@ class Asker:
         return Asked(outcome, effort.calls, effort.throttled)
 
     def _cost(self, usage: Usage) -> Decimal:
-        return cost_usd(self._asking.profile, self._asking.lane, usage)
+        return cost_usd(self._call_settings.profile, self._call_settings.lane, usage)
 
     @staticmethod
     def _row_failure(failure: Failure) -> Failure:

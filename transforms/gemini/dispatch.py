@@ -19,7 +19,7 @@ from imagebeam.transforms.gemini.embedding_batch import EmbeddingLines, embeddin
 from imagebeam.transforms.gemini.embeddings import build_embedding_request, read_embedding
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.gemini.responses import Reply, read_reply
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 

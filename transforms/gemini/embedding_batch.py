@@ -13,7 +13,7 @@ from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.gemini.batch_requests import quoted
 from imagebeam.transforms.gemini.embeddings import build_embedding_row
 from imagebeam.transforms.gemini.requests import ImagePart
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_model
+from imagebeam.transforms.tasks.embedding import EmbedTask, embedding_model
 
 _OPEN, _CLOSE = b'{"key":"', b"}\n"
 # Stands for a URI while the text around it is rendered: no URI and no MIME type holds it.

@@ -7,7 +7,7 @@ from typing import Any
 
 from imagebeam.transforms.gemini.embeddings import read_embedding
 from imagebeam.transforms.gemini.responses import Reply
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_model
+from imagebeam.transforms.tasks.embedding import EmbedTask, embedding_model
 
 
 def build_text_request(task: EmbedTask, text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from imagebeam.transforms.core.records import Status, Usage
 from imagebeam.transforms.gemini.requests import ImagePart, image_part
 from imagebeam.transforms.gemini.responses import Reply, read_usage
-from imagebeam.transforms.sql.embedding_tables import EmbedTask, embedding_model
+from imagebeam.transforms.tasks.embedding import EmbedTask, embedding_model
 
 
 def build_embedding_request(task: EmbedTask, parts: Sequence[ImagePart]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _reason(reason: str, text: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Books:
+class SourceCounts:
     """Counts of the source's units by state, after all filters.
 
     ``units_in`` is the sum of ``answered``, ``outdated``, ``failed``, ``retry``, ``submitted`` and ``new``.
@@ -150,10 +150,10 @@ class Books:
         return self.new + self.retry - self.due_new - self.due_retry
 
 
-def books_from_row(row: Mapping[str, Any]) -> Books:
+def source_counts_from_row(row: Mapping[str, Any]) -> SourceCounts:
     """The books of a result row: its column ``books``, or the row itself if that is what it is made of."""
     counts = row.get("books", row)
-    return Books(**{field.name: _count(counts, field.name) for field in dataclasses.fields(Books)})
+    return SourceCounts(**{field.name: _count(counts, field.name) for field in dataclasses.fields(SourceCounts)})
 
 
 def _count(counts: Mapping[str, Any], name: str) -> Any:

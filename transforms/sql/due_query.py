@@ -19,23 +19,23 @@ from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, column, column_path
 from imagebeam.transforms.core.query import Parameter, Query, check_expression
 from imagebeam.transforms.core.records import Image, Unit
-from imagebeam.transforms.sql.due import STATES, Books, Due, books_from_row, parse_due
+from imagebeam.transforms.sql.due import STATES, Due, SourceCounts, parse_due, source_counts_from_row
 from imagebeam.transforms.sql.filters import Filters
-from imagebeam.transforms.sql.outcome_queries import EVENT_ORDER, answered_units_query, run_books_query
+from imagebeam.transforms.sql.outcome_queries import EVENT_ORDER, answered_units_query, run_counts_query
 from imagebeam.transforms.sql.sources import CANONICAL, Source, canonical_sql
 
 __all__ = [
     "UNIT_COLUMNS",
-    "Books",
     "Due",
     "Parameter",
     "Query",
+    "SourceCounts",
     "answered_units_query",
-    "books_from_row",
-    "build_books_query",
     "build_due_query",
+    "build_source_counts_query",
     "parse_due",
-    "run_books_query",
+    "run_counts_query",
+    "source_counts_from_row",
     "unit_from_row",
 ]
 
@@ -91,7 +91,7 @@ def build_due_query(
 ) -> Query:
     """The query whose rows are the units that are due.
 
-    Every row also has the column ``books`` (see :class:`due.Books`); if nothing is due there is one row,
+    Every row also has the column ``books`` (see :class:`due.SourceCounts`); if nothing is due there is one row,
     with the books and nothing else.
 
     Args:
@@ -125,7 +125,7 @@ def build_due_query(
     return Query(_with(steps, last), tuple(parameters))
 
 
-def build_books_query(
+def build_source_counts_query(
     *,
     source: Source,
     filters: Filters,

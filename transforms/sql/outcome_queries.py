@@ -34,7 +34,7 @@ def answered_units_query(outcomes: TableName, task: str, version: str, unit_ids:
     )
 
 
-def run_books_query(outcomes: TableName, run_id: str) -> Query:
+def run_counts_query(outcomes: TableName, run_id: str) -> Query:
     """What a run recorded, each unit once: by task, version, status and reason the units, tokens and costs."""
     return Query(
         "WITH once AS (\n"

@@ -14,7 +14,7 @@ import orjson
 
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.records import Usage
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_total
 from imagebeam.transforms.tasks.task import Task
 

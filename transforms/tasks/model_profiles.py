@@ -18,7 +18,7 @@ from typing import Any, Literal
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Usage
 from imagebeam.transforms.core.strict_yaml import suggestion
-from imagebeam.transforms.sql.embedding_tables import EmbedTask
+from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
 
 LANES = ("online", "flex", "batch")
