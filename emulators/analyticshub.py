@@ -16,11 +16,11 @@ from aiohttp import web
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.registry import PROJECT_NUMBER
 from imagebeam.emulators.bigquery.dialect.names import TableId
+from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultBook, check_keys
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
 from imagebeam.emulators.sample_data.tables import DATASET, LOCATION
-from imagebeam.emulators.vertex.transport import authenticate
 
 #: Project that shares.
 HUB: Final = "maps-platform-analytics-hub"

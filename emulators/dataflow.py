@@ -16,10 +16,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from imagebeam.emulators.core.access import Access, caller
+from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
 from imagebeam.emulators.storage.object_store import ObjectStore
-from imagebeam.emulators.vertex.transport import authenticate
 
 _JOBS: Final = "/v1b3/projects/{project}/locations/{location}/jobs"
 _STORAGE: Final = "storage.googleapis.com/"

@@ -97,8 +97,8 @@ def test_rows_of_a_query_stay_until_they_are_let_go(catalog: Catalog) -> None:
     result = run(catalog, request, prepare(catalog, request), "key").result
 
     assert result is not None
-    assert catalog.result(TableId("project", catalog.anonymous, "key")) == result
+    assert catalog.results.find(TableId("project", catalog.results.dataset, "key")) == result
     assert fetch(catalog, f"SELECT n FROM {result.duck}") == [(7,)]
-    catalog.forget_result(result)
-    catalog.forget_result(result)
-    assert catalog.result(result.ident) is None
+    catalog.results.drop(result)
+    catalog.results.drop(result)
+    assert catalog.results.find(result.ident) is None

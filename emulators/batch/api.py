@@ -20,6 +20,7 @@ from imagebeam.emulators.batch.run import Worker
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.core.access import caller
+from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultBook
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
@@ -28,7 +29,6 @@ from imagebeam.emulators.storage.resources import PROJECT_NUMBER
 from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, Gallery
 from imagebeam.emulators.vertex.faults import MESSAGES, VertexFaults, error_of
 from imagebeam.emulators.vertex.generate.images import ImageReader
-from imagebeam.emulators.vertex.transport import authenticate
 
 _JOBS: Final = "/{version}/projects/{project}/locations/{location}/batchPredictionJobs"
 #: Jobs on a page, and at most.

@@ -9,14 +9,13 @@ A restricted one lets its rows be queried, but not be listed, nor written to ano
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
 
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
-from imagebeam.emulators.bigquery.jobs.run import prepare
-from imagebeam.emulators.bigquery.jobs.select import Plan, Request
+from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.core.access import Access, caller
 from imagebeam.emulators.core.faults import FaultBook, check_keys
 from imagebeam.emulators.core.http import ApiError
@@ -62,7 +61,7 @@ class Gate:
             return
         permission, level = _NEEDS[handler]
         dataset, table = place.get("dataset", ""), place.get("table", "")
-        if dataset == self._catalog.anonymous:
+        if dataset == self._catalog.results.dataset:
             return  # results are their owner's
         resource = f"projects/{project}"
         if level != "project":
@@ -71,21 +70,22 @@ class Gate:
         if handler == "_list_rows" and self._restricted(dataset):
             raise _restricted(resource)
 
-    def prepare(self, request: Request) -> Plan:
-        """Check a query, and whether it may read what it names.
+    def check_query(self, tables: Iterable[TableId], *, writes: bool) -> None:
+        """Check that a query may read its tables.
+
+        Args:
+            tables: The tables and views that the query refers to.
+            writes: Whether its rows are written to another table.
 
         Raises:
-            ApiError: 403, or what a wrong query is answered with.
+            ApiError: 403.
         """
-        plan = prepare(self._catalog, request)
-        for ident in plan.statement.tables:
-            if ident.dataset == self._catalog.anonymous:
+        for ident in tables:
+            if ident.dataset == self._catalog.results.dataset:
                 continue
             self._access.require("bigquery.tables.getData", str(ident))
-            writes = request.destination is not None or plan.statement.kind != "SELECT"
             if writes and self._restricted(ident.dataset):
                 raise _restricted(str(ident))
-        return plan
 
     def granted(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of ``tables.testIamPermissions``."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.dialect.cells import encode_rows, encoder, sql_cell
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
-from imagebeam.emulators.bigquery.dialect.types import Field, encode_rows, encoder, sql_cell
+from imagebeam.emulators.bigquery.dialect.types import Field
 from imagebeam.emulators.core.http import ApiError
 
 #: Rows of a page when nobody asks for fewer. BigQuery cuts at 10 MB; 10,000 rows of results are about that.

@@ -20,7 +20,7 @@ from imagebeam.emulators.bigquery.ai.functions import Embedder
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.connections import Connections
 from imagebeam.emulators.bigquery.catalog.object_tables import ObjectTables
-from imagebeam.emulators.bigquery.catalog.resources import check_etag, dataset_resource, result_resource, table_resource
+from imagebeam.emulators.bigquery.catalog.resources import check_etag, dataset_resource, table_resource
 from imagebeam.emulators.bigquery.catalog.store import Store
 from imagebeam.emulators.bigquery.dialect import errors as bigquery_errors
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
@@ -163,11 +163,11 @@ class BigQueryService:
     def _create_dataset(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
         same_project(request, self._catalog)
         name = str((body.get("datasetReference") or {}).get("datasetId"))
-        return dataset_resource(self._catalog.project, name, self._catalog.create_dataset(body))
+        return dataset_resource(self._catalog.project, name, self._catalog.create_dataset(body).resource)
 
     def _get_dataset(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
         project, name = dataset_id(request)
-        return self._gate.shown(dataset_resource(project, name, self._catalog.dataset(project, name)))
+        return self._gate.shown(dataset_resource(project, name, self._catalog.dataset(project, name).resource))
 
     def _patch_dataset(self, request: web.Request, body: dict[str, Any]) -> dict[str, Any]:
         return self._change_dataset(request, body, replace=False)
@@ -180,7 +180,7 @@ class BigQueryService:
         with self._store.writing:
             check_etag(request.headers.get("If-Match"), self._catalog.dataset(project, name).resource)
             changed = self._catalog.update_dataset(project, name, body, replace=replace)
-        return dataset_resource(project, name, changed)
+        return dataset_resource(project, name, changed.resource)
 
     def _delete_dataset(self, request: web.Request, _: dict[str, Any]) -> None:
         contents = request.query.get("deleteContents", "false").lower() == "true"
@@ -193,7 +193,7 @@ class BigQueryService:
         for name, dataset in self._catalog.datasets():
             labels = dataset.resource.get("labels") or {}
             if all(key in labels and value in (None, labels[key]) for key, value in conditions):
-                whole = dataset_resource(self._catalog.project, name, dataset)
+                whole = dataset_resource(self._catalog.project, name, dataset.resource)
                 shown = ("kind", "id", "datasetReference", "labels", "friendlyName", "location")
                 found.append({key: whole[key] for key in shown if key in whole})
         items, token = page_of(found, request.query)
@@ -215,9 +215,9 @@ class BigQueryService:
 
     def _get_table(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
         ident = table_id(request)
-        result = self._catalog.result(ident)
+        result = self._catalog.results.find(ident)
         if result is not None:
-            return result_resource(result)
+            return result.resource()
         table = self._catalog.table(ident)
         home = self._catalog.dataset(ident.project, ident.dataset)
         return table_resource(table, home.location, self._catalog.size(table))
@@ -261,7 +261,7 @@ class BigQueryService:
 
     def _list_rows(self, request: web.Request, _: dict[str, Any]) -> dict[str, Any]:
         ident = table_id(request)
-        result = self._catalog.result(ident)
+        result = self._catalog.results.find(ident)
         if result is not None:
             rows = Rows(result.duck, result.fields, result.rows, dense=True)
         else:

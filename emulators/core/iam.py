@@ -11,10 +11,10 @@ from typing import Final
 from aiohttp import web
 
 from imagebeam.emulators.core.access import Access, caller
+from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
 from imagebeam.emulators.core.tokens import LIFETIME, new_token
-from imagebeam.emulators.vertex.transport import authenticate
 
 #: Permissions that one call asks about at most.
 MOST_PERMISSIONS: Final = 100

@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from imagebeam.emulators.core.access import caller
+from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultBook
 from imagebeam.emulators.core.http import ApiError, json_response, parse_object
@@ -25,7 +26,7 @@ from imagebeam.emulators.vertex.generate.images import ImageReader
 from imagebeam.emulators.vertex.generate.thinking import think
 from imagebeam.emulators.vertex.generate.validation import BODY_BYTES, InputImage, Prompt, read_prompt
 from imagebeam.emulators.vertex.models import TUNED, find_model, traffic_type
-from imagebeam.emulators.vertex.transport import authenticate, broken, http_fault, take_time
+from imagebeam.emulators.vertex.transport import broken, http_fault, take_time
 
 _PLACE: Final = "/{version}/projects/{project}/locations/{location}"
 _MODEL: Final = "/publishers/google/models/{model}"

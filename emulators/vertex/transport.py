@@ -1,4 +1,4 @@
-"""What every method of the local Vertex AI needs of a connection: who calls, how long it takes, how it breaks."""
+"""What every method of the local Vertex AI needs of a connection: how long it takes, how it breaks."""
 
 import asyncio
 from typing import Any, Final
@@ -7,35 +7,10 @@ import orjson
 from aiohttp import web
 
 from imagebeam.emulators.core.http import JSON_TYPE, ApiError
-from imagebeam.emulators.core.tokens import is_token
 from imagebeam.emulators.vertex.faults import MESSAGES, Rule
 
 #: What a proxy sends where JSON was expected.
 _PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-
-
-def authenticate(request: web.Request) -> None:
-    """Check the access token.
-
-    Raises:
-        ApiError: 401.
-    """
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and is_token(token):
-        return
-    info = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": "ACCESS_TOKEN_TYPE_UNSUPPORTED" if token else "CREDENTIALS_MISSING",
-        "domain": "googleapis.com",
-        "metadata": {"service": "aiplatform.googleapis.com"},
-    }
-    said = "invalid" if token else "missing required"
-    raise ApiError(
-        401,
-        f"Request had {said} authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
-        "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project.",
-        details=[info],
-    )
 
 
 async def take_time(request: web.Request, seconds: float, rule: Rule | None) -> None:

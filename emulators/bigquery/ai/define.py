@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from imagebeam.emulators.bigquery.catalog.catalog import Catalog, now_ms
+from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.object_tables import OBJECT_FIELDS, check_external
 from imagebeam.emulators.bigquery.catalog.registry import read_connection
+from imagebeam.emulators.bigquery.catalog.resources import now_ms
 from imagebeam.emulators.bigquery.dialect.definitions import Definition
 from imagebeam.emulators.bigquery.dialect.functions.vector import DISTANCES
 from imagebeam.emulators.bigquery.dialect.names import TableId

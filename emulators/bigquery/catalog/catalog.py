@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,8 +17,10 @@ from imagebeam.emulators.bigquery.catalog.resources import (
     check_names,
     kept,
     merged,
+    now_ms,
 )
-from imagebeam.emulators.bigquery.catalog.store import META, RESULTS, Store
+from imagebeam.emulators.bigquery.catalog.results import QueryResults
+from imagebeam.emulators.bigquery.catalog.store import META, Store
 from imagebeam.emulators.bigquery.catalog.table import Table, alter_sql, bytes_sql, create_sql
 from imagebeam.emulators.bigquery.dialect.names import Relation, TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
@@ -29,8 +28,6 @@ from imagebeam.emulators.bigquery.dialect.types import Field, parse_fields, quot
 from imagebeam.emulators.core.http import ApiError
 
 DEFAULT_LOCATION: Final = "US"
-#: Finished queries whose results are kept; the oldest go first.
-KEPT_RESULTS: Final = 1_000
 
 Resource = dict[str, Any]
 
@@ -48,23 +45,6 @@ class Dataset:
         return str(self.resource["location"])
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Result:
-    """Rows of a finished query: an anonymous table in memory."""
-
-    ident: TableId
-    duck: str
-    fields: tuple[Field, ...]
-    rows: int
-    created_ms: int
-    location: str
-
-
-def now_ms() -> int:
-    """Return the time as the API counts it."""
-    return time.time_ns() // 1_000_000
-
-
 class Catalog:
     """What there is, and how it comes and goes. Every method is safe from any thread.
 
@@ -78,10 +58,8 @@ class Catalog:
         self.registry = Registry(store)
         self._objects = objects
         self.project = store.project
-        self.anonymous = "_" + hashlib.sha256(store.project.encode()).hexdigest()[:40]
+        self.results = QueryResults(store)
         self._datasets: dict[str, Dataset] = {}
-        self._results: dict[str, Result] = {}
-        self._results_lock = threading.Lock()
         for dataset, name, body in store.load():
             if not name:
                 self._datasets[dataset] = Dataset(body)
@@ -303,30 +281,6 @@ class Catalog:
         table.sizes = (version, sizes)
         return sizes
 
-    # Results of queries
-
-    def keep_result(self, key: str, fields: tuple[Field, ...], rows: int, location: str) -> Result:
-        """Register a finished query's table ``results.<key>``; the oldest results go."""
-        duck = f"memory.{RESULTS}.{quote(key)}"
-        result = Result(TableId(self.project, self.anonymous, key), duck, fields, rows, now_ms(), location)
-        with self._results_lock:
-            self._results[key] = result
-            old = list(self._results.values())[:-KEPT_RESULTS]
-        for item in old:
-            self.forget_result(item)
-        return result
-
-    def forget_result(self, result: Result) -> None:
-        """Drop the rows of a finished query; harmless when they are gone."""
-        with self._results_lock:
-            self._results.pop(result.ident.table, None)
-        with self.store.cursor() as cursor:
-            cursor.execute(f"DROP TABLE IF EXISTS {result.duck}")
-
-    def result(self, ident: TableId) -> Result | None:
-        """Return a query's result by its anonymous table, if it is one that is still kept."""
-        return self._results.get(ident.table) if ident.dataset == self.anonymous else None
-
     # What a query asks for
 
     def relation(self, table: TableId) -> Relation:
@@ -335,7 +289,7 @@ class Catalog:
         Raises:
             ApiError: 404 as BigQuery's jobs word it.
         """
-        result = self.result(table)
+        result = self.results.find(table)
         if result is not None:
             return Relation(duck=result.duck)
         try:

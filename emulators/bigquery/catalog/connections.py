@@ -11,8 +11,8 @@ from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.registry import PROJECT_NUMBER, ConnectionId, Resource
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
+from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.http import ApiError
-from imagebeam.emulators.vertex.transport import authenticate
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: Makes a handler of a function that blocks, as `bigquery.BigQueryService` does.

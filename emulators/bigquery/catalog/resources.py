@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
 from imagebeam.emulators.bigquery.catalog.object_tables import check_external
+from imagebeam.emulators.bigquery.catalog.table import Table
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
-from imagebeam.emulators.bigquery.dialect.types import schema_resource
 from imagebeam.emulators.core.http import ApiError
-
-if TYPE_CHECKING:
-    from imagebeam.emulators.bigquery.catalog.catalog import Dataset, Result
-    from imagebeam.emulators.bigquery.catalog.table import Table
 
 Resource = dict[str, Any]
 
@@ -40,6 +37,11 @@ _DATASET_NAME: Final = re.compile(r"\w{1,1024}", re.ASCII)
 _TABLE_NAME: Final = re.compile(r"[\w\- ]{1,1024}")
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}")
+
+
+def now_ms() -> int:
+    """Return the current time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def check_names(dataset: str, table: str | None) -> None:
@@ -134,15 +136,15 @@ def check_etag(wanted: str | None, resource: Mapping[str, Any]) -> None:
         raise ApiError(412, "Precondition check failed.", reason="conditionNotMet")
 
 
-def dataset_resource(project: str, name: str, dataset: Dataset) -> Resource:
+def dataset_resource(project: str, name: str, properties: Resource) -> Resource:
     """Return a dataset as the API shows it."""
     return {
         "kind": "bigquery#dataset",
-        "etag": etag(dataset.resource),
+        "etag": etag(properties),
         "id": f"{project}:{name}",
         "datasetReference": {"projectId": project, "datasetId": name},
         "type": "DEFAULT",
-    } | dataset.resource
+    } | properties
 
 
 def table_resource(table: Table, location: str, sizes: Mapping[str, int] | None) -> Resource:
@@ -172,20 +174,3 @@ def table_resource(table: Table, location: str, sizes: Mapping[str, int] | None)
         total = str(sum(size for name, size in sizes.items() if name))
         body |= {"numRows": str(sizes[""]), "numBytes": total, "numLongTermBytes": "0"}
     return body
-
-
-def result_resource(result: Result) -> Resource:
-    """Return an anonymous result table as the API shows it."""
-    return {
-        "kind": "bigquery#table",
-        "id": str(result.ident),
-        "etag": result.ident.table,
-        "tableReference": result.ident.resource(),
-        "type": "TABLE",
-        "schema": schema_resource(result.fields),
-        "numRows": str(result.rows),
-        "numBytes": "0",
-        "location": result.location,
-        "creationTime": str(result.created_ms),
-        "expirationTime": str(result.created_ms + 86_400_000),
-    }

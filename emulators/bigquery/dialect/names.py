@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import sqlglot
 from sqlglot import exp
 
-from imagebeam.emulators.bigquery.ai.functions import expand_embedding
+from imagebeam.emulators.bigquery.dialect.ai_calls import expand_embedding
 from imagebeam.emulators.bigquery.dialect.functions.vector import expand_vector_search
 from imagebeam.emulators.bigquery.dialect.nodes import call, invalid, not_implemented, text
 from imagebeam.emulators.bigquery.dialect.types import quote

@@ -92,7 +92,7 @@ def _create_table(
                 copy_rows(catalog, result, table)
     finally:
         if result is not None:
-            catalog.forget_result(result)  # the rows are in the table; nobody can ask for them a second time
+            catalog.results.drop(result)  # its rows are in the table now
 
 
 def _replaced(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -> None:

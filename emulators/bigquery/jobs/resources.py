@@ -16,15 +16,16 @@ import duckdb
 
 from imagebeam.emulators.bigquery.access import Gate
 from imagebeam.emulators.bigquery.ai.faults import AiFaults
-from imagebeam.emulators.bigquery.catalog.catalog import Catalog, Result, now_ms
-from imagebeam.emulators.bigquery.catalog.resources import check_labels
+from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.resources import check_labels, now_ms
+from imagebeam.emulators.bigquery.catalog.results import QueryResult
 from imagebeam.emulators.bigquery.dialect import errors as bigquery_errors
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
 from imagebeam.emulators.bigquery.dialect.parameters import read_parameters, whole_number
 from imagebeam.emulators.bigquery.dialect.types import schema_resource
 from imagebeam.emulators.bigquery.jobs import load as bigquery_load
-from imagebeam.emulators.bigquery.jobs.run import Outcome, run
+from imagebeam.emulators.bigquery.jobs.run import Outcome, prepare, run
 from imagebeam.emulators.bigquery.jobs.select import Plan, Request
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultBook
@@ -85,7 +86,7 @@ class Job:
         return "PENDING" if self.started_ms is None else "RUNNING"
 
     @property
-    def result(self) -> Result | None:
+    def result(self) -> QueryResult | None:
         """The rows of a finished query."""
         return self.outcome.result if self.outcome is not None else None
 
@@ -317,7 +318,7 @@ class Jobs:
 
     def _dry_run(self, project: str, request: Request, configuration: dict[str, Any]) -> dict[str, Any]:
         self._counters.add("bigquery", "dry_runs")
-        plan = self._gate.prepare(request)
+        plan = self._prepare(request)
         return {
             "kind": "bigquery#job",
             "id": f"{project}:{plan.location}.",
@@ -330,6 +331,13 @@ class Jobs:
                 "query": query_statistics(plan, schema=True),
             },
         }
+
+    def _prepare(self, request: Request) -> Plan:
+        """Check a query, and whether the caller may read its tables."""
+        plan = prepare(self._catalog, request)
+        writes = request.destination is not None or plan.statement.kind != "SELECT"
+        self._gate.check_query(plan.statement.tables, writes=writes)
+        return plan
 
     def _register(self, project: str, job_id: str, location: str | None, configuration: dict[str, Any]) -> Job:
         if project != self._catalog.project:
@@ -348,7 +356,7 @@ class Jobs:
     def _plan(self, job: Job, request: Request) -> None:
         """Check a query at once, so that its location and its destination are known from the beginning."""
         try:
-            job.plan = self._gate.prepare(request)
+            job.plan = self._prepare(request)
         except ApiError as problem:
             job.error = problem
             return
@@ -358,7 +366,7 @@ class Jobs:
         job.location = job.plan.location
         destination = request.destination
         if destination is None and job.plan.statement.kind == "SELECT":
-            destination = TableId(job.project, self._catalog.anonymous, _result_key(job.job_id))
+            destination = TableId(job.project, self._catalog.results.dataset, _result_key(job.job_id))
         destination = destination or job.plan.statement.target
         if destination is not None and destination.table:
             query = job.configuration["query"] | {"destinationTable": destination.resource()}

@@ -8,7 +8,8 @@ from typing import Final
 import duckdb
 
 from imagebeam.emulators.bigquery.ai.define import define_ai
-from imagebeam.emulators.bigquery.catalog.catalog import Catalog, Result
+from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.results import QueryResult
 from imagebeam.emulators.bigquery.dialect import errors as bigquery_errors
 from imagebeam.emulators.bigquery.dialect.nodes import invalid
 from imagebeam.emulators.bigquery.dialect.statement import Statement, plan
@@ -32,7 +33,7 @@ class Outcome:
         affected: Rows changed by DML, else None.
     """
 
-    result: Result | None
+    result: QueryResult | None
     affected: int | None = None
 
 
@@ -47,7 +48,7 @@ def prepare(catalog: Catalog, request: Request) -> Plan:
     fields: tuple[Field, ...] = ()
     processed = billed = 0
     for ident in statement.tables:
-        if catalog.result(ident) is not None:
+        if catalog.results.find(ident) is not None:
             continue
         table = catalog.table(ident)
         if table.view is not None:
@@ -114,7 +115,7 @@ def _location(catalog: Catalog, request: Request, statement: Statement) -> str:
     ]
     where = None
     for ident in tables:
-        if ident.dataset == catalog.anonymous:
+        if ident.dataset == catalog.results.dataset:
             continue
         if statement.kind == "CREATE_SCHEMA":
             break
@@ -157,7 +158,7 @@ def _change(
     return int(row[0]) if row else 0
 
 
-def _to_table(catalog: Catalog, request: Request, result: Result) -> None:
+def _to_table(catalog: Catalog, request: Request, result: QueryResult) -> None:
     """Copy a query's rows into the table that the job named."""
     target = request.destination
     assert target is not None  # noqa: S101

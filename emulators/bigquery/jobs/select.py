@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import duckdb
 
-from imagebeam.emulators.bigquery.catalog.catalog import Catalog, Result
+from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.results import QueryResult
 from imagebeam.emulators.bigquery.catalog.store import RESULTS
 from imagebeam.emulators.bigquery.catalog.table import Table
 from imagebeam.emulators.bigquery.dialect import errors as bigquery_errors
@@ -85,7 +86,7 @@ def select(
     prepared: Plan,
     key: str,
     watch: Watch,
-) -> Result:
+) -> QueryResult:
     """Run a query into an anonymous table."""
     name = f"memory.{RESULTS}.{quote(key)}"
     statement = prepared.statement
@@ -99,7 +100,7 @@ def select(
             raise bigquery_errors.translate(problem, request.sql) from problem
         finally:
             watch(None)
-    return catalog.keep_result(key, prepared.fields, count, prepared.location)
+    return catalog.results.add(key, prepared.fields, count, prepared.location)
 
 
 def _no_null_elements(cursor: duckdb.DuckDBPyConnection, name: str, fields: Sequence[Field]) -> None:
@@ -121,7 +122,7 @@ def view_fields(catalog: Catalog, sql: str) -> tuple[Field, ...]:
     return describe(catalog, sql, statement)
 
 
-def copy_rows(catalog: Catalog, result: Result, table: Table) -> None:
+def copy_rows(catalog: Catalog, result: QueryResult, table: Table) -> None:
     """Append a result to a table that has its columns."""
     columns = ", ".join(quote(field.name) for field in result.fields)
     name = catalog.store.duck_name(table.ident.dataset, table.ident.table)
