@@ -36,7 +36,7 @@ def command(job: Job, name: str, *more: str) -> tuple[int, str, str]:
     return run_cli(["batch", name, f"--work_dir={work_dir(job)}", *poll, *more])
 
 
-def books_of(job: Job) -> dict[str, Any]:
+def summary_of(job: Job) -> dict[str, Any]:
     """``batch collect --json``, to the end: the summary of the one run that is open."""
     code, out, err = command(job, "collect", "--json")
     assert out.strip().startswith("{"), f"exit code {code}: {err}"

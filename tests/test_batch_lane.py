@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import answers, batch, batch_arguments, books_of, command, created, fault, paid, work_dir
+from batch_runs import answers, batch, batch_arguments, summary_of, command, created, fault, paid, work_dir
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -163,7 +163,7 @@ def test_units_in_a_job_are_seen_by_other_runs_and_not_bought_again(cloud: Local
     assert (other["planned"]["submitted"], other["planned"]["due"], other["exit_code"]) == (3, 0, 0), other["err"]
     assert "3 submitted to a batch job" in "\n".join(other["books"])
     fault(job)
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (3, [], 0), summary["err"]
     assert [row["status"] for row in answers(job)] == ["OK"] * 4
     calls = job.calls()

@@ -13,7 +13,7 @@ from batch_runs import (
     answers,
     batch,
     batch_arguments,
-    books_of,
+    summary_of,
     command,
     created,
     fault,
@@ -181,7 +181,7 @@ def test_a_run_that_may_not_create_jobs_stays_open_and_keeps_no_other_back(cloud
     assert "2 OK" in out, "the other run is done"
     assert batch_state.run_ids(work_dir(job)) == [first]
     fault(job)
-    assert books_of(job)["counted"]["ok"] == 2
+    assert summary_of(job)["counted"]["ok"] == 2
     assert sorted(created(job).values()) == [2], "one job for each of the two runs"
     assert recorded(job) == recorded(other) == 2
 
@@ -194,7 +194,7 @@ def test_a_job_that_was_deleted_is_read_from_what_it_left(cloud: LocalCloud, tmp
     (made,) = until(job, "SUCCEEDED")
     with gemini(cloud, *(regional and ("us-central1",))) as client:
         client.batches.delete(name=made["name"])
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (3, [], 0), summary["err"]
     assert sum(created(job).values()) == 1
     assert set(paid(job).values()) == {1}
@@ -228,7 +228,7 @@ def test_of_two_jobs_of_one_name_the_younger_is_cancelled_and_a_late_one_too(clo
     assert command(job, "collect", "--no_wait")[0] == 0
     assert {each["name"]: each["state"] for each in cloud.batch_jobs()}[late] in stopped
     fault(job)
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (2, [], 0), summary["err"]
     assert created(job) == {"r1-0000000000-0": 3, "r2-0000000000-0": 1}
     assert set(paid(job).values()) == {1}
@@ -254,7 +254,7 @@ def test_a_foreign_file_and_foreign_lines_change_nothing(cloud: LocalCloud, tmp_
     bucket.blob(f"{prefix}/notes.jsonl").upload_from_string("{}\n")
     bucket.blob(f"{prefix}/prediction-zzz/empty.txt").upload_from_string("")
     fault(job)
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (4, [], 0), summary["err"]
     assert sum(created(job).values()) == 1
     assert "2 lines of no unit" in summary["err"]
@@ -341,7 +341,7 @@ def test_another_round_waits_while_another_run_of_the_task_chooses_its_units(clo
     assert (code, out) == (0, ""), err
     assert "waiting, because run their-run" in err
     lease.release(bq, table, "their-run")
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (2, [], 0), summary["err"]
     assert created(job) == {"r1-0000000000-0": 1, "r2-0000000000-0": 1}
 
@@ -349,7 +349,7 @@ def test_another_round_waits_while_another_run_of_the_task_chooses_its_units(clo
 def test_a_run_that_another_supervisor_ended_is_told_and_not_ended_twice(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     run_id = submit(job)
-    first = books_of(job)
+    first = summary_of(job)
     code, out, _ = command(job, "collect", f"--run_id={run_id}")
     assert code == 0
     assert "2 OK" in out
@@ -371,7 +371,7 @@ def test_files_that_may_not_be_read_or_written_stop_the_run_in_one_line(cloud: L
         assert "stays open and loses nothing" in err
         assert "Traceback" not in err
     cloud.faults(storage={})
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (2, [], 0), summary["err"]
     assert created(job) == {"r1-0000000000-0": 1}
     assert recorded(job) == 2
@@ -395,7 +395,7 @@ def test_requests_that_are_written_again_are_the_same(cloud: LocalCloud, tmp_pat
     assert command(job, "collect", "--no_wait")[0] == 0
     assert files() == before
     fault(job)
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (4, [], 0), summary["err"]
     assert summary["counted"]["failed"] == {"IMAGE_ERROR/NO_URI": 1}
     assert set(created(job).values()) == {1}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import google.cloud.dataflow as dataflow
 import pytest
-from batch_runs import answers, batch_arguments, books_of, command, created, fault, paid, work_dir
+from batch_runs import answers, batch_arguments, summary_of, command, created, fault, paid, work_dir
 from dataflow_local import IMAGE, Place, make_place
 from jobs import captured, run_cli
 
@@ -74,7 +74,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     assert created(job) == first
     code, out, _ = command(job, "status")
     assert (code, "on-dataflow, round 1: 3 jobs" in out) == (0, True), out
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["exit_code"], summary["problems"]) == (0, []), summary["err"]
     assert (summary["counted"]["ok"], summary["counted"]["read"]) == (7, 7)
     assert created(job) == {**first, "r2-0000000000-0": 1}
@@ -109,7 +109,7 @@ def test_a_step_that_fails_or_is_not_answered_is_done_again_and_buys_nothing_twi
     place.work()
     assert "error.json" not in place.staged()
     assert created(place.job) == {"r1-0000000000-0": 1}
-    summary = books_of(place.job)
+    summary = summary_of(place.job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (3, [], 0), summary["err"]
     assert created(place.job) == {"r1-0000000000-0": 1}
     assert set(paid(place.job).values()) == {1}
@@ -145,7 +145,7 @@ def test_a_run_whose_requests_are_being_written_elsewhere_is_left_alone_until_it
     assert (code, created(place.job), batch_state.prepared(run, 1)) == (0, {}, None)
     assert "its requests are being written on worker-1, since " in err
     take(run, socket.gethostname())
-    summary = books_of(place.job)
+    summary = summary_of(place.job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (2, [], 0), summary["err"]
 
 
@@ -192,5 +192,5 @@ def test_a_template_submits_batch_jobs_too(
     place.work()
     assert created(place.job) == {"r1-0000000000-0": 1, "r1-0000000002-0": 1}
     assert "--template_location" not in str(build_run_settings(place).beam_args), "a later step is no template"
-    summary = books_of(place.job)
+    summary = summary_of(place.job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (3, [], 0), summary["err"]

@@ -16,7 +16,7 @@ import google.cloud.storage as storage
 import orjson
 import pydantic
 import pytest
-from batch_runs import QUICK, books_of, command, created, fault, paid, work_dir
+from batch_runs import QUICK, summary_of, command, created, fault, paid, work_dir
 from google.cloud import bigquery
 from hypothesis import given
 from hypothesis import strategies as st
@@ -336,7 +336,7 @@ def test_a_collector_that_dies_after_the_vectors_or_after_all_of_it_lands_nothin
     BigQueryClient(cloud.project).create_table(
         name, made.schema, clustering=made.clustering, description=made.description
     )
-    summary = books_of(job)
+    summary = summary_of(job)
     assert (summary["exit_code"], summary["problems"], summary["counted"]["ok"]) == (0, [], 5), summary["err"]
     assert vectors(job) == early
     assert statuses(job) == {"OK": 5}
@@ -346,7 +346,7 @@ def test_a_collector_that_dies_after_the_vectors_or_after_all_of_it_lands_nothin
     assert len(gone) == 3
     for blob in gone:  # as if it had died just before it said that it was done
         blob.delete()
-    assert books_of(job)["counted"]["ok"] == 5
+    assert summary_of(job)["counted"]["ok"] == 5
     assert vectors(job) == early
     assert statuses(job) == {"OK": 5}
 

@@ -6,8 +6,10 @@ import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 
+import orjson
 import pydantic
 
+from imagebeam.pipeline.batch.upgrade import FORMAT, upgrade
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, batch_directory, round_directory
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.counts import Planned
@@ -87,7 +89,8 @@ class Rest:
 
 def save_run(run: BatchRun) -> None:
     """Makes a batch run known to whoever looks into the work directory."""
-    storage.write(storage.join(run.run.directory, RUN_FILE), _RUN.dump_json(run))
+    document = {"format": FORMAT, **_RUN.dump_python(run, mode="json")}
+    storage.write(storage.join(run.run.directory, RUN_FILE), orjson.dumps(document))
 
 
 def load_run(work_dir: str, run_id: str) -> BatchRun:
@@ -99,7 +102,7 @@ def load_run(work_dir: str, run_id: str) -> BatchRun:
     data = storage.read(storage.join(work_dir, RUNS, run_id, RUN_FILE))
     if data is None:
         raise UserError(f"--run_id={run_id}: there is no batch run of that name in {work_dir}")
-    return _RUN.validate_json(data)
+    return _RUN.validate_python(upgrade(orjson.loads(data)), strict=False)
 
 
 def run_ids(work_dir: str, *, ended: bool = False) -> list[str]:
