@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_runs import answers, batch, batch_arguments, summary_of, command, created, fault, paid, work_dir
+from batch_runs import answers, batch, batch_arguments, command, created, fault, paid, summary_of, work_dir
 from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud

@@ -13,11 +13,11 @@ from batch_runs import (
     answers,
     batch,
     batch_arguments,
-    summary_of,
     command,
     created,
     fault,
     paid,
+    summary_of,
     work_dir,
 )
 from google.cloud import bigquery

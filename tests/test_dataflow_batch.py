@@ -9,7 +9,7 @@ from pathlib import Path
 
 import google.cloud.dataflow as dataflow
 import pytest
-from batch_runs import answers, batch_arguments, summary_of, command, created, fault, paid, work_dir
+from batch_runs import answers, batch_arguments, command, created, fault, paid, summary_of, work_dir
 from dataflow_local import IMAGE, Place, make_place
 from jobs import captured, run_cli
 

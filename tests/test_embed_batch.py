@@ -16,7 +16,7 @@ import google.cloud.storage as storage
 import orjson
 import pydantic
 import pytest
-from batch_runs import QUICK, summary_of, command, created, fault, paid, work_dir
+from batch_runs import QUICK, command, created, fault, paid, summary_of, work_dir
 from google.cloud import bigquery
 from hypothesis import given
 from hypothesis import strategies as st
