@@ -104,7 +104,7 @@ def test_a_line_is_the_online_request_for_any_unit(
 ) -> None:
     mimes = data.draw(st.lists(st.sampled_from(MIMES), min_size=len(unit.images), max_size=len(unit.images)))
     task = Task("look", "", MODELS.default, prompt, system=data.draw(st.none() | st.just("Be brief.")))
-    same_as_online(task.with_model(MODELS.default), unit, mimes, labels)
+    same_as_online(task, unit, mimes, labels)
     graded = Task("look", "", MODELS.default, prompt, media_resolution=resolution)
     same_as_online(graded, unit, mimes, labels)
 

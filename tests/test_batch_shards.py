@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,9 +25,11 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
 from imagebeam.transforms.gemini.batch_requests import key_of
 from imagebeam.transforms.gemini.job_states import BatchJob, Step
+from imagebeam.transforms.gemini.requests import request_frame
 from imagebeam.transforms.sql.sources import detect_profile, source_of
 from imagebeam.transforms.sql.tables import outcome_row
 from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.task import Generation, Task
 
 ASKED = {"task": "seen", "version": "0123456789ab", "model": "m", "lane": "batch", "run_id": "run-1"}
 AT = "2026-11-21T10:00:00.000000Z"
@@ -198,6 +201,17 @@ def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flag
     assert found.run.task.definition() == asked.definition()
     assert list(found.run.task.definition()) == list(asked.definition())
     assert batch_state.run_ids(str(tmp_path)) == [run.run_id]
+
+
+def test_an_open_run_of_an_ignored_setting_keeps_its_version(tmp_path: Path) -> None:
+    """Before, such a setting was part of the version; keys in the files of an open run hold that version."""
+    stored = Task("look", "", "gemini-3.5-flash-lite", "Look.", generation=Generation(temperature=0.2))
+    document = pydantic.TypeAdapter(Task).dump_python(stored, mode="json")
+    del document["ignored_settings"]
+    found = pydantic.TypeAdapter(Task).validate_python(document)
+    assert found.version == stored.version
+    request = request_frame(found, catalog.load_models_file(None).profile(found.model), {})
+    assert "generationConfig" not in request
 
 
 def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:

@@ -244,6 +244,22 @@ def test_several_files_are_checked_at_once(run: Run) -> None:
     assert [fact["name"] for fact in facts] == ["describe", "image_quality"]
 
 
+def test_check_warns_about_settings_that_the_model_ignores(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "hot.yaml").write_text("name: hot\nprompt: Look.\ngeneration: {temperature: 0.2, top_p: 0.9}\n")
+    lines = run("tasks", "check", "hot.yaml")[1].splitlines()
+    assert [line for line in lines if line.startswith("warning")] == [
+        f"warning   model gemini-3.5-flash-lite ignores generation.{name}: not sent, not part of the version"
+        for name in ("temperature", "top_p")
+    ]
+    honored = json.loads(run("tasks", "check", "hot.yaml", "--model=gemini-2.5-flash", "--json")[1])[0]
+    ignored = json.loads(run("tasks", "check", "hot.yaml", "--json")[1])[0]
+    assert (honored["warnings"], len(ignored["warnings"])) == ([], 2)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "hot.yaml").rename(tmp_path / "tasks" / "hot.yaml")
+    listed = {row["name"]: row["version"] for row in json.loads(run("tasks", "list", "--json")[1])}
+    assert listed["hot"] == ignored["version"] != honored["version"]
+
+
 def test_a_task_of_ones_own_hides_the_shipped_one(run: Run, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "describe.yaml").write_text("name: describe\nprompt: Mine.\n")

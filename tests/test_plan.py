@@ -121,6 +121,24 @@ def test_images_that_travel_inside_the_request_make_no_call_when_they_cannot_be_
     assert job.run("--transport=inline")["counted"]["calls"] == 2
 
 
+def test_settings_that_the_model_ignores_are_noted_and_reprocess_nothing(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    task = tmp_path / "look.yaml"
+    task.write_text("name: look\nprompt: What is it?\n")
+    ran = job.run(task=str(task))
+    task.write_text("name: look\nprompt: What is it?\ngeneration: {temperature: 0.2}\n")
+    plan = planned(job.arguments(task=str(task)))
+    assert (plan["version"], plan["changed"]) == (ran["version"], None)
+    assert (plan["units"]["asked"], plan["units"]["outdated"]) == (0, 0)
+    warning = "model gemini-3.5-flash-lite ignores generation.temperature: not sent, not part of the version"
+    assert warning in plan["notes"]
+    code, _, err = run_cli(job.arguments(task=str(task)))
+    assert code == 0
+    assert f"warning: {warning}" in err
+
+
 def test_assets_are_planned_with_the_images_that_they_have(cloud: LocalCloud, tmp_path: Path) -> None:
     rows = [{"asset_id": f"t1:{index}"} for index in (0, 0, 0, 1, 1, 2, 3, 3)]
     rows[-1]["gcs_uri"] = "https://example.com/a.jpg"

@@ -189,7 +189,8 @@ def test_a_history_adds_up_the_lanes_of_a_version() -> None:
 def test_changes_of_a_task_are_named() -> None:
     old = TASK.definition()
     changed = dataclasses.replace(
-        TASK.with_model("gemini-3.1-flash-lite"),
+        TASK,
+        model="gemini-3.1-flash-lite",
         prompt="Look.",
         generation=dataclasses.replace(TASK.generation, thinking="low", seed=1),
     )

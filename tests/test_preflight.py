@@ -554,6 +554,20 @@ def test_every_check_runs_though_others_fail_and_none_speaks_twice(project: Proj
     assert found.code == 2
 
 
+def test_warns_about_settings_that_the_model_ignores(project: Project, tmp_path: Path) -> None:
+    task = tmp_path / "hot.yaml"
+    task.write_text("name: hot\nprompt: Look.\ngeneration: {temperature: 0.2}\n")
+    found = report(project.arguments("classify", f"--task={task}", "--no_probe"))
+    assert found.code == 0
+    assert [(one["name"], one["state"], one["cause"]) for one in found.messages] == [
+        (
+            "task",
+            "warning",
+            "model gemini-3.5-flash-lite ignores generation.temperature: not sent, not part of the version",
+        )
+    ]
+
+
 def test_a_permission_that_nobody_can_ask_about_is_no_message(project: Project) -> None:
     project.cloud.faults(**disabled("cloudresourcemanager"))
     found = report(project.arguments("classify", "--lane=batch"))

@@ -203,10 +203,13 @@ def test_an_unknown_model_is_refused_with_the_near_one() -> None:
         MODELS.profile("gemini-3.5-flash-light")
 
 
-def test_settings_that_a_model_ignores_are_named() -> None:
-    hot = task(generation={"temperature": 1, "seed": 2})
-    assert MODELS.profile("gemini-3.5-flash-lite").ignored_settings(hot) == ("temperature",)
-    assert MODELS.profile("gemini-2.5-flash").ignored_settings(hot) == ()
+def test_drops_settings_that_a_model_ignores() -> None:
+    hot = task(generation={"temperature": 1, "seed": 2, "thinking": "low"})
+    dropped = MODELS.profile("gemini-3.5-flash-lite").drop_ignored_settings(hot)
+    assert dropped.ignored_settings == ("temperature",)
+    assert dropped.generation == task(generation={"seed": 2, "thinking": "low"}).generation
+    assert MODELS.profile("gemini-2.5-flash").drop_ignored_settings(hot) is hot
+    assert MODELS.profile(ENDPOINT).drop_ignored_settings(hot).ignored_settings == ("thinking",)
 
 
 @pytest.mark.parametrize(

@@ -373,13 +373,6 @@ def test_the_order_of_properties_changes_the_version_because_the_model_writes_in
     assert parsed(said).version == parsed(POLE).version
 
 
-def test_another_model_is_another_version_of_the_same_task() -> None:
-    task = parsed(POLE)
-    other = task.with_model("gemini-3.1-flash-lite")
-    assert other.version == parsed({**POLE, "model": "gemini-3.1-flash-lite"}).version != task.version
-    assert other.name == task.name
-
-
 PROPERTIES = st.dictionaries(
     st.sampled_from(["kind", "state", "count", "note"]),
     st.one_of(

@@ -47,7 +47,7 @@ def _list(given: flag_parser.Arguments, cwd: Path) -> int:
     models = catalog.load_models_file(_models_path(given, cwd))
     rows = []
     for file in catalog.list_tasks(cwd):
-        task = parse_task(file.text, where=file.where, default_model=models.default)
+        task = catalog.build_task(file, models)
         rows.append(
             {
                 "name": task.name,
@@ -72,7 +72,7 @@ def _show(given: flag_parser.Arguments, cwd: Path) -> int:
         raise UserError("imagebeam tasks show takes one task, such as imagebeam tasks show image_quality")
     file = catalog.find_task(given.words[0], cwd)
     models = catalog.load_models_file(_models_path(given, cwd))
-    task = _task(file, models, given)
+    task = catalog.build_task(file, models, model=given.values.get("model"))
     if given.values.get("json"):
         return _write_json(_facts(task, models, file.where))
     sys.stdout.write("\n".join([*_fact_lines(_facts(task, models, file.where)), "", file.text.strip()]) + "\n")
@@ -86,7 +86,7 @@ def _check(given: flag_parser.Arguments, cwd: Path) -> int:
     facts = []
     for word in given.words:
         file = catalog.find_task(word, cwd)
-        facts.append(_facts(_task(file, models, given), models, file.where))
+        facts.append(_facts(catalog.build_task(file, models, model=given.values.get("model")), models, file.where))
     if given.values.get("json"):
         return _write_json(facts)
     sys.stdout.write("\n\n".join("\n".join(_fact_lines(fact)) for fact in facts) + "\n")
@@ -124,11 +124,6 @@ _COMMANDS: Final[Mapping[str, tuple[Callable[[flag_parser.Arguments, Path], int]
 }
 
 
-def _task(file: catalog.TaskFile, models: Models, given: flag_parser.Arguments) -> Task:
-    task = parse_task(file.text, where=file.where, default_model=models.default)
-    return task.with_model(given.values["model"]) if "model" in given.values else task
-
-
 def _facts(task: Task, models: Models, where: str) -> dict[str, Any]:
     profile = models.profile(task.model)
     if profile.locations:
@@ -152,6 +147,7 @@ def _facts(task: Task, models: Models, where: str) -> dict[str, Any]:
         },
         "usd_per_image": {lane: float(cost) for lane, cost in costs.items()},
         "prices_as_of": models.as_of.isoformat(),
+        "warnings": list(task.ignored_warnings()),
     }
 
 
@@ -168,7 +164,8 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
         "per image": f"about {tokens['input']:,} tokens in, {tokens['output']:,} out{thoughts}: {price} "
         f"(prices of {facts['prices_as_of']})",
     }
-    return [f"{label:<10}{text}" for label, text in rows.items()]
+    lines = [*rows.items(), *(("warning", text) for text in facts["warnings"])]
+    return [f"{label:<10}{text}" for label, text in lines]
 
 
 def _models_path(given: flag_parser.Arguments, cwd: Path) -> Path | None:

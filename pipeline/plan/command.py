@@ -115,7 +115,11 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
         lanes=tuple(lanes),
         recommended=lane_comparison.recommend(lanes, expected.calls),
         prices_as_of=models.as_of,
-        notes=(*_notes(asked, profile, expected, probed), *cost_estimate.why_nothing(bq, like_run, planned)),
+        notes=(
+            *task.ignored_warnings(),
+            *_notes(asked, profile, expected, probed),
+            *cost_estimate.why_nothing(bq, like_run, planned),
+        ),
         probed=probed,
         looked=looked,
     )

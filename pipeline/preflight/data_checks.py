@@ -52,7 +52,10 @@ def check_task(context: Context) -> Seen:
     context.profile = checks.resolve_model(models, context.task)
     if settings.lane == "batch":
         batch_checks.check_task(settings, context.task, context.profile)
-    return f"{context.task.name}, version {context.task.version}, {context.task.model}"
+    found = f"{context.task.name}, version {context.task.version}, {context.task.model}"
+    if warnings := context.task.ignored_warnings():
+        return CheckWarning("; ".join(warnings), "remove it from the task, or use another model", found=found)
+    return found
 
 
 def check_machine(context: Context) -> Seen:

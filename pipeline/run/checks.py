@@ -76,7 +76,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     task = resolve_task(settings, models)
     profile = resolve_model(models, task)
     profile.check(settings.location, settings.lane, task)
-    if warning := retirement(profile):
+    for warning in (*task.ignored_warnings(), *filter(None, [retirement(profile)])):
         say(f"warning: {warning}")
     find_credentials()
     bq = BigQueryClient(settings.project)
@@ -106,9 +106,7 @@ def resolve_task(settings: ClassifySettings, models: Models) -> Task:
     """The task, with what the flags change of it."""
     if isinstance(settings, EmbedSettings):
         return settings.embed_task()
-    task = catalog.load_task(settings.task, models, Path.cwd())
-    if settings.model:
-        task = task.with_model(settings.model)
+    task = catalog.load_task(settings.task, models, Path.cwd(), model=settings.model)
     if settings.unit and settings.unit != task.unit:
         unit = cast("Literal['observation', 'asset']", settings.unit)
         task = dataclasses.replace(task, unit=unit, max_images=MAX_IMAGES if unit == "asset" else 1)

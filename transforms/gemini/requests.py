@@ -182,13 +182,13 @@ def _degrees(angle: float) -> str:
 
 
 def _generation_config(task: Task, profile: ModelProfile) -> dict[str, Any]:
-    wanted = task.generation
+    # A task that was not loaded for this model may still hold settings that it ignores.
+    wanted = profile.drop_ignored_settings(task).generation
     config: dict[str, Any] = {}
-    if not profile.fixed_sampling:
-        if wanted.temperature is not None:
-            config["temperature"] = wanted.temperature
-        if wanted.top_p is not None:
-            config["topP"] = wanted.top_p
+    if wanted.temperature is not None:
+        config["temperature"] = wanted.temperature
+    if wanted.top_p is not None:
+        config["topP"] = wanted.top_p
     if wanted.max_output_tokens is not None:
         config["maxOutputTokens"] = wanted.max_output_tokens
     if wanted.seed is not None:

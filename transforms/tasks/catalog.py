@@ -32,19 +32,41 @@ class TaskFile:
     shipped: bool
 
 
-def load_task(name_or_path: str, models: Models, cwd: Path) -> Task:
-    """The task that a person means.
+def load_task(name_or_path: str, models: Models, cwd: Path, *, model: str | None = None) -> Task:
+    """Load a task for the model that it runs with.
 
     Args:
         name_or_path: ``image_quality``, or a path: something with a ``/`` or ending in ``.yaml``.
-        models: Gives the default model.
-        cwd: Directory that a relative path starts from, and whose ``tasks/`` is looked into first.
+        models: Known models, and the default one.
+        cwd: Directory that relative paths start from; its ``tasks/`` is searched before the shipped tasks.
+        model: Model to use instead of the one in the file.
 
     Raises:
-        UserError: There is no such task, or its file is not good.
+        UserError: The task does not exist, or its file is invalid.
     """
-    file = find_task(name_or_path, cwd)
-    return parse_task(file.text, where=file.where, default_model=models.default)
+    return build_task(find_task(name_or_path, cwd), models, model=model)
+
+
+def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> Task:
+    """Parse a task file for the model that it runs with, without the settings that this model ignores.
+
+    An unknown model is no error here; :meth:`~model_profiles.Models.profile` raises it.
+
+    Args:
+        file: The file.
+        models: Known models, and the default one.
+        model: Model to use instead of the one in the file.
+
+    Raises:
+        UserError: The file is invalid.
+    """
+    task = parse_task(file.text, where=file.where, default_model=models.default)
+    if model:
+        task = dataclasses.replace(task, model=model)
+    try:
+        return models.profile(task.model).drop_ignored_settings(task)
+    except UserError:
+        return task
 
 
 def find_task(name_or_path: str, cwd: Path) -> TaskFile:

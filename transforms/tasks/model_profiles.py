@@ -184,11 +184,20 @@ class ModelProfile:
             )
         self._check_task(task)
 
-    def ignored_settings(self, task: Task) -> tuple[str, ...]:
-        """Settings of a task that this model ignores, for a word of warning."""
-        if not self.fixed_sampling:
-            return ()
-        return tuple(name for name in ("temperature", "top_p") if getattr(task.generation, name) is not None)
+    def drop_ignored_settings(self, task: Task) -> Task:
+        """Return the task without the generation settings that this model ignores.
+
+        The version covers what is sent, so changing such a setting does not make another version. Names of the
+        dropped settings are kept in :attr:`~task.Task.ignored_settings`.
+        """
+        names = ("temperature", "top_p") if self.fixed_sampling else ()
+        if self.thinking.param == "none":
+            names = (*names, "thinking")
+        ignored = tuple(name for name in names if getattr(task.generation, name) is not None)
+        if not ignored:
+            return task
+        generation = dataclasses.replace(task.generation, **dict.fromkeys(ignored))
+        return dataclasses.replace(task, generation=generation, ignored_settings=ignored)
 
     def retirement_warning(self, today: datetime.date) -> str | None:
         """One line if the model is about to go, or gone; None if there is nothing to say."""

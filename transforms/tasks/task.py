@@ -124,6 +124,8 @@ class Task:
         generation: How the model writes.
         media_resolution: How closely the model looks at an image: its tokens, and most of the price.
         image: What is done to an image before it is sent.
+        ignored_settings: Names of the generation settings in the file that the model ignores; they are None in
+            ``generation``, so they are neither sent nor part of the version.
         version: 12 hex digits over everything that can change an answer.
     """
 
@@ -138,6 +140,7 @@ class Task:
     generation: Generation = Generation()
     media_resolution: str = "default"
     image: ImageSettings = ImageSettings()
+    ignored_settings: tuple[str, ...] = ()
     version: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,9 +164,12 @@ class Task:
         }
         return definition
 
-    def with_model(self, model: str) -> Task:
-        """The same task for another model: another version."""
-        return dataclasses.replace(self, model=model)
+    def ignored_warnings(self) -> tuple[str, ...]:
+        """Return one line per setting that the model ignores."""
+        return tuple(
+            f"model {self.model} ignores generation.{name}: not sent, not part of the version"
+            for name in self.ignored_settings
+        )
 
     def prompt_fields(self) -> tuple[str, ...]:
         """The fields that the prompt uses, each once, in order."""
@@ -185,7 +191,7 @@ class Task:
 
 
 def parse_task(text: str, *, where: str, default_model: str) -> Task:
-    """Reads a task.
+    """Read a task as its file states it; :func:`~catalog.load_task` also drops what the model ignores.
 
     Args:
         text: The YAML document.
