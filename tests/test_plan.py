@@ -121,9 +121,7 @@ def test_images_that_travel_inside_the_request_make_no_call_when_they_cannot_be_
     assert job.run("--transport=inline")["counted"]["calls"] == 2
 
 
-def test_settings_that_the_model_ignores_are_noted_and_reprocess_nothing(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_settings_that_the_model_ignores_are_noted_and_reprocess_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     task = tmp_path / "look.yaml"
     task.write_text("name: look\nprompt: What is it?\n")
