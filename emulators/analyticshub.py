@@ -14,11 +14,11 @@ from typing import Any, Final
 from aiohttp import web
 
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
-from imagebeam.emulators.bigquery.catalog.registry import PROJECT_NUMBER
 from imagebeam.emulators.bigquery.dialect.names import TableId
+from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.faults import FaultConfig, check_keys
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
 from imagebeam.emulators.sample_data.tables import DATASET, LOCATION
 
@@ -45,11 +45,11 @@ class AnalyticsHubService:
 
     Args:
         catalog: The local BigQuery, whose sample dataset is shared and which gets the linked ones.
-        faults: The fault book.
+        faults: The fault configuration.
         counters: The counters.
     """
 
-    def __init__(self, catalog: Catalog, faults: FaultBook, counters: Counters) -> None:
+    def __init__(self, catalog: Catalog, faults: FaultConfig, counters: Counters) -> None:
         self._catalog = catalog
         self._faults = faults
         self._counters = counters

@@ -125,7 +125,7 @@ class LocalCloud:
             raise RuntimeError(f"The local Google Cloud ended: {self._said() or 'it said nothing'}")
 
     def faults(self, **settings: Any) -> None:
-        """Set sections of the fault book, for example ``faults(token={"fail": True})``.
+        """Set sections of the fault configuration, for example ``faults(token={"fail": True})``.
 
         Raises:
             ValueError: For a section or a setting that the services do not know.

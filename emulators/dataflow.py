@@ -116,7 +116,7 @@ class DataflowService:
             raise ApiError(403, f"Could not find project {project}, or the caller may not use Dataflow there.")
         if not _REGION.fullmatch(location):
             raise ApiError(400, f"The location {location} is not a region where Dataflow runs.")
-        self._access.open("dataflow.googleapis.com", project)
+        self._access.require_api("dataflow.googleapis.com", project)
         who = caller(request.headers.get("Authorization"))
         self._access.require(f"dataflow.jobs.{method}", f"projects/{project}", who)
         return location

@@ -30,7 +30,7 @@ from imagebeam.emulators.batch.api import BatchService
 from imagebeam.emulators.bigquery.service import BigQueryService
 from imagebeam.emulators.core.access import Access
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError, google_error, json_response, not_implemented, read_json
 from imagebeam.emulators.core.iam import IamService
 from imagebeam.emulators.core.tokens import PROJECT, TokenService, write_credentials
@@ -49,7 +49,7 @@ BODY_LIMIT: Final = 512 * 1024 * 1024
 #: Seconds to wait for another server to let go of the directory: its parent may just have been killed.
 TAKEOVER: Final = 2.0
 
-FAULTS: Final = web.AppKey("faults", FaultBook)
+FAULTS: Final = web.AppKey("faults", FaultConfig)
 COUNTERS: Final = web.AppKey("counters", Counters)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -63,7 +63,7 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
         url: Where the application will be reached, for the key's token address.
         seed: Seed of everything that is random.
     """
-    faults, counters = FaultBook(), Counters()
+    faults, counters = FaultConfig(), Counters()
     objects = ObjectStore(directory)
     public_key = write_credentials(directory / "credentials.json", url)
     app = web.Application(client_max_size=BODY_LIMIT, middlewares=[_errors])

@@ -14,7 +14,7 @@ from imagebeam.emulators.batch.data.importer import ImportFailed, import_lines
 from imagebeam.emulators.batch.faults import MOST_EMBEDDING_LINES, BatchFaults, Limits
 from imagebeam.emulators.batch.requests import most_lines
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.vertex.embedding_models import MODELS
 from imagebeam.emulators.vertex.models import MODELS as GENERATING
 
@@ -131,7 +131,7 @@ def test_a_model_without_batch_jobs_there_is_refused(
 
 
 def test_an_embedding_job_takes_a_million_rows_and_not_one_more() -> None:
-    limits = BatchFaults(FaultBook()).limits(most_lines(MODELS[MODEL]))
+    limits = BatchFaults(FaultConfig()).limits(most_lines(MODELS[MODEL]))
     assert limits == Limits(lines=MOST_EMBEDDING_LINES) == Limits(lines=1_000_000)
     assert most_lines(GENERATING["gemini-3.5-flash"]) == 200_000
     line = b'{"key":"k-1","request":{"content":{"parts":[{"text":"a"}]}}}\n'

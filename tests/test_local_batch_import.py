@@ -14,7 +14,7 @@ from imagebeam.emulators.batch.data.rows import InputRow, RowRunner
 from imagebeam.emulators.batch.faults import JobFaults, Limits
 from imagebeam.emulators.batch.templates import TemplateReader, read_line
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_store import ObjectStore
 from imagebeam.emulators.vertex.faults import VertexFaults
@@ -82,7 +82,7 @@ def test_a_rehearsed_answer_is_the_same_with_and_without_a_template(tmp_path: An
     shape = import_lines(raws, Limits()).shape
 
     def answers(rows: list[InputRow]) -> list[Any]:
-        faults = VertexFaults(FaultBook(), 0)
+        faults = VertexFaults(FaultConfig(), 0)
         handler = GenerateHandler(ImageReader(ObjectStore(tmp_path)), faults, 0, synthetic=True)
         run = RowRunner(handler, MODELS["gemini-3.5-flash"], JobFaults(), "n", 0).run
         return [orjson.loads(orjson.dumps(line["response"]))["candidates"] for line in run(rows)[0]]
@@ -146,8 +146,8 @@ def test_what_is_no_filter_is_refused(text: str) -> None:
 def test_names_are_counted_one_by_one_up_to_a_limit_and_told_apart_beyond_it() -> None:
     counters = Counters()
     for names in (["a", "b", "a"], ["c", "a"]):
-        counters.add_names("x", "each", names=names, most=2)
-        counters.see("x", "all", names=names)
+        counters.add_names("x", "each", names=names, limit=2)
+        counters.count_distinct("x", "all", names=names)
     assert counters.snapshot() == {"x": {"each": {"a": 3, "b": 1}, "all": {"distinct": 3, "repeated": 2}}}
     counters.reset()
     assert counters.snapshot() == {}

@@ -30,7 +30,7 @@ from imagebeam.emulators.bigquery.ai.faults import AiFaults
 from imagebeam.emulators.bigquery.dialect.definitions import read_definition
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.sample_data.images import Picture, photos, render
 
@@ -412,9 +412,9 @@ def test_chance_strikes_its_share_of_rows_and_does_not_depend_on_their_order(see
     keys = [f"gs://b/{number}" for number in range(400)]
 
     def failing(order: list[str]) -> set[str]:
-        book = FaultBook()
-        book.update({"bigquery": {"ai": {"failures": [{"rate": rate, "do": "retryable"}]}}})
-        faults = AiFaults(book, seed, Counters())
+        config = FaultConfig()
+        config.update({"bigquery": {"ai": {"failures": [{"rate": rate, "do": "retryable"}]}}})
+        faults = AiFaults(config, seed, Counters())
         return {key for key in order if faults.failure("c", key, "e")}
 
     first = failing(keys)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from vertex_local import JSON_CONFIG, MODEL, SCHEMA, Place, file_part, gemini, open_place, user
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.vertex.faults import VertexFaults
 from imagebeam.emulators.vertex.generate.validation import read_prompt
@@ -305,9 +305,9 @@ def test_latency_is_waited_for_and_calls_run_side_by_side(cloud: LocalCloud, pla
 
 
 def faults(section: dict[str, Any], seed: int = 0) -> VertexFaults:
-    book = FaultBook()
-    made = VertexFaults(book, seed)
-    book.update({"vertex": section})
+    config = FaultConfig()
+    made = VertexFaults(config, seed)
+    config.update({"vertex": section})
     made.refresh()
     return made
 

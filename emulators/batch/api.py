@@ -19,13 +19,12 @@ from imagebeam.emulators.batch.requests import read_create
 from imagebeam.emulators.batch.run import Worker
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.dialect.names import TableId
-from imagebeam.emulators.core.access import caller
+from imagebeam.emulators.core.access import PROJECT_NUMBER, caller
 from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
 from imagebeam.emulators.storage.object_store import ObjectStore
-from imagebeam.emulators.storage.resources import PROJECT_NUMBER
 from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, Gallery
 from imagebeam.emulators.vertex.faults import MESSAGES, VertexFaults, error_of
 from imagebeam.emulators.vertex.generate.images import ImageReader
@@ -47,7 +46,7 @@ class BatchService:
         images: Looks at the images.
         gallery: Shows them to embedding models.
         seed: Seed of the model and of what chance decides.
-        book: The fault book: sections ``batch`` and, for rows, ``vertex``.
+        config: The fault configuration: sections ``batch`` and, for rows, ``vertex``.
         counters: The counters.
     """
 
@@ -58,7 +57,7 @@ class BatchService:
         images: ImageReader,
         gallery: Gallery,
         seed: int,
-        book: FaultBook,
+        config: FaultConfig,
         counters: Counters,
     ) -> None:
         self._catalog = catalog
@@ -66,9 +65,9 @@ class BatchService:
         self._gallery = gallery
         self._seed = seed
         self._counters = counters
-        self._faults = BatchFaults(book)
-        self._access = VertexFaults(book, seed)
-        self._rules = VertexFaults(book, seed)
+        self._faults = BatchFaults(config)
+        self._access = VertexFaults(config, seed)
+        self._rules = VertexFaults(config, seed)
         self._store = JobStore()
         self._worker = Worker(objects, catalog, self._faults, counters, seed, self._handler)
 

@@ -1,4 +1,4 @@
-"""How the batch service of the local Vertex AI misbehaves: section ``batch`` of the fault book.
+"""How the batch service of the local Vertex AI misbehaves: section ``batch`` of the fault configuration.
 
 ::
 
@@ -17,7 +17,7 @@ rule apply to so many calls or jobs, counted since it was set.
 is ``http`` (``code``, ``message``) or, of a create, ``lost_answer``: the job is made, the connection breaks.
 
 ``jobs``: all rules that fit a job when it is created are put together, the later ones win. A job that waits is
-let go when its rule is taken out of the book. See `JobFaults` for what a rule can say.
+let go when its rule is taken out of the configuration. See `JobFaults` for what a rule can say.
 
 ``synthetic`` is the rehearsal mode: answers come from a hash of the URIs, and the schema; nobody looks at pixels or
 asks whether the objects exist. Such answers say ``modelVersion: imagebeam-emulator-synthetic``.
@@ -31,7 +31,7 @@ import threading
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.faults import FaultConfig, check_keys
 
 SECTION: Final = "batch"
 #: What the service takes (Google, "Batch inference").
@@ -134,13 +134,13 @@ class Limits:
 
 @dataclass(slots=True)
 class BatchFaults:
-    """Section ``batch`` of the book; safe to use from many threads.
+    """Section ``batch`` of the configuration; safe to use from many threads.
 
     Args:
-        book: The fault book; the section is checked from now on.
+        config: The fault configuration; the section is checked from now on.
     """
 
-    book: FaultBook
+    config: FaultConfig
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _used: dict[tuple[str, int], int] = field(init=False, default_factory=dict)
     _version: int = field(init=False, default=-1)
@@ -148,7 +148,7 @@ class BatchFaults:
     _set_anew: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        self.book.register(SECTION, self._announce)
+        self.config.register(SECTION, self._announce)
 
     @property
     def synthetic(self) -> bool:
@@ -201,9 +201,9 @@ class BatchFaults:
         return False
 
     def _now(self) -> dict[str, Any]:
-        if self.book.version != self._version:
-            self._version = self.book.version
-            section = self.book.section(SECTION)
+        if self.config.version != self._version:
+            self._version = self.config.version
+            section = self.config.section(SECTION)
             if self._set_anew or section != self._section:
                 self._set_anew, self._section = False, section
                 self._used.clear()

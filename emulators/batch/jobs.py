@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from imagebeam.emulators.batch.faults import JobFaults
 from imagebeam.emulators.batch.requests import Asked
+from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.http import ApiError
-from imagebeam.emulators.storage.resources import PROJECT_NUMBER
 
 #: States after which nothing happens by itself.
 FINAL: Final = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PAUSED")
@@ -25,7 +25,7 @@ class Job:
     Attributes:
         id: Digits.
         asked: The request.
-        rules: The rules of the fault book that bind it.
+        rules: The rules of the fault configuration that bind it.
         faults: What they said when it was created.
         created_us: Microseconds since 1970.
         state: Without ``JOB_STATE_``, as the service knows it (the resource may show another).

@@ -21,10 +21,10 @@ from imagebeam.emulators.batch.templates import TemplateReader, read_line
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.types import Field
+from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_store import ObjectStore
-from imagebeam.emulators.storage.resources import PROJECT_NUMBER
 from imagebeam.emulators.vertex.embedding_models import EmbeddingModel
 
 LOG: Final = logging.getLogger(__name__)
@@ -183,8 +183,8 @@ class Worker:
         counters.add("batch", "paid_unwritten", amount=chunk.unwritten)
         counters.add("batch", "paid_per_name", job.asked.display_name, amount=chunk.paid)
         counters.add("batch", "paid_per_job", job.id, amount=chunk.paid)
-        counters.add_names("batch", "paid_per_uri", names=chunk.uris, most=COUNTED_URIS)
-        counters.see("batch", "paid_uris", names=chunk.uris)
+        counters.add_names("batch", "paid_per_uri", names=chunk.uris, limit=COUNTED_URIS)
+        counters.count_distinct("batch", "paid_uris", names=chunk.uris)
 
     def _rows(self, job: Job) -> RowRunner:
         return RowRunner(self.handler(job), job.asked.model, job.faults, job.asked.display_name, self.seed)

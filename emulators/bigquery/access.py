@@ -1,6 +1,6 @@
 """Who may do what in the local BigQuery, and datasets that are linked to a publisher's.
 
-Permissions: section ``access`` of the fault book. Linked datasets: section ``bigquery``, ``linked``::
+Permissions: section ``access`` of the fault configuration. Linked datasets: section ``bigquery``, ``linked``::
 
     {"linked": {"imagery_insights___us": {"source": "publisher.imagery", "restricted": true}}}
 
@@ -17,7 +17,7 @@ from aiohttp import web
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.core.access import Access, caller
-from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.faults import FaultConfig, check_keys
 from imagebeam.emulators.core.http import ApiError
 
 SERVICE: Final = "bigquery.googleapis.com"
@@ -40,10 +40,10 @@ class Gate:
 
     Args:
         catalog: The datasets.
-        faults: The fault book.
+        faults: The fault configuration.
     """
 
-    def __init__(self, catalog: Catalog, faults: FaultBook) -> None:
+    def __init__(self, catalog: Catalog, faults: FaultConfig) -> None:
         self._catalog = catalog
         self._faults = faults
         self._access = Access(faults)
@@ -56,7 +56,7 @@ class Gate:
         """
         place = request.match_info
         project = place.get("project", self._catalog.project)
-        self._access.open(SERVICE, project)
+        self._access.require_api(SERVICE, project)
         if handler not in _NEEDS:
             return
         permission, level = _NEEDS[handler]

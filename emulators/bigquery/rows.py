@@ -16,7 +16,7 @@ from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
 from imagebeam.emulators.bigquery.dialect.types import quote
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError
 
 #: Row ids that are remembered per table; BigQuery remembers them for about a minute.
@@ -38,7 +38,7 @@ class Streamer:
         counters: Where requests and rows are counted.
     """
 
-    def __init__(self, catalog: Catalog, faults: FaultBook, counters: Counters) -> None:
+    def __init__(self, catalog: Catalog, faults: FaultConfig, counters: Counters) -> None:
         self._catalog = catalog
         self._faults = faults
         self._counters = counters

@@ -41,7 +41,7 @@ from imagebeam.emulators.bigquery.requests import (
 )
 from imagebeam.emulators.bigquery.rows import Streamer
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
 from imagebeam.emulators.storage.object_store import ObjectStore
 
@@ -86,7 +86,7 @@ class BigQueryService:
         database: Path,
         objects: ObjectStore,
         project: str,
-        faults: FaultBook,
+        faults: FaultConfig,
         counters: Counters,
         seed: int = 0,
     ) -> None:

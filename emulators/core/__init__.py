@@ -1,1 +1,1 @@
-"""HTTP, faults, counters, access and tokens, shared by all services of the local cloud."""
+"""HTTP, faults, counters, access rules and tokens, shared by all services of the local cloud."""

@@ -1,13 +1,13 @@
-"""Who may do what in the local Google Cloud: section ``access`` of the fault book.
+"""Permissions and disabled APIs of the local Google Cloud: section ``access`` of the fault configuration.
 
 ::
 
     {"disabled_apis": ["dataflow.googleapis.com"],
      "denied": [{"permission": "storage.objects.get", "resource": "gs://frames", "who": "workers@"}]}
 
-Everybody may do everything until a rule denies it. ``resource`` and ``who`` are parts of the full names
-(``gs://bucket/object``, ``project:dataset.table``, ``projects/p``; accounts by e-mail address); without them a rule is
-for all. The words of a refusal are those of the service that gives it.
+Everything is allowed until a rule denies it. ``resource`` and ``who`` are substrings of the full names
+(``gs://bucket/object``, ``project:dataset.table``, ``projects/p``; e-mail addresses of accounts). A rule without them
+applies to all. Errors have the wording of the service that returns them.
 """
 
 import re
@@ -15,17 +15,17 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.faults import FaultConfig, check_keys
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.core.tokens import ACCOUNT, account_of
 
 SECTION: Final = "access"
 #: Project number of the local cloud's one project.
 PROJECT_NUMBER: Final = "100000000001"
-#: The account with which Vertex AI itself reads and writes what a request or a job names.
+#: The service agent with which Vertex AI reads input files and writes the output of jobs.
 VERTEX_AGENT: Final = f"service-{PROJECT_NUMBER}@gcp-sa-aiplatform.iam.gserviceaccount.com"
 
-#: How the services call themselves in refusals.
+#: Display names of the services in error messages.
 _TITLES: Final[Mapping[str, str]] = {
     "aiplatform.googleapis.com": "Vertex AI API",
     "bigquery.googleapis.com": "BigQuery API",
@@ -38,32 +38,32 @@ _INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
 class Access:
-    """The rules in force; safe to ask from many threads.
+    """The access rules in force. Thread-safe.
 
     Args:
-        book: The fault book; its section ``access`` is checked from now on.
+        config: The fault configuration. Registers a check of its section ``access``.
     """
 
-    def __init__(self, book: FaultBook) -> None:
-        self._book = book
+    def __init__(self, config: FaultConfig) -> None:
+        self._config = config
         self._lock = threading.Lock()
         self._version = -1
         self._disabled: frozenset[str] = frozenset()
         self._denied: tuple[Mapping[str, str], ...] = ()
-        book.register(SECTION, check_access)
+        config.register(SECTION, check_access)
 
-    def open(self, service: str, project: str) -> None:
-        """Let a call into a service.
+    def require_api(self, service: str, project: str) -> None:
+        """Check that the API of a service is enabled in a project.
 
         Raises:
-            ApiError: 403, when the project has not enabled its API.
+            ApiError: 403 if it is disabled.
         """
         self._refresh()
         if service in self._disabled:
             raise api_disabled(service, project)
 
     def allows(self, permission: str, resource: str, who: str = ACCOUNT) -> bool:
-        """Say whether an account has a permission on a resource."""
+        """Return whether an account has a permission on a resource."""
         self._refresh()
         return not any(
             rule["permission"] == permission and rule.get("resource", "") in resource and rule.get("who", "") in who
@@ -71,32 +71,32 @@ class Access:
         )
 
     def require(self, permission: str, resource: str, who: str = ACCOUNT) -> None:
-        """Let an account do something.
+        """Check that an account has a permission on a resource.
 
         Raises:
-            ApiError: 403, in the words of the service.
+            ApiError: 403, worded as the service words it.
         """
         if not self.allows(permission, resource, who):
             raise _refusal(permission, resource, who)
 
     def _refresh(self) -> None:
-        if self._book.version == self._version:
+        if self._config.version == self._version:
             return
         with self._lock:
-            version, section = self._book.version, self._book.section(SECTION)
+            version, section = self._config.version, self._config.section(SECTION)
             self._disabled = frozenset(section.get("disabled_apis", ()))
             self._denied = tuple(section.get("denied", ()))
             self._version = version
 
 
 def caller(authorization: str | None) -> str:
-    """Return the account of an ``Authorization`` header; the local one's without (the clients send none)."""
+    """Return the account of an ``Authorization`` header, or the default account if there is no token."""
     scheme, _, token = (authorization or "").partition(" ")
     return account_of(token) if scheme.lower() == "bearer" else ACCOUNT
 
 
 def check_access(settings: dict[str, Any]) -> None:
-    """Refuse a misspelt section."""
+    """Check the section ``access``; raise ``ValueError`` for an unknown key or value."""
     check_keys(settings, ("disabled_apis", "denied"), f"section {SECTION}")
     for name in settings.get("disabled_apis", ()):
         if name not in _TITLES:
@@ -104,11 +104,11 @@ def check_access(settings: dict[str, Any]) -> None:
     for rule in settings.get("denied", ()):
         check_keys(rule, ("permission", "resource", "who"), "access.denied")
         if not re.fullmatch(r"[a-z]+(\.[A-Za-z]+){2}", str(rule.get("permission", ""))):
-            raise ValueError(f"unknown permission {rule.get('permission')!r}: write it as in storage.objects.get")
+            raise ValueError(f"unknown permission {rule.get('permission')!r}: use a name such as storage.objects.get")
 
 
 def api_disabled(service: str, project: str) -> ApiError:
-    """Return the 403 of a project that has not enabled an API."""
+    """Return the 403 for a disabled API."""
     link = f"https://console.developers.google.com/apis/api/{service}/overview?project={project}"
     metadata = {"service": service, "consumer": f"projects/{project}", "activationUrl": link}
     return ApiError(

@@ -1,4 +1,4 @@
-"""Exact counts of what the local Google Cloud was asked, for tests and rehearsals."""
+"""Exact counters of the requests to the local Google Cloud, for tests and rehearsals."""
 
 import copy
 import threading
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Counters:
-    """Nested counters that many threads may raise at once.
+    """Nested counters. Thread-safe.
 
     A path of strings names a counter: ``add("vertex", "by_status", "200")`` shows as
     ``{"vertex": {"by_status": {"200": 1}}}``.
@@ -19,38 +19,38 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tree: dict[str, Any] = {}
-        self._seen: dict[tuple[str, ...], array[int]] = {}
+        self._hashes: dict[tuple[str, ...], array[int]] = {}
 
     def add(self, *path: str, amount: float = 1) -> None:
-        """Raise the counter at ``path`` by ``amount`` (default 1; starts at 0)."""
+        """Add ``amount`` to the counter at ``path``, which starts at 0."""
         with self._lock:
             branch = self._branch(path)
             branch[path[-1]] = branch.get(path[-1], 0) + amount
 
-    def add_names(self, *path: str, names: Iterable[str], most: int) -> None:
-        """Raise one counter per name below ``path``; when there are ``most`` of them, new names are left out."""
+    def add_names(self, *path: str, names: Iterable[str], limit: int) -> None:
+        """Increment one counter per name below ``path``; ignore new names once there are ``limit`` of them."""
         with self._lock:
             branch = self._branch((*path, ""))
             for name in names:
-                if name in branch or len(branch) < most:
+                if name in branch or len(branch) < limit:
                     branch[name] = branch.get(name, 0) + 1
 
-    def see(self, *path: str, names: Iterable[str]) -> None:
-        """Count different names and repetitions, in 8 bytes for each.
+    def count_distinct(self, *path: str, names: Iterable[str]) -> None:
+        """Count distinct and repeated names, in 8 bytes per name.
 
-        `snapshot` shows them at ``path`` as ``{"distinct": 3, "repeated": 1}``; `get` does not.
+        `snapshot` reports them at ``path`` as ``{"distinct": 3, "repeated": 1}``; `get` does not.
         """
         with self._lock:
-            self._seen.setdefault(path, array("q")).extend(map(hash, names))
+            self._hashes.setdefault(path, array("q")).extend(map(hash, names))
 
-    def peak(self, *path: str, value: float) -> None:
-        """Keep the greatest ``value`` that was ever given for ``path``."""
+    def set_max(self, *path: str, value: float) -> None:
+        """Raise the value at ``path`` to ``value`` if it is lower."""
         with self._lock:
             branch = self._branch(path)
             branch[path[-1]] = max(branch.get(path[-1], value), value)
 
     def get(self, *path: str) -> Any:
-        """Return the number (or, for a branch, a copy of the tree) at ``path``; 0 when nothing is there."""
+        """Return the number (or, for a branch, a copy of the tree) at ``path``; 0 if there is none."""
         with self._lock:
             node: Any = self._tree
             for key in path:
@@ -63,8 +63,8 @@ class Counters:
         """Return a copy of all counters."""
         with self._lock:
             tree = copy.deepcopy(self._tree)
-            seen = {path: np.array(hashes) for path, hashes in self._seen.items()}
-        for path, hashes in seen.items():
+            distinct_names = {path: np.array(hashes) for path, hashes in self._hashes.items()}
+        for path, hashes in distinct_names.items():
             distinct = len(np.unique(hashes))
             branch = tree
             for key in path[:-1]:
@@ -73,10 +73,10 @@ class Counters:
         return tree
 
     def reset(self) -> None:
-        """Forget every count."""
+        """Reset all counters."""
         with self._lock:
             self._tree.clear()
-            self._seen.clear()
+            self._hashes.clear()
 
     def _branch(self, path: tuple[str, ...]) -> dict[str, Any]:
         branch = self._tree

@@ -1,7 +1,7 @@
-"""The fault book: one settings document that says how the local Google Cloud misbehaves.
+"""The fault configuration: one document that defines which failures the local Google Cloud simulates.
 
-Each service reads its own section and applies it; tests and rehearsals write the book through
-``/_local/faults``. An empty book means a cloud that always works, at once.
+Each service reads and applies its own section. Tests and rehearsals set the document through
+``/_local/faults``. With an empty document every call succeeds without delay.
 """
 
 import copy
@@ -16,66 +16,65 @@ SECTIONS: Final = ("vertex", "batch", "bigquery", "storage", "token", "analytics
 Check = Callable[[dict[str, Any]], None]
 
 
-class FaultBook:
-    """The faults in force; safe to read and write from many threads.
+class FaultConfig:
+    """The faults in force. Thread-safe.
 
-    ``version`` grows with every change, so that a service can cache what it derived from its section.
-    A service that knows the keys of its section registers a check: then a misspelt fault is refused
-    instead of silently doing nothing.
+    ``version`` increases with every change, so a service can cache what it derives from its section.
+    Each service registers a check of its section, so that a misspelled key is rejected instead of ignored.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._book: dict[str, dict[str, Any]] = {}
+        self._config: dict[str, dict[str, Any]] = {}
         self._used: dict[tuple[str, str, int], int] = {}
         self._checks: dict[str, list[Check]] = {}
         self._version = 0
 
     @property
     def version(self) -> int:
-        """How often the book was changed."""
+        """Number of changes so far."""
         return self._version
 
     def register(self, section: str, check: Check) -> None:
-        """Let ``check`` look at every new document of a section; it raises ``ValueError`` to refuse."""
+        """Register a check that runs on every new version of a section; it raises ``ValueError`` to reject it."""
         self._checks.setdefault(section, []).append(check)
 
     def section(self, name: str) -> dict[str, Any]:
-        """Return a copy of one service's settings; empty when it is to behave."""
+        """Return a copy of one service's section; empty if it has no faults."""
         with self._lock:
-            return copy.deepcopy(self._book.get(name, {}))
+            return copy.deepcopy(self._config.get(name, {}))
 
     def snapshot(self) -> dict[str, Any]:
-        """Return a copy of the whole book."""
+        """Return a copy of the whole document."""
         with self._lock:
-            return copy.deepcopy(self._book)
+            return copy.deepcopy(self._config)
 
     def update(self, document: dict[str, Any]) -> None:
-        """Replace the sections that ``document`` has; the others stay as they are.
+        """Replace the sections that ``document`` contains and keep the others.
 
         Raises:
-            ApiError: 400, for a section or a setting that nobody knows. The book is then unchanged.
+            ApiError: 400 for an unknown section or setting. Nothing is changed then.
         """
         for name, settings in document.items():
             if name not in SECTIONS:
-                raise ApiError(400, f"Unknown section {name!r} of the fault book: use {', '.join(SECTIONS)}.")
+                raise ApiError(400, f"Unknown section {name!r} of the fault configuration: use {', '.join(SECTIONS)}.")
             if not isinstance(settings, dict):
-                raise ApiError(400, f"Section {name!r} of the fault book must be an object.")
+                raise ApiError(400, f"Section {name!r} of the fault configuration must be an object.")
             for check in self._checks.get(name, ()):
                 try:
                     check(settings)
                 except (ValueError, TypeError, KeyError) as problem:
-                    raise ApiError(400, f"Section {name!r} of the fault book: {problem}") from problem
+                    raise ApiError(400, f"Section {name!r} of the fault configuration: {problem}") from problem
         with self._lock:
             self._version += 1
-            self._book.update(copy.deepcopy(document))
+            self._config.update(copy.deepcopy(document))
             self._used = {key: count for key, count in self._used.items() if key[0] not in document}
 
     def reset(self) -> None:
-        """Empty the book."""
+        """Remove all faults."""
         with self._lock:
             self._version += 1
-            self._book.clear()
+            self._config.clear()
             self._used.clear()
 
     def take(
@@ -89,16 +88,16 @@ class FaultBook:
         """Return the first rule that applies to ``text`` and count its use.
 
         Args:
-            section: Section of the book.
-            text: What the rule's ``match`` is looked for in (a URI, a row); without ``match`` it always fits.
+            section: Name of the section.
+            text: Text (a URI, a row) that must contain the rule's ``match``. A rule without ``match`` always applies.
             key: Name of the list of rules in the section.
-            when: Further condition of the caller.
+            when: Additional condition.
 
         Returns:
-            The rule, or ``None``. A rule with ``times: N`` applies N times since it was set.
+            The rule, or None. A rule with ``times: N`` applies N times after it was set.
         """
         with self._lock:
-            for index, rule in enumerate(self._book.get(section, {}).get(key, ())):
+            for index, rule in enumerate(self._config.get(section, {}).get(key, ())):
                 if str(rule.get("match") or "") not in text or (when is not None and not when(rule)):
                     continue
                 used = self._used.get((section, key, index), 0)
@@ -110,10 +109,10 @@ class FaultBook:
 
 
 def check_keys(settings: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Refuse keys that nobody knows.
+    """Reject unknown keys.
 
     Raises:
-        ValueError: Names the key and the known ones.
+        ValueError: A key is unknown. The message lists the known keys.
     """
     for name in settings:
         if name not in known:

@@ -1,4 +1,4 @@
-"""What every service of the local Google Cloud needs of HTTP: JSON in, JSON out, Google's error shape."""
+"""HTTP helpers of all services of the local Google Cloud: JSON bodies and Google's error format."""
 
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from imagebeam.transforms.core.errors import ImagebeamError
 
 JSON_TYPE: Final = "application/json"
 
-#: Canonical status names of the HTTP codes that the Google APIs use most (google.rpc.Code).
+#: Canonical status names (google.rpc.Code) of the HTTP codes that Google APIs return most.
 STATUS_NAMES: Final[dict[int, str]] = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -26,7 +26,7 @@ STATUS_NAMES: Final[dict[int, str]] = {
     504: "DEADLINE_EXCEEDED",
 }
 
-#: Reasons of the older APIs (Cloud Storage, BigQuery), where a caller gives none.
+#: Default error reasons of the older APIs (Cloud Storage, BigQuery).
 REASONS: Final[dict[int, str]] = {
     400: "invalid",
     401: "authError",
@@ -43,15 +43,15 @@ REASONS: Final[dict[int, str]] = {
 
 
 class ApiError(ImagebeamError):
-    """An answer that is an error of the API; the server's middleware turns it into the response.
+    """An error response of the API; the server's middleware converts it.
 
     Args:
         code: HTTP code, 400 to 599.
-        message: Text for the person who reads the client's exception.
-        status: Canonical name such as ``NOT_FOUND``; by default the usual one of the code.
-        reason: Reason code of the older APIs such as ``notFound``; by default the usual one of the code.
-        details: ``details`` of the newer APIs (a list of typed objects).
-        headers: Extra response headers, for example ``Retry-After``.
+        message: Error message, as it appears in the client's exception.
+        status: Canonical name such as ``NOT_FOUND``. Default: from `STATUS_NAMES`.
+        reason: Reason code of the older APIs such as ``notFound``. Default: from `REASONS`.
+        details: ``details`` of the newer APIs, a list of typed objects.
+        headers: Additional response headers such as ``Retry-After``.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ApiError(ImagebeamError):
         self.headers = headers
 
     def response(self) -> web.Response:
-        """Return the error as the response that a Google client understands."""
+        """Return the HTTP response in Google's error format."""
         return google_error(self.code, self.status, self.message, self.reason, self.details, headers=self.headers)
 
 
@@ -91,15 +91,15 @@ def google_error(
     *,
     headers: dict[str, str] | None = None,
 ) -> web.Response:
-    """Return an error in the shape that all Google JSON APIs share.
+    """Return an error in the format that all Google JSON APIs share.
 
     Args:
         code: HTTP code.
-        status: Canonical name; ``None`` takes the usual one of the code.
-        message: Text for a person.
-        reason: Reason code of the older APIs; ``None`` takes the usual one of the code.
-        details: Typed objects of the newer APIs; absent when ``None``.
-        headers: Extra response headers.
+        status: Canonical name; None for the one in `STATUS_NAMES`.
+        message: Error message.
+        reason: Reason code of the older APIs; None for the one in `REASONS`.
+        details: Typed objects of the newer APIs; None to leave them out.
+        headers: Additional response headers.
     """
     error: dict[str, Any] = {
         "code": code,
@@ -113,15 +113,15 @@ def google_error(
 
 
 def not_implemented(what: str) -> web.Response:
-    """Return the 501 that names what the local Google Cloud does not do."""
+    """Return a 501 that names the missing feature."""
     return google_error(501, None, f"The local Google Cloud does not implement {what}.")
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
-    """Return the request's body as an object; an empty body is an empty object.
+    """Return the JSON object in a request's body; an empty object for an empty body.
 
     Raises:
-        ApiError: 400, when the body is no JSON object.
+        ApiError: 400 if the body is not a JSON object.
     """
     raw = await request.read()
     if not raw:
@@ -130,10 +130,10 @@ async def read_json(request: web.Request) -> dict[str, Any]:
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """Return JSON text as an object.
+    """Parse a JSON object.
 
     Raises:
-        ApiError: 400, when the text is no JSON object.
+        ApiError: 400 if the text is not a JSON object.
     """
     try:
         body = orjson.loads(raw)

@@ -4,7 +4,7 @@ import re
 from contextlib import ExitStack
 from typing import Any, Final
 
-from imagebeam.emulators.core.access import Access, caller
+from imagebeam.emulators.core.access import PROJECT_NUMBER, Access, caller
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.core.tokens import PROJECT
 from imagebeam.emulators.storage.listing import list_page, make_token, page_size, read_token
@@ -12,7 +12,6 @@ from imagebeam.emulators.storage.object_metadata import StoredObject, digest
 from imagebeam.emulators.storage.object_store import ObjectStore, missing
 from imagebeam.emulators.storage.parameters import Answer, Call, json_answer
 from imagebeam.emulators.storage.resources import (
-    PROJECT_NUMBER,
     Conditions,
     bucket_fields,
     bucket_resource,
@@ -270,7 +269,7 @@ class StorageApi:
 
     def _enter(self, operation: str, call: Call) -> None:
         """Check whether the API is on, and whether the caller may do this."""
-        self._access.open("storage.googleapis.com", PROJECT)
+        self._access.require_api("storage.googleapis.com", PROJECT)
         permission = _PERMISSIONS.get(operation)
         if permission is not None:
             bucket = call.parts[1] if len(call.parts) > 1 else ""

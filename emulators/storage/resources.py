@@ -6,11 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
+from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_metadata import StoredObject
-
-#: Project number of the local cloud's one project.
-PROJECT_NUMBER: Final = "100000000001"
 
 #: Writable object fields that are kept and shown.
 OBJECT_FIELDS: Final = (

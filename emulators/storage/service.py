@@ -12,7 +12,7 @@ from aiohttp import web
 
 from imagebeam.emulators.core.access import Access
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.faults import FaultConfig, check_keys
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.api import StorageApi, operation_of
 from imagebeam.emulators.storage.object_metadata import StoredObject
@@ -40,7 +40,7 @@ class StorageService:
     ``bytes_written``, ``faults``. A call within a batch counts like any other.
     """
 
-    def __init__(self, objects: ObjectStore, faults: FaultBook, counters: Counters) -> None:
+    def __init__(self, objects: ObjectStore, faults: FaultConfig, counters: Counters) -> None:
         self._api = StorageApi(objects, Access(faults))
         self._faults = faults
         self._counters = counters

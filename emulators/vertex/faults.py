@@ -1,4 +1,4 @@
-"""How the local Vertex AI misbehaves: section ``vertex`` of the fault book.
+"""How the local Vertex AI misbehaves: section ``vertex`` of the fault configuration.
 
 ::
 
@@ -23,7 +23,7 @@ from statistics import NormalDist
 from typing import Any, Final
 
 from imagebeam.emulators.core.access import VERTEX_AGENT, Access, api_disabled
-from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.faults import FaultConfig, check_keys
 from imagebeam.emulators.core.http import STATUS_NAMES, ApiError
 from imagebeam.emulators.vertex.quota import Pace, Quota
 
@@ -72,7 +72,7 @@ _NORMAL: Final = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of the book.
+    """One rule of the configuration.
 
     Attributes:
         number: Its place in the list.
@@ -110,11 +110,11 @@ class VertexFaults:
     """The faults in force, ready to be applied; for one event loop.
 
     Args:
-        book: The fault book; its section ``vertex`` is checked from now on.
+        config: The fault configuration; its section ``vertex`` is checked from now on.
         seed: Seed of what chance decides.
     """
 
-    book: FaultBook
+    config: FaultConfig
     seed: int
     access: Access = field(init=False)
     pace: Pace = field(init=False)
@@ -130,15 +130,15 @@ class VertexFaults:
 
     def __post_init__(self) -> None:
         self.pace = Pace(None)
-        self.access = Access(self.book)
-        self.book.register(SECTION, self._announce)
+        self.access = Access(self.config)
+        self.config.register(SECTION, self._announce)
 
     def refresh(self) -> None:
         """Take over what was written into the book since the last call."""
-        if self.book.version == self._version:
+        if self.config.version == self._version:
             return
-        self._version = self.book.version
-        section = self.book.section(SECTION)
+        self._version = self.config.version
+        section = self.config.section(SECTION)
         if not self._set_anew and section == self._section:
             return  # somebody else's section changed
         self._set_anew, self._section = False, section
@@ -210,7 +210,7 @@ class VertexFaults:
         """
         if self.api_disabled:
             raise api_disabled(SERVICE, project)
-        self.access.open(SERVICE, project)
+        self.access.require_api(SERVICE, project)
         if permission is not None:
             self.access.require(permission, resource, who)
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from imagebeam.emulators.core.access import caller
 from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError, json_response, parse_object
 from imagebeam.emulators.storage.object_store import ObjectStore
 from imagebeam.emulators.vertex.answers import answer_body, token_count
@@ -50,14 +50,14 @@ class VertexService:
         objects: Where ``gs://`` URIs lead.
         project: Project of requests that name none.
         seed: Seed of the model and of what chance decides.
-        faults: The fault book.
+        faults: The fault configuration.
         counters: The counters.
 
     Attributes:
         images: Looks at the images, and remembers what it saw.
     """
 
-    def __init__(self, objects: ObjectStore, project: str, seed: int, faults: FaultBook, counters: Counters) -> None:
+    def __init__(self, objects: ObjectStore, project: str, seed: int, faults: FaultConfig, counters: Counters) -> None:
         self._project = project
         self._seed = seed
         self._counters = counters
@@ -218,7 +218,7 @@ class VertexService:
         self._in_flight += change
         shown = self._counters.get("vertex", "in_flight")  # zero after a reset, whoever is under way
         self._counters.add("vertex", "in_flight", amount=self._in_flight - shown)
-        self._counters.peak("vertex", "max_in_flight", value=self._in_flight)
+        self._counters.set_max("vertex", "max_in_flight", value=self._in_flight)
 
 
 def _name(image: InputImage) -> str:

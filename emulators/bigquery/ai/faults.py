@@ -1,4 +1,4 @@
-"""How rows of AI functions fail: key ``ai`` of the section ``bigquery`` of the fault book.
+"""How rows of AI functions fail: key ``ai`` of the section ``bigquery`` of the fault configuration.
 
 ::
 
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook, check_keys
+from imagebeam.emulators.core.faults import FaultConfig, check_keys
 from imagebeam.emulators.core.http import ApiError
 
 #: Jobs with AI functions that may run at once in a project.
@@ -60,13 +60,13 @@ class AiFaults:
     """The faults in force; safe to use from many threads.
 
     Args:
-        book: The fault book.
+        config: The fault configuration.
         seed: Seed of what chance decides.
         counters: ``bigquery.ai``: ``jobs`` and ``max_running_jobs``.
     """
 
-    def __init__(self, book: FaultBook, seed: int, counters: Counters) -> None:
-        self._book = book
+    def __init__(self, config: FaultConfig, seed: int, counters: Counters) -> None:
+        self._config = config
         self._seed = seed
         self._counters = counters
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class AiFaults:
         self._used: dict[tuple[int, str], int] = {}
         self._rows: OrderedDict[str, int] = OrderedDict()
         self._running = 0
-        book.register("bigquery", self._announce)
+        config.register("bigquery", self._announce)
 
     def failure(self, call: str, key: str, endpoint: str) -> str | None:
         """Return the status of a row that is to fail, else None.
@@ -125,7 +125,7 @@ class AiFaults:
                 )
             self._running += 1
             self._counters.add("bigquery", "ai", "jobs")
-            self._counters.peak("bigquery", "ai", "max_running_jobs", value=self._running)
+            self._counters.set_max("bigquery", "ai", "max_running_jobs", value=self._running)
         try:
             yield
         finally:
@@ -137,10 +137,10 @@ class AiFaults:
         self._set_anew = True
 
     def _refresh(self) -> None:
-        if self._book.version == self._version:
+        if self._config.version == self._version:
             return
-        self._version = self._book.version
-        settings = self._book.section("bigquery").get("ai", {})
+        self._version = self._config.version
+        settings = self._config.section("bigquery").get("ai", {})
         if settings != self._settings or self._set_anew:
             self._set_anew = False
             self._asked.clear()

@@ -1,7 +1,7 @@
 """``AI.GENERATE_EMBEDDING`` and ``ML.GENERATE_EMBEDDING``: one call of a model per row, one status per row.
 
 The query succeeds even when rows fail: then ``embedding`` is empty and ``status`` says why. How rows can be
-made to fail: section ``bigquery``, key ``ai``, of the fault book, see `bigquery_ai_faults`.
+made to fail: section ``bigquery``, key ``ai``, of the fault configuration, see `bigquery_ai_faults`.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from typing import Any
 from aiohttp import web
 
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
-from imagebeam.emulators.bigquery.catalog.registry import PROJECT_NUMBER, ConnectionId, Resource
+from imagebeam.emulators.bigquery.catalog.registry import ConnectionId, Resource
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
+from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.http import ApiError
 

@@ -14,12 +14,12 @@ import orjson
 from imagebeam.emulators.bigquery.catalog.store import META, Store
 from imagebeam.emulators.bigquery.dialect.nodes import invalid
 from imagebeam.emulators.bigquery.dialect.types import quote
+from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.http import ApiError
 
 #: Connection that ``WITH CONNECTION DEFAULT`` makes and uses.
 DEFAULT_CONNECTION: Final = "__default_cloudresource_connection__"
-#: The project's number, as it stands in names.
-PROJECT_NUMBER: Final = "100000000001"
+
 
 Resource = dict[str, Any]
 

@@ -28,7 +28,7 @@ from imagebeam.emulators.bigquery.jobs import load as bigquery_load
 from imagebeam.emulators.bigquery.jobs.run import Outcome, prepare, run
 from imagebeam.emulators.bigquery.jobs.select import Plan, Request
 from imagebeam.emulators.core.counters import Counters
-from imagebeam.emulators.core.faults import FaultBook
+from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_store import ObjectStore
 
@@ -198,7 +198,7 @@ class Jobs:
     """
 
     def __init__(
-        self, catalog: Catalog, objects: ObjectStore, faults: FaultBook, counters: Counters, ai: AiFaults, gate: Gate
+        self, catalog: Catalog, objects: ObjectStore, faults: FaultConfig, counters: Counters, ai: AiFaults, gate: Gate
     ) -> None:
         self._ai, self._gate = ai, gate
         self._catalog = catalog
