@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import signal
 import sys
@@ -20,6 +19,7 @@ from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import submit as batch_submit
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.console import report
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.console.exit_code import STOP_CODES, exit_code
 from imagebeam.pipeline.console.progress import Progress
 from imagebeam.pipeline.run import checks, dataflow_staging
@@ -59,16 +59,16 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
         The exit code: 0 when the books balance, 5 when too many units failed; an
         :class:`~errors.ImagebeamError` carries the others.
     """
-    say = _Voice(quiet=settings.quiet or settings.json)
+    console = Console(quiet=settings.quiet, json=settings.json)
     if settings.runner == "DataflowRunner":
         dataflow_staging.check(beam_args)
-    checked = checks.check(settings, say.line)
+    checked = checks.check(settings, console.status)
     if settings.lane == "batch":
-        return _run_batch(settings, checked, beam_args, say)
+        return _run_batch(settings, checked, beam_args, console)
     started = time.monotonic()
-    summary = _run_pipeline(settings, checked.run, beam_args, due=checked.planned.due)
+    summary = _run_pipeline(settings, checked.run, beam_args, console, due=checked.planned.due)
     if summary is None:
-        say.line("submitted; the run's books will be in " + checked.run.summary_path)
+        console.status("submitted; the run's books will be in " + checked.run.summary_path)
         return 0
     took_s = time.monotonic() - started
     report.tell(summary, checked.run.outcomes, took_s=took_s, as_document=settings.json)
@@ -87,41 +87,41 @@ def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_
     )
 
 
-def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: list[str], say: _Voice) -> int:
+def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: list[str], console: Console) -> int:
     """Writes the requests, creates the jobs and follows them; ``imagebeam batch`` can go on from any point."""
     batch = build_batch_run(settings, checked.run, beam_args)
     if settings.runner == "DataflowRunner":
         batch_submit.submit(batch)
-        say.line(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` does the rest once jobs exist")
+        console.status(f"submitted; once jobs exist, run `imagebeam batch collect --work_dir={settings.work_dir}`")
         return 0
     if not checked.planned.due:
-        say.line("nothing is due: no job is submitted")
+        console.status("nothing is due: no job is submitted")
     batch_state.save_run(batch)
     try:
-        summary = batch_command.follow(batch, say.line, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
+        summary = batch_command.follow(batch, console.status, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
     except UserError as error:
         if batch_state.prepared(batch, 1) is None:  # nothing was bought: nobody shall find the run open
             batch_state.cancel(batch)
             with contextlib.suppress(Exception):
-                batch_command.follow(batch, say.line, poll_s=0, wait=False)
+                batch_command.follow(batch, console.status, poll_s=0, wait=False)
             raise error.__cause__ or error from None
         raise
     except KeyboardInterrupt:
-        say.line(f"\nthe jobs go on; `imagebeam batch collect --work_dir={settings.work_dir}` follows them again")
+        console.status(f"\nthe jobs go on; `imagebeam batch collect --work_dir={settings.work_dir}` follows them again")
         return STOP_CODES["interrupted"]
     if summary is None:
-        say.line(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` does the rest")
+        console.status(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` completes the run")
         return 0
     return batch_command.tell(summary, batch, as_document=settings.json)
 
 
 def _run_pipeline(
-    settings: ClassifySettings, run_settings: RunSettings, beam_args: list[str], *, due: int
+    settings: ClassifySettings, run_settings: RunSettings, beam_args: list[str], console: Console, *, due: int
 ) -> Mapping[str, Any] | None:
     """Runs the pipeline; gives its summary, or None where it was only submitted."""
     dataflow = settings.runner == "DataflowRunner"
     try:
-        with _draining_on_signals(), Progress(due, quiet=settings.quiet or settings.json):
+        with _draining_on_signals(), Progress(due, console):
             run_pipeline(
                 lambda pipeline: build(pipeline, run_settings),
                 run_settings,
@@ -169,14 +169,3 @@ def _draining_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Voice:
-    quiet: bool
-
-    def line(self, text: str) -> None:
-        """Something on the way: standard error, so that results can be piped."""
-        if not self.quiet:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()

@@ -54,7 +54,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     job = place.job
     fault(job, {"pending_s": 0.2, "running_s": 0.2}, {"match": "*-r1-0000000000-0", "missing": 1.0})
     said = submitted(place, "--batch_lines=3", "--run_id=on-dataflow")
-    assert said == f"submitted; `imagebeam batch collect --work_dir={work_dir(job)}` does the rest once jobs exist"
+    assert said == f"submitted; once jobs exist, run `imagebeam batch collect --work_dir={work_dir(job)}`"
     (there,) = place.submitted()
     assert (there.name, dict(there.labels)) == ("imagebeam-on-dataflow", {"imagebeam-run": "on-dataflow"})
     (workers,) = there.environment.worker_pools
@@ -85,7 +85,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     assert sum(created(job).values()) == 4
     assert sum(paid(job).values()) == 7 + 3, "the answers that were never written, and nothing else"
     # Nothing is due any more: the next run ends on the worker.
-    assert "does the rest" in submitted(place, "--run_id=once-more")
+    assert "once jobs exist" in submitted(place, "--run_id=once-more")
     place.work()
     run = batch_state.load_run(work_dir(job), "once-more")
     ended = read_json(run.run.summary_path) or {}

@@ -15,7 +15,7 @@ from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import statements as route
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, Objects
 from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, StagingTable, Target
-from imagebeam.pipeline.search.sql import Search, keep_sql, model_sql, search_sql, vector_sql
+from imagebeam.pipeline.search.sql import Search, model_query, save_query, search_query, vector_query
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
@@ -70,11 +70,11 @@ STATEMENTS: dict[str, str | Query] = {
     "outcomes of the last pass": route.outcomes_sql(LANDED, TARGET, last=True),
     "rest": route.rest_sql(PENDING, TARGET, rows=200_000),
     "drop": route.drop_sql(LANDED),
-    "search": search_sql(Search(TARGET.embeddings, 5), VECTOR),
-    "search for the like of one": search_sql(Search(TARGET.embeddings, 5, "asset_type = 'POLE'", "o1:x"), VECTOR),
-    "search, kept": keep_sql(search_sql(Search(TARGET.embeddings, 5), VECTOR), OUTCOMES, replace=False),
-    "vector of one": vector_sql(TARGET.embeddings, "o1:x"),
-    "model of a table": model_sql(TARGET.embeddings),
+    "search": search_query(Search(TARGET.embeddings, 5), VECTOR),
+    "search for the like of one": search_query(Search(TARGET.embeddings, 5, "asset_type = 'POLE'", "o1:x"), VECTOR),
+    "search, kept": save_query(search_query(Search(TARGET.embeddings, 5), VECTOR), OUTCOMES, replace=False),
+    "vector of one": vector_query(TARGET.embeddings, "o1:x"),
+    "model of a table": model_query(TARGET.embeddings),
 }
 #: What sqlglot takes for a command, so that only its golden text speaks for it.
 OPAQUE = {"connection", "object table", "object table, always new, default connection", "refresh"}

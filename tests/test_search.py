@@ -1,4 +1,4 @@
-"""``imagebeam search``: what looks alike is found, kept and drawn, and a search that cannot be is one line."""
+"""``imagebeam search``: results, saved tables, contact sheets, and one-line errors."""
 
 import dataclasses
 import html.parser
@@ -50,7 +50,7 @@ class Lab:
         return found
 
     def fail(self, *more: str) -> str:
-        """The one line that a search that cannot be ends with."""
+        """Run a search that must fail; give its error line."""
         code, out, err = run_cli(self.arguments(*more))
         assert (code, out) == (2, ""), err
         assert len(err.splitlines()) == 1, err
@@ -85,10 +85,10 @@ def mixed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     bigquery.Client().delete_dataset(job.results, delete_contents=True)
 
 
-# What is found
+# Results
 
 
-def test_views_of_one_photograph_are_nearest_to_each_other(lab: Lab) -> None:
+def test_ranks_views_of_one_photograph_first(lab: Lab) -> None:
     hits = total = 0
     for place, photo in enumerate(photos()):
         unit = str(lab.job.rows[place * VIEWS]["observation_id"])
@@ -100,7 +100,7 @@ def test_views_of_one_photograph_are_nearest_to_each_other(lab: Lab) -> None:
     assert hits / total >= 0.9
 
 
-def test_a_text_finds_the_dark_ones(lab: Lab) -> None:
+def test_finds_dark_images_by_text(lab: Lab) -> None:
     found = lab.find("--text=dark", "--top_k=200")
     assert [row["rank"] for row in found] == list(range(1, len(photos()) * VIEWS + DARK + 1))
     ranks = {row["asset_id"]: row["rank"] for row in reversed(found)}  # the best of each
@@ -110,7 +110,7 @@ def test_a_text_finds_the_dark_ones(lab: Lab) -> None:
     assert distances == sorted(distances)
 
 
-def test_a_local_picture_finds_the_image_that_it_is(lab: Lab, tmp_path: Path) -> None:
+def test_finds_the_image_of_a_local_picture(lab: Lab, tmp_path: Path) -> None:
     picture = tmp_path / "pole.jpg"
     picture.write_bytes(view(photos()[3], 1))
     found = lab.find(f"--image={picture}", "--top_k=3")
@@ -118,19 +118,19 @@ def test_a_local_picture_finds_the_image_that_it_is(lab: Lab, tmp_path: Path) ->
     assert found[0]["distance"] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_condition_narrows_the_search(lab: Lab) -> None:
+def test_applies_the_where_condition(lab: Lab) -> None:
     found = lab.find("--text=dark", "--top_k=50", f"--where=asset_id = '{photos()[0]}' OR FALSE -- no more")
     assert {row["asset_id"] for row in found} == {photos()[0]}
     assert len(found) == VIEWS
 
 
-def test_nothing_found_is_no_error(lab: Lab, tmp_path: Path) -> None:
+def test_succeeds_without_results(lab: Lab, tmp_path: Path) -> None:
     code, out, _ = run_cli(lab.arguments("--text=dark", "--where=FALSE", f"--html={tmp_path / 'none.html'}"))
-    assert (code, out) == (0, "nothing was found\n")
-    assert "Nothing was found." in (tmp_path / "none.html").read_text()
+    assert (code, out) == (0, "no results\n")
+    assert "No results." in (tmp_path / "none.html").read_text()
 
 
-def test_the_table_that_is_printed_has_the_nearest_first(lab: Lab) -> None:
+def test_prints_a_table_nearest_first(lab: Lab) -> None:
     code, out, err = run_cli(lab.arguments("--text=dark", "--top_k=3"))
     assert code == 0
     lines = out.splitlines()
@@ -139,7 +139,7 @@ def test_the_table_that_is_printed_has_the_nearest_first(lab: Lab) -> None:
     assert "multimodalembedding@001, 256 dimensions" in err
 
 
-def test_a_unit_with_two_vectors_is_found_once(lab: Lab) -> None:
+def test_returns_a_unit_with_two_vectors_once(lab: Lab) -> None:
     unit = str(lab.job.rows[0]["observation_id"])
     lab.job.query(
         f"INSERT INTO {{results}}.{TABLE} SELECT * REPLACE ('000000000000' AS version) FROM {{results}}.{TABLE} "
@@ -151,16 +151,16 @@ def test_a_unit_with_two_vectors_is_found_once(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_each_model_is_asked_in_its_own_way(mixed: Lab, model: str) -> None:
+def test_searches_by_text_with_each_model(mixed: Lab, model: str) -> None:
     mixed.job.cloud.reset()
     found = mixed.find("--text=dark", f"--model={model}", "--top_k=2")
     assert len(found) == 2
 
 
-# What is kept and drawn
+# Saved tables and contact sheets
 
 
-def test_what_was_found_is_the_source_of_a_run(lab: Lab) -> None:
+def test_classifies_a_saved_search_result(lab: Lab) -> None:
     out = f"{lab.job.results}.found_dark"
     kept = lab.find("--text=dark", f"--top_k={DARK}", f"--out_table={out}")
     assert len(kept) == DARK
@@ -172,12 +172,12 @@ def test_what_was_found_is_the_source_of_a_run(lab: Lab) -> None:
     assert json.loads(said)["counted"]["ok"] == DARK
     rows = lab.job.query("SELECT unit_id, asset_id FROM {results}.image_quality")
     assert {(row["unit_id"], row["asset_id"]) for row in rows} == {(row["unit_id"], row["asset_id"]) for row in kept}
-    assert "is there already" in lab.fail("--text=dark", f"--out_table={out}")
+    assert "already exists" in lab.fail("--text=dark", f"--out_table={out}")
     assert len(lab.find("--text=dark", "--top_k=2", f"--out_table={out}", "--force")) == 2
 
 
 class _Parser(html.parser.HTMLParser):
-    """Every tag with its attributes; complains about tags that are not closed."""
+    """Collects every tag with its attributes; fails on tags that are not closed."""
 
     VOID = frozenset({"meta", "img", "br"})
 
@@ -207,7 +207,7 @@ class _Parser(html.parser.HTMLParser):
         return parser
 
 
-def test_the_sheet_holds_pictures_only_when_asked_and_loads_nothing(lab: Lab, tmp_path: Path) -> None:
+def test_contact_sheet_has_thumbnails_on_request_and_loads_nothing(lab: Lab, tmp_path: Path) -> None:
     without, sheet = tmp_path / "plain.html", tmp_path / "sheet.html"
     picture = tmp_path / "query.jpg"
     picture.write_bytes(view(photos()[3], 1))
@@ -227,10 +227,10 @@ def test_the_sheet_holds_pictures_only_when_asked_and_loads_nothing(lab: Lab, tm
         }  # fmt: skip
         outside = [value for tag, attributes in document.tags if tag != "a" for value in attributes.values()]
         assert not [value for value in outside if re.match(r"\s*(https?:|//)", str(value))]
-    assert "is there already" in lab.fail("--text=dark", f"--html={sheet}")
+    assert "already exists" in lab.fail("--text=dark", f"--html={sheet}")
 
 
-def test_a_picture_that_cannot_be_read_is_left_out_of_the_sheet(mixed: Lab, tmp_path: Path) -> None:
+def test_contact_sheet_leaves_out_unreadable_images(mixed: Lab, tmp_path: Path) -> None:
     uri = mixed.job.uri(0)
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     storage.Client().bucket(bucket).blob(name).delete()
@@ -238,8 +238,8 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_the_sheet(mixed: Lab, tmp_
     more = ("--text=dark", "--model=multimodalembedding@001", f"--html={sheet}", "--thumbnails")
     code, _, err = run_cli(mixed.arguments(*more))
     assert code == 0
-    assert "1 without picture" in err
-    assert sheet.read_text().count("no picture") == 1
+    assert "1 images could not be read" in err
+    assert sheet.read_text().count("no image") == 1
 
 
 NASTY = st.text(max_size=30) | st.sampled_from(
@@ -248,7 +248,7 @@ NASTY = st.text(max_size=30) | st.sampled_from(
 
 
 @given(NASTY, NASTY, NASTY)
-def test_no_text_breaks_out_of_the_sheet(title: str, unit: str, link: str) -> None:
+def test_contact_sheet_escapes_all_text(title: str, unit: str, link: str) -> None:
     row = {"unit_id": unit, "uri": title, "rank": 1, "distance": 0.5, "map_url": link, "asset_id": unit}
     sheet = contact_sheet(title, [unit], [row, row], pictures={unit: Picture("image/png", b"x")})
     empty = contact_sheet("t", ["a"], [{**row, "unit_id": "u", "uri": "x", "map_url": None, "asset_id": "u"}] * 2,
@@ -260,12 +260,12 @@ def test_no_text_breaks_out_of_the_sheet(title: str, unit: str, link: str) -> No
         assert str(attributes.get("href", "https://x")).startswith(("http://", "https://"))
 
 
-def test_a_sheet_refuses_what_browsers_run() -> None:
+def test_contact_sheet_rejects_svg() -> None:
     with pytest.raises(ValueError, match="svg"):
         contact_sheet("t", [], [], query=Picture("image/svg+xml", b"<svg/>"))
 
 
-# What cannot be
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -273,39 +273,39 @@ def test_a_sheet_refuses_what_browsers_run() -> None:
     [
         ((), "nothing is given"),
         (("--text=a", "--like=b"), "--text and --like are given"),
-        (("--like=o1:unknown",), "no unit 'o1:unknown' has a vector"),
+        (("--like=o1:unknown",), "'o1:unknown' has no vector"),
         (("--text=a", "--model=gemini-embedding-2,multimodalembedding@001"), "two models cannot be compared"),
-        (("--text=a", "--model=gemini-embedding-2"), "there are: --model=multimodalembedding@001 --dimension=256"),
+        (("--text=a", "--model=gemini-embedding-2"), "available: --model=multimodalembedding@001 --dimension=256"),
         (("--text=a", "--model=multimodalembedding@001", "--dimension=768"), "128, 256, 512 or 1408"),
-        (("--text=a", "--dimension=128"), "there are no vectors for --dimension=128"),
+        (("--text=a", "--dimension=128"), "has no embeddings for --dimension=128"),
         (("--text=a", "--where=a) OR (b"), "closes nothing"),
         (("--text=a", "--where=no_such_column = 1"), "no_such_column"),
         (("--text=a", "--top_k=0"), "--top_k"),
         (("--image=/no/such/file.jpg",), "No such file"),
         (("--text=a", "--thumbnails"), "give --html=FILE too"),
-        (("--text=a", "--html=/no/such/place/x.html"), "no directory"),
-        (("--text=a", "--out_table=d.outcomes"), "imagebeam's own"),
+        (("--text=a", "--html=/no/such/place/x.html"), "/no/such/place does not exist"),
+        (("--text=a", "--out_table=d.outcomes"), "imagebeam maintains"),
         (("--text=a", "--location=europe-nowhere1x"), "--location"),
-        (("--text=" + "word " * 200,), "does not take the text"),
+        (("--text=" + "word " * 200,), "rejects the text"),
         (("--txet=a",), "--text"),
     ],
 )  # fmt: skip
-def test_a_search_that_cannot_be_is_one_line(lab: Lab, more: tuple[str, ...], said: str) -> None:
+def test_rejects_invalid_searches_in_one_line(lab: Lab, more: tuple[str, ...], said: str) -> None:
     assert said in lab.fail(*more)
 
 
-def test_a_picture_that_is_none_is_one_line(lab: Lab, tmp_path: Path) -> None:
+def test_rejects_a_file_that_is_not_an_image(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_text("no picture")
     assert "--image=" in lab.fail(f"--image={tmp_path / 'x.jpg'}")
 
 
-def test_where_several_tables_fit_the_search_says_which(mixed: Lab) -> None:
+def test_lists_the_matching_tables(mixed: Lab) -> None:
     line = mixed.fail("--text=dark")
     assert "--model=gemini-embedding-2 --dimension=64" in line
     assert "--model=multimodalembedding@001 --dimension=128" in line
 
 
-def test_a_unit_whose_vector_is_of_another_model_cannot_be_compared(mixed: Lab) -> None:
+def test_rejects_a_unit_with_a_vector_of_another_model(mixed: Lab) -> None:
     rows = mixed.job.query("SELECT unit_id FROM {results}.embeddings_gemini_embedding_2_64")
     embedded = {row["unit_id"] for row in rows}
     other = next(str(row["observation_id"]) for row in mixed.job.rows if row["observation_id"] not in embedded)
@@ -314,7 +314,7 @@ def test_a_unit_whose_vector_is_of_another_model_cannot_be_compared(mixed: Lab) 
     assert "--model=multimodalembedding@001 --dimension=128" in line
 
 
-def test_vectors_of_a_model_without_a_text_side_are_searched_by_example_only(cloud: LocalCloud) -> None:
+def test_searches_vectors_of_unknown_models_by_example_only(cloud: LocalCloud) -> None:
     dataset = "vectors_of_ours"
     client = bigquery.Client()
     client.create_dataset(dataset)
@@ -338,16 +338,16 @@ def test_vectors_of_a_model_without_a_text_side_are_searched_by_example_only(clo
 
 
 @pytest.mark.parametrize("dataset", ["no_such_dataset_here", "empty_of_vectors"])
-def test_a_dataset_without_vectors_is_one_line(cloud: LocalCloud, dataset: str) -> None:
+def test_rejects_a_dataset_without_embeddings(cloud: LocalCloud, dataset: str) -> None:
     if dataset == "empty_of_vectors":
         bigquery.Client().create_dataset(dataset)
     code, _, err = run_cli(["search", f"--results={dataset}", "--text=dark"])
     assert code == 2
-    assert ("imagebeam embed" if dataset == "empty_of_vectors" else "there is no dataset") in err
+    assert ("imagebeam embed" if dataset == "empty_of_vectors" else "does not exist") in err
     assert len(err.splitlines()) == 1
 
 
-# The vector of a text, pure
+# Text embeddings
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_a_dataset_without_vectors_is_one_line(cloud: LocalCloud, dataset: str) 
         ("gemini-embedding-2", lambda values: {"embedding": {"values": values}}),
     ],
 )
-def test_the_vector_of_a_text_is_read_from_either_answer(model: str, body: Callable[[list[float]], Any]) -> None:
+def test_reads_the_text_embedding_of_each_model(model: str, body: Callable[[list[float]], Any]) -> None:
     task = embed_task(model, 128)
     request = build_text_request(task, "dark")
     assert "dark" in json.dumps(request)

@@ -26,7 +26,6 @@ from imagebeam.pipeline.batch.supervisor import JobView, Status
 from imagebeam.pipeline.console import help as help_text
 from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.exit_code import exit_code
-from imagebeam.pipeline.console.progress import duration
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags import parser as flag_parser
 from imagebeam.pipeline.flags.classify import BATCH, BATCH_POLL_S, CONFIG, WORK_DIR, by_name
@@ -37,6 +36,7 @@ from imagebeam.transforms.clients.batch_jobs import BatchJobs, UncertainError
 from imagebeam.transforms.clients.credentials import find_credentials, no_credentials
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 from imagebeam.transforms.core.strict_yaml import suggestion
+from imagebeam.transforms.tasks.lane_comparison import duration
 
 Say = Callable[[str], None]
 

@@ -1,90 +1,89 @@
-"""The progress of a run: one line that keeps itself up to date on a terminal, plain lines in a log."""
+"""The progress of a run: a block that is kept up to date on a terminal, plain lines with a timestamp in a log."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import sys
+import datetime
 import threading
 import time
-from typing import TextIO
+from collections import deque
+from typing import Final
 
+import rich.console
+import rich.live
+import rich.progress_bar
+import rich.text
+
+from imagebeam.pipeline.console.console import Console
 from imagebeam.transforms.core.counts import Counts, sum_counts
 from imagebeam.transforms.engine.engine import live_engines
+from imagebeam.transforms.tasks.lane_comparison import duration
 
-TERMINAL_EVERY_S = 0.5
-LOG_EVERY_S = 30.0
+#: Seconds between two looks at the engines, which update a terminal, and between two lines in a log.
+SAMPLE_INTERVAL_S: Final = 0.5
+LOG_INTERVAL_S: Final = 30.0
+#: The rate is that of this many seconds.
+RATE_WINDOW_S: Final = 60.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a progress line says.
+    """The state of a run at one moment.
 
     Attributes:
         counts: Counts so far.
-        total: Units due.
-        in_flight: Calls under way.
-        elapsed_s: Seconds since the first unit was handed over.
+        total: Units to process.
+        in_flight: Calls in flight.
+        per_s: Units finished per second, recently.
     """
 
     counts: Counts
     total: int
     in_flight: int
-    elapsed_s: float
+    per_s: float
 
 
-def line(snapshot: Snapshot) -> str:
-    """The progress line.
+def format_progress(snapshot: Snapshot) -> str:
+    """Return the progress line.
 
     >>> counts = Counts(read=50, ok=49, failed={"BLOCKED/SAFETY": 1}, calls=55, throttled=4)
-    >>> line(Snapshot(counts, total=300, in_flight=8, elapsed_s=10.0))
+    >>> format_progress(Snapshot(counts, total=300, in_flight=8, per_s=5.0))
     '50/300 · 5.0/s · 4 × 429 · 1 failed · $0.0000 · 8 in flight · 50 s left'
     """
     counts = snapshot.counts
-    rate = counts.finished / snapshot.elapsed_s if snapshot.elapsed_s > 0 else 0.0
-    parts = [f"{counts.finished:,}/{snapshot.total:,}", f"{rate:.1f}/s"]
-    parts.append(f"{counts.throttled:,} × 429")
-    parts.append(f"{counts.failures:,} failed")
-    parts.append(f"${counts.cost_usd:,.4f}")
+    parts = [
+        f"{counts.finished:,}/{snapshot.total:,}",
+        f"{snapshot.per_s:.1f}/s",
+        f"{counts.throttled:,} × 429",
+        f"{counts.failures:,} failed",
+        f"${counts.cost_usd:,.4f}",
+    ]
     if snapshot.in_flight:
         parts.append(f"{snapshot.in_flight:,} in flight")
-    left = snapshot.total - counts.finished
-    if rate > 0 and left > 0:
-        parts.append(f"{duration(left / rate)} left")
+    remaining = snapshot.total - counts.finished
+    if snapshot.per_s > 0 and remaining > 0:
+        parts.append(f"{duration(remaining / snapshot.per_s)} left")
     return " · ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(50), duration(600), duration(7_300)
-    ('50 s', '10 min', '2.0 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 class Progress:
-    """Shows the progress of the engines of this process while a run is going on.
+    """Print the progress of the engines of this process while a run is in progress.
 
     Args:
-        total: Units due.
-        out: Where to; standard error by default.
-        quiet: Show nothing.
+        total: Units to process.
+        console: Where to print.
     """
 
-    def __init__(self, total: int, *, out: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(self, total: int, console: Console) -> None:
         self._total = total
-        self._out = out or sys.stderr
-        self._quiet = quiet
-        self._terminal = self._out.isatty()
+        self._console = console
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="imagebeam-progress", daemon=True)
+        self._samples: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> Progress:  # noqa: PYI034 - Self needs Python 3.11
-        if not self._quiet and self._total:
+        if self._total and self._console.shows_progress:
             self._thread.start()
         return self
 
@@ -94,26 +93,42 @@ class Progress:
             self._thread.join()
 
     def _run(self) -> None:
-        started: float | None = None
-        shown = ""
-        while not self._ended.wait(TERMINAL_EVERY_S if self._terminal else LOG_EVERY_S):
-            engines = [engine.progress() for engine in live_engines()]
-            if not engines:
-                continue
-            started = started or time.monotonic()
-            shown = line(
-                Snapshot(
-                    sum_counts(counts for counts, _, _ in engines),
-                    self._total,
-                    sum(in_flight for _, in_flight, _ in engines),
-                    time.monotonic() - started,
-                )
-            )
-            if self._terminal:
-                self._out.write(f"\r\x1b[2K{shown}")
-            else:
-                self._out.write(shown + "\n")
-            self._out.flush()
-        if self._terminal and shown:
-            self._out.write("\r\x1b[2K")
-            self._out.flush()
+        screen = self._console.errors
+        block = _Block(screen) if screen.is_terminal else None
+        next_line_s = time.monotonic() + LOG_INTERVAL_S
+        with block or contextlib.nullcontext():
+            while not self._ended.wait(SAMPLE_INTERVAL_S):
+                snapshot = self._snapshot()
+                if snapshot is None:
+                    continue
+                if block is not None:
+                    block.show(snapshot)
+                elif time.monotonic() >= next_line_s:
+                    next_line_s += LOG_INTERVAL_S
+                    now = datetime.datetime.now(datetime.UTC)
+                    self._console.status(f"{now:%Y-%m-%dT%H:%M:%SZ} {format_progress(snapshot)}")
+
+    def _snapshot(self) -> Snapshot | None:
+        """Return the state of the run; None before its engine has started."""
+        engines = [engine.progress() for engine in live_engines()]
+        if not engines:
+            return None
+        counts = sum_counts(counts for counts, _, _ in engines)
+        now = time.monotonic()
+        self._samples.append((now, counts.finished))
+        while self._samples[0][0] < now - RATE_WINDOW_S:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        per_s = (counts.finished - before) / (now - since) if now > since else 0.0
+        return Snapshot(counts, self._total, sum(in_flight for _, in_flight, _ in engines), per_s)
+
+
+class _Block(rich.live.Live):
+    """A bar and a line below it, erased at the end."""
+
+    def __init__(self, screen: rich.console.Console) -> None:
+        super().__init__(console=screen, auto_refresh=False, transient=True)
+
+    def show(self, snapshot: Snapshot) -> None:
+        bar = rich.progress_bar.ProgressBar(snapshot.total, snapshot.counts.finished, width=60)
+        self.update(rich.console.Group(bar, rich.text.Text(format_progress(snapshot))), refresh=True)

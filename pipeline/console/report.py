@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from imagebeam.transforms.core.identifiers import TableName
@@ -47,24 +47,3 @@ def state_line(summary: Mapping[str, Any]) -> str:
     if summary["stop"]:
         return f"stopped early ({summary['stop']}); what was answered is kept, run again to go on"
     return "the books balance: every unit is accounted for"
-
-
-def table_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows as aligned text, for a few answers.
-
-    >>> table_rows([{"a": 1, "b": "x"}, {"a": 22, "b": None}])
-    ['a   b', '1   x', '22  -']
-    """
-    if not rows:
-        return []
-    names = list(rows[0])
-    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else text[:59] + "…"

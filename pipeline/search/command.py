@@ -1,12 +1,10 @@
-"""``imagebeam search``: the nearest images to a text, a local picture or an image of the table."""
+"""``imagebeam search``: find the images nearest to a text, a local picture or an image of the table."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import datetime
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from imagebeam.pipeline.console import report
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.search import sql as search_sql
 from imagebeam.pipeline.search.contact_sheet import Picture, contact_sheet
 from imagebeam.pipeline.search.settings import SearchSettings
@@ -31,24 +29,25 @@ from imagebeam.transforms.gemini.embedding_query import build_text_request, read
 from imagebeam.transforms.gemini.embeddings import build_embedding_request, read_embedding
 from imagebeam.transforms.gemini.error_classes import Kind, classify_exception, classify_http
 from imagebeam.transforms.gemini.requests import ImagePart
+from imagebeam.transforms.gemini.responses import Reply
 from imagebeam.transforms.sql.embedding_tables import is_embedding_table
 from imagebeam.transforms.sql.tables import TABLES
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import MODELS, EmbedTask, checked_dimension, embed_task
 
 TIMEOUT_S = 60.0
-THUMBNAIL_PX, THUMBNAIL_QUALITY, READERS = 320, 80, 8
+THUMBNAIL_PX, THUMBNAIL_QUALITY, THUMBNAIL_THREADS = 320, 80, 8
 _PRINTED = ("rank", "distance", "unit_id", "asset_type", "capture_time", "uri")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Vectors:
-    """A table of vectors.
+class EmbeddingTable:
+    """A table of embeddings.
 
     Attributes:
         table: The table.
-        model: Model that made them.
-        dimension: Their length.
+        model: Model that made its vectors.
+        dimension: Length of its vectors.
     """
 
     table: TableName
@@ -57,166 +56,171 @@ class Vectors:
 
     @property
     def flags(self) -> str:
-        """How a person names it."""
+        """The flags that select this table."""
         return f"--model={self.model} --dimension={self.dimension}"
 
 
 def run(settings: SearchSettings) -> int:
-    """Searches, prints what was found, keeps it and draws it.
+    """Search, print the nearest images, and write them to a table and a contact sheet if requested.
 
     Returns:
-        0, also when nothing was found.
+        0, also when nothing is found.
 
     Raises:
-        UserError: The search cannot be made as it was asked for; one line says why.
-        SystemicError: The services cannot be used.
+        UserError: A flag is invalid, or there is no matching table of embeddings.
+        SystemicError: BigQuery or Vertex AI cannot be used.
     """
+    console = Console(json=settings.json)
     find_credentials()
     if settings.html is not None and settings.html.exists() and not settings.force:
-        raise UserError(f"--html: {settings.html} is there already; give another name, or add --force")
+        raise UserError(f"--html: {settings.html} already exists; give another name, or add --force")
     if settings.html is not None and not settings.html.parent.is_dir():
-        raise UserError(f"--html: there is no directory {settings.html.parent}")
+        raise UserError(f"--html: directory {settings.html.parent} does not exist")
     bq = BigQueryClient(settings.project)
     location = bq.dataset_location(*settings.results)
     if location is None:
-        raise UserError(f"--results: there is no dataset {'.'.join(settings.results)}, or it may not be seen")
-    there = tables_of(bq, settings.results, location)
-    vectors = chosen(there, settings)
-    out = _out_table(settings, bq)
-    picture = None if settings.image is None else _local_picture(settings.image)
-    vector = _wanted(settings, vectors, there, bq, location, picture)
-    search = Search(vectors.table, settings.top_k, settings.where, settings.like)
-    query = search_sql.search_sql(search, vector)
+        raise UserError(f"--results: dataset {'.'.join(settings.results)} does not exist, or you cannot access it")
+    tables = list_tables(bq, settings.results, location)
+    selected = select_table(tables, settings)
+    out = _resolve_out_table(settings, bq)
+    picture = None if settings.image is None else _read_picture(settings.image)
+    vector = _query_vector(settings, selected, tables, bq, location, picture)
+    query = search_sql.search_query(Search(selected.table, settings.top_k, settings.where, settings.like), vector)
     if out is not None:
-        bq.small_query(search_sql.keep_sql(query, out, replace=settings.force), location=location)
-        rows = bq.small_query(search_sql.kept_sql(out), location=location)
+        bq.small_query(search_sql.save_query(query, out, replace=settings.force), location=location)
+        rows = bq.small_query(search_sql.saved_query(out), location=location)
     else:
         rows = sorted(bq.small_query(query, location=location), key=lambda row: int(row["rank"]))
-    _tell(settings, vectors, rows, out)
+    _print(settings, selected, rows, out, console)
     if settings.html is not None:
-        _draw(settings, vectors, rows, picture)
+        _write_contact_sheet(settings, settings.html, selected, rows, picture, console)
     return 0
 
 
-def tables_of(bq: BigQueryClient, results: tuple[str, str], location: str) -> list[Vectors]:
-    """The tables of vectors of a dataset that are not empty."""
+def list_tables(bq: BigQueryClient, results: tuple[str, str], location: str) -> list[EmbeddingTable]:
+    """Return the tables of embeddings in a dataset that are not empty."""
     found = []
     for name in sorted(filter(is_embedding_table, bq.table_names(*results))):
         table = TableName(*results, name)
-        rows = bq.small_query(search_sql.model_sql(table), location=location)
+        rows = bq.small_query(search_sql.model_query(table), location=location)
         if rows:
-            found.append(Vectors(table, str(rows[0]["model"]), int(rows[0]["dimension"])))
+            found.append(EmbeddingTable(table, str(rows[0]["model"]), int(rows[0]["dimension"])))
     return found
 
 
-def chosen(there: Sequence[Vectors], settings: SearchSettings) -> Vectors:
-    """The table to search: the one that was named, or the only one.
+def select_table(tables: Sequence[EmbeddingTable], settings: SearchSettings) -> EmbeddingTable:
+    """Return the table that ``--model`` and ``--dimension`` select, or the only one.
 
     Raises:
-        UserError: There is none, or more than one.
+        UserError: No table matches, or more than one.
     """
-    where = ".".join(settings.results)
+    dataset = ".".join(settings.results)
     if settings.model in MODELS and settings.dimension is not None:
         checked_dimension(str(settings.model), settings.dimension)
-    fit = [
-        vectors
-        for vectors in there
-        if settings.model in (None, vectors.model) and settings.dimension in (None, vectors.dimension)
+    matching = [
+        table
+        for table in tables
+        if settings.model in (None, table.model) and settings.dimension in (None, table.dimension)
     ]
-    if len(fit) == 1:
-        return fit[0]
-    listed = "; ".join(vectors.flags for vectors in there)
-    if fit:
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
         raise UserError(
-            "vectors of two models or lengths cannot be compared, so a search is over one table, and several fit: "
-            f"choose {'; or '.join(vectors.flags for vectors in fit)}"
+            "vectors of different models or lengths cannot be compared, and several tables match: choose "
+            f"{'; or '.join(table.flags for table in matching)}"
         )
-    if not there:
-        raise UserError(f"there are no vectors in {where} yet: make some with imagebeam embed --results={where}")
-    asked = " ".join(
+    if not tables:
+        raise UserError(f"{dataset} has no embeddings yet: run imagebeam embed --results={dataset}")
+    given = " ".join(
         f"--{name}={value}" for name in ("model", "dimension") if (value := getattr(settings, name)) is not None
     )
-    raise UserError(f"there are no vectors for {asked} in {where}; there are: {listed}")
+    raise UserError(f"{dataset} has no embeddings for {given}; available: {'; '.join(table.flags for table in tables)}")
 
 
-def _wanted(
+def _query_vector(
     settings: SearchSettings,
-    vectors: Vectors,
-    there: Sequence[Vectors],
+    selected: EmbeddingTable,
+    tables: Sequence[EmbeddingTable],
     bq: BigQueryClient,
     location: str,
     picture: ImagePart | None,
 ) -> tuple[float, ...]:
-    """The vector that is searched for."""
+    """Return the vector to search for: that of a unit, or a new one of the text or the picture."""
     if settings.like is not None:
-        rows = bq.small_query(search_sql.vector_sql(vectors.table, settings.like), location=location)
+        rows = bq.small_query(search_sql.vector_query(selected.table, settings.like), location=location)
         if rows:
             return tuple(rows[0]["vector"])
-        raise UserError(_unknown(settings.like, vectors, there, bq, location))
-    if vectors.model not in MODELS:
+        raise UserError(_no_vector_message(settings.like, selected, tables, bq, location))
+    if selected.model not in MODELS:
         raise UserError(
-            f"the vectors of {vectors.table.dotted} are of {vectors.model}, which imagebeam cannot ask about a text or "
-            "a picture; search with --like=ID"
+            f"the vectors in {selected.table.dotted} are from {selected.model}, which imagebeam cannot call for a text "
+            "or a picture; search with --like=ID"
         )
-    task = embed_task(vectors.model, vectors.dimension)
-    place = settings.location or _usual_location(vectors.model)
-    text = None if settings.text is None else " ".join(settings.text.split())
-    return asyncio.run(_asked(settings.project, place, task, text, picture))
+    task = embed_task(selected.model, selected.dimension)
+    model_location = settings.location or _default_location(selected.model)
+    if picture is not None:
+        return asyncio.run(_embed_picture(settings.project, model_location, task, picture))
+    return asyncio.run(_embed_text(settings.project, model_location, task, " ".join(str(settings.text).split())))
 
 
-def _unknown(unit_id: str, vectors: Vectors, there: Sequence[Vectors], bq: BigQueryClient, location: str) -> str:
+def _no_vector_message(
+    unit_id: str, selected: EmbeddingTable, tables: Sequence[EmbeddingTable], bq: BigQueryClient, location: str
+) -> str:
     others = [
-        other.flags
-        for other in there
-        if other != vectors and bq.small_query(search_sql.vector_sql(other.table, unit_id), location=location)
+        table.flags
+        for table in tables
+        if table != selected and bq.small_query(search_sql.vector_query(table.table, unit_id), location=location)
     ]
     if others:
         return (
-            f"--like: {shown(unit_id)} has no vector in {vectors.table.dotted}, and its others are of another model or "
-            f"length, which cannot be compared: search with {others[0]}"
+            f"--like: {shown(unit_id)} has no vector in {selected.table.dotted}, only one of another model or length, "
+            f"which cannot be compared: search with {others[0]}"
         )
-    return f"--like: no unit {shown(unit_id)} has a vector in {vectors.table.dotted}; ids are in its column unit_id"
+    return f"--like: {shown(unit_id)} has no vector in {selected.table.dotted}; ids are in column unit_id"
 
 
-async def _asked(
-    project: str, place: str, task: EmbedTask, text: str | None, picture: ImagePart | None
-) -> tuple[float, ...]:
-    """Asks the model for the vector of a text or a picture."""
-    what = "the text" if text is not None else "the picture"
-    body = build_text_request(task, text) if text is not None else build_embedding_request(task, [_part(picture)])
-    client = EmbeddingClient(project, place)
+async def _embed_text(project: str, location: str, task: EmbedTask, text: str) -> tuple[float, ...]:
+    answer = await _call(project, location, task, build_text_request(task, text), "the text")
+    return _vector_of(read_text_embedding(answer, task), task, "the text")
+
+
+async def _embed_picture(project: str, location: str, task: EmbedTask, picture: ImagePart) -> tuple[float, ...]:
+    answer = await _call(project, location, task, build_embedding_request(task, [picture]), "the picture")
+    return _vector_of(read_embedding(answer, task), task, "the picture")
+
+
+async def _call(project: str, location: str, task: EmbedTask, body: Mapping[str, Any], what: str) -> Any:
+    """Call the embedding model once; return its answer as a JSON document."""
+    client = EmbeddingClient(project, location)
     try:
         answer = await client.send(task.model, body, headers={}, timeout_s=TIMEOUT_S)
     except Exception as error:
         failure = classify_exception(error)
-        raise SystemicError(f"asking {task.model} about {what}: {failure.reason}: {failure.message}") from None
+        raise SystemicError(f"embedding {what} with {task.model}: {failure.reason}: {failure.message}") from None
     finally:
         await client.close()
-    if answer.code != 200:
-        failure = classify_http(answer.code, answer.body, answer.headers)
-        if answer.code == 404:
-            raise UserError(f"model {task.model} is not known at location {place}: {failure.message}; give --location")
-        if failure.kind is Kind.ROW or answer.code == 400:
-            raise UserError(f"{task.model} does not take {what}: {failure.message}")
-        raise SystemicError(f"asking {task.model} about {what}: {failure.reason}: {failure.message}")
-    document = orjson.loads(answer.body)
-    reply = read_text_embedding(document, task) if text is not None else read_embedding(document, task)
+    if answer.code == 200:
+        return orjson.loads(answer.body)
+    failure = classify_http(answer.code, answer.body, answer.headers)
+    if answer.code == 404:
+        raise UserError(f"unknown model {task.model} at location {location}: {failure.message}; give --location")
+    if failure.kind is Kind.ROW or answer.code == 400:
+        raise UserError(f"{task.model} rejects {what}: {failure.message}")
+    raise SystemicError(f"embedding {what} with {task.model}: {failure.reason}: {failure.message}")
+
+
+def _vector_of(reply: Reply, task: EmbedTask, what: str) -> tuple[float, ...]:
     if reply.status is not Status.OK or reply.vector is None:
-        raise SystemicError(f"asking {task.model} about {what}: {reply.reason}: {reply.message}")
+        raise SystemicError(f"embedding {what} with {task.model}: {reply.reason}: {reply.message}")
     return tuple(reply.vector)
 
 
-def _part(picture: ImagePart | None) -> ImagePart:
-    assert picture is not None  # noqa: S101  (without a text there is one)
-    return picture
+def _default_location(model: str) -> str:
+    location = catalog.load_models_file(None).embedding(model).locations[0]
+    return "us-central1" if location == "regions" else location
 
 
-def _usual_location(model: str) -> str:
-    place = catalog.load_models_file(None).embedding(model).locations[0]
-    return "us-central1" if place == "regions" else place
-
-
-def _local_picture(path: Path) -> ImagePart:
+def _read_picture(path: Path) -> ImagePart:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -228,66 +232,76 @@ def _local_picture(path: Path) -> ImagePart:
     return ImagePart(prepared.mime_type, data=prepared.data)
 
 
-def _out_table(settings: SearchSettings, bq: BigQueryClient) -> TableName | None:
+def _resolve_out_table(settings: SearchSettings, bq: BigQueryClient) -> TableName | None:
     if settings.out_table is None:
         return None
     table = TableName.parse(settings.out_table, settings.project)
     if table.table in TABLES or is_embedding_table(table.table) or table.table.startswith("_"):
-        raise UserError(f"--out_table={table.dotted} is a table of imagebeam's own; give another name")
+        raise UserError(f"--out_table={table.dotted} is a table that imagebeam maintains; give another name")
     facts = bq.table(table)
     if facts is not None and not (settings.force and facts.kind == "TABLE"):
-        raise UserError(f"--out_table: {table.dotted} is there already; give another name, or add --force")
+        raise UserError(f"--out_table: {table.dotted} already exists; give another name, or add --force")
     return table
 
 
-def _tell(settings: SearchSettings, vectors: Vectors, rows: Sequence[Mapping[str, Any]], out: TableName | None) -> None:
+def _print(
+    settings: SearchSettings,
+    selected: EmbeddingTable,
+    rows: Sequence[Mapping[str, Any]],
+    out: TableName | None,
+    console: Console,
+) -> None:
     if settings.json:
         document = {
-            "model": vectors.model,
-            "dimension": vectors.dimension,
-            "table": vectors.table.dotted,
+            "model": selected.model,
+            "dimension": selected.dimension,
+            "table": selected.table.dotted,
             "found": rows,
         }
-        sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+        console.print_json(document)
+    elif rows:
+        console.print_records([{name: row[name] for name in _PRINTED} for row in rows])
     else:
-        printed = [{name: row[name] for name in _PRINTED} for row in rows]
-        for line in report.table_rows(printed) or ["nothing was found"]:
-            sys.stdout.write(line + "\n")
-    sys.stderr.write(f"searched {vectors.table.dotted} ({vectors.model}, {vectors.dimension} dimensions)\n")
+        console.print("no results")
+    console.status(f"searched {selected.table.dotted} ({selected.model}, {selected.dimension} dimensions)")
     if out is not None:
-        sys.stderr.write(f"kept     {out.dotted}: ask about them with imagebeam classify --source={out.dotted}\n")
+        console.status(f"saved    {out.dotted}; classify these images with imagebeam classify --source={out.dotted}")
 
 
-def _draw(
-    settings: SearchSettings, vectors: Vectors, rows: Sequence[Mapping[str, Any]], picture: ImagePart | None
+def _write_contact_sheet(
+    settings: SearchSettings,
+    path: Path,
+    selected: EmbeddingTable,
+    rows: Sequence[Mapping[str, Any]],
+    picture: ImagePart | None,
+    console: Console,
 ) -> None:
-    assert settings.html is not None  # noqa: S101
     now = datetime.datetime.now(datetime.UTC)
-    about = [f"{vectors.model}, {vectors.dimension} dimensions, {vectors.table.dotted}, {now:%Y-%m-%d %H:%M} UTC"]
+    about = [f"{selected.model}, {selected.dimension} dimensions, {selected.table.dotted}, {now:%Y-%m-%d %H:%M} UTC"]
     if settings.where is not None:
         about.append(f"where {' '.join(settings.where.split())}")
-    pictures = _thumbnails(rows) if settings.thumbnails else None
+    thumbnails = _load_thumbnails(rows) if settings.thumbnails else None
     given = _thumbnail(picture.data) if settings.thumbnails and picture is not None and picture.data else None
-    sheet = contact_sheet(settings.title(), about, rows, pictures=pictures, query=given)
+    sheet = contact_sheet(settings.title(), about, rows, pictures=thumbnails, query=given)
     try:
-        settings.html.write_text(sheet, encoding="utf-8")
+        path.write_text(sheet, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--html={settings.html}: {error.strerror}") from None
-    missing = "" if pictures is None or len(pictures) == len(rows) else f", {len(rows) - len(pictures)} without picture"
-    sys.stderr.write(f"sheet    {settings.html}{missing}\n")
+        raise UserError(f"--html={path}: {error.strerror}") from None
+    missing = 0 if thumbnails is None else len(rows) - len(thumbnails)
+    console.status(f"sheet    {path}{f', {missing} images could not be read' if missing else ''}")
 
 
-def _thumbnails(rows: Sequence[Mapping[str, Any]]) -> dict[str, Picture]:
-    """Small pictures, made here; a picture that cannot be read or shown is left out."""
+def _load_thumbnails(rows: Sequence[Mapping[str, Any]]) -> dict[str, Picture]:
+    """Read the images and scale them down; images that cannot be read or decoded are left out."""
 
-    def made(row: Mapping[str, Any]) -> Picture | None:
+    def load(row: Mapping[str, Any]) -> Picture | None:
         try:
             return _thumbnail(storage.read_image(row["uri"]))
         except images.ImageProblem:
             return None
 
-    with ThreadPoolExecutor(READERS) as threads:
-        found = zip(rows, threads.map(made, rows), strict=True)
+    with ThreadPoolExecutor(THUMBNAIL_THREADS) as threads:
+        found = zip(rows, threads.map(load, rows), strict=True)
         return {str(row["unit_id"]): picture for row, picture in found if picture is not None}
 
 

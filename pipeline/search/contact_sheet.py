@@ -1,4 +1,4 @@
-"""A contact sheet of what a search found: one HTML file that needs nothing else and loads nothing from anywhere."""
+"""Render a search result as a contact sheet: one self-contained HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: What a picture in the sheet may be.
+#: Image types that browsers show and cannot run.
 _MIME_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 _SHOWN = ("unit_id", "asset_id", "asset_type", "capture_time", "uri")
 _STYLE = """
@@ -33,10 +33,10 @@ dd { margin: 0; overflow-wrap: anywhere; }
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
-    """A small picture.
+    """A thumbnail.
 
     Attributes:
-        mime_type: ``image/jpeg`` or another type that browsers show.
+        mime_type: ``image/jpeg`` or another raster format that browsers show.
         data: Its bytes.
     """
 
@@ -52,19 +52,23 @@ def contact_sheet(
     pictures: Mapping[str, Picture] | None = None,
     query: Picture | None = None,
 ) -> str:
-    """The sheet as HTML.
+    """Return the sheet as HTML.
 
     Args:
         title: What was searched for.
         about: Lines about the search.
-        found: What was found, the nearest first; columns as :data:`search_sql.FOUND`, ``rank``, ``distance``.
-        pictures: Small pictures by ``unit_id``; None for a sheet without any.
-        query: The picture that was searched with.
+        found: Result rows, nearest first; columns as in :data:`imagebeam.pipeline.search.sql.FOUND`, and ``rank``
+            and ``distance``.
+        pictures: Thumbnails by ``unit_id``; None for a sheet without images.
+        query: Thumbnail of the picture that was searched for.
+
+    Raises:
+        ValueError: A picture has a type that browsers could run, such as SVG.
     """
     cards = "\n".join(_card(row, pictures) for row in found)
     lines = "\n".join(f'<p class="about">{_text(line)}</p>' for line in about)
     shown = "" if query is None else f'<p><img class="query" alt="what was searched for" src="{_source(query)}"></p>\n'
-    nothing = "" if found else "<p>Nothing was found.</p>\n"
+    nothing = "" if found else "<p>No results.</p>\n"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" '
@@ -78,11 +82,11 @@ def contact_sheet(
 def _card(row: Mapping[str, Any], pictures: Mapping[str, Picture] | None) -> str:
     picture = ""
     if pictures is not None:
-        made = pictures.get(str(row["unit_id"]))
+        thumbnail = pictures.get(str(row["unit_id"]))
         picture = (
-            '<span class="none">no picture</span>\n'
-            if made is None
-            else f'<img alt="{_text(row["unit_id"])}" src="{_source(made)}">\n'
+            '<span class="none">no image</span>\n'
+            if thumbnail is None
+            else f'<img alt="{_text(row["unit_id"])}" src="{_source(thumbnail)}">\n'
         )
     fields = "".join(f"<dt>{name}</dt><dd>{_text(row[name])}</dd>" for name in _SHOWN if row.get(name) is not None)
     link = _link(row.get("map_url"))
@@ -96,7 +100,7 @@ def _card(row: Mapping[str, Any], pictures: Mapping[str, Picture] | None) -> str
 
 
 def _link(url: Any) -> str | None:
-    """An address that may be clicked: of the web only, since ``javascript:`` is an address too."""
+    """Return an escaped web address; None for any other URL, such as ``javascript:``."""
     try:
         parts = urllib.parse.urlsplit(str(url or ""))
     except ValueError:
@@ -106,7 +110,7 @@ def _link(url: Any) -> str | None:
 
 def _source(picture: Picture) -> str:
     if picture.mime_type not in _MIME_TYPES:
-        raise ValueError(f"a sheet shows no {picture.mime_type}")
+        raise ValueError(f"{picture.mime_type} is not allowed in a contact sheet")
     return f"data:{picture.mime_type};base64,{base64.b64encode(picture.data).decode('ascii')}"
 
 

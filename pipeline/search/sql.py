@@ -1,7 +1,7 @@
-"""Search over a table of vectors: GoogleSQL with ``VECTOR_SEARCH``, parameterised.
+"""Search a table of embeddings: parameterized GoogleSQL with ``VECTOR_SEARCH``.
 
-A search is over the vectors of one model and one length. A table can hold two vectors of one unit (another
-version of the embedding task); only the nearer one of them is found.
+A search covers the vectors of one model and one length. A table can hold two vectors of a unit (from two versions
+of the embedding task); a search returns the nearer one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Parameter, Query, check_expression
 
-#: BigQuery's bound of ``top_k``; half of it is asked for, since a unit can be found twice.
+#: Half of what BigQuery allows for ``top_k``, because a unit can be found twice.
 MOST_TOP_K = 4_999
-#: What a search finds, in this order. The names are those that a source of imagebeam has.
+#: Columns of a result, in this order; named as the columns of a source, so that a result can be one.
 FOUND = (
     "unit_id", "observation_id", "uri", "asset_id", "asset_type", "capture_time", "latitude", "longitude", "map_url",
     "snapshot_id",
@@ -23,16 +23,16 @@ FOUND = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Search:
-    """What is searched for, and where; checked when it is made.
+    """Where to search; validated on creation.
 
     Attributes:
-        table: Table of the vectors.
-        top_k: So many of the nearest, 1 to :data:`MOST_TOP_K`.
-        where: Condition on the table's columns; None for all.
-        without: Unit that is not to be found, because it is the one that others are to be like; None for none.
+        table: Table of the embeddings.
+        top_k: Number of nearest units to return, 1 to :data:`MOST_TOP_K`.
+        where: Condition on the table's columns; None for all rows.
+        without: Unit to leave out, because its own vector is searched for; None to leave out nothing.
 
     Raises:
-        UserError: ``top_k`` is out of bounds, or ``where`` is no condition.
+        UserError: ``top_k`` is out of bounds, or ``where`` is not a condition.
     """
 
     table: TableName
@@ -41,22 +41,24 @@ class Search:
     without: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks what a person gave."""
+        """Validate the values that a user gave."""
         if not 1 <= self.top_k <= MOST_TOP_K:
             raise UserError(f"--top_k={self.top_k}: give 1 to {MOST_TOP_K:,}")
         if self.where is not None:
             check_expression(self.where, where="--where")
 
 
-def search_sql(search: Search, vector: tuple[float, ...]) -> Query:
-    """The nearest units to a vector: the columns :data:`FOUND`, ``distance`` (cosine, 0 to 2) and ``rank`` from 1.
+def search_query(search: Search, vector: tuple[float, ...]) -> Query:
+    """Return the query for the units nearest to a vector.
+
+    Its columns are :data:`FOUND`, ``distance`` (cosine, 0 to 2) and ``rank`` from 1.
 
     Args:
-        search: Where to look.
-        vector: As long as those of the table.
+        search: Where to search.
+        vector: The vector, as long as those in the table.
     """
     columns = ", ".join(f"near.base.{name} AS {name}" for name in FOUND)
-    # The whole table by its name: only then, and without a condition, BigQuery uses the vector index for certain.
+    # BigQuery is certain to use the vector index only for a whole table given by name.
     base = f"TABLE {search.table.sql()}"
     if search.where is not None:
         condition = check_expression(search.where, where="--where")
@@ -78,19 +80,19 @@ def search_sql(search: Search, vector: tuple[float, ...]) -> Query:
     )
 
 
-def keep_sql(query: Query, table: TableName, *, replace: bool) -> Query:
-    """The statement that keeps what a search finds; its columns fit ``imagebeam classify --source``."""
+def save_query(query: Query, table: TableName, *, replace: bool) -> Query:
+    """Return the statement that saves a search result as a table, usable with ``imagebeam classify --source``."""
     create = "CREATE OR REPLACE TABLE" if replace else "CREATE TABLE"
     return Query(f"{create} {table.sql()}\nAS\n{query.sql}", query.parameters)
 
 
-def kept_sql(table: TableName) -> Query:
-    """What was kept, the nearest first."""
+def saved_query(table: TableName) -> Query:
+    """Return the query for a saved search result, nearest first."""
     return Query(f"SELECT * FROM {table.sql()} ORDER BY `rank`")
 
 
-def vector_sql(table: TableName, unit_id: str) -> Query:
-    """The newest vector of a unit: column ``vector``; no row for an unknown one."""
+def vector_query(table: TableName, unit_id: str) -> Query:
+    """Return the query for the newest vector of a unit: column ``vector``; no row for an unknown unit."""
     return Query(
         f"SELECT vector FROM {table.sql()}\nWHERE unit_id = @unit_id\n"
         "ORDER BY embedded_at DESC, version, run_id\nLIMIT 1",
@@ -98,6 +100,6 @@ def vector_sql(table: TableName, unit_id: str) -> Query:
     )
 
 
-def model_sql(table: TableName) -> Query:
-    """Whose vectors a table holds: columns ``model`` and ``dimension``; no row while it is empty."""
+def model_query(table: TableName) -> Query:
+    """Return the query for the model of a table: columns ``model`` and ``dimension``; no row for an empty table."""
     return Query(f"SELECT model, dimension FROM {table.sql()} LIMIT 1")

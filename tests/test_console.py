@@ -1,0 +1,220 @@
+"""The console: what goes where, and text from data that must not reach a terminal as anything but text."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from imagebeam.pipeline.console import progress
+from imagebeam.pipeline.console.console import Console, format_table
+from imagebeam.pipeline.console.progress import Progress
+from imagebeam.pipeline.console.text import printable
+from imagebeam.transforms.core.counts import Counts
+
+HOSTILE = "[bold red]x[/] :smile: \x1b[31m\x9b1m\r\x07\u202e\ud800 end"
+SHOWN = "[bold red]x[/] :smile: \ufffd[31m\ufffd1m\ufffd\ufffd\ufffd\ufffd end"
+ROWS: list[list[Any]] = [["o1", 0.12345, None, "gs://bucket/" + "long/" * 40 + "1.jpg"], ["o22", 1.0, 7, HOSTILE]]
+HEADER = ["unit_id", "distance", "rank", "uri"]
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1b", "\x7f", "\x9b", "\r", "\x08", "\u2028", "\u202e", "\udcff"])
+def test_replaces_what_a_terminal_would_interpret(character: str) -> None:
+    assert printable(f"a{character}b") == "a\ufffdb"
+
+
+@pytest.mark.parametrize("text", ["Zürich 東京 👩‍🔧", "a\tb\nc", "[link]"])
+def test_keeps_printable_text(text: str) -> None:
+    assert printable(text) == text
+
+
+def test_results_and_status_lines_use_different_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.status(f"a {HOSTILE}")
+    console.warn("careful")
+    console.print(f"b {HOSTILE}", "c\td")
+    console.print_table(HEADER, ROWS)
+    out, err = capsys.readouterr()
+    assert err == f"a {SHOWN}\nwarning: careful\n"
+    assert out.splitlines() == [f"b {SHOWN}", "c\td", *format_table(HEADER, ROWS)]
+    assert SHOWN in out
+
+
+@pytest.mark.parametrize(
+    ("console", "expected"),
+    [
+        (Console(quiet=True), ""),
+        (Console(json=True), "warning: careful\n"),
+        (Console(quiet=True, json=True), ""),
+    ],
+)
+def test_quiet_and_json_hide_status_lines(console: Console, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console.status("working")
+    console.warn("careful")
+    console.print_json({"text": HOSTILE, "cost": Decimal("1.50")})
+    out, err = capsys.readouterr()
+    assert err == expected
+    assert out.isascii()
+    assert json.loads(out) == {"text": HOSTILE, "cost": "1.50"}
+
+
+def test_a_table_for_programs_has_one_line_per_row() -> None:
+    lines = format_table(HEADER, ROWS)
+    assert [line.split()[0] for line in lines] == ["unit_id", "o1", "o22"]
+    assert lines[1].split()[1:] == ["0.123", "-", ROWS[0][3]]
+    assert {line.index("gs://") for line in lines if "gs://" in line} == {lines[0].index("uri")}
+
+
+def test_records_without_rows_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().print_records([])
+    Console().print()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_fits_a_terminal_of_80_columns() -> None:
+    printed = on_a_terminal(
+        f"from imagebeam.pipeline.console.console import Console; Console().print_table({HEADER}, {ROWS!r})"
+    )
+    plain = re.sub(r"\x1b\[\d+m", "", printed)
+    assert "\x1b[1m" in printed, "the header is bold"
+    assert max(map(len, plain.splitlines())) <= 80
+    assert "\x1b" not in plain
+    start = plain.splitlines()[0].index("uri")
+    assert ROWS[0][3] in "".join(line[start:] for line in plain.splitlines()), "nothing is cut"
+
+
+def test_output_that_is_not_for_a_terminal_has_no_color_codes() -> None:
+    script = f"from imagebeam.pipeline.console.console import Console; Console().print_table({HEADER}, {ROWS!r})"
+    done = run(script, FORCE_COLOR="1", CLICOLOR_FORCE="1")
+    assert "\x1b" not in done.stdout
+
+
+def test_a_closed_pipe_keeps_the_exit_code() -> None:
+    script = (
+        "import sys; from imagebeam.pipeline.console.console import Console; c = Console()\n"
+        "for n in range(20_000): c.print('x' * 99); c.print_table(['n'], [[n]])\n"
+        "sys.exit(4)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 4
+
+
+@pytest.mark.parametrize("command", ["", "classify", "search", "plan", "schedule"])
+def test_help_does_not_import_rich(command: str) -> None:
+    done = run(
+        "import sys; from imagebeam.pipeline.cli.main import main\n"
+        f"try: main([*{command.split()}, '--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in sys.modules if m.split('.')[0] == 'rich'])"
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+class Engine:
+    """An engine that finishes a unit per look."""
+
+    def __init__(self) -> None:
+        self.finished = 0
+
+    def progress(self) -> tuple[Counts, int, float]:
+        self.finished += 1
+        return Counts(read=50, ok=self.finished, calls=self.finished), 8, 1.0
+
+
+@pytest.fixture(name="engine")
+def _engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    engine = Engine()
+    monkeypatch.setattr(progress, "live_engines", lambda: [engine])
+    monkeypatch.setattr(progress, "SAMPLE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.05)
+    return engine
+
+
+def wait_for_units(engine: Engine, units: int) -> None:
+    deadline = time.monotonic() + 20
+    while engine.finished < units and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_progress_in_a_log_is_lines_with_timestamps(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(300, Console()):
+        wait_for_units(engine, 40)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) < 40, "fewer lines than looks"
+    counts = r"\d+/300 · [\d.]+/s · 0 × 429 · 0 failed · \$0\.0000 · 8 in flight · .+ left"
+    shape = rf"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ {counts}"
+    assert all(re.fullmatch(shape, line) for line in lines), lines
+    assert float(lines[-1].split(" · ")[1].removesuffix("/s")) > 1, "the rate is measured"
+
+
+@pytest.mark.parametrize("console", [Console(quiet=True), Console(json=True)])
+def test_progress_is_hidden_by_quiet_and_json(
+    console: Console, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(300, console):
+        time.sleep(0.2)
+    assert engine.finished == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_on_a_terminal_is_erased_at_the_end() -> None:
+    printed = on_a_terminal(
+        "import time; from imagebeam.pipeline.console import progress\n"
+        "from imagebeam.pipeline.console.console import Console\n"
+        "from imagebeam.transforms.core.counts import Counts\n"
+        "class Engine:\n    def progress(self): return Counts(read=9, ok=150), 8, 1.0\n"
+        "progress.live_engines = lambda: [Engine()]\n"
+        "progress.SAMPLE_INTERVAL_S = 0.05\n"
+        "console = Console()\n"
+        "with progress.Progress(300, console):\n    time.sleep(0.5); console.status('a line'); time.sleep(0.3)\n"
+        "console.status('end')\n"
+    )
+    assert "150/300" in printed
+    assert "━" in printed
+    assert "a line" in printed
+    assert printed.rstrip().endswith("end")
+    assert "\x1b[2K" in printed, "the block is erased"
+
+
+def run(script: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, **environ},
+    )
+
+
+def on_a_terminal(script: str) -> str:
+    """Run a script on a pseudo terminal of 80 columns; give all that it prints."""
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+    environ.pop("NO_COLOR", None)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=theirs, stderr=theirs, env=environ) as process:
+        os.close(theirs)
+        printed = b""
+        while True:
+            try:
+                chunk = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            printed += chunk
+        assert process.wait(60) == 0, printed
+    os.close(ours)
+    return printed.decode().replace("\r\n", "\n")
