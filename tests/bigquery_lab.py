@@ -14,15 +14,15 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Unit
-from imagebeam.transforms.sql.due import Due, SourceCounts
-from imagebeam.transforms.sql.due_query import (
+from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.remaining_query import (
     UnitKind,
-    build_due_query,
+    build_remaining_query,
     build_source_counts_query,
     source_counts_from_row,
     unit_from_row,
 )
-from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.selection import Selection, SourceCounts
 from imagebeam.transforms.sql.sources import Source, detect_profile, source_of
 from imagebeam.transforms.sql.tables import TABLES
 
@@ -136,12 +136,12 @@ class Lab:
         unit: UnitKind = "observation",
         max_images: int = 10,
         keep_columns: Sequence[str] = (),
-        due: Due | None = None,
+        due: Selection | None = None,
         outcomes: bool = True,
         version: str = VERSION,
     ) -> Found:
-        chosen, wanted, table = filters or Filters(), due or Due(), self.outcomes if outcomes else None
-        query = build_due_query(
+        chosen, wanted, table = filters or Filters(), due or Selection(), self.outcomes if outcomes else None
+        query = build_remaining_query(
             source=source,
             filters=chosen,
             unit=unit,

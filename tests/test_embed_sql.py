@@ -27,7 +27,7 @@ from imagebeam.pipeline.embed_sql.statements import StagingTable
 from imagebeam.pipeline.run.embed_settings import embed_settings
 from imagebeam.transforms.clients.bigquery import BigQueryClient, job_config
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.start_run import due_query, prepare_tables
+from imagebeam.transforms.start_run import build_run_query, prepare_tables
 from imagebeam.transforms.tasks.embedding import embed_task
 
 MODEL, DIMENSION = "multimodalembedding@001", 128
@@ -329,7 +329,7 @@ def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
     landed = dataclasses.replace(pending, chunk=0)
     client = bigquery.Client()
     steps = [
-        embedding_sql.pending_sql(due_query(ready.run), pending, target, rows=100),
+        embedding_sql.pending_sql(build_run_query(ready.run), pending, target, rows=100),
         embedding_sql.embed_sql(landed, ready.passes.asked),
         *([embedding_sql.vectors_sql(landed, target)] if vectors_too else []),
     ]

@@ -10,9 +10,9 @@ from typing import Any
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.engine.settings import EngineSettings
-from imagebeam.transforms.sql.due import Due
 from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.selection import Selection
 from imagebeam.transforms.sql.sources import Source
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
@@ -26,7 +26,7 @@ class RunSettings:
         engine: How to ask and where outcomes are kept.
         source: Table or query of the observations, with its profile.
         filters: Which of them.
-        due: Which states are asked about.
+        selection: The states of the units that the run processes.
         keep_columns: Columns of the source that are copied into ``extra``.
         outcomes: The table ``outcomes``; its dataset holds everything else that a run writes.
         location: Where source and results live.
@@ -43,7 +43,7 @@ class RunSettings:
     engine: EngineSettings
     source: Source
     filters: Filters
-    due: Due
+    selection: Selection
     keep_columns: tuple[str, ...]
     outcomes: TableName
     location: str

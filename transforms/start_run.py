@@ -22,8 +22,8 @@ from imagebeam.transforms.core.records import utc_now
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings, event
 from imagebeam.transforms.sql import embedding_tables, tables, views
-from imagebeam.transforms.sql.due import Due, SourceCounts, source_counts_from_row
-from imagebeam.transforms.sql.due_query import build_due_query
+from imagebeam.transforms.sql.remaining_query import build_remaining_query
+from imagebeam.transforms.sql.selection import Selection, SourceCounts, source_counts_from_row
 from imagebeam.transforms.tasks.embedding import EmbedTask
 
 PAGE_UNITS = 5_000
@@ -98,7 +98,7 @@ def start(settings: RunSettings) -> tuple[ResultRef, Planned]:
     if settings.round == 1:
         write_event(bq, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
     result = bq.query(
-        due_query(settings),
+        build_run_query(settings),
         run_id=settings.run_id,
         location=settings.location,
         maximum_bytes_billed=settings.maximum_bytes_billed,
@@ -113,10 +113,10 @@ def start(settings: RunSettings) -> tuple[ResultRef, Planned]:
     return result, planned
 
 
-def due_query(settings: RunSettings) -> Query:
+def build_run_query(settings: RunSettings) -> Query:
     """The one query of the run."""
     task = settings.task
-    return build_due_query(
+    return build_remaining_query(
         source=settings.source,
         filters=settings.filters,
         unit=task.unit,
@@ -125,7 +125,7 @@ def due_query(settings: RunSettings) -> Query:
         outcomes=settings.outcomes,
         task=task.name,
         version=task.version,
-        due=settings.due if settings.round == 1 else Due(("retry",)),
+        due=settings.selection if settings.round == 1 else Selection(("retry",)),
         again=None if settings.round == 1 else (settings.run_id, settings.round),
     )
 

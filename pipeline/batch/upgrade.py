@@ -15,6 +15,7 @@ RENAMED = (
     ("run.engine", "asking", "call_settings"),
     ("run.engine.caps", "worst_usd", "max_call_usd"),
     ("run", "group_size", "unit_batch_size"),
+    ("run", "due", "selection"),
 )
 
 

@@ -45,7 +45,7 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.embedding_tables import vector_index_sql
-from imagebeam.transforms.start_run import due_query, prepare_tables, write_event
+from imagebeam.transforms.start_run import build_run_query, prepare_tables, write_event
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
@@ -173,7 +173,7 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
             try:
                 prepare.make(ready.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.tick, say)
                 recover(embedder, first.mark)
-                planned, counts = embedder.embed(due_query(settings), first)
+                planned, counts = embedder.embed(build_run_query(settings), first)
             except (RefusedError, LostError) as error:
                 raise stopped(error) from None
         summary = finish(settings, planned, counts)
@@ -192,7 +192,7 @@ def statements(ready: Ready) -> list[str]:
     lines = prepare.statements(ready.route, ready.run)
     steps = {
         "keep what is due, cut into chunks": embedding_sql.pending_sql(
-            due_query(ready.run), first, target, rows=passes.rows
+            build_run_query(ready.run), first, target, rows=passes.rows
         ),
         "ask about a chunk (once per chunk, 5 jobs at most)": embedding_sql.embed_sql(landed, passes.asked),
         "count what came of it": embedding_sql.tally_sql(landed),

@@ -214,7 +214,7 @@ def listed_query(due: Query, objects: Objects) -> Query:
     """How many due images the prefixes list: columns ``images``, ``listed``, and ``outside``, one that they do not.
 
     Args:
-        due: The query of the due units (:func:`due_sql.build_due_query`).
+        due: The query of the due units (:func:`remaining_query.build_remaining_query`).
         objects: The object table.
     """
     conditions, parameters = [], list(due.parameters)

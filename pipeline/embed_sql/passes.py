@@ -31,7 +31,7 @@ from imagebeam.transforms.core.errors import SystemicError, first_line
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Usage
-from imagebeam.transforms.sql.due_query import source_counts_from_row
+from imagebeam.transforms.sql.remaining_query import source_counts_from_row
 from imagebeam.transforms.start_run import planned_from
 
 #: What can be asked again, as the books call it.

@@ -165,7 +165,7 @@ def pending_sql(due: Query, pending: StagingTable, target: Target, *, rows: int)
     """The statement that keeps what is due, cut into chunks; the first one is a small trial.
 
     Args:
-        due: The query of the due units (:func:`due_sql.build_due_query`); with nothing due it has one row
+        due: The query of the due units (:func:`remaining_query.build_remaining_query`); with nothing due it has one row
             without a unit, for the books.
         pending: Where they are kept.
         target: Noted in the table's description.

@@ -94,7 +94,7 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
         planned = checks.plan(bq, like_run)
         past = cost_estimate.history(bq, like_run)
     least = 1 if probed else forecast.ENOUGH
-    due = checks.due_query(bq, like_run)
+    due = checks.build_run_query(bq, like_run)
     looked = image_sample.look(bq, like_run, due, asked.look) if asked.look and planned.asked else None
     expected = forecast.due_forecast(profile, task, past, planned, least=least, looked=looked)
     lanes = []

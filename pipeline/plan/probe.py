@@ -23,8 +23,8 @@ from imagebeam.transforms.core.unit_batch import pack
 from imagebeam.transforms.engine.engine import Done, close_engine, counts_of, get_engine
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.due_query import addressed, unit_from_row
-from imagebeam.transforms.start_run import due_query, prepare_tables, write_event
+from imagebeam.transforms.sql.remaining_query import addressed, unit_from_row
+from imagebeam.transforms.start_run import build_run_query, prepare_tables, write_event
 
 LOOK_S: Final = 1.0
 
@@ -52,7 +52,7 @@ def ask(bq: BigQueryClient, run: RunSettings, units: int) -> dict[str, Any]:
     try:
         write_event(bq, run, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
         rows = bq.small_query(
-            chosen_query(due_query(run), units),
+            chosen_query(build_run_query(run), units),
             location=run.location,
             maximum_bytes_billed=run.maximum_bytes_billed,
         )

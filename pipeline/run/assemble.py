@@ -17,9 +17,9 @@ from imagebeam.transforms.engine.settings import CallSettings, Caps, Destination
 from imagebeam.transforms.gemini.batch_requests import ShardLimits
 from imagebeam.transforms.run_settings import RunSettings, event
 from imagebeam.transforms.sql import sources
-from imagebeam.transforms.sql.due import parse_due
 from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.selection import parse_due
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, estimate_usage
 from imagebeam.transforms.tasks.task import Task
@@ -80,7 +80,7 @@ def build_run_settings(
         engine=engine,
         source=source,
         filters=filters,
-        due=parse_due(",".join(settings.due)),
+        selection=parse_due(",".join(settings.due)),
         keep_columns=tuple(settings.keep_columns),
         outcomes=outcomes,
         location=location,

@@ -28,13 +28,13 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import sources
-from imagebeam.transforms.sql.due_query import (
+from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.remaining_query import (
     MAX_IMAGES,
-    build_due_query,
+    build_remaining_query,
     build_source_counts_query,
     source_counts_from_row,
 )
-from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.start_run import planned_from
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import EmbedTask
@@ -274,14 +274,14 @@ def source_counts_query(bq: BigQueryClient, run: RunSettings) -> Query:
         outcomes=run.outcomes if there else None,
         task=run.task.name,
         version=run.task.version,
-        due=run.due,
+        due=run.selection,
     )
 
 
-def due_query(bq: BigQueryClient, run: RunSettings) -> Query:
+def build_run_query(bq: BigQueryClient, run: RunSettings) -> Query:
     """The run's query; nothing was ever recorded where there is no table."""
     there = bq.table(run.outcomes) is not None
-    return build_due_query(
+    return build_remaining_query(
         source=run.source,
         filters=run.filters,
         unit=run.task.unit,
@@ -290,7 +290,7 @@ def due_query(bq: BigQueryClient, run: RunSettings) -> Query:
         outcomes=run.outcomes if there else None,
         task=run.task.name,
         version=run.task.version,
-        due=run.due,
+        due=run.selection,
     )
 
 

@@ -17,10 +17,10 @@ from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import outcome_queries
-from imagebeam.transforms.sql.due import Due
 from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.selection import Selection
 from imagebeam.transforms.sql.sources import Source, canonical_sql
-from imagebeam.transforms.start_run import due_query
+from imagebeam.transforms.start_run import build_run_query
 from imagebeam.transforms.tasks import lane_comparison
 from imagebeam.transforms.tasks.forecast import (
     Forecast,
@@ -189,8 +189,8 @@ def why_nothing(bq: BigQueryClient, run: RunSettings, planned: Planned) -> list[
         if not run.filters.asset_types:
             return [line]
         return [f"{line}; its asset types are {', '.join(str(row['asset_type'] or 'NULL') for row in rows)}"]
-    if run.due.failed_reasons and planned.failed_before and not planned.due_failed:
-        due = due_query(dataclasses.replace(run, due=Due(("failed",))))
+    if run.selection.failed_reasons and planned.failed_before and not planned.due_failed:
+        due = build_run_query(dataclasses.replace(run, selection=Selection(("failed",))))
         query = Query(
             "SELECT due.due_state AS state, COUNT(*) AS units\n"
             f"FROM (\n{due.sql}\n) AS due\nWHERE due.unit_id IS NOT NULL\n"
@@ -199,7 +199,7 @@ def why_nothing(bq: BigQueryClient, run: RunSettings, planned: Planned) -> list[
         )
         rows = bq.small_query(query, location=run.location, maximum_bytes_billed=cap)
         found = ", ".join(f"{str(row['state']).removeprefix('failed:')} {row['units']:,}" for row in rows)
-        return [f"no unit failed for {' or '.join(run.due.failed_reasons)}; failed before: {found}"]
+        return [f"no unit failed for {' or '.join(run.selection.failed_reasons)}; failed before: {found}"]
     return []
 
 

@@ -23,7 +23,7 @@ from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import shown
 from imagebeam.transforms.core.images import parse_gs_uri
 from imagebeam.transforms.sql import filters
-from imagebeam.transforms.sql.due import parse_due
+from imagebeam.transforms.sql.selection import parse_due
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,19 +19,19 @@ from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, column, column_path
 from imagebeam.transforms.core.query import Parameter, Query, check_expression
 from imagebeam.transforms.core.records import Image, Unit
-from imagebeam.transforms.sql.due import STATES, Due, SourceCounts, parse_due, source_counts_from_row
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.outcome_queries import EVENT_ORDER, answered_units_query, run_counts_query
+from imagebeam.transforms.sql.selection import STATES, Selection, SourceCounts, parse_due, source_counts_from_row
 from imagebeam.transforms.sql.sources import CANONICAL, Source, canonical_sql
 
 __all__ = [
     "UNIT_COLUMNS",
-    "Due",
     "Parameter",
     "Query",
+    "Selection",
     "SourceCounts",
     "answered_units_query",
-    "build_due_query",
+    "build_remaining_query",
     "build_source_counts_query",
     "parse_due",
     "run_counts_query",
@@ -76,7 +76,7 @@ _UNIT = {
 UNIT_COLUMNS = tuple(name for name in _UNIT if name != "due_state")
 
 
-def build_due_query(
+def build_remaining_query(
     *,
     source: Source,
     filters: Filters,
@@ -86,7 +86,7 @@ def build_due_query(
     outcomes: TableName | None,
     task: str,
     version: str,
-    due: Due,
+    due: Selection,
     again: tuple[str, int] | None = None,
 ) -> Query:
     """The query whose rows are the units that are due.
@@ -134,7 +134,7 @@ def build_source_counts_query(
     outcomes: TableName | None,
     task: str,
     version: str,
-    due: Due,
+    due: Selection,
 ) -> Query:
     """The same query, but only its books: one row with the column ``books``. For the announcement."""
     steps, parameters = _steps(source, filters, unit, max_images, {}, outcomes, task, version, due)
@@ -142,7 +142,7 @@ def build_source_counts_query(
 
 
 def unit_from_row(row: Mapping[str, Any]) -> Unit:
-    """The unit of a result row of :func:`build_due_query`."""
+    """The unit of a result row of :func:`build_remaining_query`."""
     extra = row.get("extra")
     return Unit(
         unit_id=row["unit_id"],
@@ -194,7 +194,7 @@ def _steps(
     outcomes: TableName | None,
     task: str,
     version: str,
-    due: Due,
+    due: Selection,
     again: tuple[str, int] | None = None,
 ) -> tuple[dict[str, str], list[Parameter]]:
     filters.validate(source.columns, source=source.label)
@@ -306,7 +306,7 @@ def _states(
     outcomes: TableName | None,
     task: str,
     version: str,
-    due: Due,
+    due: Selection,
     again: tuple[str, int] | None,
     parameters: list[Parameter],
 ) -> dict[str, str]:

@@ -1,12 +1,12 @@
-"""Which units are asked about, and the counts of a source by state.
+"""Which units a run processes.
 
-The state of a unit for one version of a task is decided by the recorded outcomes of the same input::
+The recorded outcomes of the same input decide the state of a unit for one version of a task::
 
-    answered    an OK by this version: never asked again
-    submitted   waits in a batch job
+    answered    OK in this version: never processed again
+    submitted   in a batch job that has not been collected
     retry       UNAVAILABLE, or an image that could not be read for lack of permission
-    failed      any other failure by this version
-    outdated    no outcome by this version, but an OK by another one
+    failed      any other failure in this version
+    outdated    no outcome in this version, but OK in another one
     new         none of these
 """
 
@@ -21,26 +21,30 @@ from typing import Any
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import shown
 
+#: States that a run can process.
 STATES = ("new", "retry", "outdated", "failed")
-_NEVER_FAILED = {
-    "UNAVAILABLE": "retry",
-    "FORBIDDEN": "retry",
-    "OK": "outdated, after a change of the task",
-    "SUBMITTED": "nothing: its batch job will tell",
+#: States that a run processes by default.
+DEFAULT = ("new", "retry")
+#: Words that look like a reason of a failure, and what selects those units.
+_NOT_FAILURES = {
+    "UNAVAILABLE": "the state retry selects it",
+    "FORBIDDEN": "the state retry selects it",
+    "OK": "after a change of the task, the state outdated selects it",
+    "SUBMITTED": "its batch job decides",
 }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Due:
-    """Which states are asked about.
+class Selection:
+    """The states of the units that a run processes.
 
     Attributes:
-        states: Of :data:`STATES`.
-        failed_reasons: Only failures with one of these reasons or statuses; empty takes all of them, if
-            ``failed`` is among the states.
+        states: Some of :data:`STATES`.
+        failed_reasons: Process failed units only if their reason or status is one of these. Empty for all failed
+            units. Ignored unless ``failed`` is among the states.
     """
 
-    states: tuple[str, ...] = ("new", "retry")
+    states: tuple[str, ...] = DEFAULT
     failed_reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -48,44 +52,52 @@ class Due:
         return ",".join([state for state in self.states if state != "failed" or not reasons] + reasons)
 
 
-def parse_due(text: str) -> Due:
-    """Reads ``--due``: states separated by commas, such as ``new,retry`` or ``failed:NOT_FOUND``.
+def parse_due(text: str) -> Selection:
+    """Parse ``--due``: the states to process, such as ``new,outdated`` or ``failed:NOT_FOUND``.
 
     Raises:
-        UserError: A word is none; lists those that are.
+        UserError: A state or reason is unknown.
     """
+    return _parse(text, "--due", STATES)
+
+
+def parse_reprocess(text: str) -> Selection:
+    """Parse ``--reprocess``: the states to process in addition to new and retry, such as ``failed:NOT_FOUND``.
+
+    Raises:
+        UserError: A state or reason is unknown.
+    """
+    found = _parse(text, "--reprocess", tuple(state for state in STATES if state not in DEFAULT))
+    return dataclasses.replace(found, states=DEFAULT + found.states)
+
+
+def _parse(text: str, flag: str, known: tuple[str, ...]) -> Selection:
     states: list[str] = []
     reasons: list[str] = []
-    every_failure = False
+    all_failures = False
     for word in (part.strip() for part in text.split(",")):
         name, colon, reason = word.partition(":")
         state = name.strip().lower()
-        if state not in STATES or (colon and state != "failed"):
-            raise UserError(f"--due={shown(text)}: {_unknown(word, state)}")
+        if state not in known or (colon and state != "failed"):
+            near = difflib.get_close_matches(state, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near and near[0] != state else ""
+            raise UserError(
+                f"{flag}={shown(text)}: unknown state {shown(word)}{hint}; use {', '.join(known)} or failed:REASON, "
+                "separated by commas"
+            )
         if colon:
-            reasons.append(_reason(reason.strip().upper(), text))
-        every_failure |= state == "failed" and not colon
+            reasons.append(_parse_reason(reason.strip().upper(), f"{flag}={shown(text)}"))
+        all_failures |= state == "failed" and not colon
         if state not in states:
             states.append(state)
-    return Due(tuple(states), () if every_failure else tuple(dict.fromkeys(reasons)))
+    return Selection(tuple(states), () if all_failures else tuple(dict.fromkeys(reasons)))
 
 
-def _unknown(word: str, state: str) -> str:
-    near = difflib.get_close_matches(state, STATES, n=1)
-    hint = f" (do you mean {near[0]}?)" if near and near[0] != state else ""
-    return (
-        f"{shown(word)} is no state that can be due{hint}; choose from new, retry, outdated, failed, "
-        "failed:REASON, separated by commas"
-    )
-
-
-def _reason(reason: str, text: str) -> str:
+def _parse_reason(reason: str, source: str) -> str:
     if not re.fullmatch(r"[A-Z0-9_]+", reason):
-        raise UserError(f"--due={shown(text)}: after failed: comes a reason or status, such as failed:NOT_FOUND")
-    if reason in _NEVER_FAILED:
-        raise UserError(
-            f"--due={shown(text)}: {reason} is not among the failures; what asks for it is {_NEVER_FAILED[reason]}"
-        )
+        raise UserError(f"{source}: give a reason or status after failed:, such as failed:NOT_FOUND")
+    if reason in _NOT_FAILURES:
+        raise UserError(f"{source}: {reason} is not a failure; {_NOT_FAILURES[reason]}")
     return reason
 
 

@@ -14,9 +14,9 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Image
-from imagebeam.transforms.sql.due import Due, parse_due
-from imagebeam.transforms.sql.due_query import answered_units_query, build_due_query
 from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.remaining_query import answered_units_query, build_remaining_query
+from imagebeam.transforms.sql.selection import Selection, parse_due
 from imagebeam.transforms.sql.sources import detect_profile, source_of
 
 
@@ -329,7 +329,7 @@ def test_values_are_only_ever_values(lab: Lab, evil: str) -> None:
     lab.insert(lab.outcomes, [event("a", digest("a"), "OK", task=evil, version=evil)])
     source = lab.source([observation("a"), observation("b", asset_type=evil)])
     assert set(lab.due(source, Filters(asset_types=(evil,))).units) == {"b"}
-    query = build_due_query(
+    query = build_remaining_query(
         source=source,
         filters=Filters(),
         unit="observation",
@@ -338,7 +338,7 @@ def test_values_are_only_ever_values(lab: Lab, evil: str) -> None:
         outcomes=lab.outcomes,
         task=evil,
         version=evil,
-        due=Due(),
+        due=Selection(),
     )
     assert [row["unit_id"] for row in lab.rows(query)] == ["b"]
     assert [row["unit_id"] for row in lab.rows(answered_units_query(lab.outcomes, evil, evil, ["a", evil]))] == ["a"]
@@ -398,7 +398,7 @@ def test_what_does_not_fit_is_refused_before_there_is_a_query(change: dict[str, 
     table = TableName("p", "d", "t")
     source = source_of(detected=detect_profile("p.d.t", PANO_OBSERVATIONS), table=table)
     values: dict[str, Any] = {"source": source, "filters": Filters(), "unit": "observation", "max_images": 1}
-    values |= {"keep_columns": (), "outcomes": None, "task": "t", "version": "v", "due": Due()}
-    build_due_query(**values)
+    values |= {"keep_columns": (), "outcomes": None, "task": "t", "version": "v", "due": Selection()}
+    build_remaining_query(**values)
     with pytest.raises(UserError, match=says):
-        build_due_query(**(values | change))
+        build_remaining_query(**(values | change))
