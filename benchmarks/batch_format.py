@@ -187,11 +187,11 @@ def page_race(work: Work, project: str) -> Race:
     result = bq.query(Query(_RESULT.format(units=work.units)), run_id="benchmark", location="US")
     template = line_template(work.task, work.profile, LABELS)
     sink = io.BytesIO()
-    first = unit_from_row(next(bq.rows(result, 0, 1, UNIT_COLUMNS)))
+    first = unit_from_row(next(bq.read_rows(result, 0, 1, UNIT_COLUMNS)))
     plain = PlainLines(template, first, sink)
 
     def chunks() -> Iterator[list[dict[str, Any]]]:
-        rows = bq.rows(result, 0, result.rows, UNIT_COLUMNS)
+        rows = bq.read_rows(result, 0, result.rows, UNIT_COLUMNS)
         while chunk := list(itertools.islice(rows, CHUNK)):
             yield chunk
 

@@ -213,7 +213,7 @@ def _search(
         nearest = np.argpartition(distances, TOP_K)[:TOP_K]
         found = [_unit(at) for at in nearest[np.argsort(distances[nearest])]]
         between = time.perf_counter()
-        rows = bq.small_query(search_query(Search(table, TOP_K), tuple(near.tolist())))
+        rows = bq.query_rows(search_query(Search(table, TOP_K), tuple(near.tolist())))
         ended = time.perf_counter()
         differing += [row["unit_id"] for row in sorted(rows, key=lambda row: row["rank"])] != found
         if number >= 0:

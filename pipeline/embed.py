@@ -43,7 +43,7 @@ def make_index(settings: EmbedSettings, code: int) -> None:
         why = f"the run ended with exit code {code}" if code else "the run goes on elsewhere"
         _say(settings, f"no vector index yet: {why}; make it later with: {' '.join(sql.split())}")
         return
-    BigQueryClient(settings.project).small_query(Query(sql))
+    BigQueryClient(settings.project).query_rows(Query(sql))
     _say(settings, f"index    {table.dotted}_index; BigQuery uses it once the table has 10 MB")
 
 

@@ -126,7 +126,7 @@ class Lab:
         )
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
-        return self.bq.small_query(query)
+        return self.bq.query_rows(query)
 
     def due(
         self,

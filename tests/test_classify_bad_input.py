@@ -52,7 +52,7 @@ def write_task(directory: Path, text: str) -> str:
         (["--source=nowhere.observations"], "nowhere"),
         (["--profile=pano"], "capture_location"),
         (["--columns=uri=photo_uri"], "photo_uri"),
-        (["--where=heading >"], "BigQuery does not take the query"),
+        (["--where=heading >"], "BigQuery rejects the query"),
         (["--where=1) OR (1=1"], "--where"),
         (["--keep_columns=weather"], "weather"),
         (["--bbox=10,50,5,51"], "bbox"),

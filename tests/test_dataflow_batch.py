@@ -132,7 +132,7 @@ def take(run: BatchRun, host: str) -> None:
     assert destination.lease is not None
     bq = BigQueryClient(run.run.engine.call_settings.project)
     me = dataclasses.replace(lease.holder(run.run.run_id), host=host, pid=1)
-    bq.drop(destination.lease)
+    bq.drop_table(destination.lease)
     lease.acquire(bq, destination.lease, run.run.run_id, me=me)
 
 

@@ -25,7 +25,7 @@ from imagebeam.pipeline.embed_sql import setup as embed_setup
 from imagebeam.pipeline.embed_sql import statements as embedding_sql
 from imagebeam.pipeline.embed_sql.statements import StagingTable
 from imagebeam.pipeline.run.embed_settings import embed_settings
-from imagebeam.transforms.clients.bigquery import BigQueryClient, job_config
+from imagebeam.transforms.clients.bigquery import BigQueryClient, build_job_config
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.start_run import build_run_query, prepare_tables
 from imagebeam.transforms.tasks.embedding import embed_task
@@ -261,7 +261,7 @@ def test_a_dry_run_shows_every_statement_and_does_nothing(cloud: LocalCloud, tmp
         text = "\n".join(line for line in statement.splitlines() if not line.startswith("--")).strip()
         assert not text or sqlglot.parse_one(text, read="bigquery")
     assert not ai(job)
-    assert BigQueryClient(cloud.project).dataset_location(cloud.project, job.results) is None
+    assert BigQueryClient(cloud.project).get_dataset_location(cloud.project, job.results) is None
 
 
 # What goes wrong
@@ -334,7 +334,7 @@ def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
         *([embedding_sql.vectors_sql(landed, target)] if vectors_too else []),
     ]
     for query in steps:
-        client.query(query.sql, job_config=job_config(query.parameters)).result()
+        client.query(query.sql, job_config=build_job_config(query.parameters)).result()
 
 
 @pytest.mark.parametrize("vectors_too", [False, True])

@@ -65,7 +65,7 @@ def test_extending_tells_a_lost_lease(place: tuple[BigQueryClient, TableName]) -
     assert lease.extend(bq, table, "run-a")
     assert bq.client.get_table(table.dotted).expires >= before
     assert not lease.extend(bq, table, "run-b")
-    bq.drop(table)
+    bq.drop_table(table)
     assert not lease.extend(bq, table, "run-a")
 
 

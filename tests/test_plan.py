@@ -249,7 +249,7 @@ def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(
     [
         (["--task=image_qualty"], "image_quality"),
         (["--source=nowhere.observations"], "nowhere"),
-        (["--where=heading >"], "BigQuery does not take the query"),
+        (["--where=heading >"], "BigQuery rejects the query"),
         (["--keep_columns=weather"], "weather"),
         (["--location=us-central1"], "is not at location us-central1"),
         (["--max_tpm=5"], "--max_tpm=5 is less than one call a minute"),

@@ -538,7 +538,7 @@ def test_a_run_that_is_going_on_is_told(project: Project) -> None:
     try:
         (message,) = report(project.arguments("classify", "--no_probe")).messages
     finally:
-        bq.drop(table)
+        bq.drop_table(table)
     assert message["name"] == "other runs"
     assert "ada" in message["cause"]
 

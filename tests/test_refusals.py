@@ -197,4 +197,4 @@ def test_a_wrong_query_is_told_once_and_without_its_address() -> None:
     of_a_call = f"GET https://bigquery.example.com/bigquery/v2/projects/p/queries/x?maxResults=0&location=US: {said}"
     for message in (of_a_job, of_a_call):
         told = query_error(api_errors.BadRequest(message, errors=[entry]))
-        assert str(told) == f"BigQuery does not take the query: {said}"
+        assert str(told) == f"BigQuery rejects the query: {said}"

@@ -92,7 +92,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
         part, done = part + 1, done + whole.read
     if done >= page.count:
         return
-    rows = bq.rows(page.result, page.start + done, asked - done, UNIT_COLUMNS) if asked > done else iter(())
+    rows = bq.read_rows(page.result, page.start + done, asked - done, UNIT_COLUMNS) if asked > done else iter(())
     template = build_lines(settings.task, settings.engine.call_settings.profile, settings.labels())
     watch = _Lease(settings, bq)
     with contextlib.ExitStack() as stack:

@@ -314,7 +314,7 @@ def _answers(names: list[str]) -> list[str]:
 
 def _table_lines(bq: BigQueryClient, table: str, settings: RunSettings) -> Iterator[OutputLine]:
     name = TableName.parse(table, settings.engine.call_settings.project)
-    found = bq.table(name)
+    found = bq.get_table(name)
     if found is None:
         return
     wanted = [field["name"] for field in found.schema if field["name"] != "request"] + ["request"]

@@ -157,7 +157,7 @@ def recount(bq: BigQueryClient, settings: RunSettings, counted: Counts) -> Count
 def _recount_once(bq: BigQueryClient, settings: RunSettings) -> Counts:
     total = Counts()
     query = run_counts_query(settings.outcomes, settings.run_id)
-    for row in bq.small_query(query, location=settings.location):
+    for row in bq.query_rows(query, location=settings.location):
         units = int(row["units"])
         ok = row["status"] == "OK"
         total = total + Counts(

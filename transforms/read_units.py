@@ -39,7 +39,7 @@ class _ReadPages(beam.DoFn):
         with record_failure(self._settings):
             bq = BigQueryClient(self._settings.engine.call_settings.project)
             units: list[Unit] = []
-            for row in bq.rows(element.result, element.start, element.count, UNIT_COLUMNS):
+            for row in bq.read_rows(element.result, element.start, element.count, UNIT_COLUMNS):
                 units.append(unit_from_row(row))
                 if len(units) >= self._settings.unit_batch_size:
                     yield pack(units)

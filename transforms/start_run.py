@@ -104,7 +104,7 @@ def start(settings: RunSettings) -> tuple[ResultRef, Planned]:
         maximum_bytes_billed=settings.maximum_bytes_billed,
         labels=settings.labels(),
     )
-    first = next(bq.rows(result, 0, 1, ["books"]), None)
+    first = next(bq.read_rows(result, 0, 1, ["books"]), None)
     if first is None:
         raise SystemicError("the source query gave no row, not even its books")
     planned = planned_from(source_counts_from_row(first))
@@ -163,7 +163,7 @@ def prepare_tables(bq: BigQueryClient, settings: RunSettings) -> None:
         prepare_embeddings(bq, settings.outcomes, task.model, task.dimension)
     for name, view in views.views(settings.outcomes, task).items():
         bq.put_view(settings.sibling(name), view.sql, description=view.description)
-    bq.add_row(
+    bq.insert_row(
         settings.task_versions,
         {
             "task": task.name,
@@ -183,7 +183,7 @@ def prepare_embeddings(bq: BigQueryClient, results: TableName, model: str, dimen
     made = embedding_tables.EMBEDDINGS
     bq.create_table(table, made.schema, clustering=made.clustering, description=made.description)
     names = {
-        *filter(embedding_tables.is_embedding_table, bq.table_names(table.project, table.dataset)),
+        *filter(embedding_tables.is_embedding_table, bq.list_tables(table.project, table.dataset)),
         table.table,
     }
     bq.put_view(
@@ -197,4 +197,4 @@ def prepare_embeddings(bq: BigQueryClient, results: TableName, model: str, dimen
 def write_event(bq: BigQueryClient, settings: RunSettings, name: str, **columns: Any) -> None:
     """Adds an event to the table ``runs``."""
     row = event(settings, event=name, at=utc_now(), **columns)
-    bq.add_row(settings.runs, row, f"{settings.run_id}-{name}-{row['at']}")
+    bq.insert_row(settings.runs, row, f"{settings.run_id}-{name}-{row['at']}")

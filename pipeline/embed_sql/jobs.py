@@ -19,7 +19,7 @@ import requests.exceptions
 from google.cloud import bigquery
 
 from imagebeam.pipeline.embed_sql.ddl import Connection
-from imagebeam.transforms.clients.bigquery import BigQueryClient, job_config
+from imagebeam.transforms.clients.bigquery import BigQueryClient, build_job_config
 from imagebeam.transforms.clients.bigquery_errors import NO_RETRY
 from imagebeam.transforms.clients.credentials import SCOPES
 from imagebeam.transforms.core.errors import SystemicError, first_line
@@ -134,7 +134,7 @@ def _begin(
     bq: BigQueryClient, query: Query, job_id: str, location: str, labels: Mapping[str, str]
 ) -> bigquery.QueryJob | str:
     """The job, begun now or before; a text when that could not be done for a reason that passes."""
-    config = job_config(query.parameters)
+    config = build_job_config(query.parameters)
     config.labels = dict(labels)
     try:
         return bq.client.query(

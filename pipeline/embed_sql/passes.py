@@ -230,12 +230,12 @@ class Embedder:
         sql_jobs.run_job(self.bq, query, name, location=self.location, labels=self.labels, tick=self.keeper.tick)
 
     def _rows(self, query: Query) -> list[dict[str, Any]]:
-        return self.bq.small_query(query, location=self.location)
+        return self.bq.query_rows(query, location=self.location)
 
     def drop(self, tables: Sequence[StagingTable]) -> None:
         """Drops scratch tables."""
         for scratch in tables:
-            self.bq.drop(scratch.table)
+            self.bq.drop_table(scratch.table)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -252,7 +252,7 @@ def recover(embedder: Embedder, mark: str) -> None:
         mark: The task, as scratch tables name it.
     """
     bq, outcomes = embedder.bq, embedder.target.outcomes
-    names = bq.table_names(outcomes.project, outcomes.dataset)
+    names = bq.list_tables(outcomes.project, outcomes.dataset)
     found = [StagingTable.read(dataclasses.replace(outcomes, table=name)) for name in sorted(names)]
     left = [scratch for scratch in found if scratch is not None and scratch.mark == mark]
     for pending in [scratch for scratch in left if scratch.chunk is None]:
@@ -282,7 +282,7 @@ def _has_landed(embedder: Embedder, chunk: StagingTable) -> bool:
     """Waits for the jobs of a chunk that are still going on; True if its table is there then."""
     for job in sql_jobs.find_jobs(embedder.bq, chunk.job, location=embedder.location):
         sql_jobs.wait_for(job, embedder.keeper.tick)
-    return embedder.bq.table(chunk.table) is not None
+    return embedder.bq.get_table(chunk.table) is not None
 
 
 def _without_left(counts: Counts) -> Counts:

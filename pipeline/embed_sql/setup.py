@@ -164,7 +164,7 @@ def check_listed(route: Route, run: RunSettings, bq: BigQueryClient) -> str | No
     if route.objects is None:
         return None
     query = setup.listed_query(checks.build_run_query(bq, run), route.objects)
-    (row,) = bq.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
+    (row,) = bq.query_rows(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
     if row["listed"] == row["images"]:
         return None
     given = f"--object_uris={','.join(route.objects.uris)}"
@@ -184,7 +184,7 @@ def buckets_of(source: Source, route: Route, bq: BigQueryClient, location: str) 
     """Some of the buckets that the images are in."""
     if route.objects is not None:
         return route.objects.buckets
-    rows = bq.small_query(sample_query(source, PROBES), location=location)
+    rows = bq.query_rows(sample_query(source, PROBES), location=location)
     return tuple(sorted({str(row["uri"]).removeprefix("gs://").partition("/")[0] for row in rows}))
 
 

@@ -40,9 +40,7 @@ def look(bq: BigQueryClient, run: RunSettings, due: Query, units: int) -> Looked
     Raises:
         SystemicError: BigQuery cannot be used. Cloud Storage need not be: then the look says why.
     """
-    rows = bq.small_query(
-        chosen_query(due, units), location=run.location, maximum_bytes_billed=run.maximum_bytes_billed
-    )
+    rows = bq.query_rows(chosen_query(due, units), location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
     inline = run.engine.call_settings.transport == "inline" or run.task.image.changes_images
     return look_at([unit_from_row(row) for row in rows], inline=inline)
 

@@ -51,7 +51,7 @@ def ask(bq: BigQueryClient, run: RunSettings, units: int) -> dict[str, Any]:
         lease.acquire(bq, held, run.run_id)
     try:
         write_event(bq, run, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
-        rows = bq.small_query(
+        rows = bq.query_rows(
             chosen_query(build_run_query(run), units),
             location=run.location,
             maximum_bytes_billed=run.maximum_bytes_billed,

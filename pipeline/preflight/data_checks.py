@@ -206,14 +206,14 @@ def check_results(context: Context) -> Seen:
     context.trying(f"make a table in {name}, ask what may be done to it, and delete it", dataset=name)
     probe = dataclasses.replace(outcomes, table=f"_preflight_{secrets.token_hex(6)}")
     expires = datetime.datetime.now(datetime.UTC) + PROBE_LIFETIME
-    context.bq.create_exclusive(
+    context.bq.create_table_once(
         probe, expires=expires, description="imagebeam preflight: goes by itself.", schema=_PROBE_SCHEMA
     )
     try:
         answer = context.bq.client.test_iam_permissions(probe.dotted, TABLE_PERMISSIONS)
     finally:
         with contextlib.suppress(Exception):
-            context.bq.drop(probe)
+            context.bq.drop_table(probe)
     missing = [permission for permission in TABLE_PERMISSIONS if permission not in answer.get("permissions", ())]
     if missing:
         raise UserError(

@@ -54,7 +54,7 @@ def check_sample(context: Context) -> Seen:
     """The account that will do the work can read an image of the source."""
     uris = model_probe.sample_uris(context.source, context.bq, context.location)
     if not uris:
-        if not context.bq.small_query(cost_estimate.any_row_query(context.source), location=context.location):
+        if not context.bq.query_rows(cost_estimate.any_row_query(context.source), location=context.location):
             raise UserError(
                 f"the source has no rows: {context.source.label}", fix="give a table that holds images as --source"
             )

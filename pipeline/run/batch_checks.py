@@ -96,7 +96,7 @@ def newest_snapshot(bq: BigQueryClient, source: Source, location: str) -> dateti
     if source.snapshots is None:
         return None
     sql = f"SELECT MAX(creation_time) AS made FROM {source.snapshots.sql()}"
-    made: datetime.datetime | None = bq.small_query(Query(sql), location=location)[0]["made"]
+    made: datetime.datetime | None = bq.query_rows(Query(sql), location=location)[0]["made"]
     return made
 
 

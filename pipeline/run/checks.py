@@ -162,13 +162,13 @@ def resolve_source(settings: ClassifySettings, bq: BigQueryClient, say: Say) -> 
         say(f"source   the query, profile {detected.profile} ({detected.why}); it scans {gigabytes(scanned)}")
         return sources.source_of(detected=detected, query=settings.query), location
     table = TableName.parse(settings.source or "", settings.project)
-    facts = bq.table(table)
+    facts = bq.get_table(table)
     if facts is None:
         raise missing_table(bq, table)
     detected = sources.detect_profile(table.table, facts.schema, profile=settings.profile, mapping=mapping)
     beside = sources.companions(table)
-    snapshots = bq.table(beside.snapshots)
-    assets = bq.table(beside.assets) if beside.assets is not None else None
+    snapshots = bq.get_table(beside.snapshots)
+    assets = bq.get_table(beside.assets) if beside.assets is not None else None
     say(f"source   {table.dotted}, profile {detected.profile} ({detected.why}), in {facts.location}")
     source = sources.source_of(
         detected=detected,
@@ -181,7 +181,7 @@ def resolve_source(settings: ClassifySettings, bq: BigQueryClient, say: Say) -> 
 
 def missing_table(bq: BigQueryClient, table: TableName) -> UserError:
     """What to say about a source that is not there."""
-    if bq.dataset_location(table.project, table.dataset) is None:
+    if bq.get_dataset_location(table.project, table.dataset) is None:
         return UserError(
             f"--source: there is no dataset {table.project}.{table.dataset}, or it may not be seen",
             fix=f"check the name (`bq ls --project_id={table.project}`), or subscribe to the listing first",
@@ -245,7 +245,7 @@ def check_results(settings: ClassifySettings, bq: BigQueryClient, outcomes: Tabl
     Raises:
         UserError: It is, or would be, in another location than the source: one query cannot see both.
     """
-    found = bq.dataset_location(outcomes.project, outcomes.dataset)
+    found = bq.get_dataset_location(outcomes.project, outcomes.dataset)
     wanted = found or settings.results_location or location
     if wanted.upper() != location.upper():
         raise UserError(
@@ -259,13 +259,13 @@ def check_results(settings: ClassifySettings, bq: BigQueryClient, outcomes: Tabl
 def plan(bq: BigQueryClient, run: RunSettings) -> Planned:
     """What the source holds, by state: the same query as the run's, without the units."""
     query = source_counts_query(bq, run)
-    rows = bq.small_query(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
+    rows = bq.query_rows(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
     return planned_from(source_counts_from_row(rows[0]))
 
 
 def source_counts_query(bq: BigQueryClient, run: RunSettings) -> Query:
     """The query of the plan."""
-    there = bq.table(run.outcomes) is not None
+    there = bq.get_table(run.outcomes) is not None
     return build_source_counts_query(
         source=run.source,
         filters=run.filters,
@@ -280,7 +280,7 @@ def source_counts_query(bq: BigQueryClient, run: RunSettings) -> Query:
 
 def build_run_query(bq: BigQueryClient, run: RunSettings) -> Query:
     """The run's query; nothing was ever recorded where there is no table."""
-    there = bq.table(run.outcomes) is not None
+    there = bq.get_table(run.outcomes) is not None
     return build_remaining_query(
         source=run.source,
         filters=run.filters,

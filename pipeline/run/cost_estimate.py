@@ -112,8 +112,8 @@ def history(bq: BigQueryClient, run: RunSettings) -> History:
         (run.outcomes, outcome_queries.measured_query(run.outcomes, task.name, task.model)),
         (run.task_versions, outcome_queries.versions_query(run.task_versions, task.name)),
     ):
-        there = bq.table(table) is not None
-        rows.append(bq.small_query(query, location=run.location) if there else [])
+        there = bq.get_table(table) is not None
+        rows.append(bq.query_rows(query, location=run.location) if there else [])
     return history_from(*rows)
 
 
@@ -182,7 +182,7 @@ def why_nothing(bq: BigQueryClient, run: RunSettings, planned: Planned) -> list[
     cap = run.maximum_bytes_billed
     if not planned.units_in and not planned.rows_without_id:
         look = asset_types_query(run.source) if run.filters.asset_types else any_row_query(run.source)
-        rows = bq.small_query(look, location=run.location, maximum_bytes_billed=cap)
+        rows = bq.query_rows(look, location=run.location, maximum_bytes_billed=cap)
         if not rows:
             return ["the source is empty"]
         line = f"the source has rows, but none passes {' and '.join(_given(run.filters)) or 'the filters'}"
@@ -197,7 +197,7 @@ def why_nothing(bq: BigQueryClient, run: RunSettings, planned: Planned) -> list[
             f"GROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {MOST_NAMED}",
             due.parameters,
         )
-        rows = bq.small_query(query, location=run.location, maximum_bytes_billed=cap)
+        rows = bq.query_rows(query, location=run.location, maximum_bytes_billed=cap)
         found = ", ".join(f"{str(row['state']).removeprefix('failed:')} {row['units']:,}" for row in rows)
         return [f"no unit failed for {' or '.join(run.selection.failed_reasons)}; failed before: {found}"]
     return []

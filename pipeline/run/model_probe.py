@@ -194,7 +194,7 @@ async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[
 
 def sample_uris(source: sources.Source, bq: BigQueryClient, location: str) -> list[str]:
     """The URIs of a few images of the source."""
-    return [str(row["uri"]) for row in bq.small_query(sample_query(source, PROBES), location=location)]
+    return [str(row["uri"]) for row in bq.query_rows(sample_query(source, PROBES), location=location)]
 
 
 def sample_query(source: sources.Source, images: int) -> Query:

@@ -77,7 +77,7 @@ def run(settings: SearchSettings) -> int:
     if settings.html is not None and not settings.html.parent.is_dir():
         raise UserError(f"--html: directory {settings.html.parent} does not exist")
     bq = BigQueryClient(settings.project)
-    location = bq.dataset_location(*settings.results)
+    location = bq.get_dataset_location(*settings.results)
     if location is None:
         raise UserError(f"--results: dataset {'.'.join(settings.results)} does not exist, or you cannot access it")
     tables = list_tables(bq, settings.results, location)
@@ -87,10 +87,10 @@ def run(settings: SearchSettings) -> int:
     vector = _query_vector(settings, selected, tables, bq, location, picture)
     query = search_sql.search_query(Search(selected.table, settings.top_k, settings.where, settings.like), vector)
     if out is not None:
-        bq.small_query(search_sql.save_query(query, out, replace=settings.force), location=location)
-        rows = bq.small_query(search_sql.saved_query(out), location=location)
+        bq.query_rows(search_sql.save_query(query, out, replace=settings.force), location=location)
+        rows = bq.query_rows(search_sql.saved_query(out), location=location)
     else:
-        rows = sorted(bq.small_query(query, location=location), key=lambda row: int(row["rank"]))
+        rows = sorted(bq.query_rows(query, location=location), key=lambda row: int(row["rank"]))
     _print(settings, selected, rows, out, console)
     if settings.html is not None:
         _write_contact_sheet(settings, settings.html, selected, rows, picture, console)
@@ -100,9 +100,9 @@ def run(settings: SearchSettings) -> int:
 def list_tables(bq: BigQueryClient, results: tuple[str, str], location: str) -> list[EmbeddingTable]:
     """Return the tables of embeddings in a dataset that are not empty."""
     found = []
-    for name in sorted(filter(is_embedding_table, bq.table_names(*results))):
+    for name in sorted(filter(is_embedding_table, bq.list_tables(*results))):
         table = TableName(*results, name)
-        rows = bq.small_query(search_sql.model_query(table), location=location)
+        rows = bq.query_rows(search_sql.model_query(table), location=location)
         if rows:
             found.append(EmbeddingTable(table, str(rows[0]["model"]), int(rows[0]["dimension"])))
     return found
@@ -147,7 +147,7 @@ def _query_vector(
 ) -> tuple[float, ...]:
     """Return the vector to search for: that of a unit, or a new one of the text or the picture."""
     if settings.like is not None:
-        rows = bq.small_query(search_sql.vector_query(selected.table, settings.like), location=location)
+        rows = bq.query_rows(search_sql.vector_query(selected.table, settings.like), location=location)
         if rows:
             return tuple(rows[0]["vector"])
         raise UserError(_no_vector_message(settings.like, selected, tables, bq, location))
@@ -169,7 +169,7 @@ def _no_vector_message(
     others = [
         table.flags
         for table in tables
-        if table != selected and bq.small_query(search_sql.vector_query(table.table, unit_id), location=location)
+        if table != selected and bq.query_rows(search_sql.vector_query(table.table, unit_id), location=location)
     ]
     if others:
         return (
@@ -238,7 +238,7 @@ def _resolve_out_table(settings: SearchSettings, bq: BigQueryClient) -> TableNam
     table = TableName.parse(settings.out_table, settings.project)
     if table.table in TABLES or is_embedding_table(table.table) or table.table.startswith("_"):
         raise UserError(f"--out_table={table.dotted} is a table that imagebeam maintains; give another name")
-    facts = bq.table(table)
+    facts = bq.get_table(table)
     if facts is not None and not (settings.force and facts.kind == "TABLE"):
         raise UserError(f"--out_table: {table.dotted} already exists; give another name, or add --force")
     return table

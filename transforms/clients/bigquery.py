@@ -1,14 +1,12 @@
-"""BigQuery, as imagebeam uses it: tables that are created if absent, one query job, pages, streamed rows.
+"""BigQuery client: create tables if absent, run query jobs, read result pages, insert rows.
 
-google-cloud-bigquery instead of Beam's ReadFromBigQuery: the sources are shared views that may forbid
-export and destination tables, queries need parameters, and a result can be read by start index from any
-worker. Every exception of the client leaves this module as one line (:class:`UserError` where a person
-can mend it, :class:`SystemicError` where the run cannot go on).
+Uses google-cloud-bigquery instead of Beam's ReadFromBigQuery: sources are shared views that may forbid exports and
+destination tables, queries need parameters, and any worker can read a result by start index. Client exceptions are
+raised as one-line errors: :class:`UserError` for what the user can fix, :class:`SystemicError` for the rest.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import functools
@@ -25,20 +23,21 @@ import orjson
 from google.cloud import bigquery
 
 from imagebeam.transforms.clients.bigquery_errors import (
+    INSERT_RETRY,
     NO_RETRY,
-    PATIENT,
-    PATIENT_READ,
-    over_cap,
-    query_error,
-    systemic,
+    READ_RETRY,
+    query_errors,
+    service_errors,
+    systemic_error,
 )
 from imagebeam.transforms.clients.credentials import no_credentials
-from imagebeam.transforms.core.errors import SystemicError, first_line
+from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Parameter, Query
 
 PAGE_ROWS = 10_000
 INSERT_TIMEOUT_S = 60.0
+#: Suffixes of a job id that are tried before giving up.
 JOB_TRIES = 5
 
 _lock = threading.Lock()
@@ -49,14 +48,14 @@ Schema = Sequence[Mapping[str, Any]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResultRef:
-    """The result of a query job, readable by start index from any worker of the same account for a day.
+    """The result of a query job; any worker of the same account can read it by start index for about 24 hours.
 
     Attributes:
         table: The anonymous table, ``project.dataset.table``.
-        schema: Its fields, REST JSON.
-        rows: How many rows it has.
-        job_id: The job that made it.
-        bytes_processed: What the query scanned.
+        schema: Its fields in REST JSON.
+        rows: Number of rows.
+        job_id: The query job.
+        bytes_processed: Bytes scanned by the query.
     """
 
     table: str
@@ -67,13 +66,13 @@ class ResultRef:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class TableFacts:
-    """What a person needs to know of a source table.
+class TableInfo:
+    """Metadata of a table or view.
 
     Attributes:
         name: The table.
-        location: Where its dataset lives.
-        schema: Its fields, REST JSON.
+        location: Location of its dataset.
+        schema: Its fields in REST JSON.
         kind: ``TABLE``, ``VIEW`` ...
     """
 
@@ -84,10 +83,10 @@ class TableFacts:
 
 
 class BigQueryClient:
-    """One project's BigQuery. Cheap to make: the process keeps one client per project.
+    """BigQuery client of one project. Cheap to create: the process keeps one google-cloud client per project.
 
     Args:
-        project: Project that runs and pays for the jobs.
+        project: Project that runs the jobs and is billed for them.
     """
 
     def __init__(self, project: str) -> None:
@@ -95,7 +94,7 @@ class BigQueryClient:
 
     @property
     def client(self) -> bigquery.Client:
-        """The google-cloud-bigquery client of this process."""
+        """The google-cloud-bigquery client of this process and project."""
         key = (os.getpid(), self.project)
         with _lock:
             if key not in _clients:
@@ -107,31 +106,31 @@ class BigQueryClient:
 
     # -- tables ----------------------------------------------------------------------------------------
 
-    def table(self, name: TableName) -> TableFacts | None:
-        """Facts about a table or view; None when it does not exist."""
+    def get_table(self, name: TableName) -> TableInfo | None:
+        """Return the metadata of a table or view, or None if it does not exist."""
         try:
-            table = self.client.get_table(name.dotted, retry=PATIENT_READ)
+            table = self.client.get_table(name.dotted, retry=READ_RETRY)
         except api_errors.NotFound:
             return None
         except api_errors.GoogleAPIError as error:
-            raise systemic(error, f"reading table {name.dotted}") from None
+            raise systemic_error(error, f"reading table {name.dotted}") from None
         schema = tuple(field.to_api_repr() for field in table.schema)
-        return TableFacts(name, table.location or "US", schema, table.table_type or "TABLE")
+        return TableInfo(name, table.location or "US", schema, table.table_type or "TABLE")
 
-    def dataset_location(self, project: str, dataset: str) -> str | None:
-        """Where a dataset lives; None when it does not exist."""
+    def get_dataset_location(self, project: str, dataset: str) -> str | None:
+        """Return the location of a dataset, or None if it does not exist."""
         try:
-            return self.client.get_dataset(f"{project}.{dataset}", retry=PATIENT_READ).location or "US"
+            return self.client.get_dataset(f"{project}.{dataset}", retry=READ_RETRY).location or "US"
         except api_errors.NotFound:
             return None
         except api_errors.GoogleAPIError as error:
-            raise systemic(error, f"reading dataset {project}.{dataset}") from None
+            raise systemic_error(error, f"reading dataset {project}.{dataset}") from None
 
     def create_dataset(self, project: str, dataset: str, location: str) -> None:
-        """Creates a dataset if there is none."""
+        """Create a dataset if it does not exist."""
         wanted = bigquery.Dataset(f"{project}.{dataset}")
         wanted.location = location
-        with self._translated(f"creating dataset {project}.{dataset}"):
+        with service_errors(f"creating dataset {project}.{dataset}"):
             self.client.create_dataset(wanted, exists_ok=True)
 
     def create_table(
@@ -142,11 +141,11 @@ class BigQueryClient:
         clustering: Sequence[str] = (),
         description: str = "",
     ) -> None:
-        """Creates a table if there is none; adds the columns that an older version of it lacks."""
+        """Create a table if it does not exist; otherwise add missing columns to it."""
         wanted = bigquery.Table(name.dotted, schema=_fields(schema))
         wanted.clustering_fields = list(clustering) or None
         wanted.description = description or None
-        with self._translated(f"creating table {name.dotted}"):
+        with service_errors(f"creating table {name.dotted}"):
             table = self.client.create_table(wanted, exists_ok=True)
             have = {field.name.lower() for field in table.schema}
             missing = [field for field in _fields(schema) if field.name.lower() not in have]
@@ -154,7 +153,7 @@ class BigQueryClient:
                 table.schema = [*table.schema, *missing]
                 self.client.update_table(table, ["schema"])
 
-    def create_exclusive(
+    def create_table_once(
         self,
         name: TableName,
         *,
@@ -162,7 +161,7 @@ class BigQueryClient:
         description: str,
         schema: Schema,
     ) -> bool:
-        """Creates a table; False when it is there already. What a lease is made of."""
+        """Create a table atomically; return False if it already exists. Used for leases."""
         wanted = bigquery.Table(name.dotted, schema=_fields(schema))
         wanted.expires = expires
         wanted.description = description
@@ -171,28 +170,28 @@ class BigQueryClient:
         except api_errors.Conflict:
             return False
         except api_errors.GoogleAPIError as error:
-            raise systemic(error, f"creating table {name.dotted}") from None
+            raise systemic_error(error, f"creating table {name.dotted}") from None
         return True
 
     def put_view(self, name: TableName, sql: str, *, description: str) -> None:
-        """Creates a view, or gives the one that is there this text."""
+        """Create or replace a view."""
         wanted = bigquery.Table(name.dotted)
         wanted.view_query = sql
         wanted.description = description
-        with self._translated(f"creating view {name.dotted}"):
+        with service_errors(f"creating view {name.dotted}"):
             try:
                 self.client.create_table(wanted)
             except api_errors.Conflict:
                 self.client.update_table(wanted, ["view_query", "description"])
 
-    def table_names(self, project: str, dataset: str) -> list[str]:
-        """The tables and views of a dataset."""
-        with self._translated(f"listing the tables of {project}.{dataset}"):
-            return [str(item.table_id) for item in self.client.list_tables(f"{project}.{dataset}", retry=PATIENT_READ)]
+    def list_tables(self, project: str, dataset: str) -> list[str]:
+        """Return the names of the tables and views of a dataset."""
+        with service_errors(f"listing the tables of {project}.{dataset}"):
+            return [str(item.table_id) for item in self.client.list_tables(f"{project}.{dataset}", retry=READ_RETRY)]
 
-    def drop(self, name: TableName) -> None:
-        """Drops a table if it is there."""
-        with self._translated(f"dropping table {name.dotted}"):
+    def drop_table(self, name: TableName) -> None:
+        """Drop a table if it exists."""
+        with service_errors(f"dropping table {name.dotted}"):
             self.client.delete_table(name.dotted, not_found_ok=True)
 
     # -- queries ---------------------------------------------------------------------------------------
@@ -206,37 +205,40 @@ class BigQueryClient:
         maximum_bytes_billed: int | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> ResultRef:
-        """Runs one parameterised query job, cache off, and waits for it.
+        """Run one parameterized query job without cache and wait for it.
 
-        The job id is made of the machine-made run id and a hash of SQL and parameters, so a retried bundle
-        finds its own job again instead of paying for another; a failed job keeps its id, so the next try
-        takes the next suffix.
+        The job id consists of the run id and a hash of SQL and parameters, so that a retried bundle finds its own job
+        instead of paying for another. A failed job keeps its id, so the next attempt uses the next suffix.
+
+        Args:
+            query: SQL and parameters.
+            run_id: Run that the job id is made for.
+            location: Location of the job.
+            maximum_bytes_billed: Fail if the query would scan more; None for no limit.
+            labels: Billing labels.
 
         Raises:
-            UserError: The query is wrong, or over ``maximum_bytes_billed``.
-            SystemicError: It cannot be run.
+            UserError: The query is invalid, or would scan more than ``maximum_bytes_billed``.
+            SystemicError: BigQuery cannot run it.
         """
-        config = job_config(query.parameters)
+        config = build_job_config(query.parameters)
         config.use_query_cache = False
-        _cap(config, maximum_bytes_billed)
+        _limit_bytes(config, maximum_bytes_billed)
         config.labels = dict(labels or {})
         digest = hashlib.sha256(orjson.dumps([query.sql, repr(query.parameters)])).hexdigest()[:16]
-        last: Exception | None = None
+        last = SystemicError("running a query: no attempt")
         for suffix in range(JOB_TRIES):
             job_id = f"imagebeam-{run_id}-{digest}-{suffix}"
             try:
-                try:
-                    job = self.client.query(
-                        query.sql, job_config=config, job_id=job_id, location=location, job_retry=None
-                    )
-                except api_errors.Conflict:
-                    job = cast("bigquery.QueryJob", self.client.get_job(job_id, location=location))
-                result = job.result()
-            except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
-                raise query_error(error) from None
-            except (api_errors.GoogleAPIError, OSError) as error:
-                if isinstance(error, api_errors.GoogleAPICallError) and over_cap(error):
-                    raise query_error(error) from None
+                with query_errors("running a query"):
+                    try:
+                        job = self.client.query(
+                            query.sql, job_config=config, job_id=job_id, location=location, job_retry=None
+                        )
+                    except api_errors.Conflict:
+                        job = cast("bigquery.QueryJob", self.client.get_job(job_id, location=location))
+                    result = job.result()
+            except SystemicError as error:
                 last = error
                 continue
             return ResultRef(
@@ -246,48 +248,47 @@ class BigQueryClient:
                 job_id=job_id,
                 bytes_processed=int(job.total_bytes_processed or 0),
             )
-        raise systemic(last or RuntimeError("no answer"), "running a query")
+        raise last
 
-    def small_query(
+    def query_rows(
         self, query: Query, *, location: str | None = None, maximum_bytes_billed: int | None = None
     ) -> list[dict[str, Any]]:
-        """Runs a query with a small result and returns its rows."""
-        config = job_config(query.parameters)
-        _cap(config, maximum_bytes_billed)
-        try:
+        """Run a query and return all its rows; for small results.
+
+        Raises:
+            UserError: The query is invalid, or would scan more than ``maximum_bytes_billed``.
+            SystemicError: BigQuery cannot run it.
+        """
+        config = build_job_config(query.parameters)
+        _limit_bytes(config, maximum_bytes_billed)
+        with query_errors("running a query"):
             job = self.client.query(query.sql, job_config=config, location=location)
             return [dict(row.items()) for row in job.result()]
-        except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
-            raise query_error(error) from None
-        except (api_errors.GoogleAPIError, OSError) as error:
-            if isinstance(error, api_errors.GoogleAPICallError) and over_cap(error):
-                raise query_error(error) from None
-            raise systemic(error, "running a query") from None
 
     def dry_run(self, query: Query, *, location: str | None = None) -> tuple[tuple[Mapping[str, Any], ...], int, str]:
-        """Checks a query without running it.
+        """Validate a query without running it.
 
         Returns:
-            The schema of its result, the bytes that it would scan, and the location where it would run.
+            Schema of the result, bytes that the query would scan, and location where it would run.
+
+        Raises:
+            UserError: The query is invalid.
+            SystemicError: BigQuery cannot be used.
         """
-        config = job_config(query.parameters)
+        config = build_job_config(query.parameters)
         config.dry_run = True
         config.use_query_cache = False
-        try:
-            job = self.client.query(query.sql, job_config=config, location=location, retry=PATIENT_READ)
-        except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
-            raise query_error(error) from None
-        except (api_errors.GoogleAPIError, OSError) as error:
-            raise systemic(error, "checking a query") from None
+        with query_errors("checking a query"):
+            job = self.client.query(query.sql, job_config=config, location=location, retry=READ_RETRY)
         schema = tuple(field.to_api_repr() for field in job.schema or ())
         return schema, int(job.total_bytes_processed or 0), job.location or "US"
 
-    def rows(self, result: ResultRef, start: int, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Reads rows ``start`` to ``start + count`` of a result, only the named columns."""
-        schema = [_Field.from_api_repr(dict(field)) for field in result.schema if field["name"] in set(columns)]
+    def read_rows(self, result: ResultRef, start: int, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Read rows ``start`` to ``start + count`` of a result, only the named columns."""
+        schema = [_CachedField.from_api_repr(dict(field)) for field in result.schema if field["name"] in set(columns)]
         names = [field.name for field in schema]
         table = bigquery.Table(result.table, schema=_fields(result.schema))
-        with self._translated("reading a page of the query's result"):
+        with service_errors("reading a page of the query result"):
             for row in self.client.list_rows(
                 table,
                 selected_fields=schema,
@@ -295,19 +296,19 @@ class BigQueryClient:
                 max_results=count,
                 page_size=min(count, PAGE_ROWS),
             ):
-                # Not row.items(), which copies every value deeply.
+                # row.items() would deep-copy every value.
                 yield {name: row[name] for name in names}
 
-    # -- rows in ---------------------------------------------------------------------------------------
+    # -- inserts ---------------------------------------------------------------------------------------
 
-    def add_row(self, name: TableName, row: Mapping[str, Any], row_id: str) -> None:
-        """Streams one row in, trying again for a minute while BigQuery is unavailable."""
-        with self._translated(f"writing to table {name.dotted}"):
-            refused = self.insert(name, [row], [row_id], retry=PATIENT)
-        if refused:
-            raise SystemicError(f"BigQuery rejects a row of table {name.dotted}: {refused[0]}")
+    def insert_row(self, name: TableName, row: Mapping[str, Any], row_id: str) -> None:
+        """Insert one row, and retry for a minute while BigQuery is unavailable."""
+        with service_errors(f"writing to table {name.dotted}"):
+            rejected = self.insert_rows(name, [row], [row_id], retry=INSERT_RETRY)
+        if rejected:
+            raise SystemicError(f"BigQuery rejects a row of table {name.dotted}: {rejected[0]}")
 
-    def insert(
+    def insert_rows(
         self,
         name: TableName,
         rows: Sequence[Mapping[str, Any]],
@@ -315,16 +316,19 @@ class BigQueryClient:
         *,
         retry: retries.Retry | None = None,
     ) -> dict[int, str]:
-        """Streams rows in; the rows of the batch that BigQuery rejects are returned, index to reason.
+        """Insert rows with the streaming API.
 
         Args:
             name: The table.
-            rows: The rows, JSON-ready.
-            row_ids: Insert ids: a row that is sent twice within a minute or so stands there once.
-            retry: What is tried again; by default nothing, the recorder does that itself.
+            rows: Rows of JSON values.
+            row_ids: Insert ids: BigQuery drops a row with the same id that is sent again within about a minute.
+            retry: Retry policy; by default none, because the recorder retries itself.
+
+        Returns:
+            Index of each rejected row → reason.
 
         Raises:
-            google.api_core.exceptions.GoogleAPIError: The request as a whole failed; nothing is known of it.
+            google.api_core.exceptions.GoogleAPIError: The whole request failed; rows may have been inserted.
         """
         errors = self.client.insert_rows_json(
             name.dotted,
@@ -342,46 +346,37 @@ class BigQueryClient:
             for entry in errors
         }
 
-    @contextlib.contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise SystemicError(f"{doing}: credentials failed: {first_line(error)}") from None
-        except (api_errors.GoogleAPIError, OSError) as error:
-            raise systemic(error, doing) from None
 
-
-class _Field(bigquery.SchemaField):
-    """A field that keeps what it is: the client asks at every value, and works it out from JSON each time."""
+class _CachedField(bigquery.SchemaField):
+    """Cache properties that the client reads for every value and otherwise parses from JSON each time."""
 
     @functools.cached_property
     def name(self) -> str:
-        """Its name."""
+        """Name of the field."""
         return str(super().name)
 
     @functools.cached_property
     def field_type(self) -> str:
-        """Its type, in capitals."""
+        """Type in upper case."""
         return str(super().field_type)
 
     @functools.cached_property
     def mode(self) -> str:
-        """Its mode, in capitals."""
+        """Mode in upper case."""
         return str(super().mode)
 
     @functools.cached_property
     def fields(self) -> tuple[bigquery.SchemaField, ...]:
-        """Its subfields."""
-        return tuple(_Field.from_api_repr(field.to_api_repr()) for field in super().fields)
+        """Fields of a RECORD."""
+        return tuple(_CachedField.from_api_repr(field.to_api_repr()) for field in super().fields)
 
 
 def _fields(schema: Schema) -> list[bigquery.SchemaField]:
     return [bigquery.SchemaField.from_api_repr(dict(field)) for field in schema]
 
 
-def job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig:
-    """The configuration of a query job with these parameters."""
+def build_job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig:
+    """Build the configuration of a query job with these parameters."""
     config = bigquery.QueryJobConfig()
     config.query_parameters = [
         bigquery.ArrayQueryParameter(parameter.name, parameter.type, list(parameter.value))
@@ -392,6 +387,6 @@ def job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig:
     return config
 
 
-def _cap(config: bigquery.QueryJobConfig, maximum_bytes_billed: int | None) -> None:
-    if maximum_bytes_billed is not None:  # the client would send None as the text "None"
+def _limit_bytes(config: bigquery.QueryJobConfig, maximum_bytes_billed: int | None) -> None:
+    if maximum_bytes_billed is not None:  # the client would send None as the string "None"
         config.maximum_bytes_billed = maximum_bytes_billed

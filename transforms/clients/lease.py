@@ -91,7 +91,7 @@ def acquire(bq: BigQueryClient, table: TableName, run_id: str, *, me: Holder | N
     """
     mine = me or holder(run_id)
     for _ in range(3):
-        created = bq.create_exclusive(
+        created = bq.create_table_once(
             table,
             expires=_expiry(),
             description=orjson.dumps(dataclasses.asdict(mine)).decode(),
@@ -107,7 +107,7 @@ def acquire(bq: BigQueryClient, table: TableName, run_id: str, *, me: Holder | N
         # Also of a process of this same run: what says that its holder is dead protects nobody.
         if not other.is_dead_here():
             raise UserError(held_line(other, table))
-        bq.drop(table)
+        bq.drop_table(table)
     raise SystemicError(f"the lease {table.dotted} changes hands too fast; try again")
 
 
@@ -148,7 +148,7 @@ def release(bq: BigQueryClient, table: TableName, run_id: str) -> None:
     """Gives the lease back, if it is this run's."""
     other = read(bq, table)
     if other is not None and other.run_id == run_id:
-        bq.drop(table)
+        bq.drop_table(table)
 
 
 def _expiry() -> datetime.datetime:

@@ -242,7 +242,7 @@ class Engine:
             self.settings.call_settings.task.version,
             [unit.unit_id for unit in units],
         )
-        rows = await self._blocking(lambda: self._bq.small_query(query))
+        rows = await self._blocking(lambda: self._bq.query_rows(query))
         by_key = {(unit.unit_id, unit.input_digest): unit for unit in units}
         return {
             key: Outcome(by_key[key], Status(row["status"]), row.get("reason"))
@@ -332,7 +332,7 @@ class Engine:
                 if destination.runs is not None:
                     beat = self._heartbeat(destination.heartbeat)
                     await self._blocking(
-                        functools.partial(self._bq.add_row, destination.runs, beat, f"{beat['run_id']}-{beat['at']}")
+                        functools.partial(self._bq.insert_row, destination.runs, beat, f"{beat['run_id']}-{beat['at']}")
                     )
             except Exception as error:
                 _log.warning("keeping the run alive: %s", first_line(error))  # the lease lasts ten minutes

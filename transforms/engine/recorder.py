@@ -230,7 +230,7 @@ class BigQueryRecorder:
         give_up, wait = time.monotonic() + GIVE_UP_S, 0.2
         while True:
             try:
-                return self._bq.insert(table, rows, ids)
+                return self._bq.insert_rows(table, rows, ids)
             except (
                 api_errors.Forbidden,
                 api_errors.Unauthorized,
