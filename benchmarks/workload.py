@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Unit, UnitKind
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.tasks.catalog import load_models_file, load_task
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models
@@ -88,7 +88,7 @@ def make_unit(number: int, *, mixed: bool) -> Unit:
     name = f"o1:{number:032x}"
     return Unit(
         unit_id=name,
-        unit_type="asset" if mixed else "observation",
+        unit_type=UnitKind.ASSET if mixed else UnitKind.OBSERVATION,
         input_digest=hashlib.sha256(name.encode()).hexdigest(),
         images=tuple(
             Image(f"{name}:{index}", f"gs://{BUCKET}/{object_name(number, index)}", "2026-05-01T10:00:00Z", 90.0)

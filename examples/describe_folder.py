@@ -20,7 +20,7 @@ from apache_beam.io import fileio
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.core.records import Image, Outcome, Unit
+from imagebeam.transforms.core.records import Image, Outcome, Unit, UnitKind
 from imagebeam.transforms.engine.settings import CallSettings, EngineSettings
 from imagebeam.transforms.pack_units import PackUnits
 from imagebeam.transforms.tasks.catalog import load_models_file, load_task
@@ -29,7 +29,7 @@ from imagebeam.transforms.tasks.catalog import load_models_file, load_task
 def unit_of(uri: str) -> Unit:
     """A unit of one image; its name is its identity."""
     digest = hashlib.sha256(uri.encode()).hexdigest()
-    return Unit(unit_id=uri, unit_type="observation", input_digest=digest, images=(Image(uri, uri),))
+    return Unit(unit_id=uri, unit_type=UnitKind.OBSERVATION, input_digest=digest, images=(Image(uri, uri),))
 
 
 def answer_line(outcome: Outcome) -> str:

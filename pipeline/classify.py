@@ -30,7 +30,7 @@ from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
-from imagebeam.transforms.core.records import utc_now
+from imagebeam.transforms.core.records import Lane, utc_now
 from imagebeam.transforms.engine.engine import close_engine, live_engines
 from imagebeam.transforms.finish_run import FinishRun
 from imagebeam.transforms.read_units import ReadUnits
@@ -63,7 +63,7 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     if settings.runner == "DataflowRunner":
         dataflow_staging.check(beam_args)
     checked = checks.check(settings, console.status)
-    if settings.lane == "batch":
+    if settings.lane == Lane.BATCH:
         return _run_batch(settings, checked, beam_args, console)
     started = time.monotonic()
     summary = _run_pipeline(settings, checked.run, beam_args, console, due=checked.planned.due)

@@ -12,6 +12,7 @@ from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.sql.embedding_tables import embedding_table, vector_index_sql
 
 
@@ -21,7 +22,7 @@ def run(settings: EmbedSettings, beam_args: list[str]) -> int:
     Returns:
         The exit code of the run.
     """
-    if settings.lane == "sql":
+    if settings.lane == Lane.SQL:
         from imagebeam.pipeline.embed_sql import command as embed_sql_command
 
         return embed_sql_command.run(settings)
@@ -49,7 +50,7 @@ def make_index(settings: EmbedSettings, code: int) -> None:
 
 def _goes_on(settings: EmbedSettings) -> bool:
     """True if the run was only begun here, and ends elsewhere."""
-    if settings.lane != "batch":
+    if settings.lane != Lane.BATCH:
         return settings.runner == "DataflowRunner"
     summary = storage.join(settings.work_dir, batch_state.RUNS, settings.run_id, batch_state.SUMMARY_FILE)
     return read_json(summary) is None

@@ -13,10 +13,9 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Unit
+from imagebeam.transforms.core.records import Unit, UnitKind
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.remaining_query import (
-    UnitKind,
     build_remaining_query,
     build_source_counts_query,
     source_counts_from_row,
@@ -133,7 +132,7 @@ class Lab:
         source: Source,
         filters: Filters | None = None,
         *,
-        unit: UnitKind = "observation",
+        unit: UnitKind = UnitKind.OBSERVATION,
         max_images: int = 10,
         keep_columns: Sequence[str] = (),
         due: Selection | None = None,

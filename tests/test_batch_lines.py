@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.images import ImageProblem
-from imagebeam.transforms.core.records import Image, ImageReason, Unit
+from imagebeam.transforms.core.records import Image, ImageReason, Unit, UnitKind
 from imagebeam.transforms.gemini.batch_requests import (
     MAX_BYTES,
     MAX_LINES,
@@ -111,7 +111,7 @@ def test_a_line_is_the_online_request_for_any_unit(
 
 def test_half_a_surrogate_pair_does_not_stop_a_shard() -> None:
     template = line_template(task_of(), MODELS.profile(MODELS.default), {})
-    unit = Unit("o1:a", "observation", "d", (Image("o1:a", "gs://b/\ud800x.jpg"),))
+    unit = Unit("o1:a", UnitKind.OBSERVATION, "d", (Image("o1:a", "gs://b/\ud800x.jpg"),))
     line = orjson.loads(template.line("k-1", unit, ["image/jpeg"]))
     assert line["request"]["contents"][0]["parts"][0]["fileData"]["fileUri"] == "gs://b/\ufffdx.jpg"
 
@@ -128,18 +128,18 @@ def test_a_template_travels_between_processes() -> None:
 def test_a_unit_that_cannot_be_written_is_refused(images: tuple[Image, ...], mimes: list[str]) -> None:
     template = line_template(task_of(), MODELS.profile(MODELS.default), {})
     with pytest.raises(ValueError, match="o1:a"):
-        template.line("k-1", Unit("o1:a", "observation", "d", images), mimes)
+        template.line("k-1", Unit("o1:a", UnitKind.OBSERVATION, "d", images), mimes)
 
 
 def test_names_of_images_are_believed_as_online() -> None:
     images = tuple(Image("o", f"gs://bkt/o1:aa.{suffix}") for suffix in ("JPG", "png", "dat"))
-    assert named_types(Unit("o1:a", "asset", "d", images)) == ("image/jpeg", "image/png", None)
+    assert named_types(Unit("o1:a", UnitKind.ASSET, "d", images)) == ("image/jpeg", "image/png", None)
 
 
 @pytest.mark.parametrize("images", [(), (Image("o", None),), (Image("o", "https://b/a.jpg"),), (Image("o", "gs://b"),)])
 def test_a_unit_without_images_to_read_gets_no_line(images: tuple[Image, ...]) -> None:
     with pytest.raises(ImageProblem) as caught:
-        named_types(Unit("o1:a", "observation", "d", images))
+        named_types(Unit("o1:a", UnitKind.OBSERVATION, "d", images))
     assert caught.value.reason is ImageReason.NO_URI
 
 

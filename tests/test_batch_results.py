@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.core.records import Image, Status, Unit, Usage
+from imagebeam.transforms.core.records import Image, Status, Unit, UnitKind, Usage
 from imagebeam.transforms.gemini.batch_responses import DEAD_LETTER_CHARS, OutputLine, classify, parse_line, parse_row
 from imagebeam.transforms.gemini.error_classes import Kind, classify_http
 from imagebeam.transforms.gemini.responses import read_reply
@@ -89,7 +89,7 @@ def test_an_answer_is_ok_at_half_the_price() -> None:
 
 
 def test_a_result_becomes_the_outcome_of_its_unit() -> None:
-    unit = Unit("o1:a", "observation", "d", (Image("o1:a", "gs://b/1.jpg"),))
+    unit = Unit("o1:a", UnitKind.OBSERVATION, "d", (Image("o1:a", "gs://b/1.jpg"),))
     outcome = classify(line(answer()), TASK, PROFILE).outcome(unit, "2026-11-21T00:00:00Z", attempts=2)
     assert (outcome.unit, outcome.status, outcome.answer) == (unit, Status.OK, {"category": "SIGN"})
     assert (outcome.attempts, outcome.answered_at) == (2, "2026-11-20T10:13:16.826000Z")

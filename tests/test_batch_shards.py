@@ -22,7 +22,7 @@ from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, shard_name, unit_of_row
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
+from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.gemini.batch_requests import key_of
 from imagebeam.transforms.gemini.job_states import BatchJob, Step
 from imagebeam.transforms.gemini.requests import request_frame
@@ -46,7 +46,7 @@ def units(draw: st.DrawFn) -> Unit:
     images = draw(st.lists(st.tuples(texts, uris), min_size=1, max_size=3))
     return Unit(
         unit_id=draw(texts),
-        unit_type=draw(st.sampled_from(("observation", "asset"))),
+        unit_type=draw(st.sampled_from((UnitKind.OBSERVATION, UnitKind.ASSET))),
         input_digest=draw(st.text("0123456789abcdef", min_size=64, max_size=64)),
         images=tuple(Image(name, uri) for name, uri in images),
         asset_id=draw(maybe),
@@ -80,7 +80,7 @@ def test_an_answer_is_loaded_as_the_value_that_it_is(unit: Unit, answer: dict[st
 
 
 def test_a_unit_without_an_address_keeps_its_observation() -> None:
-    unit = Unit("o1:a", "observation", "0" * 64, (Image("o1:a", None),))
+    unit = Unit("o1:a", UnitKind.OBSERVATION, "0" * 64, (Image("o1:a", None),))
     row = orjson.loads(load_line(outcome_row(Outcome(unit, Status.IMAGE_ERROR, answered_at=AT), **ASKED)))
     assert unit_of_row(row) == unit
 

@@ -9,7 +9,7 @@ import hypothesis
 import hypothesis.strategies as st
 
 from imagebeam.transforms.core.counts import Counts, Planned, Reconciliation, count_outcome, counts_to_json, sum_counts
-from imagebeam.transforms.core.records import Outcome, Status, Unit, Usage
+from imagebeam.transforms.core.records import Outcome, Status, Unit, UnitKind, Usage
 
 counts = st.builds(
     Counts,
@@ -29,7 +29,7 @@ def test_the_order_of_adding_does_not_matter(a: Counts, b: Counts, c: Counts) ->
 
 
 def test_every_status_is_counted_once() -> None:
-    unit = Unit("u", "observation", "d", ())
+    unit = Unit("u", UnitKind.OBSERVATION, "d", ())
     for status in Status:
         counted = count_outcome(Outcome(unit, status, reason=None))
         assert counted.finished == 1, status

@@ -32,7 +32,7 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import read_collected
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.images import SUPPORTED
-from imagebeam.transforms.core.records import Image, Status, Unit, Usage
+from imagebeam.transforms.core.records import Image, Lane, Status, Unit, UnitKind, Usage
 from imagebeam.transforms.engine.settings import CallSettings
 from imagebeam.transforms.gemini.batch_requests import key_of, lint
 from imagebeam.transforms.gemini.batch_responses import classify, parse_line
@@ -90,7 +90,7 @@ def statuses(job: Job) -> dict[str, int]:
 
 @given(st.text(min_size=1), st.sampled_from(sorted(SUPPORTED)))
 def test_a_line_is_the_online_request_in_the_spelling_of_batch_jobs(uri: str, mime: str) -> None:
-    unit = Unit("o1:a", "observation", "d" * 64, (Image("o1:a", uri),))
+    unit = Unit("o1:a", UnitKind.OBSERVATION, "d" * 64, (Image("o1:a", uri),))
     key = key_of(unit.unit_id, unit.input_digest, TASK.version)
     line = build_lines(TASK, PROFILE, {"imagebeam_run": "r"}).line(key, unit, [mime])
     assert line.endswith(b"}\n")
@@ -103,7 +103,7 @@ def test_a_line_is_the_online_request_in_the_spelling_of_batch_jobs(uri: str, mi
 
 
 def test_the_line_of_an_image_is_that_of_googles_documentation() -> None:
-    unit = Unit("o1", "observation", "d", (Image("o1", "gs://b/o1:a.jpg"),))
+    unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/o1:a.jpg"),))
     assert build_lines(TASK, PROFILE, {}).line("k-1", unit, ["image/jpeg"]) == (
         b'{"key":"k-1","request":{"content":{"parts":[{"fileData":{"mimeType":"image/jpeg","fileUri":"gs://b/o1:a.jpg"'
         b'}}]},"embed_content_config":{"output_dimensionality":3}}}\n'
@@ -112,7 +112,7 @@ def test_the_line_of_an_image_is_that_of_googles_documentation() -> None:
 
 @pytest.mark.parametrize("images", [0, 2])
 def test_a_line_is_about_one_image(images: int) -> None:
-    unit = Unit("o1", "observation", "d", (Image("o1", "gs://b/1.jpg"),) * images)
+    unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/1.jpg"),) * images)
     with pytest.raises(ValueError, match="one image"):
         build_lines(TASK, PROFILE, {}).line("k-1", unit, ["image/jpeg"] * images)
 
@@ -128,8 +128,9 @@ def test_a_good_row_is_a_vector_at_half_the_price() -> None:
     assert (result.status, result.reason, result.answer) == (Status.OK, None, {"dimension": 3})
     assert list(result.vector or ()) == [0.6, -0.8, 0.0]
     usage = Usage(prompt_tokens=258, images=1)
-    assert (result.usage, result.cost_usd * 2) == (usage, cost_usd(PROFILE, "online", usage))
-    outcome = result.outcome(Unit("o1", "observation", "d", (Image("o1", "gs://b/1.jpg"),)), "2026-11-21T10:00:00Z")
+    assert (result.usage, result.cost_usd * 2) == (usage, cost_usd(PROFILE, Lane.ONLINE, usage))
+    unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/1.jpg"),))
+    outcome = result.outcome(unit, "2026-11-21T10:00:00Z")
     assert list(outcome.vector or ()) == [0.6, -0.8, 0.0]
 
 

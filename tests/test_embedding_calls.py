@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.records import Image, Status, Unit, Usage
+from imagebeam.transforms.core.records import Image, Lane, Status, Unit, UnitKind, Usage
 from imagebeam.transforms.engine.max_cost import check_cap, max_call_cost_usd
 from imagebeam.transforms.gemini.dispatch import build_call, read_call
 from imagebeam.transforms.gemini.embeddings import build_embedding_request, read_embedding
@@ -57,7 +57,7 @@ def test_a_vector_is_of_exactly_one_image(parts: list[ImagePart]) -> None:
 
 
 def test_the_engine_asks_through_the_same_two_functions_as_for_gemini() -> None:
-    unit = Unit("o1", "observation", "d", (Image("o1", "gs://b/o1:a.jpg"),))
+    unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/o1:a.jpg"),))
     body = build_call(GEMINI, PROFILES.embedding("gemini-embedding-2"), unit, [BY_URI], {"imagebeam_run": "r"})
     assert body == build_embedding_request(GEMINI, [BY_URI])
     assert read_call({"embedding": {"values": [1, 0, 0]}}, GEMINI).status is Status.OK
@@ -135,16 +135,16 @@ def test_whatever_a_service_says_it_is_a_good_vector_or_none(body: dict[str, Any
 def test_a_million_images_cost_what_the_price_lists_say(model: str, million_usd: str) -> None:
     profile, task = PROFILES.embedding(model), embed_task(model, 512)
     one = estimate_usage(profile, task, 1)
-    assert cost_usd(profile, "online", one.times(1_000_000)) == Decimal(million_usd)
-    assert max_call_cost_usd(profile, task, "online", {}) == cost_usd(profile, "online", one)
+    assert cost_usd(profile, Lane.ONLINE, one.times(1_000_000)) == Decimal(million_usd)
+    assert max_call_cost_usd(profile, task, Lane.ONLINE, {}) == cost_usd(profile, Lane.ONLINE, one)
 
 
 def test_a_cap_needs_no_limit_of_the_answer_but_must_allow_one_image() -> None:
     profile = PROFILES.embedding("gemini-embedding-2")
     caps: dict[str, Any] = {"max_calls": None, "processes": 2}
-    assert check_cap(profile, GEMINI, "online", max_cost_usd=Decimal("0.001"), **caps) == Decimal("0.0001161")
+    assert check_cap(profile, GEMINI, Lane.ONLINE, max_cost_usd=Decimal("0.001"), **caps) == Decimal("0.0001161")
     with pytest.raises(UserError, match=r"give at least 0\.000232200$"):
-        check_cap(profile, GEMINI, "online", max_cost_usd=Decimal("0.0002"), **caps)
+        check_cap(profile, GEMINI, Lane.ONLINE, max_cost_usd=Decimal("0.0002"), **caps)
 
 
 def test_the_fixed_quota_is_that_of_the_place() -> None:

@@ -10,7 +10,7 @@ import sqlglot
 
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
+from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.sql.embedding_tables import (
     COLUMNS,
     EMBEDDINGS,
@@ -32,7 +32,7 @@ from imagebeam.transforms.tasks.embedding import (
 from imagebeam.transforms.tasks.task import ImageSettings
 
 OUTCOMES = TableName("my-project", "answers", "outcomes")
-UNIT = Unit("o1", "observation", "d", (Image("o1", "gs://b/o1.jpg"),), "a1", latitude=46.948, longitude=7.447)
+UNIT = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/o1.jpg"),), "a1", latitude=46.948, longitude=7.447)
 OK = Outcome(UNIT, Status.OK, answered_at="2026-11-21T10:00:00Z", vector=(0.6, 0.8))
 
 

@@ -16,7 +16,7 @@ from jobs import PHOTOS
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.core import unit_batch
 from imagebeam.transforms.core.errors import SystemicError
-from imagebeam.transforms.core.records import Image, Status, Unit
+from imagebeam.transforms.core.records import Image, Status, Unit, UnitKind
 from imagebeam.transforms.engine.engine import Done, Engine, Sink, close_engine, get_engine, live_engines
 from imagebeam.transforms.engine.retry_policy import wait_s, with_larger_limit
 from imagebeam.transforms.engine.settings import CallSettings, EngineSettings
@@ -44,7 +44,8 @@ def settings(cloud: LocalCloud) -> Iterator[EngineSettings]:
 
 
 def group_of(uri: str, size: int, name: str = "u") -> unit_batch.Group:
-    return unit_batch.pack([Unit(f"{name}{i}", "observation", "d", (Image(f"{name}{i}", uri),)) for i in range(size)])
+    names = [f"{name}{i}" for i in range(size)]
+    return unit_batch.pack([Unit(name, UnitKind.OBSERVATION, "d", (Image(name, uri),)) for name in names])
 
 
 def take(sink: Sink, number: int) -> list[Done]:

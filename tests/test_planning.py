@@ -17,7 +17,7 @@ from imagebeam.pipeline.plan.settings import plan_settings
 from imagebeam.pipeline.run import assemble, cost_estimate
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.records import Usage
+from imagebeam.transforms.core.records import Lane, UnitKind, Usage
 from imagebeam.transforms.engine.max_cost import request_bytes
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import embed_task
@@ -53,7 +53,7 @@ from imagebeam.transforms.tasks.task import ImageSettings, Task
 MODELS = catalog.load_models_file()
 PROFILE = MODELS.profile("gemini-3.5-flash-lite")
 TASK = catalog.load_task("image_quality", MODELS, Path())
-ASSETS = dataclasses.replace(TASK, unit="asset", max_images=10)
+ASSETS = dataclasses.replace(TASK, unit=UnitKind.ASSET, max_images=10)
 PLANNED = Planned(units_in=300, due=300, due_new=300, asked=298, images=298, most_images=1)
 COUNTS = st.integers(0, 10_000_000)
 
@@ -80,9 +80,9 @@ def test_without_a_history_the_formula_counts_every_unit_that_has_an_address_onc
     assert (found.units, found.calls, found.images) == (298, 298, 298)
     assert found.usage == estimate_usage(PROFILE, TASK, 1).times(298)
     # 373 tokens of text and 560 of the image at 0.30, 45 of the answer at 2.50, in millionths.
-    assert found.usd(PROFILE, "online") == Decimal(298 * (933 * 30 + 45 * 250)) / 100_000_000
-    assert found.usd(PROFILE, "flex") == found.usd(PROFILE, "batch") == Decimal("0.0584676")
-    assert found.usd(PROFILE, "express") is None
+    assert found.usd(PROFILE, Lane.ONLINE) == Decimal(298 * (933 * 30 + 45 * 250)) / 100_000_000
+    assert found.usd(PROFILE, Lane.FLEX) == found.usd(PROFILE, Lane.BATCH) == Decimal("0.0584676")
+    assert found.usd(MODELS.profile("gemini-2.5-flash"), Lane.FLEX) is None
 
 
 @given(st.integers(1, 10_000), st.integers(0, 300), st.integers(0, 300), st.integers(1, 300))
@@ -171,7 +171,7 @@ def test_images_are_billed_by_resolution_or_by_tiles_or_by_the_piece() -> None:
     assert image_tokens(old, dataclasses.replace(plain, image=ImageSettings(max_side=385))) == 1806
     piece = embed_task("multimodalembedding@001", 128)
     profile = MODELS.embedding(piece.model)
-    assert forecast(profile, piece, History(), units=1_000, images=1_000).usd(profile, "sql") == Decimal("0.1")
+    assert forecast(profile, piece, History(), units=1_000, images=1_000).usd(profile, Lane.SQL) == Decimal("0.1")
 
 
 def test_a_history_adds_up_the_lanes_of_a_version() -> None:
@@ -210,14 +210,14 @@ MEANS = st.builds(
     Means,
     st.integers(1, MOST_IN_FLIGHT),
     st.integers(1, 100),
-    st.dictionaries(st.sampled_from(["online", "flex"]), st.floats(0.05, 600)),
+    st.dictionaries(st.sampled_from([Lane.ONLINE, Lane.FLEX]), st.floats(0.05, 600)),
 )
 WORK = st.builds(Work, st.integers(0, 10**8), st.integers(0, 10**12), st.integers(1, 10_000))
 USD = st.none() | st.decimals(0, 10**6, places=4)
 
 
-@given(st.sampled_from(["online", "flex"]), WORK, QUOTAS, MEANS)
-def test_no_lane_is_planned_faster_than_any_limit_allows(lane: str, work: Work, quota: Quota, means: Means) -> None:
+@given(st.sampled_from([Lane.ONLINE, Lane.FLEX]), WORK, QUOTAS, MEANS)
+def test_no_lane_is_planned_faster_than_any_limit_allows(lane: Lane, work: Work, quota: Quota, means: Means) -> None:
     plan = plan_calls(lane, None, work, quota, means)
     assert plan.per_s is not None
     latency_s = means.latency_s.get(lane, ASSUMED_LATENCY_S[lane])
@@ -244,14 +244,14 @@ def test_the_workers_use_what_is_granted_and_one_less_would_not(granted: float, 
 
 def test_the_limit_that_binds_is_named() -> None:
     work = Work(calls=60_000, tokens=60_000_000)
-    tokens = plan_calls("online", None, work, Quota(tokens=2_000_000), Means())
+    tokens = plan_calls(Lane.ONLINE, None, work, Quota(tokens=2_000_000), Means())
     assert (tokens.binds, round(tokens.seconds or 0), tokens.workers) == ("2,000,000 tokens a minute", 1_802, 1)
-    calls = plan_calls("online", None, work, Quota(requests=600, tokens=2_000_000), Means())
+    calls = plan_calls(Lane.ONLINE, None, work, Quota(requests=600, tokens=2_000_000), Means())
     assert (calls.binds, round(calls.seconds or 0)) == ("600 calls a minute", 6_002)
-    window = plan_calls("online", None, work, Quota(), Means(in_flight=4, latency_s={"online": 2.0}))
+    window = plan_calls(Lane.ONLINE, None, work, Quota(), Means(in_flight=4, latency_s={Lane.ONLINE: 2.0}))
     assert (window.binds, window.seconds) == ("--in_flight=4 at 2 s a call", 30_002)
     assert window.assumed == ()
-    process = plan_calls("online", None, work, Quota(requests=10**6), Means(4_096, 2, {"online": 0.1}))
+    process = plan_calls(Lane.ONLINE, None, work, Quota(requests=10**6), Means(4_096, 2, {Lane.ONLINE: 0.1}))
     assert (process.binds, process.per_s, process.workers) == ("350 calls a second of a process", 700, 48)
 
 
@@ -281,7 +281,7 @@ def test_the_sql_lane_is_bound_by_the_calls_of_bigquery() -> None:
 
 LANE = st.builds(
     LanePlan,
-    st.sampled_from(["online", "flex", "batch", "sql"]),
+    st.sampled_from(Lane),
     USD,
     st.none() | st.floats(0, 10**7),
     problem=st.none() | st.just("not here"),
@@ -306,9 +306,9 @@ def test_a_lane_is_recommended_that_can_be_taken_and_costs_the_least_or_nearly(p
 
 def test_half_the_price_is_taken_when_it_is_worth_the_wait() -> None:
     plans = [
-        LanePlan("online", Decimal(100), 3_600.0),
-        LanePlan("flex", Decimal(50), 7_200.0),
-        LanePlan("batch", Decimal(50), 86_400.0),
+        LanePlan(Lane.ONLINE, Decimal(100), 3_600.0),
+        LanePlan(Lane.FLEX, Decimal(50), 7_200.0),
+        LanePlan(Lane.BATCH, Decimal(50), 86_400.0),
     ]
     assert recommend(plans, 1_000) == recommend(plans[::-1], 1_000)
     assert recommend(plans, 1_000).reason == "flex: it saves $50.00 of $100.00 and takes 2 h instead of 1 h"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.records import Usage
+from imagebeam.transforms.core.records import Lane, Usage
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models, cost_usd, estimate_usage
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import Task, parse_task
@@ -37,7 +37,7 @@ def test_the_default_model_is_known_and_alive_when_the_file_was_true() -> None:
 
 def test_the_model_that_tutorials_name_works_with_a_warning() -> None:
     profile = MODELS.profile("gemini-2.5-flash")
-    profile.check("us-central1", "online", task())
+    profile.check("us-central1", Lane.ONLINE, task())
     warning = profile.retirement_warning(MODELS.as_of)
     assert warning is not None
     assert warning.startswith("model gemini-2.5-flash retires on 2027-03-31; ")
@@ -62,30 +62,30 @@ def test_every_shipped_model_is_complete_and_the_other_lanes_cost_half(profile: 
     ("model", "lane", "usage", "cost"),
     [
         # 480 x 0.30 + 14 x 2.50 = 144 + 35 = 179 millionths
-        ("gemini-3.5-flash-lite", "online", Usage(480, 0, 14, 0), "0.000179"),
-        ("gemini-3.5-flash-lite", "flex", Usage(480, 0, 14, 0), "0.0000895"),
-        ("gemini-3.5-flash-lite", "batch", Usage(480, 0, 14, 0), "0.0000895"),
+        ("gemini-3.5-flash-lite", Lane.ONLINE, Usage(480, 0, 14, 0), "0.000179"),
+        ("gemini-3.5-flash-lite", Lane.FLEX, Usage(480, 0, 14, 0), "0.0000895"),
+        ("gemini-3.5-flash-lite", Lane.BATCH, Usage(480, 0, 14, 0), "0.0000895"),
         # (480 - 400) x 0.30 + 400 x 0.03 + 14 x 2.50 = 24 + 12 + 35
-        ("gemini-3.5-flash-lite", "online", Usage(480, 400, 14, 0), "0.000071"),
+        ("gemini-3.5-flash-lite", Lane.ONLINE, Usage(480, 400, 14, 0), "0.000071"),
         # the cache's discount is not halved again: 80 x 0.15 + 400 x 0.03 + 14 x 1.25
-        ("gemini-3.5-flash-lite", "flex", Usage(480, 400, 14, 0), "0.0000415"),
+        ("gemini-3.5-flash-lite", Lane.FLEX, Usage(480, 400, 14, 0), "0.0000415"),
         # thoughts cost what answers cost: 1000 x 1.50 + (10 + 90) x 9
-        ("gemini-3.5-flash", "online", Usage(1000, 0, 10, 90), "0.0024"),
-        ("gemini-3.1-flash-lite", "batch", Usage(1, 1, 1, 0), "0.000000775"),
-        ("gemini-3.8-flash", "flex", Usage(1, 0, 0, 1), "0.00000225"),
-        ("gemini-2.5-flash-lite", "online", Usage(1_000_000, 0, 1_000_000, 0), "0.5"),
-        ("gemini-2.5-flash", "online", Usage(), "0"),
+        ("gemini-3.5-flash", Lane.ONLINE, Usage(1000, 0, 10, 90), "0.0024"),
+        ("gemini-3.1-flash-lite", Lane.BATCH, Usage(1, 1, 1, 0), "0.000000775"),
+        ("gemini-3.8-flash", Lane.FLEX, Usage(1, 0, 0, 1), "0.00000225"),
+        ("gemini-2.5-flash-lite", Lane.ONLINE, Usage(1_000_000, 0, 1_000_000, 0), "0.5"),
+        ("gemini-2.5-flash", Lane.ONLINE, Usage(), "0"),
         # more cached than asked cannot be: never a negative price
-        ("gemini-3.5-flash-lite", "online", Usage(10, 20, 0, 0), "0.0000003"),
+        ("gemini-3.5-flash-lite", Lane.ONLINE, Usage(10, 20, 0, 0), "0.0000003"),
         # what was billed counts, as the service tells it
-        ("gemini-3.5-flash-lite", "flex", Usage(480, 0, 14, 0, "ON_DEMAND_FLEX"), "0.0000895"),
-        ("gemini-3.5-flash-lite", "flex", Usage(480, 0, 14, 0, "ON_DEMAND"), "0.000179"),
-        ("gemini-3.5-flash-lite", "batch", Usage(480, 0, 14, 0, "ON_DEMAND"), "0.0000895"),
-        ("gemini-3.5-flash-lite", "online", Usage(480, 0, 14, 0, "PROVISIONED_THROUGHPUT"), "0"),
-        (ENDPOINT, "online", Usage(480, 0, 14, 0), "0"),
+        ("gemini-3.5-flash-lite", Lane.FLEX, Usage(480, 0, 14, 0, "ON_DEMAND_FLEX"), "0.0000895"),
+        ("gemini-3.5-flash-lite", Lane.FLEX, Usage(480, 0, 14, 0, "ON_DEMAND"), "0.000179"),
+        ("gemini-3.5-flash-lite", Lane.BATCH, Usage(480, 0, 14, 0, "ON_DEMAND"), "0.0000895"),
+        ("gemini-3.5-flash-lite", Lane.ONLINE, Usage(480, 0, 14, 0, "PROVISIONED_THROUGHPUT"), "0"),
+        (ENDPOINT, Lane.ONLINE, Usage(480, 0, 14, 0), "0"),
     ],
 )
-def test_a_cost_is_what_one_computes_by_hand(model: str, lane: str, usage: Usage, cost: str) -> None:
+def test_a_cost_is_what_one_computes_by_hand(model: str, lane: Lane, usage: Usage, cost: str) -> None:
     computed = cost_usd(MODELS.profile(model), lane, usage)
     assert computed == Decimal(cost)
     assert -int(computed.as_tuple().exponent) <= 9  # BigQuery's NUMERIC
@@ -94,9 +94,16 @@ def test_a_cost_is_what_one_computes_by_hand(model: str, lane: str, usage: Usage
 TOKENS = st.integers(0, 10**7)
 
 
-@given(TOKENS, TOKENS, TOKENS, TOKENS, st.sampled_from(list(MODELS.profiles)), st.sampled_from(["online", "batch"]))
+@given(
+    TOKENS,
+    TOKENS,
+    TOKENS,
+    TOKENS,
+    st.sampled_from(list(MODELS.profiles)),
+    st.sampled_from([Lane.ONLINE, Lane.BATCH]),
+)
 def test_more_tokens_never_cost_less(
-    prompt: int, cached: int, output: int, thoughts: int, model: str, lane: str
+    prompt: int, cached: int, output: int, thoughts: int, model: str, lane: Lane
 ) -> None:
     profile = MODELS.profile(model)
     usage = Usage(prompt, min(cached, prompt), output, thoughts)
@@ -120,51 +127,51 @@ def test_more_tokens_never_cost_less(
     ],
 )
 def test_a_model_is_taken_where_it_lives(model: str, location: str) -> None:
-    MODELS.profile(model).check(location, "online", task())
+    MODELS.profile(model).check(location, Lane.ONLINE, task())
 
 
 @pytest.mark.parametrize(
     ("model", "location", "lane", "keys", "told"),
     [
-        ("gemini-3.5-flash-lite", "us-central1", "online", {}, "is not at location us-central1: use --location=global"),
-        ("gemini-3.5-flash-lite", "us-central1", "online", {}, "(it is at global, us, eu)"),
-        ("gemini-2.5-flash", "eu", "online", {}, "any region such as us-central1"),
-        (ENDPOINT, "global", "online", {}, "use --location=us-central1"),
-        ("gemini-3.5-flash-lite", "eu", "flex", {}, "at global only, not at eu"),
-        ("gemini-2.5-flash", "global", "flex", {}, "the flex lane does not take gemini-2.5-flash"),
+        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "not at location us-central1: use --location=global"),
+        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "(it is at global, us, eu)"),
+        ("gemini-2.5-flash", "eu", Lane.ONLINE, {}, "any region such as us-central1"),
+        (ENDPOINT, "global", Lane.ONLINE, {}, "use --location=us-central1"),
+        ("gemini-3.5-flash-lite", "eu", Lane.FLEX, {}, "at global only, not at eu"),
+        ("gemini-2.5-flash", "global", Lane.FLEX, {}, "the flex lane does not take gemini-2.5-flash"),
         ("gemini-3.5-flash-lite", "global", "flexi", {}, "did you mean flex?"),
         (
             "gemini-3.7-flash",
             "global",
-            "online",
+            Lane.ONLINE,
             {"generation": {"thinking": "minimal"}},
             "task look: generation.thinking: gemini-3.7-flash does not take minimal: use one of low, medium, high",
         ),
         (
             "gemini-3.5-flash-lite",
             "global",
-            "online",
+            Lane.ONLINE,
             {"generation": {"thinking": 100}},
             "does not take 100: use one of minimal, low, medium, high",
         ),
         (
             "gemini-2.5-flash-lite",
             "global",
-            "online",
+            Lane.ONLINE,
             {"generation": {"thinking": 100}},
             "or a budget from 512 to 24576 tokens",
         ),
         (
             "gemini-2.5-flash",
             "global",
-            "online",
+            Lane.ONLINE,
             {"media_resolution": "ultra_high"},
             "does not know ultra_high: use one of default, low, medium, high",
         ),
     ],
 )
 def test_what_a_model_does_not_take_is_refused_with_what_it_takes(
-    model: str, location: str, lane: str, keys: dict[str, Any], told: str
+    model: str, location: str, lane: Lane, keys: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         MODELS.profile(model).check(location, lane, task(**keys))
@@ -190,7 +197,7 @@ def test_thinking_is_said_as_the_model_wants_it(
     if thinking is not None:
         profile.check(
             profile.locations[0] if profile.locations else "us-central1",
-            "online",
+            Lane.ONLINE,
             task(generation={"thinking": thinking}),
         )
     assert profile.thinking.config(thinking) == config
@@ -312,6 +319,6 @@ def test_a_mistake_in_the_models_file_is_named_with_its_place(path: str, value: 
 def test_a_model_without_thinking_and_price_can_be_added() -> None:
     models = with_change("models/my-model", {"locations": ["regions"], "image_tokens": {"default": 258}})
     profile = models.profile("my-model")
-    profile.check("us-east1", "online", task(generation={"thinking": "low"}))
+    profile.check("us-east1", Lane.ONLINE, task(generation={"thinking": "low"}))
     assert not profile.priced
     assert profile.thinking.config("low") is None

@@ -15,7 +15,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Image, Outcome, Status, Unit
+from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.engine.recorder import INSERT_BYTES, BigQueryRecorder, VectorTable
 from imagebeam.transforms.sql import tables
 from imagebeam.transforms.sql.embedding_tables import embedding_row
@@ -28,7 +28,7 @@ COLUMNS = {"task": LONG.name, "version": LONG.version, "model": LONG.model, "lan
 
 
 def outcome(number: int, *, ok: bool = True) -> Outcome:
-    unit = Unit(f"o{number}", "observation", f"d{number}", (Image(f"o{number}", f"gs://b/{number}.jpg"),))
+    unit = Unit(f"o{number}", UnitKind.OBSERVATION, f"d{number}", (Image(f"o{number}", f"gs://b/{number}.jpg"),))
     made = Outcome(unit, Status.OK, answer={"dimension": 3072}, answered_at="2026-11-21T10:00:00Z")
     if not ok:
         return dataclasses.replace(made, status=Status.IMAGE_ERROR, reason="NOT_FOUND", answer=None)

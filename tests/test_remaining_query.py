@@ -13,7 +13,7 @@ from insights_schema import PANO_OBSERVATIONS, field
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Image
+from imagebeam.transforms.core.records import Image, UnitKind
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.remaining_query import answered_units_query, build_remaining_query
 from imagebeam.transforms.sql.selection import Selection, parse_due
@@ -136,8 +136,8 @@ def test_due_takes_the_named_states_only_and_the_books_keep_count_of_the_rest(la
 def test_a_changed_input_is_asked_again(lab: Lab) -> None:
     lab.insert(lab.outcomes, [event("t1", digest("a"), "OK", unit_type="asset")])
     source = lab.source([observation("a", capture_time=at(1)), observation("b", capture_time=at(2))])
-    assert lab.due(source, unit="asset").states == {"t1": "new"}
-    assert lab.due(source, unit="asset", max_images=1).units["t1"].input_digest == digest("b")
+    assert lab.due(source, unit=UnitKind.ASSET).states == {"t1": "new"}
+    assert lab.due(source, unit=UnitKind.ASSET, max_images=1).units["t1"].input_digest == digest("b")
 
 
 def test_of_two_events_of_one_moment_an_answer_counts(lab: Lab) -> None:
@@ -184,7 +184,7 @@ def test_an_observation_in_two_snapshots_is_one_unit_with_the_newest_address(lab
 def test_an_asset_sends_its_newest_images_oldest_first(lab: Lab) -> None:
     rows = [observation(f"o{year}", capture_time=f"{year}-01-01T00:00:00Z") for year in (2020, 2023, 2019, 2025, 2022)]
     rows += [observation("other", asset_id="t2", asset_type="ASSET_CLASS_ROAD_SIGN")]
-    found = lab.due(lab.source(rows), unit="asset", max_images=3)
+    found = lab.due(lab.source(rows), unit=UnitKind.ASSET, max_images=3)
     unit = found.units["t1"]
     assert [image.observation_id for image in unit.images] == ["o2022", "o2023", "o2025"]
     assert unit.input_digest == digest("o2022", "o2023", "o2025")
@@ -195,14 +195,14 @@ def test_an_asset_sends_its_newest_images_oldest_first(lab: Lab) -> None:
 
 def test_an_image_without_capture_time_counts_as_the_oldest(lab: Lab) -> None:
     rows = [observation("b", capture_time=None), observation("a"), observation("c", capture_time=None)]
-    unit = lab.due(lab.source(rows), unit="asset", max_images=2).units["t1"]
+    unit = lab.due(lab.source(rows), unit=UnitKind.ASSET, max_images=2).units["t1"]
     assert [image.observation_id for image in unit.images] == ["c", "a"]
 
 
 def test_an_image_without_address_is_left_out_if_the_asset_has_another(lab: Lab) -> None:
     rows = [observation("new", gcs_uri=None, capture_time=at(9)), observation("old"), observation("x", gcs_uri="")]
     rows += [observation(name, asset_id="t2", gcs_uri=None, capture_time=at(n)) for n, name in enumerate("pq")]
-    found = lab.due(lab.source(rows), unit="asset")
+    found = lab.due(lab.source(rows), unit=UnitKind.ASSET)
     assert [image.observation_id for image in found.units["t1"].images] == ["old"]
     assert [image.uri for image in found.units["t2"].images] == [None, None]
     assert lab.due(lab.source(rows, name="again")).books.units_in == 5
@@ -212,7 +212,7 @@ def test_rows_that_cannot_be_a_unit_are_counted(lab: Lab) -> None:
     rows = [observation("a"), observation("", asset_id="t1"), observation("b", asset_id=None)]
     source = lab.source(rows)
     assert lab.due(source).books.rows_without_id == 1
-    by_asset = lab.due(source, unit="asset")
+    by_asset = lab.due(source, unit=UnitKind.ASSET)
     assert (set(by_asset.units), by_asset.books.rows_without_id) == ({"t1"}, 2)
 
 
@@ -225,7 +225,7 @@ def test_assets_that_no_image_shows_are_counted_within_kind_and_place(lab: Lab) 
     source = lab.source([observation("a")], assets=assets)
     assert lab.due(source).books.assets_without_images == 4
     poles = Filters(asset_types=("ASSET_CLASS_UTILITY_POLE",), bbox=(13, 52, 14, 53), captured_from="2030-01-01")
-    found = lab.due(source, poles, unit="asset")
+    found = lab.due(source, poles, unit=UnitKind.ASSET)
     assert (found.books.units_in, found.books.assets_without_images) == (0, 2)
 
 
@@ -244,7 +244,7 @@ def test_panoramas_have_a_place_but_no_asset(lab: Lab) -> None:
     (unit,) = lab.due(source, Filters(near=(1.0, 2.0, 10))).units.values()
     assert (unit.asset_id, unit.latitude, unit.images[0].bbox) == (None, 1.0, None)
     with pytest.raises(UserError, match=r"unit: asset needs asset_id, which .*profile pano.* does not have"):
-        lab.due(source, unit="asset")
+        lab.due(source, unit=UnitKind.ASSET)
 
 
 def test_a_mapped_table_is_converted(lab: Lab) -> None:
@@ -332,7 +332,7 @@ def test_values_are_only_ever_values(lab: Lab, evil: str) -> None:
     query = build_remaining_query(
         source=source,
         filters=Filters(),
-        unit="observation",
+        unit=UnitKind.OBSERVATION,
         max_images=1,
         keep_columns=(),
         outcomes=lab.outcomes,
@@ -352,7 +352,7 @@ def test_limits_are_nested_and_the_same_every_time(lab: Lab) -> None:
     order = sorted((f"o{number}" for number in range(120)), key=lambda unit: hashlib.sha256(unit.encode()).hexdigest())
     for limit in (1, 7, 50, 1000):
         assert set(lab.due(source, Filters(limit=limit)).units) == set(order[:limit])
-    ten = lab.due(source, Filters(limit=10), unit="asset")
+    ten = lab.due(source, Filters(limit=10), unit=UnitKind.ASSET)
     assert {len(unit.images) for unit in ten.units.values()} == {3}
     assert ten.books.units_in == 10
 
@@ -374,9 +374,8 @@ def test_samples_are_nested_of_about_the_right_size_and_keep_assets_whole(lab: L
     for percent in (0.5, 10, 50, 100):
         units = set(lab.due(source, Filters(sample_percent=percent)).units)
         assert units == {unit for unit, part in share.items() if part < percent / 100}
-    assert {len(unit.images) for unit in lab.due(source, Filters(sample_percent=20), unit="asset").units.values()} == {
-        4
-    }
+    assets = lab.due(source, Filters(sample_percent=20), unit=UnitKind.ASSET).units.values()
+    assert {len(unit.images) for unit in assets} == {4}
 
 
 # -- what is refused -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Lane, Unit, UnitKind
 from imagebeam.transforms.gemini.requests import ImagePart, build_request, lane_headers, render_prompt
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import PROMPT_FIELDS, Task, parse_task
@@ -27,7 +27,7 @@ IMAGES = (
 )
 POLE = Unit(
     "t1:p",
-    "asset",
+    UnitKind.ASSET,
     "d" * 64,
     IMAGES,
     asset_id="t1:p",
@@ -36,7 +36,7 @@ POLE = Unit(
 )
 SIGN = Unit(
     "o1:a",
-    "observation",
+    UnitKind.OBSERVATION,
     "e" * 64,
     IMAGES[:1],
     asset_id="t1:s",
@@ -182,13 +182,13 @@ def test_the_media_resolution_stands_where_the_service_takes_it(
 
 
 def test_the_flex_lane_has_its_documented_headers_and_the_online_lane_none() -> None:
-    assert lane_headers("online") == {}
-    assert lane_headers("flex") == {
+    assert lane_headers(Lane.ONLINE) == {}
+    assert lane_headers(Lane.FLEX) == {
         "X-Vertex-AI-LLM-Shared-Request-Type": "flex",
         "X-Vertex-AI-LLM-Request-Type": "shared",
     }
     with pytest.raises(ValueError, match="no such lane: batch"):
-        lane_headers("batch")
+        lane_headers(Lane.BATCH)
 
 
 # -- prompts -----------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_the_fields_of_a_prompt_are_filled_from_the_unit(prompt: str, unit: Unit
 
 @given(st.text(max_size=30), st.sampled_from(PROMPT_FIELDS))
 def test_a_value_that_looks_like_a_field_is_not_filled_again(value: str, field: str) -> None:
-    unit = Unit("u", "observation", "d", IMAGES[:1], extra={"note": value + "{{" + field + "}}"})
+    unit = Unit("u", UnitKind.OBSERVATION, "d", IMAGES[:1], extra={"note": value + "{{" + field + "}}"})
     assert render_prompt("{{extra.note}}", unit) == value + "{{" + field + "}}"
 
 

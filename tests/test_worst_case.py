@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imagebeam.pipeline.console.exit_code import exit_code
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.records import Image, Unit, Usage
+from imagebeam.transforms.core.records import Image, Lane, Unit, Usage
 from imagebeam.transforms.engine.max_cost import check_cap, max_call_cost_usd, max_cost_of_units_usd
 from imagebeam.transforms.engine.retry_policy import with_larger_limit
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
@@ -40,7 +40,7 @@ def body(task: Task, images: int = 1, **unit: Any) -> dict[str, Any]:
     return build_request(task, MODELS.profile(task.model), asked, parts, {"imagebeam_run": "r"})
 
 
-def worst(task: Task, lane: str = "online", images: int = 1, **unit: Any) -> Decimal:
+def worst(task: Task, lane: Lane = Lane.ONLINE, images: int = 1, **unit: Any) -> Decimal:
     return max_call_cost_usd(MODELS.profile(task.model), task, lane, body(task, images, **unit))
 
 
@@ -62,7 +62,7 @@ def test_every_image_is_counted_as_closely_as_it_is_looked_at(resolution: str) -
 def test_a_request_sent_again_with_twice_the_limit_is_bound_by_twice_the_answer() -> None:
     asked = task(**LIMITED)
     profile = MODELS.profile(asked.model)
-    again = max_call_cost_usd(profile, asked, "online", with_larger_limit(body(asked)))
+    again = max_call_cost_usd(profile, asked, Lane.ONLINE, with_larger_limit(body(asked)))
     assert again - worst(asked) == 1000 * Decimal("2.5e-6")
 
 
@@ -74,7 +74,7 @@ def test_what_a_unit_brings_into_the_prompt_is_counted() -> None:
 
 def test_a_flex_call_may_be_billed_as_a_common_one() -> None:
     asked = task(**LIMITED)
-    assert worst(asked, lane="flex") == worst(asked, lane="online")
+    assert worst(asked, lane=Lane.FLEX) == worst(asked, lane=Lane.ONLINE)
 
 
 def test_an_average_of_tiles_is_no_bound() -> None:
@@ -87,9 +87,9 @@ def test_an_average_of_tiles_is_no_bound() -> None:
     st.integers(0, 10),
     st.sampled_from(list(MODELS.profiles)),
     st.integers(1, 65_536),
-    st.sampled_from(["online", "flex", "batch"]),
+    st.sampled_from([Lane.ONLINE, Lane.FLEX, Lane.BATCH]),
 )
-def test_no_call_costs_more_than_its_bound(prompt: str, images: int, model: str, limit: int, lane: str) -> None:
+def test_no_call_costs_more_than_its_bound(prompt: str, images: int, model: str, limit: int, lane: Lane) -> None:
     asked = task(prompt=prompt, model=model, unit="asset", generation={"max_output_tokens": limit})
     profile = MODELS.profile(model)
     # As dear as it gets: a token per byte, nothing cached, the answer as long as it may be.
@@ -103,8 +103,8 @@ def test_every_shipped_task_can_be_capped_and_the_bound_is_above_the_estimate(pa
     asked = catalog.load_task(path.stem, MODELS, path.parent)
     profile = MODELS.profile(asked.model)
     planned = check(asked, "100")
-    assert cost_usd(profile, "online", estimate_usage(profile, asked, asked.max_images)) < planned
-    assert planned == max_cost_of_units_usd(profile, asked, "online", asked.max_images)
+    assert cost_usd(profile, Lane.ONLINE, estimate_usage(profile, asked, asked.max_images)) < planned
+    assert planned == max_cost_of_units_usd(profile, asked, Lane.ONLINE, asked.max_images)
 
 
 # -- caps --------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def check(
     calls: int | None = None,
     *,
     processes: int = 1,
-    lane: str = "online",
+    lane: Lane = Lane.ONLINE,
     profile: ModelProfile | None = None,
 ) -> Decimal:
     return check_cap(
@@ -142,7 +142,7 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string
         (LIMITED, {"usd": "0.0001"}, "--max_cost_usd=0.0001 is below what one call of task look can cost at most"),
         (LIMITED, {"usd": "0.005", "processes": 2}, "for each of 2 worker processes: give at least 0.00"),
         (LIMITED, {"calls": 3, "processes": 4}, "--max_calls=3 is less than one call for each of 4 worker processes"),
-        ({"model": "gemini-2.5-flash", **LIMITED}, {"usd": "5", "lane": "flex"}, "in lane flex is not known"),
+        ({"model": "gemini-2.5-flash", **LIMITED}, {"usd": "5", "lane": Lane.FLEX}, "in lane flex is not known"),
     ],
 )
 def test_a_cap_that_cannot_be_kept_is_refused_in_one_line(

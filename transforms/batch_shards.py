@@ -28,7 +28,7 @@ import orjson
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.counts import failure_key
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Lane, Unit, UnitKind
 from imagebeam.transforms.gemini.batch_requests import ShardLimits, key_of
 
 Place = Literal["gcs", "bigquery"]
@@ -54,7 +54,7 @@ class BatchSettings:
     limits: ShardLimits = ShardLimits()
     rounds: int = 3
     deadline_s: float | None = None
-    fallback: Literal["flex", "online"] = "flex"
+    fallback: Lane = Lane.FLEX
     grace_s: float = 600.0
 
 
@@ -151,7 +151,7 @@ def unit_of_row(row: Mapping[str, Any]) -> Unit:
     uris = [*uris, *([None] * (len(ids) - len(uris)))]
     return Unit(
         unit_id=row["unit_id"],
-        unit_type=row["unit_type"],
+        unit_type=UnitKind(row["unit_type"]),
         input_digest=row["input_digest"],
         images=tuple(Image(observation, uri) for observation, uri in zip(ids, uris, strict=True)),
         asset_id=row.get("asset_id"),

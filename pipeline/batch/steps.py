@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
 
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton
@@ -22,6 +21,7 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import CollectBatch, Ended
 from imagebeam.transforms.core.counts import Counts, Planned, sum_counts
 from imagebeam.transforms.core.errors import SystemicError
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.engine.engine import close_engine
 from imagebeam.transforms.engine.settings import Caps
 from imagebeam.transforms.error_file import record_failure
@@ -107,9 +107,9 @@ def ask_rest(run: BatchRun, number: int, caps: Caps | None) -> Rest:
     return found
 
 
-def in_lane(settings: RunSettings, lane: str, caps: Caps | None) -> RunSettings:
+def in_lane(settings: RunSettings, lane: Lane, caps: Caps | None) -> RunSettings:
     """The run in an online lane, with the patience that the lane needs and what it may still spend."""
-    call_settings = patient(dataclasses.replace(settings.engine.call_settings, lane=cast("Any", lane)))
+    call_settings = patient(dataclasses.replace(settings.engine.call_settings, lane=lane))
     return dataclasses.replace(
         settings, engine=dataclasses.replace(settings.engine, call_settings=call_settings, caps=caps)
     )

@@ -11,12 +11,13 @@ from imagebeam.pipeline.console import help as help_text
 from imagebeam.pipeline.flags import parser as flag_parser
 from imagebeam.pipeline.flags.classify import FORCE, JSON, MODEL, MODELS_FILE, Flag, by_name
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.core.strict_yaml import suggestion
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.model_profiles import Models, cost_usd, estimate_usage
 from imagebeam.transforms.tasks.task import Task, parse_task
 
-_LANES: Final = ("online", "flex")
+_LANES: Final = (Lane.ONLINE, Lane.FLEX)
 _COMMON: Final[tuple[Flag, ...]] = (MODEL, MODELS_FILE, JSON)
 
 
@@ -128,7 +129,7 @@ def _facts(task: Task, models: Models, where: str) -> dict[str, Any]:
     profile = models.profile(task.model)
     if profile.locations:
         # A model takes the same tasks wherever it is.
-        profile.check(profile.locations[0], "online", task)
+        profile.check(profile.locations[0], Lane.ONLINE, task)
     usage = estimate_usage(profile, task, 1)
     costs = {lane: cost_usd(profile, lane, usage) for lane in _LANES if lane in profile.prices}
     return {

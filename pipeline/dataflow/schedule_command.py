@@ -21,6 +21,7 @@ from imagebeam.pipeline.flags.schedule import BATCH, COLLECT_SCHEDULE, DAILY, RU
 from imagebeam.pipeline.flags.schedule import SCHEDULE as SCHEDULE_FLAG
 from imagebeam.pipeline.flags.schedule import TIME_ZONE as TIME_ZONE_FLAG
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.core.strict_yaml import suggestion
 
 _VERBS: Final[Mapping[str, tuple[Flag, ...]]] = {"daily": DAILY, "batch": BATCH, "vm": VM}
@@ -141,7 +142,7 @@ def _note(verb: str, start: Start, when: schedule.When) -> None:
     if verb == "vm":
         notes.append("note: the VM runs once as soon as it is made")
     where = start.settings.work_dir
-    if verb == "daily" and start.settings.lane == "batch":
+    if verb == "daily" and start.settings.lane == Lane.BATCH:
         notes.append(f"note: it makes batch jobs; imagebeam batch collect --work_dir={where} must look after them")
     notes.append(
         f"note: to try it now: gcloud scheduler jobs run {when.name} --location={when.location} "

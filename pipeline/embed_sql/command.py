@@ -42,6 +42,7 @@ from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.embedding_tables import vector_index_sql
@@ -124,7 +125,7 @@ def check(settings: EmbedSettings, bq: BigQueryClient, say: Say) -> Ready:
     make = checks.check_results(settings, bq, outcomes, location)
     storage.check_writable(settings.work_dir, location)
     route = build_route(settings, outcomes, location)
-    like = dataclasses.replace(settings, lane="online", location=profile.locations[0])
+    like = dataclasses.replace(settings, lane=Lane.ONLINE, location=profile.locations[0])
     wanted = build_run_settings(like, task, profile, source, filters, outcomes, location)
     settled = _in_this_lane(wanted)
     planned = checks.plan(bq, settled)
@@ -216,11 +217,11 @@ def target_of(settings: RunSettings) -> Target:
 
 def price_of_one(profile: ModelProfile, task: EmbedTask) -> Decimal | None:
     """List price of one image in USD; None when it is not known."""
-    return cost_usd(profile, "online", estimate_usage(profile, task, 1)) if "online" in profile.prices else None
+    return cost_usd(profile, Lane.ONLINE, estimate_usage(profile, task, 1)) if Lane.ONLINE in profile.prices else None
 
 
 def _in_this_lane(run: RunSettings) -> RunSettings:
-    call_settings = dataclasses.replace(run.engine.call_settings, lane=cast("Any", embedding_sql.LANE), transport="uri")
+    call_settings = dataclasses.replace(run.engine.call_settings, lane=Lane.SQL, transport=Transport.URI)
     return dataclasses.replace(run, engine=dataclasses.replace(run.engine, call_settings=call_settings))
 
 

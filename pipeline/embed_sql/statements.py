@@ -23,10 +23,11 @@ from imagebeam.pipeline.embed_sql.ddl import Connection
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, literal
 from imagebeam.transforms.core.query import Parameter, Query
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.sql.embedding_tables import embedding_table
 
 RETRYABLE = "A retryable error occurred:"
-LANE = "sql"
+LANE = Lane.SQL
 #: BigQuery's limits for functions that ask models (Google, "Quotas and limits", August 2026).
 CONCURRENT_JOBS = 5
 MOST_ROWS = 1_440_000

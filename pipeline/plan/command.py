@@ -25,6 +25,7 @@ from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import ReconciliationError, UserError
 from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.engine import max_cost
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.tasks import catalog, forecast, lane_comparison
@@ -34,9 +35,9 @@ from imagebeam.transforms.tasks.lane_comparison import LanePlan
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models, Quota
 from imagebeam.transforms.tasks.task import Task
 
-LANES: Final[Mapping[str, tuple[str, ...]]] = {
-    "classify": ("online", "flex", "batch"),
-    "embed": ("online", "batch", "sql"),
+LANES: Final[Mapping[str, tuple[Lane, ...]]] = {
+    "classify": (Lane.ONLINE, Lane.FLEX, Lane.BATCH),
+    "embed": (Lane.ONLINE, Lane.BATCH, Lane.SQL),
 }
 
 
@@ -69,7 +70,7 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
     models = catalog.load_models_file(settings.models_file)
     task = checks.resolve_task(settings, models)
     profile = resolve_model(models, task)
-    if settings.lane != "sql":
+    if settings.lane != Lane.SQL:
         profile.check(settings.location, settings.lane, task)
     find_credentials()
     bq = BigQueryClient(settings.project)
@@ -80,8 +81,8 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
     outcomes = TableName(*settings.results_dataset, "outcomes")
     make_dataset = checks.check_results(settings, bq, outcomes, location)
     like = settings
-    if settings.lane == "sql":
-        like = dataclasses.replace(settings, lane="online", location=profile.locations[0])
+    if settings.lane == Lane.SQL:
+        like = dataclasses.replace(settings, lane=Lane.ONLINE, location=profile.locations[0])
     like_run = build_run_settings(like, task, profile, source, filters, outcomes, location)
     planned = checks.plan(bq, like_run)
     past = before = cost_estimate.history(bq, like_run)
@@ -134,7 +135,7 @@ def lane_plan(
     settings: ClassifySettings,
     profile: ModelProfile,
     task: Task,
-    lane: str,
+    lane: Lane,
     expected: Forecast,
     location: str,
     problem: str | None = None,
@@ -163,39 +164,39 @@ def lane_plan(
         settings.batch_bytes,
         settings.rows_per_job if isinstance(settings, EmbedSettings) else lane_comparison.Means().rows_per_job,
     )
-    if lane == "batch":
+    if lane == Lane.BATCH:
         return lane_comparison.plan_batch(usd, work, means)
     quota = lane_quota(settings, profile, lane, location)
-    if lane == "sql":
+    if lane == Lane.SQL:
         return lane_comparison.plan_sql(usd, work, quota, means)
     return lane_comparison.plan_calls(lane, usd, work, quota, means)
 
 
 def lane_problem(
-    settings: ClassifySettings, profile: ModelProfile, task: Task, lane: str, bq: BigQueryClient, run: RunSettings
+    settings: ClassifySettings, profile: ModelProfile, task: Task, lane: Lane, bq: BigQueryClient, run: RunSettings
 ) -> str | None:
     """Why a lane cannot be taken; None if it can. A batch run is asked what it would refuse itself."""
     changes = task.image.changes_images
-    if lane == "sql":
+    if lane == Lane.SQL:
         return "BigQuery reads images as they are, and these are cropped or downscaled" if changes else None
-    if lane == "batch" and (changes or settings.transport == "inline"):
+    if lane == Lane.BATCH and (changes or settings.transport == Transport.INLINE):
         return "a batch job reads images by their URIs, and these travel with the request"
-    if lane == "batch" and settings.location in ("us", "eu"):
+    if lane == Lane.BATCH and settings.location in ("us", "eu"):
         return f"batch jobs are made at global or at a region, not at {settings.location}"
     try:
         profile.check(settings.location, lane, task)
-        if lane == "batch":
+        if lane == Lane.BATCH:
             batch_checks.check(settings, task, profile, run.outcomes, run.location)
-            batch_checks.check_images(settings, task, bq, run.source, run.location, "uri")
+            batch_checks.check_images(settings, task, bq, run.source, run.location, Transport.URI)
     except UserError as error:
         return str(error)
     return None
 
 
-def lane_quota(settings: ClassifySettings, profile: ModelProfile, lane: str, location: str) -> Quota:
+def lane_quota(settings: ClassifySettings, profile: ModelProfile, lane: Lane, location: str) -> Quota:
     """What is granted in a lane: what a person gave, else what is published, else what is assumed."""
     assumed = profile.assumed_quotas.get(lane, Quota())
-    sql = lane == "sql"
+    sql = lane == Lane.SQL
     place = settings.location
     if sql:
         place = "europe" if location.lower().startswith("eu") else "us"
@@ -240,7 +241,7 @@ def _check_probe(
         UserError: It is dear and nobody said yes, or there is nowhere to keep its books.
     """
     images = round(planned.images / planned.asked * units)
-    usd = forecast.forecast(profile, task, past, units=units, images=images).usd(profile, "online")
+    usd = forecast.forecast(profile, task, past, units=units, images=images).usd(profile, Lane.ONLINE)
     cost_estimate.confirm(settings, usd or Decimal(0))
     storage.check_writable(settings.work_dir)
 
@@ -249,7 +250,7 @@ def _probe(
     settings: ClassifySettings, units: int, bq: BigQueryClient, like: RunSettings, profile: ModelProfile
 ) -> Probed:
     """Asks about some units, in the lane asked for if that is one of calls, else online."""
-    lane = settings.lane if settings.lane in ("online", "flex") else "online"
+    lane = settings.lane if settings.lane in (Lane.ONLINE, Lane.FLEX) else Lane.ONLINE
     few = dataclasses.replace(
         settings,
         lane=lane,

@@ -19,7 +19,7 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import first_line
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Image, ImageReason, Unit
+from imagebeam.transforms.core.records import Image, ImageReason, Transport, Unit
 from imagebeam.transforms.engine.image_parts import READERS, SNIFF_BYTES, supported_mime
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.remaining_query import unit_from_row
@@ -41,7 +41,7 @@ def look(bq: BigQueryClient, run: RunSettings, due: Query, units: int) -> Looked
         SystemicError: BigQuery cannot be used. Cloud Storage need not be: then the look says why.
     """
     rows = bq.query_rows(chosen_query(due, units), location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
-    inline = run.engine.call_settings.transport == "inline" or run.task.image.changes_images
+    inline = run.engine.call_settings.transport == Transport.INLINE or run.task.image.changes_images
     return look_at([unit_from_row(row) for row in rows], inline=inline)
 
 

@@ -22,6 +22,7 @@ from imagebeam.transforms.clients.bigquery import Schema
 from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.tasks import catalog
 
 #: A probe that nobody could delete goes by itself after so long.
@@ -50,7 +51,7 @@ def check_task(context: Context) -> Seen:
     models = catalog.load_models_file(settings.models_file)
     context.task = checks.resolve_task(settings, models)
     context.profile = checks.resolve_model(models, context.task)
-    if settings.lane == "batch":
+    if settings.lane == Lane.BATCH:
         batch_checks.check_task(settings, context.task, context.profile)
     found = f"{context.task.name}, version {context.task.version}, {context.task.model}"
     if warnings := context.task.ignored_warnings():
@@ -121,7 +122,7 @@ def check_shared(context: Context) -> Seen:
     limits = shown.get("restrictions", {}).get("type", "")
     if limits != "RESTRICTED_DATA_EGRESS":
         return f"linked to {publisher}, without limits"
-    if context.settings.lane == "sql":
+    if context.settings.lane == Lane.SQL:
         raise UserError(
             f"the publisher of {name} ({publisher}) restricts egress: its rows may be queried, but not written to "
             "another table, which --lane=sql does",
@@ -139,7 +140,7 @@ def check_locations(context: Context) -> Seen:
     """Source, results and tables of jobs are where one query, and one job, can use them together."""
     settings = context.settings
     context.create = checks.check_results(settings, context.bq, context.outcomes, context.location)
-    if settings.lane == "batch":
+    if settings.lane == Lane.BATCH:
         batch_checks.check_tables(settings, context.outcomes, context.location)
     return f"source and results in {context.location}"
 
@@ -147,8 +148,8 @@ def check_locations(context: Context) -> Seen:
 def check_limits(context: Context) -> Seen:
     """Caps and ceilings can be kept."""
     settings = context.settings
-    if settings.lane == "sql":  # what a run is called there; BigQuery keeps the pace itself
-        settings = dataclasses.replace(settings, lane="online", location=context.profile.locations[0])
+    if settings.lane == Lane.SQL:  # what a run is called there; BigQuery keeps the pace itself
+        settings = dataclasses.replace(settings, lane=Lane.ONLINE, location=context.profile.locations[0])
     context.run = build_run_settings(
         settings, context.task, context.profile, context.source, context.filters, context.outcomes, context.location
     )
@@ -188,7 +189,7 @@ def check_snapshot(context: Context) -> Seen:
             f"snapshots live about {batch_checks.SNAPSHOT_DAYS} days)",
             fix="ask for a new snapshot, and give its table as --source",
         )
-    if context.settings.lane == "batch":
+    if context.settings.lane == Lane.BATCH:
         batch_checks.check_expiry(context.settings, context.task, made, now)
     if until < now + SOON:
         return CheckWarning(
@@ -246,7 +247,7 @@ def check_work_dir(context: Context) -> Seen:
         return f"{directory}; its location may not be seen"
     region = context.beam.region if context.dataflow else None
     # Into the US multi-region BigQuery loads from anywhere.
-    loads_into = context.location if settings.lane == "batch" and context.location.upper() != "US" else ""
+    loads_into = context.location if settings.lane == Lane.BATCH and context.location.upper() != "US" else ""
     if loads_into and not near(where, loads_into):
         raise UserError(
             f"--work_dir: bucket {bucket} is in {where}, and BigQuery cannot load a job's answers from there into "

@@ -33,7 +33,7 @@ from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.rest import RefusedError
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
-from imagebeam.transforms.core.records import Image, ImageReason
+from imagebeam.transforms.core.records import Image, ImageReason, Lane, Transport
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.gemini.error_classes import Failure, Kind
 from imagebeam.transforms.gemini.requests import ImagePart
@@ -102,19 +102,19 @@ def _sample(context: Context, uri: str, data: bytes) -> Sample:
     wanted = context.task.image
     mime = supported_mime(data[:SNIFF_BYTES], uri)
     # Without a crop: a box belongs to a row, and nothing depends on it here.
-    ways = {} if _inline_only(context) else {"uri": ImagePart(mime, uri=uri)}
+    ways = {} if _inline_only(context) else {Transport.URI: ImagePart(mime, uri=uri)}
     try:
         made = images.prepare(data, crop=None, padding=wanted.padding, max_side=wanted.max_side, quality=wanted.quality)
     except images.ImageProblem as problem:
         if problem.reason is not ImageReason.TOO_LARGE or not ways:
             raise
     else:
-        ways["inline"] = ImagePart(made.mime_type, data=made.data)
+        ways[Transport.INLINE] = ImagePart(made.mime_type, data=made.data)
     return Sample(uri, ways)
 
 
 def _inline_only(context: Context) -> bool:
-    return context.settings.transport == "inline" or context.task.image.changes_images
+    return context.settings.transport == Transport.INLINE or context.task.image.changes_images
 
 
 def check_model(context: Context) -> Seen:
@@ -137,7 +137,7 @@ def check_probe(context: Context) -> Seen:
             return Skipped("--no_probe, and images travel with their bytes")
         context.trying(f"countTokens of {sample.uri}, free of charge (--no_probe)")
         found = asyncio.run(model_probe.free_transport(settings, task, [sample.uri]))
-        return _by_uri_or_not(context, readable=found == "uri", found="free countTokens")
+        return _by_uri_or_not(context, readable=found == Transport.URI, found="free countTokens")
     context.trying(f"paid calls about {sample.uri}, outside the books of every run")
     image = Image("preflight", sample.uri)
     asked = asyncio.run(model_probe.ask_once(settings, task, context.profile, image, sample.ways))
@@ -146,7 +146,7 @@ def check_probe(context: Context) -> Seen:
     return _judged(context, asked, spent)
 
 
-def _judged(context: Context, asked: Mapping[str, Asked], spent: str) -> Seen:
+def _judged(context: Context, asked: Mapping[Transport, Asked], spent: str) -> Seen:
     """What the answers mean together."""
     failures = {way: one.failure for way, one in asked.items() if one.failure is not None}
     for way, failure in failures.items():
@@ -160,28 +160,28 @@ def _judged(context: Context, asked: Mapping[str, Asked], spent: str) -> Seen:
         )
     if failures and failures.keys() == asked.keys():
         raise _unanswered(failures)
-    if "uri" not in asked:
-        context.transport = "inline"
+    if Transport.URI not in asked:
+        context.transport = Transport.INLINE
         return f"images travel with their bytes; {spent}"
-    if "uri" in failures and failures["uri"].reason != "FORBIDDEN":
+    if Transport.URI in failures and failures[Transport.URI].reason != "FORBIDDEN":
         return CheckWarning(
-            f"by URI there was no answer: {failures['uri'].reason}: {failures['uri'].message}",
+            f"by URI there was no answer: {failures[Transport.URI].reason}: {failures[Transport.URI].message}",
             fix="--transport=inline, if that stays so",
             found=spent,
         )
-    return _by_uri_or_not(context, readable="uri" not in failures, found=spent)
+    return _by_uri_or_not(context, readable=Transport.URI not in failures, found=spent)
 
 
 def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
-    context.transport = "uri" if readable else "inline"
+    context.transport = Transport.URI if readable else Transport.INLINE
     if readable:
         return f"images travel by URI; {found}"
     agent = vertex_agent(_project_number(context) or "PROJECT_NUMBER")
     bucket = context.sample.uri.removeprefix("gs://").partition("/")[0]
     grant = bucket_command(bucket, agent, "roles/storage.objectViewer")
-    if context.settings.lane == "batch":
+    if context.settings.lane == Lane.BATCH:
         raise batch_checks.unreadable(context.task, grant=grant)
-    if context.settings.transport == "uri":
+    if context.settings.transport == Transport.URI:
         raise UserError(
             "the service may not read these images by their URIs",
             permission=f"storage.objects.get: roles/storage.objectViewer on gs://{bucket} for {agent}",
@@ -196,7 +196,7 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
     )
 
 
-def _unanswered(failures: Mapping[str, Failure]) -> ImagebeamError:
+def _unanswered(failures: Mapping[Transport, Failure]) -> ImagebeamError:
     last = list(failures.values())[-1]
     said = f"no answer, by {' or by '.join(failures)}: {last.reason}: {last.message}"
     if last.kind is Kind.ROW:
@@ -221,7 +221,7 @@ def check_agent(context: Context) -> Seen:
         transport = asyncio.run(model_probe.free_transport(context.settings, context.task, [uri]))
     finally:
         storage.delete(uri)
-    if transport == "inline":
+    if transport == Transport.INLINE:
         raise UserError(f"Vertex AI may not read gs://{bucket}", permission=needed, fix=grant)
     try:
         owner = str(storage.storage_client().get_bucket(bucket).project_number or "")
@@ -297,7 +297,7 @@ def check_connection(context: Context) -> Seen:
 def check_quota(context: Context) -> Seen:
     """What pace to expect; nothing can be asked, so nothing can fail."""
     settings, profile = context.settings, context.profile
-    if settings.lane == "batch":
+    if settings.lane == Lane.BATCH:
         return "batch jobs have no quota of calls; one may wait up to 72 hours"
     fixed = profile.fixed_rpm(settings.location)
     if fixed is not None:
@@ -313,7 +313,7 @@ def _roles(context: Context) -> list[str]:
     settings = context.settings
     wanted = {
         "bigquery.datasets.create": context.create is not None,
-        "aiplatform.batchPredictionJobs.create": settings.lane == "batch",
+        "aiplatform.batchPredictionJobs.create": settings.lane == Lane.BATCH,
         "aiplatform.endpoints.predict": not context.probe and isinstance(settings, EmbedSettings),
         "dataflow.jobs.create": context.dataflow,
     }

@@ -7,19 +7,20 @@ from typing import Final
 from imagebeam.pipeline.preflight import data_checks as data
 from imagebeam.pipeline.preflight import model_checks as model
 from imagebeam.pipeline.preflight.runner import Check, Context
+from imagebeam.transforms.core.records import Lane
 
 
 def _calls(context: Context) -> bool:
     """Whether the run calls the model itself; with ``--lane=sql`` BigQuery does."""
-    return context.settings.lane != "sql"
+    return context.settings.lane != Lane.SQL
 
 
 def _batch(context: Context) -> bool:
-    return context.settings.lane == "batch"
+    return context.settings.lane == Lane.BATCH
 
 
 def _sql(context: Context) -> bool:
-    return context.settings.lane == "sql"
+    return context.settings.lane == Lane.SQL
 
 
 def _dataflow(context: Context) -> bool:

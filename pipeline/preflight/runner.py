@@ -17,6 +17,7 @@ from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import ImagebeamError
 from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Transport
 from imagebeam.transforms.gemini.requests import ImagePart
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.filters import Filters
@@ -35,7 +36,7 @@ class Sample:
     """
 
     uri: str
-    ways: Mapping[str, ImagePart]
+    ways: Mapping[Transport, ImagePart]
 
 
 @dataclasses.dataclass
@@ -74,7 +75,7 @@ class Context:
     member: str = NOBODY
     location: str = ""
     create: str | None = None
-    transport: str | None = None
+    transport: Transport | None = None
     credentials: Any = dataclasses.field(init=False)
     task: Task = dataclasses.field(init=False)
     profile: ModelProfile = dataclasses.field(init=False)

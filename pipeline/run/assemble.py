@@ -12,6 +12,7 @@ from imagebeam.transforms.batch_shards import BatchSettings
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.engine.max_cost import check_cap
 from imagebeam.transforms.engine.settings import CallSettings, Caps, Destination, EngineSettings
 from imagebeam.transforms.gemini.batch_requests import ShardLimits
@@ -41,7 +42,7 @@ def build_run_settings(
     """The settings that every step of the run gets."""
     directory = storage.join(settings.work_dir, "runs", settings.run_id)
     timeout_s, deadline_s = settings.call_timeout_s, settings.unit_deadline_s
-    if settings.lane == "flex":
+    if settings.lane == Lane.FLEX:
         timeout_s = timeout_s if "call_timeout_s" in settings.given else FLEX_TIMEOUT_S
         deadline_s = deadline_s if "unit_deadline_s" in settings.given else FLEX_DEADLINE_S
     call_settings = CallSettings(
@@ -49,12 +50,14 @@ def build_run_settings(
         location=settings.location,
         task=task,
         profile=profile,
-        lane=cast("Literal['online', 'flex', 'batch']", settings.lane),
-        transport="inline" if task.image.changes_images or settings.transport == "inline" else "uri",
+        lane=settings.lane,
+        transport=Transport.INLINE
+        if task.image.changes_images or settings.transport == Transport.INLINE
+        else Transport.URI,
         call_timeout_s=min(timeout_s, deadline_s),
         unit_deadline_s=deadline_s,
-        attempts=FLEX_ATTEMPTS if settings.lane == "flex" else ATTEMPTS,
-        wait_multiplier_s=FLEX_WAIT_S if settings.lane == "flex" else WAIT_S,
+        attempts=FLEX_ATTEMPTS if settings.lane == Lane.FLEX else ATTEMPTS,
+        wait_multiplier_s=FLEX_WAIT_S if settings.lane == Lane.FLEX else WAIT_S,
     )
     destination = Destination(
         outcomes=outcomes,
@@ -114,7 +117,7 @@ def build_batch_settings(settings: ClassifySettings) -> BatchSettings:
         limits=ShardLimits(settings.batch_lines, settings.batch_bytes),
         rounds=settings.batch_rounds,
         deadline_s=settings.batch_deadline_s,
-        fallback=cast("Literal['flex', 'online']", settings.batch_fallback),
+        fallback=settings.batch_fallback,
         grace_s=settings.batch_grace_s,
     )
 

@@ -10,6 +10,7 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Transport
 from imagebeam.transforms.gemini.dispatch import build_lines
 from imagebeam.transforms.run_settings import run_labels
 from imagebeam.transforms.sql.sources import Source
@@ -70,7 +71,7 @@ def check_images(
     Raises:
         UserError: It cannot, or they will not.
     """
-    if transport == "inline":
+    if transport == Transport.INLINE:
         raise unreadable(task)
     made = newest_snapshot(bq, source, location)
     if made is not None:

@@ -12,7 +12,7 @@ import resource
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from imagebeam.pipeline.run import batch_checks, cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import build_run_settings
@@ -26,6 +26,7 @@ from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Lane, Transport, UnitKind
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import sources
 from imagebeam.transforms.sql.filters import Filters
@@ -86,13 +87,13 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     create = check_results(settings, bq, outcomes, location)
     if storage.is_local(settings.work_dir) or settings.runner != "DataflowRunner":
         storage.check_writable(settings.work_dir, location)
-    if settings.lane == "batch":
+    if settings.lane == Lane.BATCH:
         batch_checks.check(settings, task, profile, outcomes, location)
     run = build_run_settings(settings, task, profile, source, filters, outcomes, location)
     planned = plan(bq, run)
     check_lease(bq, run)
     transport = asyncio.run(model_probe.check_model(settings, task, source, bq, location, due=planned.due))
-    if settings.lane == "batch":
+    if settings.lane == Lane.BATCH:
         batch_checks.check_images(settings, task, bq, source, location, transport)
     run = with_transport(run, transport)
     usd = cost_estimate.announce(settings, run, profile, planned, say)
@@ -108,13 +109,13 @@ def resolve_task(settings: ClassifySettings, models: Models) -> Task:
         return settings.embed_task()
     task = catalog.load_task(settings.task, models, Path.cwd(), model=settings.model)
     if settings.unit and settings.unit != task.unit:
-        unit = cast("Literal['observation', 'asset']", settings.unit)
-        task = dataclasses.replace(task, unit=unit, max_images=MAX_IMAGES if unit == "asset" else 1)
+        images = MAX_IMAGES if settings.unit == UnitKind.ASSET else 1
+        task = dataclasses.replace(task, unit=settings.unit, max_images=images)
     if settings.max_images:
-        if task.unit != "asset":
+        if task.unit != UnitKind.ASSET:
             raise UserError(f"--max_images is for --unit=asset; task {task.name} asks about single observations")
         task = dataclasses.replace(task, max_images=settings.max_images)
-    if settings.transport == "uri" and task.image.changes_images:
+    if settings.transport == Transport.URI and task.image.changes_images:
         raise UserError(
             f"task {task.name} crops or downscales its images, so they must travel in the request: "
             "use --transport=inline or auto"
@@ -304,7 +305,7 @@ def check_lease(bq: BigQueryClient, run: RunSettings) -> None:
         raise UserError(lease.held_line(held, destination.lease))
 
 
-def with_transport(run: RunSettings, transport: Literal["uri", "inline"]) -> RunSettings:
+def with_transport(run: RunSettings, transport: Transport) -> RunSettings:
     """The run with its transport settled."""
     call_settings = dataclasses.replace(run.engine.call_settings, transport=transport)
     return dataclasses.replace(run, engine=dataclasses.replace(run.engine, call_settings=call_settings))

@@ -15,6 +15,7 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import outcome_queries
 from imagebeam.transforms.sql.filters import Filters
@@ -85,7 +86,7 @@ def announce(
     return usd or Decimal(0)
 
 
-def tell_due(run: RunSettings, profile: ModelProfile, planned: Planned, lane: str, say: Say) -> Forecast:
+def tell_due(run: RunSettings, profile: ModelProfile, planned: Planned, lane: Lane, say: Say) -> Forecast:
     """Says what is there by state and what changed of the task; gives what asking about the due units will take.
 
     Raises:
@@ -124,7 +125,7 @@ def cost_text(expected: Forecast, usd: Decimal | None) -> str:
     return f"{price}: {expected.calls:,} calls{each} ({expected.basis})"
 
 
-def describe_change(profile: ModelProfile, task: Task, past: History, planned: Planned, lane: str) -> Changed | None:
+def describe_change(profile: ModelProfile, task: Task, past: History, planned: Planned, lane: Lane) -> Changed | None:
     """What changed of the task since the version that was used last; None if nothing did, or it is new."""
     if not past.versions or past.versions[0].version == task.version:
         return None

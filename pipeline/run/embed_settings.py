@@ -11,6 +11,7 @@ from imagebeam.pipeline.flags.embed import EMBED, EMBED_SQL, NO_DATAFLOW
 from imagebeam.pipeline.flags.layers import read_flags
 from imagebeam.pipeline.run.settings import ClassifySettings, check, field_values, require, with_beam
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.gemini.embedding_batch import check_batch
 from imagebeam.transforms.tasks.embedding import EmbedTask, checked_dimension, embed_task
 from imagebeam.transforms.tasks.task import ImageSettings
@@ -73,9 +74,9 @@ def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
     require(values)
     task = embed_task(values["model"], values["dimension"], image)
     check(values, said.given, lambda values: _check_batch(values, task))
-    if values["lane"] == "sql" and values["runner"] == "DataflowRunner":
+    if values["lane"] == Lane.SQL and values["runner"] == "DataflowRunner":
         raise UserError(f"--lane=sql: {NO_DATAFLOW}")
-    if values["lane"] != "sql" and (wrong := [flag.name for flag in EMBED_SQL if flag.name in said.given]):
+    if values["lane"] != Lane.SQL and (wrong := [flag.name for flag in EMBED_SQL if flag.name in said.given]):
         raise UserError(f"--{wrong[0]} is for --lane=sql; this run's lane is {values['lane']}")
     plain = field_values(said, EmbedSettings, EMBED, cwd)
     return with_beam(EmbedSettings(**{**plain, "task": task.name, "image": image}), said, environ)
@@ -83,7 +84,7 @@ def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
 
 def _check_batch(values: Mapping[str, Any], task: EmbedTask) -> None:
     check_batch(task)
-    if values["transport"] == "inline":
+    if values["transport"] == Transport.INLINE:
         raise UserError("--lane=batch sends images by URI, and --transport=inline sends their bytes: use --lane=online")
     for name in ("batch_source", "batch_destination"):
         if values[name] == "bigquery":
@@ -99,7 +100,7 @@ def _image(values: Mapping[str, Any]) -> ImageSettings:
         padding=values["padding"] or 0.0,
         max_side=values["max_side"],
     )
-    if values["transport"] == "uri" and image.changes_images:
+    if values["transport"] == Transport.URI and image.changes_images:
         raise UserError(
             "--crop and --max_side change the images, so their bytes must travel: use --transport=inline or auto"
         )

@@ -8,7 +8,6 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Literal
 
 import orjson
 
@@ -20,7 +19,7 @@ from imagebeam.transforms.clients.vertex import GeminiClient, HttpAnswer, ModelC
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.images import mime_from_name
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Lane, Transport, Unit, UnitKind
 from imagebeam.transforms.gemini.embeddings import build_embedding_request
 from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_exception, classify_http
 from imagebeam.transforms.gemini.requests import ImagePart, build_request, image_part, lane_headers
@@ -58,7 +57,7 @@ async def check_model(
     location: str,
     *,
     due: int,
-) -> Literal["uri", "inline"]:
+) -> Transport:
     """Checks that the model answers here, and settles how images travel.
 
     Raises:
@@ -66,13 +65,13 @@ async def check_model(
         SystemicError: Vertex AI cannot be used.
     """
     await check_exists(settings, task)
-    if settings.transport == "inline" or task.image.changes_images:
-        return "inline"
-    if settings.transport == "uri" or not due:
-        return "uri"
+    if settings.transport == Transport.INLINE or task.image.changes_images:
+        return Transport.INLINE
+    if settings.transport == Transport.URI or not due:
+        return Transport.URI
     if isinstance(task, EmbedTask) and (settings.max_cost_usd is not None or settings.max_calls is not None):
         # Embedding models have no call that is free, and every call counts; a batch job knows one way only.
-        return "uri" if settings.lane == "batch" else "inline"
+        return Transport.URI if settings.lane == Lane.BATCH else Transport.INLINE
     uris = sample_uris(source, bq, location)
     if not isinstance(task, EmbedTask):
         return await free_transport(settings, task, uris)
@@ -111,7 +110,7 @@ async def check_exists(settings: ClassifySettings, task: Task) -> None:
 
 async def free_transport(
     settings: ClassifySettings, task: Task, uris: list[str], *, timeout_s: float = 60.0
-) -> Literal["uri", "inline"]:
+) -> Transport:
     """How images can travel, found out without a paid call: ``countTokens`` reads them.
 
     Raises:
@@ -130,8 +129,8 @@ async def free_transport(
 
 
 async def ask_once(
-    settings: ClassifySettings, task: Task, profile: ModelProfile, image: Image, parts: Mapping[str, ImagePart]
-) -> dict[str, Asked]:
+    settings: ClassifySettings, task: Task, profile: ModelProfile, image: Image, parts: Mapping[Transport, ImagePart]
+) -> dict[Transport, Asked]:
     """Asks about one image as a run would, once for each way that it can travel: paid calls, in no books.
 
     Args:
@@ -153,20 +152,20 @@ async def _ask(client: ModelClient, task: Task, profile: ModelProfile, image: Im
     if isinstance(task, EmbedTask):
         body = build_embedding_request(task, [part])
     else:
-        body = build_request(task, profile, Unit("preflight", "observation", "", (image,)), [part], {})
+        body = build_request(task, profile, Unit("preflight", UnitKind.OBSERVATION, "", (image,)), [part], {})
     try:
-        answer = await client.send(task.model, body, headers=lane_headers("online"), timeout_s=PROBE_TIMEOUT_S)
+        answer = await client.send(task.model, body, headers=lane_headers(Lane.ONLINE), timeout_s=PROBE_TIMEOUT_S)
     except Exception as error:
         return Asked(classify_exception(error))
     if answer.code != 200:
         return Asked(classify_http(answer.code, answer.body, answer.headers), body=answer.body)
     if isinstance(task, EmbedTask):
-        return Asked(None, cost_usd(profile, "online", estimate_usage(profile, task, 1)))
+        return Asked(None, cost_usd(profile, Lane.ONLINE, estimate_usage(profile, task, 1)))
     try:
         usage = read_usage(orjson.loads(answer.body)["usageMetadata"])
     except (ValueError, KeyError, TypeError):
         usage = estimate_usage(profile, task, 1)
-    return Asked(None, cost_usd(profile, "online", usage))
+    return Asked(None, cost_usd(profile, Lane.ONLINE, usage))
 
 
 async def _embed(client: EmbeddingClient, task: EmbedTask, part: ImagePart) -> HttpAnswer:
@@ -174,7 +173,7 @@ async def _embed(client: EmbeddingClient, task: EmbedTask, part: ImagePart) -> H
     return await client.send(task.model, build_embedding_request(task, [part]), headers={}, timeout_s=60.0)
 
 
-async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[str]) -> Literal["uri", "inline"]:
+async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[str]) -> Transport:
     """Lets the service read an image by its URI; inline if it may not."""
     for uri in uris:
         try:
@@ -183,13 +182,13 @@ async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[
             _log.info("reading %s: %s", uri, error)
             continue
         if answer.code == 200:
-            return "uri"
+            return Transport.URI
         failure = classify_http(answer.code, answer.body, answer.headers)
         if failure.kind is Kind.ROW and failure.reason == "FORBIDDEN":
-            return "inline"
+            return Transport.INLINE
         if failure.kind is Kind.FATAL:
             raise _refused(answer, "reading an image")
-    return "uri"
+    return Transport.URI
 
 
 def sample_uris(source: sources.Source, bq: BigQueryClient, location: str) -> list[str]:

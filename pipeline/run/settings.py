@@ -22,6 +22,7 @@ from imagebeam.pipeline.run import dataflow_options
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import shown
 from imagebeam.transforms.core.images import parse_gs_uri
+from imagebeam.transforms.core.records import Lane, Transport, UnitKind
 from imagebeam.transforms.sql import filters
 from imagebeam.transforms.sql.selection import parse_due
 
@@ -95,7 +96,7 @@ class ClassifySettings:
     run_id: str
     work_dir: str
     model: str | None = None
-    unit: str | None = None
+    unit: UnitKind | None = None
     max_images: int | None = None
     source: str | None = None
     query: str | None = None
@@ -114,8 +115,8 @@ class ClassifySettings:
     where: str | None = None
     results_location: str | None = None
     location: str = "global"
-    lane: str = "online"
-    transport: str = "auto"
+    lane: Lane = Lane.ONLINE
+    transport: Transport = Transport.AUTO
     in_flight: int = 256
     max_rpm: int | None = None
     max_tpm: int | None = None
@@ -131,7 +132,7 @@ class ClassifySettings:
     batch_bytes: int = 984_000_000
     batch_rounds: int = 3
     batch_deadline_s: float | None = None
-    batch_fallback: str = "flex"
+    batch_fallback: Lane = Lane.FLEX
     batch_poll_s: float = 30.0
     batch_grace_s: float = 600.0
     no_wait: bool = False
@@ -232,7 +233,7 @@ def check(
             if values["profile"] == "custom"
             else f"--columns is for profile custom, not {values['profile']}: leave one of them out"
         )
-    if values.get("max_images") and values["unit"] == "observation":
+    if values.get("max_images") and values["unit"] == UnitKind.OBSERVATION:
         raise UserError("--max_images is for --unit=asset: an observation is one image")
     parse_due(",".join(values["due"]))
     start, end = values["captured_from"], values["captured_until"]
@@ -247,7 +248,7 @@ def check(
             f"--unit_deadline_s={values['unit_deadline_s']:g} is shorter than --call_timeout_s="
             f"{values['call_timeout_s']:g}: a single call could outlast the unit"
         )
-    if values["lane"] == "batch":
+    if values["lane"] == Lane.BATCH:
         _check_batch_place(values)
         (check_lane or _check_batch)(values)
     elif wrong := [flag.name for flag in BATCH_ONLY if given.get(flag.name, flag.default) != flag.default]:
@@ -270,7 +271,7 @@ def _check_batch_place(values: Mapping[str, Any]) -> None:
 
 
 def _check_batch(values: Mapping[str, Any]) -> None:
-    if values["transport"] == "inline":
+    if values["transport"] == Transport.INLINE:
         raise UserError(
             "--lane=batch sends images by URI, and --transport=inline sends their bytes: use --lane=flex, which costs "
             "the same"
@@ -310,6 +311,10 @@ def field_values(said: FlagValues, settings: type, flags: tuple[Flag, ...], cwd:
         "results": _qualified(RESULTS, values["results"], project),
         "work_dir": work_directory(values["work_dir"], cwd),
         "run_id": values["run_id"] or new_run_id(),
+        "lane": Lane(values["lane"]),
+        "transport": Transport(values["transport"]),
+        "batch_fallback": Lane(values["batch_fallback"]),
+        "unit": UnitKind(values["unit"]) if values["unit"] else None,
         "max_cost_usd": _dollars(values["max_cost_usd"]),
         "models_file": _path(values["models_file"], cwd) if values["models_file"] else None,
         "given": {name: flag_values.to_text(known[name], value) for name, value in said.given.items()},

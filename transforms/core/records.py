@@ -14,8 +14,45 @@ from decimal import Decimal
 from typing import Any
 
 
+class Lane(enum.StrEnum):
+    """How calls reach the model: what a call costs, and how long its answer takes.
+
+    Attributes:
+        ONLINE: One HTTP call per unit, at list price.
+        FLEX: The same at half the price, with longer waits.
+        BATCH: Batch prediction jobs, at half the price.
+        SQL: BigQuery calls the model (embeddings only).
+    """
+
+    ONLINE = "online"
+    FLEX = "flex"
+    BATCH = "batch"
+    SQL = "sql"
+
+
+class UnitKind(enum.StrEnum):
+    """What one call is about: a single observation, or an asset with several images."""
+
+    OBSERVATION = "observation"
+    ASSET = "asset"
+
+
+class Transport(enum.StrEnum):
+    """How images reach the model.
+
+    Attributes:
+        AUTO: Probe one image by URI; send bytes if the service may not read it. Never part of a call.
+        URI: The service reads the image from Cloud Storage.
+        INLINE: The image's bytes are part of the request.
+    """
+
+    AUTO = "auto"
+    URI = "uri"
+    INLINE = "inline"
+
+
 class Status(enum.StrEnum):
-    """What became of a unit. The value is what stands in the table ``outcomes``."""
+    """Status of an outcome, as the table ``outcomes`` holds it."""
 
     OK = "OK"
     BLOCKED = "BLOCKED"
@@ -82,7 +119,7 @@ class Unit:
     """
 
     unit_id: str
-    unit_type: str
+    unit_type: UnitKind
     input_digest: str
     images: tuple[Image, ...]
     asset_id: str | None = None

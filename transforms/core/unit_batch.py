@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Unit, UnitKind
 
 LEVEL = 3
 
@@ -47,5 +47,6 @@ def unpack(group: Group) -> list[Unit]:
             Image(**{**image, "bbox": tuple(image["bbox"]) if image["bbox"] else None})
             for image in document.pop("images")
         )
-        units.append(Unit(images=images, **document))
+        kind = UnitKind(document.pop("unit_type"))
+        units.append(Unit(unit_type=kind, images=images, **document))
     return units

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core import images
-from imagebeam.transforms.core.records import Image, ImageReason, Status, Unit
+from imagebeam.transforms.core.records import Image, ImageReason, Status, Transport, Unit
 from imagebeam.transforms.gemini.error_classes import Failure, Kind
 from imagebeam.transforms.gemini.requests import ImagePart
 from imagebeam.transforms.tasks.task import Task
@@ -69,7 +69,7 @@ class ImageLoader:
 
     def __init__(self, task: Task, transport: str, executor: concurrent.futures.Executor) -> None:
         self._task = task
-        self._inline = transport == "inline"
+        self._inline = transport == Transport.INLINE
         self._executor = executor
         self._window = ByteWindow()
         self._readers = asyncio.Semaphore(READERS)

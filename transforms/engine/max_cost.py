@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Lane, Unit, UnitKind
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
@@ -37,7 +37,7 @@ _MILLION = Decimal(1_000_000)
 _NANO = Decimal("1e-9")
 
 
-def max_call_cost_usd(profile: ModelProfile, task: Task, lane: str, body: Mapping[str, Any]) -> Decimal:
+def max_call_cost_usd(profile: ModelProfile, task: Task, lane: Lane, body: Mapping[str, Any]) -> Decimal:
     """What a request can cost at most; a larger output limit of a request that is sent again is in it.
 
     Args:
@@ -49,7 +49,7 @@ def max_call_cost_usd(profile: ModelProfile, task: Task, lane: str, body: Mappin
     Returns:
         USD with nine decimals, rounded up; 0 if the price is unknown.
     """
-    prices = [profile.prices[name] for name in {lane, "online"} & set(profile.prices)]
+    prices = [profile.prices[name] for name in {lane, Lane.ONLINE} & set(profile.prices)]
     if not prices:
         return Decimal(0)
     if isinstance(task, EmbedTask):
@@ -72,7 +72,7 @@ def max_call_cost_usd(profile: ModelProfile, task: Task, lane: str, body: Mappin
     return (worst / _MILLION).quantize(_NANO, decimal.ROUND_CEILING)
 
 
-def max_cost_of_units_usd(profile: ModelProfile, task: Task, lane: str, images: int) -> Decimal:
+def max_cost_of_units_usd(profile: ModelProfile, task: Task, lane: Lane, images: int) -> Decimal:
     """What the first call about a unit can cost at most, as far as that is known before there is a unit.
 
     Args:
@@ -114,7 +114,7 @@ def image_tokens_limit(profile: ModelProfile, task: Task) -> int:
 def check_cap(
     profile: ModelProfile,
     task: Task,
-    lane: str,
+    lane: Lane,
     *,
     max_cost_usd: Decimal | None,
     max_calls: int | None,
@@ -137,7 +137,7 @@ def check_cap(
     Raises:
         UserError: They cannot, or nothing could; says what to change.
     """
-    worst = max_cost_of_units_usd(profile, task, lane, task.max_images if task.unit == "asset" else 1)
+    worst = max_cost_of_units_usd(profile, task, lane, task.max_images if task.unit == UnitKind.ASSET else 1)
     if max_calls is not None and max_calls < processes:
         raise UserError(
             f"--max_calls={max_calls} is less than one call for {_workers(processes)}; give more, or fewer workers"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.gemini.dispatch import AnyTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 
@@ -100,8 +101,8 @@ class CallSettings:
     location: str
     task: AnyTask
     profile: ModelProfile
-    lane: Literal["online", "flex", "batch"] = "online"
-    transport: Literal["uri", "inline"] = "uri"
+    lane: Lane = Lane.ONLINE
+    transport: Transport = Transport.URI
     call_timeout_s: float = 120.0
     unit_deadline_s: float = 600.0
     attempts: int = 6

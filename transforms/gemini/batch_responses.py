@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from imagebeam.transforms.core.records import Outcome, Status, Unit, Usage
+from imagebeam.transforms.core.records import Lane, Outcome, Status, Unit, Usage
 from imagebeam.transforms.gemini.dispatch import read_call
 from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_http, one_line
 from imagebeam.transforms.gemini.responses import Reply
@@ -231,7 +231,7 @@ def classify(line: OutputLine, task: Task, profile: ModelProfile) -> RowResult:
         answer=reply.answer if answered else None,
         raw_text=reply.raw_text if answered else None,
         usage=usage,
-        cost_usd=cost_usd(profile, "batch", usage),
+        cost_usd=cost_usd(profile, Lane.BATCH, usage),
         model_version=reply.model_version,
         response_id=reply.response_id,
         finish_reason=_finish_reason(response),

@@ -11,16 +11,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Lane, Unit
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import FIELD, Task
 
 UNKNOWN = "unknown"
 
 # Google, "Flex PayGo": at the flex price only, not after provisioned throughput.
-_LANE_HEADERS: Mapping[str, Mapping[str, str]] = {
-    "online": {},
-    "flex": {
+_LANE_HEADERS: Mapping[Lane, Mapping[str, str]] = {
+    Lane.ONLINE: {},
+    Lane.FLEX: {
         "X-Vertex-AI-LLM-Shared-Request-Type": "flex",
         "X-Vertex-AI-LLM-Request-Type": "shared",
     },
@@ -98,7 +98,7 @@ def request_frame(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
     return frame
 
 
-def lane_headers(lane: str) -> dict[str, str]:
+def lane_headers(lane: Lane) -> dict[str, str]:
     """The extra HTTP headers of a lane.
 
     Args:

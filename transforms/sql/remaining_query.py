@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, column, column_path
 from imagebeam.transforms.core.query import Parameter, Query, check_expression
-from imagebeam.transforms.core.records import Image, Unit
+from imagebeam.transforms.core.records import Image, Unit, UnitKind
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.outcome_queries import EVENT_ORDER, answered_units_query, run_counts_query
 from imagebeam.transforms.sql.selection import STATES, Selection, SourceCounts, parse_due, source_counts_from_row
@@ -39,7 +39,6 @@ __all__ = [
     "unit_from_row",
 ]
 
-UnitKind = Literal["observation", "asset"]
 
 MAX_IMAGES = 10
 
@@ -146,7 +145,7 @@ def unit_from_row(row: Mapping[str, Any]) -> Unit:
     extra = row.get("extra")
     return Unit(
         unit_id=row["unit_id"],
-        unit_type=row["unit_type"],
+        unit_type=UnitKind(row["unit_type"]),
         input_digest=row["input_digest"],
         images=tuple(_image(image) for image in row["images"]),
         asset_id=row["asset_id"],
@@ -198,7 +197,7 @@ def _steps(
     again: tuple[str, int] | None = None,
 ) -> tuple[dict[str, str], list[Parameter]]:
     filters.validate(source.columns, source=source.label)
-    if unit == "asset" and "asset_id" not in source.columns:
+    if unit == UnitKind.ASSET and "asset_id" not in source.columns:
         raise UserError(f"unit: asset needs asset_id, which {source.label} does not have; use unit: observation")
     if not 1 <= max_images <= MAX_IMAGES:
         raise UserError(f"max_images is {max_images}; give 1 to {MAX_IMAGES}")
@@ -210,7 +209,7 @@ def _steps(
         "observations": _observations(source, kept, unit),
         "passing": f"SELECT * FROM observations\n{_where([*place, *window])}",
         **_newest(source, unit, filters, parameters),
-        "units": _asset_units(max_images) if unit == "asset" else _observation_units(),
+        "units": _asset_units(max_images) if unit == UnitKind.ASSET else _observation_units(),
         "chosen": "SELECT * FROM units"
         + (f"\nORDER BY TO_HEX(SHA256(unit_id)), unit_id\nLIMIT {int(filters.limit)}" if filters.limit else ""),
         **_states(outcomes, task, version, due, again, parameters),
@@ -229,7 +228,7 @@ def _raw(source: Source, filters: Filters) -> str:
 
 def _observations(source: Source, kept: Mapping[str, str], unit: UnitKind) -> str:
     columns = [f"{canonical_sql(source, name, 'raw')} AS `{name}`" for name in CANONICAL]
-    unit_column = "asset_id" if unit == "asset" else "observation_id"
+    unit_column = "asset_id" if unit == UnitKind.ASSET else "observation_id"
     columns.append(f"{canonical_sql(source, unit_column, 'raw')} AS `unit_id`")
     if kept:
         fields = ", ".join(f"raw.{column_path(path)} AS {column(name)}" for name, path in kept.items())
@@ -250,7 +249,7 @@ def _newest(source: Source, unit: UnitKind, filters: Filters, parameters: list[P
     age = "snapshot_id DESC, detection_time DESC, capture_time DESC, uri DESC"
     where = _where(conditions)
     once = "QUALIFY ROW_NUMBER() OVER (PARTITION BY observation_id ORDER BY {}) = 1"
-    missing = "unit_id IS NULL" if unit == "observation" else "unit_id IS NULL OR observation_id IS NULL"
+    missing = "unit_id IS NULL" if unit == UnitKind.OBSERVATION else "unit_id IS NULL OR observation_id IS NULL"
     steps = {"without_id": f"SELECT COUNT(*) AS missing FROM passing WHERE {missing}"}
     if source.snapshots is None:
         return {**steps, "newest": f"SELECT * FROM passing\n{where}\n{once.format(age)}"}

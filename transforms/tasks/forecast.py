@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from imagebeam.transforms.core.counts import Planned
-from imagebeam.transforms.core.records import Usage
+from imagebeam.transforms.core.records import Lane, Usage
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_total
 from imagebeam.transforms.tasks.task import Task
@@ -25,7 +25,7 @@ _ANSWERS_ALIKE = frozenset({"prompt", "system"})
 #: Parts of a definition of which each setting is told by itself.
 _SECTIONS = ("generation", "image")
 #: Lane of embeddings in BigQuery, which are billed as calls are.
-_BILLED_AS = {"sql": "online"}
+_BILLED_AS = {Lane.SQL: Lane.ONLINE}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Forecast:
         """All tokens that a quota counts."""
         return self.usage.total_tokens
 
-    def usd(self, profile: ModelProfile, lane: str) -> Decimal | None:
+    def usd(self, profile: ModelProfile, lane: Lane) -> Decimal | None:
         """The cost in a lane at list price; None if the price is not known."""
         billed = _BILLED_AS.get(lane, lane)
         return cost_usd(profile, billed, self.usage) if billed in profile.prices else None

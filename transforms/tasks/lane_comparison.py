@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.tasks.model_profiles import Quota
 
 #: Calls per second of one worker process, answers recorded (docs/benchmarks.md, zero latency, over a whole run).
 PROCESS_PER_S: Final = 350.0
 #: Seconds of a call, assumed while no answer of the task is recorded. Google promises none; a flex call may take
 #: ten minutes ("Flex PayGo").
-ASSUMED_LATENCY_S: Final[Mapping[str, float]] = {"online": 2.0, "flex": 60.0}
+ASSUMED_LATENCY_S: Final[Mapping[Lane, float]] = {Lane.ONLINE: 2.0, Lane.FLEX: 60.0}
 #: A job is at work for 24 hours at most, and may wait 72 before (Google, "Batch inference"): all jobs run at once.
 BATCH_S: Final = 24 * 3600.0
 BATCH_NOTE: Final = 'at work for 24 hours at most, after up to 72 in the queue (Google, "Batch inference")'
@@ -80,7 +81,7 @@ class LanePlan:
         problem: Why the lane cannot be taken; None if it can.
     """
 
-    lane: str
+    lane: Lane
     usd: Decimal | None
     seconds: float | None = None
     per_s: float | None = None
@@ -100,13 +101,13 @@ class Recommendation:
         reason: Why, one sentence.
     """
 
-    lane: str | None
+    lane: Lane | None
     reason: str
 
 
-def plan_calls(lane: str, usd: Decimal | None, work: Work, quota: Quota, means: Means) -> LanePlan:
+def plan_calls(lane: Lane, usd: Decimal | None, work: Work, quota: Quota, means: Means) -> LanePlan:
     """A lane of single calls: as fast as the narrowest of quota, calls in flight and processes."""
-    latency_s = means.latency_s.get(lane) or ASSUMED_LATENCY_S.get(lane, ASSUMED_LATENCY_S["online"])
+    latency_s = means.latency_s.get(lane) or ASSUMED_LATENCY_S.get(lane, ASSUMED_LATENCY_S[Lane.ONLINE])
     each = work.tokens / work.calls if work.calls else 0.0
     granted = {
         f"{quota.requests or 0:,} calls a minute": quota.requests / _S if quota.requests else math.inf,
@@ -144,7 +145,7 @@ def plan_batch(usd: Decimal | None, work: Work, means: Means) -> LanePlan:
         else f"{means.batch_lines:,} requests of a job"
     )
     return LanePlan(
-        "batch",
+        Lane.BATCH,
         usd,
         seconds=BATCH_S if work.calls else 0.0,
         jobs=max(by_lines, by_bytes),
@@ -157,7 +158,7 @@ def plan_sql(usd: Decimal | None, work: Work, quota: Quota, means: Means) -> Lan
     """Jobs of BigQuery, which asks the model itself: parallel ones are no faster."""
     known = f"{quota.requests:,} calls a minute of BigQuery" if quota.requests else "no quota is known"
     return LanePlan(
-        "sql",
+        Lane.SQL,
         usd,
         seconds=work.calls / (quota.requests / _S) if quota.requests else None,
         per_s=quota.requests / _S if quota.requests else None,

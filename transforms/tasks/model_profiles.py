@@ -16,12 +16,12 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.records import Usage
+from imagebeam.transforms.core.records import Lane, Usage
 from imagebeam.transforms.core.strict_yaml import suggestion
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
 
-LANES = ("online", "flex", "batch")
+LANES = (Lane.ONLINE, Lane.FLEX, Lane.BATCH)
 # Planning figures for what only the service can count.
 CHARS_PER_TOKEN = 4
 LABEL_TOKENS = 24
@@ -158,7 +158,7 @@ class ModelProfile:
         """False if nothing is known of what it costs: every cost is then 0, which must be said."""
         return bool(self.prices)
 
-    def check(self, location: str, lane: str, task: Task) -> None:
+    def check(self, location: str, lane: Lane, task: Task) -> None:
         """Makes sure that the model takes what a run would send.
 
         Args:
@@ -176,7 +176,7 @@ class ModelProfile:
             )
         if lane not in LANES:
             raise UserError(f"lane {lane} is not one of {', '.join(LANES)}{suggestion(lane, LANES)}")
-        if lane == "flex" and location not in self.flex_locations:
+        if lane == Lane.FLEX and location not in self.flex_locations:
             raise UserError(
                 f"the flex lane takes {self.name} at {_places(self.flex_locations)} only, not at {location}"
                 if self.flex_locations
@@ -289,7 +289,7 @@ class Models:
         return self.embeddings[name]
 
 
-def cost_usd(profile: ModelProfile, lane: str, usage: Usage) -> Decimal:
+def cost_usd(profile: ModelProfile, lane: Lane, usage: Usage) -> Decimal:
     """What usage costs at list price.
 
     Args:
@@ -303,7 +303,7 @@ def cost_usd(profile: ModelProfile, lane: str, usage: Usage) -> Decimal:
     """
     if usage.traffic_type == "PROVISIONED_THROUGHPUT":
         return Decimal(0)
-    billed = "online" if lane == "flex" and usage.traffic_type == "ON_DEMAND" else lane
+    billed = Lane.ONLINE if lane == Lane.FLEX and usage.traffic_type == "ON_DEMAND" else lane
     price = profile.prices.get(billed)
     if price is None:
         return Decimal(0)

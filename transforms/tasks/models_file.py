@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, cast
 
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.core.strict_yaml import Section, load_mapping
 from imagebeam.transforms.tasks.model_profiles import LANES, ModelProfile, Models, Price, Quota, Retirement, Thinking
 from imagebeam.transforms.tasks.task import MEDIA_RESOLUTIONS, THINKING_WORDS
@@ -30,7 +31,7 @@ def load_models(text: str, where: str) -> Models:
     thoughts.allow(THINKING_WORDS)
     thought_tokens = {word: thoughts.whole(word, 0, 100_000) for word in thoughts.content}
     models = section.section("models")
-    quotas = _read_quotas(section.section("assumed_quotas"), ("online", "flex"))
+    quotas = _read_quotas(section.section("assumed_quotas"), (Lane.ONLINE, Lane.FLEX))
     profiles = {
         str(name): _read_profile(str(name), models.section(name), thought_tokens, quotas) for name in models.content
     }
@@ -89,7 +90,7 @@ def _read_embedding(name: str, section: Section) -> ModelProfile:
         prices={lane: _read_image_price(prices.section(lane)) for lane in prices.content},
         retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
         requests_per_minute={place: quota.whole(place, 1, 10_000_000) for place in quota.content},
-        assumed_quotas=_read_quotas(section.section("assumed_quotas"), ("online", "sql")),
+        assumed_quotas=_read_quotas(section.section("assumed_quotas"), (Lane.ONLINE, Lane.SQL)),
     )
 
 

@@ -12,6 +12,7 @@ import json
 import re
 from typing import Any, Literal, cast
 
+from imagebeam.transforms.core.records import UnitKind
 from imagebeam.transforms.core.strict_yaml import Section, load_mapping, show, suggestion
 from imagebeam.transforms.tasks.answer_schema import Schema, bigquery_type, read_schema
 
@@ -134,7 +135,7 @@ class Task:
     model: str
     prompt: str
     system: str | None = None
-    unit: Literal["observation", "asset"] = "observation"
+    unit: UnitKind = UnitKind.OBSERVATION
     max_images: int = 1
     schema: Schema | None = None
     generation: Generation = Generation()
@@ -213,8 +214,8 @@ def parse_task(text: str, *, where: str, default_model: str) -> Task:
     system = section.text("system").strip() if "system" in section else None
     if system and FIELD.search(system):
         section.fail("system", "is the same for every unit: put fields in double braces into the prompt")
-    unit = section.choice("unit", ("observation", "asset"), "observation")
-    if unit == "observation" and "max_images" in section:
+    unit = UnitKind(section.choice("unit", tuple(UnitKind), UnitKind.OBSERVATION))
+    if unit == UnitKind.OBSERVATION and "max_images" in section:
         section.fail("max_images", "is for `unit: asset`; an observation has one image: leave it out")
     return Task(
         name=name,
@@ -222,8 +223,8 @@ def parse_task(text: str, *, where: str, default_model: str) -> Task:
         model=section.text("model", default_model).strip() or default_model,
         prompt=prompt,
         system=system,
-        unit=cast("Any", unit),
-        max_images=section.whole("max_images", 1, 10, 10) if unit == "asset" else 1,
+        unit=unit,
+        max_images=section.whole("max_images", 1, 10, 10) if unit == UnitKind.ASSET else 1,
         schema=read_schema(section.section("schema")) if "schema" in section else None,
         generation=_read_generation(section.section("generation")),
         media_resolution=section.choice("media_resolution", MEDIA_RESOLUTIONS, "default"),
