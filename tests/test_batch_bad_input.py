@@ -118,7 +118,7 @@ def test_a_request_larger_than_a_file_gets_one_line_and_leaves_nothing_open(job:
 def test_a_work_directory_that_may_not_be_written_gets_one_line(job: Job) -> None:
     rule = {"match": work_dir(job), "operations": ["objects.insert"], "do": "http", "code": 403, "message": "No."}
     job.cloud.faults(storage={"rules": [rule]})
-    assert "cannot be written" in refused(job, batch_arguments(job))
+    assert "is not writable" in refused(job, batch_arguments(job))
 
 
 @pytest.mark.parametrize("name", ["status", "collect", "cancel"])

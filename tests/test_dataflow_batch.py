@@ -131,7 +131,7 @@ def take(run: BatchRun, host: str) -> None:
     assert destination is not None
     assert destination.lease is not None
     bq = BigQueryClient(run.run.engine.call_settings.project)
-    me = dataclasses.replace(lease.holder(run.run.run_id), host=host, pid=1)
+    me = dataclasses.replace(lease.build_holder(run.run.run_id), host=host, pid=1)
     bq.drop_table(destination.lease)
     lease.acquire(bq, destination.lease, run.run.run_id, me=me)
 

@@ -268,7 +268,7 @@ def test_a_second_job_of_the_same_name_is_refused_in_one_line(cloud: LocalCloud,
 def test_a_bucket_that_is_not_there_is_said_in_one_line(cloud: LocalCloud, bad: Place) -> None:
     code, _, err = run_cli(bad.arguments("--temp_location=gs://no-such-bucket-here/temp"))
     assert code == 2
-    assert "there is no bucket no-such-bucket-here; make it" in err
+    assert "bucket no-such-bucket-here does not exist; create it" in err
     assert len(err.splitlines()) == 1
 
 

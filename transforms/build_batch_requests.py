@@ -19,7 +19,7 @@ from apache_beam.pvalue import PCollection
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, count_problem, load_line, shard_name
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.load_jobs import load_file
+from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.records import Outcome, Status, Unit, utc_now
@@ -126,8 +126,7 @@ def _record(bq: BigQueryClient, settings: RunSettings, batch: BatchSettings, sha
     """Puts into BigQuery what a whole shard needs there; again is no harm."""
     register(bq, settings, shard)
     if shard.lines and batch.source == "bigquery":
-        load_file(
-            bq,
+        load = LoadJob(
             shard.path("requests.jsonl"),
             shard.table(settings.outcomes, "requests"),
             job_id=shard.job_id("requests"),
@@ -136,6 +135,7 @@ def _record(bq: BigQueryClient, settings: RunSettings, batch: BatchSettings, sha
             schema=REQUESTS_SCHEMA,
             replace=True,
         )
+        run_load_job(bq, load)
     return shard
 
 
@@ -143,14 +143,8 @@ def register(bq: BigQueryClient, settings: RunSettings, shard: Shard) -> None:
     """Makes the units of a shard known as submitted, so that no other run buys them. Again is no harm."""
     for kind, wanted in (("manifest", shard.lines), ("problems", sum(shard.problems.values()))):
         if wanted:
-            load_file(
-                bq,
-                shard.path(f"{kind}.jsonl"),
-                settings.outcomes,
-                job_id=shard.job_id(kind),
-                location=settings.location,
-                labels=settings.labels(),
-            )
+            path, job_id = shard.path(f"{kind}.jsonl"), shard.job_id(kind)
+            run_load_job(bq, LoadJob(path, settings.outcomes, job_id, settings.location, settings.labels()))
 
 
 class _Writing:

@@ -19,7 +19,7 @@ from google.cloud import bigquery
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, unit_of_row
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.load_jobs import load_file
+from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core.counts import Counts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
@@ -152,14 +152,8 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
 
 
 def _load(settings: RunSettings, bq: BigQueryClient, shard: Shard, kind: str, table: TableName) -> None:
-    load_file(
-        bq,
-        shard.path(f"{kind}.jsonl"),
-        table,
-        job_id=shard.job_id(kind),
-        location=settings.location,
-        labels=settings.labels(),
-    )
+    path, job_id = shard.path(f"{kind}.jsonl"), shard.job_id(kind)
+    run_load_job(bq, LoadJob(path, table, job_id, settings.location, settings.labels()))
 
 
 def _vector_table(settings: RunSettings) -> VectorTable | None:
@@ -301,9 +295,9 @@ def output_files(ended: Ended) -> list[str]:
     prefix = ended.shard.output_prefix
     roots = [ended.job.output_directory] if ended.job.output_directory else []
     if not roots:
-        made = {name.partition("/")[0] for name in storage.names(prefix) if name.startswith("prediction-")}
+        made = {name.partition("/")[0] for name in storage.list_names(prefix) if name.startswith("prediction-")}
         roots = [storage.join(prefix, name) for name in sorted(made)]
-    return [storage.join(root, name) for root in roots for name in _answers(storage.names(root))]
+    return [storage.join(root, name) for root in roots for name in _answers(storage.list_names(root))]
 
 
 def _answers(names: list[str]) -> list[str]:

@@ -33,7 +33,7 @@ from imagebeam.pipeline.run.launch import read_json
 from imagebeam.pipeline.run.settings import work_directory
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.batch_jobs import BatchJobs, UncertainError
-from imagebeam.transforms.clients.credentials import find_credentials, no_credentials
+from imagebeam.transforms.clients.credentials import find_credentials, missing_credentials
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 from imagebeam.transforms.core.strict_yaml import suggestion
 from imagebeam.transforms.tasks.lane_comparison import duration
@@ -87,7 +87,7 @@ def _runs(work_dir: str, run_id: str | None) -> list[BatchRun]:
 def no_answer(error: Exception, work_dir: str) -> ImagebeamError:
     """What to say when the work directory cannot be asked for: credentials that are no good, or a failing network."""
     if isinstance(error, GoogleAuthError) and not (isinstance(error, TransportError) or error.retryable):
-        return no_credentials(error)
+        return missing_credentials(error)
     why = error.cause if isinstance(error, api_errors.RetryError) else error
     return SystemicError(
         f"Cloud Storage does not answer ({type(why).__name__}); nothing is lost in {work_dir}, try again later"

@@ -107,14 +107,14 @@ def load_run(work_dir: str, run_id: str) -> BatchRun:
 
 def run_ids(work_dir: str, *, ended: bool = False) -> list[str]:
     """The batch runs of a work directory, the oldest name first; by default those that are open."""
-    names = set(storage.names(storage.join(work_dir, RUNS)))
+    names = set(storage.list_names(storage.join(work_dir, RUNS)))
     found = sorted(name.removesuffix(f"/{RUN_FILE}") for name in names if name.endswith(f"/{RUN_FILE}"))
     return [run_id for run_id in found if ended or f"{run_id}/{SUMMARY_FILE}" not in names]
 
 
 def rounds_begun(run: BatchRun) -> int:
     """The newest round of which there is anything; 1 before that."""
-    begun = {name.partition("/")[0] for name in storage.names(run.directory)}
+    begun = {name.partition("/")[0] for name in storage.list_names(run.directory)}
     numbers = [int(name[1:]) for name in begun if name[:1] == "r" and name[1:].isdigit()]
     return max(numbers, default=1)
 
@@ -134,7 +134,7 @@ def prepared(run: BatchRun, number: int) -> Prepared | None:
 def abandon(run: BatchRun, number: int) -> Prepared:
     """Makes do with the shards of a round that are whole: the others were never heard of, and nothing was bought."""
     directory = round_directory(run.run.directory, number)
-    whole = (storage.read(storage.join(directory, name)) for name in storage.names(directory) if _is_shard(name))
+    whole = (storage.read(storage.join(directory, name)) for name in storage.list_names(directory) if _is_shard(name))
     shards = tuple(_SHARD.validate_json(data) for data in whole if data is not None)
     read = sum(shard.read for shard in shards)
     found = Prepared(Planned(units_in=read, due=read), shards)

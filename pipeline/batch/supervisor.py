@@ -144,12 +144,12 @@ def _held(run: BatchRun, bq: BigQueryClient, *, cancelled: bool = False) -> str:
     destination = run.run.engine.destination
     if destination is None or destination.lease is None:
         return ""
-    held = lease.read(bq, destination.lease)
+    held = lease.read_holder(bq, destination.lease)
     if held is None or held.is_dead_here():
         return ""
     if held.run_id == run.run.run_id:
         return f"its requests are being written on {held.host}, since {held.since}"
-    return "" if cancelled else f"waiting, because {lease.held_line(held, destination.lease)}"
+    return "" if cancelled else f"waiting, because {lease.format_held(held, destination.lease)}"
 
 
 def _tick(run: BatchRun, jobs: BatchJobs, bq: BigQueryClient, *, only_create: bool) -> Status:

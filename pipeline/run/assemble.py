@@ -90,7 +90,7 @@ def build_run_settings(
         directory=directory,
         unit_batch_size=settings.unit_batch_size,
         maximum_bytes_billed=settings.maximum_bytes_billed,
-        who=lease.holder(settings.run_id).who,
+        who=lease.build_holder(settings.run_id).who,
         filters_json=orjson.dumps(dict(settings.given)).decode(),
         source_text=settings.source or "query",
     )

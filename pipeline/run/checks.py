@@ -300,9 +300,9 @@ def check_lease(bq: BigQueryClient, run: RunSettings) -> None:
     destination = run.engine.destination
     if destination is None or destination.lease is None:
         return
-    held = lease.read(bq, destination.lease)
+    held = lease.read_holder(bq, destination.lease)
     if held is not None and not held.is_dead_here():
-        raise UserError(lease.held_line(held, destination.lease))
+        raise UserError(lease.format_held(held, destination.lease))
 
 
 def with_transport(run: RunSettings, transport: Transport) -> RunSettings:

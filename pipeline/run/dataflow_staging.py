@@ -45,7 +45,7 @@ def read(place: str) -> bytes | None:
         UserError: It may not be read, or is no place in Cloud Storage.
     """
     if parse_gs_uri(place) is None:
-        raise UserError(f"{place} is no object in Cloud Storage: write gs://bucket/path")
+        raise UserError(f"{place} is not a Cloud Storage path: use gs://BUCKET/PATH")
     try:
         return storage.read(place)
     except (api_errors.GoogleAPICallError, google.auth.exceptions.GoogleAuthError) as error:
@@ -77,12 +77,12 @@ def _check_places(places: Mapping[str, str | None]) -> None:
             blob.delete()
         except api_errors.NotFound:
             raise UserError(
-                f"--{name}={directory}: there is no bucket {place[0]}; make it in the region of the job, with "
+                f"--{name}={directory}: bucket {place[0]} does not exist; create it in the region of the job with "
                 f"`gcloud storage buckets create gs://{place[0]}`"
             ) from None
         except api_errors.GoogleAPICallError as error:
             raise UserError(
-                f"--{name}={directory} cannot be written ({_line(error)}); name a bucket where you may create and "
+                f"--{name}={directory} is not writable ({_line(error)}); use a bucket where you can create and "
                 "delete objects (roles/storage.objectAdmin)"
             ) from None
 

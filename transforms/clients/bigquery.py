@@ -30,7 +30,7 @@ from imagebeam.transforms.clients.bigquery_errors import (
     service_errors,
     systemic_error,
 )
-from imagebeam.transforms.clients.credentials import no_credentials
+from imagebeam.transforms.clients.credentials import missing_credentials
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Parameter, Query
@@ -101,7 +101,7 @@ class BigQueryClient:
                 try:
                     _clients[key] = bigquery.Client(project=self.project)
                 except google.auth.exceptions.GoogleAuthError as error:
-                    raise no_credentials(error) from None
+                    raise missing_credentials(error) from None
             return _clients[key]
 
     # -- tables ----------------------------------------------------------------------------------------

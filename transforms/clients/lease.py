@@ -1,8 +1,8 @@
-"""One run per task at a time: a table, created if absent, that every live engine keeps from expiring.
+"""The lease of a task: a BigQuery table that allows one run per task at a time.
 
-Two runs of one task at once would buy every unit twice. BigQuery's create-if-absent is atomic, and an
-expiration frees the lease of a run that died. The lease of a run that died on this very machine is
-taken over at once.
+Two concurrent runs of a task would pay for every unit twice. Creating a table is atomic, live engines extend its
+expiration, and an expired table releases the lease of a run that died. The lease of a process that died on this
+machine is taken over immediately.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _SCHEMA = ({"name": "run_id", "type": "STRING"},)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lease.
+    """The process that holds a lease.
 
     Attributes:
         run_id: The run.
-        who: Account name on the machine.
-        host: The machine.
-        pid: The process.
-        started: When that process started, in clock ticks since boot: a pid alone can be somebody else's.
-        since: RFC 3339 in UTC.
+        who: User name on the machine.
+        host: Host name.
+        pid: Process id.
+        started: Start time of the process in clock ticks since boot, because process ids are reused.
+        since: When the lease was acquired, RFC 3339 in UTC.
     """
 
     run_id: str
@@ -48,12 +48,12 @@ class Holder:
     since: str
 
     def is_dead_here(self) -> bool:
-        """True if it ran on this machine and its process is gone."""
+        """Return True if the holder ran on this machine and its process has ended."""
         return self.host == socket.gethostname() and process_start(self.pid) != self.started
 
 
-def holder(run_id: str) -> Holder:
-    """This process as a holder."""
+def build_holder(run_id: str) -> Holder:
+    """Return this process as the holder of a lease."""
     try:
         who = getpass.getuser()
     except (KeyError, OSError):
@@ -64,7 +64,7 @@ def holder(run_id: str) -> Holder:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process of this machine started, in clock ticks since boot; None if there is no such process."""
+    """Return when a process of this machine started, in clock ticks since boot; None if it does not exist."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -73,23 +73,24 @@ def process_start(pid: int) -> int | None:
 
 
 def lease_table(results: TableName, task: str) -> TableName:
-    """The lease of a task in the dataset of its results."""
+    """Return the lease table of a task, in the results dataset."""
     return dataclasses.replace(results, table=f"_lease_{re.sub(r'[^0-9A-Za-z_-]', '_', task)}")
 
 
 def acquire(bq: BigQueryClient, table: TableName, run_id: str, *, me: Holder | None = None) -> None:
-    """Takes the lease for a run. Taking it again for the same run is no error (a retried bundle).
+    """Acquire the lease for a run. Acquiring it again for the same run succeeds (a retried bundle).
 
     Args:
         bq: BigQuery client.
         table: See :func:`lease_table`.
         run_id: The run.
-        me: Who takes it; this process by default.
+        me: The new holder; this process by default.
 
     Raises:
-        UserError: Another run holds it: says which, whose and since when.
+        UserError: Another run holds the lease; names the run, its user and since when.
+        SystemicError: BigQuery cannot be used, or other runs keep taking the lease.
     """
-    mine = me or holder(run_id)
+    mine = me or build_holder(run_id)
     for _ in range(3):
         created = bq.create_table_once(
             table,
@@ -99,28 +100,28 @@ def acquire(bq: BigQueryClient, table: TableName, run_id: str, *, me: Holder | N
         )
         if created:
             return
-        other = read(bq, table)
+        other = read_holder(bq, table)
         if other is None:
-            continue  # it ended between the two calls
+            continue  # released between the two calls
         if other.run_id == run_id and not other.is_dead_here():
             return
-        # Also of a process of this same run: what says that its holder is dead protects nobody.
+        # A dead process of this same run is replaced too, so that other processes do not take the lease over.
         if not other.is_dead_here():
-            raise UserError(held_line(other, table))
+            raise UserError(format_held(other, table))
         bq.drop_table(table)
-    raise SystemicError(f"the lease {table.dotted} changes hands too fast; try again")
+    raise SystemicError(f"other runs keep taking the lease {table.dotted}; try again")
 
 
-def held_line(other: Holder, table: TableName) -> str:
-    """What to say when another run holds the lease."""
+def format_held(other: Holder, table: TableName) -> str:
+    """Return the message for a lease that another run holds."""
     return (
-        f"run {other.run_id} of this task is going on ({other.who} on {other.host}, since {other.since}); "
-        f"wait for it, or, if it is dead, drop table {table.dotted} or wait {LIFETIME_S / 60:.0f} minutes"
+        f"run {other.run_id} of this task is already in progress ({other.who} on {other.host}, since {other.since}); "
+        f"wait for it to end; if its process died, drop table {table.dotted} or wait {LIFETIME_S / 60:.0f} minutes"
     )
 
 
-def read(bq: BigQueryClient, table: TableName) -> Holder | None:
-    """Who holds the lease; None when nobody does."""
+def read_holder(bq: BigQueryClient, table: TableName) -> Holder | None:
+    """Return the holder of the lease, or None if the lease is free."""
     try:
         found = bq.client.get_table(table.dotted)
     except api_errors.NotFound:
@@ -134,8 +135,8 @@ def read(bq: BigQueryClient, table: TableName) -> Holder | None:
 
 
 def extend(bq: BigQueryClient, table: TableName, run_id: str) -> bool:
-    """Keeps the lease from expiring; False when it is no longer this run's."""
-    other = read(bq, table)
+    """Extend the lease; return False if this run no longer holds it."""
+    other = read_holder(bq, table)
     if other is None or other.run_id != run_id:
         return False
     found = bq.client.get_table(table.dotted)
@@ -145,8 +146,8 @@ def extend(bq: BigQueryClient, table: TableName, run_id: str) -> bool:
 
 
 def release(bq: BigQueryClient, table: TableName, run_id: str) -> None:
-    """Gives the lease back, if it is this run's."""
-    other = read(bq, table)
+    """Release the lease if this run holds it."""
+    other = read_holder(bq, table)
     if other is not None and other.run_id == run_id:
         bq.drop_table(table)
 

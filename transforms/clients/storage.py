@@ -1,7 +1,7 @@
-"""Files and objects: image bytes, claims, run directories; ``gs://`` or a local path behind four verbs.
+"""Read and write files under ``gs://`` or local paths with the same functions, and read images.
 
-Beam's FileSystems builds a client per call on ``gs://`` (5.4 ms of CPU against 0.7 ms here), so the
-process keeps one google-cloud-storage client.
+Beam's FileSystems builds a client per call on ``gs://`` (5.4 ms of CPU, 0.7 ms here), so the process keeps one
+google-cloud-storage client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from imagebeam.transforms.core.images import ImageProblem, parse_gs_uri
 from imagebeam.transforms.core.records import ImageReason
 
 CONNECTIONS = 32
-#: Bytes of a large file that are held while it is uploaded; the client would take 100 MB at once.
+#: Upload chunk size in bytes; the client's default buffers 100 MB.
 CHUNK_BYTES = 16 * 1024 * 1024
 
 _lock = threading.Lock()
@@ -30,12 +30,12 @@ _client: tuple[int, storage.Client] | None = None
 
 
 def storage_client() -> storage.Client:
-    """The process's one Cloud Storage client (a forked child makes its own)."""
+    """Return the Cloud Storage client of this process; a forked child creates its own."""
     global _client
     with _lock:
         if _client is None or _client[0] != os.getpid():
             client = storage.Client(project=os.environ.get("GOOGLE_CLOUD_PROJECT") or None)
-            # requests keeps ten connections by default; the engine reads images from more threads.
+            # requests pools ten connections by default; the engine reads images from more threads.
             for scheme in ("https://", "http://"):
                 client._http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS))
             _client = (os.getpid(), client)
@@ -43,15 +43,15 @@ def storage_client() -> storage.Client:
 
 
 def read_image(uri: str | None, *, limit: int | None = None, client: storage.Client | None = None) -> bytes:
-    """Reads an image, or its first bytes.
+    """Read an image, or its first bytes.
 
     Args:
         uri: ``gs://bucket/name``.
-        limit: Read at most so many bytes from the start.
-        client: Reads with another account than the process's own.
+        limit: Maximum number of bytes, read from the start; None for all.
+        client: Client of another account; the client of this process by default.
 
     Raises:
-        ImageProblem: The row's problem: no or malformed URI, object missing, forbidden or empty.
+        ImageProblem: The URI is missing or malformed, or the object is missing, forbidden or empty.
     """
     place = parse_gs_uri(uri)
     if place is None:
@@ -68,7 +68,7 @@ def read_image(uri: str | None, *, limit: int | None = None, client: storage.Cli
 
 
 def create(path: str, data: bytes) -> bool:
-    """Creates a file or an object if there is none; False when it was there. Atomic in both worlds."""
+    """Create a file or object atomically; return False if it already exists."""
     place = _place(path)
     if place is not None:
         blob = storage_client().bucket(place[0]).blob(place[1])
@@ -88,7 +88,7 @@ def create(path: str, data: bytes) -> bool:
 
 
 def write(path: str, data: bytes, *, content_type: str = "application/json") -> None:
-    """Writes a file or an object, replacing what was there."""
+    """Write a file or object, and replace an existing one."""
     place = _place(path)
     if place is not None:
         storage_client().bucket(place[0]).blob(place[1]).upload_from_string(data, content_type=content_type)
@@ -101,7 +101,7 @@ def write(path: str, data: bytes, *, content_type: str = "application/json") -> 
 
 
 def read(path: str) -> bytes | None:
-    """Reads a file or an object; None when there is none."""
+    """Read a file or object; return None if it does not exist."""
     place = _place(path)
     if place is not None:
         with contextlib.suppress(api_errors.NotFound):
@@ -113,7 +113,7 @@ def read(path: str) -> bytes | None:
 
 
 def delete(path: str) -> None:
-    """Deletes a file or an object; none is as good."""
+    """Delete a file or object if it exists."""
     place = _place(path)
     if place is not None:
         with contextlib.suppress(api_errors.NotFound):
@@ -122,8 +122,8 @@ def delete(path: str) -> None:
     Path(path).unlink(missing_ok=True)
 
 
-def names(directory: str) -> list[str]:
-    """The files or objects under a directory, at any depth, sorted; names start after the directory."""
+def list_names(directory: str) -> list[str]:
+    """Return the sorted names of all files under a directory, at any depth, relative to the directory."""
     place = _place(join(directory, ""))
     if place is not None:
         found = storage_client().list_blobs(place[0], prefix=place[1], fields="items(name),nextPageToken")
@@ -133,7 +133,7 @@ def names(directory: str) -> list[str]:
 
 
 def upload(path: str, file: Path) -> None:
-    """Copies a local file to a path, replacing what was there."""
+    """Copy a local file to a path, and replace an existing file."""
     place = _place(path)
     if place is not None:
         blob = storage_client().bucket(place[0]).blob(place[1], chunk_size=CHUNK_BYTES)
@@ -144,7 +144,7 @@ def upload(path: str, file: Path) -> None:
 
 
 def download(path: str, file: Path) -> bool:
-    """Copies a path to a local file; False when there is none."""
+    """Copy a path to a local file; return False if the path does not exist."""
     place = _place(path)
     try:
         if place is not None:
@@ -157,14 +157,14 @@ def download(path: str, file: Path) -> bool:
 
 
 def check_writable(directory: str, location: str = "…") -> None:
-    """Proves that the work directory can be written.
+    """Check that the work directory is writable, by writing and deleting a small file.
 
     Args:
         directory: ``gs://`` or a local path.
-        location: Where its bucket should be made if there is none, for the remedy.
+        location: Location of a bucket to create, for the fix in the message.
 
     Raises:
-        UserError: It cannot, with the reason and the remedy.
+        UserError: The directory is not writable; names the reason and the fix.
     """
     probe = join(directory, f".probe-{os.getpid()}")
     try:
@@ -177,33 +177,33 @@ def check_writable(directory: str, location: str = "…") -> None:
     except api_errors.NotFound:
         bucket = directory.removeprefix("gs://").partition("/")[0]
         raise UserError(
-            f"--work_dir={directory}: there is no bucket {bucket}",
+            f"--work_dir={directory}: bucket {bucket} does not exist",
             fix=f"gcloud storage buckets create gs://{bucket} --location={location}",
         ) from None
     except (OSError, api_errors.GoogleAPIError) as error:
         raise UserError(
-            f"--work_dir {directory} cannot be written ({first_line(error, 200)}); name a directory or a gs:// prefix "
-            "that you may write"
+            f"--work_dir={directory} is not writable ({first_line(error, 200)}); use a directory or a gs:// prefix "
+            "that you can write to"
         ) from None
 
 
 def join(directory: str, *names: str) -> str:
-    """Joins names under a directory, ``gs://`` or local."""
+    """Join names to a directory, ``gs://`` or local."""
     return "/".join([directory.rstrip("/"), *names])
 
 
 def is_local(path: str) -> bool:
-    """True for a path of this machine."""
+    """Return True for a path on this machine."""
     return not path.startswith("gs://")
 
 
 def _place(path: str) -> tuple[str, str] | None:
-    """Bucket and object name; None for a path of this machine.
+    """Return bucket and object name, or None for a path on this machine.
 
     Raises:
-        UserError: It is neither: a local directory ``gs:`` is never meant.
+        UserError: The ``gs://`` URI is invalid; it is never treated as a local path.
     """
     place = parse_gs_uri(path)
     if place is None and not is_local(path):
-        raise UserError(f"{shown(path)} is no object in Cloud Storage; write gs://bucket/path with a valid bucket name")
+        raise UserError(f"{shown(path)} is not a Cloud Storage path; use gs://BUCKET/PATH with a valid bucket name")
     return place

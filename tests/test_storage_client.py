@@ -1,4 +1,4 @@
-"""Files and objects: the same four verbs for a local path and for gs://."""
+"""The storage client: the same functions for local paths and for gs://."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def directory(request: pytest.FixtureRequest, cloud: LocalCloud, tmp_path: Path)
     return f"gs://{gcs.Client().create_bucket(f'objects-{secrets.token_hex(4)}').name}/runs"
 
 
-def test_one_of_many_creators_wins(directory: str) -> None:
+def test_one_of_many_concurrent_creators_succeeds(directory: str) -> None:
     path = storage.join(directory, "groups", "a")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda number: storage.create(path, str(number).encode()), range(8)))
@@ -32,7 +32,7 @@ def test_one_of_many_creators_wins(directory: str) -> None:
     assert storage.read(path) == str(won.index(True)).encode()
 
 
-def test_what_is_written_is_read_and_replaced(directory: str) -> None:
+def test_reads_and_replaces_what_was_written(directory: str) -> None:
     path = storage.join(directory, "summary.json")
     assert storage.read(path) is None
     storage.write(path, b"{}")
@@ -40,29 +40,29 @@ def test_what_is_written_is_read_and_replaced(directory: str) -> None:
     assert storage.read(path) == b"{1}"
 
 
-def test_a_directory_that_can_be_written_is_left_clean(directory: str, tmp_path: Path) -> None:
+def test_check_writable_leaves_no_files(directory: str, tmp_path: Path) -> None:
     storage.check_writable(directory)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bucket_that_is_missing_gets_one_line(cloud: LocalCloud) -> None:
+def test_a_missing_bucket_is_a_one_line_error(cloud: LocalCloud) -> None:
     with pytest.raises(UserError) as told:
         storage.check_writable("gs://no-such-bucket-here/x", "EU")
     assert str(told.value) == (
-        "--work_dir=gs://no-such-bucket-here/x: there is no bucket no-such-bucket-here; "
+        "--work_dir=gs://no-such-bucket-here/x: bucket no-such-bucket-here does not exist; "
         "gcloud storage buckets create gs://no-such-bucket-here --location=EU"
     )
 
 
-def test_a_refused_write_is_told_in_the_words_of_the_service(cloud: LocalCloud) -> None:
+def test_a_forbidden_write_quotes_the_service(cloud: LocalCloud) -> None:
     bucket = gcs.Client().create_bucket(f"objects-{secrets.token_hex(4)}").name
     rule = {"match": bucket, "operations": ["objects.insert"], "do": "http", "code": 403, "message": "Not for you."}
     cloud.faults(storage={"rules": [rule]})
-    with pytest.raises(UserError, match=rf"^--work_dir gs://{bucket} cannot be written \(Not for you\.\); name"):
+    with pytest.raises(UserError, match=rf"^--work_dir=gs://{bucket} is not writable \(Not for you\.\); use"):
         storage.check_writable(f"gs://{bucket}")
 
 
-def test_a_bucket_name_that_is_none_never_becomes_a_local_directory(
+def test_rejects_an_invalid_bucket_name_instead_of_writing_locally(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -72,12 +72,12 @@ def test_a_bucket_name_that_is_none_never_becomes_a_local_directory(
         lambda: storage.write(path, b""),
         lambda: storage.read(path),
         lambda: storage.delete(path),
-        lambda: storage.names(path),
+        lambda: storage.list_names(path),
         lambda: storage.upload(path, tmp_path / "none"),
         lambda: storage.download(path, tmp_path / "none"),
         lambda: storage.check_writable(path),
     ):
-        with pytest.raises(UserError, match="is no object in Cloud Storage"):
+        with pytest.raises(UserError, match="is not a Cloud Storage path"):
             use()
     assert list(tmp_path.iterdir()) == []
 
@@ -94,14 +94,14 @@ def image(cloud: LocalCloud) -> Callable[[bytes], str]:
     return upload
 
 
-def test_an_image_is_read_whole_or_from_its_start(image: Callable[[bytes], str]) -> None:
+def test_reads_all_or_the_first_bytes_of_an_image(image: Callable[[bytes], str]) -> None:
     uri = image(bytes(range(200)))
     assert storage.read_image(uri) == bytes(range(200))
     assert storage.read_image(uri, limit=3) == b"\x00\x01\x02"
     assert storage.read_image(uri, limit=1000) == bytes(range(200))
 
 
-def test_a_problem_of_one_image_has_its_reason(cloud: LocalCloud, image: Callable[[bytes], str]) -> None:
+def test_maps_image_errors_to_reasons(cloud: LocalCloud, image: Callable[[bytes], str]) -> None:
     uri = image(b"")
     cases = {
         None: ImageReason.NO_URI,
