@@ -126,14 +126,14 @@ def test_the_grants_are_commands_with_the_account_of_the_connection() -> None:
 
 
 def test_a_bucket_of_another_project_needs_a_role_for_two_accounts() -> None:
-    said = iam_roles.foreign_bucket(
+    said = iam_roles.foreign_bucket_warning(
         "theirs", "222", "111", "bqcx-111-ab@gcp-sa-bigquery-condel.iam.gserviceaccount.com"
     )
     assert said is not None
     assert "roles/storage.admin on it to service-111@gcp-sa-aiplatform.iam.gserviceaccount.com" in said
     assert "roles/storage.objectViewer to bqcx-111-ab@" in said
-    assert iam_roles.foreign_bucket("mine", "111", "111", "x") is None
-    assert iam_roles.foreign_bucket("unknown", "", "111", "x") is None
+    assert iam_roles.foreign_bucket_warning("mine", "111", "111", "x") is None
+    assert iam_roles.foreign_bucket_warning("unknown", "", "111", "x") is None
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from imagebeam.pipeline.diagnostics import error_hints, iam_roles
 from imagebeam.pipeline.diagnostics import results as check_results
-from imagebeam.pipeline.diagnostics.error_hints import explain
-from imagebeam.pipeline.diagnostics.iam_roles import Place
+from imagebeam.pipeline.diagnostics.error_hints import explain_error
+from imagebeam.pipeline.diagnostics.iam_roles import Access
 from imagebeam.pipeline.diagnostics.results import CheckResult, State
 from imagebeam.transforms.clients.bigquery_errors import query_error
 from imagebeam.transforms.clients.rest import RefusedError
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 
-HERE = Place("my-project", "user:ada@example.com", dataset="my-project.street", bucket="frames", account="w@p.iam")
+HERE = Access("my-project", "user:ada@example.com", dataset="my-project.street", bucket="frames", account="w@p.iam")
 TO_PROJECT = "gcloud projects add-iam-policy-binding my-project --member=user:ada@example.com --role="
 TO_BUCKET = "gcloud storage buckets add-iam-policy-binding gs://frames --member=user:ada@example.com --role="
 ON_DATASET = "bq query --nouse_legacy_sql 'GRANT `{}` ON SCHEMA `my-project`.`street` TO \"user:ada@example.com\"'"
@@ -64,14 +64,14 @@ OR_NOT = "(or it may not exist)."
 )
 def test_a_missing_permission_is_named_with_the_command_that_grants_it(message: str, permission: str, fix: str) -> None:
     error = api_errors.Forbidden(message)
-    direct = explain(error, HERE)
+    direct = explain_error(error, HERE)
     try:
         try:
             raise error
         except api_errors.Forbidden:
             raise SystemicError("reading something: Forbidden") from None
     except SystemicError as ours:
-        wrapped = explain(ours, HERE)
+        wrapped = explain_error(ours, HERE)
     for found in (direct, wrapped):
         assert (found.permission.partition(":")[0], found.fix, found.systemic) == (permission, fix, False)
     assert wrapped.cause == "reading something: Forbidden", "our own words come first"
@@ -80,13 +80,13 @@ def test_a_missing_permission_is_named_with_the_command_that_grants_it(message: 
 def test_a_refusal_of_vertex_ai_says_its_permission_beside_the_message() -> None:
     said = "Permission denied on resource (or it may not exist)."
     body = document(said, "IAM_PERMISSION_DENIED", permission="aiplatform.endpoints.predict")
-    assert explain(RefusedError("asking", body), HERE).fix == TO_PROJECT + "roles/aiplatform.user"
+    assert explain_error(RefusedError("asking", body), HERE).fix == TO_PROJECT + "roles/aiplatform.user"
 
 
 def test_a_refusal_to_act_as_another_account_comes_inside_an_error_of_google_auth() -> None:
     body = document("Permission 'iam.serviceAccounts.getAccessToken' denied on resource (or it may not exist).")
     error = google.auth.exceptions.RefreshError("Unable to acquire impersonated credentials", body.decode())
-    found = explain(error, HERE)
+    found = explain_error(error, HERE)
     assert found.fix.startswith("gcloud iam service-accounts add-iam-policy-binding w@p.iam ")
     assert "roles/iam.serviceAccountTokenCreator" in found.fix
 
@@ -97,22 +97,22 @@ def test_a_disabled_api_is_told_from_a_missing_permission(service: str) -> None:
     link = f"https://console.developers.google.com/apis/api/{name}/overview?project=my-project"
     said = f"X API has not been used in project my-project before or it is disabled. Enable it by visiting {link}."
     enable = f"gcloud services enable {name} --project=my-project"
-    assert explain(RefusedError("asking", document(said, "SERVICE_DISABLED", service=name)), HERE).fix == enable
+    assert explain_error(RefusedError("asking", document(said, "SERVICE_DISABLED", service=name)), HERE).fix == enable
     old = api_errors.Forbidden(said, errors=[{"reason": "accessNotConfigured", "message": said}])
-    assert explain(old, HERE).fix == enable
+    assert explain_error(old, HERE).fix == enable
 
 
 def test_what_nobody_knows_how_to_mend_is_systemic_unless_it_is_a_persons_mistake() -> None:
-    assert explain(api_errors.ServiceUnavailable("later"), HERE).systemic
-    assert explain(SystemicError("gone"), HERE).systemic
-    assert explain(google.auth.exceptions.TransportError("no network"), HERE) == error_hints.ErrorHint(
+    assert explain_error(api_errors.ServiceUnavailable("later"), HERE).systemic
+    assert explain_error(SystemicError("gone"), HERE).systemic
+    assert explain_error(google.auth.exceptions.TransportError("no network"), HERE) == error_hints.ErrorHint(
         "credentials: no network", systemic=True
     )
-    mistake = explain(UserError("a wrong flag; give another"), HERE)
+    mistake = explain_error(UserError("a wrong flag; give another"), HERE)
     assert (mistake.cause, mistake.fix, mistake.systemic) == ("a wrong flag; give another", "", False)
-    known = explain(UserError("a wrong flag", fix="give another"), HERE)
+    known = explain_error(UserError("a wrong flag", fix="give another"), HERE)
     assert (known.cause, known.fix) == ("a wrong flag", "give another")
-    assert explain(google.auth.exceptions.RefreshError("invalid_grant"), HERE).fix == error_hints.LOGIN
+    assert explain_error(google.auth.exceptions.RefreshError("invalid_grant"), HERE).fix == error_hints.LOGIN
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
@@ -129,9 +129,9 @@ def test_an_error_says_cause_permission_and_remedy_in_one_line_also_after_a_pick
 
 def test_every_role_has_a_command_and_every_command_its_role() -> None:
     for permission, (role, _) in iam_roles.ROLES.items():
-        assert role in iam_roles.command(permission, HERE)
-        assert role in iam_roles.needed(permission, HERE)
-    assert iam_roles.command("compute.instances.get", HERE) == ""
+        assert role in iam_roles.grant_command(permission, HERE)
+        assert role in iam_roles.describe_role(permission, HERE)
+    assert iam_roles.grant_command("compute.instances.get", HERE) == ""
 
 
 WORDS = st.text(st.characters(categories=("L", "N", "P", "Zs")), max_size=60)
@@ -153,13 +153,13 @@ FINDINGS = st.lists(
 
 @given(FINDINGS, st.integers(40, 120))
 def test_every_finding_is_shown_and_no_command_is_ever_broken(found: list[CheckResult], columns: int) -> None:
-    shown = check_results.lines(found, columns)
+    shown = check_results.format_results(found, columns)
     heads = [line for line in shown[:-1] if line.strip() and not line.startswith(" ")]
     assert len(heads) == len(found)
     for finding in found:
         if finding.state in (State.WARNING, State.FAILURE) and finding.fix:
             assert any(line.endswith(finding.fix) for line in shown)
-    counts = check_results.document(found)["counts"]
+    counts = check_results.build_document(found)["counts"]
     assert sum(counts.values()) == len(found)
     failed = [finding for finding in found if finding.state is State.FAILURE]
     code = check_results.exit_code(found)

@@ -1,6 +1,6 @@
-"""What a service's refusal means, whichever client brought it: cause, missing permission, and what mends it.
+"""What an error of a Google service means: cause, missing permission and the command that fixes it.
 
-Errors of Google's clients, of google-auth, and our own that were made of one of them (their ``__context__``).
+Reads errors of Google's clients and of google-auth, also where they are the ``__context__`` of one of ours.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from imagebeam.pipeline.diagnostics import iam_roles
-from imagebeam.pipeline.diagnostics.iam_roles import Place
+from imagebeam.pipeline.diagnostics.iam_roles import Access
 from imagebeam.transforms.clients.rest import RefusedError
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 from imagebeam.transforms.gemini.error_classes import one_line
 
 LOGIN: Final = "gcloud auth application-default login"
 
-#: Not the name of a service, nor a part of an account.
+#: A permission in a message; neither the name of a service nor part of an account.
 _PERMISSION: Final = re.compile(
     r"(?<![@\w.-])(?:(?:aiplatform|bigquery|dataflow|storage)\.(?!googleapis\b)[a-zA-Z]+|iam\.serviceAccounts)\.[a-zA-Z]+\b"
 )
 _SERVICE: Final = re.compile(r"\b[a-z]+\.googleapis\.com(?=/overview)")
 _DATASET: Final = re.compile(r"\b(?:Table|View|Dataset) ((?:[a-z0-9.-]+:)?[a-z][a-z0-9-]+):(\w+)")
-#: BigQuery's words for a query that may not read; they do not name the permission.
-_MAY_NOT_QUERY: Final = re.compile(r"does not have permission to query (?:table|view)", re.IGNORECASE)
+#: BigQuery's message for a query that may not read a table does not name the permission.
+_QUERY_DENIED: Final = re.compile(r"does not have permission to query (?:table|view)", re.IGNORECASE)
 _DISABLED: Final = frozenset({"SERVICE_DISABLED", "accessNotConfigured"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ErrorHint:
-    """A failure, explained.
+    """The explanation of an error.
 
     Attributes:
-        cause: Why, one line.
-        permission: What is missing; empty for no permission.
-        fix: What mends it; empty where the cause says it, or nobody knows.
-        systemic: The service cannot be used, and nobody knows what would mend it.
+        cause: What went wrong, in one line.
+        permission: The missing permission; empty for none.
+        fix: A command or flag that fixes it; empty if the cause says it or there is none.
+        systemic: The service cannot be used, and no fix is known.
     """
 
     cause: str
@@ -48,73 +48,75 @@ class ErrorHint:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Answer:
-    """What can be read from an error, by whatever client."""
+class _ServiceError:
+    """The parts of a service's error that the hints need, whichever client raised it."""
 
     message: str
     reasons: frozenset[str]
     metadata: Mapping[str, str]
 
 
-def explain(error: BaseException, place: Place) -> ErrorHint:
-    """Explains an error.
+def explain_error(error: BaseException, access: Access) -> ErrorHint:
+    """Explain an error.
 
     Args:
-        error: What a check raised.
-        place: What the check asked, and who asked.
+        error: What was raised.
+        access: Who accessed which resources.
     """
     if isinstance(error, ImagebeamError) and (error.fix or error.permission):
         return ErrorHint(error.cause, error.permission, error.fix)
-    for known in _chain(error):
-        if any(cls.__module__.startswith("google.auth") for cls in type(known).__mro__) and not _document(known):
-            passing = type(known).__name__ == "TransportError" or bool(getattr(known, "retryable", False))
-            return ErrorHint(f"credentials: {one_line(str(known))}", fix="" if passing else LOGIN, systemic=passing)
-        answer = _read(known)
+    for cause in _chain(error):
+        if any(cls.__module__.startswith("google.auth") for cls in type(cause).__mro__) and not _error_document(cause):
+            transient = type(cause).__name__ == "TransportError" or bool(getattr(cause, "retryable", False))
+            return ErrorHint(f"credentials: {one_line(str(cause))}", fix="" if transient else LOGIN, systemic=transient)
+        answer = _read_error(cause)
         service = answer.metadata.get("service", "")
         if answer.reasons & _DISABLED:
             found = _SERVICE.search(answer.message)
             service = service or (found[0] if found else "")
             return ErrorHint(
-                f"{service} is not enabled in project {place.project}",
+                f"{service} is not enabled in project {access.project}",
                 "serviceusage.services.enable: roles/serviceusage.serviceUsageAdmin, to enable it once",
-                iam_roles.enable(service, place.project),
+                iam_roles.enable_command(service, access.project),
             )
-        permission = _permission(answer)
+        permission = _missing_permission(answer)
         if permission:
-            if named := _DATASET.search(answer.message):  # a view may stand on tables that nobody named
-                place = dataclasses.replace(place, dataset=f"{named[1]}.{named[2]}")
+            if named := _DATASET.search(answer.message):  # a view may read tables of other datasets
+                access = dataclasses.replace(access, dataset=f"{named[1]}.{named[2]}")
             return ErrorHint(
-                one_line(str(error)), iam_roles.needed(permission, place), iam_roles.command(permission, place)
+                one_line(str(error)),
+                iam_roles.describe_role(permission, access),
+                iam_roles.grant_command(permission, access),
             )
     return ErrorHint(one_line(str(error)), systemic=not isinstance(error, UserError))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it was made of."""
+    """Yield an error and the errors that caused it."""
     found: BaseException | None = error
     while found is not None:
         yield found
         found = found.__cause__ or found.__context__
 
 
-def _read(error: BaseException) -> _Answer:
-    document = _document(error)
+def _read_error(error: BaseException) -> _ServiceError:
+    document = _error_document(error)
     if document:
         details = [entry for entry in document.get("details") or () if isinstance(entry, dict)]
         info = next((entry for entry in details if str(entry.get("@type", "")).endswith("ErrorInfo")), {})
         reasons = {str(info.get("reason", "")), *(str(entry.get("reason")) for entry in document.get("errors") or ())}
-        return _Answer(str(document.get("message", "")), frozenset(reasons), info.get("metadata") or {})
-    # google-api-core's errors; any other has none of these.
+        return _ServiceError(str(document.get("message", "")), frozenset(reasons), info.get("metadata") or {})
+    if isinstance(error, ImagebeamError) or getattr(error, "code", None) != 403:
+        return _ServiceError("", frozenset(), {})
+    # An error of google-api-core; others do not have these attributes.
     entries = [entry for entry in getattr(error, "errors", None) or () if isinstance(entry, dict)]
     reasons = {str(getattr(error, "reason", "")), *(str(entry.get("reason")) for entry in entries)}
-    metadata = getattr(error, "metadata", None)
-    if isinstance(error, ImagebeamError) or getattr(error, "code", None) != 403:
-        return _Answer("", frozenset(), {})
-    return _Answer(str(getattr(error, "message", error)), frozenset(reasons), dict(metadata or {}))
+    metadata = dict(getattr(error, "metadata", None) or {})
+    return _ServiceError(str(getattr(error, "message", error)), frozenset(reasons), metadata)
 
 
-def _document(error: BaseException) -> dict[str, Any]:
-    """Google's error document, where an exception carries it as text."""
+def _error_document(error: BaseException) -> dict[str, Any]:
+    """Return Google's error document if an exception carries it as text; empty if not."""
     texts = [error.body] if isinstance(error, RefusedError) else list(error.args[1:])
     for text in texts:
         if not isinstance(text, bytes | str):
@@ -129,10 +131,10 @@ def _document(error: BaseException) -> dict[str, Any]:
     return {}
 
 
-def _permission(answer: _Answer) -> str:
+def _missing_permission(answer: _ServiceError) -> str:
     if named := answer.metadata.get("permission"):
         return named
-    if _MAY_NOT_QUERY.search(answer.message):
+    if _QUERY_DENIED.search(answer.message):
         return "bigquery.tables.getData"
     found = _PERMISSION.search(answer.message)
     return found[0] if found else ""

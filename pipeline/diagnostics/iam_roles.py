@@ -1,4 +1,4 @@
-"""Which role gives a permission, and the command that grants it."""
+"""IAM: which role contains a permission, and the commands that grant it."""
 
 from __future__ import annotations
 
@@ -9,37 +9,34 @@ from typing import Final
 
 from imagebeam.transforms.core.identifiers import TableName
 
-#: What stands in a command where nobody knows who is asking.
-NOBODY: Final = "user:YOUR_ACCOUNT"
+#: Placeholder for the account in a command when the account is unknown.
+UNKNOWN_MEMBER: Final = "user:YOUR_ACCOUNT"
 
-
-VERTEX_ROLE, READER_ROLE, STORAGE_ADMIN_ROLE = (
-    "roles/aiplatform.user",
-    "roles/storage.objectViewer",
-    "roles/storage.admin",
-)
+VERTEX_ROLE: Final = "roles/aiplatform.user"
+READER_ROLE: Final = "roles/storage.objectViewer"
+STORAGE_ADMIN_ROLE: Final = "roles/storage.admin"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
-    """What a permission is asked about; only what is known.
+class Access:
+    """Who accesses which resources, as far as it is known.
 
     Attributes:
-        project: Project that runs and pays.
-        member: Who asks, as IAM writes it: ``user:…`` or ``serviceAccount:…``.
-        dataset: ``project.dataset``.
+        project: Project that runs the job and is billed.
+        member: IAM member: ``user:…`` or ``serviceAccount:…``.
+        dataset: ``project.dataset``; empty if unknown.
         bucket: Name of a bucket.
-        account: A service account that is asked about.
+        account: Service account that is impersonated.
     """
 
     project: str
-    member: str = NOBODY
+    member: str = UNKNOWN_MEMBER
     dataset: str = ""
     bucket: str = "BUCKET"
     account: str = ""
 
 
-#: Permission → the smallest predefined role that gives what imagebeam needs, and the kind of resource it is given on.
+#: Permission → the smallest predefined role with what imagebeam needs, and the kind of resource to grant it on.
 ROLES: Final[Mapping[str, tuple[str, str]]] = {
     "bigquery.jobs.create": ("roles/bigquery.jobUser", "project"),
     "bigquery.datasets.create": ("roles/bigquery.user", "project"),
@@ -50,12 +47,12 @@ ROLES: Final[Mapping[str, tuple[str, str]]] = {
     "bigquery.tables.delete": ("roles/bigquery.dataEditor", "dataset"),
     "bigquery.tables.update": ("roles/bigquery.dataEditor", "dataset"),
     "bigquery.tables.updateData": ("roles/bigquery.dataEditor", "dataset"),
-    "storage.objects.get": ("roles/storage.objectViewer", "bucket"),
+    "storage.objects.get": (READER_ROLE, "bucket"),
     "storage.objects.list": ("roles/storage.objectUser", "bucket"),
     "storage.objects.create": ("roles/storage.objectUser", "bucket"),
     "storage.objects.delete": ("roles/storage.objectUser", "bucket"),
-    "aiplatform.endpoints.predict": ("roles/aiplatform.user", "project"),
-    "aiplatform.batchPredictionJobs.create": ("roles/aiplatform.user", "project"),
+    "aiplatform.endpoints.predict": (VERTEX_ROLE, "project"),
+    "aiplatform.batchPredictionJobs.create": (VERTEX_ROLE, "project"),
     "dataflow.jobs.create": ("roles/dataflow.developer", "project"),
     "dataflow.jobs.list": ("roles/dataflow.developer", "project"),
     "iam.serviceAccounts.getAccessToken": ("roles/iam.serviceAccountTokenCreator", "account"),
@@ -63,78 +60,78 @@ ROLES: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def needed(permission: str, place: Place) -> str:
-    """A permission, the role that gives it, and on what.
+def describe_role(permission: str, access: Access) -> str:
+    """Return a permission with the role that contains it and the resource to grant it on.
 
-    >>> needed("storage.objects.get", Place("p", bucket="frames"))
+    >>> describe_role("storage.objects.get", Access("p", bucket="frames"))
     'storage.objects.get: roles/storage.objectViewer on gs://frames'
     """
     if permission not in ROLES:
         return permission
     role, kind = ROLES[permission]
-    return f"{permission}: {role} on {_resource(kind, place)}"
+    return f"{permission}: {role} on {_resource(kind, access)}"
 
 
-def command(permission: str, place: Place) -> str:
-    """The command that grants the role to whoever asks; empty when nobody knows which role it is, or on what.
+def grant_command(permission: str, access: Access) -> str:
+    """Return the command that grants the role; empty if the role or the resource is unknown.
 
-    >>> command("bigquery.jobs.create", Place("my-project", "user:ada@example.com"))
+    >>> grant_command("bigquery.jobs.create", Access("my-project", "user:ada@example.com"))
     'gcloud projects add-iam-policy-binding my-project --member=user:ada@example.com --role=roles/bigquery.jobUser'
     """
     role, kind = ROLES.get(permission, ("", ""))
-    if not role or (kind == "dataset" and not place.dataset):
+    if not role or (kind == "dataset" and not access.dataset):
         return ""
-    to = f"--member={shlex.quote(place.member)} --role={role}"
     if kind == "bucket":
-        return f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{place.bucket}')} {to}"
+        return bucket_grant_command(access.bucket, access.member, role)
     if kind == "dataset":
-        dataset = TableName.parse(f"{place.dataset}.t", place.project)
-        grant = f'GRANT `{role}` ON SCHEMA `{dataset.project}`.`{dataset.dataset}` TO "{place.member}"'
+        dataset = TableName.parse(f"{access.dataset}.t", access.project)
+        grant = f'GRANT `{role}` ON SCHEMA `{dataset.project}`.`{dataset.dataset}` TO "{access.member}"'
         return f"bq query --nouse_legacy_sql {shlex.quote(grant)}"
+    binding = f"--member={shlex.quote(access.member)} --role={role}"
     if kind == "account":
-        return f"gcloud iam service-accounts add-iam-policy-binding {shlex.quote(place.account)} {to}"
-    return f"gcloud projects add-iam-policy-binding {shlex.quote(place.project)} {to}"
+        return f"gcloud iam service-accounts add-iam-policy-binding {shlex.quote(access.account)} {binding}"
+    return f"gcloud projects add-iam-policy-binding {shlex.quote(access.project)} {binding}"
 
 
-def enable(service: str, project: str) -> str:
-    """The command that enables an API."""
-    return f"gcloud services enable {shlex.quote(service)} --project={shlex.quote(project)}"
-
-
-def _resource(kind: str, place: Place) -> str:
-    if kind == "bucket":
-        return f"gs://{place.bucket}"
-    if kind == "dataset":
-        return f"dataset {place.dataset}" if place.dataset else "its dataset"
-    return f"account {place.account}" if kind == "account" else f"project {place.project}"
-
-
-def bucket_command(bucket: str, account: str, role: str) -> str:
-    """The command that gives an account a role on a bucket."""
+def bucket_grant_command(bucket: str, member: str, role: str) -> str:
+    """Return the command that grants a member a role on a bucket."""
     return (
         f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{bucket}')} "
-        f"--member={shlex.quote(f'serviceAccount:{account}')} --role={role}"
+        f"--member={shlex.quote(member)} --role={role}"
     )
 
 
-def vertex_agent(project_number: str) -> str:
-    """Google's own account through which Vertex AI reads buckets for a project."""
+def enable_command(service: str, project: str) -> str:
+    """Return the command that enables an API."""
+    return f"gcloud services enable {shlex.quote(service)} --project={shlex.quote(project)}"
+
+
+def _resource(kind: str, access: Access) -> str:
+    if kind == "bucket":
+        return f"gs://{access.bucket}"
+    if kind == "dataset":
+        return f"dataset {access.dataset}" if access.dataset else "its dataset"
+    return f"account {access.account}" if kind == "account" else f"project {access.project}"
+
+
+def vertex_service_agent(project_number: str) -> str:
+    """Return the service agent through which Vertex AI reads buckets for a project."""
     return f"service-{project_number}@gcp-sa-aiplatform.iam.gserviceaccount.com"
 
 
-def foreign_bucket(bucket: str, bucket_number: str, number: str, account: str) -> str | None:
-    """What to say about a bucket of another project; None for one of our own.
+def foreign_bucket_warning(bucket: str, bucket_number: str, number: str, account: str) -> str | None:
+    """Return a warning if a bucket belongs to another project; None if not.
 
     Args:
         bucket: Its name.
-        bucket_number: Number of the project that owns it.
-        number: Number of the project that asks.
+        bucket_number: Number of the project that owns it; empty if unknown.
+        number: Number of the project that reads it; empty if unknown.
         account: Service account of the connection.
     """
     if not bucket_number or not number or bucket_number == number:
         return None
     return (
         f"bucket gs://{bucket} is in another project (number {bucket_number}): its owner must grant "
-        f"{STORAGE_ADMIN_ROLE} on it to {vertex_agent(number)}, and {READER_ROLE} to {account}; "
-        "without that use --lane=online, which reads the images with your own account"
+        f"{STORAGE_ADMIN_ROLE} on it to {vertex_service_agent(number)}, and {READER_ROLE} to {account}; "
+        "otherwise use --lane=online, which reads the images with your own account"
     )

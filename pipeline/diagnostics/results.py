@@ -1,4 +1,4 @@
-"""What checks found: one finding per check, the exit code that follows, and both ways to show it."""
+"""Results of checks: their exit code, and how they are shown as text and JSON."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class State(enum.StrEnum):
     WARNING = "warning"
     FAILURE = "failure"
     SKIPPED = "skipped"
-    """It could not be tried: what it stands on failed, or a person said so."""
+    """It did not run: a check that it needs failed, or the user turned it off."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
-        name: The check.
+        name: Name of the check.
         state: How it ended.
-        tried: What was done to find out.
-        found: What was seen; the detail of a check that is ok.
-        cause: Why it is no better; empty if ok.
-        permission: The permission or role that is missing; empty for none.
-        fix: What mends it: a command, or a flag; empty where the cause says it.
-        systemic: A failure that nothing a person can change here mends: the service cannot be used.
+        tried: What the check did.
+        found: What it found.
+        cause: Why the state is not ok; empty if it is.
+        permission: The missing permission and the role that contains it; empty for none.
+        fix: A command or flag that fixes it; empty if the cause says it.
+        systemic: A failure that the user cannot fix: a service cannot be used.
     """
 
     name: str
@@ -45,70 +45,69 @@ class CheckResult:
     systemic: bool = False
 
 
-#: Columns that the state takes: the longest word.
-_STATE: Final = 8
-_LABEL: Final = 11
+#: Columns of the state: its longest value and a space.
+_STATE_WIDTH: Final = 8
+_LABEL_WIDTH: Final = 11
 
 
-def exit_code(findings: Sequence[CheckResult]) -> int:
-    """0 when nothing failed, 2 when a person must mend something, 3 when a service cannot be used."""
-    failed = [finding for finding in findings if finding.state is State.FAILURE]
+def exit_code(results: Sequence[CheckResult]) -> int:
+    """Return 0 if nothing failed, 2 if the user must fix something, 3 if only services cannot be used."""
+    failed = [result for result in results if result.state is State.FAILURE]
     if not failed:
         return 0
-    return 3 if all(finding.systemic for finding in failed) else 2
+    return 3 if all(result.systemic for result in failed) else 2
 
 
-def verdict(findings: Sequence[CheckResult]) -> str:
-    """One line: how many of each, and whether a run may start.
+def summary_line(results: Sequence[CheckResult]) -> str:
+    """Return one line: whether a run may start, and the number of results by state.
 
-    >>> verdict([CheckResult("task", State.OK, "read it")])
+    >>> summary_line([CheckResult("task", State.OK, "read it")])
     'ready: 1 ok'
     """
-    counts = Counter(finding.state for finding in findings)
-    said = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
-    return f"{'not ready' if exit_code(findings) else 'ready'}: {said}"
+    counts = Counter(result.state for result in results)
+    states = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
+    return f"{'not ready' if exit_code(results) else 'ready'}: {states}"
 
 
-def lines(findings: Sequence[CheckResult], columns: int, *, quiet: bool = False) -> list[str]:
-    """One line per check, with what there is to say below those that are not ok; the verdict last.
+def format_results(results: Sequence[CheckResult], columns: int, *, quiet: bool = False) -> list[str]:
+    """Format one line per check, details below warnings and failures, and the summary line last.
 
     Args:
-        findings: In the order of the checks.
-        columns: Columns of the terminal; commands are never broken.
-        quiet: Leave out what is ok.
+        results: In the order of the checks.
+        columns: Width of the terminal; commands are never wrapped.
+        quiet: Leave out checks that are ok.
     """
-    width = max((len(finding.name) for finding in findings), default=0)
-    shown: list[str] = []
-    for finding in findings:
-        if quiet and finding.state is State.OK:
+    width = max((len(result.name) for result in results), default=0)
+    lines: list[str] = []
+    for result in results:
+        if quiet and result.state is State.OK:
             continue
-        head = f"{finding.state.value:<{_STATE}} {finding.name:<{width}}"
-        told = finding.cause if finding.state is State.SKIPPED else finding.found
-        shown += _wrapped(f"{head}  ", told, columns)
-        if finding.state in (State.WARNING, State.FAILURE):
+        head = f"{result.state.value:<{_STATE_WIDTH}} {result.name:<{width}}"
+        detail = result.cause if result.state is State.SKIPPED else result.found
+        lines += _wrap(f"{head}  ", detail, columns) if detail.strip() else [head.rstrip()]
+        if result.state in (State.WARNING, State.FAILURE):
             for label in ("tried", "cause", "permission"):
-                shown += _wrapped(f"{'':<{_STATE}} {label:<{_LABEL}}", getattr(finding, label), columns, empty=False)
-            if finding.fix:
-                shown.append(f"{'':<{_STATE}} {'fix':<{_LABEL}}{finding.fix}")
-    return [*shown, *([""] if shown else []), verdict(findings)]
+                if text := getattr(result, label).strip():
+                    lines += _wrap(f"{'':<{_STATE_WIDTH}} {label:<{_LABEL_WIDTH}}", text, columns)
+            if result.fix:
+                lines.append(f"{'':<{_STATE_WIDTH}} {'fix':<{_LABEL_WIDTH}}{result.fix}")
+    return [*lines, *([""] if lines else []), summary_line(results)]
 
 
-def document(findings: Sequence[CheckResult], **more: Any) -> dict[str, Any]:
-    """The same for machines: every finding with all its fields, the counts, and what a script asks for first."""
-    counts = Counter(finding.state for finding in findings)
-    code = exit_code(findings)
+def build_document(results: Sequence[CheckResult], **more: Any) -> dict[str, Any]:
+    """Return the results as JSON values: every field of each, the counts, and the exit code."""
+    counts = Counter(result.state for result in results)
+    code = exit_code(results)
     return {
         **more,
         "ready": code == 0,
         "exit_code": code,
         "counts": {state.value: counts[state] for state in State},
-        "findings": [dataclasses.asdict(finding) for finding in findings],
+        "findings": [dataclasses.asdict(result) for result in results],
     }
 
 
-def _wrapped(head: str, text: str, columns: int, *, empty: bool = True) -> list[str]:
-    if not text.strip():
-        return [head.rstrip()] if empty else []
-    # A name or a command that is longer than a line stays whole: somebody will copy it.
+def _wrap(head: str, text: str, columns: int) -> list[str]:
+    # Names and commands stay whole, so that they can be copied.
     wrapped = textwrap.wrap(text, max(columns - len(head), 30), break_long_words=False, break_on_hyphens=False)
     return [head + wrapped[0], *(" " * len(head) + line for line in wrapped[1:])]

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Literal
 
-from imagebeam.pipeline.diagnostics.iam_roles import READER_ROLE, VERTEX_ROLE, bucket_command
+from imagebeam.pipeline.diagnostics.iam_roles import READER_ROLE, VERTEX_ROLE, bucket_grant_command
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, literal, shown
 from imagebeam.transforms.core.query import Parameter, Query
@@ -155,7 +155,9 @@ def grant_commands(project: str, endpoint: Endpoint, account: str, buckets: Sequ
         f"gcloud projects add-iam-policy-binding {shlex.quote(endpoint.project or project)} --member={member} "
         f"--role={VERTEX_ROLE} --condition=None"
     )
-    return [of_model] + [bucket_command(bucket, account, READER_ROLE) for bucket in sorted(set(buckets))]
+    return [of_model] + [
+        bucket_grant_command(bucket, f"serviceAccount:{account}", READER_ROLE) for bucket in sorted(set(buckets))
+    ]
 
 
 def account_command(connection: Connection | None, project: str, location: str) -> str:

@@ -193,7 +193,9 @@ def foreign_buckets(route: Route, buckets: Sequence[str], project: str) -> list[
     account = sql_jobs.connection_account(route.connection, project, route.location)
     if account is None:
         return []
-    found = [iam_roles.foreign_bucket(bucket, _owner(bucket, project), account[1], account[0]) for bucket in buckets]
+    found = [
+        iam_roles.foreign_bucket_warning(bucket, _owner(bucket, project), account[1], account[0]) for bucket in buckets
+    ]
     return [line for line in found if line is not None]
 
 

@@ -42,10 +42,10 @@ def main(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> int:
     context = Context(settings, beam_args, beam_flags.read(beam_args), probe)
     found = run_checks(context, CHECKS)
     if settings.json:
-        told = check_results.document(found, command=name, lane=settings.lane, transport=context.transport)
+        told = check_results.build_document(found, command=name, lane=settings.lane, transport=context.transport)
         sys.stdout.write(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        sys.stdout.write("\n".join(check_results.lines(found, help_text.width(), quiet=settings.quiet)) + "\n")
+        sys.stdout.write("\n".join(check_results.format_results(found, help_text.width(), quiet=settings.quiet)) + "\n")
     return check_results.exit_code(found)
 
 

@@ -80,7 +80,7 @@ def check_credentials(context: Context) -> Seen:
         context.member = f"serviceAccount:{account}"
     elif "@" in person:
         context.member = f"user:{person}"
-    return context.member if context.member != iam_roles.NOBODY else "of a person"
+    return context.member if context.member != iam_roles.UNKNOWN_MEMBER else "of a person"
 
 
 def check_bigquery(context: Context) -> Seen:
@@ -220,8 +220,8 @@ def check_results(context: Context) -> Seen:
         raise UserError(
             f"tables of {name} can be made, but not used: {', '.join(missing)} missing",
             # The role that has them all.
-            permission=iam_roles.needed("bigquery.tables.updateData", context.place),
-            fix=iam_roles.command("bigquery.tables.updateData", context.place),
+            permission=iam_roles.describe_role("bigquery.tables.updateData", context.place),
+            fix=iam_roles.grant_command("bigquery.tables.updateData", context.place),
         )
     return name
 

@@ -18,8 +18,8 @@ from google.auth import impersonated_credentials
 from PIL import Image as Pictures
 
 from imagebeam.pipeline.diagnostics import iam_roles
-from imagebeam.pipeline.diagnostics.error_hints import explain
-from imagebeam.pipeline.diagnostics.iam_roles import bucket_command, vertex_agent
+from imagebeam.pipeline.diagnostics.error_hints import explain_error
+from imagebeam.pipeline.diagnostics.iam_roles import bucket_grant_command, vertex_service_agent
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql import setup as embed_setup
 from imagebeam.pipeline.embed_sql.ddl import Connection, make_command
@@ -68,7 +68,7 @@ def check_sample(context: Context) -> Seen:
             client = _client_of(context, who.partition(":")[2])
         except (google.auth.exceptions.GoogleAuthError, ImagebeamError) as error:
             context.trying("read an image as the workers' account", account=who.partition(":")[2])
-            why = explain(error, context.place)
+            why = explain_error(error, context.place)
             concern = CheckWarning(
                 f"nobody knows whether the workers can read images: {why.cause}",
                 why.fix,
@@ -88,7 +88,7 @@ def check_sample(context: Context) -> Seen:
             continue
         return concern or f"{uri}, {len(data):,} bytes, as {who}"
     if client is not None:
-        context.place = iam_roles.Place(context.settings.project, who, bucket=context.place.bucket)
+        context.place = iam_roles.Access(context.settings.project, who, bucket=context.place.bucket)
     first = problems[0]
     raise UserError(f"no image of {len(uris)} can be used: {first}", fix=_MENDS.get(first.reason, "")) from first
 
@@ -176,9 +176,9 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
     context.transport = Transport.URI if readable else Transport.INLINE
     if readable:
         return f"images travel by URI; {found}"
-    agent = vertex_agent(_project_number(context) or "PROJECT_NUMBER")
+    agent = vertex_service_agent(_project_number(context) or "PROJECT_NUMBER")
     bucket = context.sample.uri.removeprefix("gs://").partition("/")[0]
-    grant = bucket_command(bucket, agent, "roles/storage.objectViewer")
+    grant = bucket_grant_command(bucket, f"serviceAccount:{agent}", "roles/storage.objectViewer")
     if context.settings.lane == Lane.BATCH:
         raise batch_checks.unreadable(context.task, grant=grant)
     if context.settings.transport == Transport.URI:
@@ -211,8 +211,8 @@ def check_agent(context: Context) -> Seen:
         return Skipped("embedding models have no call that is free, and that reads a file")
     bucket = directory.removeprefix("gs://").partition("/")[0]
     number = _project_number(context)
-    agent = vertex_agent(number or "PROJECT_NUMBER")
-    grant = bucket_command(bucket, agent, "roles/storage.objectUser")
+    agent = vertex_service_agent(number or "PROJECT_NUMBER")
+    grant = bucket_grant_command(bucket, f"serviceAccount:{agent}", "roles/storage.objectUser")
     needed = f"storage.objects.get, create and list: roles/storage.objectUser on gs://{bucket} for {agent}"
     uri = storage.join(directory, f".probe-{os.getpid()}.png")
     context.trying(f"let {agent} read {uri}, written for it and deleted; countTokens, free")
@@ -246,13 +246,13 @@ def check_roles(context: Context) -> Seen:
     try:
         answer = google_rest.call(context.credentials, "POST", url, {"permissions": wanted})
     except RefusedError as error:
-        return Skipped(f"{explain(error, context.place).cause}: {', '.join(wanted)} cannot be asked about")
+        return Skipped(f"{explain_error(error, context.place).cause}: {', '.join(wanted)} cannot be asked about")
     missing = [permission for permission in wanted if permission not in answer.get("permissions", ())]
     if missing:
         raise UserError(
             f"{context.member} lacks {', '.join(missing)} on project {settings.project}",
-            permission="; ".join(iam_roles.needed(permission, context.place) for permission in missing),
-            fix=" && ".join(iam_roles.command(permission, context.place) for permission in missing),
+            permission="; ".join(iam_roles.describe_role(permission, context.place) for permission in missing),
+            fix=" && ".join(iam_roles.grant_command(permission, context.place) for permission in missing),
         )
     return ", ".join(wanted)
 

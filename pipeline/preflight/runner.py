@@ -10,8 +10,8 @@ from typing import Any
 import google.api_core.exceptions as api_errors
 import google.auth.exceptions
 
-from imagebeam.pipeline.diagnostics.error_hints import explain
-from imagebeam.pipeline.diagnostics.iam_roles import NOBODY, Place
+from imagebeam.pipeline.diagnostics.error_hints import explain_error
+from imagebeam.pipeline.diagnostics.iam_roles import UNKNOWN_MEMBER, Access
 from imagebeam.pipeline.diagnostics.results import CheckResult, State
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
@@ -71,8 +71,8 @@ class Context:
     beam: argparse.Namespace
     probe: bool
     tried: str = ""
-    place: Place = Place("")
-    member: str = NOBODY
+    place: Access = Access("")
+    member: str = UNKNOWN_MEMBER
     location: str = ""
     create: str | None = None
     transport: Transport | None = None
@@ -102,7 +102,7 @@ class Context:
     def trying(self, what: str, **place: str) -> None:
         """Notes what is done now, and where: dataset, bucket or account."""
         self.tried = what
-        self.place = dataclasses.replace(Place(self.settings.project, self.member), **place)
+        self.place = dataclasses.replace(Access(self.settings.project, self.member), **place)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _run(context: Context, check: Check) -> CheckResult:
     try:
         seen = check.run(context)
     except (ImagebeamError, api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError) as error:
-        why = explain(error, context.place)
+        why = explain_error(error, context.place)
         return CheckResult(
             check.name,
             State.FAILURE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from imagebeam.pipeline.diagnostics.iam_roles import vertex_agent
+from imagebeam.pipeline.diagnostics.iam_roles import vertex_service_agent
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
@@ -85,7 +85,7 @@ def unreadable(task: Task, *, grant: str = "") -> UserError:
         task: What is asked.
         grant: The command that lets it; without one it is said in words.
     """
-    words = f"give the AI Platform service agent ({vertex_agent('PROJECT_NUMBER')}) roles/storage.objectViewer on it"
+    words = f"give the AI Platform service agent ({vertex_service_agent('PROJECT_NUMBER')}) roles/storage.objectViewer on it"
     return UserError(
         "the service may not read these images by their URIs, and a batch job cannot send their bytes",
         fix=f"use {_other_lane(task)}, or {grant or words}",
