@@ -85,7 +85,8 @@ def unreadable(task: Task, *, grant: str = "") -> UserError:
         task: What is asked.
         grant: The command that lets it; without one it is said in words.
     """
-    words = f"give the AI Platform service agent ({vertex_service_agent('PROJECT_NUMBER')}) roles/storage.objectViewer on it"
+    agent = vertex_service_agent("PROJECT_NUMBER")
+    words = f"give the AI Platform service agent ({agent}) roles/storage.objectViewer on it"
     return UserError(
         "the service may not read these images by their URIs, and a batch job cannot send their bytes",
         fix=f"use {_other_lane(task)}, or {grant or words}",
