@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -24,6 +21,7 @@ from imagebeam.pipeline.console.exit_code import STOP_CODES, exit_code
 from imagebeam.pipeline.console.progress import Progress
 from imagebeam.pipeline.run import checks, dataflow_staging
 from imagebeam.pipeline.run.assemble import build_batch_settings
+from imagebeam.pipeline.run.draining import draining_on_signals
 from imagebeam.pipeline.run.launch import read_json, run_pipeline
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.call_model import CallModel
@@ -98,16 +96,17 @@ def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: l
         console.status("nothing is due: no job is submitted")
     batch_state.save_run(batch)
     try:
-        summary = batch_command.follow(batch, console.status, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
+        with draining_on_signals(lambda _reason: None):  # the jobs continue without this process
+            summary = batch_command.follow(batch, console, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
     except UserError as error:
         if batch_state.prepared(batch, 1) is None:  # nothing was bought: nobody shall find the run open
             batch_state.cancel(batch)
             with contextlib.suppress(Exception):
-                batch_command.follow(batch, console.status, poll_s=0, wait=False)
+                batch_command.follow(batch, console, poll_s=0, wait=False)
             raise error.__cause__ or error from None
         raise
     except KeyboardInterrupt:
-        console.status(f"\nthe jobs go on; `imagebeam batch collect --work_dir={settings.work_dir}` follows them again")
+        console.status(f"\nthe jobs continue; wait again with `imagebeam batch collect --work_dir={settings.work_dir}`")
         return STOP_CODES["interrupted"]
     if summary is None:
         console.status(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` completes the run")
@@ -121,7 +120,7 @@ def _run_pipeline(
     """Runs the pipeline; gives its summary, or None where it was only submitted."""
     dataflow = settings.runner == "DataflowRunner"
     try:
-        with _draining_on_signals(), Progress(due, console):
+        with draining_on_signals(_drain), Progress(due, console):
             run_pipeline(
                 lambda pipeline: build(pipeline, run_settings),
                 run_settings,
@@ -148,24 +147,9 @@ def _end(settings: RunSettings) -> None:
             lease.release(BigQueryClient(settings.engine.call_settings.project), destination.lease, settings.run_id)
 
 
-@contextlib.contextmanager
-def _draining_on_signals() -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM drains: nothing new is sent, answers are recorded. The second one ends."""
-
-    def drain(number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        sys.stderr.write(f"\n{name}: no new calls; waiting for the answers under way (again to stop at once)\n")
-        engines = live_engines()
-        for engine in engines:
-            engine.drain(f"interrupted: {name}")
-        if not engines:
-            raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, drain) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _drain(reason: str) -> str | None:
+    """Drain the engines of this process; return what is waited for, or None if there is no engine."""
+    engines = live_engines()
+    for engine in engines:
+        engine.drain(reason)
+    return "no new calls; waiting for the answers of calls in flight" if engines else None

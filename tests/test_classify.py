@@ -302,17 +302,18 @@ def test_a_killed_run_goes_on_where_it_was(cloud: LocalCloud, tmp_path: Path) ->
             assert calls[row["gcs_uri"]] == before[row["gcs_uri"]] == 1
 
 
-def test_the_first_interrupt_drains(cloud: LocalCloud, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_drains_on_the_first_signal(cloud: LocalCloud, tmp_path: Path, number: signal.Signals) -> None:
     job = make_job(cloud, tmp_path, 200)
     cloud.faults(vertex={"latency": {"median_s": 0.5, "sigma": 0.1}})
     process = start(job, "--in_flight=4")
     wait_for_answers(job, 4, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
     assert "skipped (still due)" in out
     assert sum(job.calls().values()) == len(job.query("SELECT unit_id FROM {results}.outcomes")), out
-    assert "stopped early (interrupted: SIGINT)" in out
+    assert f"stopped early (interrupted: {number.name})" in out
 
 
 @pytest.mark.timeout(180)

@@ -194,7 +194,7 @@ def test_workers_make_the_vectors_of_a_staged_embed_job(cloud: LocalCloud, tmp_p
     place = make_place(cloud, tmp_path, 4)
     code, _, said = run_cli(place.arguments("--run_id=vectors", "--dimension=8", "--vector_index", command="embed"))
     assert code == 0
-    assert "no vector index yet: the run goes on elsewhere" in said
+    assert "no vector index yet: the run is still in progress" in said
     place.work()
     summary = json.loads(place.staged()["summary.json"].download_as_bytes())
     assert (summary["state"], summary["counted"]["ok"], summary["problems"]) == ("DONE", 4, [])

@@ -323,7 +323,7 @@ def test_a_run_that_stopped_makes_no_index_and_says_how_to(cloud: LocalCloud, tm
     job = make_job(cloud, tmp_path, 3)
     code, _, err = run_cli(arguments(job, "--dimension=8", "--vector_index", "--max_calls=1"))
     assert code == 4
-    assert "make it later with: CREATE VECTOR INDEX IF NOT EXISTS" in err
+    assert "create it later with: CREATE VECTOR INDEX IF NOT EXISTS" in err
 
 
 # -- bad input ---------------------------------------------------------------------------------------------

@@ -310,7 +310,7 @@ def test_status_collect_and_cancel_look_after_it(cloud: LocalCloud, tmp_path: Pa
     code, _, err = run_cli(arguments(job, "--no_wait", "--batch_lines=2", "--vector_index"))
     assert code == 0
     assert f"imagebeam batch collect --work_dir={work_dir(job)}" in err
-    assert "no vector index yet: the run goes on elsewhere; make it later with: CREATE VECTOR INDEX" in err
+    assert "no vector index yet: the run is still in progress; create it later with: CREATE VECTOR INDEX" in err
     code, out, _ = command(job, "status", "--json")
     assert (code, [each["units"] for each in json.loads(out)[0]["jobs"]]) == (0, [2, 2])
     (run_id,) = batch_state.run_ids(work_dir(job))

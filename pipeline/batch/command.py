@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +24,12 @@ from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.batch.supervisor import JobView, Status
 from imagebeam.pipeline.console import help as help_text
 from imagebeam.pipeline.console import report
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.console.exit_code import exit_code
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags import parser as flag_parser
 from imagebeam.pipeline.flags.classify import BATCH, BATCH_POLL_S, CONFIG, WORK_DIR, by_name
+from imagebeam.pipeline.run.draining import draining_on_signals
 from imagebeam.pipeline.run.launch import read_json
 from imagebeam.pipeline.run.settings import work_directory
 from imagebeam.transforms.clients import storage
@@ -37,8 +38,6 @@ from imagebeam.transforms.clients.credentials import find_credentials, missing_c
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 from imagebeam.transforms.core.strict_yaml import suggestion
 from imagebeam.transforms.tasks.lane_comparison import duration
-
-Say = Callable[[str], None]
 
 
 def main(argv: list[str], *, cwd: Path) -> int:
@@ -70,7 +69,8 @@ def main(argv: list[str], *, cwd: Path) -> int:
         if not runs:
             sys.stdout.write(f"no batch run is open in {work_dir}\n")
             return 0
-        return COMMANDS[name](runs, given)
+        with draining_on_signals(lambda _reason: None):  # the jobs continue without this process
+            return COMMANDS[name](runs, given)
     except (GoogleAuthError, api_errors.RetryError, requests.RequestException) as error:
         raise no_answer(error, work_dir) from None
 
@@ -100,18 +100,17 @@ def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
     except UncertainError as error:
         raise SystemicError(f"the service does not answer, ask again later: {error}") from None
     if given.get("json"):
-        sys.stdout.write(json.dumps([as_json(status) for status in found], indent=2) + "\n")
-        return 0
-    for status in found:
-        for text in lines(status):
-            sys.stdout.write(text + "\n")
+        Console().print_json([as_json(status) for status in found])
+    else:
+        Console().print(*(text for status in found for text in lines(status)))
     return 0
 
 
 def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
     """Ticks every run until it is done, or once with ``--no_wait``; one that cannot go on keeps none back."""
     poll_s = float(given.get("batch_poll_s", BATCH_POLL_S.default))
-    followed = [JobWatcher(run, _say) for run in runs]
+    console = Console(json=bool(given.get("json")))
+    followed = [JobWatcher(run, console) for run in runs]
     codes = [0]
     failed: list[ImagebeamError] = []
     while True:
@@ -129,7 +128,7 @@ def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
             break
         time.sleep(poll_s)
     for more in failed[1:]:
-        _say(f"imagebeam: {more}")
+        console.warn(str(more))
     if failed:
         raise failed[0]
     return max(codes)
@@ -167,13 +166,13 @@ class JobWatcher:
 
     Args:
         run: The run.
-        say: Takes a line for the person.
+        console: Where to print.
     """
 
-    def __init__(self, run: BatchRun, say: Say) -> None:
+    def __init__(self, run: BatchRun, console: Console) -> None:
         self.run = run
         self._jobs = jobs_of(run)
-        self._say = say
+        self._console = console
         self._told: list[str] = []
 
     def step(self) -> Mapping[str, Any] | None:
@@ -205,21 +204,21 @@ class JobWatcher:
         news = lines(status, times=False)
         if news != self._told:
             for text in lines(status):
-                self._say(text)
+                self._console.status(text)
             self._told = news
         return status.summary
 
 
-def follow(run: BatchRun, say: Say, *, poll_s: float, wait: bool) -> Mapping[str, Any] | None:
+def follow(run: BatchRun, console: Console, *, poll_s: float, wait: bool) -> Mapping[str, Any] | None:
     """Ticks a run until its end; its summary, or None if it is left open.
 
     Args:
         run: The run.
-        say: Takes a line for the person.
+        console: Where to print.
         poll_s: Seconds between two ticks.
         wait: False for a single tick.
     """
-    following = JobWatcher(run, say)
+    following = JobWatcher(run, console)
     while (summary := following.step()) is None and wait:
         time.sleep(poll_s)
     return summary
@@ -293,11 +292,6 @@ def _plain(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _work_dir(run: BatchRun) -> str:
     return run.run.directory.rpartition(f"/{batch_state.RUNS}/")[0]
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
 
 
 def _help(columns: int) -> str:

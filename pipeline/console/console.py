@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import rich.console
 import rich.table
@@ -95,7 +95,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> lis
 
 
 class _RichConsole(rich.console.Console):
-    """A rich console that prints text as it is, and survives a reader who closes the pipe."""
+    """A rich console that prints text as it is, and survives that its reader goes away."""
 
     def __init__(self, *, file: IO[str] | None = None, stderr: bool = False) -> None:
         stream = file or (sys.stderr if stderr else sys.stdout)
@@ -110,12 +110,19 @@ class _RichConsole(rich.console.Console):
             highlight=False,
         )
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print unless the reader is gone: a closed pipe, or a terminal that hung up."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
     def write_plain(self, text: str) -> None:
         """Write text without expanding its tabs."""
         try:
             self.file.write(text + "\n")
             self.file.flush()
-        except BrokenPipeError:
+        except OSError:
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:

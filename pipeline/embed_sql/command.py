@@ -10,13 +10,12 @@ import dataclasses
 import os
 import secrets
 import socket
-import sys
 import time
 from decimal import Decimal
 from typing import Any, cast
 
-from imagebeam.pipeline import embed
 from imagebeam.pipeline.console import report
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.console.exit_code import exit_code
 from imagebeam.pipeline.embed_sql import setup as prepare
 from imagebeam.pipeline.embed_sql import statements as embedding_sql
@@ -28,14 +27,15 @@ from imagebeam.pipeline.embed_sql.passes import (
     Passes,
     recover,
     stopped,
-    stopping_on_signals,
 )
 from imagebeam.pipeline.embed_sql.setup import Route, build_route
 from imagebeam.pipeline.embed_sql.statements import StagingTable, Target, task_hash
 from imagebeam.pipeline.run import checks, cost_estimate
 from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.cost_estimate import Say
+from imagebeam.pipeline.run.draining import draining_on_signals
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
+from imagebeam.pipeline.run.vector_index import create_vector_index
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
@@ -81,14 +81,14 @@ def run(settings: EmbedSettings) -> int:
         UserError: Something is wrong that a person can mend.
         SystemicError: BigQuery cannot be used; nothing that was embedded is lost.
     """
-    say = _voice(quiet=settings.quiet or settings.json)
+    console = Console(quiet=settings.quiet, json=settings.json)
+    say = console.status
     bq = BigQueryClient(settings.project)
     ready = check(settings, bq, say)
     if settings.dry_run:
-        for line in statements(ready):
-            sys.stdout.write(line + "\n")
+        console.print(*statements(ready))
         if settings.vector_index:
-            sys.stdout.write(f"-- make the vector index\n{vector_index_sql(ready.run.answers)};\n")
+            console.print(f"-- create the vector index\n{vector_index_sql(ready.run.answers)};")
         return 0
     if ready.make_dataset:
         bq.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, ready.make_dataset)
@@ -98,7 +98,7 @@ def run(settings: EmbedSettings) -> int:
     report.tell(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_document=settings.json)
     code = exit_code(summary, settings.max_failure_percent)
     if settings.vector_index:
-        embed.make_index(settings, code)
+        create_vector_index(settings, code, console)
     return code
 
 
@@ -170,7 +170,7 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
         target = target_of(settings)
         embedder = Embedder(bq, target, ready.passes, keeper, settings.location, settings.labels(), say)
         first = StagingTable(settings.outcomes, task_hash(task.name), secrets.token_hex(6))
-        with stopping_on_signals(keeper):
+        with draining_on_signals(keeper.drain):
             try:
                 prepare.make(ready.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.tick, say)
                 recover(embedder, first.mark)
@@ -247,12 +247,3 @@ def _announce(
         )
     if not settings.dry_run:
         cost_estimate.confirm(settings, usd)
-
-
-def _voice(*, quiet: bool) -> Say:
-    def say(text: str) -> None:
-        if not quiet:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
-
-    return say

@@ -7,16 +7,12 @@ dropped. A later run finds the tables and the jobs that a dead one left, and tak
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from types import FrameType
 from typing import Any
 
 import google.api_core.exceptions as api_errors
@@ -87,6 +83,14 @@ class LeaseKeeper:
     forbidden: str | None = None
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     _at: float = dataclasses.field(default_factory=time.monotonic)
+
+    def drain(self, reason: str) -> str:
+        """Start no new job; return what the run waits for."""
+        self.stop = self.stop or reason
+        return (
+            "no new jobs; waiting for those in progress (stopped at once, they continue in BigQuery, and the next run "
+            "recovers what they embed)"
+        )
 
     def tick(self) -> None:
         """Extends the lease when it is time.
@@ -288,31 +292,6 @@ def _has_landed(embedder: Embedder, chunk: StagingTable) -> bool:
 def _without_left(counts: Counts) -> Counts:
     """Counts without what is asked again."""
     return dataclasses.replace(counts, failed={key: units for key, units in counts.failed.items() if key != LEFT})
-
-
-@contextlib.contextmanager
-def stopping_on_signals(keeper: LeaseKeeper) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM: no new job; what is under way is recorded. The second one ends at once."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        keeper.stop = keeper.stop or f"interrupted: {name}"
-        sys.stderr.write(
-            f"\n{name}: no new jobs; waiting for those under way (again to stop at once: they go on in BigQuery, and "
-            "the next run takes in what they embed)\n"
-        )
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def stopped(error: Exception) -> SystemicError:
