@@ -58,11 +58,11 @@ def command(name: str, function: Callable[[list[str]], int], monkeypatch: pytest
         (["tasks", "list", "--jsn"], "unknown flag --jsn; did you mean --json?"),
         (["tasks", "list", "--region=x"], "unknown flag --region; see imagebeam tasks list --help"),
         (["tasks", "show"], "takes one task"),
-        (["tasks", "show", "image_qualty"], "no task image_qualty, neither shipped nor in tasks/; did you mean"),
-        (["tasks", "show", "qqqq"], "; there are describe, "),
+        (["tasks", "show", "image_qualty"], "does not exist, neither shipped nor in tasks/; did you mean"),
+        (["tasks", "show", "qqqq"], "; known tasks are describe, "),
         (["tasks", "show", "image_quality", "--model=gemini-3.5-flsh"], "did you mean gemini-3.5-flash?"),
         (["tasks", "check"], "takes files"),
-        (["tasks", "check", "none.yaml"], "no file none.yaml"),
+        (["tasks", "check", "none.yaml"], "file none.yaml does not exist"),
         (["tasks", "check", "bad.yaml"], "bad.yaml: promt: unknown key; did you mean prompt?"),
         (["tasks", "check", "level.yaml"], "generation.thinking"),
         (["tasks", "check", "binary.yaml"], "cannot read binary.yaml"),
@@ -217,7 +217,7 @@ def test_a_new_task_is_written_and_passes_its_check(run: Run, tmp_path: Path) ->
     code, _, err = run("tasks", "new", "street_light")
     assert (code, err) == (
         2,
-        "imagebeam: tasks/street_light.yaml exists; edit it, or give --force to overwrite it\n",
+        "imagebeam: tasks/street_light.yaml already exists; edit it, or use --force to overwrite it\n",
     )
     (tmp_path / "tasks" / "street_light.yaml").write_text("broken")
     assert run("tasks", "new", "street_light", "--force")[0] == 0

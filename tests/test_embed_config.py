@@ -20,7 +20,7 @@ from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.sources import detect_profile, source_of
 from imagebeam.transforms.tasks.catalog import load_models_file
-from imagebeam.transforms.tasks.embedding import embed_version
+from imagebeam.transforms.tasks.embedding import embed_task
 from imagebeam.transforms.tasks.task import ImageSettings
 
 NEEDED = ("--source=photos.latest", "--results=answers", "--project=my-project", "--run_id=r")
@@ -67,7 +67,7 @@ def test_three_flags_are_enough(settings: Settings) -> None:
 def test_each_flag_lands_in_its_setting(settings: Settings, argv: tuple[str, ...], changed: dict[str, Any]) -> None:
     made = settings(*argv)
     assert {name: getattr(made, name) for name in changed} == changed
-    assert made.embed_task().version == embed_version(str(made.model), made.dimension, made.image)
+    assert made.embed_task().version == embed_task(str(made.model), made.dimension, made.image).version
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,9 @@ from imagebeam.transforms.sql.embedding_tables import (
 from imagebeam.transforms.sql.views import views
 from imagebeam.transforms.tasks.embedding import (
     DEFAULT_MODEL,
-    checked_dimension,
     embed_task,
     embed_task_name,
-    embed_version,
+    resolve_dimension,
 )
 from imagebeam.transforms.tasks.task import ImageSettings
 
@@ -38,7 +37,7 @@ OK = Outcome(UNIT, Status.OK, answered_at="2026-11-21T10:00:00Z", vector=(0.6, 0
 
 @pytest.mark.parametrize("dimension", [1, 128, 768, 1408, 3072])
 def test_gemini_embedding_takes_every_length_up_to_3072(dimension: int) -> None:
-    assert checked_dimension("gemini-embedding-2", dimension) == dimension
+    assert resolve_dimension("gemini-embedding-2", dimension) == dimension
 
 
 @pytest.mark.parametrize(
@@ -59,22 +58,22 @@ def test_a_length_that_is_not_of_the_model_is_refused_with_those_that_are(
 
 
 def test_the_longest_vectors_are_the_default() -> None:
-    assert checked_dimension(DEFAULT_MODEL, None) == 3072
-    assert checked_dimension("multimodalembedding@001", None) == 1408
+    assert resolve_dimension(DEFAULT_MODEL, None) == 3072
+    assert resolve_dimension("multimodalembedding@001", None) == 1408
 
 
 def test_everything_that_can_change_a_vector_is_in_the_version_and_nothing_else() -> None:
     small = ImageSettings(max_side=512)
     versions = {
-        embed_version("gemini-embedding-2", 512),
-        embed_version("gemini-embedding-2", 256),
-        embed_version("multimodalembedding@001", 512),
-        embed_version("gemini-embedding-2", 512, small),
+        embed_task("gemini-embedding-2", 512).version,
+        embed_task("gemini-embedding-2", 256).version,
+        embed_task("multimodalembedding@001", 512).version,
+        embed_task("gemini-embedding-2", 512, small).version,
     }
     assert len(versions) == 4
     task = embed_task("gemini-embedding-2", 512)
     assert dataclasses.replace(task, description="other").version == task.version
-    assert embed_version("gemini-embedding-2", 512) == "ecfd5341f2e6", "a new version buys every vector again"
+    assert embed_task("gemini-embedding-2", 512).version == "ecfd5341f2e6", "a new version buys every vector again"
 
 
 def test_each_model_and_length_has_a_task_and_a_table_of_its_own() -> None:

@@ -238,7 +238,7 @@ def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(
     assert any("--max_calls=1 ends the run" in note for note in plan["notes"])
     assert any("--yes or --max_cost_usd" in note for note in plan["notes"])
     old = planned(small.arguments("--model=gemini-2.5-flash", "--location=us-central1"))
-    assert "the flex lane does not take gemini-2.5-flash" in lanes(old)["flex"]["problem"]
+    assert "the flex lane does not support gemini-2.5-flash" in lanes(old)["flex"]["problem"]
     assert any("retires" in note for note in old["notes"])
     by_piece = embed_arguments(small, "--model=multimodalembedding@001", "--location=europe-west1", "--dimension=128")
     assert lanes(planned(by_piece))["online"]["binds"] == "120 calls a minute"
@@ -251,7 +251,7 @@ def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(
         (["--source=nowhere.observations"], "nowhere"),
         (["--where=heading >"], "BigQuery rejects the query"),
         (["--keep_columns=weather"], "weather"),
-        (["--location=us-central1"], "is not at location us-central1"),
+        (["--location=us-central1"], "is not available at us-central1"),
         (["--max_tpm=5"], "--max_tpm=5 is less than one call a minute"),
         (["--probe=0"], "--probe takes a whole number"),
         (["--results_location=EU"], "EU"),

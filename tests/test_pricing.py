@@ -133,26 +133,26 @@ def test_a_model_is_taken_where_it_lives(model: str, location: str) -> None:
 @pytest.mark.parametrize(
     ("model", "location", "lane", "keys", "told"),
     [
-        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "not at location us-central1: use --location=global"),
-        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "(it is at global, us, eu)"),
+        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "is not available at us-central1: use --location=global"),
+        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "(it is available at global, us, eu)"),
         ("gemini-2.5-flash", "eu", Lane.ONLINE, {}, "any region such as us-central1"),
         (ENDPOINT, "global", Lane.ONLINE, {}, "use --location=us-central1"),
-        ("gemini-3.5-flash-lite", "eu", Lane.FLEX, {}, "at global only, not at eu"),
-        ("gemini-2.5-flash", "global", Lane.FLEX, {}, "the flex lane does not take gemini-2.5-flash"),
+        ("gemini-3.5-flash-lite", "eu", Lane.FLEX, {}, "only at global, not at eu"),
+        ("gemini-2.5-flash", "global", Lane.FLEX, {}, "the flex lane does not support gemini-2.5-flash"),
         ("gemini-3.5-flash-lite", "global", "flexi", {}, "did you mean flex?"),
         (
             "gemini-3.7-flash",
             "global",
             Lane.ONLINE,
             {"generation": {"thinking": "minimal"}},
-            "task look: generation.thinking: gemini-3.7-flash does not take minimal: use one of low, medium, high",
+            "task look: generation.thinking: gemini-3.7-flash does not support minimal: use one of low, medium, high",
         ),
         (
             "gemini-3.5-flash-lite",
             "global",
             Lane.ONLINE,
             {"generation": {"thinking": 100}},
-            "does not take 100: use one of minimal, low, medium, high",
+            "does not support 100: use one of minimal, low, medium, high",
         ),
         (
             "gemini-2.5-flash-lite",
@@ -166,7 +166,7 @@ def test_a_model_is_taken_where_it_lives(model: str, location: str) -> None:
             "global",
             Lane.ONLINE,
             {"media_resolution": "ultra_high"},
-            "does not know ultra_high: use one of default, low, medium, high",
+            "does not support ultra_high: use one of default, low, medium, high",
         ),
     ],
 )

@@ -317,7 +317,7 @@ def test_a_mistake_in_a_launch_is_one_line_and_gcloud_is_not_asked(
 @pytest.mark.parametrize(
     ("job", "more", "said"),
     [
-        ("classify", ["--task=utility_pol"], "no task utility_pol"),
+        ("classify", ["--task=utility_pol"], "task utility_pol does not exist"),
         ("classify", ["--task="], "no task: --task=NAME says what to ask"),
         ("classify", ["--lane=batch", "--transport=inline"], "--lane=batch sends images by URI"),
         ("classify", ["--lane=batch", "--location=eu"], "batch jobs are made at global or at a region"),

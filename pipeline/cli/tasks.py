@@ -98,7 +98,8 @@ def _new(given: flag_parser.Arguments, cwd: Path) -> int:
     if len(given.words) != 1:
         raise UserError("imagebeam tasks new takes one name, such as imagebeam tasks new street_light")
     name = given.words[0]
-    path = cwd / catalog.OWN / f"{name}.yaml"
+    shown = f"{catalog.TASKS_DIR}/{name}.yaml"
+    path = cwd / shown
     text = resources.files("imagebeam.transforms.tasks").joinpath("data/task_template.yaml").read_text(encoding="utf-8")
     text = text.replace("name: my_task", f"name: {name}")
     # A name that no task can have is refused before there is a file.
@@ -108,12 +109,10 @@ def _new(given: flag_parser.Arguments, cwd: Path) -> int:
         with path.open("w" if given.values.get("force") else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UserError(f"{catalog.OWN}/{path.name} exists; edit it, or give --force to overwrite it") from None
+        raise UserError(f"{shown} already exists; edit it, or use --force to overwrite it") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
-    sys.stdout.write(
-        f"{catalog.OWN}/{path.name} written; edit it, then: imagebeam tasks check {catalog.OWN}/{path.name}\n"
-    )
+    sys.stdout.write(f"{shown} written; edit it, then: imagebeam tasks check {shown}\n")
     return 0
 
 

@@ -13,7 +13,7 @@ from imagebeam.pipeline.run.settings import ClassifySettings, check, field_value
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.gemini.embedding_batch import check_batch
-from imagebeam.transforms.tasks.embedding import EmbedTask, checked_dimension, embed_task
+from imagebeam.transforms.tasks.embedding import EmbedTask, embed_task, resolve_dimension
 from imagebeam.transforms.tasks.task import ImageSettings
 
 
@@ -69,7 +69,7 @@ def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
     """
     said = read_flags(argv, EMBED, command="imagebeam embed", cwd=cwd, environ=environ)
     values = said.values
-    values["dimension"] = checked_dimension(values["model"], values["dimension"])
+    values["dimension"] = resolve_dimension(values["model"], values["dimension"])
     image = _image(values)
     require(values)
     task = embed_task(values["model"], values["dimension"], image)

@@ -33,7 +33,7 @@ from imagebeam.transforms.gemini.responses import Reply
 from imagebeam.transforms.sql.embedding_tables import is_embedding_table
 from imagebeam.transforms.sql.tables import TABLES
 from imagebeam.transforms.tasks import catalog
-from imagebeam.transforms.tasks.embedding import MODELS, EmbedTask, checked_dimension, embed_task
+from imagebeam.transforms.tasks.embedding import MODELS, EmbedTask, embed_task, resolve_dimension
 
 TIMEOUT_S = 60.0
 THUMBNAIL_PX, THUMBNAIL_QUALITY, THUMBNAIL_THREADS = 320, 80, 8
@@ -116,7 +116,7 @@ def select_table(tables: Sequence[EmbeddingTable], settings: SearchSettings) -> 
     """
     dataset = ".".join(settings.results)
     if settings.model in MODELS and settings.dimension is not None:
-        checked_dimension(str(settings.model), settings.dimension)
+        resolve_dimension(str(settings.model), settings.dimension)
     matching = [
         table
         for table in tables

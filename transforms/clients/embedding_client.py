@@ -20,7 +20,7 @@ from imagebeam.transforms.clients.vertex import (
     endpoint,
     open_session,
 )
-from imagebeam.transforms.tasks.embedding import EmbedTask, embedding_model
+from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
 from imagebeam.transforms.tasks.task import Task
 
 
@@ -55,7 +55,7 @@ class EmbeddingClient:
                 "X-Server-Timeout": str(max(1, round(timeout_s))),
             }
             async with self._session.post(
-                f"{self._base}/{model}:{embedding_model(model).method}",
+                f"{self._base}/{model}:{find_embedding_model(model).method}",
                 data=orjson.dumps(body),
                 headers=sent,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),

@@ -13,7 +13,7 @@ from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.gemini.batch_requests import quoted
 from imagebeam.transforms.gemini.embeddings import build_embedding_row
 from imagebeam.transforms.gemini.requests import ImagePart
-from imagebeam.transforms.tasks.embedding import EmbedTask, embedding_model
+from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
 
 _OPEN, _CLOSE = b'{"key":"', b"}\n"
 # Stands for a URI while the text around it is rendered: no URI and no MIME type holds it.
@@ -76,7 +76,7 @@ def check_batch(task: EmbedTask) -> None:
     Raises:
         UserError: It cannot; says why and what to do instead.
     """
-    if embedding_model(task.model).method != "embedContent":
+    if find_embedding_model(task.model).method != "embedContent":
         raise UserError(
             f"--lane=batch: {task.model} has no batch jobs: use --lane=online or --lane=sql, or "
             "--model=gemini-embedding-2, whose vectors are others"

@@ -7,7 +7,7 @@ from typing import Any
 
 from imagebeam.transforms.gemini.embeddings import read_embedding
 from imagebeam.transforms.gemini.responses import Reply
-from imagebeam.transforms.tasks.embedding import EmbedTask, embedding_model
+from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
 
 
 def build_text_request(task: EmbedTask, text: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def build_text_request(task: EmbedTask, text: str) -> dict[str, Any]:
     Returns:
         The REST body of ``:embedContent`` or ``:predict``, in camelCase.
     """
-    if embedding_model(task.model).method == "embedContent":
+    if find_embedding_model(task.model).method == "embedContent":
         return {
             "content": {"role": "user", "parts": [{"text": text}]},
             "embedContentConfig": {"outputDimensionality": task.dimension},

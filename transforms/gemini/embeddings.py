@@ -15,7 +15,7 @@ from typing import Any
 from imagebeam.transforms.core.records import Status, Usage
 from imagebeam.transforms.gemini.requests import ImagePart, image_part
 from imagebeam.transforms.gemini.responses import Reply, read_usage
-from imagebeam.transforms.tasks.embedding import EmbedTask, embedding_model
+from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
 
 
 def build_embedding_request(task: EmbedTask, parts: Sequence[ImagePart]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def build_embedding_request(task: EmbedTask, parts: Sequence[ImagePart]) -> dict
     """
     if len(parts) != 1:
         raise ValueError(f"a vector is of one image, not of {len(parts)}")
-    if embedding_model(task.model).method == "embedContent":
+    if find_embedding_model(task.model).method == "embedContent":
         return {
             "content": {"role": "user", "parts": [image_part(parts[0], task.media_resolution)]},
             "embedContentConfig": {"outputDimensionality": task.dimension},

@@ -1,8 +1,8 @@
-"""The schema of an answer: what a task may ask for, what is sent to Gemini, and whether an answer fits.
+"""Answer schemas: read and validate the schema of a task, and validate answers against it.
 
-The canonical form is Gemini's own ``responseSchema``: an OpenAPI subset with upper-case types and
-``propertyOrdering``, because the model writes the properties in that order. JSON Schema's lower-case type
-names are taken too. What Gemini or its batch import refuses is refused here, with the remedy.
+The canonical form is Gemini's ``responseSchema``: an OpenAPI subset with upper-case types and ``propertyOrdering``,
+because the model writes properties in that order. Lower-case JSON Schema types are accepted too. Keywords that Gemini
+or its batch import rejects are rejected here, with a fix.
 """
 
 from __future__ import annotations
@@ -38,46 +38,49 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _INT64 = 2**63
 _LARGEST = 1.7976931348623157e308
 
-_REMEDIES = {
-    "$ref": "write the schema out where it is used",
-    "$defs": "write the schema out where it is used",
-    "definitions": "write the schema out where it is used",
+_INLINE = "write the schema out where it is used"
+_DESCRIBE = "describe it in `description`"
+#: Unsupported keyword → what to use instead.
+_FIXES = {
+    "$ref": _INLINE,
+    "$defs": _INLINE,
+    "definitions": _INLINE,
     "oneOf": "use one type with `nullable: true`, or an enum",
-    "anyOf": "a batch job cannot carry it; use one type with `nullable: true`, or an enum",
+    "anyOf": "batch jobs do not support it; use one type with `nullable: true`, or an enum",
     "allOf": "write the properties out in one object",
-    "additionalProperties": "leave it out and name every property",
+    "additionalProperties": "remove it and name every property",
     "const": "use an enum with one value",
-    "default": "say it in `description`",
+    "default": _DESCRIBE,
     "title": "use `description`",
-    "pattern": "say it in `description`, or use an enum",
-    "minLength": "say it in `description`",
-    "maxLength": "say it in `description`",
+    "pattern": f"{_DESCRIBE}, or use an enum",
+    "minLength": _DESCRIBE,
+    "maxLength": _DESCRIBE,
     "exclusiveMinimum": "use `minimum`",
     "exclusiveMaximum": "use `maximum`",
-    "multipleOf": "use type integer, or say it in `description`",
-    "uniqueItems": "say it in `description`",
+    "multipleOf": f"use type integer, or {_DESCRIBE}",
+    "uniqueItems": _DESCRIBE,
     "prefixItems": "use an object with named properties",
-    "example": "say it in `description`",
-    "examples": "say it in `description`",
+    "example": _DESCRIBE,
+    "examples": _DESCRIBE,
 }
 
 
 class OffSchemaError(ValueError):
-    """An answer does not fit its schema; the message says where and how."""
+    """An answer does not match its schema; the message has the path and the reason."""
 
 
 def read_schema(section: Section) -> dict[str, Any]:
-    """Checks the schema of a task and gives its canonical form.
+    """Validate the schema of a task and return its canonical form.
 
     Args:
-        section: The task's key ``schema``.
+        section: Key ``schema`` of the task.
 
     Returns:
-        The ``responseSchema`` to send: upper-case types, ``propertyOrdering`` as in the file, ``required`` in
-        that order, nothing that says the default.
+        The ``responseSchema`` to send: upper-case types, ``propertyOrdering`` as in the file, ``required`` in that
+        order, no default values.
 
     Raises:
-        UserError: It is no schema that Gemini takes; names the key path and the remedy.
+        UserError: Gemini does not support the schema; names the key path and the fix.
     """
     schema = _read(section, 1)
     if schema["type"] != "OBJECT":
@@ -87,30 +90,30 @@ def read_schema(section: Section) -> dict[str, Any]:
 
 
 def bigquery_type(schema: Schema) -> str:
-    """The column type that holds a value of a schema in the typed view."""
+    """Return the column type for values of a schema in the typed view."""
     scalar = _BIGQUERY.get(schema["type"])
     if scalar is not None:
         return scalar
     items = schema.get("items", {})
     if items.get("type") in _BIGQUERY and not items.get("nullable"):
         return f"ARRAY<{_BIGQUERY[items['type']]}>"
-    # Objects, arrays of them, and arrays that may hold null, which BigQuery arrays cannot.
+    # Objects, arrays of objects, and arrays of nullable values, because BigQuery arrays cannot contain NULL.
     return "JSON"
 
 
 def fit_answer(schema: Schema, value: Any) -> Any:
-    """Checks an answer against its schema.
+    """Validate an answer against its schema.
 
     Args:
         schema: The canonical schema.
         value: The parsed JSON.
 
     Returns:
-        The answer; whole numbers written as ``3.0`` become integers where the schema wants them. Properties
-        that the schema does not name are kept.
+        The answer, with numbers such as ``3.0`` converted to integers where the schema requires them. Properties that
+        are not in the schema are kept.
 
     Raises:
-        OffSchemaError: It does not fit.
+        OffSchemaError: The answer does not match the schema.
     """
     return _fit(schema, value, "")
 
@@ -120,12 +123,12 @@ def fit_answer(schema: Schema, value: Any) -> Any:
 
 def _read(section: Section, depth: int) -> dict[str, Any]:
     for key in section.content:
-        if key in _REMEDIES:
-            section.fail(key, f"Gemini does not take {key} in an answer schema: {_REMEDIES[key]}")
+        if key in _FIXES:
+            section.fail(key, f"Gemini does not support {key} in an answer schema: {_FIXES[key]}")
     kind = _read_type(section)
     section.allow(_KEYS[kind])
     if depth > MAX_DEPTH:
-        section.fail("", f"the schema is nested deeper than {MAX_DEPTH} levels: make it flatter")
+        section.fail("", f"the schema is nested deeper than {MAX_DEPTH} levels: flatten it")
     schema: dict[str, Any] = {"type": kind}
     if "description" in section:
         schema["description"] = section.text("description").strip()
@@ -145,14 +148,14 @@ def _read(section: Section, depth: int) -> dict[str, Any]:
 def _read_type(section: Section) -> str:
     value = section.content.get("type")
     if isinstance(value, list):
-        section.fail("type", "a list of types is not taken: name one type, and `nullable: true` beside it")
+        section.fail("type", "must be one type, not a list; for null add `nullable: true`")
     if value is None and "enum" in section:
         section.fail("type", "is missing: an enum needs `type: string`")
     if value is None:
-        section.fail("type", f"is missing; it is one of {', '.join(_TYPES)}")
+        section.fail("type", f"is missing; use one of {', '.join(_TYPES)}")
     name = str(value).lower()
     if name == "null":
-        section.fail("type", "null is no type here: name the type, and `nullable: true` beside it")
+        section.fail("type", "null is not a type: use the type of the value, and add `nullable: true`")
     if name not in _TYPES:
         near = f"; did you mean {_ALIASES[name]}?" if name in _ALIASES else suggestion(name, _TYPES)
         section.fail("type", f"{show(value)} is not one of {', '.join(_TYPES)}{near}")
@@ -169,14 +172,14 @@ def _read_string(section: Section, schema: dict[str, Any]) -> None:
         section.fail("enum", "must be a list of at least one value")
     for value in values:
         if value is None:
-            section.fail("enum", "null is not taken: leave it out, and write `nullable: true` beside the type")
+            section.fail("enum", "null is not supported: remove it, and add `nullable: true` to the type")
         if not isinstance(value, str):
             # YAML 1.1 reads no, off, yes and on as booleans.
-            section.fail("enum", f"{show(value)} is no text: values must be text, so put it in quotes")
+            section.fail("enum", f"{show(value)} is not a string: put it in quotes")
         if not value.strip():
-            section.fail("enum", "an empty value is not taken: name it, for instance none")
+            section.fail("enum", "an empty value is not supported: use a word such as none")
     if len(set(values)) < len(values):
-        section.fail("enum", "a value stands twice")
+        section.fail("enum", "contains a value twice")
     schema["enum"] = list(values)
 
 
@@ -189,7 +192,7 @@ def _read_bounds(section: Section, schema: dict[str, Any], *, whole: bool) -> No
 
 def _read_array(section: Section, schema: dict[str, Any], depth: int) -> None:
     if not section.content.get("items"):
-        section.fail("items", "is missing: say what the array holds, such as `items: {type: string}`")
+        section.fail("items", "is missing: add the type of the items, such as `items: {type: string}`")
     schema["items"] = _read(section.section("items"), depth + 1)
     for key in ("minItems", "maxItems"):
         if key in section:
@@ -203,7 +206,7 @@ def _read_object(section: Section, schema: dict[str, Any], depth: int) -> None:
         section.fail("properties", "an object needs at least one property; for free text use type string")
     for name in properties.content:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            properties.fail(str(name), "a property's name is letters, digits and _, and starts with a letter")
+            properties.fail(str(name), "must be letters, digits and _, and start with a letter")
     ordering = section.words("propertyOrdering", tuple(properties.content))
     required = section.words("required", ())
     for key, names in (("propertyOrdering", ordering), ("required", required)):
@@ -211,9 +214,9 @@ def _read_object(section: Section, schema: dict[str, Any], depth: int) -> None:
             if name not in properties.content:
                 section.fail(key, f"{name} is not a property{suggestion(name, properties.content)}")
         if len(set(names)) < len(names):
-            section.fail(key, "a name stands twice")
+            section.fail(key, "contains a name twice")
     if len(ordering) < len(properties.content):
-        section.fail("propertyOrdering", "must name every property, or be left out: the file's order counts then")
+        section.fail("propertyOrdering", "must name every property; without it the order of the file is used")
     schema["properties"] = {name: _read(properties.section(name), depth + 1) for name in ordering}
     if required:
         schema["required"] = [name for name in ordering if name in required]
@@ -222,15 +225,15 @@ def _read_object(section: Section, schema: dict[str, Any], depth: int) -> None:
 
 def _check_order(section: Section, schema: Schema, low: str, high: str) -> None:
     if low in schema and high in schema and schema[low] > schema[high]:
-        section.fail(low, f"{schema[low]:g} is more than {high}, which is {schema[high]:g}")
+        section.fail(low, f"{schema[low]:g} is greater than {high}, which is {schema[high]:g}")
 
 
 def _check_columns(properties: Section, names: list[str]) -> None:
-    """Top-level properties become columns beside ours, and BigQuery's columns ignore case."""
+    """Check that property names can be column names of the view, which ignore case."""
     seen: dict[str, str] = {}
     for name in names:
         if name.lower() == "unit_id":
-            properties.fail(name, "the view has a column of that name already: use another")
+            properties.fail(name, "the view already has a column of that name: use another name")
         if name.lower() in seen:
             properties.fail(name, f"differs from {seen[name.lower()]} only in case, which BigQuery ignores")
         seen[name.lower()] = name
@@ -256,7 +259,7 @@ def _fit(schema: Schema, value: Any, path: str) -> Any:
             raise _off(path, f"{show(value)} is not true or false")
         return value
     if not isinstance(value, str):
-        raise _off(path, f"{show(value)} is no text")
+        raise _off(path, f"{show(value)} is not a string")
     if "enum" in schema and value not in schema["enum"]:
         raise _off(path, f"{show(value)} is not one of {', '.join(schema['enum'])}")
     return value
@@ -264,7 +267,7 @@ def _fit(schema: Schema, value: Any, path: str) -> Any:
 
 def _fit_object(schema: Schema, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _off(path, f"{show(value)} is no object")
+        raise _off(path, f"{show(value)} is not an object")
     for name in schema.get("required", ()):
         if name not in value:
             raise _off(_join(path, name), "is missing")
@@ -277,22 +280,22 @@ def _fit_object(schema: Schema, value: Any, path: str) -> dict[str, Any]:
 
 def _fit_array(schema: Schema, value: Any, path: str) -> list[Any]:
     if not isinstance(value, list):
-        raise _off(path, f"{show(value)} is no array")
+        raise _off(path, f"{show(value)} is not an array")
     if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
-        raise _off(path, f"{len(value)} items are too few or too many")
+        raise _off(path, f"has {len(value)} items, too few or too many")
     return [_fit(schema["items"], item, f"{path}[{number}]") for number, item in enumerate(value)]
 
 
 def _fit_number(schema: Schema, value: Any, path: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _off(path, f"{show(value)} is no number")
+        raise _off(path, f"{show(value)} is not a number")
     number: int | float = value
     if schema["type"] == "INTEGER":
         if isinstance(value, float) and not value.is_integer():
-            raise _off(path, f"{value} is not whole")
+            raise _off(path, f"{value} is not an integer")
         number = int(value)
         if not -_INT64 <= number < _INT64:
-            raise _off(path, f"{show(value)} needs more than 64 bits")
+            raise _off(path, f"{show(value)} does not fit into 64 bits")
     if number < schema.get("minimum", number) or number > schema.get("maximum", number):
         raise _off(path, f"{number} is out of range")
     return number

@@ -1,4 +1,4 @@
-"""Finds tasks and models: shipped ones from package data, a person's own from ``tasks/`` or from any path."""
+"""Find and load tasks and models: shipped ones from package data, the user's from ``tasks/`` or any path."""
 
 import dataclasses
 import functools
@@ -11,19 +11,19 @@ from imagebeam.transforms.tasks.model_profiles import Models
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import Task, parse_task
 
-#: Directory of a person's own tasks, below the working directory.
-OWN = "tasks"
+#: Directory of the user's tasks, below the working directory.
+TASKS_DIR = "tasks"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaskFile:
-    """A task's YAML text and where it came from.
+    """The YAML text of a task and its origin.
 
     Attributes:
-        name: Name of the file without its ending.
-        where: What to call it in messages: ``tasks/poles.yaml``, or ``image_quality (shipped)``.
+        name: File name without extension.
+        where: Name in messages: ``tasks/poles.yaml``, or ``image_quality (shipped)``.
         text: The YAML.
-        shipped: Whether it belongs to imagebeam.
+        shipped: Whether the task is part of imagebeam.
     """
 
     name: str
@@ -70,29 +70,29 @@ def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> T
 
 
 def find_task(name_or_path: str, cwd: Path) -> TaskFile:
-    """The file of a task; a person's own task hides a shipped one of the same name.
+    """Find the file of a task; a user's task replaces a shipped one of the same name.
 
     Raises:
-        UserError: There is none, or it cannot be read.
+        UserError: The task does not exist, or its file cannot be read.
     """
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
         return _read(cwd / name_or_path, name_or_path)
     files = {file.name: file for file in list_tasks(cwd)}
     if name_or_path not in files:
-        hint = suggestion(name_or_path, files) or f"; there are {', '.join(sorted(files))}"
-        raise UserError(f"no task {name_or_path}, neither shipped nor in {OWN}/{hint}")
+        hint = suggestion(name_or_path, files) or f"; known tasks are {', '.join(sorted(files))}"
+        raise UserError(f"task {name_or_path} does not exist, neither shipped nor in {TASKS_DIR}/{hint}")
     return files[name_or_path]
 
 
 def list_tasks(cwd: Path) -> list[TaskFile]:
-    """All tasks that have a name here: the shipped ones, and those in ``tasks/``, by name.
+    """Return the shipped tasks and those in ``tasks/``, sorted by name.
 
     Raises:
         UserError: A file in ``tasks/`` cannot be read.
     """
     own = [
-        _read(path, f"{OWN}/{path.name}")
-        for path in sorted((cwd / OWN).glob("*.y*ml"))
+        _read(path, f"{TASKS_DIR}/{path.name}")
+        for path in sorted((cwd / TASKS_DIR).glob("*.y*ml"))
         if path.suffix in {".yaml", ".yml"}
     ]
     files = {file.name: file for file in (*_shipped(), *own)}
@@ -100,10 +100,10 @@ def list_tasks(cwd: Path) -> list[TaskFile]:
 
 
 def load_models_file(path: Path | None = None) -> Models:
-    """Models and prices, from a person's file or the shipped one.
+    """Load models and prices from a file, by default from the shipped one.
 
     Raises:
-        UserError: The file is missing or not good.
+        UserError: The file does not exist or is invalid.
     """
     if path is None:
         text = resources.files("imagebeam.transforms.tasks").joinpath("data/models.yaml").read_text(encoding="utf-8")
@@ -130,6 +130,6 @@ def _read(path: Path, where: str) -> TaskFile:
     try:
         return TaskFile(path.stem, where, path.read_text(encoding="utf-8"), shipped=False)
     except FileNotFoundError:
-        raise UserError(f"no file {where}") from None
+        raise UserError(f"file {where} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {where}: {error}") from None

@@ -1,4 +1,4 @@
-"""Embedding tasks: models, dimensions, and the task that the outcomes are recorded under."""
+"""Embedding models, their dimensions, and the tasks under which their outcomes are recorded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any, Literal
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.tasks.task import ImageSettings, Task
 
-# Part of every version: it rises when the same image would be sent differently (embedding_calls.py).
+# Part of every version: increase it when gemini/embeddings.py builds a different request for the same image.
 EMBED_FORMAT = 1
-
-
 TASK_PREFIX = "embed/"
 
 
@@ -22,9 +20,9 @@ class EmbeddingModel:
 
     Attributes:
         name: Model id.
-        method: How it is called: ``embedContent`` or ``predict``.
-        dimensions: The lengths of its vectors; empty for any from 1 to ``default``.
-        default: Length when nobody asks for one; the longest.
+        method: API method: ``embedContent`` or ``predict``.
+        dimensions: Supported vector lengths; empty for every length from 1 to ``default``.
+        default: Default length, also the maximum.
     """
 
     name: str
@@ -32,14 +30,14 @@ class EmbeddingModel:
     dimensions: tuple[int, ...]
     default: int
 
-    def takes(self, dimension: int) -> bool:
-        """True if it makes vectors of this length."""
+    def supports(self, dimension: int) -> bool:
+        """Return True if the model can produce vectors of this length."""
         return dimension in self.dimensions if self.dimensions else 1 <= dimension <= self.default
 
-    def choices(self) -> str:
-        """The lengths, for messages.
+    def format_dimensions(self) -> str:
+        """Return the supported lengths for messages.
 
-        >>> MODELS["multimodalembedding@001"].choices(), MODELS["gemini-embedding-2"].choices()
+        >>> MODELS["multimodalembedding@001"].format_dimensions(), MODELS["gemini-embedding-2"].format_dimensions()
         ('128, 256, 512 or 1408', '1 to 3072')
         """
         if not self.dimensions:
@@ -48,8 +46,6 @@ class EmbeddingModel:
 
 
 DEFAULT_MODEL = "gemini-embedding-2"
-
-
 MODELS: Mapping[str, EmbeddingModel] = {
     model.name: model
     for model in (
@@ -59,33 +55,33 @@ MODELS: Mapping[str, EmbeddingModel] = {
 }
 
 
-def embedding_model(name: str) -> EmbeddingModel:
-    """The model of a name.
+def find_embedding_model(name: str) -> EmbeddingModel:
+    """Return the embedding model of a name.
 
     Raises:
-        UserError: It is no embedding model that imagebeam knows.
+        UserError: The name is not a known embedding model.
     """
     if name not in MODELS:
-        raise UserError(f"--model={name} is no embedding model: use one of {', '.join(MODELS)}")
+        raise UserError(f"--model={name} is not an embedding model: use one of {', '.join(MODELS)}")
     return MODELS[name]
 
 
-def checked_dimension(model: str, dimension: int | None) -> int:
-    """The length of the vectors: the one asked for, or the model's default.
+def resolve_dimension(model: str, dimension: int | None) -> int:
+    """Return the length of the vectors: the given one, or the model's default.
 
     Raises:
-        UserError: The model is unknown, or makes no vectors of this length.
+        UserError: The model is unknown or does not support this length.
     """
-    known = embedding_model(model)
+    known = find_embedding_model(model)
     if dimension is None:
         return known.default
-    if not known.takes(dimension):
-        raise UserError(f"--dimension={dimension}: vectors of {model} have {known.choices()} dimensions")
+    if not known.supports(dimension):
+        raise UserError(f"--dimension={dimension}: vectors of {model} have {known.format_dimensions()} dimensions")
     return dimension
 
 
 def embed_task_name(model: str, dimension: int) -> str:
-    """The task under which the outcomes of embedding stand.
+    """Return the task name under which the outcomes of an embedding model and length are recorded.
 
     >>> embed_task_name("multimodalembedding@001", 512)
     'embed/multimodalembedding@001/512'
@@ -95,7 +91,7 @@ def embed_task_name(model: str, dimension: int) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EmbedTask(Task):
-    """The task of embedding images; made by :func:`embed_task`. It has no prompt, and its answer is a vector.
+    """The task of embedding images; created by :func:`embed_task`. It has no prompt, and its answer is a vector.
 
     Attributes:
         dimension: Length of the vectors.
@@ -104,7 +100,7 @@ class EmbedTask(Task):
     dimension: int = 0
 
     def definition(self) -> dict[str, Any]:
-        """Everything that can change a vector, as JSON values; :attr:`version` is its hash."""
+        """Return everything that can change a vector, as JSON values; :attr:`version` is its hash."""
         return {
             "embed_format": EMBED_FORMAT,
             "model": self.model,
@@ -113,31 +109,26 @@ class EmbedTask(Task):
         }
 
     def columns(self) -> tuple[()]:
-        """None: vectors have tables of their own."""
+        """Return no columns, because vectors are stored in separate tables."""
         return ()
 
 
 def embed_task(model: str, dimension: int, image: ImageSettings = ImageSettings()) -> EmbedTask:  # noqa: B008 - frozen
-    """The task of embedding every image.
+    """Build the task of embedding images.
 
     Args:
         model: One of :data:`MODELS`.
         dimension: Length of the vectors.
-        image: What is done to an image before it is sent.
+        image: Image preprocessing.
 
     Raises:
-        UserError: The model is unknown, or makes no vectors of this length.
+        UserError: The model is unknown or does not support this length.
     """
     return EmbedTask(
-        name=embed_task_name(model, checked_dimension(model, dimension)),
+        name=embed_task_name(model, resolve_dimension(model, dimension)),
         description=f"Vectors of {model} with {dimension} dimensions.",
         model=model,
         prompt="",
         image=image,
         dimension=dimension,
     )
-
-
-def embed_version(model: str, dimension: int, image: ImageSettings = ImageSettings()) -> str:  # noqa: B008 - frozen
-    """The version of that task: 12 hex digits over everything that can change a vector, in every lane."""
-    return embed_task(model, dimension, image).version

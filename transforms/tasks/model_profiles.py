@@ -1,6 +1,6 @@
-"""Models and what they cost: profiles, checks, estimates, and the price of usage.
+"""Model profiles: locations, supported settings, prices, and the estimated and actual cost of calls.
 
-All prices are list prices in USD per million tokens, as of the date in the file.
+Prices are list prices in USD per million tokens, as of the date in ``models.yaml``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
 
 LANES = (Lane.ONLINE, Lane.FLEX, Lane.BATCH)
-# Planning figures for what only the service can count.
+# Estimates of what only the service can count.
 CHARS_PER_TOKEN = 4
 LABEL_TOKENS = 24
 FREE_TEXT_TOKENS = 300
 NULL_CHARS = 4
-#: Characters of a value; a text of an answer is planned as a phrase of seven words.
+#: Estimated characters per value; a string is estimated as a phrase of seven words.
 _VALUE_CHARS = {"STRING": 42, "NUMBER": 4, "INTEGER": 2, "BOOLEAN": 5}
-#: An image whose sides are no longer costs one tile, before Gemini 3 (Google, "Understand and count tokens").
+#: Before Gemini 3, an image whose sides are at most this long is one tile (Google, "Understand and count tokens").
 TILE_SIDE = 384
 
 _MILLION = Decimal(1_000_000)
@@ -45,9 +45,9 @@ class Price:
 
     Attributes:
         input: Prompt tokens that were not cached.
-        output: Tokens of the answer and of thoughts.
-        cached: Prompt tokens served from the implicit cache.
-        image: USD per image, of models whose images are billed by the piece.
+        output: Tokens of answers and thoughts.
+        cached: Prompt tokens from the implicit cache.
+        image: USD per image, for models that bill per image.
     """
 
     input: Decimal
@@ -58,12 +58,12 @@ class Price:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Thinking:
-    """How a model is told to think.
+    """How the thinking setting of a task is sent to a model.
 
     Attributes:
         param: ``level`` sends a word, ``budget`` a number of tokens, ``none`` nothing.
-        allowed: Words that it takes → tokens of a budget (0 where a word is sent).
-        default: The word that describes what the model does when told nothing.
+        allowed: Supported words → tokens of the budget (0 where a word is sent).
+        default: The word that describes the model's default behavior.
         budget_range: Smallest and largest budget; None unless ``budget``.
     """
 
@@ -72,15 +72,15 @@ class Thinking:
     default: str = "minimal"
     budget_range: tuple[int, int] | None = None
 
-    def takes(self, value: str | int) -> bool:
-        """True if a task may ask for it."""
+    def supports(self, value: str | int) -> bool:
+        """Return True if a task may use this value."""
         if isinstance(value, str):
             return value in self.allowed
         low, high = self.budget_range or (1, 0)
         return low <= value <= high or (self.param == "budget" and value in self.allowed.values())
 
     def config(self, value: str | int | None) -> dict[str, Any] | None:
-        """The request's ``thinkingConfig``; None sends nothing, so that the model's default applies."""
+        """Build the ``thinkingConfig`` of a request; None sends nothing, so that the model's default applies."""
         if value is None or self.param == "none":
             return None
         if self.param == "level":
@@ -90,12 +90,12 @@ class Thinking:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retirement:
-    """When a model goes.
+    """The retirement of a model.
 
     Attributes:
-        date: The day.
-        warn_from: From when on a run says so.
-        note: What else there is to know, such as the successor.
+        date: Retirement date.
+        warn_from: First day on which runs print a warning.
+        note: Additional information, such as the successor.
     """
 
     date: datetime.date
@@ -105,12 +105,12 @@ class Retirement:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Quota:
-    """What may be asked in a minute.
+    """A quota per minute.
 
     Attributes:
-        requests: Calls; None for no such limit.
-        tokens: Tokens of prompts, answers and thoughts; None for no such limit.
-        source: Who says so, for people.
+        requests: Calls; None for no limit.
+        tokens: Tokens of prompts, answers and thoughts; None for no limit.
+        source: Where the figures come from, shown with a plan.
     """
 
     requests: int | None = None
@@ -120,23 +120,23 @@ class Quota:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """What is known of one model.
+    """The properties of one model.
 
     Attributes:
-        name: Model id, or a tuned endpoint's resource name.
-        locations: Where it answers; ``regions`` stands for any region; empty: anywhere.
-        flex_locations: Where the flex lane takes it; empty: nowhere.
-        thinking: How it is told to think.
+        name: Model id, or the resource name of a tuned endpoint.
+        locations: Locations that serve the model; ``regions`` means any region; empty: any location.
+        flex_locations: Locations of the flex lane; empty: none.
+        thinking: How thinking is configured.
         image_tokens: Media resolution → prompt tokens of one image.
-        image_tokens_limit: The same at most, where ``image_tokens`` is an average.
-        tile_tokens: Prompt tokens of one tile, of models that cut large images into tiles; None of others.
-        fixed_sampling: Temperature and top_p are ignored by it, so they are not sent.
+        image_tokens_limit: The maximum, where ``image_tokens`` is an average.
+        tile_tokens: Prompt tokens of one tile, for models that split large images into tiles; otherwise None.
+        fixed_sampling: The model ignores temperature and top_p, so they are not sent.
         prices: Lane → price; empty: unknown.
-        retirement: When it goes, if known.
-        thought_tokens: Thinking word → thoughts of one call, for estimates.
-        requests_per_minute: Place → requests per minute that a project is granted, of models with a fixed quota:
-            ``europe`` for regions there, ``regions`` for the others.
-        assumed_quotas: Lane → what a plan assumes a project to be granted, if nobody says better.
+        retirement: Retirement, if known.
+        thought_tokens: Thinking word → estimated thought tokens of one call.
+        requests_per_minute: Requests per minute of a project, for models with a fixed quota: ``europe`` for regions in
+            Europe, ``regions`` for the others.
+        assumed_quotas: Lane → quota that a plan assumes unless ``--max_rpm`` or ``--max_tpm`` is set.
     """
 
     name: str
@@ -155,32 +155,32 @@ class ModelProfile:
 
     @property
     def priced(self) -> bool:
-        """False if nothing is known of what it costs: every cost is then 0, which must be said."""
+        """False if the price is unknown: all costs are then 0, and commands must say so."""
         return bool(self.prices)
 
     def check(self, location: str, lane: Lane, task: Task) -> None:
-        """Makes sure that the model takes what a run would send.
+        """Check that the model supports a task in a lane at a location.
 
         Args:
-            location: Where it would be asked.
+            location: Location of the calls.
             lane: ``online``, ``flex`` or ``batch``.
-            task: What would be asked.
+            task: The task.
 
         Raises:
-            UserError: It does not; says what it takes.
+            UserError: The model does not support it; names what it supports.
         """
-        if not self._answers_at(location):
+        if not self._is_served_at(location):
             raise UserError(
-                f"model {self.name} is not at location {location}: use --location={self._first_location()}"
-                f" (it is at {_places(self.locations)})"
+                f"model {self.name} is not available at {location}: use --location={self._first_location()}"
+                f" (it is available at {_format_locations(self.locations)})"
             )
         if lane not in LANES:
             raise UserError(f"lane {lane} is not one of {', '.join(LANES)}{suggestion(lane, LANES)}")
         if lane == Lane.FLEX and location not in self.flex_locations:
             raise UserError(
-                f"the flex lane takes {self.name} at {_places(self.flex_locations)} only, not at {location}"
+                f"flex supports {self.name} only at {_format_locations(self.flex_locations)}, not at {location}"
                 if self.flex_locations
-                else f"the flex lane does not take {self.name}: use --lane=online"
+                else f"the flex lane does not support {self.name}: use --lane=online"
             )
         self._check_task(task)
 
@@ -200,7 +200,7 @@ class ModelProfile:
         return dataclasses.replace(task, generation=generation, ignored_settings=ignored)
 
     def retirement_warning(self, today: datetime.date) -> str | None:
-        """One line if the model is about to go, or gone; None if there is nothing to say."""
+        """Return a warning if the model retires soon or has been retired, else None."""
         if self.retirement is None or today < self.retirement.warn_from:
             return None
         verb = "was retired" if self.retirement.date <= today else "retires"
@@ -208,11 +208,11 @@ class ModelProfile:
         return f"model {self.name} {verb} on {self.retirement.date}{note}"
 
     def fixed_rpm(self, location: str) -> int | None:
-        """Requests per minute that a project is granted at a location; None if the quota is not fixed."""
+        """Return the requests per minute of a project at a location; None if the quota is not fixed."""
         place = "europe" if location.startswith("europe") and "europe" in self.requests_per_minute else "regions"
         return self.requests_per_minute.get(place)
 
-    def _answers_at(self, location: str) -> bool:
+    def _is_served_at(self, location: str) -> bool:
         if endpoint := _ENDPOINT.fullmatch(self.name):
             return endpoint["location"] == location
         return location in self.locations or ("regions" in self.locations and bool(_REGION.fullmatch(location)))
@@ -224,29 +224,29 @@ class ModelProfile:
 
     def _check_task(self, task: Task) -> None:
         thinking = task.generation.thinking
-        if thinking is not None and self.thinking.param != "none" and not self.thinking.takes(thinking):
+        if thinking is not None and self.thinking.param != "none" and not self.thinking.supports(thinking):
             tokens = self.thinking.budget_range
             budget = f", or a budget from {tokens[0]} to {tokens[1]} tokens" if tokens else ""
             raise UserError(
-                f"task {task.name}: generation.thinking: {self.name} does not take {thinking}: use one of "
+                f"task {task.name}: generation.thinking: {self.name} does not support {thinking}: use one of "
                 f"{', '.join(self.thinking.allowed)}{budget}"
             )
         if self.image_tokens and task.media_resolution not in self.image_tokens:
             raise UserError(
-                f"task {task.name}: media_resolution: {self.name} does not know {task.media_resolution}: use one "
+                f"task {task.name}: media_resolution: {self.name} does not support {task.media_resolution}: use one "
                 f"of {', '.join(self.image_tokens)}"
             )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Models:
-    """The models that are known, as of a date.
+    """The models of a ``models.yaml``.
 
     Attributes:
-        as_of: When the file was true.
-        default: Model of a task that names none.
+        as_of: Date of the prices and properties.
+        default: Model of tasks without one.
         profiles: Model id → profile.
-        where: The file.
+        where: Name of the file in messages.
         embeddings: Embedding model id → profile.
     """
 
@@ -257,46 +257,46 @@ class Models:
     embeddings: Mapping[str, ModelProfile] = dataclasses.field(default_factory=dict)
 
     def profile(self, name: str) -> ModelProfile:
-        """The profile of a model.
+        """Return the profile of a model.
 
         Args:
-            name: Model id; or a tuned endpoint ``projects/P/locations/L/endpoints/E``, of whose price and
-                thinking nothing is known.
+            name: Model id, or a tuned endpoint ``projects/P/locations/L/endpoints/E``, whose price and thinking are
+                unknown.
 
         Raises:
-            UserError: Nobody knows it; suggests the near one.
+            UserError: The model is unknown; suggests a similar name.
         """
         if name in self.profiles:
             return self.profiles[name]
         if _ENDPOINT.fullmatch(name):
             return ModelProfile(name)
         raise UserError(
-            f"unknown model {name}{suggestion(name, self.profiles)}; {self.where} knows "
-            f"{', '.join(self.profiles)}; another one can be added there"
+            f"unknown model {name}{suggestion(name, self.profiles)}; {self.where} has "
+            f"{', '.join(self.profiles)}; add others there"
         )
 
     def embedding(self, name: str) -> ModelProfile:
-        """The profile of an embedding model.
+        """Return the profile of an embedding model.
 
         Raises:
-            UserError: The file says nothing of it.
+            UserError: The file does not have it.
         """
         if name not in self.embeddings:
             raise UserError(
-                f"{self.where} says nothing of embedding model {name}: add it under `embeddings`, as the shipped "
-                "models.yaml has it"
+                f"{self.where} does not have embedding model {name}: add it under `embeddings`, as in the shipped "
+                "models.yaml"
             )
         return self.embeddings[name]
 
 
 def cost_usd(profile: ModelProfile, lane: Lane, usage: Usage) -> Decimal:
-    """What usage costs at list price.
+    """Return the cost of usage at list price.
 
     Args:
         profile: The model.
         lane: ``online``, ``flex`` or ``batch``.
-        usage: Tokens; its traffic type corrects the lane: a flex request may have been billed as a common
-            one, and provisioned throughput is paid for already.
+        usage: Tokens. The traffic type overrides the lane: a flex request may have been billed as on-demand, and
+            provisioned throughput is prepaid.
 
     Returns:
         USD with nine decimals; 0 if the price is unknown (see :attr:`ModelProfile.priced`).
@@ -317,24 +317,24 @@ def cost_usd(profile: ModelProfile, lane: Lane, usage: Usage) -> Decimal:
 
 
 def estimate_usage(profile: ModelProfile, task: Task, images: int) -> Usage:
-    """The tokens that one call will probably take.
+    """Estimate the tokens of one call.
 
     Args:
         profile: The model.
-        task: What is asked.
+        task: The task.
         images: Images in the call.
 
     Returns:
-        An estimate: text by its length, images by the table, the answer by its schema, thoughts by the level.
+        Text by its length, images by the table, the answer by its schema, thoughts by the thinking level.
     """
     return estimate_total(profile, task, calls=1, images=images)
 
 
 def estimate_total(profile: ModelProfile, task: Task, *, calls: int, images: int) -> Usage:
-    """The tokens that so many calls with so many images in all will probably take.
+    """Estimate the tokens of a number of calls with a total number of images.
 
-    Text is counted as four characters a token (Google, "Understand and count tokens"); what is planned for
-    names, sentences and thoughts is a guess, until a run or a probe has shown better.
+    Text is estimated at four characters per token (Google, "Understand and count tokens"). Answers and thoughts are
+    rough estimates, until a run or a probe has measured them.
     """
     image_prompt = images * image_tokens(profile, task)
     if isinstance(task, EmbedTask):
@@ -363,7 +363,7 @@ def estimate_total(profile: ModelProfile, task: Task, *, calls: int, images: int
 
 
 def image_tokens(profile: ModelProfile, task: Task) -> int:
-    """Prompt tokens of one image: of the task's resolution, or of one tile if it is made small enough for that."""
+    """Return the prompt tokens of one image at the task's resolution, or of one tile if it is downscaled to fit."""
     table = profile.image_tokens
     tokens = table.get(task.media_resolution, table.get("default", 0))
     if profile.tile_tokens is not None and (task.image.max_side or TILE_SIDE + 1) <= TILE_SIDE:
@@ -376,10 +376,10 @@ def _text_tokens(characters: float) -> int:
 
 
 def _answer_chars(schema: Mapping[str, Any]) -> float:
-    """Characters of an answer without blanks: a value of mean length for every property, two items per array."""
+    """Estimate the characters of compact JSON: a value of mean length per property, two items per array."""
     kind = schema["type"]
     if kind == "OBJECT":
-        # Quotes, colon and comma; the comma that is one too many is one of the braces.
+        # Quotes, colon and comma per property; the extra comma counts for one of the braces.
         value = 1 + sum(len(name) + 4 + _answer_chars(item) for name, item in schema["properties"].items())
     elif kind == "ARRAY":
         value = 3 + 2 * _answer_chars(schema["items"])
@@ -390,5 +390,5 @@ def _answer_chars(schema: Mapping[str, Any]) -> float:
     return (value + NULL_CHARS) / 2 if schema.get("nullable") else value
 
 
-def _places(locations: tuple[str, ...]) -> str:
-    return ", ".join("any region such as us-central1" if place == "regions" else place for place in locations)
+def _format_locations(locations: tuple[str, ...]) -> str:
+    return ", ".join("any region such as us-central1" if name == "regions" else name for name in locations)

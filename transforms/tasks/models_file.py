@@ -1,4 +1,4 @@
-"""Reads ``models.yaml``: what is known of every model, as of the date in the file."""
+"""Read ``models.yaml``: the properties and prices of every model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WARN_DAYS = 90
 
 
 def load_models(text: str, where: str) -> Models:
-    """Reads ``models.yaml``.
+    """Read ``models.yaml``.
 
     Args:
-        text: The document; its keys are explained in the shipped file.
-        where: What messages call it.
+        text: The document; the shipped file explains its keys.
+        where: Name of the document in messages.
 
     Raises:
-        UserError: Something is wrong with it; names the key path.
+        UserError: The document is invalid; names the key path.
     """
     section = load_mapping(text, where)
     section.allow(["as_of", "default", "thought_tokens", "assumed_quotas", "models", "embeddings"])
@@ -116,7 +116,7 @@ def _read_image_price(section: Section) -> Price:
 
 def _read_price(section: Section) -> Price:
     section.allow(["input", "output", "cached"])
-    # Through the number's shortest spelling: 0.1 in the file is exactly 0.1 here.
+    # repr gives the shortest form, so that 0.1 in the file is exactly Decimal("0.1").
     return Price(*(Decimal(repr(section.number(key, 0, 100_000))) for key in ("input", "output", "cached")))
 
 

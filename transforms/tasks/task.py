@@ -1,7 +1,7 @@
-"""A task: what is asked about every unit, and how the answer must look. Read from a YAML file.
+"""A task: prompt, answer schema and generation settings, read from a YAML file.
 
-Everything that can change an answer is part of the task's **version**; what cannot (the description, the
-name, the order of keys in the file) is not.
+The **version** of a task covers everything that is sent and can change an answer. Name, description and the order of
+keys in the file are not part of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from imagebeam.transforms.core.records import UnitKind
 from imagebeam.transforms.core.strict_yaml import Section, load_mapping, show, suggestion
 from imagebeam.transforms.tasks.answer_schema import Schema, bigquery_type, read_schema
 
-# Part of every version: it rises when the same task would be sent differently (requests.py).
+# Part of every version: increase it when gemini/requests.py builds a different request from the same task.
 REQUEST_FORMAT = 1
 THINKING_WORDS = ("minimal", "low", "medium", "high")
 MEDIA_RESOLUTIONS = ("default", "low", "medium", "high", "ultra_high")
@@ -31,11 +31,11 @@ PROMPT_FIELDS = (
     "image_count",
 )
 
-# {{capture_time}}, {{extra.district}}: words in double braces. JSON in a prompt has none: {{"a": 1}} stays.
+# Words in double braces, such as {{capture_time}} or {{extra.district}}. JSON such as {{"a": 1}} does not match.
 FIELD = re.compile(r"\{\{\s*([A-Za-z_][\w. -]*?)\s*\}\}")
 _EXTRA = re.compile(r"extra\.[A-Za-z_]\w*")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-_TAKEN_NAMES = frozenset({"outcomes", "runs", "task_versions", "dead_letters"})
+_RESERVED_NAMES = frozenset({"outcomes", "runs", "task_versions", "dead_letters"})
 _KEYS = (
     "name",
     "description",
@@ -53,14 +53,14 @@ _KEYS = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Generation:
-    """How the model writes; None leaves it to the model's default.
+    """Generation settings; None uses the model's default.
 
     Attributes:
         temperature: 0 to 2; newer models ignore it.
         top_p: 0 to 1; newer models ignore it.
         seed: 0 to 2³¹−1, best effort.
-        max_output_tokens: 1 to 65,536; thoughts count too.
-        thinking: ``minimal``, ``low``, ``medium``, ``high``, or a budget in tokens for models that take one.
+        max_output_tokens: 1 to 65,536, thoughts included.
+        thinking: ``minimal``, ``low``, ``medium``, ``high``, or a budget in tokens for models that accept one.
     """
 
     temperature: float | None = None
@@ -72,13 +72,13 @@ class Generation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """What is done to an image before it is sent; anything but the default needs inline transport.
+    """Image preprocessing; any value but the default requires inline transport.
 
     Attributes:
-        crop: ``bbox`` cuts out the observation's bounding box.
-        padding: Margin around it, as a fraction of its longer side, 0 to 1.
-        max_side: Longest side in pixels, 64 to 8192; None leaves the size.
-        quality: JPEG quality of what was changed, 1 to 100.
+        crop: ``bbox`` crops the image to the observation's bounding box.
+        padding: Margin around the box, as a fraction of its longer side, 0 to 1.
+        max_side: Maximum length of the longer side in pixels, 64 to 8192; None keeps the size.
+        quality: JPEG quality of changed images, 1 to 100.
     """
 
     crop: Literal["none", "bbox"] = "none"
@@ -88,19 +88,19 @@ class ImageSettings:
 
     @property
     def changes_images(self) -> bool:
-        """True if an image may be changed, so that its bytes must travel in the request."""
+        """True if images may be changed, so that requests must contain their bytes."""
         return self.crop != "none" or self.max_side is not None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the task's view.
+    """A typed column of the task's view.
 
     Attributes:
-        name: Its name, which is the property's.
+        name: Name of the column and of the answer's property.
         bigquery_type: ``STRING``, ``FLOAT64``, ``INT64``, ``BOOL``, ``ARRAY<…>`` of one of them, or ``JSON``.
         path: JSONPath into the answer, such as ``$.condition``.
-        mode: ``REQUIRED`` (every OK answer has it), ``NULLABLE``, or ``REPEATED`` for arrays of scalars.
+        mode: ``REQUIRED`` (present in every OK answer), ``NULLABLE``, or ``REPEATED`` for arrays of scalars.
     """
 
     name: str
@@ -111,20 +111,20 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Task:
-    """A task; made by :func:`parse_task`.
+    """A task; created by :func:`parse_task`.
 
     Attributes:
         name: Name of the task and of its view.
-        description: For people.
+        description: Description shown by ``imagebeam tasks``.
         model: Model id, or the resource name of a tuned endpoint.
-        prompt: What is asked; may hold fields such as ``{{capture_time}}``.
+        prompt: Prompt; may contain fields such as ``{{capture_time}}``.
         system: System instruction, the same for every unit.
-        unit: What one call is about.
-        max_images: Images of an asset that are sent at most, 1 to 10; 1 for observations.
-        schema: The answer's canonical ``responseSchema``; None for free text, answered as ``{"text": …}``.
-        generation: How the model writes.
-        media_resolution: How closely the model looks at an image: its tokens, and most of the price.
-        image: What is done to an image before it is sent.
+        unit: Whether one call covers an observation or an asset.
+        max_images: Maximum number of images of an asset, 1 to 10; 1 for observations.
+        schema: Canonical ``responseSchema`` of the answer; None for free text, recorded as ``{"text": …}``.
+        generation: Generation settings.
+        media_resolution: Resolution at which the model reads images; decides their tokens, and most of the price.
+        image: Image preprocessing.
         ignored_settings: Names of the generation settings in the file that the model ignores; they are None in
             ``generation``, so they are neither sent nor part of the version.
         version: 12 hex digits over everything that can change an answer.
@@ -150,8 +150,8 @@ class Task:
         object.__setattr__(self, "version", digest[:12])
 
     def definition(self) -> dict[str, Any]:
-        """Everything that can change an answer, as JSON values; :attr:`version` is its hash."""
-        definition: dict[str, Any] = {
+        """Return everything that can change an answer, as JSON values; :attr:`version` is its hash."""
+        return {
             "request_format": REQUEST_FORMAT,
             "model": self.model,
             "prompt": self.prompt,
@@ -163,7 +163,6 @@ class Task:
             "media_resolution": self.media_resolution,
             "image": dataclasses.asdict(self.image),
         }
-        return definition
 
     def ignored_warnings(self) -> tuple[str, ...]:
         """Return one line per setting that the model ignores."""
@@ -173,11 +172,11 @@ class Task:
         )
 
     def prompt_fields(self) -> tuple[str, ...]:
-        """The fields that the prompt uses, each once, in order."""
+        """Return the fields used by the prompt, each once, in order."""
         return tuple(dict.fromkeys(FIELD.findall(self.prompt)))
 
     def columns(self) -> tuple[Column, ...]:
-        """The typed columns of the task's view, in the order of the schema."""
+        """Return the typed columns of the task's view, in the order of the schema."""
         if self.schema is None:
             return (Column("text", "STRING", "$.text", "REQUIRED"),)
         required = self.schema.get("required", ())
@@ -185,8 +184,8 @@ class Task:
         for name in self.schema["propertyOrdering"]:
             schema = self.schema["properties"][name]
             column_type = bigquery_type(schema)
-            surely = name in required and not schema.get("nullable")
-            mode = "REPEATED" if column_type.startswith("ARRAY<") else "REQUIRED" if surely else "NULLABLE"
+            always = name in required and not schema.get("nullable")
+            mode = "REPEATED" if column_type.startswith("ARRAY<") else "REQUIRED" if always else "NULLABLE"
             columns.append(Column(name, column_type, f"$.{name}", cast("Any", mode)))
         return tuple(columns)
 
@@ -196,14 +195,11 @@ def parse_task(text: str, *, where: str, default_model: str) -> Task:
 
     Args:
         text: The YAML document.
-        where: What messages call it: usually its path.
-        default_model: Model of a task that names none.
-
-    Returns:
-        The task.
+        where: Name of the document in messages, usually its path.
+        default_model: Model of a task without one.
 
     Raises:
-        UserError: Something is wrong with it; names the file, the key path and the remedy.
+        UserError: The task is invalid; names the file, the key path and the fix.
     """
     section = load_mapping(text, where)
     section.allow(_KEYS)
@@ -213,10 +209,10 @@ def parse_task(text: str, *, where: str, default_model: str) -> Task:
     _check_fields(section, prompt)
     system = section.text("system").strip() if "system" in section else None
     if system and FIELD.search(system):
-        section.fail("system", "is the same for every unit: put fields in double braces into the prompt")
+        section.fail("system", "is the same for every unit: move fields in double braces to the prompt")
     unit = UnitKind(section.choice("unit", tuple(UnitKind), UnitKind.OBSERVATION))
     if unit == UnitKind.OBSERVATION and "max_images" in section:
-        section.fail("max_images", "is for `unit: asset`; an observation has one image: leave it out")
+        section.fail("max_images", "requires `unit: asset`: an observation has one image, so remove it")
     return Task(
         name=name,
         description=section.text("description").strip() if "description" in section else "",
@@ -236,10 +232,10 @@ def _check_name(section: Section, name: str) -> None:
     if not _NAME.fullmatch(name):
         section.fail(
             "name",
-            f"{show(name)} must be lower-case letters, digits and _, start with a letter, at most 48 long",
+            f"{show(name)} must be at most 48 lower-case letters, digits and _, and start with a letter",
         )
-    if name in _TAKEN_NAMES or name.startswith("embeddings") or name.endswith("_history"):
-        section.fail("name", f"{name} is the name of one of imagebeam's own tables or views: use another")
+    if name in _RESERVED_NAMES or name.startswith("embeddings") or name.endswith("_history"):
+        section.fail("name", f"{name} is the name of a table or view of imagebeam: use another name")
 
 
 def _check_fields(section: Section, prompt: str) -> None:
@@ -247,8 +243,8 @@ def _check_fields(section: Section, prompt: str) -> None:
         if field not in PROMPT_FIELDS and not _EXTRA.fullmatch(field):
             section.fail(
                 "prompt",
-                f"unknown field {{{{{field}}}}}{suggestion(field, PROMPT_FIELDS)}; there are "
-                f"{', '.join(PROMPT_FIELDS)}, and extra.NAME for a column kept with --keep_columns",
+                f"unknown field {{{{{field}}}}}{suggestion(field, PROMPT_FIELDS)}; known fields are "
+                f"{', '.join(PROMPT_FIELDS)}, and extra.NAME for columns in --keep_columns",
             )
 
 
@@ -271,7 +267,7 @@ def _read_thinking(section: Section) -> str | int:
         near = suggestion(str(value), THINKING_WORDS)
         section.fail(
             "thinking",
-            f"{show(value)} is not one of {', '.join(THINKING_WORDS)}, nor a budget in tokens{near}",
+            f"{show(value)} is neither one of {', '.join(THINKING_WORDS)} nor a budget in tokens{near}",
         )
     return str(value)
 
@@ -280,11 +276,11 @@ def _read_image(section: Section) -> ImageSettings:
     section.allow([field.name for field in dataclasses.fields(ImageSettings)])
     crop = section.choice("crop", ("none", "bbox"), "none")
     max_side = section.whole("max_side", 64, 8192) if "max_side" in section else None
-    # A setting without effect would make a new version of the task for nothing.
+    # A setting without effect would change the version for nothing.
     if "padding" in section and crop == "none":
-        section.fail("padding", "has no effect without `crop: bbox`: leave it out")
+        section.fail("padding", "has no effect without `crop: bbox`: remove it")
     if "quality" in section and crop == "none" and max_side is None:
-        section.fail("quality", "has no effect on images that are sent as they are: leave it out")
+        section.fail("quality", "has no effect on images that are not changed: remove it")
     return ImageSettings(
         crop=cast("Any", crop),
         padding=section.number("padding", 0, 1, 0.0),
