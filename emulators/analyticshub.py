@@ -148,7 +148,7 @@ class AnalyticsHubService:
             name = f"projects/{PROJECT_NUMBER}/locations/{_PLACE}/subscriptions/{LISTING.rpartition('/')[2]}_{mark}"
             now = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
             made = {"name": name, "listing": LISTING, "creationTime": now, "lastModifyTime": now, "dataset": dataset}
-            self._catalog.registry.put(_KIND, name, made, what=name, replace=True, if_absent=False)
+            self._catalog.registry.put(_KIND, name, made, label=name, replace=True, if_absent=False)
         return {"subscription": self._shown(made)}
 
     def _link(self, dataset: str) -> None:

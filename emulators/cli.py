@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from imagebeam.emulators.bigquery.jobs.output import FORMATS, render
+from imagebeam.emulators.bigquery.result_text import FORMATS, render
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.environment import objection
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
@@ -111,10 +111,10 @@ def _sql(arguments: argparse.Namespace) -> int:
     if url is not None:
         columns, rows = _ask_server(url, arguments.query)
     else:
-        from imagebeam.emulators.bigquery.service import run_sql
+        from imagebeam.emulators.bigquery.offline_query import query_database
         from imagebeam.emulators.core.tokens import PROJECT
 
-        columns, rows = run_sql(database, PROJECT, arguments.query)
+        columns, rows = query_database(database, PROJECT, arguments.query)
     sys.stdout.write(render(columns, rows, arguments.format))
     return 0
 

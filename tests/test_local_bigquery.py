@@ -12,7 +12,7 @@ import google.api_core.exceptions as errors
 import pytest
 from google.cloud import bigquery
 
-from imagebeam.emulators.bigquery.service import run_sql
+from imagebeam.emulators.bigquery.offline_query import query_database
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.core.errors import UserError
 
@@ -569,13 +569,13 @@ def test_the_file_is_read_when_the_server_is_down_and_after_it_was_killed(tmp_pa
         client.close()
         database = tmp_path / "bigquery.duckdb"
         with pytest.raises(UserError, match="cannot be opened"):
-            run_sql(database, project, "SELECT 1")
-    assert run_sql(database, project, f"SELECT * FROM `{project}.d.v`") == (["k", "g"], [("a", "POINT(1 2)")])
-    assert run_sql(database, project, "SELECT table_name FROM d.INFORMATION_SCHEMA.TABLES ORDER BY 1")[1] == [
+            query_database(database, project, "SELECT 1")
+    assert query_database(database, project, f"SELECT * FROM `{project}.d.v`") == (["k", "g"], [("a", "POINT(1 2)")])
+    assert query_database(database, project, "SELECT table_name FROM d.INFORMATION_SCHEMA.TABLES ORDER BY 1")[1] == [
         ("t",),
         ("v",),
     ]
     with pytest.raises(UserError, match="only be read"):
-        run_sql(database, project, "DELETE FROM d.t WHERE TRUE")
+        query_database(database, project, "DELETE FROM d.t WHERE TRUE")
     with pytest.raises(UserError, match="Unrecognized name"):
-        run_sql(database, project, "SELECT x FROM d.t")
+        query_database(database, project, "SELECT x FROM d.t")

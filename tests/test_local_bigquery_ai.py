@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebeam.emulators.bigquery.ai.faults import AiFaults
-from imagebeam.emulators.bigquery.dialect.definitions import read_definition
+from imagebeam.emulators.bigquery.dialect.definitions import parse_resource_ddl
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultConfig
@@ -571,7 +571,7 @@ def test_a_bad_index_is_refused(lab: Lab, rows: str, column: str, options: str, 
 )
 def test_a_statement_that_is_cut_off_or_wrong_is_a_syntax_error(sql: str) -> None:
     with pytest.raises(ApiError) as caught:
-        read_definition(sql)
+        parse_resource_ddl(sql)
     assert caught.value.code == 400
     assert "Syntax error" in caught.value.message
 
@@ -580,4 +580,4 @@ def test_a_statement_that_is_cut_off_or_wrong_is_a_syntax_error(sql: str) -> Non
 def test_no_text_breaks_the_reader_of_definitions(text: str) -> None:
     for sql in (text, f"CREATE MODEL {text}", f"DROP VECTOR INDEX {text}", f"CALL {text}"):
         with contextlib.suppress(ApiError):  # nothing else
-            read_definition(sql)
+            parse_resource_ddl(sql)

@@ -11,7 +11,7 @@ from google.cloud import bigquery
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from imagebeam.emulators.bigquery.dialect.functions.hash import fingerprint64
+from imagebeam.emulators.bigquery.dialect.functions.fingerprint import fingerprint64
 from imagebeam.emulators.cloud import LocalCloud
 
 UTC = datetime.UTC

@@ -10,7 +10,7 @@ import pytest
 from google.cloud import bigquery
 
 from imagebeam.emulators import cli
-from imagebeam.emulators.bigquery.jobs.output import FORMATS, render
+from imagebeam.emulators.bigquery.result_text import FORMATS, render
 from imagebeam.emulators.cli import running_url
 from imagebeam.emulators.cloud import LocalCloud
 

@@ -1,16 +1,16 @@
-"""Who may do what in the local BigQuery, and datasets that are linked to a publisher's.
+"""Permissions of callers in the local BigQuery, and datasets linked to another project's dataset.
 
 Permissions: section ``access`` of the fault configuration. Linked datasets: section ``bigquery``, ``linked``::
 
     {"linked": {"imagery_insights___us": {"source": "publisher.imagery", "restricted": true}}}
 
-A restricted one lets its rows be queried, but not be listed, nor written to another table.
+Rows of a restricted dataset can be queried, but neither listed nor written to another table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 from aiohttp import web
 
@@ -22,21 +22,25 @@ from imagebeam.emulators.core.http import ApiError
 
 SERVICE: Final = "bigquery.googleapis.com"
 
-#: What a handler's caller needs, and whether on the project, the dataset or the table.
-_NEEDS: Final[Mapping[str, tuple[str, str]]] = {
-    "_create_dataset": ("datasets.create", "project"),
-    "_get_dataset": ("datasets.get", "dataset"),
-    "_create_table": ("tables.create", "dataset"),
-    "_get_table": ("tables.get", "table"),
-    "_delete_table": ("tables.delete", "table"),
-    "_list_rows": ("tables.getData", "table"),
-    "_insert_all": ("tables.updateData", "table"),
-    "_insert_job": ("jobs.create", "project"),
-}
+
+class Permission(NamedTuple):
+    """A permission that a method of the API requires.
+
+    Attributes:
+        name: Name without the prefix ``bigquery.``.
+        level: Resource that it is required on.
+    """
+
+    name: str
+    level: Literal["project", "dataset", "table"]
 
 
-class Gate:
-    """Lets calls in, or does not.
+CREATE_JOB: Final = Permission("jobs.create", "project")
+GET_ROWS: Final = Permission("tables.getData", "table")
+
+
+class AccessControl:
+    """Checks calls and queries against the rules in force.
 
     Args:
         catalog: The datasets.
@@ -48,27 +52,30 @@ class Gate:
         self._faults = faults
         self._access = Access(faults)
 
-    def enter(self, request: web.Request, handler: str) -> None:
+    def check_call(self, request: web.Request, permission: Permission | None) -> None:
         """Check a call before its handler runs.
+
+        Args:
+            request: The call.
+            permission: What its method requires; None for methods without a check.
 
         Raises:
             ApiError: 403.
         """
-        place = request.match_info
-        project = place.get("project", self._catalog.project)
+        path = request.match_info
+        project = path.get("project", self._catalog.project)
         self._access.require_api(SERVICE, project)
-        if handler not in _NEEDS:
+        if permission is None:
             return
-        permission, level = _NEEDS[handler]
-        dataset, table = place.get("dataset", ""), place.get("table", "")
+        dataset, table = path.get("dataset", ""), path.get("table", "")
         if dataset == self._catalog.results.dataset:
-            return  # results are their owner's
+            return  # query results belong to their creator
         resource = f"projects/{project}"
-        if level != "project":
-            resource = f"{project}:{dataset}" + (f".{table}" if level == "table" else "")
-        self._access.require(f"bigquery.{permission}", resource, caller(request.headers.get("Authorization")))
-        if handler == "_list_rows" and self._restricted(dataset):
-            raise _restricted(resource)
+        if permission.level != "project":
+            resource = f"{project}:{dataset}" + (f".{table}" if permission.level == "table" else "")
+        self._access.require(f"bigquery.{permission.name}", resource, caller(request.headers.get("Authorization")))
+        if permission == GET_ROWS and self._is_restricted(dataset):
+            raise _egress_error(resource)
 
     def check_query(self, tables: Iterable[TableId], *, writes: bool) -> None:
         """Check that a query may read its tables.
@@ -84,18 +91,18 @@ class Gate:
             if ident.dataset == self._catalog.results.dataset:
                 continue
             self._access.require("bigquery.tables.getData", str(ident))
-            if writes and self._restricted(ident.dataset):
-                raise _restricted(str(ident))
+            if writes and self._is_restricted(ident.dataset):
+                raise _egress_error(str(ident))
 
-    def granted(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer of ``tables.testIamPermissions``."""
-        place, who = request.match_info, caller(request.headers.get("Authorization"))
-        resource = f"{place['project']}:{place['dataset']}.{place['table']}"
-        names = [name for name in body.get("permissions", ()) if self._access.allows(str(name), resource, who)]
+    def granted_permissions(self, request: web.Request, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the response of ``tables.testIamPermissions``."""
+        path, account = request.match_info, caller(request.headers.get("Authorization"))
+        resource = f"{path['project']}:{path['dataset']}.{path['table']}"
+        names = [name for name in body.get("permissions", ()) if self._access.allows(str(name), resource, account)]
         return {"permissions": names} if names else {}
 
-    def shown(self, resource: dict[str, Any]) -> dict[str, Any]:
-        """Return a dataset as the API shows it, with what a linked one has besides."""
+    def add_link(self, resource: dict[str, Any]) -> dict[str, Any]:
+        """Return a dataset resource with the properties of a linked dataset, if it is one."""
         linked = self._faults.section("bigquery").get("linked", {}).get(resource["datasetReference"]["datasetId"])
         if linked is None:
             return resource
@@ -107,23 +114,23 @@ class Gate:
             **({"restrictions": {"type": "RESTRICTED_DATA_EGRESS"}} if linked.get("restricted") else {}),
         }
 
-    def _restricted(self, dataset: str) -> bool:
+    def _is_restricted(self, dataset: str) -> bool:
         return bool(self._faults.section("bigquery").get("linked", {}).get(dataset, {}).get("restricted"))
 
 
 def check_linked(linked: Mapping[str, Any]) -> None:
-    """Refuse a misspelt ``linked``.
+    """Validate the key ``linked`` of the section ``bigquery``.
 
     Raises:
-        ValueError: Names what is wrong.
+        ValueError: A key is unknown, or ``source`` is not ``project.dataset``.
     """
-    for name, one in linked.items():
-        check_keys(one, ("source", "restricted"), f"bigquery.linked.{name}")
-        if len(str(one.get("source", "")).split(".")) != 2:
+    for name, settings in linked.items():
+        check_keys(settings, ("source", "restricted"), f"bigquery.linked.{name}")
+        if len(str(settings.get("source", "")).split(".")) != 2:
             raise ValueError(f"bigquery.linked.{name}.source must be project.dataset")
 
 
-def _restricted(resource: str) -> ApiError:
+def _egress_error(resource: str) -> ApiError:
     return ApiError(
         403,
         f"Access Denied: Table {resource}: The dataset has data egress restrictions enabled: copying, exporting and "

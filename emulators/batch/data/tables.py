@@ -10,10 +10,10 @@ from imagebeam.emulators.batch.data.importer import RESULTS, Imported, ImportFai
 from imagebeam.emulators.batch.data.output import plain
 from imagebeam.emulators.batch.data.rows import InputRow, Record
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.rows import append_rows
 from imagebeam.emulators.bigquery.catalog.table import Table
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.types import Field, quote
-from imagebeam.emulators.bigquery.rows import append
 from imagebeam.emulators.core.http import ApiError
 
 #: Rows that are read at once.
@@ -134,7 +134,7 @@ class TableOutput:
     def write(self, lines: Sequence[Record]) -> None:
         """Append rows."""
         if lines:
-            append(self._catalog, self._table, [[self._values(line) for line in lines]])
+            append_rows(self._catalog, self._table, [[self._values(line) for line in lines]])
 
     def finish(self) -> None:
         """Nothing is missing: rows are there as soon as they are written."""

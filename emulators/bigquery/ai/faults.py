@@ -1,4 +1,4 @@
-"""How rows of AI functions fail: key ``ai`` of the section ``bigquery`` of the fault configuration.
+"""Failures of AI functions: key ``ai`` of the section ``bigquery`` of the fault configuration.
 
 ::
 
@@ -8,11 +8,11 @@
         "rows_per_job": 200,
         "concurrent_jobs": 5}}}
 
-The first rule that applies to a row is the one that happens. ``match`` is looked for in the row's URI or
-text; ``rate`` is the share of calls for ``retryable`` (asked again, the same row can succeed) and of rows for
-``permanent`` (it always fails); ``times`` counts per URI or text. Chance depends on the seed, the URI and how
-often it was asked. ``rows_per_job``: rows of one call beyond that many fail, retryably. ``concurrent_jobs``
-(default 5, as in BigQuery): a job beyond that many fails.
+The first rule that matches a row applies. ``match`` is a part of the row's URI or text. ``rate`` is the share of calls
+that fail for ``retryable`` (the same row can succeed later), and the share of rows that always fail for ``permanent``.
+``times`` limits the failures per URI or text. Random failures depend on the seed, the URI and the number of earlier
+calls. ``rows_per_job``: rows of one call above this number fail with a retryable error. ``concurrent_jobs`` (default 5,
+as in BigQuery): jobs above this number fail.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultConfig, check_keys
 from imagebeam.emulators.core.http import ApiError
 
-#: Jobs with AI functions that may run at once in a project.
+#: Default maximum number of concurrent jobs with AI functions in a project.
 CONCURRENT_JOBS: Final = 5
-_RETRYABLE: Final = "A retryable error occurred: "
-_CALLS: Final = 1_000
+#: Beginning of the status of a row that can be processed again.
+RETRYABLE: Final = "A retryable error occurred: "
+#: Number of calls whose rows are counted.
+_COUNTED_CALLS: Final = 1_000
 
 
 def check_ai_faults(settings: Any) -> None:
-    """Refuse misspelt faults.
+    """Validate the key ``ai``.
 
     Raises:
-        ValueError: Says which.
+        TypeError: The value is not an object.
+        ValueError: A key, an action or a number is invalid.
     """
     if not isinstance(settings, dict):
         raise TypeError("bigquery.ai must be an object")
@@ -46,76 +49,75 @@ def check_ai_faults(settings: Any) -> None:
     for name in ("rows_per_job", "concurrent_jobs"):
         value = settings.get(name)
         if value is not None and (type(value) is not int or value < 0):
-            raise ValueError(f"bigquery.ai: {name} must be a whole number from 0 on")
+            raise ValueError(f"bigquery.ai: {name} must be an integer of at least 0")
     for rule in settings.get("failures", ()):
         check_keys(rule, ("match", "rate", "times", "do", "message"), "bigquery.ai.failures")
         if rule.get("do") not in ("retryable", "permanent"):
             raise ValueError(f"unknown do {rule.get('do')!r}: use retryable or permanent")
         rate = rule.get("rate", 1)
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
-            raise ValueError("bigquery.ai.failures: rate is a share, 0 to 1")
+            raise ValueError("bigquery.ai.failures: rate must be a number from 0 to 1")
 
 
 class AiFaults:
-    """The faults in force; safe to use from many threads.
+    """Applies the configured failures. Thread-safe.
 
     Args:
-        config: The fault configuration.
-        seed: Seed of what chance decides.
-        counters: ``bigquery.ai``: ``jobs`` and ``max_running_jobs``.
+        faults: The fault configuration.
+        seed: Seed of random failures.
+        counters: Branch ``bigquery.ai``: ``jobs`` and ``max_running_jobs``.
     """
 
-    def __init__(self, config: FaultConfig, seed: int, counters: Counters) -> None:
-        self._config = config
+    def __init__(self, faults: FaultConfig, seed: int, counters: Counters) -> None:
+        self._faults = faults
         self._seed = seed
         self._counters = counters
         self._lock = threading.Lock()
         self._version = -1
-        self._set_anew = True
+        self._is_new = True
         self._settings: dict[str, Any] = {}
-        self._asked: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
         self._used: dict[tuple[int, str], int] = {}
         self._rows: OrderedDict[str, int] = OrderedDict()
         self._running = 0
-        config.register("bigquery", self._announce)
+        faults.register("bigquery", self._reset_on_next_use)
 
     def failure(self, call: str, key: str, endpoint: str) -> str | None:
-        """Return the status of a row that is to fail, else None.
+        """Count a row and return its status if it fails, else None.
 
         Args:
-            call: Names the call of the function; one per job.
+            call: Id of the function call, one per job.
             key: URI or text of the row.
-            endpoint: For the message.
+            endpoint: Endpoint of the model, for the message.
         """
         with self._lock:
             self._refresh()
             count = self._rows[call] = self._rows.get(call, 0) + 1
-            while len(self._rows) > _CALLS:
+            while len(self._rows) > _COUNTED_CALLS:
                 self._rows.popitem(last=False)
-            most = self._settings.get("rows_per_job")
-            if most is not None and count > most:
-                return f"{_RETRYABLE}the maximum size quota per query has reached"
+            limit = self._settings.get("rows_per_job")
+            if limit is not None and count > limit:
+                return f"{RETRYABLE}the maximum size quota per query has reached"
             rules = self._settings.get("failures", ())
             if not rules:
                 return None
-            before = self._asked.get(key, 0)
-            self._asked[key] = before + 1
+            earlier_calls = self._calls.get(key, 0)
+            self._calls[key] = earlier_calls + 1
             for number, rule in enumerate(rules):
-                if self._applies(number, rule, key, before):
+                if self._applies(number, rule, key, earlier_calls):
                     return _status(rule, endpoint)
             return None
 
     @contextlib.contextmanager
-    def job(self) -> Iterator[None]:
-        """Stand for a running job with AI functions.
+    def running_job(self) -> Iterator[None]:
+        """Count a job with AI functions as running.
 
         Raises:
-            ApiError: 403 when too many run.
+            ApiError: 403 if too many of them are running.
         """
         with self._lock:
             self._refresh()
-            most = self._settings.get("concurrent_jobs", CONCURRENT_JOBS)
-            if self._running >= most:
+            if self._running >= self._settings.get("concurrent_jobs", CONCURRENT_JOBS):
                 raise ApiError(
                     403,
                     "Quota exceeded: Your project exceeded quota for concurrent queries that contain functions with "
@@ -132,26 +134,26 @@ class AiFaults:
             with self._lock:
                 self._running -= 1
 
-    def _announce(self, _: dict[str, Any]) -> None:
-        """Start all counts from zero with every new section, even the same one again."""
-        self._set_anew = True
+    def _reset_on_next_use(self, _: dict[str, Any]) -> None:
+        """Reset the counts whenever the section is set, even to the same value."""
+        self._is_new = True
 
     def _refresh(self) -> None:
-        if self._config.version == self._version:
+        if self._faults.version == self._version:
             return
-        self._version = self._config.version
-        settings = self._config.section("bigquery").get("ai", {})
-        if settings != self._settings or self._set_anew:
-            self._set_anew = False
-            self._asked.clear()
+        self._version = self._faults.version
+        settings = self._faults.section("bigquery").get("ai", {})
+        if settings != self._settings or self._is_new:
+            self._is_new = False
+            self._calls.clear()
             self._used.clear()
         self._settings = settings
 
-    def _applies(self, number: int, rule: dict[str, Any], key: str, before: int) -> bool:
+    def _applies(self, number: int, rule: dict[str, Any], key: str, earlier_calls: int) -> bool:
         if str(rule.get("match") or "") not in key:
             return False
-        asked = before if rule["do"] == "retryable" else 0
-        if rule.get("rate") is not None and self._chance(number, key, asked) >= rule["rate"]:
+        calls = earlier_calls if rule["do"] == "retryable" else 0
+        if rule.get("rate") is not None and self._random(number, key, calls) >= rule["rate"]:
             return False
         used = self._used.get((number, key), 0)
         if rule.get("times") is not None and used >= int(rule["times"]):
@@ -159,13 +161,14 @@ class AiFaults:
         self._used[number, key] = used + 1
         return True
 
-    def _chance(self, number: int, key: str, asked: int) -> float:
-        text = f"{self._seed}\0ai {number}\0{key}\0{asked}".encode()
+    def _random(self, number: int, key: str, calls: int) -> float:
+        """Return a number from 0 to 1 that depends on the seed and the arguments alone."""
+        text = f"{self._seed}\0ai {number}\0{key}\0{calls}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
 
 
 def _status(rule: dict[str, Any], endpoint: str) -> str:
     message = rule.get("message")
     if rule["do"] == "retryable":
-        return _RETRYABLE + str(message or f"RESOURCE EXHAUSTED error from {endpoint}")
+        return RETRYABLE + str(message or f"RESOURCE EXHAUSTED error from {endpoint}")
     return str(message or f"INVALID_ARGUMENT error from {endpoint}: the image cannot be processed")

@@ -1,4 +1,4 @@
-"""Datasets and tables of the local BigQuery: their resources, and the DuckDB tables under them."""
+"""Datasets and tables of the local BigQuery: their resources and their DuckDB tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from imagebeam.emulators.bigquery.catalog.information_schema import information_query
 from imagebeam.emulators.bigquery.catalog.object_tables import OBJECT_FIELDS, ObjectTables
 from imagebeam.emulators.bigquery.catalog.registry import Registry
 from imagebeam.emulators.bigquery.catalog.resources import (
@@ -15,14 +14,14 @@ from imagebeam.emulators.bigquery.catalog.resources import (
     check_expiration,
     check_labels,
     check_names,
-    kept,
-    merged,
+    merge_properties,
     now_ms,
+    writable_properties,
 )
 from imagebeam.emulators.bigquery.catalog.results import QueryResults
 from imagebeam.emulators.bigquery.catalog.store import META, Store
 from imagebeam.emulators.bigquery.catalog.table import Table, alter_sql, bytes_sql, create_sql
-from imagebeam.emulators.bigquery.dialect.names import Relation, TableId
+from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
 from imagebeam.emulators.bigquery.dialect.types import Field, parse_fields, quote, schema_resource
 from imagebeam.emulators.core.http import ApiError
@@ -34,29 +33,40 @@ Resource = dict[str, Any]
 
 @dataclasses.dataclass(slots=True)
 class Dataset:
-    """A dataset: its kept properties and its tables by name."""
+    """A dataset.
+
+    Attributes:
+        resource: Its properties, in the shape of the API.
+        tables: Its tables and views by name.
+    """
 
     resource: Resource
     tables: dict[str, Table] = dataclasses.field(default_factory=dict)
 
     @property
     def location(self) -> str:
-        """Where it lives."""
+        """Its location."""
         return str(self.resource["location"])
 
 
 class Catalog:
-    """What there is, and how it comes and goes. Every method is safe from any thread.
+    """The datasets, tables, views, models and results of a project. Thread-safe.
 
     Args:
-        store: The file.
-        objects: Rows of object tables; None when there is no Cloud Storage beside it.
+        store: The database.
+        object_tables: Rows of object tables; None without Cloud Storage.
+
+    Attributes:
+        store: The database.
+        project: The project.
+        registry: Connections, remote models and vector indexes.
+        results: Results of queries.
     """
 
-    def __init__(self, store: Store, objects: ObjectTables | None = None) -> None:
+    def __init__(self, store: Store, object_tables: ObjectTables | None = None) -> None:
         self.store = store
         self.registry = Registry(store)
-        self._objects = objects
+        self._object_tables = object_tables
         self.project = store.project
         self.results = QueryResults(store)
         self._datasets: dict[str, Dataset] = {}
@@ -69,25 +79,29 @@ class Catalog:
                 self._datasets[dataset].tables[name] = Table(ident, body, fields)
 
     @property
-    def objects(self) -> ObjectTables:
-        """Rows of object tables."""
-        if self._objects is None:
+    def object_tables(self) -> ObjectTables:
+        """Rows of object tables.
+
+        Raises:
+            ApiError: 501 without Cloud Storage.
+        """
+        if self._object_tables is None:
             raise not_implemented("object tables while the local cloud is down")
-        return self._objects
+        return self._object_tables
 
     # Datasets
 
     def create_dataset(self, body: Resource) -> Dataset:
-        """Make a dataset.
+        """Create a dataset.
 
         Raises:
-            ApiError: 409 when it is there already.
+            ApiError: 409 if it already exists.
         """
         dataset = str((body.get("datasetReference") or {}).get("datasetId") or "")
         check_names(dataset, None)
         if dataset == META or dataset.startswith("_"):
             raise not_implemented(f"datasets whose name starts with an underscore ({dataset})")
-        resource = kept(body, DATASET_WRITABLE, "dataset")
+        resource = writable_properties(body, DATASET_WRITABLE, "dataset")
         check_labels(resource)
         resource["location"] = _location(resource.get("location"))
         with self.store.writing:
@@ -103,7 +117,7 @@ class Catalog:
         """Return a dataset.
 
         Raises:
-            ApiError: 404 when there is none.
+            ApiError: 404 for an unknown dataset.
         """
         found = self._datasets.get(dataset) if project == self.project else None
         if found is None:
@@ -111,17 +125,27 @@ class Catalog:
         return found
 
     def datasets(self) -> list[tuple[str, Dataset]]:
-        """Return all datasets, by name."""
+        """Return all datasets, sorted by name."""
         return sorted(self._datasets.items())
 
     def update_dataset(self, project: str, dataset: str, body: Resource, *, replace: bool) -> Dataset:
-        """Patch or replace a dataset's properties."""
+        """Update the properties of a dataset.
+
+        Args:
+            project: Its project.
+            dataset: Its name.
+            body: The changed properties; None removes a property.
+            replace: Whether properties missing from ``body`` are removed.
+
+        Raises:
+            ApiError: 404 for an unknown dataset, 400 for an invalid change.
+        """
         with self.store.writing:
             found = self.dataset(project, dataset)
-            changes = kept(body, DATASET_WRITABLE, "dataset")
+            changes = writable_properties(body, DATASET_WRITABLE, "dataset")
             if "location" in changes and _location(changes["location"]) != found.location:
                 raise ApiError(400, "A dataset's location cannot be changed.", reason="invalid")
-            resource = merged(found.resource, changes, DATASET_WRITABLE if replace else ())
+            resource = merge_properties(found.resource, changes, DATASET_WRITABLE if replace else ())
             check_labels(resource)
             resource["location"] = found.location
             resource["lastModifiedTime"] = str(now_ms())
@@ -130,46 +154,56 @@ class Catalog:
             return found
 
     def link_dataset(self, dataset: str, source: Resource) -> None:
-        """Make a dataset a linked one, of another project's dataset: from now on nothing in it can be changed."""
+        """Link a dataset to another project's dataset, which makes it read-only.
+
+        Args:
+            dataset: Its name.
+            source: The datasetReference of the source.
+        """
         with self.store.writing:
             found = self.dataset(self.project, dataset)
-            of = {"linkedDatasetSource": {"sourceDataset": source}, "linkedDatasetMetadata": {"linkState": "LINKED"}}
-            resource = {**found.resource, "type": "LINKED", **of}
+            link = {"linkedDatasetSource": {"sourceDataset": source}, "linkedDatasetMetadata": {"linkState": "LINKED"}}
+            resource = {**found.resource, "type": "LINKED", **link}
             self.store.change(keep=(dataset, "", resource))
             found.resource = resource
 
     def delete_dataset(self, project: str, dataset: str, *, contents: bool) -> None:
         """Delete a dataset.
 
+        Args:
+            project: Its project.
+            dataset: Its name.
+            contents: Whether to delete its tables too.
+
         Raises:
-            ApiError: 404, or 400 when it has tables and ``contents`` is not set.
+            ApiError: 404 for an unknown dataset, 400 if it has tables and ``contents`` is false.
         """
         with self.store.writing:
-            self._sweep(self.dataset(project, dataset))
+            self._drop_expired(self.dataset(project, dataset))
             if self._datasets[dataset].tables and not contents:
                 raise ApiError(400, f"Dataset {project}:{dataset} is still in use", reason="resourceInUse")
             for table in list(self._datasets[dataset].tables.values()):
                 self._drop(table)
             self.store.change(f"DROP SCHEMA {quote(project)}.{quote(dataset)}", keep=(dataset, "", None))
             del self._datasets[dataset]
-            self.registry.forget_under(dataset)
+            self.registry.drop_children(dataset)
 
     # Tables
 
     def create_table(self, dataset: str, body: Resource, fields: Sequence[Field] | None = None) -> Table:
-        """Make a table or view: at most one of many callers succeeds.
+        """Create a table or view. Of concurrent callers exactly one succeeds.
 
         Args:
             dataset: Its dataset.
-            body: The API's table resource.
-            fields: Its columns, when they are not in ``body``.
+            body: The table resource.
+            fields: Its columns, if they are not in ``body``.
 
         Raises:
-            ApiError: 404 no such dataset, 409 it is there already, 400 a bad definition.
+            ApiError: 404 for an unknown dataset, 409 if the table already exists, 400 for an invalid resource.
         """
         name = str((body.get("tableReference") or {}).get("tableId") or "")
         check_names(dataset, name)
-        resource = kept(body, TABLE_WRITABLE, "table")
+        resource = writable_properties(body, TABLE_WRITABLE, "table")
         check_labels(resource)
         check_expiration(resource, now_ms())
         columns = (
@@ -180,60 +214,63 @@ class Catalog:
         resource["schema"] = schema_resource(columns)
         ident = TableId(self.project, dataset, name)
         with self.store.writing:
-            home = self.dataset(self.project, dataset)
-            if home.resource.get("type") == "LINKED":
+            parent = self.dataset(self.project, dataset)
+            if parent.resource.get("type") == "LINKED":
                 raise ApiError(403, f"Access Denied: Dataset {self.project}:{dataset} is linked: it is read-only.")
-            self._sweep(home)
-            if name in home.tables:
+            self._drop_expired(parent)
+            if name in parent.tables:
                 raise ApiError(409, f"Already Exists: Table {ident}", reason="duplicate")
-            lifetime = home.resource.get("defaultTableExpirationMs")
+            lifetime = parent.resource.get("defaultTableExpirationMs")
             if lifetime and "view" not in resource:
                 resource.setdefault("expirationTime", str(now_ms() + int(lifetime)))
             resource["creationTime"] = resource["lastModifiedTime"] = str(now_ms())
             table = Table(ident, resource, columns)
             self.store.change(*create_sql(self.store, table), keep=(dataset, name, resource))
-            home.tables[name] = table
+            parent.tables[name] = table
             return table
 
     def table(self, ident: TableId) -> Table:
         """Return a table or view.
 
         Raises:
-            ApiError: 404 when there is none, or its expiration has passed.
+            ApiError: 404 for an unknown or expired table.
         """
-        home = self.dataset(ident.project, ident.dataset)
-        found = home.tables.get(ident.table)
+        parent = self.dataset(ident.project, ident.dataset)
+        found = parent.tables.get(ident.table)
         if found is not None and _expired(found):
             with self.store.writing:
-                self._sweep(home)
-            found = home.tables.get(ident.table)
+                self._drop_expired(parent)
+            found = parent.tables.get(ident.table)
         if found is None:
             raise ApiError(404, f"Not found: Table {ident}", reason="notFound")
         return found
 
     def tables(self, project: str, dataset: str) -> list[Table]:
-        """Return a dataset's tables and views, by name."""
-        home = self.dataset(project, dataset)
+        """Return the tables and views of a dataset, sorted by name."""
+        parent = self.dataset(project, dataset)
         with self.store.writing:
-            self._sweep(home)
-            return [home.tables[name] for name in sorted(home.tables)]
+            self._drop_expired(parent)
+            return [parent.tables[name] for name in sorted(parent.tables)]
 
     def update_table(
         self, ident: TableId, body: Resource, *, replace: bool, fields: Sequence[Field] | None = None
     ) -> Table:
-        """Patch or replace a table's properties; new columns may be added.
+        """Update the properties of a table; columns may be added.
 
         Args:
             ident: The table.
-            body: The changed properties; None removes one.
-            replace: Whether properties that are not in ``body`` are removed.
+            body: The changed properties; None removes a property.
+            replace: Whether properties missing from ``body`` are removed.
             fields: New columns of a view whose query changes.
+
+        Raises:
+            ApiError: 404 for an unknown table, 400 for an invalid change.
         """
         with self.store.writing:
             table = self.table(ident)
-            changes = kept(body, TABLE_WRITABLE, "table")
+            changes = writable_properties(body, TABLE_WRITABLE, "table")
             check_expiration(changes, now_ms())
-            resource = merged(table.resource, changes, TABLE_WRITABLE - {"schema", "view"} if replace else ())
+            resource = merge_properties(table.resource, changes, TABLE_WRITABLE - {"schema", "view"} if replace else ())
             check_labels(resource)
             if bool(resource.get("view")) != bool(table.view):
                 raise ApiError(400, f"Cannot change the type of {ident}", reason="invalid")
@@ -253,17 +290,17 @@ class Catalog:
         """Delete a table or view.
 
         Raises:
-            ApiError: 404 when there is none.
+            ApiError: 404 for an unknown table.
         """
         with self.store.writing:
             self._drop(self.table(ident))
 
     def touch(self, table: Table) -> None:
-        """Note that a table's rows changed."""
+        """Mark the rows of a table as changed."""
         table.version += 1
 
     def size(self, table: Table) -> dict[str, int]:
-        """Return bytes per column (as BigQuery bills them), and the number of rows under ``""``."""
+        """Return the bytes per column, as BigQuery bills them, and under ``""`` the number of rows."""
         known = table.sizes
         if known is not None and known[0] == table.version:
             return known[1]
@@ -281,40 +318,13 @@ class Catalog:
         table.sizes = (version, sizes)
         return sizes
 
-    # What a query asks for
-
-    def relation(self, table: TableId) -> Relation:
-        """Look a name in a query up.
-
-        Raises:
-            ApiError: 404 as BigQuery's jobs word it.
-        """
-        result = self.results.find(table)
-        if result is not None:
-            return Relation(duck=result.duck)
-        try:
-            location = self.dataset(table.project, table.dataset).location
-        except ApiError as problem:
-            message = f"{problem.message} was not found in location {DEFAULT_LOCATION}"
-            raise ApiError(404, message, reason="notFound") from problem
-        try:
-            found = self.table(table)
-        except ApiError as problem:
-            message = f"{problem.message} was not found in location {location}"
-            raise ApiError(404, message, reason="notFound") from problem
-        if found.view is not None:
-            return Relation(view=found.view)
-        if found.kind == "EXTERNAL":
-            return Relation(duck=self.objects.current(found, now_ms()))
-        if not found.fields:
-            raise ApiError(400, f"Table {table} does not have a schema.", reason="invalid")
-        return Relation(duck=self.store.duck_name(table.dataset, table.table))
+    # Models and object tables
 
     def remote_model(self, model: TableId) -> Mapping[str, Any]:
-        """Return a remote model.
+        """Return the properties of a remote model.
 
         Raises:
-            ApiError: 404 when there is none.
+            ApiError: 404 for an unknown model.
         """
         self.dataset(model.project, model.dataset)
         found = self.registry.get("model", f"{model.dataset}.{model.table}")
@@ -323,20 +333,14 @@ class Catalog:
         return found
 
     def is_object_table(self, table: TableId) -> bool:
-        """Say whether a table is there and an object table."""
-        home = self._datasets.get(table.dataset) if table.project == self.project else None
-        found = home.tables.get(table.table) if home is not None else None
+        """Return whether a table exists and is an object table."""
+        parent = self._datasets.get(table.dataset) if table.project == self.project else None
+        found = parent.tables.get(table.table) if parent is not None else None
         return found is not None and found.kind == "EXTERNAL"
 
-    def information_schema(self, project: str, dataset: str, view: str) -> str:
-        """Return the rows of an INFORMATION_SCHEMA view of a dataset as a DuckDB query."""
-        if not dataset:
-            raise not_implemented(f"INFORMATION_SCHEMA.{view} without a dataset")
-        return information_query(view, project, dataset, self.tables(project, dataset), self.registry)
-
-    def _sweep(self, home: Dataset) -> None:
-        """Delete the tables whose expiration has passed. Needs the write lock."""
-        for table in [table for table in home.tables.values() if _expired(table)]:
+    def _drop_expired(self, dataset: Dataset) -> None:
+        """Delete the expired tables of a dataset. The caller holds the write lock."""
+        for table in [table for table in dataset.tables.values() if _expired(table)]:
             self._drop(table)
 
     def _drop(self, table: Table) -> None:
@@ -346,11 +350,11 @@ class Catalog:
             drop = [f"DROP TABLE {self.store.duck_name(ident.dataset, ident.table)}"]
         self.store.change(*drop, keep=(ident.dataset, ident.table, None))
         del self._datasets[ident.dataset].tables[ident.table]
-        self.registry.forget_under(f"{ident.dataset}.{ident.table}")
+        self.registry.drop_children(f"{ident.dataset}.{ident.table}")
 
 
 def _location(value: Any) -> str:
-    """Multi-regions in capitals, regions in small letters, as BigQuery shows them."""
+    """Normalize a location: multi-regions in upper case, regions in lower case."""
     name = str(value or DEFAULT_LOCATION)
     return name.upper() if "-" not in name else name.lower()
 

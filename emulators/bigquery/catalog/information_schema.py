@@ -1,4 +1,4 @@
-"""INFORMATION_SCHEMA: what there is in a dataset, as rows."""
+"""INFORMATION_SCHEMA views of a dataset."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from imagebeam.emulators.bigquery.catalog.table import Table
 from imagebeam.emulators.bigquery.dialect.names import values_query
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
 
-_PLACE: Final = {"table_catalog": "VARCHAR", "table_schema": "VARCHAR", "table_name": "VARCHAR"}
-_KINDS: Final = {"TABLE": "BASE TABLE"}
+_TABLE_COLUMNS: Final = {"table_catalog": "VARCHAR", "table_schema": "VARCHAR", "table_name": "VARCHAR"}
+_TABLE_TYPES: Final = {"TABLE": "BASE TABLE"}
 
 
 def information_query(view: str, project: str, dataset: str, tables: Sequence[Table], registry: Registry) -> str:
-    """Return the rows of a view as a DuckDB query.
+    """Return a DuckDB query of the rows of a view.
 
     Raises:
         ApiError: 501 for a view that is not implemented.
     """
     if view == "TABLES":
         rows: list[tuple[Any, ...]] = [
-            (project, dataset, table.ident.table, _KINDS.get(table.kind, table.kind),
-             _moment(table.resource["creationTime"]))
+            (project, dataset, table.ident.table, _TABLE_TYPES.get(table.kind, table.kind),
+             _timestamp(table.resource["creationTime"]))
             for table in tables
         ]  # fmt: skip
-        return values_query(_PLACE | {"table_type": "VARCHAR", "creation_time": "TIMESTAMPTZ"}, rows)
+        return values_query(_TABLE_COLUMNS | {"table_type": "VARCHAR", "creation_time": "TIMESTAMPTZ"}, rows)
     if view == "COLUMNS":
-        columns = _PLACE | {
+        columns = _TABLE_COLUMNS | {
             "column_name": "VARCHAR",
             "ordinal_position": "BIGINT",
             "is_nullable": "VARCHAR",
@@ -54,21 +54,21 @@ def information_query(view: str, project: str, dataset: str, tables: Sequence[Ta
 
 
 def _index_rows(project: str, dataset: str, registry: Registry) -> Iterator[tuple[Any, ...]]:
-    """An index is complete as soon as it is declared: searches do not use it."""
+    """Yield the vector indexes. An index is complete when it is created: searches do not use it."""
     for name, body in registry.all("index").items():
         if body["dataset"] == dataset:
-            made = _moment(str(body["created_ms"]))
+            created = _timestamp(str(body["created_ms"]))
             index = name.rpartition(".")[2]
-            yield project, dataset, body["table"], index, "ACTIVE", made, 100, 0, 0, None
+            yield project, dataset, body["table"], index, "ACTIVE", created, 100, 0, 0, None
 
 
-def _moment(milliseconds: str) -> str:
+def _timestamp(milliseconds: str) -> str:
     seconds, rest = divmod(int(milliseconds), 1000)
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest:03d}+00"
 
 
 def _column_rows(project: str, dataset: str, tables: Sequence[Table]) -> Iterator[tuple[Any, ...]]:
     for table in tables:
-        for place, field in enumerate(table.fields, 1):
+        for position, field in enumerate(table.fields, 1):
             nullable = "NO" if field.mode == "REQUIRED" else "YES"
-            yield project, dataset, table.ident.table, field.name, place, nullable, field.sql_type()
+            yield project, dataset, table.ident.table, field.name, position, nullable, field.sql_type()

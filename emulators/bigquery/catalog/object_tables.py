@@ -1,4 +1,4 @@
-"""Object tables: the objects of Cloud Storage as rows, with their metadata cache; and what an ObjectRef tells."""
+"""Object tables: Cloud Storage objects as rows with a metadata cache, and the metadata of an ObjectRef."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from imagebeam.emulators.bigquery.catalog.store import Store
+from imagebeam.emulators.bigquery.catalog.table import Table
 from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
 from imagebeam.emulators.bigquery.dialect.types import Field, quote
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_metadata import StoredObject
 from imagebeam.emulators.storage.object_store import ObjectStore
-
-if TYPE_CHECKING:
-    from imagebeam.emulators.bigquery.catalog.table import Table
 
 #: Columns of every object table.
 OBJECT_FIELDS: Final = (
@@ -45,11 +43,11 @@ OBJECT_FIELDS: Final = (
         ),
     ),
 )
-#: Bounds of a staleness that is not 0, in milliseconds.
-STALENESS: Final = (30 * 60 * 1000, 7 * 24 * 3600 * 1000)
+#: Minimum and maximum of a nonzero max_staleness, in milliseconds.
+STALENESS_MS: Final = (30 * 60 * 1000, 7 * 24 * 3600 * 1000)
 _SCHEMA: Final = "objects"
-#: Listings of one table that are kept: a query that was planned with an older one can still run.
-_KEPT: Final = 4
+#: Number of listings per table that are kept: a query planned with an older listing can still run.
+_KEPT_LISTINGS: Final = 4
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _ARROW: Final = pa.schema(
     [
@@ -74,7 +72,7 @@ def check_external(resource: Mapping[str, Any]) -> None:
     """Check the ``externalDataConfiguration`` of a table.
 
     Raises:
-        ApiError: 400 for what BigQuery refuses, 501 for external tables that are no object tables.
+        ApiError: 400 for an invalid configuration, 501 for external tables other than object tables.
     """
     config = resource["externalDataConfiguration"]
     if str(config.get("objectMetadata") or "").upper() != "SIMPLE":
@@ -89,7 +87,7 @@ def check_external(resource: Mapping[str, Any]) -> None:
     mode, staleness = config.get("metadataCacheMode"), int(resource.get("maxStaleness") or 0)
     if mode not in (None, "AUTOMATIC", "MANUAL"):
         raise invalid(f"Invalid value for metadata_cache_mode: {mode}. Use AUTOMATIC or MANUAL")
-    if staleness and not STALENESS[0] <= staleness <= STALENESS[1]:
+    if staleness and not STALENESS_MS[0] <= staleness <= STALENESS_MS[1]:
         raise invalid("max_staleness must be 0 or between 30 minutes and 7 days")
     if staleness and mode is None:
         raise invalid("metadata_cache_mode must be set when max_staleness is greater than 0")
@@ -104,18 +102,23 @@ def _check_pattern(uri: Any) -> None:
 
 @dataclasses.dataclass(slots=True)
 class _Cache:
-    """What is known of one table: the DuckDB names of its listings, the newest last, and when that was made."""
+    """Listings of one table.
+
+    Attributes:
+        names: Names of the listings in DuckDB, newest last.
+        read_ms: When the newest listing was read, in milliseconds since 1970.
+    """
 
     names: list[str]
     read_ms: int
 
 
 class ObjectTables:
-    """Lists buckets into DuckDB tables in memory; safe to use from many threads.
+    """Lists buckets into DuckDB tables in memory. Thread-safe.
 
     Args:
-        store: Where the listings go.
-        objects: What is listed.
+        store: The database.
+        objects: The objects.
     """
 
     def __init__(self, store: Store, objects: ObjectStore) -> None:
@@ -127,31 +130,31 @@ class ObjectTables:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS memory.{_SCHEMA}")
 
     def current(self, table: Table, now_ms: int) -> str:
-        """Return the DuckDB name of a table's rows: from the cache while that is fresh enough, else read anew."""
+        """Return the DuckDB name of a table's rows; list the bucket if the cache is older than max_staleness."""
         key = f"{table.ident} {table.resource['creationTime']}"
         staleness = int(table.resource.get("maxStaleness") or 0)
         with self._lock:
-            known = self._caches.get(key)
-            if known is None or now_ms - known.read_ms >= staleness:
-                known = self._list(key, table, now_ms)
-            return known.names[-1]
+            cache = self._caches.get(key)
+            if cache is None or now_ms - cache.read_ms >= staleness:
+                cache = self._list(key, table, now_ms)
+            return cache.names[-1]
 
     def refresh(self, table: Table, now_ms: int) -> None:
-        """Read the bucket now (``BQ.REFRESH_EXTERNAL_METADATA_CACHE``).
+        """List the bucket now (``BQ.REFRESH_EXTERNAL_METADATA_CACHE``).
 
         Raises:
-            ApiError: 400 for a table whose cache is not MANUAL.
+            ApiError: 400 if the cache mode of the table is not MANUAL.
         """
         if table.resource["externalDataConfiguration"].get("metadataCacheMode") != "MANUAL":
             raise invalid(f"The metadata cache of {table.ident} is not refreshed manually")
         with self._lock:
             self._list(f"{table.ident} {table.resource['creationTime']}", table, now_ms)
 
-    def check(self, resource: Mapping[str, Any]) -> None:
-        """Look whether the buckets of a table exist.
+    def check_buckets(self, resource: Mapping[str, Any]) -> None:
+        """Check that the buckets of a table exist.
 
         Raises:
-            ApiError: 404.
+            ApiError: 404 for an unknown bucket.
         """
         for uri in resource["externalDataConfiguration"]["sourceUris"]:
             bucket = uri.removeprefix("gs://").partition("/")[0]
@@ -159,7 +162,7 @@ class ObjectTables:
                 raise ApiError(404, f"Not found: URI {uri}: the bucket {bucket} does not exist", reason="notFound")
 
     def details(self, uri: str) -> dict[str, Any]:
-        """Return what OBJ.FETCH_METADATA puts into ``details``; an error is a part of it."""
+        """Return the ``details`` of OBJ.FETCH_METADATA: the metadata of an object, or an error."""
         bucket, _, name = uri.removeprefix("gs://").partition("/")
         stored = self._objects.read(bucket, name) if uri.startswith("gs://") else None
         if stored is None:
@@ -183,17 +186,17 @@ class ObjectTables:
         rows = list(self._rows(table.resource["externalDataConfiguration"]))
         digest = hashlib.sha256(orjson.dumps([key, rows], default=str)).hexdigest()[:32]
         name = f"memory.{_SCHEMA}.{quote(digest)}"
-        known = self._caches.setdefault(key, _Cache([], now_ms))
-        known.read_ms = now_ms
-        if name in known.names:
-            known.names.remove(name)
+        cache = self._caches.setdefault(key, _Cache([], now_ms))
+        cache.read_ms = now_ms
+        if name in cache.names:
+            cache.names.remove(name)
         else:
             self._write(name, rows)
-        known.names.append(name)
-        while len(known.names) > _KEPT:
+        cache.names.append(name)
+        while len(cache.names) > _KEPT_LISTINGS:
             with self._store.cursor() as cursor:
-                cursor.execute(f"DROP TABLE IF EXISTS {known.names.pop(0)}")
-        return known
+                cursor.execute(f"DROP TABLE IF EXISTS {cache.names.pop(0)}")
+        return cache
 
     def _write(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         columns = ", ".join(f"CAST({quote(field.name)} AS {field.duck_type()}) AS {quote(field.name)}"
@@ -207,9 +210,9 @@ class ObjectTables:
         seen = set()
         for uri in config["sourceUris"]:
             bucket, _, pattern = uri.removeprefix("gs://").partition("/")
-            before, star, _ = pattern.partition("*")
+            prefix, star, _ = pattern.partition("*")
             wanted = re.compile(fnmatch.translate(pattern.replace("[", "[[]").replace("?", "[?]")))
-            for stored in self._objects.list(bucket, before):
+            for stored in self._objects.list(bucket, prefix):
                 if stored.uri in seen or not (wanted.match(stored.name) if star else stored.name == pattern):
                     continue
                 seen.add(stored.uri)

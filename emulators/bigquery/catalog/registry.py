@@ -1,4 +1,4 @@
-"""What BigQuery keeps beside tables: connections, remote models, vector indexes."""
+"""Registry of connections, remote models and vector indexes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from imagebeam.emulators.bigquery.dialect.types import quote
 from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.http import ApiError
 
-#: Connection that ``WITH CONNECTION DEFAULT`` makes and uses.
+#: Name of the connection that ``WITH CONNECTION DEFAULT`` creates and uses.
 DEFAULT_CONNECTION: Final = "__default_cloudresource_connection__"
-
 
 Resource = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class ConnectionId:
-    """A connection's full name; ``str()`` gives it as SQL and ObjectRef spell it."""
+    """Full name of a connection; ``str()`` is its form in SQL and ObjectRef."""
 
     project: str
     location: str
@@ -37,15 +36,19 @@ class ConnectionId:
 
     @property
     def path(self) -> str:
-        """Its resource name."""
+        """Resource name."""
         return f"projects/{self.project}/locations/{self.location}/connections/{self.name}"
 
 
-def read_connection(parts: list[str], project: str) -> ConnectionId:
-    """Read ``location.name``, ``project.location.name`` or a resource name, split at its dots.
+def parse_connection_id(parts: list[str], project: str) -> ConnectionId:
+    """Parse the name of a connection.
+
+    Args:
+        parts: ``location.name``, ``project.location.name`` or a resource name, split at its dots.
+        project: Project of a name without one.
 
     Raises:
-        ApiError: 400 for anything else.
+        ApiError: 400 for an invalid name.
     """
     if len(parts) == 1 and parts[0].startswith("projects/"):
         parts = parts[0].split("/")[1::2]
@@ -57,78 +60,92 @@ def read_connection(parts: list[str], project: str) -> ConnectionId:
 
 
 class Registry:
-    """Everything of these kinds; safe to use from many threads. It lives in the file of the tables.
+    """Named resources by kind, stored in the database file. Thread-safe.
 
     Args:
-        store: The file.
+        store: The database.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.RLock()
         self._table = f"{quote(store.project)}.{META}.extras"
-        self._kept: dict[str, dict[str, Resource]] = {}
+        self._resources: dict[str, dict[str, Resource]] = {}
         with store.cursor() as cursor:
             try:
                 rows = cursor.execute(f"SELECT kind, name, body FROM {self._table}").fetchall()
             except duckdb.CatalogException:
                 rows = []
         for kind, name, body in rows:
-            self._kept.setdefault(kind, {})[name] = orjson.loads(body)
+            self._resources.setdefault(kind, {})[name] = orjson.loads(body)
 
     def get(self, kind: str, name: str) -> Resource | None:
-        """Return what is kept under a name, or None."""
-        return self._kept.get(kind, {}).get(name)
+        """Return a resource, or None if it does not exist."""
+        return self._resources.get(kind, {}).get(name)
 
     def all(self, kind: str) -> Mapping[str, Resource]:
-        """Return everything of a kind, by name."""
+        """Return all resources of a kind, sorted by name."""
         with self._lock:
-            return dict(sorted(self._kept.get(kind, {}).items()))
+            return dict(sorted(self._resources.get(kind, {}).items()))
 
-    def put(self, kind: str, name: str, body: Resource, *, what: str, replace: bool, if_absent: bool) -> None:
-        """Keep something.
+    def put(self, kind: str, name: str, body: Resource, *, label: str, replace: bool, if_absent: bool) -> None:
+        """Store a resource.
+
+        Args:
+            kind: Its kind.
+            name: Its name.
+            body: Its properties.
+            label: Its name in messages.
+            replace: Whether to replace an existing resource.
+            if_absent: Whether to leave an existing resource unchanged.
 
         Raises:
-            ApiError: 409 when it is there and neither is to be replaced nor left alone.
+            ApiError: 409 if it already exists and neither ``replace`` nor ``if_absent`` is set.
         """
         with self._lock:
             if self.get(kind, name) is not None and not replace:
                 if if_absent:
                     return
-                raise ApiError(409, f"Already Exists: {what}", reason="duplicate")
+                raise ApiError(409, f"Already Exists: {label}", reason="duplicate")
             self._write(kind, name, body)
 
-    def drop(self, kind: str, name: str, *, what: str, if_exists: bool) -> None:
-        """Forget something.
+    def drop(self, kind: str, name: str, *, label: str, if_exists: bool) -> None:
+        """Delete a resource.
+
+        Args:
+            kind: Its kind.
+            name: Its name.
+            label: Its name in messages.
+            if_exists: Whether to ignore that it does not exist.
 
         Raises:
-            ApiError: 404 when it is not there.
+            ApiError: 404 if it does not exist.
         """
         with self._lock:
             if self.get(kind, name) is None:
                 if if_exists:
                     return
-                raise ApiError(404, f"Not found: {what}", reason="notFound")
+                raise ApiError(404, f"Not found: {label}", reason="notFound")
             self._write(kind, name, None)
 
-    def forget_under(self, name: str) -> None:
-        """Forget the models and indexes of a dataset, or the indexes of a table (``dataset.table``)."""
+    def drop_children(self, name: str) -> None:
+        """Delete the models and indexes of a dataset, or the indexes of a table (``dataset.table``)."""
         with self._lock:
             for kind in ("model", "index"):
-                for key in [key for key in self._kept.get(kind, {}) if key.startswith(f"{name}.")]:
+                for key in [key for key in self._resources.get(kind, {}) if key.startswith(f"{name}.")]:
                     self._write(kind, key, None)
 
     # Connections
 
-    def named(self, name: str) -> ConnectionId:
-        """Read a connection's name as SQL and ObjectRef spell it."""
-        return read_connection(name.split("."), self._store.project)
+    def parse_connection(self, name: str) -> ConnectionId:
+        """Parse the name of a connection in SQL or in an ObjectRef."""
+        return parse_connection_id(name.split("."), self._store.project)
 
     def connection(self, ident: ConnectionId) -> Resource:
         """Return a connection.
 
         Raises:
-            ApiError: 404 when there is none.
+            ApiError: 404 for an unknown connection.
         """
         found = self.get("connection", str(ident))
         if found is None:
@@ -136,33 +153,43 @@ class Registry:
         return found
 
     def create_connection(
-        self, ident: ConnectionId, *, if_absent: bool, replace: bool = False, **more: Any
+        self, ident: ConnectionId, *, if_absent: bool, replace: bool = False, **properties: Any
     ) -> Resource:
-        """Make a Cloud resource connection with a service account of its own.
+        """Create a Cloud resource connection with its own service account.
+
+        Args:
+            ident: Its name.
+            if_absent: Whether to leave an existing connection unchanged.
+            replace: Whether to replace an existing connection.
+            properties: Further properties of the resource.
 
         Raises:
-            ApiError: 409 when there is one, and it is not to be left alone.
+            ApiError: 404 for another project, 409 if it already exists.
         """
         if ident.project != self._store.project:
             raise ApiError(404, f"Not found: Project {ident.project}", reason="notFound")
-        mark = hashlib.sha256(str(ident).encode()).hexdigest()[:4]
-        account = f"bqcx-{PROJECT_NUMBER}-{mark}@gcp-sa-bigquery-condel.iam.gserviceaccount.com"
-        body = {"name": ident.path, "cloudResource": {"serviceAccountId": account}, **more}
-        self.put("connection", str(ident), body, what=f"Connection {ident.path}", replace=replace, if_absent=if_absent)
+        suffix = hashlib.sha256(str(ident).encode()).hexdigest()[:4]
+        account = f"bqcx-{PROJECT_NUMBER}-{suffix}@gcp-sa-bigquery-condel.iam.gserviceaccount.com"
+        body = {"name": ident.path, "cloudResource": {"serviceAccountId": account}, **properties}
+        self.put("connection", str(ident), body, label=f"Connection {ident.path}", replace=replace, if_absent=if_absent)
         return self.connection(ident)
 
     def connection_for(self, parts: list[str] | None, location: str) -> ConnectionId:
-        """Return the connection that a statement names, None for the default one of a location.
+        """Return the connection that a statement uses.
+
+        Args:
+            parts: Its name, split at the dots; None for the default connection of the location.
+            location: Location of the dataset.
 
         Raises:
-            ApiError: 404 when there is none, 400 when it is elsewhere than the dataset.
+            ApiError: 404 for an unknown connection, 400 if it is in another location.
         """
         project = self._store.project
         if parts is None:
             ident = ConnectionId(project, location.lower(), DEFAULT_CONNECTION)
             self.create_connection(ident, if_absent=True)
             return ident
-        ident = read_connection(parts, project)
+        ident = parse_connection_id(parts, project)
         self.connection(ident)
         if ident.location != location.lower():
             raise invalid(
@@ -177,7 +204,7 @@ class Registry:
             cursor.execute(f"DELETE FROM {self._table} WHERE kind = ? AND name = ?", [kind, name])
             if body is not None:
                 cursor.execute(f"INSERT INTO {self._table} VALUES (?, ?, ?)", [kind, name, orjson.dumps(body).decode()])
-        of_kind = self._kept.setdefault(kind, {})
-        of_kind.pop(name, None)
+        resources = self._resources.setdefault(kind, {})
+        resources.pop(name, None)
         if body is not None:
-            of_kind[name] = body
+            resources[name] = body

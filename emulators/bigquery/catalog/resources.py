@@ -1,4 +1,4 @@
-"""The API's resources of datasets and tables: what may be set, what is shown, what is refused."""
+"""REST resources of datasets and tables: writable properties, validation, and responses."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ TABLE_WRITABLE: Final = frozenset(
         "requirePartitionFilter", "externalDataConfiguration", "maxStaleness",
     )
 )  # fmt: skip
-#: Fields that a client sends back because it read them; nothing follows from them.
-_SHOWN: Final = frozenset(
+#: Output-only properties that clients send back unchanged; they are ignored.
+_OUTPUT_ONLY: Final = frozenset(
     (
         "kind", "id", "selfLink", "etag", "datasetReference", "tableReference", "creationTime", "lastModifiedTime",
         "location", "type", "numRows", "numBytes", "numLongTermBytes", "numActiveLogicalBytes", "numTotalLogicalBytes",
@@ -45,7 +45,11 @@ def now_ms() -> int:
 
 
 def check_names(dataset: str, table: str | None) -> None:
-    """Refuse names that BigQuery refuses."""
+    """Validate the name of a dataset, and of a table unless it is None.
+
+    Raises:
+        ApiError: 400.
+    """
     if not _DATASET_NAME.fullmatch(dataset):
         raise ApiError(
             400,
@@ -62,18 +66,23 @@ def check_names(dataset: str, table: str | None) -> None:
         )
 
 
-def kept(body: Mapping[str, Any], writable: Collection[str], what: str) -> Resource:
-    """Return the settable properties of a request's resource.
+def writable_properties(body: Mapping[str, Any], writable: Collection[str], kind: str) -> Resource:
+    """Return the writable properties of a request's resource.
+
+    Args:
+        body: The resource.
+        writable: Names of the writable properties.
+        kind: Kind of the resource, for messages.
 
     Raises:
-        ApiError: 501 for a property that is not implemented.
+        ApiError: 400 for an invalid property, 501 for one that is not implemented.
     """
     resource: Resource = {}
     for key, value in body.items():
         if key in writable:
             resource[key] = value
-        elif key not in _SHOWN and value not in (None, {}, [], "", False):
-            raise not_implemented(f"{key!r} of a {what}")
+        elif key not in _OUTPUT_ONLY and value not in (None, {}, [], "", False):
+            raise not_implemented(f"{key!r} of a {kind}")
     view = resource.get("view")
     if view is not None:
         if not isinstance(view, dict) or not view.get("query"):
@@ -88,8 +97,14 @@ def kept(body: Mapping[str, Any], writable: Collection[str], what: str) -> Resou
     return {key: value for key, value in resource.items() if value is not None or key in body}
 
 
-def merged(old: Mapping[str, Any], changes: Mapping[str, Any], cleared: Collection[str]) -> Resource:
-    """Return a resource with its changes: None removes a property, labels merge key by key."""
+def merge_properties(old: Mapping[str, Any], changes: Mapping[str, Any], cleared: Collection[str]) -> Resource:
+    """Return the properties of a resource after an update.
+
+    Args:
+        old: The current properties.
+        changes: The changed properties. None removes a property; labels are merged key by key.
+        cleared: Properties that are removed first, for an update that replaces them.
+    """
     resource = {key: value for key, value in old.items() if key not in cleared}
     for key, value in changes.items():
         if value is None:
@@ -103,7 +118,11 @@ def merged(old: Mapping[str, Any], changes: Mapping[str, Any], cleared: Collecti
 
 
 def check_labels(resource: Mapping[str, Any]) -> None:
-    """Refuse labels that BigQuery refuses."""
+    """Validate labels.
+
+    Raises:
+        ApiError: 400.
+    """
     for key, value in (resource.get("labels") or {}).items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(str(value or "")):
             raise ApiError(
@@ -115,29 +134,33 @@ def check_labels(resource: Mapping[str, Any]) -> None:
 
 
 def check_expiration(resource: Mapping[str, Any], now_ms: int) -> None:
-    """Refuse an expiration in the past."""
+    """Validate ``expirationTime``.
+
+    Raises:
+        ApiError: 400 if it is in the past.
+    """
     expires = resource.get("expirationTime")
     if expires is not None and int(expires) <= now_ms:
         raise ApiError(400, "Invalid value for expirationTime: must be in the future", reason="invalid")
 
 
 def etag(resource: Mapping[str, Any]) -> str:
-    """Return the tag that changes with the resource."""
+    """Return the etag of a resource."""
     return hashlib.md5(orjson.dumps(resource, option=orjson.OPT_SORT_KEYS), usedforsecurity=False).hexdigest()
 
 
 def check_etag(wanted: str | None, resource: Mapping[str, Any]) -> None:
-    """Hold a request's If-Match against a resource.
+    """Check the If-Match header of a request against a resource.
 
     Raises:
-        ApiError: 412 when somebody changed it meanwhile.
+        ApiError: 412 if the resource has changed.
     """
     if wanted not in (None, "", "*", etag(resource)):
         raise ApiError(412, "Precondition check failed.", reason="conditionNotMet")
 
 
 def dataset_resource(project: str, name: str, properties: Resource) -> Resource:
-    """Return a dataset as the API shows it."""
+    """Return the REST resource of a dataset."""
     return {
         "kind": "bigquery#dataset",
         "etag": etag(properties),
@@ -148,12 +171,12 @@ def dataset_resource(project: str, name: str, properties: Resource) -> Resource:
 
 
 def table_resource(table: Table, location: str, sizes: Mapping[str, int] | None) -> Resource:
-    """Return a table as the API shows it.
+    """Return the REST resource of a table.
 
     Args:
         table: The table or view.
-        location: Of its dataset.
-        sizes: Rows and bytes; None for a listing.
+        location: Location of its dataset.
+        sizes: Rows and bytes as `Catalog.size` returns them; None for a list response.
     """
     body: Resource = {
         "kind": "bigquery#table",
@@ -163,8 +186,8 @@ def table_resource(table: Table, location: str, sizes: Mapping[str, int] | None)
         "type": table.kind,
     }
     if sizes is None:
-        shown = ("friendlyName", "labels", "expirationTime", "creationTime", "timePartitioning", "clustering")
-        body |= {key: table.resource[key] for key in shown if key in table.resource}
+        listed = ("friendlyName", "labels", "expirationTime", "creationTime", "timePartitioning", "clustering")
+        body |= {key: table.resource[key] for key in listed if key in table.resource}
         if table.view is not None:
             body["view"] = {"useLegacySql": False}
         return body

@@ -1,8 +1,8 @@
-"""The DuckDB file behind the local BigQuery: one catalog per project, schemas are datasets.
+"""The DuckDB database of the local BigQuery: the project is a catalog, its datasets are schemas.
 
-A session is an in-memory database with the project's file attached: results of queries and our functions
-live in memory, so the file holds nothing but people's tables (and, in schema ``_imagebeam``, the
-properties that DuckDB cannot keep: descriptions, labels, views' SQL ...).
+A session is an in-memory database with the project's file attached. Query results and functions are in memory; the
+file has the user's tables and, in schema ``_imagebeam``, the properties that DuckDB cannot store: descriptions, labels,
+SQL of views ...
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ from typing import Any, Final
 import duckdb
 import orjson
 
-from imagebeam.emulators.bigquery.dialect.functions import translate as bigquery_functions
+from imagebeam.emulators.bigquery.dialect.functions import library
 from imagebeam.emulators.bigquery.dialect.types import literal, quote
 
 META: Final = "_imagebeam"
 RESULTS: Final = "results"
-#: So that the whole process, which takes 250 MB besides, stays below 1 GB with a table of 100,000 vectors and with a
-#: run of a million units. DuckDB spills what is more.
+#: Keeps the process, which needs another 250 MB, below 1 GB with a table of 100,000 vectors and with a run of a
+#: million units. DuckDB spills the rest to disk.
 MEMORY_LIMIT: Final = "512MB"
 THREADS: Final = 4
-#: Rows that a table writes together, and holds in memory until then: 122,880, as usual, are 500 MB of 512 numbers each.
+#: Rows that a table buffers before it writes them. DuckDB's default of 122,880 would be 500 MB of 512 numbers each.
 ROW_GROUP: Final = 16_384
 
 Resource = dict[str, Any]
 
 
 class Store:
-    """The open file; safe to use from many threads, each with a cursor of its own.
+    """An open database. Thread-safe: each thread uses its own cursor.
 
     Args:
-        database: The file; made when it is missing.
-        project: Name under which it is attached.
-        read_only: For looking at it while no server is up.
+        database: The file; created if it does not exist.
+        project: Name of the attached catalog.
+        read_only: Whether the file is only read, while the server is down.
 
     Attributes:
-        writing: Held by whoever changes the file: one change at a time.
+        project: Name of the attached catalog.
+        writing: Lock for changes of the file.
     """
 
     def __init__(self, database: Path, project: str, *, read_only: bool = False) -> None:
@@ -51,7 +52,7 @@ class Store:
         self._root.execute(f"SET GLOBAL temp_directory = {literal(str(database) + '.spill')}")
         self._root.execute("SET GLOBAL autoinstall_known_extensions = false")
         self._root.execute("SET GLOBAL autoload_known_extensions = false")
-        bigquery_functions.install(self._root)
+        library.install(self._root)
         self._root.execute(f"CREATE SCHEMA {RESULTS}")
         mode = ", READ_ONLY" if read_only else ""
         self._root.execute(f"ATTACH {literal(str(database))} AS {quote(project)} (ROW_GROUP_SIZE {ROW_GROUP}{mode})")
@@ -61,29 +62,29 @@ class Store:
             self._root.execute(f"CREATE TABLE IF NOT EXISTS {self._meta} (dataset VARCHAR, name VARCHAR, body VARCHAR)")
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection for one thread; close it after use."""
+        """Return a connection for one thread. The caller closes it."""
         return self._root.cursor()
 
-    def install(self, make: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
-        """Let somebody add functions to all connections."""
-        make(self._root)
+    def install(self, register: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        """Call ``register`` with the root connection, to add functions to all cursors."""
+        register(self._root)
 
     def duck_name(self, dataset: str, table: str) -> str:
-        """Return DuckDB's name of a table of the project."""
+        """Return the DuckDB name of a table."""
         return f"{quote(self.project)}.{quote(dataset)}.{quote(table)}"
 
     def load(self) -> list[tuple[str, str, Resource]]:
-        """Return what is kept of all datasets (their name is empty) and tables."""
+        """Return dataset, table name (empty for a dataset) and properties of all resources, sorted by name."""
         with self.cursor() as cursor:
             rows = cursor.execute(f"SELECT dataset, name, body FROM {self._meta} ORDER BY name").fetchall()
         return [(dataset, name, orjson.loads(body)) for dataset, name, body in rows]
 
     def change(self, *statements: str, keep: tuple[str, str, Resource | None] | None = None) -> None:
-        """Run DDL and keep (or with None forget) a resource, in one transaction.
+        """Run DDL and store a resource in one transaction.
 
         Args:
             statements: DuckDB statements.
-            keep: Dataset, table (empty for the dataset itself) and what is kept of it.
+            keep: Dataset, table (empty for the dataset itself) and its properties, or None to delete them.
         """
         with self.writing, self.cursor() as cursor:
             cursor.execute("BEGIN")
@@ -105,7 +106,7 @@ class Store:
                 raise
 
     def close(self) -> None:
-        """Write everything to the file and let go of it."""
+        """Write the file and detach it."""
         with self.writing:
             self._root.execute(f"DETACH {quote(self.project)}")
             self._root.close()

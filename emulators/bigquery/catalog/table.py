@@ -1,4 +1,4 @@
-"""One table: what is kept of it, and the DuckDB statements that make, change and measure it."""
+"""A table: its properties, and the DuckDB statements that create, alter and measure it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Table:
 
     Attributes:
         ident: Its full name.
-        resource: Its kept properties, in the shape of the API.
-        fields: Its columns; a view's as they were when it was made.
-        version: Grows with every change of the rows.
-        sizes: Bytes per column, and the number of rows under ``""``, of one version.
+        resource: Its properties, in the shape of the API.
+        fields: Its columns; those of a view are determined when it is created.
+        version: Number of changes of its rows.
+        sizes: A version, and its bytes per column with the number of rows under ``""``; None if not measured.
     """
 
     ident: TableId
@@ -35,24 +35,24 @@ class Table:
 
     @property
     def view(self) -> str | None:
-        """BigQuery SQL, for a view."""
+        """BigQuery SQL of a view, else None."""
         body = self.resource.get("view")
         return str(body["query"]) if body else None
 
     @property
     def kind(self) -> str:
-        """``TABLE``, ``VIEW`` or (an object table) ``EXTERNAL``."""
+        """Type in the API: ``TABLE``, ``VIEW`` or, for an object table, ``EXTERNAL``."""
         if self.view is not None:
             return "VIEW"
         return "EXTERNAL" if self.resource.get("externalDataConfiguration") else "TABLE"
 
     def field(self, name: str) -> Field | None:
-        """Look a column up, without regard to case."""
+        """Return the column with this name (case-insensitive), or None."""
         return next((field for field in self.fields if field.name.lower() == name.lower()), None)
 
 
 def create_sql(store: Store, table: Table) -> list[str]:
-    """Return the statements that make a table; none for a view or an external table."""
+    """Return the statements that create a table; none for a view or an external table."""
     if table.kind != "TABLE" or not table.fields:
         return []
     columns = ", ".join(_definition(field) for field in table.fields)
@@ -64,7 +64,13 @@ def _definition(field: Field) -> str:
 
 
 def alter_sql(store: Store, table: Table, wanted: Sequence[Field]) -> list[str]:
-    """Statements that bring a table to a new schema: columns may be added, REQUIRED may be relaxed."""
+    """Return the statements that change the schema of a table.
+
+    Columns may be added, and REQUIRED may become NULLABLE.
+
+    Raises:
+        ApiError: 400 for any other change, 501 for changes of a RECORD.
+    """
     name = store.duck_name(table.ident.dataset, table.ident.table)
     refusal = f"Provided Schema does not match Table {table.ident}."
     if not table.fields:
@@ -106,10 +112,10 @@ _FIXED_SIZES: Final = {"BOOLEAN": 1, "NUMERIC": 16, "BIGNUMERIC": 32, "GEOGRAPHY
 
 
 def bytes_sql(field: Field) -> str:
-    """Return the DuckDB expression that counts a column's bytes, as BigQuery counts them."""
+    """Return the DuckDB expression for the bytes of a column, as BigQuery counts them."""
     column = quote(field.name)
     if field.repeated and field.type in ("INTEGER", "FLOAT", "BOOLEAN", "NUMERIC", "BIGNUMERIC"):
-        return f"SUM(len({column})) * {_FIXED_SIZES.get(field.type, 8)}"  # vectors: never as text
+        return f"SUM(len({column})) * {_FIXED_SIZES.get(field.type, 8)}"  # avoids a conversion of vectors to text
     if field.repeated or field.type == "RECORD":
         return f"SUM(strlen(CAST(to_json({column}) AS VARCHAR)))"
     if field.type in ("STRING", "JSON"):

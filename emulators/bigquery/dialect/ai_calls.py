@@ -16,8 +16,8 @@ from sqlglot import exp
 from imagebeam.emulators.bigquery.dialect.nodes import MARK, invalid, not_implemented, text
 from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, embedding_model
 
-#: Names of the result columns: of AI.GENERATE_EMBEDDING and of ML.GENERATE_EMBEDDING.
-_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
+#: Names of the result columns, by namespace of the function.
+_RESULT_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     "AI": {
         "embedding": "embedding", "status": "status", "statistics": "statistics",
         "start": "video_start_sec", "end": "video_end_sec",
@@ -41,26 +41,26 @@ def expand_embedding(
     find_model: Callable[[exp.Table], Mapping[str, Any]],
     is_object_table: Callable[[exp.Table], bool],
 ) -> exp.Query:
-    """Return the query that a call of the function stands for.
+    """Return the query that replaces a call of the function.
 
     Args:
-        table: The call, as it stands in FROM.
-        find_model: Looks a remote model up; raises the 404.
-        is_object_table: Says whether a table of the call is one.
+        table: The call in FROM.
+        find_model: Returns the properties of a remote model; raises 404 for an unknown one.
+        is_object_table: Returns whether a table is an object table.
 
     Raises:
-        ApiError: 400, 404 or 501.
+        ApiError: 400 for invalid arguments, 404 for an unknown model, 501 for what is not implemented.
     """
-    node, space = table.this, table.db.upper()
-    function = f"{space}.GENERATE_EMBEDDING"
-    if space not in _NAMES or node.args.get("is_text"):
+    node, namespace = table.this, table.db.upper()
+    function = f"{namespace}.GENERATE_EMBEDDING"
+    if namespace not in _RESULT_COLUMNS or node.args.get("is_text"):
         raise not_implemented(f"the table function {table.sql('bigquery')[:60]}")
-    kept = find_model(node.this)
-    model = embedding_model(str(kept["model"]))
-    assert model is not None  # noqa: S101  (CREATE MODEL takes no other)
-    relation, by_uri = _input(node.args.get("expression"), is_object_table, function)
+    remote_model = find_model(node.this)
+    model = embedding_model(str(remote_model["model"]))
+    assert model is not None  # noqa: S101  (CREATE MODEL accepts no other model)
+    relation, by_uri = _input_query(node.args.get("expression"), is_object_table, function)
     dimension = _dimension(node.args.get("params_struct"), model, function)
-    names = _NAMES[space]
+    names = _RESULT_COLUMNS[namespace]
     columns = [f"_ai.{kind} AS {names[kind]}" for kind in ("embedding", "status")]
     if model.method == "predict":
         columns += [f"CAST(NULL AS DOUBLE) AS {names[kind]}" for kind in ("start", "end")]
@@ -69,24 +69,24 @@ def expand_embedding(
     content = "_in.uri" if by_uri else "_in.content"
     tree: Any = sqlglot.parse_one(_TEMPLATE.format(content=content, columns=", ".join(columns)), dialect="duckdb")
     spec = orjson.dumps(
-        {"model": model.name, "endpoint": kept["endpoint"], "dimension": dimension, "by_uri": by_uri,
+        {"model": model.name, "endpoint": remote_model["endpoint"], "dimension": dimension, "by_uri": by_uri,
          "call": uuid.uuid4().hex}
     ).decode()  # fmt: skip
-    for called in list(tree.find_all(exp.Anonymous)):
-        name = str(called.this)
+    for function_call in list(tree.find_all(exp.Anonymous)):
+        name = str(function_call.this)
         if name == "zz_spec":
-            called.replace(text(spec))
+            function_call.replace(text(spec))
         elif name.startswith("zz_"):
-            called.set("this", MARK + name.removeprefix("zz_"))
-    for place in list(tree.find_all(exp.Table)):
-        if place.name == "_INPUT_":
-            place.replace(exp.Subquery(this=relation, alias=place.args["alias"].copy()))
+            function_call.set("this", MARK + name.removeprefix("zz_"))
+    for input_table in list(tree.find_all(exp.Table)):
+        if input_table.name == "_INPUT_":
+            input_table.replace(exp.Subquery(this=relation, alias=input_table.args["alias"].copy()))
     result: exp.Query = tree
     return result
 
 
-def _input(node: Any, is_object_table: Callable[[exp.Table], bool], function: str) -> tuple[Any, bool]:
-    """Return the query of the rows, and whether they are those of an object table."""
+def _input_query(node: Any, is_object_table: Callable[[exp.Table], bool], function: str) -> tuple[Any, bool]:
+    """Return the query of the input rows, and whether they are objects of an object table."""
     if isinstance(node, exp.Table):
         return exp.Select(expressions=[exp.Star()]).from_(node.copy()), is_object_table(node)
     if not isinstance(node, exp.Subquery) or not isinstance(node.this, exp.Query):

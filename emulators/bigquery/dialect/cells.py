@@ -1,4 +1,4 @@
-"""Cells of an answer: DuckDB values in the shape of the REST API."""
+"""Encoding of DuckDB values as cells of REST responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Encode = Callable[[Any], Any]
 
 
 def sql_cell(field: Field) -> str:
-    """Return the DuckDB expression that reads a column for :func:`encoder` (cheap where that matters)."""
+    """Return the DuckDB expression that reads a column for `encoder`, with timestamps as integers."""
     column = quote(field.name)
     if field.type == "TIMESTAMP" and not field.repeated:
         return f"epoch_us({column})"
@@ -27,13 +27,13 @@ def sql_cell(field: Field) -> str:
 
 
 def encoder(field: Field, *, int64_timestamp: bool = True, top: bool = True) -> Encode:
-    """Return the function that makes the ``v`` of a cell out of a DuckDB value.
+    """Return the function that encodes a DuckDB value as the ``v`` of a cell.
 
     Args:
         field: The column.
-        int64_timestamp: Timestamps as microseconds (the API's ``formatOptions.useInt64Timestamp``), else as
-            seconds in floating point.
-        top: Whether it is a column of :func:`sql_cell` (else the inside of an ARRAY or STRUCT).
+        int64_timestamp: Whether timestamps are microseconds (``formatOptions.useInt64Timestamp``), else seconds in
+            floating point.
+        top: Whether the value comes from a column of `sql_cell`, else from inside an ARRAY or STRUCT.
     """
     if field.repeated:
         item = encoder(dataclasses.replace(field, mode="NULLABLE"), int64_timestamp=int64_timestamp, top=False)
@@ -96,5 +96,5 @@ _SCALARS: Final[dict[str, Encode]] = {
 
 
 def encode_rows(rows: Sequence[Sequence[Any]], encoders: Sequence[Encode]) -> list[dict[str, Any]]:
-    """Return rows in the ``{"f": [{"v": ...}]}`` shape of the API."""
+    """Return rows in the shape ``{"f": [{"v": ...}]}``."""
     return [{"f": [{"v": encode(value)} for encode, value in zip(encoders, row, strict=True)]} for row in rows]

@@ -1,7 +1,4 @@
-"""DDL that sqlglot does not take apart: connections, object tables, remote models, vector indexes.
-
-Read from the tokens of the statement. ``read_definition`` returns None for every other statement.
-"""
+"""Parser of DDL that sqlglot does not parse: connections, object tables, remote models, vector indexes."""
 
 from __future__ import annotations
 
@@ -16,17 +13,17 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
 
-#: What is made or dropped, by the words that name it.
+#: Kinds of resources by their keywords.
 _KINDS: Final = {
     ("EXTERNAL", "TABLE"): "EXTERNAL_TABLE",
     ("MODEL",): "MODEL",
     ("CONNECTION",): "CONNECTION",
     ("VECTOR", "INDEX"): "VECTOR_INDEX",
 }
-#: sqlglot takes what follows CALL for one text.
+#: What follows CALL, which sqlglot tokenizes as one text.
 _CALL: Final = re.compile(r"([\w`.]+)\s*\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)\s*;?\s*")
 _REFRESH: Final = "BQ.REFRESH_EXTERNAL_METADATA_CACHE"
-#: Functions of these namespaces that are implemented; the others are refused by name.
+#: The implemented functions of these namespaces; others are rejected by name.
 _IMPLEMENTED: Final = {
     "AI": ("GENERATE_EMBEDDING",),
     "ML": ("GENERATE_EMBEDDING",),
@@ -36,18 +33,18 @@ _QUOTED: Final = (TokenType.STRING, TokenType.IDENTIFIER)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Definition:
-    """A statement of this kind.
+class ResourceDdl:
+    """A DDL statement about such a resource.
 
     Attributes:
         kind: ``CREATE_MODEL``, ``DROP_VECTOR_INDEX``, ``CALL`` ...
-        name: What it is about, split at the dots.
-        exists: IF [NOT] EXISTS.
-        replace: OR REPLACE.
-        connection: WITH CONNECTION, split at the dots; None for DEFAULT and for statements without one.
-        options: OPTIONS by lower-case name: texts, numbers, booleans, lists, and intervals in milliseconds.
+        name: Name of the resource, split at the dots.
+        exists: Whether it has IF [NOT] EXISTS.
+        replace: Whether it has OR REPLACE.
+        connection: Name after WITH CONNECTION, split at the dots; None for DEFAULT and without the clause.
+        options: OPTIONS by lower-case name: strings, numbers, booleans, lists, and intervals in milliseconds.
         table: Table of an index, split at the dots.
-        columns: Column of an index, then those that it stores.
+        columns: Column of an index, followed by its stored columns.
     """
 
     kind: str
@@ -60,142 +57,163 @@ class Definition:
     columns: tuple[str, ...] = ()
 
 
-def read_definition(sql: str) -> Definition | None:
-    """Take a statement apart, if it is of this kind.
+def parse_resource_ddl(sql: str) -> ResourceDdl | None:
+    """Parse a statement.
+
+    Args:
+        sql: Any statement.
+
+    Returns:
+        The parsed statement, or None for a statement that is not about such a resource.
 
     Raises:
-        ApiError: 400 for a syntax error, 501 for what is not implemented, and for AI functions anywhere.
+        ApiError: 400 for a syntax error, 501 for what is not implemented, also for AI functions in any statement.
     """
     try:
         tokens = list(BigQuery().tokenize(sql))
     except SqlglotError:
-        return None  # the parser says what is wrong
-    _refuse_functions(tokens)
+        return None  # the SQL parser reports the error
+    _check_namespaced_functions(tokens)
     while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
         tokens.pop()
-    reader = _Reader(tokens)
-    if reader.words("CALL"):
+    reader = _TokenReader(tokens)
+    if reader.accept("CALL"):
         return _call(tokens[1].text if len(tokens) > 1 else "")
     for verb in ("CREATE", "DROP"):
-        if reader.words(verb):
-            replace = verb == "CREATE" and reader.words("OR", "REPLACE")
-            kind = next((kind for words, kind in _KINDS.items() if reader.words(*words)), None)
+        if reader.accept(verb):
+            replace = verb == "CREATE" and reader.accept("OR", "REPLACE")
+            kind = next((kind for words, kind in _KINDS.items() if reader.accept(*words)), None)
             if kind is None:
                 return None
             return _drop(reader, kind) if verb == "DROP" else _create(reader, kind, replace=replace)
     return None
 
 
-def _refuse_functions(tokens: list[Token]) -> None:
+def _check_namespaced_functions(tokens: list[Token]) -> None:
     for index in range(len(tokens) - 3):
-        space, dot, name, bracket = tokens[index : index + 4]
-        known = _IMPLEMENTED.get(space.text.upper())
+        namespace, dot, name, bracket = tokens[index : index + 4]
+        known = _IMPLEMENTED.get(namespace.text.upper())
         if known is None or dot.token_type != TokenType.DOT or bracket.token_type != TokenType.L_PAREN:
             continue
         if index and tokens[index - 1].token_type == TokenType.DOT:
             continue
-        if space.token_type not in _QUOTED and name.text.upper() not in known:
-            raise not_implemented(f"the function {space.text.upper()}.{name.text.upper()}")
+        if namespace.token_type not in _QUOTED and name.text.upper() not in known:
+            raise not_implemented(f"the function {namespace.text.upper()}.{name.text.upper()}")
 
 
-def _call(said: str) -> Definition:
-    found = _CALL.fullmatch(said.strip())
-    procedure = said.split("(")[0].strip().replace("`", "").upper()
+def _call(call: str) -> ResourceDdl:
+    found = _CALL.fullmatch(call.strip())
+    procedure = call.split("(")[0].strip().replace("`", "").upper()
     if found is None or procedure != _REFRESH:
         raise not_implemented(f"the procedure {procedure}")
-    return Definition("CALL", (found[2] or found[3] or "").replace("`", "").split("."))
+    return ResourceDdl("CALL", (found[2] or found[3] or "").replace("`", "").split("."))
 
 
-def _drop(reader: _Reader, kind: str) -> Definition:
-    exists = reader.words("IF", "EXISTS")
+def _drop(reader: _TokenReader, kind: str) -> ResourceDdl:
+    exists = reader.accept("IF", "EXISTS")
     name = reader.name()
     table = None
     if kind == "VECTOR_INDEX":
-        reader.need("ON")
+        reader.expect_word("ON")
         table = reader.name()
     reader.end()
-    return Definition(f"DROP_{kind}", name, exists=exists, table=table)
+    return ResourceDdl(f"DROP_{kind}", name, exists=exists, table=table)
 
 
-def _create(reader: _Reader, kind: str, *, replace: bool) -> Definition:
-    exists = reader.words("IF", "NOT", "EXISTS")
+def _create(reader: _TokenReader, kind: str, *, replace: bool) -> ResourceDdl:
+    exists = reader.accept("IF", "NOT", "EXISTS")
     name = reader.name()
     connection, table, columns = None, None, []
     if kind == "VECTOR_INDEX":
-        reader.need("ON")
+        reader.expect_word("ON")
         table = reader.name()
         columns = reader.column_list()
         if len(columns) != 1:
             raise invalid("CREATE VECTOR INDEX needs exactly one column")
-        if reader.words("STORING"):
+        if reader.accept("STORING"):
             columns += reader.column_list()
         if reader.peek("PARTITION"):
             raise not_implemented("PARTITION BY of CREATE VECTOR INDEX")
     elif kind in ("EXTERNAL_TABLE", "MODEL"):
-        if kind == "MODEL" and not reader.words("REMOTE"):
+        if kind == "MODEL" and not reader.accept("REMOTE"):
             raise not_implemented("CREATE MODEL other than REMOTE")
-        if not reader.words("WITH", "CONNECTION"):
+        if not reader.accept("WITH", "CONNECTION"):
             raise not_implemented(f"CREATE {kind.replace('_', ' ')} without WITH CONNECTION")
-        connection = None if reader.words("DEFAULT") else reader.name()
-    options = reader.options() if reader.words("OPTIONS") else {}
+        connection = None if reader.accept("DEFAULT") else reader.name()
+    options = reader.options() if reader.accept("OPTIONS") else {}
     reader.end()
-    return Definition(f"CREATE_{kind}", name, exists, replace, connection, options, table, tuple(columns))
+    return ResourceDdl(f"CREATE_{kind}", name, exists, replace, connection, options, table, tuple(columns))
 
 
-class _Reader:
+class _TokenReader:
     """Reads tokens from left to right."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self._tokens = tokens
-        self._at = 0
+        self._position = 0
 
     def peek(self, word: str, ahead: int = 0) -> bool:
-        """Say whether a keyword is next."""
-        index = self._at + ahead
+        """Return whether the token ``ahead`` of the next one is this keyword."""
+        index = self._position + ahead
         if index >= len(self._tokens):
             return False
         token = self._tokens[index]
         return token.token_type not in _QUOTED and token.text.upper() == word
 
-    def words(self, *words: str) -> bool:
-        """Read keywords, all or none."""
-        # sqlglot has tokens of two words ("OR REPLACE" is none of them today).
+    def accept(self, *words: str) -> bool:
+        """Read these keywords if all of them are next; return whether they were."""
+        # sqlglot has tokens of two words; OR REPLACE is not one of them.
         if not all(self.peek(word, ahead) for ahead, word in enumerate(words)):
             return False
-        self._at += len(words)
+        self._position += len(words)
         return True
 
-    def need(self, word: str) -> None:
-        if not self.words(word):
-            raise self._wrong(f"Expected keyword {word}")
+    def expect_word(self, word: str) -> None:
+        """Read a keyword.
 
-    def expect(self, kind: TokenType, shown: str) -> None:
-        if not self._next(kind):
-            raise self._wrong(f'Expected "{shown}"')
+        Raises:
+            ApiError: 400 if the next token is another one.
+        """
+        if not self.accept(word):
+            raise self._syntax_error(f"Expected keyword {word}")
+
+    def expect(self, kind: TokenType, symbol: str) -> None:
+        """Read a token of a type.
+
+        Raises:
+            ApiError: 400 if the next token is another one.
+        """
+        if not self._accept_type(kind):
+            raise self._syntax_error(f'Expected "{symbol}"')
 
     def end(self) -> None:
-        if self._at < len(self._tokens):
-            raise self._wrong("Expected end of input")
+        """Check that all tokens have been read.
+
+        Raises:
+            ApiError: 400 otherwise.
+        """
+        if self._position < len(self._tokens):
+            raise self._syntax_error("Expected end of input")
 
     def name(self) -> list[str]:
-        """Read a name: ``a.b.c`` with or without backticks, dashes in the first part."""
+        """Read a name such as ``a.b.c``, with or without backticks; parts may have dashes."""
         parts: list[str] = []
         while True:
             token = self._take()
             if token.token_type in (TokenType.STRING, TokenType.NUMBER) or not token.text:
-                raise self._wrong("Expected a name", back=1)
+                raise self._syntax_error("Expected a name", back=1)
             text = token.text
-            while token.token_type != TokenType.IDENTIFIER and self._next(TokenType.DASH):
+            while token.token_type != TokenType.IDENTIFIER and self._accept_type(TokenType.DASH):
                 text += "-" + self._take().text
             parts += text.split(".") if token.token_type == TokenType.IDENTIFIER else [text]
-            if not self._next(TokenType.DOT):
+            if not self._accept_type(TokenType.DOT):
                 return parts
 
     def column_list(self) -> list[str]:
         """Read ``(a, b)``."""
         self.expect(TokenType.L_PAREN, "(")
         columns = [".".join(self.name())]
-        while self._next(TokenType.COMMA):
+        while self._accept_type(TokenType.COMMA):
             columns.append(".".join(self.name()))
         self.expect(TokenType.R_PAREN, ")")
         return columns
@@ -204,23 +222,23 @@ class _Reader:
         """Read ``(name = value, ...)``."""
         self.expect(TokenType.L_PAREN, "(")
         found: dict[str, Any] = {}
-        while not self._next(TokenType.R_PAREN):
+        while not self._accept_type(TokenType.R_PAREN):
             name = self._take().text.lower()
             self.expect(TokenType.EQ, "=")
             if name in found:
                 raise invalid(f"Duplicate option specified for '{name}'")
             found[name] = self.value()
-            if not self._next(TokenType.COMMA) and not self._closing():
-                raise self._wrong('Expected ")" or ","')
+            if not self._accept_type(TokenType.COMMA) and not self._at_closing_bracket():
+                raise self._syntax_error('Expected ")" or ","')
         return found
 
     def value(self) -> Any:
         """Read a literal; an interval becomes milliseconds."""
-        if self._next(TokenType.L_BRACKET):
+        if self._accept_type(TokenType.L_BRACKET):
             items: list[Any] = []
-            while not self._next(TokenType.R_BRACKET):
+            while not self._accept_type(TokenType.R_BRACKET):
                 items.append(self.value())
-                self._next(TokenType.COMMA)
+                self._accept_type(TokenType.COMMA)
             return items
         token = self._take()
         if token.token_type == TokenType.STRING:
@@ -234,7 +252,7 @@ class _Reader:
             return None
         if word == "INTERVAL":
             return self._interval()
-        raise self._wrong("Expected a literal", back=1)
+        raise self._syntax_error("Expected a literal", back=1)
 
     def _interval(self) -> int:
         count = self.value()
@@ -244,23 +262,23 @@ class _Reader:
             raise not_implemented(f"the interval {count} {unit}: write INTERVAL 4 HOUR")
         return int(count) * seconds * 1000
 
-    def _closing(self) -> bool:
-        return self._at < len(self._tokens) and self._tokens[self._at].token_type == TokenType.R_PAREN
+    def _at_closing_bracket(self) -> bool:
+        return self._position < len(self._tokens) and self._tokens[self._position].token_type == TokenType.R_PAREN
 
-    def _next(self, kind: TokenType) -> bool:
-        if self._at < len(self._tokens) and self._tokens[self._at].token_type == kind:
-            self._at += 1
+    def _accept_type(self, kind: TokenType) -> bool:
+        if self._position < len(self._tokens) and self._tokens[self._position].token_type == kind:
+            self._position += 1
             return True
         return False
 
     def _take(self) -> Token:
-        if self._at >= len(self._tokens):
-            raise self._wrong("Unexpected end of statement")
-        self._at += 1
-        return self._tokens[self._at - 1]
+        if self._position >= len(self._tokens):
+            raise self._syntax_error("Unexpected end of statement")
+        self._position += 1
+        return self._tokens[self._position - 1]
 
-    def _wrong(self, message: str, *, back: int = 0) -> Exception:
-        index = min(self._at - back, len(self._tokens) - 1)
+    def _syntax_error(self, message: str, *, back: int = 0) -> Exception:
+        index = min(self._position - back, len(self._tokens) - 1)
         token = self._tokens[index]
-        got = "end of statement" if self._at - back >= len(self._tokens) else f'"{token.text}"'
+        got = "end of statement" if self._position - back >= len(self._tokens) else f'"{token.text}"'
         return invalid(f"Syntax error: {message} but got {got} at [{token.line}:{token.start + 1}]")

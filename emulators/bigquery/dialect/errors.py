@@ -1,4 +1,4 @@
-"""DuckDB's errors as BigQuery's: a wrong query is a 400 that says where, never a failure of the server."""
+"""Translation of DuckDB errors to those of BigQuery: an invalid query is a 400 with the position, never a 500."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _UNKNOWN_COLUMN: Final = (
 )
 _UNKNOWN_FUNCTION: Final = re.compile(r"Function with name (\S+) does not exist")
 _NOT_GROUPED: Final = re.compile(r'[Cc]olumn "([^"]+)" must appear in the GROUP BY clause')
-_NULL_INTO: Final = re.compile(r"NOT NULL constraint failed: \S*?([^.\s]+)$")
+_NOT_NULL: Final = re.compile(r"NOT NULL constraint failed: \S*?([^.\s]+)$")
 _PREFIX: Final = re.compile(r"^(?:[A-Z][A-Za-z]* )+Error: ")
-_IN_PYTHON: Final = re.compile(r"Python exception occurred while executing the UDF: \w+: ")
+_PYTHON_PREFIX: Final = re.compile(r"Python exception occurred while executing the UDF: \w+: ")
 
 
-def translate(problem: duckdb.Error, sql: str) -> ApiError:
-    """Return the error that BigQuery would give.
+def translate_error(problem: duckdb.Error, sql: str) -> ApiError:
+    """Return the error that BigQuery would return.
 
     Args:
-        problem: What DuckDB raised.
-        sql: The query as the person wrote it, for the position.
+        problem: The error of DuckDB.
+        sql: The query as the user wrote it, to find the position.
     """
     lines = str(problem).splitlines()
     first = lines[0] if lines else type(problem).__name__
@@ -41,16 +41,16 @@ def translate(problem: duckdb.Error, sql: str) -> ApiError:
         return not_implemented(f"the function {match[1]}")
     match = _NOT_GROUPED.search(first)
     if match:
-        where = position(sql, match[1])
+        at = position(sql, match[1])
         return invalid(
-            f"SELECT list expression references column {match[1]} which is neither grouped nor aggregated{where}"
+            f"SELECT list expression references column {match[1]} which is neither grouped nor aggregated{at}"
         )
-    match = _NULL_INTO.search(first)
+    match = _NOT_NULL.search(first)
     if match:
         return invalid(f"Required field {match[1]} cannot be null")
     if isinstance(problem, duckdb.InterruptException):
         return ApiError(400, "Job execution was cancelled: User requested cancellation", reason="stopped")
-    message = _IN_PYTHON.sub("", _PREFIX.sub("", first))
+    message = _PYTHON_PREFIX.sub("", _PREFIX.sub("", first))
     if message.startswith("not implemented: "):
         return not_implemented(message.removeprefix("not implemented: "))
     if isinstance(problem, duckdb.ParserException):
@@ -63,7 +63,7 @@ def translate(problem: duckdb.Error, sql: str) -> ApiError:
 
 
 def position(sql: str, name: str) -> str:
-    """Return `` at [line:column]`` of the first place where a name stands in a query; empty when nowhere."""
+    """Return `` at [line:column]`` of the first occurrence of a name in a query; empty if there is none."""
     match = re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", sql, re.IGNORECASE)
     match = match or re.search(re.escape(name), sql, re.IGNORECASE)
     if match is None:

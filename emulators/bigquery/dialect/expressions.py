@@ -1,4 +1,4 @@
-"""Values of BigQuery's SQL in DuckDB's: literals, types and casts, structs, arrays and their elements."""
+"""Rewrites of values: literals, types and casts, structs, arrays and their elements."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sqlglot import exp
 from imagebeam.emulators.bigquery.dialect.nodes import (
     Handler,
     Node,
-    attempt,
     call,
-    calls,
+    check_arguments,
     invalid,
+    is_call,
     not_implemented,
-    only_arguments,
+    null_on_error,
     text,
 )
 from imagebeam.emulators.bigquery.dialect.types import DUCK_TYPES
@@ -52,18 +52,18 @@ _ARITHMETIC: Final = (
 
 
 def _literal(node: exp.Literal) -> Node | None:
-    """Numbers: INT64 and FLOAT64, where DuckDB would see INTEGER and DECIMAL."""
+    """Cast numbers to INT64 and FLOAT64, where DuckDB would use INTEGER and DECIMAL."""
     if node.is_string:
         return None
     if re.search(r"[.eE]", node.name) and not node.name.lower().startswith("0x"):
-        return typed(node, "DOUBLE")
+        return cast_to(node, "DOUBLE")
     if isinstance(node.parent, _ARITHMETIC):
-        return typed(node, "BIGINT")
+        return cast_to(node, "BIGINT")
     return None
 
 
-def typed(node: Node, duck_type: str) -> exp.Cast:
-    """Return a cast to a type of DuckDB."""
+def cast_to(node: Node, duck_type: str) -> exp.Cast:
+    """Return a cast to a DuckDB type."""
     return exp.Cast(this=node.copy(), to=exp.DataType.build(duck_type, dialect="duckdb"))
 
 
@@ -82,19 +82,19 @@ def _data_type(node: exp.DataType) -> Node | None:
 
 
 def type_name(node: exp.DataType) -> str | None:
-    """Return the REST name of a scalar type of BigQuery's dialect; None when there is none."""
+    """Return the REST name of a scalar type, or None for any other type."""
     return _TYPE_NAMES.get(node.this)
 
 
 def _cast(node: exp.Cast | exp.TryCast) -> Node | None:
-    only_arguments(node, "this", "to", "safe", "requires_string")
+    check_arguments(node, "this", "to", "safe", "requires_string")
     if node.to.this in (exp.DataType.Type.ARRAY, exp.DataType.Type.STRUCT):
         _name_fields(node.this, node.to)
         return None
     safe = isinstance(node, exp.TryCast)
     kind = str(node.to.sql("duckdb")).upper()
     if kind in ("TEXT", "VARCHAR"):
-        return attempt(call("bq_string", node.this)) if safe else call("bq_string", node.this)
+        return null_on_error(call("bq_string", node.this)) if safe else call("bq_string", node.this)
     if kind == "BIGINT":
         if isinstance(node.this, exp.Literal) and not node.this.is_string:
             return None
@@ -107,7 +107,7 @@ def _cast(node: exp.Cast | exp.TryCast) -> Node | None:
 
 
 def _name_fields(value: Node, kind: exp.DataType) -> None:
-    """STRUCT<a INT64>(1): DuckDB casts structs by name, so the value gets the names of the type."""
+    """Name the fields of a typed STRUCT after its type, as in STRUCT<a INT64>(1): DuckDB casts structs by name."""
     if kind.this == exp.DataType.Type.ARRAY and isinstance(value, exp.Array) and kind.expressions:
         for item in list(value.expressions):
             _name_fields(item, kind.expressions[0])
@@ -118,14 +118,14 @@ def _name_fields(value: Node, kind: exp.DataType) -> None:
             item.name if isinstance(item, exp.ColumnDef) else f"_field_{n}"
             for n, item in enumerate(kind.expressions, 1)
         ]
-        _rename(value, names)
+        _rename_fields(value, names)
         for item, wanted in zip(value.expressions, kind.expressions, strict=True):
             if isinstance(wanted, exp.ColumnDef) and isinstance(item, exp.PropertyEQ):
                 _name_fields(item.expression, wanted.args["kind"])
 
 
-def _rename(value: Node, names: Sequence[str]) -> None:
-    """Give the fields of a struct (or a tuple, in place) these names."""
+def _rename_fields(value: Node, names: Sequence[str]) -> None:
+    """Rename the fields of a struct, or replace a tuple by a struct with these names."""
     items = [item.expression if isinstance(item, exp.PropertyEQ) else item for item in value.expressions]
     fields = [
         exp.PropertyEQ(this=exp.to_identifier(name, quoted=True), expression=item.copy())
@@ -138,14 +138,14 @@ def _rename(value: Node, names: Sequence[str]) -> None:
 
 
 def _array(node: exp.Array) -> None:
-    """[STRUCT(1 AS a), STRUCT(2)]: the first one names the fields of all."""
+    """Name the fields of all structs of an array after the first one, as in [STRUCT(1 AS a), STRUCT(2)]."""
     first = node.expressions[0] if node.expressions else None
     if not isinstance(first, exp.Struct):
         return
     names = [item.this.name for item in first.expressions]
     for item in list(node.expressions[1:]):
         if isinstance(item, exp.Struct | exp.Tuple) and len(item.expressions) == len(names):
-            _rename(item, names)
+            _rename_fields(item, names)
 
 
 def _concat(node: exp.Concat) -> Node:
@@ -157,7 +157,7 @@ def _concat(node: exp.Concat) -> Node:
 
 
 def _struct(node: exp.Struct) -> Node:
-    """STRUCT(a, b AS c, 3): fields without a name get the place that the API shows."""
+    """Name the fields of STRUCT(a, b AS c, 3); fields without a name get their position."""
     fields = []
     for index, item in enumerate(node.expressions):
         if isinstance(item, exp.PropertyEQ | exp.Alias):
@@ -184,7 +184,7 @@ def _bracket(node: exp.Bracket) -> Node | None:
 def _in(node: exp.In) -> Node | None:
     unnest = node.args.get("unnest")
     if unnest is None:
-        only_arguments(node, "this", "expressions", "query")
+        check_arguments(node, "this", "expressions", "query")
         return None
     values = unnest.expressions[0] if isinstance(unnest, exp.Unnest) else unnest
     if any(isinstance(part, exp.Column) for part in values.walk()):
@@ -194,16 +194,16 @@ def _in(node: exp.In) -> Node | None:
 
 
 def _safe(node: exp.SafeFunc) -> Node:
-    return attempt(node.this)
+    return null_on_error(node.this)
 
 
 def _star(node: exp.Star) -> Node | None:
-    only_arguments(node, "except_", "replace")
+    check_arguments(node, "except_", "replace")
     return None
 
 
 def _named_argument(node: exp.Kwarg) -> None:
-    if not calls(node.parent, "unnest"):
+    if not is_call(node.parent, "unnest"):
         raise not_implemented(f"the named argument {node.sql('bigquery')}")
 
 
@@ -212,7 +212,7 @@ def _bytes(node: exp.ByteString) -> Node:
     return call("unhex", text(raw.hex()))
 
 
-VALUES: Final[dict[str, Handler]] = {
+VALUE_HANDLERS: Final[dict[str, Handler]] = {
     "Literal": _literal,
     "DataType": _data_type,
     "Cast": _cast,

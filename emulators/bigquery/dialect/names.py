@@ -1,6 +1,6 @@
-"""What a query's names stand for: tables, views (put in as subqueries), parameters, unnested arrays.
+"""Resolution of names in a query: tables, views (replaced by subqueries), parameters, unnested arrays.
 
-All of it happens on BigQuery's tree, before `bigquery_rewrite` changes what expressions mean.
+It works on the BigQuery tree, before `dialect.rewrite` rewrites its expressions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlglot
 from sqlglot import exp
 
 from imagebeam.emulators.bigquery.dialect.ai_calls import expand_embedding
-from imagebeam.emulators.bigquery.dialect.functions.vector import expand_vector_search
+from imagebeam.emulators.bigquery.dialect.functions.vector_search import expand_vector_search
 from imagebeam.emulators.bigquery.dialect.nodes import call, invalid, not_implemented, text
 from imagebeam.emulators.bigquery.dialect.types import quote
 
@@ -24,7 +24,7 @@ _INFORMATION_SCHEMA: Final = "INFORMATION_SCHEMA."
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class TableId:
-    """A table's full name; ``str()`` gives it as BigQuery's messages do."""
+    """Full name of a table; ``str()`` is its form in BigQuery's messages."""
 
     project: str
     dataset: str
@@ -34,46 +34,46 @@ class TableId:
         return f"{self.project}:{self.dataset}.{self.table}"
 
     def resource(self) -> dict[str, str]:
-        """Return the REST API's tableReference."""
+        """Return the tableReference of the REST API."""
         return {"projectId": self.project, "datasetId": self.dataset, "tableId": self.table}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Relation:
-    """What a name turned out to be.
+    """What a table name refers to.
 
     Attributes:
-        duck: DuckDB's name of the table (or a query in parentheses), for anything that is no view.
-        view: BigQuery SQL of a view.
+        duck: Name of the table in DuckDB; empty for a view.
+        view: BigQuery SQL of a view, else None.
     """
 
     duck: str = ""
     view: str | None = None
 
 
-class Names(Protocol):
-    """Who knows the tables: the catalog."""
+class TableLookup(Protocol):
+    """The lookups of the catalog that name resolution needs."""
 
     project: str
 
     def relation(self, table: TableId) -> Relation:
-        """Look a table or view up; raises the 404 of BigQuery."""
+        """Return what a table name refers to; raise 404 for an unknown one."""
 
     def information_schema(self, project: str, dataset: str, view: str) -> str:
         """Return a DuckDB query with the rows of an INFORMATION_SCHEMA view."""
 
     def remote_model(self, model: TableId) -> Mapping[str, Any]:
-        """Return what is kept of a remote model; raises the 404 of BigQuery."""
+        """Return the properties of a remote model; raise 404 for an unknown one."""
 
     def is_object_table(self, table: TableId) -> bool:
-        """Say whether a table is one over Cloud Storage."""
+        """Return whether a table is an object table."""
 
 
 def parse(sql: str) -> list[Any]:
     """Parse BigQuery SQL into its statements.
 
     Raises:
-        ApiError: 400 with the position, for what is no SQL.
+        ApiError: 400 with the position of the syntax error.
     """
     try:
         return [tree for tree in sqlglot.parse(sql, dialect="bigquery") if tree is not None]
@@ -92,18 +92,18 @@ class Resolver:
     """Resolves the names of one statement.
 
     Args:
-        names: The catalog.
-        default: Project and dataset of names without one.
-        parameters: Names (lower case) of the query's parameters, to the DuckDB types.
+        catalog: The catalog.
+        default: Project and dataset of table names without a dataset.
+        parameters: DuckDB types of the query parameters by lower-case name.
 
     Attributes:
-        tables: Tables and views that the statement refers to, views' own tables too.
-        models: Remote models that it asks.
-        used: Parameters that it uses.
+        tables: Tables and views that the statement refers to, including those of its views.
+        models: Remote models that it calls.
+        used: Names of the parameters that it uses.
     """
 
-    def __init__(self, names: Names, default: tuple[str, str] | None, parameters: Mapping[str, str]) -> None:
-        self._names = names
+    def __init__(self, catalog: TableLookup, default: tuple[str, str] | None, parameters: Mapping[str, str]) -> None:
+        self._catalog = catalog
         self._default = default
         self._parameters = parameters
         self.tables: dict[TableId, None] = {}
@@ -111,7 +111,7 @@ class Resolver:
         self.used: set[str] = set()
 
     def table_id(self, table: exp.Table) -> TableId:
-        """Return the full name that a table of the tree stands for."""
+        """Return the full name of a table in the tree."""
         if not isinstance(table.this, exp.Identifier):
             raise not_implemented(f"the table function {table.sql('bigquery')[:60]}")
         project, dataset = table.catalog, table.db
@@ -119,24 +119,24 @@ class Resolver:
             if self._default is None:
                 raise invalid(f'Table "{table.name}" must be qualified with a dataset (e.g. dataset.table).')
             project, dataset = self._default
-        return TableId(project or self._names.project, dataset, table.name)
+        return TableId(project or self._catalog.project, dataset, table.name)
 
     def resolve(self, tree: exp.Expression, depth: int = 0) -> None:
-        """Replace every name in place; the tree's root has to be a :class:`exp.Paren` that holds it."""
+        """Replace all names of a tree in place. Its root must be an `exp.Paren`, so that the query can be replaced."""
         self._table_functions(tree)
         for node in list(tree.find_all(exp.Parameter)):
             self._parameter(node)
         for select in list(tree.find_all(exp.Select)):
             _name_columns(select)
         for unnest in list(tree.find_all(exp.Unnest)):
-            _unnest(unnest)
+            _rewrite_unnest(unnest)
         for table in list(tree.find_all(exp.Table)):
             if not table.db and table.name.lower() in set(_visible_ctes(table)):
                 continue
             self._table(table, depth)
 
     def _table_functions(self, tree: exp.Expression) -> None:
-        """Put queries in the place of calls in FROM; the innermost first."""
+        """Replace table functions by queries, innermost first."""
         for table in reversed(list(tree.find_all(exp.Table, bfs=True))):
             if isinstance(table.this, exp.VectorSearch) and not table.db:
                 _replace(table, expand_vector_search(table.this, self._is_stored), "_found")
@@ -145,7 +145,7 @@ class Resolver:
 
     def _model(self, table: exp.Table) -> Mapping[str, Any]:
         ident = self.table_id(table)
-        found = self._names.remote_model(ident)
+        found = self._catalog.remote_model(ident)
         self.models[ident] = None
         return found
 
@@ -153,12 +153,12 @@ class Resolver:
         if not table.db and table.name.lower() in set(_visible_ctes(table)):
             return False
         ident = self.table_id(table)
-        return self._names.relation(ident).view is None and not self._names.is_object_table(ident)
+        return self._catalog.relation(ident).view is None and not self._catalog.is_object_table(ident)
 
     def _is_object_table(self, table: exp.Table) -> bool:
         if not table.db and table.name.lower() in set(_visible_ctes(table)):
             return False
-        return self._names.is_object_table(self.table_id(table))
+        return self._catalog.is_object_table(self.table_id(table))
 
     def _parameter(self, node: exp.Parameter) -> None:
         name = node.name.lower()
@@ -174,24 +174,24 @@ class Resolver:
                 raise not_implemented(f"{key} of a table ({table.sql('bigquery')[:60]})")
         if isinstance(table.this, exp.Identifier) and table.name.upper().startswith(_INFORMATION_SCHEMA):
             view = table.name[len(_INFORMATION_SCHEMA) :].upper()
-            rows = self._names.information_schema(table.catalog or self._names.project, table.db, view)
+            rows = self._catalog.information_schema(table.catalog or self._catalog.project, table.db, view)
             _replace(table, sqlglot.parse_one(rows, dialect="duckdb"), view)
             return
         ident = self.table_id(table)
-        relation = self._names.relation(ident)
+        relation = self._catalog.relation(ident)
         self.tables[ident] = None
         if relation.view is not None:
             if depth >= MAX_VIEW_DEPTH:
                 raise invalid(f"Exceeded the maximum view depth of {MAX_VIEW_DEPTH}: {ident}")
             statements = parse(relation.view)
             if len(statements) != 1 or not isinstance(statements[0], exp.Query):
-                raise not_implemented(f"the view {ident}: it is no single query")
-            inner = Resolver(self._names, None, {})
+                raise not_implemented(f"the view {ident}: it is not a single query")
+            inner = Resolver(self._catalog, None, {})
             holder = exp.Paren(this=statements[0])
             inner.resolve(holder, depth=depth + 1)
             self.tables.update(inner.tables)
             self.models.update(inner.models)
-            _replace(table, _top(holder.this), ident.table)
+            _replace(table, _without_as_struct(holder.this), ident.table)
             return
         found = exp.to_table(relation.duck, dialect="duckdb")
         for key in ("this", "db", "catalog"):
@@ -200,15 +200,15 @@ class Resolver:
             table.set("alias", exp.TableAlias(this=exp.to_identifier(ident.table, quoted=True)))
 
 
-def _top(query: Any) -> Any:
-    """The query of a view, as a subquery."""
+def _without_as_struct(query: Any) -> Any:
+    """Return the query of a view; AS STRUCT has no effect there."""
     if isinstance(query, exp.Select) and query.args.get("kind") == "STRUCT":
         query.set("kind", None)
     return query
 
 
 def _replace(table: exp.Table, query: Any, name: str) -> None:
-    """Put a query in a table's place, under the alias that the rest of the statement knows."""
+    """Replace a table by a query with the same alias."""
     alias = table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(name, quoted=True))
     joins = table.args.get("joins")
     subquery = exp.Subquery(this=query, alias=alias, joins=joins or None)
@@ -216,7 +216,7 @@ def _replace(table: exp.Table, query: Any, name: str) -> None:
 
 
 def _visible_ctes(table: exp.Table) -> Iterator[str]:
-    """Names of the WITH clauses that a table stands under; a CTE sees only those before it."""
+    """Yield the names of CTEs that are visible to a table; a CTE sees only those before it."""
     node: Any = table
     inside: exp.CTE | None = None
     while node is not None:
@@ -232,9 +232,9 @@ def _visible_ctes(table: exp.Table) -> Iterator[str]:
 
 
 def _name_columns(select: exp.Select) -> None:
-    """Give columns without a name BigQuery's: ``f0_`` in a result, ``_field_1`` in a struct."""
+    """Name columns without a name as BigQuery does: ``f0_`` in a result, ``_field_1`` in a struct."""
     struct = select.args.get("kind") == "STRUCT"
-    nameless = 0
+    unnamed = 0
     expressions = []
     for index, item in enumerate(select.expressions):
         if isinstance(item, exp.Alias | exp.Star) or item.is_star:
@@ -242,8 +242,8 @@ def _name_columns(select: exp.Select) -> None:
         elif isinstance(item, exp.Column | exp.Dot):
             expressions.append(exp.alias_(item.copy(), item.output_name, quoted=True))
         else:
-            name = f"_field_{index + 1}" if struct else f"f{nameless}_"
-            nameless += 1
+            name = f"_field_{index + 1}" if struct else f"f{unnamed}_"
+            unnamed += 1
             expressions.append(exp.alias_(item.copy(), name, quoted=True))
     select.set("expressions", expressions)
     kind = select.args.get("kind")
@@ -252,7 +252,7 @@ def _name_columns(select: exp.Select) -> None:
             raise not_implemented("SELECT AS VALUE here")
         select.set("kind", None)
     if struct and select.parent is not None and not _is_top(select):
-        _as_struct(select)
+        _to_struct_value(select)
     elif struct:
         select.set("kind", None)
 
@@ -261,8 +261,8 @@ def _is_top(select: exp.Select) -> bool:
     return isinstance(select.parent, exp.Paren) and select.parent.parent is None
 
 
-def _as_struct(select: exp.Select) -> None:
-    """SELECT AS STRUCT in a subquery: its row as one value."""
+def _to_struct_value(select: exp.Select) -> None:
+    """Rewrite SELECT AS STRUCT in a subquery: its row becomes one value."""
     select.set("kind", None)
     inner = select.copy()
     row = exp.to_identifier("_row", quoted=True)
@@ -271,8 +271,8 @@ def _as_struct(select: exp.Select) -> None:
     select.replace(outer)
 
 
-def _unnest(unnest: exp.Unnest) -> None:
-    """UNNEST in FROM: one without an alias shows the fields of its structs; WITH OFFSET counts from 0."""
+def _rewrite_unnest(unnest: exp.Unnest) -> None:
+    """Rewrite UNNEST in FROM: without an alias the fields of structs are columns; WITH OFFSET counts from 0."""
     if not isinstance(unnest.parent, exp.From | exp.Join):
         return
     offset = unnest.args.get("offset")
@@ -305,16 +305,16 @@ def values_query(columns: Mapping[str, str], rows: list[tuple[Any, ...]]) -> str
     """Return a DuckDB query of constant rows.
 
     Args:
-        columns: Names to DuckDB types.
-        rows: Texts, numbers, booleans or None.
+        columns: DuckDB types by column name.
+        rows: Strings, numbers, booleans or None.
     """
 
-    def shown(value: Any) -> str:
+    def to_sql(value: Any) -> str:
         return "NULL" if value is None else str(value) if isinstance(value, bool | int) else text(value).sql("duckdb")
 
     casts = ", ".join(f"CAST({quote(name)} AS {kind}) AS {quote(name)}" for name, kind in columns.items())
     names = ", ".join(quote(name) for name in columns)
-    body = ", ".join("(" + ", ".join(shown(value) for value in row) + ")" for row in rows)
+    body = ", ".join("(" + ", ".join(to_sql(value) for value in row) + ")" for row in rows)
     if not rows:
         body = "(" + ", ".join("NULL" for _ in columns) + ")"
     where = "" if rows else " WHERE FALSE"

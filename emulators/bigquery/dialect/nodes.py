@@ -1,4 +1,4 @@
-"""Small parts that the rewriting of BigQuery's SQL is made of: calls, checks of arguments, refusals."""
+"""Helpers for the rewriting of SQL trees: function calls, checks of arguments, errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagebeam.emulators.core.http import ApiError
 Node = exp.Expression
 
 
-#: Before the name of a function that the rewriting put in, until it is done.
+#: Prefix of functions that a rewrite inserted, until all rewrites are done: a query cannot contain it.
 MARK: Final = "\0"
 
 
@@ -20,17 +20,17 @@ Handler = Callable[[Any], Node | None]
 
 
 def not_implemented(what: str) -> ApiError:
-    """Return the error of something that BigQuery has and this has not."""
+    """Return the 501 for a feature of BigQuery that is not implemented."""
     return ApiError(501, f"The local BigQuery does not implement {what}.", reason="notImplemented")
 
 
 def invalid(message: str) -> ApiError:
-    """Return the error of a query that BigQuery would refuse."""
+    """Return the 400 for an invalid query."""
     return ApiError(400, message, reason="invalidQuery")
 
 
 def call(name: str, *arguments: Any) -> exp.Anonymous:
-    """Return a call of a DuckDB function, marked: a query cannot spell it."""
+    """Return a call of a DuckDB function; arguments that are None are omitted."""
     return exp.Anonymous(this=MARK + name, expressions=[argument for argument in arguments if argument is not None])
 
 
@@ -39,29 +39,39 @@ def text(value: str) -> exp.Literal:
     return exp.Literal.string(value)
 
 
-def name_of(node: exp.Expr) -> str:
-    """Return what a person calls a node: the function, or the clause with its text."""
+def describe_node(node: exp.Expr) -> str:
+    """Return the name of a node for messages: the function, or the clause with its SQL."""
     if isinstance(node, exp.SafeFunc | exp.NetFunc):
         return f"{type(node).__name__[:-4].upper()} functions"
     if isinstance(node, exp.Func):
         return f"the function {node.sql_name()}"
     if isinstance(node.parent, exp.Func):
-        return name_of(node.parent)
+        return describe_node(node.parent)
     return f"{type(node).__name__} ({node.sql('bigquery')[:60]})"
 
 
-def only_arguments(node: Node, *allowed: str) -> None:
-    """Refuse an argument that a rewrite would lose."""
+def check_arguments(node: Node, *allowed: str) -> None:
+    """Reject arguments that a rewrite would lose.
+
+    Raises:
+        ApiError: 501.
+    """
     for key, value in node.args.items():
         if value and key not in allowed:
-            raise not_implemented(f"{key} of {name_of(node)}")
+            raise not_implemented(f"{key} of {describe_node(node)}")
 
 
-def simple(name: str, *keys: str, ignore: Sequence[str] = ()) -> Handler:
-    """A handler that makes a call of the arguments ``keys``, in order."""
+def to_call(name: str, *keys: str, ignore: Sequence[str] = ()) -> Handler:
+    """Return a handler that replaces a node by a call.
+
+    Args:
+        name: The DuckDB function.
+        keys: The arguments to pass, in order.
+        ignore: Arguments without effect.
+    """
 
     def handle(node: Node) -> Node:
-        only_arguments(node, *keys, *ignore)
+        check_arguments(node, *keys, *ignore)
         parts: list[Any] = []
         for key in keys:
             value = node.args.get(key)
@@ -71,20 +81,20 @@ def simple(name: str, *keys: str, ignore: Sequence[str] = ()) -> Handler:
     return handle
 
 
-def checked(*allowed: str) -> Handler:
-    """A node that stays as it is, unless it has an argument that DuckDB would not see."""
+def unchanged(*allowed: str) -> Handler:
+    """Return a handler that keeps a node, and rejects arguments that are not allowed."""
 
     def handle(node: Node) -> None:
-        only_arguments(node, *allowed)
+        check_arguments(node, *allowed)
 
     return handle
 
 
-def calls(node: Any, name: str) -> bool:
-    """Say whether a node is a call that :func:`call` made of a function."""
+def is_call(node: Any, name: str) -> bool:
+    """Return whether a node is a call of a function that `call` made."""
     return isinstance(node, exp.Anonymous) and node.this == MARK + name
 
 
-def attempt(node: Node) -> Node:
-    """Return an expression that is NULL where ``node`` fails."""
+def null_on_error(node: Node) -> Node:
+    """Return an expression that is NULL if ``node`` fails."""
     return call("TRY", node)

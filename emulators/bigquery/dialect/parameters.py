@@ -1,4 +1,4 @@
-"""Query parameters of the API as values for DuckDB."""
+"""Conversion of query parameters of the API to DuckDB values."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imagebeam.emulators.bigquery.dialect.functions.translate import canonical_json
+from imagebeam.emulators.bigquery.dialect.functions.library import canonical_json
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
 from imagebeam.emulators.bigquery.dialect.statement import Parameter
 from imagebeam.emulators.bigquery.dialect.types import DUCK_TYPES, REST_NAMES, quote
 from imagebeam.emulators.core.http import ApiError
 
 
-def read_parameters(items: Sequence[Mapping[str, Any]], mode: str | None) -> dict[str, Parameter]:
-    """Read the API's queryParameters.
+def convert_parameters(items: Sequence[Mapping[str, Any]], mode: str | None) -> dict[str, Parameter]:
+    """Convert ``queryParameters``.
+
+    Args:
+        items: The parameters.
+        mode: The ``parameterMode``.
+
+    Returns:
+        The parameters by lower-case name.
 
     Raises:
-        ApiError: 501 for positional ones and for types that are not implemented, 400 for bad ones.
+        ApiError: 501 for positional parameters and for types that are not implemented.
     """
     if items and str(mode or "NAMED").upper() != "NAMED":
         raise not_implemented("positional query parameters: give them names")
@@ -65,7 +72,11 @@ def _value(kind: Mapping[str, Any], value: Mapping[str, Any]) -> Any:
 
 
 def whole_number(value: Any, name: str) -> int | None:
-    """Read an INT64; None when it is not positive. google-cloud-bigquery sends ``None`` as a text."""
+    """Parse an INT64 of a query configuration; return None if it is missing or not positive.
+
+    Raises:
+        ApiError: 400 for any other string, such as ``None``, which google-cloud-bigquery sends.
+    """
     if value is None:
         return None
     if not str(value).lstrip("-").isdigit():

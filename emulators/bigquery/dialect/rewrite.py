@@ -1,7 +1,7 @@
-"""BigQuery expressions as DuckDB expressions: rewrites of sqlglot's tree, node by node.
+"""Rewriting of BigQuery expressions to DuckDB expressions, node by node of sqlglot's tree.
 
-What is not listed here is refused by name (501): an expression that DuckDB happens to understand may mean
-something else there. Sources: the GoogleSQL reference, and DuckDB's behaviour as tried.
+Nodes that are not listed here are rejected by name (501): DuckDB may accept them with another meaning. Sources: the
+GoogleSQL reference, and tests of DuckDB's behavior.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Any, Final
 
 from sqlglot import exp
 
-from imagebeam.emulators.bigquery.dialect.expressions import VALUES
-from imagebeam.emulators.bigquery.dialect.functions.time import TIME
+from imagebeam.emulators.bigquery.dialect.expressions import VALUE_HANDLERS
+from imagebeam.emulators.bigquery.dialect.functions.date_time import DATE_TIME_HANDLERS
 from imagebeam.emulators.bigquery.dialect.nodes import (
     MARK,
     Handler,
     Node,
     call,
-    calls,
-    checked,
+    check_arguments,
+    describe_node,
     invalid,
-    name_of,
+    is_call,
     not_implemented,
-    only_arguments,
-    simple,
     text,
+    to_call,
+    unchanged,
 )
 
-#: Nodes that mean the same in both, with no argument that could be lost. Classes beyond functions too:
-#: clauses that are not listed (TABLESAMPLE, PIVOT, FOR SYSTEM_TIME ...) are refused.
+#: Nodes with the same meaning in both dialects and without arguments that could be lost. They include clauses: those
+#: that are not listed (TABLESAMPLE, PIVOT, FOR SYSTEM_TIME ...) are rejected.
 SAME: Final = frozenset(
     re.findall(
         r"\w+",
@@ -51,7 +51,7 @@ SAME: Final = frozenset(
 )
 
 
-#: Statements around queries; `bigquery_sql` takes them apart.
+#: Nodes of statements around queries, which `dialect.statement` handles.
 STATEMENTS: Final = frozenset(
     re.findall(
         r"\w+",
@@ -62,8 +62,8 @@ STATEMENTS: Final = frozenset(
 )
 
 
-#: Functions that sqlglot has no class for, to the DuckDB call and the number of its arguments.
-PLAIN: Final[dict[str, tuple[str, int, int]]] = {
+#: Functions without a class in sqlglot, to the DuckDB function and its minimum and maximum number of arguments.
+FUNCTIONS: Final[dict[str, tuple[str, int, int]]] = {
     "FARM_FINGERPRINT": ("bq_farm_fingerprint", 1, 1),
     "ST_GEOGPOINT": ("bq_st_geogpoint", 2, 2),
     "ST_DWITHIN": ("bq_st_dwithin", 3, 3),
@@ -87,17 +87,17 @@ _PRINTF: Final = re.compile(r"%(?:%|[-+0 ]*\d*(?:\.\d+)?[dsfgeExX])")
 
 
 def rewrite(tree: Node) -> Node:
-    """Return a tree of BigQuery's dialect with DuckDB's meaning; children before parents.
+    """Rewrite a BigQuery tree to DuckDB, children before parents.
 
     Raises:
-        ApiError: 501 for what this does not know, 400 for what BigQuery would refuse.
+        ApiError: 501 for a node that is not implemented, 400 for an invalid one.
     """
     root: Any = exp.Paren(this=tree)
     for node in reversed(list(tree.walk(bfs=True))):
         handler = HANDLERS.get(type(node).__name__)
         if handler is None:
             if type(node).__name__ not in _KNOWN:
-                raise not_implemented(name_of(node))
+                raise not_implemented(describe_node(node))
             continue
         replacement = handler(node)
         if replacement is not None and replacement is not node:
@@ -112,36 +112,36 @@ def rewrite(tree: Node) -> Node:
 def _anonymous(node: exp.Anonymous) -> Node | None:
     name = str(node.this).upper()
     if name.startswith(MARK) or (isinstance(node.parent, exp.Dot) and node.arg_key == "expression"):
-        return None  # the latter is seen with what stands before the dot
-    if name not in PLAIN:
+        return None  # the latter is handled with its namespace
+    if name not in FUNCTIONS:
         raise not_implemented(f"the function {node.this}")
-    target, least, most = PLAIN[name]
-    if not least <= len(node.expressions) <= most:
-        raise invalid(f"No matching signature for function {name}: it takes {least} argument(s)")
+    target, minimum, maximum = FUNCTIONS[name]
+    if not minimum <= len(node.expressions) <= maximum:
+        raise invalid(f"No matching signature for function {name}: it takes {minimum} argument(s)")
     if name == "OBJ.MAKE_REF" and len(node.expressions) == 1:
         return call(target, *node.expressions, exp.Null())
     return call(target, *node.expressions)
 
 
 def _dot(node: exp.Dot) -> Node | None:
-    """OBJ.MAKE_REF(x) is a function, not a field of OBJ."""
-    called = node.expression
-    if not isinstance(called, exp.Anonymous) or not isinstance(node.this, exp.Identifier):
+    """Rewrite a function with a namespace, such as OBJ.MAKE_REF(x)."""
+    function = node.expression
+    if not isinstance(function, exp.Anonymous) or not isinstance(node.this, exp.Identifier):
         return None
-    return _anonymous(exp.Anonymous(this=f"{node.this.name}.{called.this}", expressions=called.expressions))
+    return _anonymous(exp.Anonymous(this=f"{node.this.name}.{function.this}", expressions=function.expressions))
 
 
 def _array_agg(node: exp.ArrayAgg) -> Node | None:
-    only_arguments(node, "this", "nulls_excluded")
+    check_arguments(node, "this", "nulls_excluded")
     return _aggregate(node, "list")
 
 
 def _ignore_nulls(node: exp.IgnoreNulls) -> Node | None:
-    """IGNORE NULLS of ARRAY_AGG as a FILTER; window functions understand it themselves."""
+    """Rewrite IGNORE NULLS of ARRAY_AGG to a FILTER; DuckDB supports it for window functions."""
     inner = node.this
-    sliced = calls(inner, "list_slice")
+    sliced = is_call(inner, "list_slice")
     aggregate = inner.expressions[0] if sliced else inner
-    if not calls(aggregate, "list"):
+    if not is_call(aggregate, "list"):
         return None
     value = aggregate.expressions[0]
     while isinstance(value, exp.Order | exp.Distinct):
@@ -154,7 +154,7 @@ def _ignore_nulls(node: exp.IgnoreNulls) -> Node | None:
 
 
 def _aggregate(node: Node, name: str, *more: Node) -> Node:
-    """ARRAY_AGG and STRING_AGG: DISTINCT, ORDER BY and LIMIT stand inside their first argument."""
+    """Rewrite ARRAY_AGG or STRING_AGG, whose first argument contains DISTINCT, ORDER BY and LIMIT."""
     value = node.this
     limit = None
     if isinstance(value, exp.Limit):
@@ -162,7 +162,7 @@ def _aggregate(node: Node, name: str, *more: Node) -> Node:
     if isinstance(value, exp.Order):
         order = exp.Order(expressions=value.expressions)
         aggregate = call(name, value.this, *more)
-        # ORDER BY belongs behind the last argument, where DuckDB's parser looks for it.
+        # DuckDB's parser expects ORDER BY after the last argument.
         last = aggregate.expressions[-1]
         order.set("this", last.copy())
         last.replace(order)
@@ -176,7 +176,7 @@ def _aggregate(node: Node, name: str, *more: Node) -> Node:
 
 
 def _string_agg(node: exp.GroupConcat) -> Node:
-    only_arguments(node, "this", "separator")
+    check_arguments(node, "this", "separator")
     return _aggregate(node, "string_agg", node.args.get("separator") or text(","))
 
 
@@ -198,24 +198,24 @@ def _json_path(node: exp.JSONPath) -> str:
 
 def _json(name: str) -> Handler:
     def handle(node: Node) -> Node:
-        only_arguments(node, "this", "expression", "scalar_only", "only_json_types")
+        check_arguments(node, "this", "expression", "scalar_only", "only_json_types")
         path = node.args.get("expression")
         if path is None:
             return call(name, node.this, text("$"))
         if not isinstance(path, exp.JSONPath):
-            raise not_implemented("a JSON path that is no literal")
+            raise not_implemented("a JSON path that is not a literal")
         return call(name, node.this, text(_json_path(path)))
 
     return handle
 
 
 def _json_format(node: exp.JSONFormat) -> Node:
-    only_arguments(node, "this", "to_json")
+    check_arguments(node, "this", "to_json")
     return call("bq_to_json" if node.args.get("to_json") else "bq_to_json_string", node.this)
 
 
 def _parse_json(node: exp.ParseJSON) -> Node:
-    only_arguments(node, "this", "is_literal", "safe")
+    check_arguments(node, "this", "is_literal", "safe")
     return call("bq_parse_json", node.this)
 
 
@@ -226,12 +226,12 @@ def _sha2(node: exp.SHA2Digest) -> Node:
 
 
 def _regexp_extract(node: exp.RegexpExtract) -> Node:
-    only_arguments(
+    check_arguments(
         node, "this", "expression", "group", "null_if_pos_overflow", "null_if_no_match", "empty_if_group_missing"
     )
     pattern = node.expression
     if not isinstance(pattern, exp.Literal | exp.RawString):
-        raise not_implemented("REGEXP_EXTRACT with a pattern that is no literal")
+        raise not_implemented("REGEXP_EXTRACT with a pattern that is not a literal")
     groups = re.compile(pattern.name).groups
     if groups > 1:
         raise invalid("Regular expression has more than 1 capturing groups")
@@ -239,7 +239,7 @@ def _regexp_extract(node: exp.RegexpExtract) -> Node:
 
 
 def _regexp_replace(node: exp.RegexpReplace) -> Node:
-    only_arguments(node, "this", "expression", "replacement")
+    check_arguments(node, "this", "expression", "replacement")
     return call("regexp_replace", node.this, node.expression, node.args["replacement"], text("g"))
 
 
@@ -251,7 +251,7 @@ def _format(node: exp.Format) -> Node:
 
 
 def _quantiles(node: exp.ApproxQuantiles) -> Node:
-    only_arguments(node, "this", "expression")
+    check_arguments(node, "this", "expression")
     count = int(node.expression.name)
     shares: list[Node] = [exp.Literal.number(repr(index / count)) for index in range(count + 1)]
     return call("quantile_disc", node.this, exp.Array(expressions=shares))
@@ -260,7 +260,7 @@ def _quantiles(node: exp.ApproxQuantiles) -> Node:
 def _percentile(name: str) -> Handler:
     def handle(node: Node) -> Node:
         if not isinstance(node.parent, exp.Window):
-            raise invalid(f"{name_of(node)} needs an OVER clause")
+            raise invalid(f"{describe_node(node)} needs an OVER clause")
         share = node.expression
         return call(name, node.this, share.this if isinstance(share, exp.Cast) else share)
 
@@ -269,7 +269,7 @@ def _percentile(name: str) -> Handler:
 
 def _null_if_any(name: str) -> Handler:
     def handle(node: Node) -> Node:
-        only_arguments(node, "this", "expressions", "ignore_nulls")
+        check_arguments(node, "this", "expressions", "ignore_nulls")
         parts = [node.this, *node.expressions]
         tests = [exp.Is(this=part.copy(), expression=exp.Null()) for part in parts]
         return exp.Case().when(exp.or_(*tests), exp.Null()).else_(call(name, *parts))
@@ -285,7 +285,7 @@ def _array_concat(node: exp.ArrayConcat) -> Node:
 
 
 def _join_array(node: exp.ArrayToString) -> Node:
-    only_arguments(node, "this", "expression", "null")
+    check_arguments(node, "this", "expression", "null")
     if node.args.get("null") is not None:
         return call("bq_join_nulls", node.this, node.expression, node.args["null"])
     return call("bq_join", node.this, node.expression)
@@ -304,8 +304,8 @@ def _any_value(node: exp.AnyValue) -> Node:
 
 
 HANDLERS: Final[dict[str, Handler]] = (
-    VALUES
-    | TIME
+    VALUE_HANDLERS
+    | DATE_TIME_HANDLERS
     | {
         "Anonymous": _anonymous,
         "Dot": _dot,
@@ -320,45 +320,45 @@ HANDLERS: Final[dict[str, Handler]] = (
         "ApproxDistinct": lambda node: exp.Count(this=exp.Distinct(expressions=[node.this])),
         "PercentileCont": _percentile("quantile_cont"),
         "PercentileDisc": _percentile("quantile_disc"),
-        "Filter": checked("this", "expression"),
-        "Count": checked("this", "expressions", "big_int"),
+        "Filter": unchanged("this", "expression"),
+        "Count": unchanged("this", "expressions", "big_int"),
         # Arithmetic
-        "Div": simple("bq_div", "this", "expression", ignore=("typed", "safe")),
-        "IntDiv": simple("bq_int_div", "this", "expression"),
-        "Mod": simple("bq_mod", "this", "expression"),
-        "SafeDivide": simple("bq_safe_divide", "this", "expression"),
+        "Div": to_call("bq_div", "this", "expression", ignore=("typed", "safe")),
+        "IntDiv": to_call("bq_int_div", "this", "expression"),
+        "Mod": to_call("bq_mod", "this", "expression"),
+        "SafeDivide": to_call("bq_safe_divide", "this", "expression"),
         "Greatest": _null_if_any("greatest"),
         "Least": _null_if_any("least"),
-        "Round": checked("this", "decimals"),
-        "Trunc": checked("this", "decimals"),
+        "Round": unchanged("this", "decimals"),
+        "Trunc": unchanged("this", "decimals"),
         # Text and bytes
-        "Length": simple("bq_length", "this", ignore=("binary", "encoding")),
-        "ByteLength": simple("strlen", "this"),
+        "Length": to_call("bq_length", "this", ignore=("binary", "encoding")),
+        "ByteLength": to_call("strlen", "this"),
         "Substring": _substring,
-        "Split": simple("bq_split", "this", "expression"),
+        "Split": to_call("bq_split", "this", "expression"),
         "RegexpExtract": _regexp_extract,
         "RegexpReplace": _regexp_replace,
         "Format": _format,
-        "LowerHex": simple("bq_to_hex", "this"),
-        "Unhex": simple("unhex", "this"),
-        "ToBase64": simple("bq_to_base64", "this"),
-        "FromBase64": simple("from_base64", "this"),
+        "LowerHex": to_call("bq_to_hex", "this"),
+        "Unhex": to_call("unhex", "this"),
+        "ToBase64": to_call("bq_to_base64", "this"),
+        "FromBase64": to_call("from_base64", "this"),
         "SHA2Digest": _sha2,
-        "SHA1Digest": simple("bq_sha1", "this"),
-        "MD5Digest": simple("bq_md5", "this"),
-        "MD5": simple("md5", "this"),  # what sqlglot makes of TO_HEX(MD5(x))
-        "FarmFingerprint": simple("bq_farm_fingerprint", "expressions"),
-        "StrPosition": checked("this", "substr"),
-        "Trim": checked("this", "expression", "position"),
-        "Pad": checked("this", "expression", "fill_pattern", "is_left"),
+        "SHA1Digest": to_call("bq_sha1", "this"),
+        "MD5Digest": to_call("bq_md5", "this"),
+        "MD5": to_call("md5", "this"),  # sqlglot parses TO_HEX(MD5(x)) to this
+        "FarmFingerprint": to_call("bq_farm_fingerprint", "expressions"),
+        "StrPosition": unchanged("this", "substr"),
+        "Trim": unchanged("this", "expression", "position"),
+        "Pad": unchanged("this", "expression", "fill_pattern", "is_left"),
         # Arrays
-        "ArraySize": simple("len", "this"),
+        "ArraySize": to_call("len", "this"),
         "ArrayToString": _join_array,
         "ArrayConcat": _array_concat,
-        "ArrayReverse": simple("list_reverse", "this"),
-        "ArrayFirst": simple("list_first", "this"),
-        "ArrayLast": simple("list_last", "this"),
-        "GenerateSeries": simple("generate_series", "start", "end", "step"),
+        "ArrayReverse": to_call("list_reverse", "this"),
+        "ArrayFirst": to_call("list_first", "this"),
+        "ArrayLast": to_call("list_last", "this"),
+        "GenerateSeries": to_call("generate_series", "start", "end", "step"),
         # JSON
         "JSONExtractScalar": _json("bq_json_value"),
         "JSONExtract": _json("bq_json_query"),
@@ -370,17 +370,17 @@ HANDLERS: Final[dict[str, Handler]] = (
         "JSONPathSubscript": lambda _: None,
         "JSONFormat": _json_format,
         "ParseJSON": _parse_json,
-        "JSONType": simple("bq_json_type", "this"),
-        "LaxInt64": simple("bq_lax_int64", "this"),
-        "LaxFloat64": simple("bq_lax_float64", "this"),
-        "LaxBool": simple("bq_lax_bool", "this"),
-        "LaxString": simple("bq_lax_string", "this"),
-        "Int64": simple("bq_json_int64", "this"),
-        "Float64": simple("bq_json_float64", "this"),
-        "JSONBool": simple("bq_json_bool", "this"),
-        "String": simple("bq_json_string", "this"),
+        "JSONType": to_call("bq_json_type", "this"),
+        "LaxInt64": to_call("bq_lax_int64", "this"),
+        "LaxFloat64": to_call("bq_lax_float64", "this"),
+        "LaxBool": to_call("bq_lax_bool", "this"),
+        "LaxString": to_call("bq_lax_string", "this"),
+        "Int64": to_call("bq_json_int64", "this"),
+        "Float64": to_call("bq_json_float64", "this"),
+        "JSONBool": to_call("bq_json_bool", "this"),
+        "String": to_call("bq_json_string", "this"),
         # Geography
-        "StDistance": simple("bq_st_distance", "this", "expression"),
+        "StDistance": to_call("bq_st_distance", "this", "expression"),
     }
 )
 _KNOWN: Final = SAME | STATEMENTS

@@ -1,4 +1,4 @@
-"""One BigQuery statement as something to run on DuckDB: parsed, checked, its names resolved, translated."""
+"""Translation of one BigQuery statement to DuckDB: parsing, checks, name resolution, rewriting."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sqlglot.dialects import BigQuery
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
 
-from imagebeam.emulators.bigquery.dialect.definitions import Definition, read_definition
+from imagebeam.emulators.bigquery.dialect.definitions import ResourceDdl, parse_resource_ddl
 from imagebeam.emulators.bigquery.dialect.expressions import type_name
-from imagebeam.emulators.bigquery.dialect.names import Names, Resolver, TableId, parse
+from imagebeam.emulators.bigquery.dialect.names import Resolver, TableId, TableLookup, parse
 from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
 from imagebeam.emulators.bigquery.dialect.rewrite import rewrite
 from imagebeam.emulators.bigquery.dialect.types import Field
@@ -24,11 +24,11 @@ _DML: Final = {"Insert": "INSERT", "Update": "UPDATE", "Delete": "DELETE", "Merg
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query parameter, ready for DuckDB.
+    """A query parameter for DuckDB.
 
     Attributes:
-        duck_type: Type that the value is cast to.
-        value: Texts (numbers and times as texts too), bytes, lists and dicts of them, or None.
+        duck_type: DuckDB type that the value is cast to.
+        value: A string (also for numbers and times), bytes, a list or dict of them, or None.
     """
 
     duck_type: str
@@ -37,18 +37,18 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Statement:
-    """What is to be done.
+    """A translated statement.
 
     Attributes:
-        kind: The API's ``statementType``: SELECT, INSERT, CREATE_TABLE_AS_SELECT ...
-        sql: DuckDB SQL of the query or of the DML; empty for DDL without a query.
-        values: Values of ``sql``'s parameters.
+        kind: The ``statementType`` of the API: SELECT, INSERT, CREATE_TABLE_AS_SELECT ...
+        sql: DuckDB SQL of the query or DML; empty for DDL without a query.
+        values: Values of the parameters of ``sql``.
         tables: Tables and views that it refers to.
-        columns: Names of all columns that are spelled out; None when there is a ``*``.
-        models: Remote models that it asks.
-        target: Table, view or (with an empty table) dataset that DDL or DML changes.
-        options: For DDL what the statement says beside the query: ``exists``, ``replace``, ``fields``,
-            ``resource`` (properties of the table), ``view_query``, ``cascade``.
+        columns: Names of all columns in the statement; None if it has a ``*``.
+        models: Remote models that it calls.
+        target: Table, view or (with an empty table name) dataset that DDL or DML changes.
+        options: Clauses of DDL: ``exists``, ``replace``, ``fields``, ``resource`` (properties of the table),
+            ``view_query``, ``cascade``, ``added`` (columns), ``definition`` (`ResourceDdl`).
     """
 
     kind: str
@@ -61,21 +61,23 @@ class Statement:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def plan(sql: str, names: Names, default: tuple[str, str] | None, parameters: Mapping[str, Parameter]) -> Statement:
-    """Understand one statement.
+def translate_statement(
+    sql: str, catalog: TableLookup, default: tuple[str, str] | None, parameters: Mapping[str, Parameter]
+) -> Statement:
+    """Translate one statement.
 
     Args:
         sql: BigQuery SQL, one statement.
-        names: The catalog.
-        default: Project and dataset of table names without one.
-        parameters: By lower-case name.
+        catalog: The catalog.
+        default: Project and dataset of table names without a dataset.
+        parameters: Query parameters by lower-case name.
 
     Raises:
-        ApiError: 400 for a wrong query, 404 for an unknown table, 501 for what is not implemented.
+        ApiError: 400 for an invalid statement, 404 for an unknown table, 501 for what is not implemented.
     """
-    said = read_definition(sql)
-    if said is not None:
-        return _definition(said, names, default)
+    ddl = parse_resource_ddl(sql)
+    if ddl is not None:
+        return _translate_resource_ddl(ddl, catalog, default)
     statements = parse(sql)
     if not statements:
         raise invalid("Syntax error: Unexpected end of statement at [1:1]")
@@ -83,7 +85,7 @@ def plan(sql: str, names: Names, default: tuple[str, str] | None, parameters: Ma
         raise not_implemented("scripts of several statements")
     tree = statements[0]
     try:
-        return _Planner(sql, names, default, parameters).plan(tree)
+        return _Translator(sql, catalog, default, parameters).translate(tree)
     except SqlglotError as problem:
         raise not_implemented(str(problem).splitlines()[0]) from problem
     except ImagebeamError:
@@ -92,18 +94,18 @@ def plan(sql: str, names: Names, default: tuple[str, str] | None, parameters: Ma
         raise invalid("The query is too deeply nested") from problem
 
 
-class _Planner:
+class _Translator:
     def __init__(
-        self, sql: str, names: Names, default: tuple[str, str] | None, parameters: Mapping[str, Parameter]
+        self, sql: str, catalog: TableLookup, default: tuple[str, str] | None, parameters: Mapping[str, Parameter]
     ) -> None:
         self._sql = sql
         self._parameters = parameters
-        self._resolver = Resolver(names, default, {name: item.duck_type for name, item in parameters.items()})
-        self._project = names.project
+        self._resolver = Resolver(catalog, default, {name: item.duck_type for name, item in parameters.items()})
+        self._project = catalog.project
 
-    def plan(self, tree: Any) -> Statement:
+    def translate(self, tree: Any) -> Statement:
         if isinstance(tree, exp.Query):
-            return self._translated("SELECT", tree)
+            return self._translate_query("SELECT", tree)
         if type(tree).__name__ in _DML:
             return self._dml(tree)
         if isinstance(tree, exp.TruncateTable):
@@ -118,8 +120,8 @@ class _Planner:
         words = " ".join(self._sql.split()[:3])
         raise not_implemented(f"this statement: {words} ...")
 
-    def _translated(self, kind: str, tree: Any, **more: Any) -> Statement:
-        """Resolve, rewrite and generate; the heart of it."""
+    def _translate_query(self, kind: str, tree: Any, **more: Any) -> Statement:
+        """Resolve the names of a query or DML, rewrite it and generate DuckDB SQL."""
         holder = exp.Paren(this=tree)
         self._resolver.resolve(holder)
         columns: set[str] | None = set()
@@ -135,8 +137,8 @@ class _Planner:
         for node in list(rewritten.find_all(exp.Parameter)):
             name = node.name.lower()
             value = exp.Parameter(this=exp.Var(this=f"p{order.index(name)}"))
-            kind_of = exp.DataType.build(self._parameters[name].duck_type, dialect="duckdb")
-            cast = exp.Cast(this=value, to=kind_of)
+            duck_type = exp.DataType.build(self._parameters[name].duck_type, dialect="duckdb")
+            cast = exp.Cast(this=value, to=duck_type)
             if node is rewritten:
                 rewritten = cast
             else:
@@ -165,15 +167,15 @@ class _Planner:
         target = self._resolver.table_id(table)
         known = {table.name.lower(), table.alias.lower()}
         if kind == "UPDATE":
-            _plain_targets(tree.expressions, known)
+            _strip_table_names(tree.expressions, known)
         if kind == "MERGE":
             for when in tree.args["whens"].expressions:
                 then = when.args.get("then")
                 if isinstance(then, exp.Update):
-                    _plain_targets(then.expressions, known)
+                    _strip_table_names(then.expressions, known)
                 elif isinstance(then, exp.Insert) and isinstance(then.this, exp.Var):
                     raise not_implemented("INSERT ROW in MERGE: name the columns")
-        return self._translated(kind, tree, target=target)
+        return self._translate_query(kind, tree, target=target)
 
     def _create(self, tree: exp.Create) -> Statement:
         kind = str(tree.args.get("kind")).upper()
@@ -205,7 +207,7 @@ class _Planner:
             if schema is None:
                 raise invalid("CREATE TABLE needs columns or AS SELECT")
             return Statement("CREATE_TABLE", target=target, options=options)
-        return self._translated("CREATE_TABLE_AS_SELECT", query, target=target, options=options)
+        return self._translate_query("CREATE_TABLE_AS_SELECT", query, target=target, options=options)
 
     def _drop(self, tree: exp.Drop) -> Statement:
         kind = str(tree.args.get("kind")).upper()
@@ -228,20 +230,20 @@ class _Planner:
         return Statement("ALTER_TABLE", target=self._resolver.table_id(tree.this), options={"added": added})
 
 
-def _definition(said: Definition, names: Names, default: tuple[str, str] | None) -> Statement:
-    parts = said.table or said.name
+def _translate_resource_ddl(ddl: ResourceDdl, catalog: TableLookup, default: tuple[str, str] | None) -> Statement:
+    parts = ddl.table or ddl.name
     target = None
-    if not said.kind.endswith("_CONNECTION"):
+    if not ddl.kind.endswith("_CONNECTION"):
         if len(parts) == 1 and default is not None:
             parts = [*default, *parts]
         if len(parts) not in (2, 3):
             raise invalid(f'"{".".join(parts)}" must be qualified with a dataset (e.g. dataset.table).')
-        target = TableId(parts[0] if len(parts) == 3 else names.project, *parts[-2:])
-    return Statement(said.kind, target=target, options={"definition": said})
+        target = TableId(parts[0] if len(parts) == 3 else catalog.project, *parts[-2:])
+    return Statement(ddl.kind, target=target, options={"definition": ddl})
 
 
-def _plain_targets(assignments: list[Any], known: set[str]) -> None:
-    """SET t.a = 1 is SET a = 1; a field of a struct cannot be set here."""
+def _strip_table_names(assignments: list[Any], known: set[str]) -> None:
+    """Rewrite SET t.a = 1 to SET a = 1; reject SET of a field of a struct."""
     for item in assignments:
         column = item.this
         if not isinstance(column, exp.Column) or (column.table and column.table.lower() not in known):
@@ -250,10 +252,10 @@ def _plain_targets(assignments: list[Any], known: set[str]) -> None:
 
 
 def _properties(node: exp.Properties | None, kind: str) -> dict[str, Any]:
-    """OPTIONS, PARTITION BY and CLUSTER BY as the properties of a table resource."""
+    """Return OPTIONS, PARTITION BY and CLUSTER BY as properties of a table resource."""
     resource: dict[str, Any] = {}
     for item in node.expressions if node is not None else ():
-        if type(item) is exp.Property:  # the other kinds inherit from it
+        if type(item) is exp.Property:  # the other properties are subclasses
             name = str(item.this.name).lower()
             if name in ("description", "friendly_name", "location"):
                 resource["friendlyName" if name == "friendly_name" else name] = item.args["value"].name
@@ -283,10 +285,10 @@ def _partitioning(node: Any) -> dict[str, str]:
 
 
 def _column(node: Any) -> Field:
-    """A column of CREATE TABLE."""
+    """Return a column of CREATE TABLE."""
     if not isinstance(node, exp.ColumnDef):
         raise not_implemented(f"{node.sql('bigquery')[:60]} in CREATE TABLE")
-    mode, notes = "NULLABLE", []
+    mode, properties = "NULLABLE", []
     for constraint in node.args.get("constraints") or ():
         kind = constraint.args.get("kind")
         if isinstance(kind, exp.NotNullColumnConstraint):
@@ -294,15 +296,15 @@ def _column(node: Any) -> Field:
         elif isinstance(kind, exp.Properties) and all(
             str(item.this.name).lower() == "description" for item in kind.expressions
         ):
-            notes.append(("description", kind.expressions[0].args["value"].name))
+            properties.append(("description", kind.expressions[0].args["value"].name))
         else:
             raise not_implemented(f"{constraint.sql('bigquery')[:60]} in CREATE TABLE")
     field = field_of(node.name, node.args["kind"])
-    return dataclasses.replace(field, mode=field.mode if field.repeated else mode, notes=tuple(notes))
+    return dataclasses.replace(field, mode=field.mode if field.repeated else mode, properties=tuple(properties))
 
 
 def field_of(name: str, kind: exp.DataType) -> Field:
-    """Return a type of BigQuery SQL as a field."""
+    """Return a field with a BigQuery SQL type."""
     if kind.this == exp.DataType.Type.ARRAY:
         return dataclasses.replace(field_of(name, kind.expressions[0]), mode="REPEATED")
     if kind.this == exp.DataType.Type.STRUCT:
@@ -315,7 +317,7 @@ def field_of(name: str, kind: exp.DataType) -> Field:
 
 
 def _text_after_as(sql: str) -> str:
-    """The query of CREATE VIEW ... AS query, exactly as it was written."""
+    """Return the query of CREATE VIEW ... AS, as the user wrote it."""
     depth = 0
     for token in BigQuery().tokenize(sql):
         if token.token_type in (TokenType.L_PAREN, TokenType.L_BRACKET):

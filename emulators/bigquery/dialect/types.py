@@ -11,7 +11,7 @@ import duckdb
 
 from imagebeam.emulators.core.http import ApiError
 
-#: Names that the REST API takes, to the names that it answers with.
+#: Type names that the REST API accepts, to those that it returns.
 REST_NAMES: Final[dict[str, str]] = {
     "STRING": "STRING",
     "BYTES": "BYTES",
@@ -34,7 +34,7 @@ REST_NAMES: Final[dict[str, str]] = {
     "RECORD": "RECORD",
     "STRUCT": "RECORD",
 }
-#: DuckDB has 38 digits where BIGNUMERIC has 76: 18 before and 20 after the point are kept.
+#: DuckDB types by REST name. BIGNUMERIC has 76 digits, DuckDB 38: 18 before and 20 after the decimal point.
 DUCK_TYPES: Final[dict[str, str]] = {
     "STRING": "VARCHAR",
     "BYTES": "BLOB",
@@ -51,7 +51,7 @@ DUCK_TYPES: Final[dict[str, str]] = {
     "JSON": "JSON",
 }
 BIGNUMERIC_SCALE: Final = 20
-#: Names in SQL, as INFORMATION_SCHEMA and messages show them.
+#: Type names in SQL, INFORMATION_SCHEMA and messages, where they differ from the REST names.
 SQL_NAMES: Final[dict[str, str]] = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 _FIELD_KEYS: Final = frozenset(
     ("name", "type", "mode", "fields", "description", "maxLength", "precision", "scale", "policyTags")
@@ -80,33 +80,33 @@ class Field:
     """One column, or one field of a RECORD.
 
     Attributes:
-        name: As it was given; BigQuery compares names without regard to case.
-        type: Name of the REST API, such as ``INTEGER`` or ``RECORD``.
+        name: Its name, as written; BigQuery compares names case-insensitively.
+        type: Its REST type, such as ``INTEGER`` or ``RECORD``.
         mode: ``NULLABLE``, ``REQUIRED`` or ``REPEATED``.
         fields: Fields of a RECORD.
-        notes: What else the schema says (description ...), kept and given back.
+        properties: Further properties of the schema, such as the description.
     """
 
     name: str
     type: str
     mode: str = "NULLABLE"
     fields: tuple[Field, ...] = ()
-    notes: tuple[tuple[str, Any], ...] = ()
+    properties: tuple[tuple[str, Any], ...] = ()
 
     @property
     def repeated(self) -> bool:
-        """Whether it holds an ARRAY."""
+        """Whether it is an ARRAY."""
         return self.mode == "REPEATED"
 
     def resource(self) -> dict[str, Any]:
-        """Return the field as the REST API shows it."""
+        """Return the field in the shape of the REST API."""
         body: dict[str, Any] = {"name": self.name, "type": self.type, "mode": self.mode}
         if self.type == "RECORD":
             body["fields"] = [field.resource() for field in self.fields]
-        return body | dict(self.notes)
+        return body | dict(self.properties)
 
     def duck_type(self) -> str:
-        """Return DuckDB's type."""
+        """Return the DuckDB type."""
         if self.type == "RECORD":
             inner = ", ".join(f"{quote(field.name)} {field.duck_type()}" for field in self.fields)
             name = f"STRUCT({inner})"
@@ -115,7 +115,7 @@ class Field:
         return f"{name}[]" if self.repeated else name
 
     def sql_type(self) -> str:
-        """Return the type as BigQuery SQL spells it."""
+        """Return the type in BigQuery SQL."""
         name = SQL_NAMES.get(self.type, self.type)
         if self.type == "RECORD":
             name += "<" + ", ".join(f"{field.name} {field.sql_type()}" for field in self.fields) + ">"
@@ -128,15 +128,15 @@ def quote(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Return a text as a DuckDB string literal."""
+    """Return a string as a DuckDB literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def parse_fields(fields: Any) -> tuple[Field, ...]:
-    """Read the ``fields`` of a schema.
+    """Parse the ``fields`` of a schema.
 
     Raises:
-        ApiError: 400 for a schema that BigQuery would refuse, 501 for one that this cannot serve.
+        ApiError: 400 for an invalid schema, 501 for one that is not implemented.
     """
     if not isinstance(fields, list):
         raise ApiError(400, "Invalid value for: schema.fields is not a list", reason="invalid")
@@ -172,44 +172,48 @@ def _parse_field(body: Any) -> Field:
 
 
 def schema_resource(fields: Iterable[Field]) -> dict[str, Any]:
-    """Return a schema as the REST API shows it."""
+    """Return a schema in the shape of the REST API."""
     return {"fields": [field.resource() for field in fields]}
 
 
-def from_duck(name: str, kind: str) -> Field:
-    """Describe a result column of DuckDB as BigQuery would.
+def field_from_duck(name: str, kind: str) -> Field:
+    """Return a DuckDB result column as a BigQuery field.
+
+    Args:
+        name: Name of the column.
+        kind: Its DuckDB type.
 
     Raises:
-        ApiError: 501 for a type that BigQuery's results have but this cannot show, such as INTERVAL.
+        ApiError: 501 for a type that is not implemented, such as INTERVAL.
     """
     return _from_type(name, duckdb.sqltype(kind))
 
 
 def _from_type(name: str, kind: Any) -> Field:
-    ident, shown = str(kind.id), str(kind)
-    if ident == "list":
+    type_id, sql = str(kind.id), str(kind)
+    if type_id == "list":
         item = _from_type(name, dict(kind.children)["child"])
         if item.repeated:
             raise ApiError(
                 400, f"Cannot construct array with element type ARRAY (column {name})", reason="invalidQuery"
             )
         return dataclasses.replace(item, mode="REPEATED")
-    if ident == "struct":
+    if type_id == "struct":
         fields = tuple(_from_type(child, inner) for child, inner in kind.children)
         return Field(name, "RECORD", fields=fields)
-    if ident == "decimal":
+    if type_id == "decimal":
         scale = dict(kind.children)["scale"]
         return Field(name, "BIGNUMERIC" if scale == BIGNUMERIC_SCALE else "NUMERIC")
-    if ident in _INTEGERS:
+    if type_id in _INTEGERS:
         return Field(name, "INTEGER")
-    if ident == "varchar":
-        return Field(name, "JSON" if shown == "JSON" else "STRING")
-    if ident in _FROM_DUCK:
-        return Field(name, _FROM_DUCK[ident])
-    raise ApiError(501, f"The local BigQuery does not implement results of type {shown} (column {name!r}).")
+    if type_id == "varchar":
+        return Field(name, "JSON" if sql == "JSON" else "STRING")
+    if type_id in _FROM_DUCK:
+        return Field(name, _FROM_DUCK[type_id])
+    raise ApiError(501, f"The local BigQuery does not implement results of type {sql} (column {name!r}).")
 
 
 def number_text(value: decimal.Decimal) -> str:
-    """Return a NUMERIC without an exponent and without idle zeros."""
+    """Return a NUMERIC without exponent and trailing zeros."""
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,4 +1,4 @@
-"""DDL: datasets, tables and views that statements make, change and drop."""
+"""DDL of datasets, tables and views."""
 
 from __future__ import annotations
 
@@ -10,33 +10,47 @@ from imagebeam.emulators.bigquery.catalog.table import Table
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
 from imagebeam.emulators.bigquery.dialect.types import Field
-from imagebeam.emulators.bigquery.jobs.select import Plan, Request, Watch, copy_rows, select, view_fields
+from imagebeam.emulators.bigquery.jobs.query import (
+    QueryPlan,
+    QueryRequest,
+    TrackConnection,
+    copy_rows,
+    run_select,
+    view_fields,
+)
 from imagebeam.emulators.core.http import ApiError
 
 
-def define(
+def run_ddl(
     catalog: Catalog,
-    request: Request,
-    prepared: Plan,
+    request: QueryRequest,
+    plan: QueryPlan,
     key: str,
-    watch: Watch,
+    track: TrackConnection,
 ) -> None:
-    """Run a statement of DDL.
+    """Run a DDL statement.
+
+    Args:
+        catalog: The tables.
+        request: The statement.
+        plan: The same statement, checked.
+        key: Name of the anonymous table of a CREATE TABLE ... AS SELECT.
+        track: Receives the connection that runs the query.
 
     Raises:
-        ApiError: What BigQuery would answer.
+        ApiError: The error that BigQuery would return.
     """
-    statement = prepared.statement
+    statement = plan.statement
     target, options = statement.target, statement.options
-    assert target is not None  # noqa: S101  (a plan of DDL always has one)
+    assert target is not None  # noqa: S101  (DDL always has a target)
     if target.project != catalog.project:
         raise ApiError(404, f"Not found: Project {target.project}", reason="notFound")
     if statement.kind == "CREATE_SCHEMA":
         reference = {"datasetReference": {"projectId": target.project, "datasetId": target.dataset}}
         location = {"location": request.location or "US"}
-        _if_absent(lambda: catalog.create_dataset(location | reference | options["resource"]), options)
+        _create_if_absent(lambda: catalog.create_dataset(location | reference | options["resource"]), options)
     elif statement.kind == "DROP_SCHEMA":
-        _if_present(
+        _drop_if_present(
             lambda: catalog.delete_dataset(target.project, target.dataset, contents=options["cascade"]), options
         )
     elif statement.kind == "ALTER_TABLE":
@@ -49,31 +63,31 @@ def define(
                 raise invalid(f"Cannot drop {target} as a {wanted}: it is a {catalog.table(target).kind}")
             catalog.delete_table(target)
 
-        _if_present(drop, options)
+        _drop_if_present(drop, options)
     elif statement.kind == "CREATE_VIEW":
         create_view(catalog, target, options)
     else:
-        _create_table(catalog, request, prepared, key, watch)
+        _create_table(catalog, request, plan, key, track)
 
 
 def create_view(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -> None:
-    """CREATE [OR REPLACE] VIEW."""
+    """Run CREATE [OR REPLACE] VIEW."""
     view = {"query": options["view_query"], "useLegacySql": False}
     fields = view_fields(catalog, options["view_query"])
     body = {"tableReference": target.resource(), "view": view} | options["resource"]
     with catalog.store.writing:
-        _replaced(catalog, target, options)
-        _if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
+        _drop_if_replaced(catalog, target, options)
+        _create_if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
 
 
 def _create_table(
     catalog: Catalog,
-    request: Request,
-    prepared: Plan,
+    request: QueryRequest,
+    plan: QueryPlan,
     key: str,
-    watch: Watch,
+    track: TrackConnection,
 ) -> None:
-    statement = prepared.statement
+    statement = plan.statement
     target, options = statement.target, statement.options
     assert target is not None  # noqa: S101
     fields = tuple(options.get("fields") or ())
@@ -82,12 +96,12 @@ def _create_table(
     if statement.kind == "CREATE_TABLE_AS_SELECT":
         if fields:
             raise not_implemented("a column list in CREATE TABLE ... AS SELECT")
-        result = select(catalog, request, prepared, key, watch)
-        fields = prepared.fields
+        result = run_select(catalog, request, plan, key, track)
+        fields = plan.fields
     try:
         with catalog.store.writing:
-            _replaced(catalog, target, options)
-            table = _if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
+            _drop_if_replaced(catalog, target, options)
+            table = _create_if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
             if result is not None and table is not None:
                 copy_rows(catalog, result, table)
     finally:
@@ -95,13 +109,13 @@ def _create_table(
             catalog.results.drop(result)  # its rows are in the table now
 
 
-def _replaced(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -> None:
+def _drop_if_replaced(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -> None:
     if options.get("replace"):
-        _if_present(lambda: catalog.delete_table(target), {"exists": True})
+        _drop_if_present(lambda: catalog.delete_table(target), {"exists": True})
 
 
-def _if_absent(create: Callable[[], Any], options: Mapping[str, Any]) -> Any:
-    """Do it, or with IF NOT EXISTS nothing when it is there."""
+def _create_if_absent(create: Callable[[], Any], options: Mapping[str, Any]) -> Any:
+    """Call ``create``; with IF NOT EXISTS ignore that the object exists."""
     try:
         return create()
     except ApiError as problem:
@@ -110,8 +124,8 @@ def _if_absent(create: Callable[[], Any], options: Mapping[str, Any]) -> Any:
         raise
 
 
-def _if_present(drop: Callable[[], Any], options: Mapping[str, Any]) -> None:
-    """Do it, or with IF EXISTS nothing when there is nothing."""
+def _drop_if_present(drop: Callable[[], Any], options: Mapping[str, Any]) -> None:
+    """Call ``drop``; with IF EXISTS ignore that the object does not exist."""
     try:
         drop()
     except ApiError as problem:

@@ -1,4 +1,4 @@
-"""Load jobs: newline-delimited JSON from ``gs://`` or from the request itself."""
+"""Load jobs: newline-delimited JSON from ``gs://`` or from the request."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any, BinaryIO, Final
 import orjson
 
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.row_reader import RowError, RowReader
+from imagebeam.emulators.bigquery.catalog.rows import append_rows
 from imagebeam.emulators.bigquery.catalog.table import Table
-from imagebeam.emulators.bigquery.catalog.values import Reader, RowError
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
 from imagebeam.emulators.bigquery.dialect.types import Field, parse_fields
-from imagebeam.emulators.bigquery.rows import append
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_store import ObjectStore
 
-#: Rows that are put into a table together, and the bytes of their text at most: vectors make long rows.
+#: Maximum number of rows of a batch, and of bytes of their JSON: rows with vectors are long.
 BATCH_ROWS: Final = 5_000
 BATCH_BYTES: Final = 8_000_000
 _KEYS: Final = frozenset(
@@ -34,12 +34,12 @@ _KEYS: Final = frozenset(
 )  # fmt: skip
 _WRITES: Final = ("WRITE_APPEND", "WRITE_TRUNCATE", "WRITE_EMPTY")
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
-_MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?( ?(Z|UTC|[+-]\d{2}:?\d{2}))?")
+_TIMESTAMP: Final = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?( ?(Z|UTC|[+-]\d{2}:?\d{2}))?")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a load job did: the numbers of its statistics."""
+class LoadOutcome:
+    """Statistics of a finished load job."""
 
     files: int
     file_bytes: int
@@ -48,29 +48,29 @@ class Loaded:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Source:
-    """One file of a load.
+class SourceFile:
+    """One file of a load job.
 
     Attributes:
-        name: What messages call it.
-        size: Bytes.
-        held: Its bytes, or where they are: they may be more than what can be held.
+        name: Name in messages.
+        size: Size in bytes.
+        content: Its bytes, or the path of a file that may be larger than the memory.
     """
 
     name: str
     size: int
-    held: bytes | Path
+    content: bytes | Path
 
     def open(self) -> BinaryIO:
-        """Open it, for reading line by line."""
-        return self.held.open("rb") if isinstance(self.held, Path) else io.BytesIO(self.held)
+        """Open the file for reading line by line."""
+        return self.content.open("rb") if isinstance(self.content, Path) else io.BytesIO(self.content)
 
 
-def check(config: Mapping[str, Any]) -> TableId:
-    """Refuse what is not implemented; return the destination.
+def check_load(config: Mapping[str, Any]) -> TableId:
+    """Validate a load configuration and return its destination.
 
     Raises:
-        ApiError: 400 or 501.
+        ApiError: 400 for an invalid configuration, 501 for one that is not implemented.
     """
     for key, value in config.items():
         if key not in _KEYS and value not in (None, False, "", [], {}):
@@ -91,38 +91,38 @@ def check(config: Mapping[str, Any]) -> TableId:
     return TableId(table["projectId"], table["datasetId"], table["tableId"])
 
 
-def load(catalog: Catalog, objects: ObjectStore, config: Mapping[str, Any], upload: bytes | None) -> Loaded:
+def run_load(catalog: Catalog, objects: ObjectStore, config: Mapping[str, Any], upload: bytes | None) -> LoadOutcome:
     """Run a load job.
 
     Args:
         catalog: The tables.
-        objects: Where ``gs://`` leads.
-        config: The API's ``configuration.load``, checked.
-        upload: The rows, when they came with the request.
+        objects: Where ``gs://`` URIs are read.
+        config: The checked ``configuration.load``.
+        upload: Rows that came with the request, else None.
 
     Raises:
-        ApiError: What became of the job; the table is then as it was.
+        ApiError: The error of the job. The table is then unchanged.
     """
     if upload is not None:
-        sources: Sequence[Source] = [Source("upload", len(upload), upload)]
+        sources: Sequence[SourceFile] = [SourceFile("upload", len(upload), upload)]
     else:
         sources = _sources(objects, config.get("sourceUris") or [])
-    target = check(config)
+    target = check_load(config)
     given = parse_fields((config.get("schema") or {}).get("fields") or []) if config.get("schema") else None
     with catalog.store.writing:
-        table, made = _destination(catalog, target, config, given, sources)
+        table, created = _destination(catalog, target, config, given, sources)
         try:
-            return _fill(catalog, table, config, sources)
+            return _append_files(catalog, table, config, sources)
         except BaseException:
-            if made:
+            if created:
                 catalog.delete_table(target)
             raise
 
 
-def _sources(objects: ObjectStore, uris: Sequence[str]) -> list[Source]:
+def _sources(objects: ObjectStore, uris: Sequence[str]) -> list[SourceFile]:
     if not uris:
         raise ApiError(400, "Required parameter is missing: sourceUris", reason="required")
-    found: list[Source] = []
+    found: list[SourceFile] = []
     for uri in uris:
         match = re.fullmatch(r"gs://([^/]+)/(.+)", uri)
         if match is None:
@@ -139,7 +139,7 @@ def _sources(objects: ObjectStore, uris: Sequence[str]) -> list[Source]:
             stored = [one] if one is not None else []
         if not stored:
             raise ApiError(404, f"Not found: URI {uri}", reason="notFound")
-        found += [Source(item.uri, item.size, item.path) for item in stored]
+        found += [SourceFile(item.uri, item.size, item.path) for item in stored]
     return found
 
 
@@ -148,9 +148,9 @@ def _destination(
     target: TableId,
     config: Mapping[str, Any],
     given: tuple[Field, ...] | None,
-    sources: Sequence[Source],
+    sources: Sequence[SourceFile],
 ) -> tuple[Table, bool]:
-    """Find or make the table; also tell whether it was made."""
+    """Return the table, created if necessary, and whether it was created."""
     write = config.get("writeDisposition", "WRITE_APPEND")
     try:
         table = catalog.table(target)
@@ -158,7 +158,7 @@ def _destination(
         catalog.dataset(target.project, target.dataset)
         if problem.code != 404 or config.get("createDisposition") == "CREATE_NEVER":
             raise
-        fields = given if given is not None else _detected(config, sources)
+        fields = given if given is not None else _detect_fields(config, sources)
         body: dict[str, Any] = {"tableReference": target.resource()}
         body |= {key: config[key] for key in ("timePartitioning", "clustering") if config.get(key)}
         body |= config.get("destinationTableProperties") or {}
@@ -168,13 +168,15 @@ def _destination(
     if write == "WRITE_EMPTY" and catalog.size(table)[""]:
         raise ApiError(409, f"Already Exists: Table {target}", reason="duplicate")
     if given is None and (not table.fields or (config.get("autodetect") and write == "WRITE_TRUNCATE")):
-        given = _detected(config, sources)
+        given = _detect_fields(config, sources)
     if given is None:
         return table, False
     if write == "WRITE_TRUNCATE" and [field.duck_type() for field in given] != [f.duck_type() for f in table.fields]:
-        kept = {key: table.resource[key] for key in ("description", "labels", "clustering") if key in table.resource}
+        properties = {
+            key: table.resource[key] for key in ("description", "labels", "clustering") if key in table.resource
+        }
         catalog.delete_table(target)
-        return catalog.create_table(target.dataset, {"tableReference": target.resource()} | kept, given), False
+        return catalog.create_table(target.dataset, {"tableReference": target.resource()} | properties, given), False
     known = {field.name.lower() for field in table.fields}
     added = [field for field in given if field.name.lower() not in known]
     if added and table.fields and "ALLOW_FIELD_ADDITION" not in (config.get("schemaUpdateOptions") or ()):
@@ -189,10 +191,12 @@ def _destination(
     return table, False
 
 
-def _fill(catalog: Catalog, table: Table, config: Mapping[str, Any], sources: Sequence[Source]) -> Loaded:
+def _append_files(
+    catalog: Catalog, table: Table, config: Mapping[str, Any], sources: Sequence[SourceFile]
+) -> LoadOutcome:
     allowed = int(config.get("maxBadRecords") or 0)
     ignore = str(config.get("ignoreUnknownValues", False)).lower() == "true"
-    read = Reader(table.fields, json_text=False, ignore_unknown=ignore).columns()
+    read = RowReader(table.fields, json_text=False, ignore_unknown=ignore).reader()
     bad: list[str] = []
 
     def batches() -> Iterator[list[list[Any]]]:
@@ -206,7 +210,7 @@ def _fill(catalog: Catalog, table: Table, config: Mapping[str, Any], sources: Se
                     try:
                         row = orjson.loads(line)
                         if not isinstance(row, dict):
-                            raise RowError("", "the line is no JSON object")
+                            raise RowError("", "the line is not a JSON object")
                         batch.append(read(row))
                     except (orjson.JSONDecodeError, RowError) as problem:
                         bad.append(f"{source.name}, line {number}: {problem}")
@@ -225,12 +229,12 @@ def _fill(catalog: Catalog, table: Table, config: Mapping[str, Any], sources: Se
         yield batch
 
     truncate = config.get("writeDisposition") == "WRITE_TRUNCATE"
-    rows = append(catalog, table, batches(), truncate=truncate)
-    return Loaded(len(sources), sum(source.size for source in sources), rows, len(bad))
+    rows = append_rows(catalog, table, batches(), truncate=truncate)
+    return LoadOutcome(len(sources), sum(source.size for source in sources), rows, len(bad))
 
 
-def _detected(config: Mapping[str, Any], sources: Sequence[Source]) -> tuple[Field, ...]:
-    """Guess the columns from the rows, as ``autodetect`` does."""
+def _detect_fields(config: Mapping[str, Any], sources: Sequence[SourceFile]) -> tuple[Field, ...]:
+    """Infer the columns from the rows, as ``autodetect`` does."""
     if not config.get("autodetect"):
         raise ApiError(400, "No schema specified on job or table.", reason="invalid")
     rows = []
@@ -244,28 +248,28 @@ def _detected(config: Mapping[str, Any], sources: Sequence[Source]) -> tuple[Fie
                         continue
                     if isinstance(row, dict):
                         rows.append(row)
-    fields = _fields_of(rows)
+    fields = _fields_of_rows(rows)
     if not fields:
         raise ApiError(400, "Unable to generate schema: the files have no rows", reason="invalid")
     return fields
 
 
-def _fields_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Field, ...]:
+def _fields_of_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Field, ...]:
     values: dict[str, list[Any]] = {}
     for row in rows:
         for name, value in row.items():
             values.setdefault(name, []).append(value)
-    fields = [_field_of(name, [item for item in items if item is not None]) for name, items in values.items()]
+    fields = [_field_of_values(name, [item for item in items if item is not None]) for name, items in values.items()]
     return tuple(field for field in fields if field is not None)
 
 
-def _field_of(name: str, values: Sequence[Any]) -> Field | None:
+def _field_of_values(name: str, values: Sequence[Any]) -> Field | None:
     if any(isinstance(value, list) for value in values):
         items = [item for value in values if isinstance(value, list) for item in value]
-        inner = _field_of(name, items)
+        inner = _field_of_values(name, items)
         return dataclasses.replace(inner, mode="REPEATED") if inner is not None else None
     if values and all(isinstance(value, dict) for value in values):
-        inner_fields = _fields_of(values)
+        inner_fields = _fields_of_rows(values)
         return Field(name, "RECORD", fields=inner_fields) if inner_fields else None
     if not values:
         return Field(name, "STRING")
@@ -282,6 +286,6 @@ def _type_of(values: Sequence[Any]) -> str:
     if len(texts) == len(values):
         if all(_DATE.fullmatch(text) for text in texts):
             return "DATE"
-        if all(_MOMENT.fullmatch(text) for text in texts):
+        if all(_TIMESTAMP.fullmatch(text) for text in texts):
             return "TIMESTAMP"
     return "STRING"

@@ -1,8 +1,8 @@
-"""Geography of the local BigQuery: points on the sphere, everything else on the plane (shapely).
+"""Geography functions: points on the sphere, all other shapes on the plane (shapely).
 
-DuckDB keeps a GEOGRAPHY as WKB in its GEOMETRY type. Distances between points are great-circle distances on
-a sphere of 6,371,008.8 m, as BigQuery's are (S2). Polygons are planar here, where BigQuery's edges are
-geodesics: for areas the size of a city the difference is below a metre.
+DuckDB stores a GEOGRAPHY as WKB in its GEOMETRY type. Distances between points are great-circle distances on a sphere
+of 6,371,008.8 m, as in BigQuery (S2). Polygons are planar, where BigQuery's edges are geodesics: for areas of the size
+of a city the difference is below a meter.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ _LETTER_SPACE: Final = re.compile(r"([A-Z]) \(")
 
 
 def point(longitude: float, latitude: float) -> bytes:
-    """ST_GEOGPOINT: WKB of a point.
+    """Return the WKB of a point (ST_GEOGPOINT).
+
+    Args:
+        longitude: Degrees; values beyond 180 are wrapped around.
+        latitude: Degrees from -90 to 90.
 
     Raises:
-        ValueError: The latitude is no latitude.
+        ValueError: A coordinate is out of range.
     """
     if not -90 <= latitude <= 90:
         raise ValueError(f"Latitude must be between -90 and 90 degrees: {latitude}")
@@ -37,7 +41,7 @@ def point(longitude: float, latitude: float) -> bytes:
 
 
 def coordinates(wkb: bytes) -> tuple[float, float] | None:
-    """Longitude and latitude of a point; None for anything else."""
+    """Return longitude and latitude of a point, or None for any other shape."""
     if len(wkb) == _POINT.size:
         order, kind, x, y = _POINT.unpack(wkb)
         if order == 1 and kind == 1:
@@ -46,52 +50,52 @@ def coordinates(wkb: bytes) -> tuple[float, float] | None:
 
 
 def x_of(wkb: bytes) -> float | None:
-    """ST_X."""
+    """Return the longitude of a point (ST_X)."""
     return _coordinate(wkb, 0)
 
 
 def y_of(wkb: bytes) -> float | None:
-    """ST_Y."""
+    """Return the latitude of a point (ST_Y)."""
     return _coordinate(wkb, 1)
 
 
 def _coordinate(wkb: bytes, index: int) -> float | None:
-    at = coordinates(wkb)
-    if at is None:
-        if _shape(wkb).is_empty:
+    lon_lat = coordinates(wkb)
+    if lon_lat is None:
+        if _prepared_shape(wkb).is_empty:
             return None
         raise ValueError("ST_X and ST_Y need a point")
-    return at[index]
+    return lon_lat[index]
 
 
 def to_wkt(wkb: bytes) -> str:
-    """ST_ASTEXT: the text that BigQuery shows, such as ``POINT(1 2)``."""
-    at = coordinates(wkb)
-    if at is not None:
-        return f"POINT({at[0]:.15g} {at[1]:.15g})"
-    return _LETTER_SPACE.sub(r"\1(", str(_shape(wkb).wkt))
+    """Return WKT as BigQuery formats it, such as ``POINT(1 2)`` (ST_ASTEXT)."""
+    lon_lat = coordinates(wkb)
+    if lon_lat is not None:
+        return f"POINT({lon_lat[0]:.15g} {lon_lat[1]:.15g})"
+    return _LETTER_SPACE.sub(r"\1(", str(_prepared_shape(wkb).wkt))
 
 
 def full_wkt(wkb: bytes) -> str:
-    """WKT with every digit, as DuckDB reads it."""
-    at = coordinates(wkb)
-    return f"POINT({at[0]!r} {at[1]!r})" if at is not None else str(_loose(wkb).wkt)
+    """Return WKT with all digits, for DuckDB."""
+    lon_lat = coordinates(wkb)
+    return f"POINT({lon_lat[0]!r} {lon_lat[1]!r})" if lon_lat is not None else str(_unprepared_shape(wkb).wkt)
 
 
 def parse(text: str) -> bytes:
-    """WKB of a WKT or GeoJSON text, as streamed rows carry it.
+    """Return the WKB of a WKT or GeoJSON text.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The text is invalid.
     """
     return from_geojson(text) if text.lstrip().startswith("{") else from_text(text)
 
 
 def from_text(text: str) -> bytes:
-    """ST_GEOGFROMTEXT.
+    """Return the WKB of a WKT text (ST_GEOGFROMTEXT).
 
     Raises:
-        ValueError: It is no WKT.
+        ValueError: The text is invalid.
     """
     match = _POINT_TEXT.fullmatch(text)
     if match:
@@ -106,10 +110,10 @@ def from_text(text: str) -> bytes:
 
 
 def from_geojson(text: str) -> bytes:
-    """ST_GEOGFROMGEOJSON.
+    """Return the WKB of a GeoJSON geometry (ST_GEOGFROMGEOJSON).
 
     Raises:
-        ValueError: It is no GeoJSON geometry.
+        ValueError: The text is invalid, or not a geometry.
     """
     try:
         body = orjson.loads(text)
@@ -129,22 +133,22 @@ def from_geojson(text: str) -> bytes:
 
 
 def to_geojson(wkb: bytes) -> str:
-    """ST_ASGEOJSON."""
-    at = coordinates(wkb)
-    if at is not None:
-        return orjson.dumps({"type": "Point", "coordinates": list(at)}).decode()
+    """Return GeoJSON (ST_ASGEOJSON)."""
+    lon_lat = coordinates(wkb)
+    if lon_lat is not None:
+        return orjson.dumps({"type": "Point", "coordinates": list(lon_lat)}).decode()
     import shapely
 
-    return str(shapely.to_geojson(_shape(wkb)))
+    return str(shapely.to_geojson(_prepared_shape(wkb)))
 
 
 def distance(one: bytes, other: bytes) -> float:
-    """ST_DISTANCE in metres: great circle for points, else on a plane that touches at the nearest points."""
+    """Return the distance in meters (ST_DISTANCE): the great-circle distance of points, or of the nearest points."""
     first, second = coordinates(one), coordinates(other)
     if first is None or second is None:
         import shapely
 
-        line = shapely.shortest_line(_shape(one), _shape(other))
+        line = shapely.shortest_line(_prepared_shape(one), _prepared_shape(other))
         if line is None or line.is_empty:
             return 0.0
         (x1, y1), (x2, y2) = line.coords
@@ -152,26 +156,26 @@ def distance(one: bytes, other: bytes) -> float:
     return _great_circle(first, second)
 
 
-def within(one: bytes, other: bytes, metres: float) -> bool:
-    """ST_DWITHIN."""
-    return distance(one, other) <= metres
+def within(one: bytes, other: bytes, meters: float) -> bool:
+    """Return whether the distance is at most ``meters`` (ST_DWITHIN)."""
+    return distance(one, other) <= meters
 
 
 def intersects(one: bytes, other: bytes) -> bool:
-    """ST_INTERSECTS."""
+    """Return whether two shapes have a common point (ST_INTERSECTS)."""
     if coordinates(one) is not None:
         one, other = other, one
-    return bool(_shape(one).intersects(_loose(other)))
+    return bool(_prepared_shape(one).intersects(_unprepared_shape(other)))
 
 
 def contains(one: bytes, other: bytes) -> bool:
-    """ST_CONTAINS: no point of the second outside the first, and their insides meet."""
-    return bool(_shape(one).contains(_loose(other)))
+    """Return whether the first shape contains the second, not only on its boundary (ST_CONTAINS)."""
+    return bool(_prepared_shape(one).contains(_unprepared_shape(other)))
 
 
 def covers(one: bytes, other: bytes) -> bool:
-    """ST_COVERS: no point of the second outside the first."""
-    return bool(_shape(one).covers(_loose(other)))
+    """Return whether no point of the second shape is outside the first (ST_COVERS)."""
+    return bool(_prepared_shape(one).covers(_unprepared_shape(other)))
 
 
 def _great_circle(first: tuple[float, float], second: tuple[float, float]) -> float:
@@ -187,8 +191,8 @@ def _wkb(shape: Any) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _shape(wkb: bytes) -> Any:
-    """A shape that is asked about again and again: a filter's polygon."""
+def _prepared_shape(wkb: bytes) -> Any:
+    """Return a prepared shape for repeated tests, such as the polygon of a filter."""
     import shapely
 
     shape = shapely.from_wkb(wkb)
@@ -196,9 +200,9 @@ def _shape(wkb: bytes) -> Any:
     return shape
 
 
-def _loose(wkb: bytes) -> Any:
-    """A shape that is asked about once: a row's point."""
+def _unprepared_shape(wkb: bytes) -> Any:
+    """Return a shape for one test, such as the point of a row."""
     import shapely
 
-    at = coordinates(wkb)
-    return shapely.Point(at) if at is not None else shapely.from_wkb(wkb)
+    lon_lat = coordinates(wkb)
+    return shapely.Point(lon_lat) if lon_lat is not None else shapely.from_wkb(wkb)

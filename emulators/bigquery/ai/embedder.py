@@ -1,7 +1,7 @@
-"""``AI.GENERATE_EMBEDDING`` and ``ML.GENERATE_EMBEDDING``: one call of a model per row, one status per row.
+"""SQL functions of ``AI.GENERATE_EMBEDDING`` and ``ML.GENERATE_EMBEDDING``: one model call and one status per row.
 
-The query succeeds even when rows fail: then ``embedding`` is empty and ``status`` says why. How rows can be
-made to fail: section ``bigquery``, key ``ai``, of the fault configuration, see `bigquery_ai_faults`.
+The query succeeds even if rows fail: then ``embedding`` is empty and ``status`` has the reason. `ai.faults` configures
+failures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 import orjson
 
-from imagebeam.emulators.bigquery.ai.faults import AiFaults
+from imagebeam.emulators.bigquery.ai.faults import RETRYABLE, AiFaults
 from imagebeam.emulators.bigquery.catalog.object_tables import ObjectTables
 from imagebeam.emulators.bigquery.catalog.registry import Registry
 from imagebeam.emulators.core.counters import Counters
@@ -23,9 +23,7 @@ from imagebeam.emulators.storage.object_store import ObjectStore
 from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, Gallery, embedding_model
 from imagebeam.emulators.vertex.generate.validation import count_text
 
-#: Beginning of the status of a row that may be asked for again.
-RETRYABLE: Final = "A retryable error occurred: "
-_ANSWER: Final = "STRUCT(embedding DOUBLE[], status VARCHAR, statistics JSON)"
+_RESULT_TYPE: Final = "STRUCT(embedding DOUBLE[], status VARCHAR, statistics JSON)"
 _IMAGE_TOKENS: Final = 258
 MACROS: Final = (
     """bq_make_ref(u, a) AS CASE WHEN u IS NULL THEN NULL ELSE struct_pack(uri := CAST(u AS VARCHAR),
@@ -37,33 +35,40 @@ MACROS: Final = (
 
 
 class Embedder:
-    """Embeds row after row; safe to use from many threads.
+    """Embeds rows. Thread-safe.
 
     Args:
-        objects: Where URIs lead.
-        tables: Says what an ObjectRef is about.
+        objects: Where URIs are read.
+        object_tables: The metadata of an ObjectRef.
         registry: The connections.
-        faults: Which rows fail.
-        counters: ``bigquery.ai``: ``rows``, ``answered``, ``retryable``, ``permanent``, ``calls_per_key`` and
+        faults: The configured failures.
+        counters: Branch ``bigquery.ai``: ``rows``, ``answered``, ``retryable``, ``permanent``, ``calls_per_key`` and
             ``answered_per_key`` (by URI or text), ``jobs``, ``max_running_jobs``.
     """
 
     def __init__(
-        self, objects: ObjectStore, tables: ObjectTables, registry: Registry, faults: AiFaults, counters: Counters
+        self,
+        objects: ObjectStore,
+        object_tables: ObjectTables,
+        registry: Registry,
+        faults: AiFaults,
+        counters: Counters,
     ) -> None:
         self._gallery = Gallery(objects)
         self._objects = objects
-        self._tables = tables
+        self._object_tables = object_tables
         self._registry = registry
         self._faults = faults
         self._counters = counters
 
     def install(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Make the functions known to a connection and its cursors."""
-        make: Any = connection.create_function  # its types do not say that names of types will do
-        make("bq_embed_row", self.embed, ["VARCHAR", "VARCHAR"], _ANSWER, null_handling="special", side_effects=True)
+        """Register the SQL functions with a connection and its cursors."""
+        register: Any = connection.create_function  # its stubs do not allow the names of types
+        register(
+            "bq_embed_row", self.embed, ["VARCHAR", "VARCHAR"], _RESULT_TYPE, null_handling="special", side_effects=True
+        )
         for name, function in (("bq_object_details", self._details), ("bq_object_version", self._version)):
-            make(name, function, ["VARCHAR"], "VARCHAR", null_handling="special", side_effects=True)
+            register(name, function, ["VARCHAR"], "VARCHAR", null_handling="special", side_effects=True)
         connection.execute(
             "CREATE MACRO bq_generate_embedding(spec, content) AS bq_embed_row(spec, CAST(to_json(content) AS VARCHAR))"
         )
@@ -74,27 +79,30 @@ class Embedder:
         """Embed the content of one row.
 
         Args:
-            spec: What was asked for, as `expand_embedding` wrote it.
-            content: As JSON: a text, or an ObjectRef.
+            spec: JSON object with model, endpoint and options, as `expand_embedding` writes it.
+            content: JSON of a text, an ObjectRef, or a list of both.
+
+        Returns:
+            The columns ``embedding``, ``status`` and ``statistics``.
         """
-        wanted = orjson.loads(spec)
+        options = orjson.loads(spec)
         given = None if content is None else orjson.loads(content)
         key = str(given.get("uri") if isinstance(given, dict) else given)
         self._counters.add("bigquery", "ai", "rows")
         self._counters.add("bigquery", "ai", "calls_per_key", key)
-        failure = self._faults.failure(wanted["call"], key, wanted["endpoint"])
+        failure = self._faults.failure(options["call"], key, options["endpoint"])
         if failure is None:
             try:
-                model = embedding_model(wanted["model"])
+                model = embedding_model(options["model"])
                 assert model is not None  # noqa: S101
-                description, tokens = self._describe(given, model, by_uri=wanted["by_uri"])
+                description, tokens = self._describe(given, model, by_uri=options["by_uri"])
             except ApiError as problem:
                 failure = f"{problem.status or STATUS_NAMES.get(problem.code, 'INVALID_ARGUMENT')}: {problem.message}"
             else:
                 self._counters.add("bigquery", "ai", "answered")
                 self._counters.add("bigquery", "ai", "answered_per_key", key)
                 statistics = orjson.dumps({"token_count": tokens, "truncated": False}).decode()
-                vector = project(description, wanted["dimension"], model.name)
+                vector = project(description, options["dimension"], model.name)
                 return {"embedding": vector, "status": "", "statistics": statistics}
         self._counters.add("bigquery", "ai", "retryable" if failure.startswith(RETRYABLE) else "permanent")
         return {"embedding": [], "status": failure, "statistics": None}
@@ -103,11 +111,11 @@ class Embedder:
         if given is None or given == "":
             raise ApiError(400, "The content is empty.")
         if isinstance(given, list):
-            parts = [self._describe(item, model, by_uri=by_uri) for item in given]
+            described = [self._describe(item, model, by_uri=by_uri) for item in given]
             if not 1 <= sum(1 for item in given if isinstance(item, dict)) <= model.images:
                 raise ApiError(400, f"{model.name} takes 1 to {model.images} images per row.")
-            mean: Vector = np.sum([part / np.linalg.norm(part) for part, _ in parts], axis=0)
-            return mean, sum(tokens for _, tokens in parts)
+            mean: Vector = np.sum([part / np.linalg.norm(part) for part, _ in described], axis=0)
+            return mean, sum(tokens for _, tokens in described)
         if isinstance(given, str) and not by_uri:
             if count_text(given) > model.text_tokens:
                 raise ApiError(400, f"The text is too long: the limit of {model.name} is {model.text_tokens} tokens.")
@@ -116,13 +124,13 @@ class Embedder:
         if isinstance(given, dict):
             uri = given.get("uri")
             if given.get("authorizer"):
-                self._registry.connection(self._registry.named(str(given["authorizer"])))
+                self._registry.connection(self._registry.parse_connection(str(given["authorizer"])))
         return self._gallery.stored(str(uri), model), _IMAGE_TOKENS
 
     def _details(self, uri: str | None) -> str | None:
         if uri is None:
             return None
-        return orjson.dumps(self._tables.details(uri)).decode()
+        return orjson.dumps(self._object_tables.details(uri)).decode()
 
     def _version(self, uri: str | None) -> str | None:
         bucket, _, name = (uri or "").removeprefix("gs://").partition("/")

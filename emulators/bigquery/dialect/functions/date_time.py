@@ -1,4 +1,4 @@
-"""Dates and times of BigQuery's SQL in DuckDB's: UTC is the only time zone."""
+"""Rewrites of date and time functions. UTC is the only implemented time zone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from imagebeam.emulators.bigquery.dialect.nodes import (
     Handler,
     Node,
     call,
+    check_arguments,
+    describe_node,
     invalid,
-    name_of,
     not_implemented,
-    only_arguments,
-    simple,
     text,
+    to_call,
 )
 
 _SECONDS: Final = {
@@ -48,19 +48,19 @@ _PARTS: Final = {
 }  # fmt: skip
 
 
-_FORMAT_SIGNS: Final = frozenset("aAbBdHIjmMpSfyY%")
+_FORMAT_ELEMENTS: Final = frozenset("aAbBdHIjmMpSfyY%")
 
 
 def _unit(node: Node, known: dict[str, str]) -> str:
     unit = node.args.get("unit")
     name = unit.name.upper() if isinstance(unit, exp.Var | exp.Literal) else str(unit)
     if name not in known:
-        raise invalid(f"{name_of(node)} does not support the {name} date part")
+        raise invalid(f"{describe_node(node)} does not support the {name} date part")
     return known[name]
 
 
 def _amount(value: Node) -> Node:
-    """A number of units: sqlglot keeps literals as text."""
+    """Return a number of units as a number: sqlglot keeps literals as strings."""
     if isinstance(value, exp.Literal) and value.is_string:
         return exp.cast(exp.Literal.number(value.name), "BIGINT", dialect="duckdb")
     return value
@@ -68,10 +68,10 @@ def _amount(value: Node) -> Node:
 
 def _shift(sign: type[exp.Binary], known: dict[str, str], result: str | None) -> Handler:
     def handle(node: Node) -> Node:
-        only_arguments(node, "this", "expression", "unit")
-        moved = sign(this=node.this, expression=call(_unit(node, known), _amount(node.expression)))
-        shown: Node = exp.Paren(this=moved)
-        return exp.cast(shown, result, dialect="duckdb") if result else shown
+        check_arguments(node, "this", "expression", "unit")
+        shifted = sign(this=node.this, expression=call(_unit(node, known), _amount(node.expression)))
+        expression: Node = exp.Paren(this=shifted)
+        return exp.cast(expression, result, dialect="duckdb") if result else expression
 
     return handle
 
@@ -84,10 +84,10 @@ def _interval(node: exp.Interval) -> Node:
 
 def _difference(name: str) -> Handler:
     def handle(node: Node) -> Node:
-        only_arguments(node, "this", "expression", "unit", "date_part_boundary")
+        check_arguments(node, "this", "expression", "unit", "date_part_boundary")
         unit = node.args.get("unit")
         if not isinstance(unit, exp.Var) or unit.name.upper() == "WEEK":
-            raise not_implemented(f"this date part of {name_of(node)}")
+            raise not_implemented(f"this date part of {describe_node(node)}")
         return call(name, text(unit.name.lower()), node.expression, node.this)
 
     return handle
@@ -95,20 +95,24 @@ def _difference(name: str) -> Handler:
 
 def _truncate(result: str | None) -> Handler:
     def handle(node: Node) -> Node:
-        only_arguments(node, "this", "unit", "zone")
-        only_utc(node.args.get("zone"))
+        check_arguments(node, "this", "unit", "zone")
+        check_utc(node.args.get("zone"))
         unit = node.args.get("unit")
         name = unit.name.upper() if isinstance(unit, exp.Var | exp.Literal) else ""
         if name not in _TRUNCATIONS:
-            raise not_implemented(f"this date part of {name_of(node)}")
-        cut = call("date_trunc", text("week" if name == "ISOWEEK" else name.lower()), node.this)
-        return exp.cast(cut, result, dialect="duckdb") if result else cut
+            raise not_implemented(f"this date part of {describe_node(node)}")
+        truncated = call("date_trunc", text("week" if name == "ISOWEEK" else name.lower()), node.this)
+        return exp.cast(truncated, result, dialect="duckdb") if result else truncated
 
     return handle
 
 
-def only_utc(zone: Node | None) -> None:
-    """Refuse every time zone but UTC."""
+def check_utc(zone: Node | None) -> None:
+    """Reject time zones other than UTC.
+
+    Raises:
+        ApiError: 501.
+    """
     if zone is not None and not (isinstance(zone, exp.Literal) and zone.name.upper() in ("UTC", "ETC/UTC", "+00:00")):
         raise not_implemented(f"the time zone {zone.sql('bigquery')}: use 'UTC'")
 
@@ -116,7 +120,7 @@ def only_utc(zone: Node | None) -> None:
 def _extract(node: exp.Extract) -> Node:
     value = node.expression
     if isinstance(value, exp.AtTimeZone):
-        only_utc(value.args.get("zone"))
+        check_utc(value.args.get("zone"))
         value = value.this
     part = node.this.name.upper()
     if part == "DATE":
@@ -137,19 +141,19 @@ def _at_time_zone(node: exp.AtTimeZone) -> None:
 
 
 def _time_format(node: Node) -> exp.Literal:
-    """A literal format whose every sign DuckDB's strftime has too."""
+    """Return the format of a node, which DuckDB's strftime must support."""
     given = node.args.get("format")
     if not (isinstance(given, exp.Literal) and given.is_string):
-        raise not_implemented("a time format that is no literal")
-    for sign in re.findall(r"%(.)", given.name):
-        if sign not in _FORMAT_SIGNS:
-            raise not_implemented(f"the time format %{sign}")
+        raise not_implemented("a time format that is not a literal")
+    for element in re.findall(r"%(.)", given.name):
+        if element not in _FORMAT_ELEMENTS:
+            raise not_implemented(f"the time format %{element}")
     return text(given.name)
 
 
 def _format_time(node: exp.TimeToStr) -> Node:
-    only_arguments(node, "this", "format", "zone")
-    only_utc(node.args.get("zone"))
+    check_arguments(node, "this", "format", "zone")
+    check_utc(node.args.get("zone"))
     value = node.this
     kind, target = "DATE", "DATE"
     if isinstance(value, exp.TsOrDsToTimestamp):
@@ -158,36 +162,36 @@ def _format_time(node: exp.TimeToStr) -> Node:
         kind, target = "DATETIME", "TIMESTAMP"
     elif not isinstance(value, exp.TsOrDsToDate):
         raise not_implemented("this form of FORMAT_...")
-    moment: Node = exp.cast(value.this, target, dialect="duckdb")
+    time: Node = exp.cast(value.this, target, dialect="duckdb")
     if kind == "TIMESTAMP":
-        moment = exp.AtTimeZone(this=moment, zone=text("UTC"))
-    return call("strftime", moment, _time_format(node))
+        time = exp.AtTimeZone(this=time, zone=text("UTC"))
+    return call("strftime", time, _time_format(node))
 
 
 def _parse_time(result: str) -> Handler:
     def handle(node: Node) -> Node:
-        only_arguments(node, "this", "format", "zone", "default_year")
-        only_utc(node.args.get("zone"))
+        check_arguments(node, "this", "format", "zone", "default_year")
+        check_utc(node.args.get("zone"))
         return exp.cast(call("strptime", node.this, _time_format(node)), result, dialect="duckdb")
 
     return handle
 
 
 def _to_type(result: str) -> Handler:
-    """DATE(x), DATETIME(x), TIMESTAMP(x): a cast, with UTC as the only zone."""
+    """Return a handler that rewrites DATE(x), DATETIME(x) or TIMESTAMP(x) to a cast."""
 
     def handle(node: Node) -> Node | None:
         if isinstance(node.parent, exp.TimeToStr):
-            return None  # its kind tells which FORMAT_ function it was
-        only_arguments(node, "this", "zone", "with_tz")
-        only_utc(node.args.get("zone"))
+            return None  # FORMAT_DATE, FORMAT_DATETIME or FORMAT_TIMESTAMP: handled with it
+        check_arguments(node, "this", "zone", "with_tz")
+        check_utc(node.args.get("zone"))
         return exp.cast(node.this, result, dialect="duckdb")
 
     return handle
 
 
 def _unix_to_time(node: exp.UnixToTime) -> Node:
-    only_arguments(node, "this", "scale")
+    check_arguments(node, "this", "scale")
     scale = node.args.get("scale")
     factor = 10 ** (6 - (int(scale.name) if scale is not None else 0))
     return call("make_timestamptz", exp.Mul(this=exp.Paren(this=node.this), expression=exp.Literal.number(factor)))
@@ -205,7 +209,7 @@ def _unix(divisor: int) -> Handler:
     return handle
 
 
-TIME: Final[dict[str, Handler]] = {
+DATE_TIME_HANDLERS: Final[dict[str, Handler]] = {
     "Interval": _interval,
     "TimestampAdd": _shift(exp.Add, _SECONDS, None),
     "TimestampSub": _shift(exp.Sub, _SECONDS, None),
@@ -230,7 +234,7 @@ TIME: Final[dict[str, Handler]] = {
     "TsOrDsToDate": _to_type("DATE"),
     "Timestamp": _to_type("TIMESTAMPTZ"),
     "Date": _to_type("DATE"),
-    "DateFromParts": simple("make_date", "year", "month", "day"),
+    "DateFromParts": to_call("make_date", "year", "month", "day"),
     "UnixToTime": _unix_to_time,
     "UnixSeconds": _unix(1_000_000),
     "UnixMillis": _unix(1_000),

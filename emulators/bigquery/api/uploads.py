@@ -1,4 +1,4 @@
-"""Load jobs whose rows come with the request: in one piece, or in resumable chunks."""
+"""Uploads of load jobs whose rows come with the request: in one part, or in resumable chunks."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ _RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Step:
-    """What a request of an upload leads to.
+class UploadState:
+    """State of an upload after a request.
 
     Attributes:
-        answer: Code and headers, while the upload goes on; None when it is complete.
-        metadata: The job, when it is complete.
-        data: All bytes, when it is complete.
+        response: Code and headers of the response while the upload is incomplete, else None.
+        metadata: The job, when the upload is complete.
+        data: All bytes, when the upload is complete.
     """
 
-    answer: tuple[int, dict[str, str]] | None = None
+    response: tuple[int, dict[str, str]] | None = None
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: bytes = b""
 
 
 class Uploads:
-    """The uploads that are under way; safe from any thread."""
+    """Uploads in progress. Thread-safe."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, tuple[dict[str, Any], bytearray]] = {}
         self._lock = threading.Lock()
 
-    def take(self, method: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Step:
-        """Take one request.
+    def receive(self, method: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> UploadState:
+        """Receive one request of an upload.
 
         Raises:
-            ApiError: 400 for a malformed one, 404 for an unknown upload.
+            ApiError: 400 for a malformed request, 404 for an unknown upload.
         """
         kind = query.get("uploadType")
         if method == "PUT":
@@ -49,15 +49,15 @@ class Uploads:
         if kind == "multipart":
             metadata, data = split_related(body, headers.get("Content-Type", ""))
             metadata.pop("contentType", None)
-            return Step(metadata=metadata, data=data)
+            return UploadState(metadata=metadata, data=data)
         if kind == "resumable":
             identifier = uuid.uuid4().hex
             with self._lock:
                 self._sessions[identifier] = (parse_object(body), bytearray())
-            return Step((200, {"Location": f"uploadType=resumable&upload_id={identifier}"}))
+            return UploadState((200, {"Location": f"uploadType=resumable&upload_id={identifier}"}))
         raise ApiError(400, f"Invalid uploadType: {kind!r}", reason="invalid")
 
-    def _chunk(self, identifier: str, header: str | None, body: bytes) -> Step:
+    def _chunk(self, identifier: str, header: str | None, body: bytes) -> UploadState:
         with self._lock:
             session = self._sessions.get(identifier)
             if session is None:
@@ -72,7 +72,7 @@ class Uploads:
                     raise ApiError(400, f"The chunk starts at {first}, but {len(received)} bytes have arrived.")
                 received += body[len(received) - first :]
             if match[3] == "*" or len(received) < int(match[3]):
-                shown = {"Range": f"bytes=0-{len(received) - 1}"} if received else {}
-                return Step((308, shown))
+                headers = {"Range": f"bytes=0-{len(received) - 1}"} if received else {}
+                return UploadState((308, headers))
             del self._sessions[identifier]
-            return Step(metadata=metadata, data=bytes(received))
+            return UploadState(metadata=metadata, data=bytes(received))

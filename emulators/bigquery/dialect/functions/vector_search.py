@@ -1,7 +1,6 @@
-"""VECTOR_SEARCH: the nearest rows of a table to every row of a query, exactly (an index changes nothing).
+"""VECTOR_SEARCH: exact nearest rows of a table for every row of a query; vector indexes have no effect.
 
-The base table is read in pieces; only the places of the best rows so far are kept, for every row of the query,
-and those rows are looked up in the end.
+DuckDB reads the base table in chunks and keeps only the row ids of the nearest rows, which are joined at the end.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from sqlglot import exp
 
 from imagebeam.emulators.bigquery.dialect.nodes import MARK, invalid, not_implemented
 
-#: Rows for each row of the query, when the query does not say.
+#: Default number of rows for each row of the query.
 TOP_K: Final = 10
-MOST_TOP_K: Final = 10_000
+MAX_TOP_K: Final = 10_000
 DISTANCES: Final = {
     "EUCLIDEAN": "bq_euclidean_distance",
     "COSINE": "bq_cosine_distance",
     "DOT_PRODUCT": "bq_dot_distance",
 }
-#: Checked, and without effect here: every search is exact.
+#: Checked, but without effect: every search is exact.
 _OPTIONS: Final = ("fraction_lists_to_search", "use_brute_force")
 MACROS: Final = (
     """bq_same_length(a, b) AS CASE WHEN coalesce(len(a), 0) = 0 OR len(a) <> coalesce(len(b), 0)
@@ -32,39 +31,39 @@ MACROS: Final = (
     "bq_euclidean_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_distance(a, b) END",
     "bq_dot_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_negative_inner_product(a, b) END",
     "bq_cosine_distance(a, b) AS CASE WHEN bq_same_length(a, b) THEN list_cosine_distance(a, b) END",
-    "bq_neighbour(p, d) AS struct_pack(place := p, distance := d)",
-    "bq_known_distance(d) AS CASE WHEN isnan(d) THEN NULL ELSE d END",  # of a vector of zeros: the farthest
+    "bq_neighbor(p, d) AS struct_pack(id := p, distance := d)",
+    "bq_known_distance(d) AS CASE WHEN isnan(d) THEN NULL ELSE d END",  # NaN for a vector of zeros: the farthest
 )
 _TEMPLATE: Final = """
 WITH _queries AS MATERIALIZED (
   SELECT ROW_NUMBER() OVER () AS _number, _query AS _row, _query.{query_column} AS _vector FROM _QUERY_ AS _query
-), _rows AS {kept} (
-  SELECT {place} AS _place, _base AS _row, _base.{column} AS _vector FROM _BASE_ AS _base
+), _rows AS {materialized} (
+  SELECT {row_id} AS _id, _base AS _row, _base.{column} AS _vector FROM _BASE_ AS _base
 )
 SELECT _asked._row AS query, _held._row AS base, zz_bq_known_distance(_found._near.distance) AS distance
 FROM (
-  SELECT _number, zz_unnest(zz_arg_min(zz_bq_neighbour(_place, _distance), _distance, {top_k})) AS _near
+  SELECT _number, zz_unnest(zz_arg_min(zz_bq_neighbor(_id, _distance), _distance, {top_k})) AS _near
   FROM (
-    SELECT _left._number AS _number, _right._place AS _place,
+    SELECT _left._number AS _number, _right._id AS _id,
       zz_{distance}(_right._vector, _left._vector) AS _distance
     FROM _queries AS _left CROSS JOIN _rows AS _right
   ) AS _pairs
   GROUP BY _number
 ) AS _found
-JOIN _rows AS _held ON _held._place = _found._near.place
+JOIN _rows AS _held ON _held._id = _found._near.id
 JOIN _queries AS _asked ON _asked._number = _found._number
 """
 
 
 def expand_vector_search(node: exp.VectorSearch, is_stored: Callable[[exp.Table], bool]) -> exp.Query:
-    """Return the query that a call of VECTOR_SEARCH stands for.
+    """Return the query that replaces a call of VECTOR_SEARCH.
 
     Args:
         node: The call.
-        is_stored: Says whether a table is one with rows of its own (no view, no object table).
+        is_stored: Returns whether a table stores its rows (not a view, not an object table).
 
     Raises:
-        ApiError: 400 for arguments that BigQuery refuses, 501 for those that are not implemented.
+        ApiError: 400 for invalid arguments, 501 for arguments that are not implemented.
     """
     arguments = _arguments(node)
     top_k = _top_k(arguments.get("top_k"))
@@ -74,24 +73,28 @@ def expand_vector_search(node: exp.VectorSearch, is_stored: Callable[[exp.Table]
     _check_options(_text(arguments.get("options"), "options", "{}"))
     column = _text(arguments.get("column_to_search"), "column_to_search", "")
     query = _relation(arguments.get("query_table"))
-    wanted = _text(arguments.get("query_column_to_search"), "query_column_to_search", "") or _column_of(query, column)
+    query_column = _text(arguments.get("query_column_to_search"), "query_column_to_search", "") or _column_of(
+        query, column
+    )
     stored = isinstance(node.this, exp.Table) and is_stored(node.this)
     sql = _TEMPLATE.format(
-        kept="NOT MATERIALIZED" if stored else "MATERIALIZED",  # the former is read twice instead of copied
-        place="_base.rowid" if stored else "ROW_NUMBER() OVER ()",
-        query_column=exp.to_identifier(wanted, quoted=True).sql("duckdb"),
+        materialized="NOT MATERIALIZED"
+        if stored
+        else "MATERIALIZED",  # reading a table twice is cheaper than copying it
+        row_id="_base.rowid" if stored else "ROW_NUMBER() OVER ()",
+        query_column=exp.to_identifier(query_column, quoted=True).sql("duckdb"),
         column=exp.to_identifier(column, quoted=True).sql("duckdb"),
         top_k=top_k,
         distance=DISTANCES[distance],
     )
     tree: Any = sqlglot.parse_one(sql, dialect="duckdb")
-    for called in tree.find_all(exp.Anonymous):
-        called.set("this", MARK + str(called.this).removeprefix("zz_"))
+    for function_call in tree.find_all(exp.Anonymous):
+        function_call.set("this", MARK + str(function_call.this).removeprefix("zz_"))
     for table in list(tree.find_all(exp.Table)):
         if table.name == "_BASE_" and stored:
-            direct = node.this.copy()
-            direct.set("alias", table.args["alias"].copy())
-            table.replace(direct)
+            base = node.this.copy()
+            base.set("alias", table.args["alias"].copy())
+            table.replace(base)
         elif table.name in ("_QUERY_", "_BASE_"):
             relation = query if table.name == "_QUERY_" else _relation(node.this)
             table.replace(exp.Subquery(this=relation.copy(), alias=table.args["alias"].copy()))
@@ -100,7 +103,7 @@ def expand_vector_search(node: exp.VectorSearch, is_stored: Callable[[exp.Table]
 
 
 def _arguments(node: exp.VectorSearch) -> dict[str, Any]:
-    """Collect the arguments, whether they were given by place or by name."""
+    """Return the arguments by name, whether they are positional or named."""
     found: dict[str, Any] = {}
     for key, value in node.args.items():
         if value is None or key == "this":
@@ -153,8 +156,8 @@ def _top_k(node: Any) -> str:
         return node.sql("duckdb")
     if not isinstance(node, exp.Literal) or node.is_string or not str(node.this).isdigit():
         raise invalid("VECTOR_SEARCH: top_k must be a positive INT64")
-    if not 1 <= int(node.this) <= MOST_TOP_K:
-        raise invalid(f"VECTOR_SEARCH: top_k must be between 1 and {MOST_TOP_K}")
+    if not 1 <= int(node.this) <= MAX_TOP_K:
+        raise invalid(f"VECTOR_SEARCH: top_k must be between 1 and {MAX_TOP_K}")
     return str(node.this)
 
 

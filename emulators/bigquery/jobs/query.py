@@ -1,4 +1,4 @@
-"""Queries: what is asked, what it will return, and its rows in an anonymous table."""
+"""Queries: the request, the plan, and the result in an anonymous table."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from collections.abc import Callable, Mapping, Sequence
 import duckdb
 
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.lookup import CatalogLookup
 from imagebeam.emulators.bigquery.catalog.results import QueryResult
 from imagebeam.emulators.bigquery.catalog.store import RESULTS
 from imagebeam.emulators.bigquery.catalog.table import Table
-from imagebeam.emulators.bigquery.dialect import errors as bigquery_errors
+from imagebeam.emulators.bigquery.dialect.errors import translate_error
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import invalid
-from imagebeam.emulators.bigquery.dialect.statement import Parameter, Statement, plan
-from imagebeam.emulators.bigquery.dialect.types import Field, from_duck, quote
+from imagebeam.emulators.bigquery.dialect.statement import Parameter, Statement, translate_statement
+from imagebeam.emulators.bigquery.dialect.types import Field, field_from_duck, quote
 
-#: Is given the connection that works for a query (to interrupt it), and None when it has done so.
-Watch = Callable[[duckdb.DuckDBPyConnection | None], None]
+#: Called with the connection that runs a query (to interrupt it), and with None when it has finished.
+TrackConnection = Callable[[duckdb.DuckDBPyConnection | None], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """A query as a job asks for it.
+class QueryRequest:
+    """A query as a job requests it.
 
     Attributes:
         sql: BigQuery SQL.
-        default: Project and dataset of names without one.
-        parameters: By lower-case name.
-        maximum_bytes_billed: Refuse the query when it would be billed for more.
-        location: Where it runs; None for where its tables are.
-        destination: A real table for the rows, or None.
+        default: Project and dataset of table names without a dataset.
+        parameters: Query parameters by lower-case name.
+        maximum_bytes_billed: Limit above which the query fails; None for no limit.
+        location: Where the query runs; None for the location of its tables.
+        destination: Table for the rows; None for an anonymous one.
         write: ``WRITE_EMPTY``, ``WRITE_APPEND`` or ``WRITE_TRUNCATE`` for the destination.
-        create: ``CREATE_IF_NEEDED`` or ``CREATE_NEVER``.
+        create: ``CREATE_IF_NEEDED`` or ``CREATE_NEVER`` for the destination.
     """
 
     sql: str
@@ -47,14 +48,14 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class QueryPlan:
     """A checked query, before it runs.
 
     Attributes:
-        statement: What to do.
+        statement: The translated statement.
         fields: Columns of its result; empty for DML and DDL.
-        bytes_processed: What it reads.
-        bytes_billed: What BigQuery would bill for that.
+        bytes_processed: Bytes that it reads.
+        bytes_billed: Bytes that BigQuery would bill.
         location: Where it runs.
     """
 
@@ -65,46 +66,57 @@ class Plan:
     location: str
 
 
-def describe(catalog: Catalog, sql: str, statement: Statement) -> tuple[Field, ...]:
-    """Return the columns that a query will have, without running it."""
+def result_fields(catalog: Catalog, sql: str, statement: Statement) -> tuple[Field, ...]:
+    """Return the columns of a query's result, without running it."""
     with catalog.store.cursor() as cursor:
         try:
             rows = cursor.execute(f"DESCRIBE {statement.sql}", dict(statement.values)).fetchall()
         except duckdb.Error as problem:
-            raise bigquery_errors.translate(problem, sql) from problem
+            raise translate_error(problem, sql) from problem
     names: set[str] = set()
     for row in rows:
         if row[0].lower() in names:
             raise invalid(f"Duplicate column names in the result are not supported. Found duplicate(s): {row[0]}")
         names.add(row[0].lower())
-    return tuple(from_duck(row[0], row[1]) for row in rows)
+    return tuple(field_from_duck(row[0], row[1]) for row in rows)
 
 
-def select(
+def run_select(
     catalog: Catalog,
-    request: Request,
-    prepared: Plan,
+    request: QueryRequest,
+    plan: QueryPlan,
     key: str,
-    watch: Watch,
+    track: TrackConnection,
 ) -> QueryResult:
-    """Run a query into an anonymous table."""
+    """Run a query into an anonymous table.
+
+    Args:
+        catalog: The tables.
+        request: The query.
+        plan: The same query, checked.
+        key: Name of the anonymous table.
+        track: Receives the connection.
+
+    Raises:
+        ApiError: The error that BigQuery would return.
+    """
     name = f"memory.{RESULTS}.{quote(key)}"
-    statement = prepared.statement
+    statement = plan.statement
     with catalog.store.cursor() as cursor:
-        watch(cursor)
+        track(cursor)
         try:
             cursor.execute(f"CREATE TABLE {name} AS {statement.sql}", dict(statement.values))
             count = int((cursor.execute(f"SELECT COUNT(*) FROM {name}").fetchone() or (0,))[0])
-            _no_null_elements(cursor, name, prepared.fields)
+            _reject_null_elements(cursor, name, plan.fields)
         except duckdb.Error as problem:
-            raise bigquery_errors.translate(problem, request.sql) from problem
+            raise translate_error(problem, request.sql) from problem
         finally:
-            watch(None)
-    return catalog.results.add(key, prepared.fields, count, prepared.location)
+            track(None)
+    return catalog.results.add(key, plan.fields, count, plan.location)
 
 
-def _no_null_elements(cursor: duckdb.DuckDBPyConnection, name: str, fields: Sequence[Field]) -> None:
-    """BigQuery writes no array that has a NULL element."""
+def _reject_null_elements(cursor: duckdb.DuckDBPyConnection, name: str, fields: Sequence[Field]) -> None:
+    """Reject arrays with a NULL element, which BigQuery does not write."""
     for field in fields:
         if field.repeated and field.type != "RECORD":
             column = quote(field.name)
@@ -116,10 +128,10 @@ def _no_null_elements(cursor: duckdb.DuckDBPyConnection, name: str, fields: Sequ
 
 def view_fields(catalog: Catalog, sql: str) -> tuple[Field, ...]:
     """Check the SQL of a view and return its columns."""
-    statement = plan(sql, catalog, None, {})
+    statement = translate_statement(sql, CatalogLookup(catalog), None, {})
     if statement.kind != "SELECT":
         raise invalid("The query of a view must be a SELECT")
-    return describe(catalog, sql, statement)
+    return result_fields(catalog, sql, statement)
 
 
 def copy_rows(catalog: Catalog, result: QueryResult, table: Table) -> None:
@@ -130,5 +142,5 @@ def copy_rows(catalog: Catalog, result: QueryResult, table: Table) -> None:
         try:
             cursor.execute(f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {result.duck}")
         except duckdb.Error as problem:
-            raise bigquery_errors.translate(problem, "") from problem
+            raise translate_error(problem, "") from problem
     catalog.touch(table)

@@ -1,4 +1,4 @@
-"""Query results for people and programs: an aligned table, CSV, or a JSON array."""
+"""Formatting of query results: an aligned table, CSV, or a JSON array."""
 
 import base64
 import csv
@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final
 
-#: Formats of `render`; the first is for people.
+#: Formats of `render`.
 FORMATS: Final = ("table", "csv", "json")
-#: Longest cell of a table; CSV and JSON cut nothing.
-WIDEST_CELL: Final = 60
+#: Maximum width of a cell of a table. CSV and JSON are never truncated.
+MAX_CELL_WIDTH: Final = 60
 
 
 def render(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> str:
@@ -21,7 +21,7 @@ def render(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> 
 
     Args:
         columns: Column names.
-        rows: Values as a BigQuery client gives them.
+        rows: Values as a BigQuery client returns them.
         form: One of `FORMATS`.
 
     >>> print(render(["name", "n"], [("a", 1), (None, 22)], "table"), end="")
@@ -47,7 +47,7 @@ def render(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> 
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    cells = [["NULL" if value is None else _cut(_text(value)) for value in row] for row in rows]
+    cells = [["NULL" if value is None else _truncate(_text(value)) for value in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(columns, *cells, strict=True)]
     right = [_is_number([row[index] for row in rows]) for index in range(len(columns))]
 
@@ -69,7 +69,7 @@ def _is_number(values: Sequence[Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: exact decimals, times and bytes become text."""
+    """Return a value for JSON: decimals, times and bytes become strings."""
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):
@@ -92,9 +92,9 @@ def _text(value: Any) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-def _cut(text: str) -> str:
+def _truncate(text: str) -> str:
     flat = " ".join(text.split())
-    return flat if len(flat) <= WIDEST_CELL else flat[: WIDEST_CELL - 1] + "…"
+    return flat if len(flat) <= MAX_CELL_WIDTH else flat[: MAX_CELL_WIDTH - 1] + "…"
 
 
 def _width(text: str) -> int:

@@ -1,4 +1,4 @@
-"""FARM_FINGERPRINT: FarmHash Fingerprint64, the hash that BigQuery promises never to change."""
+"""FARM_FINGERPRINT: FarmHash Fingerprint64, whose values BigQuery guarantees never to change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _K2: Final = 0x9AE16A3B2F90404F
 
 
 def fingerprint64(data: bytes) -> int:
-    """Return the hash as the signed 64-bit integer that BigQuery shows."""
+    """Return the hash as the signed 64-bit integer of BigQuery."""
     value = _hash(data)
     return value - (1 << 64) if value >> 63 else value
 
@@ -19,11 +19,11 @@ def fingerprint64(data: bytes) -> int:
 def _hash(s: bytes) -> int:
     size = len(s)
     if size <= 16:
-        return _upto16(s, size)
+        return _up_to_16(s, size)
     if size <= 32:
-        return _upto32(s, size)
+        return _up_to_32(s, size)
     if size <= 64:
-        return _upto64(s, size)
+        return _up_to_64(s, size)
     return _long(s, size)
 
 
@@ -51,7 +51,7 @@ def _mix(u: int, v: int, multiplier: int) -> int:
     return (b * multiplier) & _MASK
 
 
-def _upto16(s: bytes, size: int) -> int:
+def _up_to_16(s: bytes, size: int) -> int:
     if size >= 8:
         multiplier = _K2 + size * 2
         a = (_u64(s, 0) + _K2) & _MASK
@@ -69,7 +69,7 @@ def _upto16(s: bytes, size: int) -> int:
     return _K2
 
 
-def _upto32(s: bytes, size: int) -> int:
+def _up_to_32(s: bytes, size: int) -> int:
     multiplier = _K2 + size * 2
     a = (_u64(s, 0) * _K1) & _MASK
     b = _u64(s, 8)
@@ -78,7 +78,7 @@ def _upto32(s: bytes, size: int) -> int:
     return _mix((_rotate(a + b, 43) + _rotate(c, 30) + d) & _MASK, (a + _rotate(b + _K2, 18) + c) & _MASK, multiplier)
 
 
-def _upto64(s: bytes, size: int) -> int:
+def _up_to_64(s: bytes, size: int) -> int:
     multiplier = _K2 + size * 2
     a = (_u64(s, 0) * _K2) & _MASK
     b = _u64(s, 8)

@@ -1,47 +1,43 @@
-"""REST of what stands beside tables: BigQuery's models, and the connections of the BigQuery Connection API."""
+"""REST methods of BigQuery models, and of the BigQuery Connection API."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
+from imagebeam.emulators.bigquery.api.handlers import HandlerFactory
+from imagebeam.emulators.bigquery.api.requests import check_project
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.registry import ConnectionId, Resource
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
 from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.auth import authenticate
-from imagebeam.emulators.core.http import ApiError
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-#: Makes a handler of a function that blocks, as `bigquery.BigQueryService` does.
-Work = Callable[..., Handler]
 
 
-class Connections:
-    """The routes.
+class ConnectionApi:
+    """Methods of ``models`` and of ``connections``.
 
     Args:
-        catalog: Where it all is kept.
+        catalog: The catalog with the registry of both.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def routes(self, work: Work) -> list[web.RouteDef]:
+    def routes(self, handler: HandlerFactory) -> list[web.RouteDef]:
         """Return the routes."""
         models = "/bigquery/v2/projects/{project}/datasets/{dataset}/models"
         connections = "/v1/projects/{project}/locations/{location}/connections"
         return [
-            web.get(models, work(self._list_models, "maxResults", "pageToken")),
-            web.get(models + "/{model}", work(self._get_model)),
-            web.delete(models + "/{model}", work(self._delete_model)),
-            web.get(connections, work(self._list, "pageSize", "pageToken")),
-            web.post(connections, work(self._create, "connectionId", "connection_id")),
-            web.get(connections + "/{connection}", work(self._get)),
-            web.delete(connections + "/{connection}", work(self._delete)),
+            web.get(models, handler(self._list_models, "maxResults", "pageToken")),
+            web.get(models + "/{model}", handler(self._get_model)),
+            web.delete(models + "/{model}", handler(self._delete_model)),
+            web.get(connections, handler(self._list, "pageSize", "pageToken")),
+            web.post(connections, handler(self._create, "connectionId", "connection_id")),
+            web.get(connections + "/{connection}", handler(self._get)),
+            web.delete(connections + "/{connection}", handler(self._delete)),
         ]
 
     # Models
@@ -50,39 +46,39 @@ class Connections:
         project, dataset = request.match_info["project"], request.match_info["dataset"]
         self._catalog.dataset(project, dataset)
         names = [name.partition(".") for name in self._catalog.registry.all("model")]
-        found = [TableId(project, home, name) for home, _, name in names if home == dataset]
+        found = [TableId(project, parent, name) for parent, _, name in names if parent == dataset]
         return {"models": [_model(ident, self._catalog.remote_model(ident)) for ident in found]}
 
     def _get_model(self, request: web.Request, _: dict[str, Any]) -> Resource:
-        ident = _ident(request)
+        ident = _model_id(request)
         return _model(ident, self._catalog.remote_model(ident))
 
     def _delete_model(self, request: web.Request, _: dict[str, Any]) -> None:
-        ident = _ident(request)
+        ident = _model_id(request)
         self._catalog.remote_model(ident)
         name = f"{ident.dataset}.{ident.table}"
-        self._catalog.registry.drop("model", name, what=f"Model {ident}", if_exists=False)
+        self._catalog.registry.drop("model", name, label=f"Model {ident}", if_exists=False)
 
     # Connections
 
     def _list(self, request: web.Request, _: dict[str, Any]) -> Resource:
         authenticate(request)
-        self._check(request)
-        place = f"{request.match_info['project']}.{request.match_info['location'].lower()}."
+        check_project(request, self._catalog)
+        prefix = f"{request.match_info['project']}.{request.match_info['location'].lower()}."
         found = self._catalog.registry.all("connection")
-        return {"connections": [_connection(body) for name, body in found.items() if name.startswith(place)]}
+        return {"connections": [_connection(body) for name, body in found.items() if name.startswith(prefix)]}
 
     def _create(self, request: web.Request, body: dict[str, Any]) -> Resource:
         authenticate(request)
-        self._check(request)
+        check_project(request, self._catalog)
         name = request.query.get("connectionId") or request.query.get("connection_id")
         if not name:
             raise not_implemented("connections without a connectionId")
         if not isinstance(body.get("cloudResource", body.get("cloud_resource")), dict):
             raise not_implemented("connections other than cloudResource")
         ident = ConnectionId(request.match_info["project"], request.match_info["location"].lower(), name)
-        more = {key: body[key] for key in ("friendlyName", "description") if body.get(key)}
-        return _connection(self._catalog.registry.create_connection(ident, if_absent=False, **more))
+        properties = {key: body[key] for key in ("friendlyName", "description") if body.get(key)}
+        return _connection(self._catalog.registry.create_connection(ident, if_absent=False, **properties))
 
     def _get(self, request: web.Request, _: dict[str, Any]) -> Resource:
         authenticate(request)
@@ -91,29 +87,24 @@ class Connections:
     def _delete(self, request: web.Request, _: dict[str, Any]) -> Resource:
         authenticate(request)
         ident = _connection_id(request)
-        self._catalog.registry.drop("connection", str(ident), what=f"Connection {ident.path}", if_exists=False)
+        self._catalog.registry.drop("connection", str(ident), label=f"Connection {ident.path}", if_exists=False)
         return {}
-
-    def _check(self, request: web.Request) -> None:
-        project = request.match_info["project"]
-        if project != self._catalog.project:
-            raise ApiError(404, f"Not found: Project {project}", reason="notFound")
 
 
 def _connection_id(request: web.Request) -> ConnectionId:
-    place = request.match_info
-    return ConnectionId(place["project"], place["location"].lower(), place["connection"])
+    path = request.match_info
+    return ConnectionId(path["project"], path["location"].lower(), path["connection"])
 
 
 def _connection(body: Resource) -> Resource:
-    """Return a connection as the API shows it: with the project's number in its name."""
+    """Return a connection as the API shows it, with the project number in its name."""
     parts = body["name"].split("/")
     return body | {"name": "/".join([parts[0], PROJECT_NUMBER, *parts[2:]]), "hasCredential": False}
 
 
-def _ident(request: web.Request) -> TableId:
-    place = request.match_info
-    return TableId(place["project"], place["dataset"], place["model"])
+def _model_id(request: web.Request) -> TableId:
+    path = request.match_info
+    return TableId(path["project"], path["dataset"], path["model"])
 
 
 def _model(ident: TableId, body: Any) -> Resource:

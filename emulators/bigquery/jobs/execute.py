@@ -1,4 +1,4 @@
-"""Running one statement: what it may cost, where it runs, what it does."""
+"""Planning and running one statement."""
 
 from __future__ import annotations
 
@@ -7,43 +7,51 @@ from typing import Final
 
 import duckdb
 
-from imagebeam.emulators.bigquery.ai.define import define_ai
+from imagebeam.emulators.bigquery.ai.ddl import run_resource_ddl
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
+from imagebeam.emulators.bigquery.catalog.lookup import CatalogLookup
 from imagebeam.emulators.bigquery.catalog.results import QueryResult
-from imagebeam.emulators.bigquery.dialect import errors as bigquery_errors
+from imagebeam.emulators.bigquery.dialect.errors import translate_error
 from imagebeam.emulators.bigquery.dialect.nodes import invalid
-from imagebeam.emulators.bigquery.dialect.statement import Statement, plan
+from imagebeam.emulators.bigquery.dialect.statement import Statement, translate_statement
 from imagebeam.emulators.bigquery.dialect.types import Field
-from imagebeam.emulators.bigquery.jobs.ddl import define
-from imagebeam.emulators.bigquery.jobs.select import Plan, Request, Watch, copy_rows, describe, select
+from imagebeam.emulators.bigquery.jobs.ddl import run_ddl
+from imagebeam.emulators.bigquery.jobs.query import (
+    QueryPlan,
+    QueryRequest,
+    TrackConnection,
+    copy_rows,
+    result_fields,
+    run_select,
+)
 from imagebeam.emulators.core.http import ApiError
 
-#: On-demand queries are billed in whole megabytes, at least ten for each table.
+#: On-demand queries are billed in whole megabytes, at least ten per table.
 MEGABYTE: Final = 2**20
-LEAST_MEGABYTES: Final = 10
-_CHANGES: Final = frozenset(("INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE_TABLE"))
+MIN_MEGABYTES: Final = 10
+_DML: Final = frozenset(("INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE_TABLE"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class StatementOutcome:
     """What a statement did.
 
     Attributes:
-        result: Its rows; DML and DDL have none.
-        affected: Rows changed by DML, else None.
+        result: Its rows; None for DML and DDL.
+        affected_rows: Number of rows changed by DML, else None.
     """
 
     result: QueryResult | None
-    affected: int | None = None
+    affected_rows: int | None = None
 
 
-def prepare(catalog: Catalog, request: Request) -> Plan:
+def plan_query(catalog: Catalog, request: QueryRequest) -> QueryPlan:
     """Check a query without running it.
 
     Raises:
-        ApiError: What BigQuery would answer to a wrong query.
+        ApiError: The error that BigQuery would return for an invalid query.
     """
-    statement = plan(request.sql, catalog, request.default, request.parameters)
+    statement = translate_statement(request.sql, CatalogLookup(catalog), request.default, request.parameters)
     location = _location(catalog, request, statement)
     fields: tuple[Field, ...] = ()
     processed = billed = 0
@@ -59,9 +67,9 @@ def prepare(catalog: Catalog, request: Request) -> Plan:
         )
         processed += read
         if read:
-            billed += max(LEAST_MEGABYTES, -(-read // MEGABYTE)) * MEGABYTE
+            billed += max(MIN_MEGABYTES, -(-read // MEGABYTE)) * MEGABYTE
     if statement.sql and statement.kind in ("SELECT", "CREATE_TABLE_AS_SELECT"):
-        fields = describe(catalog, request.sql, statement)
+        fields = result_fields(catalog, request.sql, statement)
     limit = request.maximum_bytes_billed
     if limit is not None and billed > limit:
         raise ApiError(
@@ -69,75 +77,75 @@ def prepare(catalog: Catalog, request: Request) -> Plan:
             f"Query exceeded limit for bytes billed: {limit}. {billed} or higher required.",
             reason="bytesBilledLimitExceeded",
         )
-    return Plan(statement, fields, processed, billed, location)
+    return QueryPlan(statement, fields, processed, billed, location)
 
 
-def run(
+def run_query(
     catalog: Catalog,
-    request: Request,
-    prepared: Plan,
+    request: QueryRequest,
+    plan: QueryPlan,
     key: str,
-    watch: Watch = lambda _: None,
-) -> Outcome:
+    track: TrackConnection = lambda _: None,
+) -> StatementOutcome:
     """Run a checked query.
 
     Args:
         catalog: The tables.
-        request: What was asked.
-        prepared: The same, checked.
-        key: Name for the anonymous table.
-        watch: Given the connection while it works (to interrupt it), then None.
+        request: The query.
+        plan: The same query, checked.
+        key: Name of the anonymous table.
+        track: Receives the connection that runs the query.
 
     Raises:
-        ApiError: What BigQuery would answer.
+        ApiError: The error that BigQuery would return.
     """
-    statement = prepared.statement
+    statement = plan.statement
     if statement.kind == "SELECT":
-        result = select(catalog, request, prepared, key, watch)
+        result = run_select(catalog, request, plan, key, track)
         if request.destination is not None:
-            _to_table(catalog, request, result)
-        return Outcome(result)
+            _write_to_destination(catalog, request, result)
+        return StatementOutcome(result)
     if "definition" in statement.options:
-        define_ai(catalog, statement.options["definition"], statement.target)
-        return Outcome(None)
-    if statement.kind in _CHANGES:
-        return Outcome(None, _change(catalog, request, statement, watch))
-    define(catalog, request, prepared, key, watch)
-    return Outcome(None)
+        run_resource_ddl(catalog, statement.options["definition"], statement.target)
+        return StatementOutcome(None)
+    if statement.kind in _DML:
+        return StatementOutcome(None, _run_dml(catalog, request, statement, track))
+    run_ddl(catalog, request, plan, key, track)
+    return StatementOutcome(None)
 
 
-def _location(catalog: Catalog, request: Request, statement: Statement) -> str:
-    """Where a query runs: all its datasets have to be in one place, and in the one that was asked for."""
+def _location(catalog: Catalog, request: QueryRequest, statement: Statement) -> str:
+    """Return where a query runs: all its datasets must be in one location, and in the requested one."""
     tables = [
         *statement.tables,
         *statement.models,
         *(item for item in (statement.target, request.destination) if item is not None),
     ]
-    where = None
+    found = None
     for ident in tables:
         if ident.dataset == catalog.results.dataset:
             continue
         if statement.kind == "CREATE_SCHEMA":
             break
-        here = catalog.dataset(ident.project, ident.dataset).location
-        wanted = request.location or where
-        if wanted is not None and here.lower() != wanted.lower():
+        location = catalog.dataset(ident.project, ident.dataset).location
+        wanted = request.location or found
+        if wanted is not None and location.lower() != wanted.lower():
             raise ApiError(
                 404,
                 f"Not found: Dataset {ident.project}:{ident.dataset} was not found in location {wanted}",
                 reason="notFound",
             )
-        where = where or here
-    return where or request.location or "US"
+        found = found or location
+    return found or request.location or "US"
 
 
-def _change(
+def _run_dml(
     catalog: Catalog,
-    request: Request,
+    request: QueryRequest,
     statement: Statement,
-    watch: Watch,
+    track: TrackConnection,
 ) -> int:
-    assert statement.target is not None  # noqa: S101  (a plan of DML always has one)
+    assert statement.target is not None  # noqa: S101  (DML always has a target)
     sql = statement.sql
     with catalog.store.writing:
         table = catalog.table(statement.target)
@@ -147,19 +155,19 @@ def _change(
             name = catalog.store.duck_name(table.ident.dataset, table.ident.table)
             sql = f"DELETE FROM {name}"
         with catalog.store.cursor() as cursor:
-            watch(cursor)
+            track(cursor)
             try:
                 row = cursor.execute(sql, dict(statement.values)).fetchone()
             except duckdb.Error as problem:
-                raise bigquery_errors.translate(problem, request.sql) from problem
+                raise translate_error(problem, request.sql) from problem
             finally:
-                watch(None)
+                track(None)
         catalog.touch(table)
     return int(row[0]) if row else 0
 
 
-def _to_table(catalog: Catalog, request: Request, result: QueryResult) -> None:
-    """Copy a query's rows into the table that the job named."""
+def _write_to_destination(catalog: Catalog, request: QueryRequest, result: QueryResult) -> None:
+    """Copy the rows of a query into the destination table of its job."""
     target = request.destination
     assert target is not None  # noqa: S101
     with catalog.store.writing:

@@ -1,4 +1,4 @@
-"""Values of rows that come in as JSON (streamed or loaded), checked as BigQuery checks them."""
+"""Reading JSON rows (streamed or loaded): BigQuery's validation and conversion of values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from imagebeam.emulators.bigquery.dialect.functions import geography
-from imagebeam.emulators.bigquery.dialect.functions.translate import canonical_json, json_of_value
+from imagebeam.emulators.bigquery.dialect.functions.library import canonical_json, json_of_value
 from imagebeam.emulators.bigquery.dialect.types import BIGNUMERIC_SCALE, Field
 
-_MOMENT: Final = re.compile(
+_TIMESTAMP: Final = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.(\d{1,6}))?)?"
     r" ?(Z|UTC|[+-]\d{1,2}(?::?\d{2})?)?",
     re.IGNORECASE,
@@ -28,18 +28,18 @@ _INTEGER: Final = re.compile(r"[+-]?\d+")
 _UTC: Final = datetime.UTC
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=_UTC)
 _INT64: Final = range(-(2**63), 2**63)
-#: BigQuery: 29 digits before and 9 after the point; BIGNUMERIC here as far as DuckDB goes.
+#: Digits before and after the decimal point; those of BIGNUMERIC are limited by DuckDB.
 _SCALES: Final = {"NUMERIC": (29, 9), "BIGNUMERIC": (38 - BIGNUMERIC_SCALE, BIGNUMERIC_SCALE)}
 
-Read = Callable[[Any], Any]
+Convert = Callable[[Any], Any]
 
 
 class RowError(Exception):
-    """A row that the table does not take.
+    """A row that is invalid for its table.
 
     Args:
-        location: Path of the field, such as ``outer.inner``; empty for the row as a whole.
-        message: BigQuery's words.
+        location: Path of the field, such as ``outer.inner``; empty for the whole row.
+        message: BigQuery's message.
     """
 
     def __init__(self, location: str, message: str) -> None:
@@ -48,50 +48,50 @@ class RowError(Exception):
         self.message = message
 
     def resource(self) -> dict[str, str]:
-        """Return the error as the API shows it."""
+        """Return the error in the shape of the API."""
         return {"reason": "invalid", "location": self.location, "debugInfo": "", "message": self.message}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Reader:
+class RowReader:
     """Reads JSON rows for one table.
 
     Attributes:
-        fields: The table's columns.
-        json_text: Whether a JSON column is given as JSON text (streamed rows) or as the value itself (loads).
-        ignore_unknown: Whether fields that the table lacks are skipped instead of refused.
+        fields: The columns of the table.
+        json_text: Whether JSON columns contain JSON text (streamed rows) or the value itself (load jobs).
+        ignore_unknown: Whether unknown fields are ignored instead of rejected.
     """
 
     fields: tuple[Field, ...]
     json_text: bool
     ignore_unknown: bool = False
 
-    def columns(self) -> Callable[[Mapping[str, Any]], list[Any]]:
-        """Return the function that makes a row's values, in the order of the columns.
+    def reader(self) -> Callable[[Mapping[str, Any]], list[Any]]:
+        """Return the function that converts a row to its values, in the order of the columns.
 
-        The function raises :class:`RowError`.
+        The function raises `RowError`.
         """
         return _record_reader(self.fields, self, "")
 
 
-def _record_reader(fields: Sequence[Field], reader: Reader, path: str) -> Callable[[Mapping[str, Any]], list[Any]]:
-    places = {field.name.lower(): index for index, field in enumerate(fields)}
-    readers = [_field_reader(field, reader, path + field.name) for field in fields]
+def _record_reader(fields: Sequence[Field], settings: RowReader, path: str) -> Callable[[Mapping[str, Any]], list[Any]]:
+    positions = {field.name.lower(): index for index, field in enumerate(fields)}
+    readers = [_field_reader(field, settings, path + field.name) for field in fields]
     empty: list[Any] = [[] if field.repeated else None for field in fields]
     required = [(index, path + field.name) for index, field in enumerate(fields) if field.mode == "REQUIRED"]
 
     def read(row: Mapping[str, Any]) -> list[Any]:
         values: list[Any] = list(empty)
         for name, value in row.items():
-            place = places.get(name)
-            if place is None:
-                place = places.get(name.lower())
-                if place is None:
-                    if reader.ignore_unknown:
+            position = positions.get(name)
+            if position is None:
+                position = positions.get(name.lower())
+                if position is None:
+                    if settings.ignore_unknown:
                         continue
                     raise RowError(path + name, f"no such field: {path}{name}.")
             if value is not None:
-                values[place] = readers[place](value)
+                values[position] = readers[position](value)
         for index, name in required:
             if values[index] is None:
                 raise RowError(name, f"Missing required field: {name}.")
@@ -100,23 +100,23 @@ def _record_reader(fields: Sequence[Field], reader: Reader, path: str) -> Callab
     return read
 
 
-def _field_reader(field: Field, reader: Reader, path: str) -> Read:
+def _field_reader(field: Field, settings: RowReader, path: str) -> Convert:
     if field.repeated:
-        one = _field_reader(dataclasses.replace(field, mode="NULLABLE"), reader, path)
+        convert_item = _field_reader(dataclasses.replace(field, mode="NULLABLE"), settings, path)
 
         def repeated(value: Any) -> list[Any]:
             if not isinstance(value, list):
                 raise RowError(path, f"Repeated field must be imported as a JSON array. Field: {path}.")
             if field.type == "FLOAT" and set(map(type, value)) == {float}:
-                return value  # a vector: most of what there is to read
+                return value  # the fast path for vectors
             if any(item is None for item in value):
                 raise RowError(path, f"Only optional fields can be set to NULL. Field: {path}; Value: NULL")
-            return [one(item) for item in value]
+            return [convert_item(item) for item in value]
 
         return repeated
     if field.type == "RECORD":
         names = [sub.name for sub in field.fields]
-        inner = _record_reader(field.fields, reader, path + ".")
+        inner = _record_reader(field.fields, settings, path + ".")
 
         def record(value: Any) -> dict[str, Any]:
             if not isinstance(value, dict):
@@ -124,9 +124,9 @@ def _field_reader(field: Field, reader: Reader, path: str) -> Read:
             return dict(zip(names, inner(value), strict=True))
 
         return record
-    if field.type == "JSON" and not reader.json_text:
+    if field.type == "JSON" and not settings.json_text:
         return json_of_value
-    parse = _PARSERS[field.type]
+    convert = _CONVERTERS[field.type]
 
     def scalar(value: Any) -> Any:
         if isinstance(value, dict):
@@ -134,7 +134,7 @@ def _field_reader(field: Field, reader: Reader, path: str) -> Read:
         if isinstance(value, list):
             raise RowError(path, f"Array specified for non-repeated field: {path}.")
         try:
-            return parse(value)
+            return convert(value)
         except (ValueError, OverflowError, ArithmeticError) as problem:
             raise RowError(path, str(problem)) from None
 
@@ -179,10 +179,10 @@ def _boolean(value: Any) -> bool:
     raise ValueError(f"Cannot convert value to boolean (bad value): {value}")
 
 
-def _number(name: str) -> Read:
-    before, after = _SCALES[name]
+def _number(name: str) -> Convert:
+    integer_digits, fraction_digits = _SCALES[name]
 
-    def parse(value: Any) -> decimal.Decimal:
+    def convert(value: Any) -> decimal.Decimal:
         try:
             if isinstance(value, bool):
                 raise decimal.InvalidOperation
@@ -192,34 +192,38 @@ def _number(name: str) -> Read:
         if not number.is_finite():
             raise ValueError(f"Invalid {name} value: {value}")
         exponent = number.as_tuple().exponent
-        if isinstance(exponent, int) and exponent < -after:
+        if isinstance(exponent, int) and exponent < -fraction_digits:
             trimmed = number.normalize()
-            if -int(trimmed.as_tuple().exponent) > after:
-                raise ValueError(f"Invalid {name} value: {value}: it has more than {after} digits after the point")
+            if -int(trimmed.as_tuple().exponent) > fraction_digits:
+                raise ValueError(
+                    f"Invalid {name} value: {value}: it has more than {fraction_digits} digits after the point"
+                )
             number = trimmed
-        if number and number.adjusted() >= before:
-            raise ValueError(f"Invalid {name} value: {value}: it has more than {before} digits before the point")
+        if number and number.adjusted() >= integer_digits:
+            raise ValueError(
+                f"Invalid {name} value: {value}: it has more than {integer_digits} digits before the point"
+            )
         return number
 
-    return parse
+    return convert
 
 
 def _bytes(value: Any) -> bytes:
     if isinstance(value, str):
         try:
             return base64.b64decode(value.replace("-", "+").replace("_", "/"), validate=True)
-        except ValueError:  # no base64, or no ASCII at all
+        except ValueError:  # neither base64 nor ASCII
             pass
     raise ValueError(f"Could not decode base64 string to bytes. Value: {str(value)[:80]}")
 
 
-def _moment_parts(value: Any, what: str) -> tuple[datetime.datetime, str | None]:
-    match = _MOMENT.fullmatch(value.strip()) if isinstance(value, str) else None
+def _parse_datetime(value: Any, kind: str) -> tuple[datetime.datetime, str | None]:
+    match = _TIMESTAMP.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"Could not parse '{value}' as a {what}. Required format is YYYY-MM-DD HH:MM[:SS[.SSSSSS]]")
+        raise ValueError(f"Could not parse '{value}' as a {kind}. Required format is YYYY-MM-DD HH:MM[:SS[.SSSSSS]]")
     year, month, day, hour, minute, second, fraction, zone = match.groups()
     try:
-        naive = datetime.datetime(  # noqa: DTZ001  (the zone follows)
+        naive = datetime.datetime(  # noqa: DTZ001  (the caller applies the zone)
             int(year),
             int(month),
             int(day),
@@ -229,17 +233,17 @@ def _moment_parts(value: Any, what: str) -> tuple[datetime.datetime, str | None]
             int((fraction or "0").ljust(6, "0")),
         )
     except ValueError as problem:
-        raise ValueError(f"Could not parse '{value}' as a {what}: {problem}") from None
+        raise ValueError(f"Could not parse '{value}' as a {kind}: {problem}") from None
     return naive, zone
 
 
 def _timestamp(value: Any) -> datetime.datetime:
-    """RFC 3339 and its looser kin, or seconds since 1970 (as BigQuery takes numbers)."""
+    """Convert RFC 3339 and similar formats, or a number of seconds since 1970."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
-            naive, zone = _moment_parts(value, "timestamp")
+            naive, zone = _parse_datetime(value, "timestamp")
             return (naive - _offset(zone)).replace(tzinfo=_UTC)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         try:
@@ -260,7 +264,7 @@ def _offset(zone: str | None) -> datetime.timedelta:
 
 
 def _datetime(value: Any) -> datetime.datetime:
-    naive, zone = _moment_parts(value, "datetime")
+    naive, zone = _parse_datetime(value, "datetime")
     if zone:
         raise ValueError(f"Could not parse '{value}' as a datetime: it has a time zone")
     return naive
@@ -294,7 +298,7 @@ def _geography(value: Any) -> str:
     return geography.full_wkt(geography.parse(value))
 
 
-_PARSERS: Final[dict[str, Read]] = {
+_CONVERTERS: Final[dict[str, Convert]] = {
     "STRING": _string,
     "INTEGER": _integer,
     "FLOAT": _float,
@@ -328,15 +332,15 @@ _ARROW: Final[dict[str, pa.DataType]] = {
 
 
 def arrow_type(field: Field) -> pa.DataType:
-    """Return the Arrow type that carries a column into DuckDB."""
-    kind = _ARROW.get(field.type)
-    if kind is None:
-        kind = pa.struct([(sub.name, arrow_type(sub)) for sub in field.fields])
-    return pa.list_(kind) if field.repeated else kind
+    """Return the Arrow type of a column for its import into DuckDB."""
+    arrow = _ARROW.get(field.type)
+    if arrow is None:
+        arrow = pa.struct([(sub.name, arrow_type(sub)) for sub in field.fields])
+    return pa.list_(arrow) if field.repeated else arrow
 
 
 def arrow_table(fields: Sequence[Field], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """Return rows (as :class:`Reader` makes them) as an Arrow table."""
+    """Return rows that `RowReader` converted as an Arrow table."""
     columns = zip(*rows, strict=True) if rows else [() for _ in fields]
     arrays = [pa.array(list(column), arrow_type(field)) for field, column in zip(fields, columns, strict=True)]
     return pa.Table.from_arrays(arrays, names=[field.name for field in fields])

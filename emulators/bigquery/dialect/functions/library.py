@@ -1,7 +1,7 @@
-"""BigQuery's functions where DuckDB's differ: macros, and Python where SQL is not enough.
+"""BigQuery functions that DuckDB lacks or defines differently: macros, and Python functions where SQL is not enough.
 
-Every name starts with ``bq_``; `bigquery_rewrite` puts the calls into a query. A macro that has to know a
-type asks ``typeof``, which DuckDB folds before it runs anything.
+Every name starts with ``bq_``; `dialect.rewrite` inserts the calls. Macros that depend on a type use ``typeof``, which
+DuckDB evaluates at planning time.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Final
 import duckdb
 import orjson
 
-from imagebeam.emulators.bigquery.dialect.functions import geography, vector
-from imagebeam.emulators.bigquery.dialect.functions.hash import fingerprint64
+from imagebeam.emulators.bigquery.dialect.functions import geography, vector_search
+from imagebeam.emulators.bigquery.dialect.functions.fingerprint import fingerprint64
 from imagebeam.emulators.bigquery.dialect.types import number_text
 
-#: Greatest integer that a JSON reader with doubles keeps; greater ones become text in TO_JSON_STRING.
+#: Largest integer that a double represents exactly; larger ones become strings in TO_JSON_STRING.
 EXACT_INTEGER: Final = 2**53
 
 MACROS: Final = (
-    # Arithmetic: BigQuery raises where DuckDB answers NULL, Infinity or another rounding.
+    # Arithmetic: BigQuery raises errors where DuckDB returns NULL or Infinity, or rounds differently.
     "bq_div(a, b) AS CASE WHEN b = 0 THEN error('division by zero: ' || a || ' / ' || b) ELSE a / b END",
     "bq_safe_divide(a, b) AS CASE WHEN b = 0 THEN NULL ELSE a / b END",
     "bq_ieee_divide(a, b) AS CAST(a AS DOUBLE) / CAST(b AS DOUBLE)",
@@ -77,10 +77,10 @@ MACROS: Final = (
     "bq_join_nulls(xs, d, n) AS array_to_string(list_transform(xs, lambda x: coalesce(x, n)), d)",
     # Time
     "bq_before(a, b, unit) AS date_sub(unit, b, a)",
-    # JSON: a text that is no JSON gives NULL, as in BigQuery.
+    # JSON: the result for invalid JSON text is NULL, as in BigQuery.
     """bq_json_value(j, p) AS TRY(
         CASE WHEN json_type(j, p) IN ('OBJECT', 'ARRAY', 'NULL') THEN NULL ELSE json_extract_string(j, p) END)""",
-    # The type of the answer is that of the input: JSON for JSON, STRING for a text.
+    # The result has the type of the input: JSON or STRING.
     "bq_json_query(j, p) AS coalesce(nullif(j, j), TRY(CAST(json_extract(j, p) AS VARCHAR)))",
     """bq_json_query_array(j, p) AS TRY(CASE WHEN json_type(j, p) = 'ARRAY' THEN json_extract(j, p || '[*]') END)""",
     """bq_json_value_array(j, p) AS TRY(CASE WHEN json_type(j, p) = 'ARRAY'
@@ -129,16 +129,16 @@ MACROS: Final = (
 
 
 def canonical_json(text: str | bytes) -> str:
-    """Return JSON text as the JSON type keeps it: no blanks, keys in order.
+    """Return JSON text in the form of the JSON type: without spaces, keys sorted.
 
     Raises:
-        ValueError: It is no JSON.
+        ValueError: The text is not JSON.
     """
     return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def json_of_value(value: Any) -> str:
-    """Return a JSON value as the JSON type keeps it."""
+    """Return a value as JSON text in the form of the JSON type."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
@@ -150,9 +150,11 @@ def _parse_json(text: str) -> str:
 
 
 def _json_text(value: Any, rendered: str) -> str:
-    """TO_JSON_STRING: DuckDB's rendering, with BigQuery's forms of the types that JSON does not have.
+    """Return TO_JSON_STRING of a value: DuckDB's JSON with BigQuery's form of types that JSON does not have.
 
-    ``rendered`` tells a JSON value from a text, which both arrive as ``str``.
+    Args:
+        value: The value.
+        rendered: DuckDB's JSON of it, which distinguishes JSON from STRING (both are ``str`` in Python).
     """
     return json.dumps(_bigquery_form(value, json.loads(rendered)), separators=(",", ":"), ensure_ascii=False)
 
@@ -163,7 +165,7 @@ def _bigquery_form(value: Any, rendered: Any) -> Any:
     if isinstance(value, dict):
         return {name: _bigquery_form(value[name], rendered[name]) for name in value}
     if isinstance(value, list | tuple):
-        return [_bigquery_form(item, shown) for item, shown in zip(value, rendered, strict=True)]
+        return [_bigquery_form(item, part) for item, part in zip(value, rendered, strict=True)]
     if isinstance(value, int):
         return value if abs(value) <= EXACT_INTEGER else str(value)
     if isinstance(value, float):
@@ -218,12 +220,12 @@ _UDFS: Final = (
 
 
 def install(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the functions known to a connection and its cursors."""
-    for name, function, parameters, answer in _UDFS:
-        connection.create_function(name, function, parameters, answer)  # type: ignore[arg-type]
+    """Register the functions with a connection and its cursors."""
+    for name, function, parameters, result in _UDFS:
+        connection.create_function(name, function, parameters, result)  # type: ignore[arg-type]
     connection.create_function("bq_json_text", _json_text, None, "VARCHAR")
-    pending = [*MACROS, *vector.MACROS]
-    while pending:  # a macro may use another one, in any order
+    pending = [*MACROS, *vector_search.MACROS]
+    while pending:  # macros may use each other, in any order
         later = []
         for macro in pending:
             try:

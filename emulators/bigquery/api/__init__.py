@@ -1,0 +1,1 @@
+"""REST methods of the local BigQuery."""
