@@ -47,7 +47,7 @@ _NOTES = """\
   Nothing that imagebeam imports could be left out for a noticeable gain, so 63 MB would be left for 2,048 calls, and
   raw aiohttp needs that for its connections alone.
 - The long way to 256 or 2,048 calls in flight is deliberate: Google asks for a slow start, and refuses a sharp one
-  even below the quota. How the pace is found is in [pacing.md](pacing.md).
+  even below the quota. [rate-limiting.md](rate-limiting.md) describes how the rate is found.
 - RunInference has a batch size of 1, because with more it loses rows: the handler sends a batch as one request and
   gives its answer to the first row.
 """

@@ -3,7 +3,7 @@
 In virtual time, with 1 to 1,000 processes. It prints a table, and exits with 1 if a target is missed::
 
     python -m benchmarks.simulate_pacing [--quick] [--only NAME] [--seed N] [--runs N]
-                                         [--svg docs/pacing.svg] [--write docs/pacing.md]
+                                         [--svg docs/rate-limiting.svg] [--write docs/rate-limiting.md]
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def test_titles_are_escaped_and_bars_that_are_cut_off_are_told() -> None:
 
 
 def test_the_page_shows_the_constants_as_they_are_and_the_table_and_the_picture() -> None:
-    page = (ROOT / "docs" / "pacing.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "rate-limiting.md").read_text(encoding="utf-8")
     shown: dict[str, float] = {}
     for names, values in re.findall(r"^\| (`[A-Z_`, ]+) \| ([\d., ]+) \|", page, flags=re.MULTILINE):
         numbers = [float(value) for value in values.split(", ")]
@@ -161,4 +161,4 @@ def test_the_page_shows_the_constants_as_they_are_and_the_table_and_the_picture(
     bounds = {"MAX_PER_S", "MIN_PER_S", "BURST_S", "ROUNDING"}
     assert set(shown) == {name for name in vars(rate_limiter) if name.isupper()} - bounds
     assert all(f"| {scenario.name} |" in page for scenario in (*pacing_scenarios.QUICK, *pacing_scenarios.LONG))
-    ET.parse(ROOT / "docs" / "pacing.svg")
+    ET.parse(ROOT / "docs" / "rate-limiting.svg")
