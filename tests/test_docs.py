@@ -55,13 +55,13 @@ PROOFS = {
         "tests/test_embed_sql.py::test_a_connection_is_made_when_asked_for_and_its_grants_are_printed"
     ),
     "imagebeam search --text='a dark street' --model=gemini-embedding-2 --dimension=768 --html=found.html": (
-        "tests/test_search.py::test_the_sheet_holds_pictures_only_when_asked_and_loads_nothing"
+        "tests/test_search.py::test_contact_sheet_has_thumbnails_on_request_and_loads_nothing"
     ),
     "imagebeam search --image=pole.jpg --where=\"asset_type = 'ASSET_CLASS_UTILITY_POLE'\" --top_k=50": (
-        "tests/test_search.py::test_a_local_picture_finds_the_image_that_it_is"
+        "tests/test_search.py::test_finds_the_image_of_a_local_picture"
     ),
     "imagebeam search --like=o1:0123:00250082 --out_table=image_answers.like_it": (
-        "tests/test_search.py::test_what_was_found_is_the_source_of_a_run"
+        "tests/test_search.py::test_classifies_a_saved_search_result"
     ),
     "imagebeam batch status --work_dir=gs://my-bucket/imagebeam": (
         "tests/test_batch_lane.py::test_status_and_collect_go_on_from_the_work_directory"
