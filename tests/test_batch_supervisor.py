@@ -409,5 +409,5 @@ def test_status_says_that_the_service_does_not_answer(cloud: LocalCloud, tmp_pat
     fault(job, {"stuck": "PENDING"}, calls=[{"method": "list", "do": "http", "code": 403, "message": "No."}])
     code, _, err = command(job, "status")
     assert code == 3
-    assert "the list of batch jobs" in err
+    assert "listing batch jobs" in err
     assert "Traceback" not in err

@@ -12,7 +12,8 @@ from imagebeam.emulators.analyticshub import EXCHANGE, HUB, LISTING
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
 from imagebeam.emulators.sample_data.tables import DATASET, TABLES
-from imagebeam.pipeline.subscribe.analytics_hub import ACTIVE, AnalyticsHub, RefusedError, subscribe_body
+from imagebeam.pipeline.subscribe.analytics_hub import ACTIVE, AnalyticsHub, subscribe_body
+from imagebeam.transforms.clients.rest import ApiError
 from imagebeam.transforms.core.errors import SystemicError
 
 
@@ -84,15 +85,15 @@ def test_a_subscription_ends_with_its_dataset(hub: AnalyticsHub, project: str) -
 def test_what_cannot_be_is_refused_as_the_service_refuses_it(
     hub: AnalyticsHub, project: str, listing: str, location: str, code: int, said: str
 ) -> None:
-    with pytest.raises(RefusedError, match=said) as caught:
+    with pytest.raises(ApiError, match=said) as caught:
         hub.subscribe(listing, subscribe_body(project, "linked_four", location))
-    assert caught.value.code == code
+    assert caught.value.status == code
 
 
 def test_a_dataset_of_that_name_is_a_conflict(hub: AnalyticsHub, project: str) -> None:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ApiError) as caught:
         hub.subscribe(LISTING, subscribe_body(project, DATASET, "us"))
-    assert caught.value.code == 409
+    assert caught.value.status == 409
 
 
 def test_what_is_not_served_is_named(cloud: LocalCloud, project: str) -> None:
@@ -128,7 +129,7 @@ def test_a_fault_comes_as_often_as_asked_for(cloud: LocalCloud, hub: AnalyticsHu
     assert hub.listing(LISTING).name == LISTING  # the client asks again
     assert cloud.counters()["analyticshub"]["calls"]["listings.get"] == 3
     cloud.faults(analyticshub={"rules": [{"match": "listings.get", "code": 403, "reason": "SERVICE_DISABLED"}]})
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ApiError) as caught:
         hub.listing(LISTING)
     assert caught.value.reason == "SERVICE_DISABLED"
     with pytest.raises(ValueError, match="unknown key"):

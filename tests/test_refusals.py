@@ -18,7 +18,7 @@ from imagebeam.pipeline.diagnostics.error_hints import explain_error
 from imagebeam.pipeline.diagnostics.iam_roles import Access
 from imagebeam.pipeline.diagnostics.results import CheckResult, State
 from imagebeam.transforms.clients.bigquery_errors import query_error
-from imagebeam.transforms.clients.rest import RefusedError
+from imagebeam.transforms.clients.rest import ApiError
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 
 HERE = Access("my-project", "user:ada@example.com", dataset="my-project.street", bucket="frames", account="w@p.iam")
@@ -77,10 +77,11 @@ def test_a_missing_permission_is_named_with_the_command_that_grants_it(message: 
     assert wrapped.cause == "reading something: Forbidden", "our own words come first"
 
 
-def test_a_refusal_of_vertex_ai_says_its_permission_beside_the_message() -> None:
+def test_reads_the_permission_of_vertex_ai_from_the_error_document() -> None:
     said = "Permission denied on resource (or it may not exist)."
     body = document(said, "IAM_PERMISSION_DENIED", permission="aiplatform.endpoints.predict")
-    assert explain_error(RefusedError("asking", body), HERE).fix == TO_PROJECT + "roles/aiplatform.user"
+    error = ApiError.from_response("calling", 403, body, {})
+    assert explain_error(error, HERE).fix == TO_PROJECT + "roles/aiplatform.user"
 
 
 def test_a_refusal_to_act_as_another_account_comes_inside_an_error_of_google_auth() -> None:
@@ -97,7 +98,8 @@ def test_a_disabled_api_is_told_from_a_missing_permission(service: str) -> None:
     link = f"https://console.developers.google.com/apis/api/{name}/overview?project=my-project"
     said = f"X API has not been used in project my-project before or it is disabled. Enable it by visiting {link}."
     enable = f"gcloud services enable {name} --project=my-project"
-    assert explain_error(RefusedError("asking", document(said, "SERVICE_DISABLED", service=name)), HERE).fix == enable
+    body = document(said, "SERVICE_DISABLED", service=name)
+    assert explain_error(ApiError.from_response("calling", 403, body, {}), HERE).fix == enable
     old = api_errors.Forbidden(said, errors=[{"reason": "accessNotConfigured", "message": said}])
     assert explain_error(old, HERE).fix == enable
 

@@ -1,4 +1,4 @@
-"""``imagebeam subscribe``: a linked dataset, made once, and one line for everything that is in its way."""
+"""``imagebeam subscribe``: the linked dataset, and one-line errors."""
 
 import json
 from pathlib import Path
@@ -27,16 +27,16 @@ def project(cloud: LocalCloud) -> str:
     return cloud.project
 
 
-def refusal(*arguments: str) -> str:
+def error_line(*arguments: str) -> str:
     code, out, err = run_cli(arguments)
     assert (code, out) == (2, "")
     return err.splitlines()[-1]
 
 
-# What is asked for
+# Settings
 
 
-def test_the_names_are_those_of_googles_guide(tmp_path: Path) -> None:
+def test_derives_the_names_of_the_imagery_insights_guide(tmp_path: Path) -> None:
     given = ["--project=my-project", "--customer_id=12-34-56", "--location=EU"]
     settings = subscribe_settings(given, cwd=tmp_path, environ={})
     assert settings.listing == (
@@ -46,7 +46,7 @@ def test_the_names_are_those_of_googles_guide(tmp_path: Path) -> None:
     assert settings.dataset == "imagery_insights___preview___eu"
 
 
-def test_every_name_can_be_another(tmp_path: Path) -> None:
+def test_accepts_other_names(tmp_path: Path) -> None:
     given = ["--hub_project=hub-two", "--exchange=e", "--listing=x", "--dataset=d", "--project=my-project"]
     settings = subscribe_settings(given, cwd=tmp_path, environ={})
     assert settings.listing == "projects/hub-two/locations/us/dataExchanges/e/listings/x"
@@ -56,7 +56,7 @@ def test_every_name_can_be_another(tmp_path: Path) -> None:
     assert subscribe_settings(given, cwd=tmp_path, environ={}).listing == whole
 
 
-def test_the_location_of_the_model_in_the_file_is_not_the_datas(tmp_path: Path) -> None:
+def test_ignores_the_model_location_of_the_config_file(tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text("project: my-project\nlocation: europe-west6\n")
     assert subscribe_settings(["--customer_id=1"], cwd=tmp_path, environ={}).location == "us"
 
@@ -72,17 +72,17 @@ def test_the_location_of_the_model_in_the_file_is_not_the_datas(tmp_path: Path) 
         (["--costumer_id=1"], "did you mean --customer_id?"),
     ],
 )
-def test_a_mistake_is_said_in_one_line(tmp_path: Path, given: list[str], said: str) -> None:
+def test_rejects_invalid_settings_in_one_line(tmp_path: Path, given: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said.replace("?", r"\?")):
         subscribe_settings(["--project=my-project", *given], cwd=tmp_path, environ={})
 
 
-def test_without_a_project_nothing_is_asked(tmp_path: Path) -> None:
+def test_requires_a_project(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no project"):
         subscribe_settings(["--customer_id=1"], cwd=tmp_path, environ={})
 
 
-def test_a_dry_run_shows_the_request_and_needs_no_account() -> None:
+def test_dry_run_prints_the_request_without_credentials() -> None:
     code, out, _ = run_cli(["subscribe", "--customer_id=12-34", "--project=my-project", "--dry_run", "--json"])
     assert code == 0
     asked = json.loads(out)
@@ -92,17 +92,17 @@ def test_a_dry_run_shows_the_request_and_needs_no_account() -> None:
     assert asked["body"] == {"destinationDataset": {"datasetReference": reference, "location": "us"}}
 
 
-def test_without_credentials_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_print_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    assert "run `gcloud auth application-default login`" in refusal(
+    assert "run `gcloud auth application-default login`" in error_line(
         "subscribe", "--customer_id=1", "--project=my-project"
     )
 
 
-# What is made
+# Subscribing
 
 
-def test_a_dataset_is_linked_once_and_is_the_source_of_a_run(cloud: LocalCloud, project: str, tmp_path: Path) -> None:
+def test_links_a_dataset_once_and_runs_on_it(cloud: LocalCloud, project: str, tmp_path: Path) -> None:
     code, out, _ = run_cli([*MINE])
     assert code == 0
     linked, tables = out.splitlines()
@@ -124,25 +124,25 @@ def test_a_dataset_is_linked_once_and_is_the_source_of_a_run(cloud: LocalCloud, 
     assert sum(row.n for row in bigquery.Client().query("SELECT COUNT(*) n FROM linked_answers.outcomes").result()) == 5
 
 
-def test_a_linked_dataset_is_known_though_subscriptions_cannot_be_listed(cloud: LocalCloud, project: str) -> None:
+def test_recognizes_a_linked_dataset_without_permission_to_list_subscriptions(cloud: LocalCloud, project: str) -> None:
     assert run_cli([*MINE, "--dataset=known"])[0] == 0
     cloud.faults(analyticshub={"rules": [{"match": "subscriptions.list", "code": 403, "message": "no"}]})
     code, out, _ = run_cli([*MINE, "--dataset=known"])
     assert code == 0
-    assert "known is linked already to" in out
+    assert "known is already linked to" in out
     assert cloud.counters()["analyticshub"]["calls"]["listings.subscribe"] == 1
 
 
-def test_another_dataset_of_that_name_is_left_alone(cloud: LocalCloud, project: str) -> None:
-    bigquery.Client().create_dataset("of_somebody")
-    said = refusal(*MINE, "--dataset=of_somebody")
-    assert f"there is a dataset {project}.of_somebody already, and it is not linked to this listing" in said
+def test_leaves_another_dataset_of_that_name_alone(cloud: LocalCloud, project: str) -> None:
+    bigquery.Client().create_dataset("not_linked")
+    line = error_line(*MINE, "--dataset=not_linked")
+    assert f"dataset {project}.not_linked already exists and is not linked to this listing" in line
     assert "listings.subscribe" not in cloud.counters()["analyticshub"]["calls"]
 
 
-def test_a_conflict_that_nobody_sees_is_not_called_done(cloud: LocalCloud, project: str) -> None:
+def test_reports_a_conflict_without_a_subscription(cloud: LocalCloud, project: str) -> None:
     cloud.faults(analyticshub={"rules": [{"match": "listings.subscribe", "code": 409}]})
-    assert "is not linked to this listing" in refusal(*MINE, "--dataset=conflict")
+    assert "is not linked to this listing" in error_line(*MINE, "--dataset=conflict")
 
 
 @pytest.mark.parametrize(
@@ -160,55 +160,56 @@ def test_a_conflict_that_nobody_sees_is_not_called_done(cloud: LocalCloud, proje
             {"code": 403, "message": "API is off", "reason": "SERVICE_DISABLED"},
             "gcloud services enable analyticshub.googleapis.com --project=imagebeam-local",
         ),
-        ({"code": 400, "message": "Bad location."}, "--location must be where the listing is"),
+        ({"code": 400, "message": "Bad location."}, "--location must be the location of the listing"),
     ],
 )
-def test_a_refusal_says_what_mends_it(cloud: LocalCloud, project: str, rule: dict[str, object], said: str) -> None:
+def test_explains_rejections_and_their_fix(cloud: LocalCloud, project: str, rule: dict[str, object], said: str) -> None:
     cloud.faults(analyticshub={"rules": [{"match": "listings.subscribe", **rule}]})
-    assert said in refusal(*MINE, "--dataset=refused")
+    assert said in error_line(*MINE, "--dataset=refused")
 
 
-@pytest.mark.parametrize("more", ["--customer_id=nobody", "--location=eu"])
-def test_a_listing_that_is_not_there_is_said_with_what_to_look_at(cloud: LocalCloud, project: str, more: str) -> None:
-    said = refusal(*MINE, more, "--dataset=nowhere")
-    assert "look at --customer_id and --location=" in said
-    assert "imagebeam subscribe --list" in said
+@pytest.mark.parametrize("more", ["--customer_id=unknown", "--location=eu"])
+def test_explains_an_unknown_listing(cloud: LocalCloud, project: str, more: str) -> None:
+    line = error_line(*MINE, more, "--dataset=nowhere")
+    assert "check --customer_id and --location=" in line
+    assert "imagebeam subscribe --list" in line
 
 
-def test_a_service_that_is_away_is_no_mistake(cloud: LocalCloud, project: str) -> None:
+def test_invalid_credentials_exit_with_3(cloud: LocalCloud, project: str) -> None:
     cloud.faults(token={"fail": True})
     code, _, err = run_cli([*MINE])
     assert code == 3
     assert "Analytics Hub: CREDENTIALS" in err
 
 
-# What there is
+# Listing
 
 
-def test_a_list_shows_listings_and_what_is_linked(cloud: LocalCloud, project: str) -> None:
+def test_lists_listings_and_linked_datasets(cloud: LocalCloud, project: str) -> None:
     assert run_cli([*MINE, "--dataset=listed"])[0] == 0
     code, out, _ = run_cli(["subscribe", "--list"])
     assert code == 0
-    (line,) = out.splitlines()
-    assert line.startswith(f"{EXCHANGE.rpartition('/')[2]}  {LISTING.rpartition('/')[2]}  ")
-    assert "[linked as listed]" in line
+    header, line = out.splitlines()
+    assert header.split() == ["exchange", "listing", "title", "notes"]
+    assert line.split()[:2] == [EXCHANGE.rpartition("/")[2], LISTING.rpartition("/")[2]]
+    assert "linked as listed" in line
     code, out, _ = run_cli(["subscribe", "--list", "--json", f"--exchange={EXCHANGE.rpartition('/')[2]}"])
     (row,) = json.loads(out)
     assert row["listing"] == LISTING
     assert "listed" in row["linked_datasets"]
 
 
-def test_listings_are_shown_though_the_exchanges_of_the_project_may_not_be(cloud: LocalCloud, project: str) -> None:
+def test_lists_listings_without_permission_to_list_exchanges(cloud: LocalCloud, project: str) -> None:
     cloud.faults(analyticshub={"rules": [{"match": "dataExchanges.list", "code": 403}]})
     code, out, _ = run_cli(["subscribe", "--list"])
     assert code == 0
     assert LISTING.rpartition("/")[2] in out
 
 
-def test_a_place_without_listings_says_so(cloud: LocalCloud, project: str) -> None:
+def test_reports_a_location_without_listings(cloud: LocalCloud, project: str) -> None:
     code, out, _ = run_cli(["subscribe", "--list", "--location=eu"])
     assert code == 0
-    assert "sees no listing of maps-platform-analytics-hub in eu" in out
+    assert "cannot see any listing of maps-platform-analytics-hub in eu" in out
 
 
 def test_help_has_every_flag() -> None:

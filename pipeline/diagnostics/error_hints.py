@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.diagnostics.iam_roles import Access
-from imagebeam.transforms.clients.rest import RefusedError
+from imagebeam.transforms.clients.rest import ApiError
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 from imagebeam.transforms.gemini.error_classes import one_line
 
@@ -117,7 +117,7 @@ def _read_error(error: BaseException) -> _ServiceError:
 
 def _error_document(error: BaseException) -> dict[str, Any]:
     """Return Google's error document if an exception carries it as text; empty if not."""
-    texts = [error.body] if isinstance(error, RefusedError) else list(error.args[1:])
+    texts = [error.body] if isinstance(error, ApiError) else list(error.args[1:])
     for text in texts:
         if not isinstance(text, bytes | str):
             continue

@@ -6,23 +6,19 @@ person chose. A job that failed keeps its name, so the next attempt gets the nex
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import google.api_core.exceptions as api_errors
-import google.auth
-import google.auth.exceptions
-import google.auth.transport.requests
-import requests.exceptions
 from google.cloud import bigquery
 
 from imagebeam.pipeline.embed_sql.ddl import Connection
 from imagebeam.transforms.clients.bigquery import BigQueryClient, build_job_config
 from imagebeam.transforms.clients.bigquery_errors import NO_RETRY
-from imagebeam.transforms.clients.credentials import SCOPES
-from imagebeam.transforms.core.errors import SystemicError, first_line
+from imagebeam.transforms.clients.credentials import find_credentials
+from imagebeam.transforms.clients.rest import ApiError, RestClient, service_url
+from imagebeam.transforms.core.errors import SystemicError, UserError, first_line
 from imagebeam.transforms.core.query import Query
 
 TRIES = 8
@@ -115,15 +111,10 @@ def wait_for(job: bigquery.QueryJob, tick: Tick) -> None:
 def connection_account(connection: Connection | None, project: str, location: str) -> tuple[str, str] | None:
     """The service account of a connection and the number of its project; None when they cannot be read."""
     place = connection or Connection(project, location.lower(), DEFAULT_CONNECTION)
-    # The local cloud serves the connections of its BigQuery at the same address.
-    base = os.environ.get("BIGQUERY_EMULATOR_HOST") or "https://bigqueryconnection.googleapis.com"
-    path = f"v1/projects/{place.project}/locations/{place.location}/connections/{place.name}"
+    path = f"projects/{place.project}/locations/{place.location}/connections/{place.name}"
     try:
-        credentials, _ = google.auth.default(scopes=SCOPES)
-        with google.auth.transport.requests.AuthorizedSession(credentials) as session:
-            answer = session.get(f"{base.rstrip('/')}/{path}", timeout=TIMEOUT_S)
-        document = answer.json() if answer.status_code == 200 else {}
-    except (google.auth.exceptions.GoogleAuthError, requests.exceptions.RequestException, ValueError):
+        document = RestClient(f"{service_url('bigqueryconnection')}/v1", find_credentials()).call("GET", path)
+    except (ApiError, UserError):
         return None
     account = document.get("cloudResource", {}).get("serviceAccountId")
     parts = str(document.get("name", "")).split("/")

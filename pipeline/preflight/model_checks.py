@@ -28,11 +28,10 @@ from imagebeam.pipeline.run import batch_checks, checks, cost_estimate, dataflow
 from imagebeam.pipeline.run.assemble import call_tokens
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.model_probe import Asked
-from imagebeam.transforms.clients import rest as google_rest
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.clients.rest import RefusedError
+from imagebeam.transforms.clients.rest import ApiError, RestClient, service_url
 from imagebeam.transforms.core import images
-from imagebeam.transforms.core.errors import ImagebeamError, UserError
+from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError
 from imagebeam.transforms.core.records import Image, ImageReason, Lane, Transport
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.gemini.error_classes import Failure, Kind
@@ -151,7 +150,7 @@ def _judged(context: Context, asked: Mapping[Transport, Asked], spent: str) -> S
     failures = {way: one.failure for way, one in asked.items() if one.failure is not None}
     for way, failure in failures.items():
         if failure.kind is Kind.FATAL:
-            raise RefusedError(f"asking by {way}: {failure.reason}: {failure.message}", asked[way].body)
+            raise ApiError(f"calling {context.task.model} with the image by {way}", failure, body=asked[way].body)
     if failures and all(failure.kind is Kind.THROTTLED for failure in failures.values()):
         return CheckWarning(
             f"the quota is used up right now: {next(iter(failures.values())).message}",
@@ -201,7 +200,7 @@ def _unanswered(failures: Mapping[Transport, Failure]) -> ImagebeamError:
     said = f"no answer, by {' or by '.join(failures)}: {last.reason}: {last.message}"
     if last.kind is Kind.ROW:
         return UserError(said, fix="look at the image, and at the task (imagebeam tasks check)")
-    return RefusedError(said)
+    return SystemicError(said)
 
 
 def check_agent(context: Context) -> Seen:
@@ -242,10 +241,12 @@ def check_roles(context: Context) -> Seen:
     settings = context.settings
     wanted = _roles(context)
     context.trying(f"ask which of these {context.member} has on project {settings.project}: {', '.join(wanted)}")
-    url = f"{google_rest.endpoint('cloudresourcemanager')}/v3/projects/{settings.project}:testIamPermissions"
+    client = RestClient(f"{service_url('cloudresourcemanager')}/v3", context.credentials)
     try:
-        answer = google_rest.call(context.credentials, "POST", url, {"permissions": wanted})
-    except RefusedError as error:
+        answer = client.call("POST", f"projects/{settings.project}:testIamPermissions", body={"permissions": wanted})
+    except ApiError as error:
+        if not error.is_rejection:
+            raise
         return Skipped(f"{explain_error(error, context.place).cause}: {', '.join(wanted)} cannot be asked about")
     missing = [permission for permission in wanted if permission not in answer.get("permissions", ())]
     if missing:
@@ -266,8 +267,8 @@ def check_dataflow(context: Context) -> Seen:
     """Dataflow is enabled, and the job can be staged."""
     project, region = context.settings.project, context.beam.region
     context.trying(f"list the jobs of project {project} in {region}, write and delete a file where the job is staged")
-    url = f"{str(context.beam.dataflow_endpoint).rstrip('/')}/v1b3/projects/{project}/locations/{region}/jobs"
-    google_rest.call(context.credentials, "GET", f"{url}?pageSize=1")
+    client = RestClient(f"{str(context.beam.dataflow_endpoint).rstrip('/')}/v1b3", context.credentials)
+    client.call("GET", f"projects/{project}/locations/{region}/jobs", params={"pageSize": "1"})
     dataflow_staging.check(context.beam_args)
     return f"jobs run in {region}, workers: {context.settings.dataflow_workers}"
 
@@ -342,7 +343,7 @@ def _client_of(context: Context, account: str) -> gcs.Client:
     Raises:
         google.auth.exceptions.GoogleAuthError: This account may not act as that one.
     """
-    base = google_rest.endpoint("iamcredentials")
+    base = service_url("iamcredentials")
     credentials = impersonated_credentials.Credentials(
         source_credentials=context.credentials,
         target_principal=account,

@@ -14,7 +14,7 @@ import orjson
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.embedding_client import EmbeddingClient, client_of
-from imagebeam.transforms.clients.rest import RefusedError
+from imagebeam.transforms.clients.rest import ApiError
 from imagebeam.transforms.clients.vertex import GeminiClient, HttpAnswer, ModelClient
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.images import mime_from_name
@@ -94,7 +94,7 @@ async def check_exists(settings: ClassifySettings, task: Task) -> None:
         answer = await client.model_status(task.model)
     except Exception as error:
         failure = classify_exception(error)
-        raise SystemicError(f"asking for model {task.model}: {failure.reason}: {failure.message}") from error
+        raise SystemicError(f"looking up model {task.model}: {failure.reason}: {failure.message}") from error
     finally:
         await client.close()
     if answer.code == 404:
@@ -105,7 +105,7 @@ async def check_exists(settings: ClassifySettings, task: Task) -> None:
             fix=f"check --model and --location{where}",
         )
     if answer.code != 200:
-        raise _refused(answer, f"asking for model {task.model}")
+        raise ApiError.from_response(f"looking up model {task.model}", answer.code, answer.body, answer.headers)
 
 
 async def free_transport(
@@ -187,7 +187,7 @@ async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[
         if failure.kind is Kind.ROW and failure.reason == "FORBIDDEN":
             return Transport.INLINE
         if failure.kind is Kind.FATAL:
-            raise _refused(answer, "reading an image")
+            raise ApiError("reading an image", failure, status=answer.code, body=answer.body)
     return Transport.URI
 
 
@@ -201,8 +201,3 @@ def sample_query(source: sources.Source, images: int) -> Query:
     given = source.table.sql() if source.table else f"(\n{source.query}\n)"
     uri = sources.canonical_sql(source, "uri", "source")
     return Query(f"SELECT {uri} AS uri FROM {given} AS source WHERE {uri} LIKE 'gs://%' LIMIT {int(images)}")
-
-
-def _refused(answer: HttpAnswer, doing: str) -> RefusedError:
-    failure = classify_http(answer.code, answer.body, answer.headers)
-    return RefusedError(f"{doing}: {failure.reason}: {failure.message}", answer.body)

@@ -1,63 +1,33 @@
-"""Analytics Hub (BigQuery sharing) over REST: what is shared, and a linked dataset of it.
+"""Client for Analytics Hub (BigQuery sharing), API version v1.
 
-Version v1 of the API, as Google documents it: data exchanges hold listings; subscribing to a listing makes a linked
-dataset, a read-only pointer to the publisher's. The call answers when the dataset is there: no long-running
-operation. Plain requests with the usual credentials, because that is one call and a client would be one more
-package.
+Data exchanges hold listings. Subscribing to a listing creates a linked dataset, a read-only pointer to the publisher's
+dataset; the call returns once the dataset exists, without a long-running operation. The calls are plain REST requests:
+the official client would be one more dependency for a single method.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import google.auth
-import google.auth.exceptions
-import google.auth.transport.requests
-import orjson
-import requests
-import tenacity
-
 from imagebeam.transforms.clients.credentials import find_credentials
-from imagebeam.transforms.core.errors import ImagebeamError, SystemicError
-from imagebeam.transforms.gemini.error_classes import Kind, classify_exception, classify_http
+from imagebeam.transforms.clients.rest import RestClient, service_url
 
 TIMEOUT_S = 120.0
-PAGE_ITEMS = 100
-_TRIES = 5
 #: The state of a subscription whose linked dataset can be read.
 ACTIVE = "STATE_ACTIVE"
 
 
-class RefusedError(ImagebeamError):
-    """The service refused a call, and will again.
-
-    Attributes:
-        code: HTTP status.
-        reason: Google's word for it, such as ``SERVICE_DISABLED`` or ``PERMISSION_DENIED``.
-    """
-
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason
-
-
-class _PassingError(Exception):
-    """A later try may do better."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
-class Shared:
+class SharedResource:
     """A data exchange or a listing.
 
     Attributes:
-        name: Its resource name.
-        title: What people call it.
-        source: Resource name of the shared dataset; empty where the publisher does not show it.
-        restricted: The publisher forbids copies, exports and destination tables.
+        name: Resource name.
+        title: Display name.
+        source: Resource name of the shared dataset; empty if the publisher does not show it, or for a Pub/Sub topic.
+        restricted: Whether the publisher forbids copies, exports and destination tables.
     """
 
     name: str
@@ -71,10 +41,10 @@ class Subscription:
     """A subscription of a project.
 
     Attributes:
-        name: Its resource name.
+        name: Resource name.
         listing: Resource name of the listing, or empty.
         state: ``STATE_ACTIVE``, ``STATE_STALE`` or ``STATE_INACTIVE``.
-        datasets: Ids of the linked datasets that it made.
+        datasets: Ids of the linked datasets that it created.
     """
 
     name: str
@@ -83,15 +53,18 @@ class Subscription:
     datasets: tuple[str, ...]
 
     def is_of(self, listing: str) -> bool:
-        """Whether it is of a listing; a project may be written as its id or its number."""
-        return _within_project(self.listing) == _within_project(listing)
+        """Return whether it belongs to a listing; the project may be given by id or by number."""
+        return _without_project(self.listing) == _without_project(listing)
 
 
 class AnalyticsHub:
-    """The service, for whoever the credentials say.
+    """The service, called with the application default credentials.
+
+    Every method raises :class:`~imagebeam.transforms.clients.rest.ApiError` if the service rejects the call or does not
+    answer.
 
     Attributes:
-        account: Who that is; ``your account`` where the credentials do not say.
+        account: The account of the credentials; ``your account`` if they do not name it.
 
     Raises:
         UserError: There are no credentials.
@@ -100,110 +73,62 @@ class AnalyticsHub:
     def __init__(self) -> None:
         credentials = find_credentials()
         self.account = str(getattr(credentials, "service_account_email", "") or "your account")
-        self._session = google.auth.transport.requests.AuthorizedSession(credentials, max_refresh_attempts=2)
+        self._client = RestClient(f"{service_url('analyticshub')}/v1", credentials, timeout_s=TIMEOUT_S)
 
-    def exchanges(self, project: str, location: str) -> list[Shared]:
-        """The data exchanges of a project that can be seen; raises as :meth:`subscribe`."""
-        found = self._all(f"projects/{project}/locations/{location}/dataExchanges", "dataExchanges")
-        return [_shared(each) for each in found]
+    def exchanges(self, project: str, location: str) -> list[SharedResource]:
+        """Return the visible data exchanges of a project."""
+        return self._shared(f"projects/{project}/locations/{location}/dataExchanges", "dataExchanges")
 
-    def listings(self, exchange: str) -> list[Shared]:
-        """The listings of a data exchange that can be seen; raises as :meth:`subscribe`."""
-        return [_shared(each) for each in self._all(f"{exchange}/listings", "listings")]
+    def listings(self, exchange: str) -> list[SharedResource]:
+        """Return the visible listings of a data exchange."""
+        return self._shared(f"{exchange}/listings", "listings")
 
-    def listing(self, name: str) -> Shared:
-        """A listing by its resource name; raises as :meth:`subscribe`."""
-        return _shared(self._call("GET", name))
+    def listing(self, name: str) -> SharedResource:
+        """Return a listing by its resource name."""
+        return _parse_shared(self._client.call("GET", name, operation="Analytics Hub"))
 
     def subscriptions(self, project: str, location: str) -> list[Subscription]:
-        """The subscriptions of a project; raises as :meth:`subscribe`."""
-        found = self._all(f"projects/{project}/locations/{location}/subscriptions", "subscriptions")
-        return [_subscription(each) for each in found]
+        """Return the subscriptions of a project."""
+        path = f"projects/{project}/locations/{location}/subscriptions"
+        items = self._client.list_items(path, "subscriptions", operation="Analytics Hub")
+        return [_parse_subscription(item) for item in items]
 
     def subscribe(self, listing: str, body: Mapping[str, Any]) -> Subscription:
-        """Makes a linked dataset.
+        """Create a linked dataset.
 
         Args:
             listing: Resource name of the listing.
-            body: What :func:`subscribe_body` makes.
+            body: The request, from :func:`subscribe_body`.
 
         Raises:
-            RefusedError: The service says no; 409 when the dataset is there.
-            SystemicError: It does not answer, or the credentials are no good.
+            ApiError: The service rejects the call, with status 409 if the dataset exists, or does not answer.
         """
-        answer = self._call("POST", f"{listing}:subscribe", body=body)
-        return _subscription(answer.get("subscription") or {})
+        answer = self._client.call("POST", f"{listing}:subscribe", body=body, operation="Analytics Hub")
+        return _parse_subscription(answer.get("subscription") or {})
 
-    def _all(self, path: str, what: str) -> Iterator[Mapping[str, Any]]:
-        token = ""
-        while True:
-            parameters = {"pageSize": str(PAGE_ITEMS), **({"pageToken": token} if token else {})}
-            answer = self._call("GET", path, parameters)
-            yield from (item for item in answer.get(what) or () if isinstance(item, dict))
-            token = str(answer.get("nextPageToken") or "")
-            if not token:
-                return
-
-    def _call(
-        self, method: str, path: str, parameters: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
-    ) -> Mapping[str, Any]:
-        try:
-            for attempt in _patiently():
-                with attempt:
-                    return self._once(method, path, parameters, body)
-        except _PassingError as error:
-            raise SystemicError(f"Analytics Hub does not answer, try again later: {error}") from None
-        raise AssertionError("tenacity gives an answer or raises")
-
-    def _once(
-        self, method: str, path: str, parameters: Mapping[str, str] | None, body: Mapping[str, Any] | None
-    ) -> Mapping[str, Any]:
-        data = None if body is None else orjson.dumps(body)
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        try:
-            answer = self._session.request(
-                method, url(path), data=data, headers=headers, params=parameters, timeout=TIMEOUT_S
-            )
-        except (google.auth.exceptions.GoogleAuthError, requests.exceptions.RequestException) as error:
-            failure = classify_exception(error)
-            if failure.kind is Kind.TRANSIENT:
-                raise _PassingError(failure.message) from None
-            raise SystemicError(f"Analytics Hub: {failure.reason}: {failure.message}") from None
-        if answer.status_code == 200:
-            try:
-                document = orjson.loads(answer.content or b"{}")
-            except orjson.JSONDecodeError:
-                raise _PassingError("an answer that is no JSON") from None
-            return document if isinstance(document, dict) else {}
-        failure = classify_http(answer.status_code, answer.content, answer.headers)
-        if failure.kind in (Kind.TRANSIENT, Kind.THROTTLED):
-            raise _PassingError(failure.message)
-        if answer.status_code == 401:
-            raise SystemicError(f"Analytics Hub: {failure.reason}: {failure.message}")
-        raise RefusedError(answer.status_code, failure.reason, failure.message)
+    def _shared(self, path: str, key: str) -> list[SharedResource]:
+        return [_parse_shared(item) for item in self._client.list_items(path, key, operation="Analytics Hub")]
 
 
-def url(path: str) -> str:
-    """The address of a resource; the local cloud serves it beside its BigQuery."""
-    base = os.environ.get("BIGQUERY_EMULATOR_HOST") or "https://analyticshub.googleapis.com"
-    return f"{base.rstrip('/')}/v1/{path}"
+def subscribe_url(listing: str) -> str:
+    """Return the address that :meth:`AnalyticsHub.subscribe` posts to."""
+    return f"{service_url('analyticshub')}/v1/{listing}:subscribe"
 
 
 def subscribe_body(project: str, dataset: str, location: str) -> dict[str, Any]:
-    """The request that makes a linked dataset.
+    """Return the request that creates a linked dataset.
 
     Args:
-        project: Project that the dataset is in.
-        dataset: Its id.
-        location: Where it is: where the listing is.
+        project: Project of the dataset.
+        dataset: Id of the dataset.
+        location: Location of the dataset, which must be that of the listing.
     """
     reference = {"projectId": project, "datasetId": dataset}
     return {"destinationDataset": {"datasetReference": reference, "location": location}}
 
 
-def _shared(body: Mapping[str, Any]) -> Shared:
-    # A listing of a Pub/Sub topic has no dataset.
-    return Shared(
+def _parse_shared(body: Mapping[str, Any]) -> SharedResource:
+    return SharedResource(
         str(body.get("name") or ""),
         str(body.get("displayName") or ""),
         str((body.get("bigqueryDataset") or {}).get("dataset") or ""),
@@ -211,32 +136,23 @@ def _shared(body: Mapping[str, Any]) -> Shared:
     )
 
 
-def _subscription(body: Mapping[str, Any]) -> Subscription:
+def _parse_subscription(body: Mapping[str, Any]) -> Subscription:
     linked = (body.get("linkedDatasetMap") or {}).values()
-    places = [str(each.get("linkedDataset") or "") for each in linked if isinstance(each, dict)]
+    datasets = [str(each.get("linkedDataset") or "") for each in linked if isinstance(each, dict)]
     return Subscription(
         str(body.get("name") or ""),
         str(body.get("listing") or ""),
         str(body.get("state") or ""),
-        tuple(place.rpartition("/")[2] for place in places if place),
+        tuple(place.rpartition("/")[2] for place in datasets if place),
     )
 
 
-def _within_project(name: str) -> str:
-    """A resource name without its project, whose id and number cannot be told to be the same.
+def _without_project(name: str) -> str:
+    """Return a resource name without its project, whose id and number cannot be compared.
 
-    >>> _within_project("projects/123/locations/US/dataExchanges/e/listings/x")
+    >>> _without_project("projects/123/locations/US/dataExchanges/e/listings/x")
     'locations/us/dataExchanges/e/listings/x'
     """
     _, found, rest = name.partition("/locations/")
     location, _, path = rest.partition("/")
     return f"locations/{location.lower()}/{path}" if found else name
-
-
-def _patiently() -> tenacity.Retrying:
-    return tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(_TRIES),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-        retry=tenacity.retry_if_exception_type(_PassingError),
-        reraise=True,
-    )

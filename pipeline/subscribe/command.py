@@ -1,84 +1,84 @@
-"""``imagebeam subscribe``: from a listing of Analytics Hub to a linked dataset, as often as one likes.
+"""``imagebeam subscribe``: link the dataset of an Analytics Hub listing to your project. Repeating it is harmless.
 
-It stays out of the runs: workers must not make datasets.
+It is a command of its own, and no step of a run, because workers must not create datasets.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
 from typing import Any, Final
 
 import google.api_core.exceptions as api_errors
 
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.subscribe import analytics_hub
-from imagebeam.pipeline.subscribe.analytics_hub import ACTIVE, AnalyticsHub, RefusedError, Shared, Subscription
+from imagebeam.pipeline.subscribe.analytics_hub import ACTIVE, AnalyticsHub, SharedResource, Subscription
 from imagebeam.pipeline.subscribe.settings import SubscribeSettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
+from imagebeam.transforms.clients.rest import ApiError
 from imagebeam.transforms.core.errors import SystemicError, UserError, first_line
 
-#: Tables of Imagery Insights that a first run reads, the best one first.
+#: Tables of Imagery Insights to start with, the best one first.
 _FIRST_TABLES: Final = ("cropped_observations_latest", "latest_observations")
 
 
 def run(settings: SubscribeSettings) -> int:
-    """Makes the linked dataset, or says that it is there.
-
-    Args:
-        settings: What was asked for.
+    """Create the linked dataset unless it exists, or list what can be linked.
 
     Returns:
         0.
 
     Raises:
-        UserError: The service refuses, a dataset of that name is something else, or there are no credentials.
-        SystemicError: The service does not answer, or the credentials are no good.
+        UserError: The service rejects the call, a dataset of that name is something else, or there are no credentials.
+        SystemicError: The service does not answer, or rejects the credentials.
     """
+    console = Console()
     if settings.dry_run:
-        _print_request(settings)
+        _print_request(settings, console)
         return 0
     hub = AnalyticsHub()
-    if settings.list:
-        return _list(hub, settings)
     try:
-        made, subscription = _subscribe(hub, settings)
-    except RefusedError as error:
-        raise UserError(_explained(error, settings, hub.account)) from None
-    _tell(settings, subscription, made=made)
+        if settings.list:
+            _print_listings(hub, settings, console)
+        else:
+            created, subscription = _subscribe(hub, settings, console)
+            _print_dataset(settings, subscription, console, created=created)
+    except ApiError as error:
+        if not error.is_rejection:
+            raise
+        raise UserError(_explain(error, settings, hub.account)) from None
     return 0
 
 
-def _subscribe(hub: AnalyticsHub, settings: SubscribeSettings) -> tuple[bool, Subscription | None]:
-    """Whether the dataset was made now, and the subscription, where it can be known."""
-    known = _linked(hub, settings)
-    if known is not None:
-        return False, known
-    if _is_linked_here(hub, settings):
+def _subscribe(hub: AnalyticsHub, settings: SubscribeSettings, console: Console) -> tuple[bool, Subscription | None]:
+    """Return whether the dataset was created now, and its subscription if the account can see it."""
+    existing = _find_subscription(hub, settings, console)
+    if existing is not None:
+        return False, existing
+    if _is_linked(hub, settings):
         return False, None
     body = analytics_hub.subscribe_body(settings.project, settings.dataset, settings.location)
     try:
         return True, hub.subscribe(settings.listing, body)
-    except RefusedError as error:
-        # Somebody else may have made it since we looked; a call whose answer was lost too.
-        if error.code != 409:
+    except ApiError as error:
+        # Another process, or a call of ours whose answer was lost, can have created it meanwhile.
+        if error.status != 409:
             raise
-        known = _linked(hub, settings)
-        if known is None:
+        existing = _find_subscription(hub, settings, console)
+        if existing is None:
             raise _conflict(settings) from None
-        return False, known
+        return False, existing
 
 
-def _linked(hub: AnalyticsHub, settings: SubscribeSettings) -> Subscription | None:
-    """The subscription of this listing that made a dataset of this name."""
+def _find_subscription(hub: AnalyticsHub, settings: SubscribeSettings, console: Console) -> Subscription | None:
+    """Return the subscription to this listing that created a dataset of this name."""
     try:
-        of_listing = [
-            each for each in hub.subscriptions(settings.project, settings.location) if each.is_of(settings.listing)
-        ]
-    except RefusedError as error:
-        if error.code != 403 or error.reason == "SERVICE_DISABLED":
+        subscriptions = hub.subscriptions(settings.project, settings.location)
+    except ApiError as error:
+        if not _may_not_list(error):
             raise
-        return None  # who may subscribe may perhaps not list; the dataset itself will tell
+        return None  # an account that may subscribe is not always allowed to list; the dataset shows it too
+    of_listing = [each for each in subscriptions if each.is_of(settings.listing)]
     for each in of_listing:
         if settings.dataset not in each.datasets:
             continue
@@ -90,38 +90,38 @@ def _linked(hub: AnalyticsHub, settings: SubscribeSettings) -> Subscription | No
         return each
     for each in of_listing:
         if each.datasets:
-            sys.stderr.write(f"note: the listing is linked as {settings.project}.{each.datasets[0]} too\n")
+            console.warn(f"the listing is also linked as {settings.project}.{each.datasets[0]}")
     return None
 
 
-def _is_linked_here(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
-    """Whether the dataset is there, and linked to what the listing shares.
+def _is_linked(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
+    """Return whether the dataset exists and is linked to the dataset of the listing.
 
     Raises:
-        UserError: It is there, and something else.
+        UserError: The dataset exists and is something else.
     """
+    name = f"{settings.project}.{settings.dataset}"
     try:
-        found = BigQueryClient(settings.project).client.get_dataset(f"{settings.project}.{settings.dataset}")
+        found = BigQueryClient(settings.project).client.get_dataset(name)
     except api_errors.NotFound:
         return False
     except api_errors.Forbidden as error:
         raise UserError(
-            f"looking for {settings.project}.{settings.dataset}: {first_line(error)}; grant roles/bigquery.user on "
-            f"{settings.project} to {hub.account}"
+            f"reading dataset {name}: {first_line(error)}; grant roles/bigquery.user on {settings.project} to "
+            f"{hub.account}"
         ) from None
     except (api_errors.GoogleAPIError, OSError) as error:
-        raise SystemicError(f"looking for {settings.project}.{settings.dataset}: {first_line(error)}") from None
-    resource: Mapping[str, Any] = found.to_api_repr()
-    source = (resource.get("linkedDatasetSource") or {}).get("sourceDataset") or {}
+        raise SystemicError(f"reading dataset {name}: {first_line(error)}") from None
+    source = (found.to_api_repr().get("linkedDatasetSource") or {}).get("sourceDataset") or {}
     if not source:
         raise _conflict(settings)
     shared = hub.listing(settings.listing).source
     if not shared:
         raise UserError(
-            f"{settings.project}.{settings.dataset} is a linked dataset already, but of what cannot be seen: grant "
-            f"roles/analyticshub.subscriptionOwner on {settings.project} to {hub.account}, or give another --dataset"
+            f"{name} is a linked dataset, but {hub.account} cannot see which listing it is linked to: grant "
+            f"roles/analyticshub.subscriptionOwner on {settings.project} to it, or give another --dataset"
         )
-    # The project of the source is written as its number, so the dataset must do.
+    # The project of the source is given by number, so only the dataset can be compared.
     if shared.rpartition("/")[2] != source.get("datasetId"):
         raise _conflict(settings)
     return True
@@ -129,63 +129,68 @@ def _is_linked_here(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
 
 def _conflict(settings: SubscribeSettings) -> UserError:
     return UserError(
-        f"there is a dataset {settings.project}.{settings.dataset} already, and it is not linked to this listing: give "
-        "the linked one another name with --dataset"
+        f"dataset {settings.project}.{settings.dataset} already exists and is not linked to this listing: give another "
+        "name with --dataset"
     )
 
 
-def _print_request(settings: SubscribeSettings) -> None:
+def _print_request(settings: SubscribeSettings, console: Console) -> None:
     body = analytics_hub.subscribe_body(settings.project, settings.dataset, settings.location)
-    address = analytics_hub.url(f"{settings.listing}:subscribe")
+    url = analytics_hub.subscribe_url(settings.listing)
     if settings.json:
-        sys.stdout.write(json.dumps({"method": "POST", "url": address, "body": body}, indent=2) + "\n")
+        console.print_json({"method": "POST", "url": url, "body": body})
     else:
-        sys.stdout.write(f"POST {address}\n{json.dumps(body, indent=2)}\n")
+        console.print(f"POST {url}", json.dumps(body, indent=2))
 
 
-def _list(hub: AnalyticsHub, settings: SubscribeSettings) -> int:
-    """Prints the listings that can be seen, with the datasets that are linked to them."""
+def _print_listings(hub: AnalyticsHub, settings: SubscribeSettings, console: Console) -> None:
+    """Print the visible listings and the datasets that are linked to them."""
+    listings = [listing for exchange in _exchanges(hub, settings) for listing in hub.listings(exchange)]
     try:
-        listings = [listing for exchange in _exchanges(hub, settings) for listing in hub.listings(exchange)]
-    except RefusedError as error:
-        raise UserError(_explained(error, settings, hub.account)) from None
-    try:
-        mine = hub.subscriptions(settings.project, settings.location)
-    except RefusedError as error:
-        sys.stderr.write(f"note: the subscriptions of {settings.project} cannot be read: {error}\n")
-        mine = []
-    rows = [
-        (listing, [name for each in mine if each.is_of(listing.name) for name in each.datasets]) for listing in listings
-    ]
+        subscriptions = hub.subscriptions(settings.project, settings.location)
+    except ApiError as error:
+        if not error.is_rejection:
+            raise
+        console.warn(f"cannot read the subscriptions of {settings.project}: {error.message}")
+        subscriptions = []
+    linked = {
+        listing.name: [name for each in subscriptions if each.is_of(listing.name) for name in each.datasets]
+        for listing in listings
+    }
     if settings.json:
-        sys.stdout.write(json.dumps([_row(listing, linked) for listing, linked in rows], indent=2) + "\n")
-        return 0
-    if not rows:
-        sys.stdout.write(
-            f"{hub.account} sees no listing of {settings.hub_project} in {settings.location}: try another --location "
-            "(us, eu), or ask Google whether this account was onboarded\n"
+        console.print_json([_to_json(listing, linked[listing.name]) for listing in listings])
+    elif not listings:
+        console.print(
+            f"{hub.account} cannot see any listing of {settings.hub_project} in {settings.location}: try another "
+            "--location (us, eu), or ask Google whether this account was onboarded"
         )
-        return 0
-    for listing, linked in rows:
-        parts = listing.name.split("/")
-        notes = [f"linked as {name}" for name in linked] + (["no copies or exports"] if listing.restricted else [])
-        sys.stdout.write(f"{parts[5]}  {parts[7]}  {listing.title}{''.join(f'  [{note}]' for note in notes)}\n")
-    return 0
+    else:
+        rows = []
+        for listing in listings:
+            parts = listing.name.split("/")
+            notes = [f"linked as {name}" for name in linked[listing.name]]
+            notes += ["no copies or exports"] if listing.restricted else []
+            rows.append([parts[5], parts[7], listing.title, "; ".join(notes)])
+        console.print_table(["exchange", "listing", "title", "notes"], rows)
 
 
 def _exchanges(hub: AnalyticsHub, settings: SubscribeSettings) -> list[str]:
-    """The data exchanges to look into."""
+    """Return the data exchanges to search for listings."""
     if settings.exchange_given:
         return [settings.exchange]
     try:
         return [exchange.name for exchange in hub.exchanges(settings.hub_project, settings.location)]
-    except RefusedError as error:
-        if error.code != 403 or error.reason == "SERVICE_DISABLED":
+    except ApiError as error:
+        if not _may_not_list(error):
             raise
-        return [settings.exchange]  # who may see listings may perhaps not see what else the project shares
+        return [settings.exchange]  # an account that may see listings is not always allowed to list exchanges
 
 
-def _row(listing: Shared, linked: list[str]) -> dict[str, Any]:
+def _may_not_list(error: ApiError) -> bool:
+    return error.status == 403 and error.reason != "SERVICE_DISABLED"
+
+
+def _to_json(listing: SharedResource, linked: list[str]) -> dict[str, Any]:
     return {
         "listing": listing.name,
         "title": listing.title,
@@ -194,57 +199,57 @@ def _row(listing: Shared, linked: list[str]) -> dict[str, Any]:
     }
 
 
-def _tell(settings: SubscribeSettings, subscription: Subscription | None, *, made: bool) -> None:
-    place = f"{settings.project}.{settings.dataset}"
-    tables = _tables(settings)
+def _print_dataset(
+    settings: SubscribeSettings, subscription: Subscription | None, console: Console, *, created: bool
+) -> None:
+    dataset = f"{settings.project}.{settings.dataset}"
+    tables = _list_tables(settings, console)
     if settings.json:
         document = {
-            "dataset": place,
+            "dataset": dataset,
             "listing": settings.listing,
             "subscription": subscription.name if subscription else None,
-            "made": made,
+            "made": created,
             "tables": tables,
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        console.print_json(document)
         return
-    done = "is now linked to" if made else "is linked already to"
-    sys.stdout.write(f"{place} {done} {settings.listing}\n")
+    console.print(f"{dataset} is {'now' if created else 'already'} linked to {settings.listing}")
     first = next((name for name in _FIRST_TABLES if name in tables), None)
     if first is not None:
-        sys.stdout.write(
+        console.print(
             f"{len(tables)} tables; next: imagebeam init --project={settings.project} --results=image_answers "
-            f"--source={place}.{first}\n"
+            f"--source={dataset}.{first}"
         )
 
 
-def _tables(settings: SubscribeSettings) -> list[str]:
+def _list_tables(settings: SubscribeSettings, console: Console) -> list[str]:
     try:
         listed = BigQueryClient(settings.project).client.list_tables(f"{settings.project}.{settings.dataset}")
         return sorted(str(table.table_id) for table in listed)
     except (api_errors.GoogleAPIError, OSError) as error:
-        sys.stderr.write(f"note: the tables cannot be listed yet: {first_line(error)}\n")
+        console.warn(f"cannot list the tables yet: {first_line(error)}")
         return []
 
 
-def _explained(error: RefusedError, settings: SubscribeSettings, account: str) -> str:
-    """One line: what was refused, and what mends it."""
-    said = f"Analytics Hub says: {error}"
+def _explain(error: ApiError, settings: SubscribeSettings, account: str) -> str:
+    """Return one line: what the service rejected, and how to fix it."""
+    text = f"Analytics Hub: {error.message}"
     if error.reason == "SERVICE_DISABLED":
-        return f"{said}; gcloud services enable analyticshub.googleapis.com --project={settings.project}"
-    if error.code == 403 and "bigquery." in str(error):
-        return f"{said}; grant roles/bigquery.user on {settings.project} to {account}"
-    if error.code == 403:
+        return f"{text}; gcloud services enable analyticshub.googleapis.com --project={settings.project}"
+    if error.status == 403 and "bigquery." in error.message:
+        return f"{text}; grant roles/bigquery.user on {settings.project} to {account}"
+    if error.status == 403:
         return (
-            f"{said}; {account} needs roles/analyticshub.subscriptionOwner and roles/bigquery.user on "
+            f"{text}; {account} needs roles/analyticshub.subscriptionOwner and roles/bigquery.user on "
             f"{settings.project}, and on the listing roles/analyticshub.subscriber, which Google grants to the account "
             "that was onboarded"
         )
-    if error.code == 404:
-        place = settings.listing or settings.exchange
+    if error.status == 404:
         return (
-            f"{said}; there is no {place}, or {account} may not see it: look at --customer_id and --location="
-            f"{settings.location}; imagebeam subscribe --list shows what there is"
+            f"{text}; {settings.listing or settings.exchange} does not exist, or {account} may not see it: check "
+            f"--customer_id and --location={settings.location}; imagebeam subscribe --list shows what exists"
         )
-    if "location" in str(error).lower() or "region" in str(error).lower():
-        return f"{said}; --location must be where the listing is; imagebeam subscribe --list --location=eu looks there"
-    return said
+    if "location" in error.message.lower() or "region" in error.message.lower():
+        return f"{text}; --location must be the location of the listing: try imagebeam subscribe --list --location=eu"
+    return text

@@ -1,42 +1,35 @@
-"""Batch jobs of Vertex AI: created and cancelled with google-genai, looked at over REST.
+"""Client for Vertex AI batch prediction jobs.
 
-google-genai 2.34 cannot read a job whose error has details (they are objects, it expects text), so get and
-list are plain requests with the same credentials. Nothing is retried here but reading: who creates twice
-pays twice.
+Jobs are created and canceled with google-genai, and read over REST: google-genai 2.34 cannot parse a job whose error
+has details. Only reads are retried, because a repeated create could buy the same answers twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import google.auth
 import google.auth.exceptions
-import google.auth.transport.requests
-import orjson
 import pydantic
-import tenacity
 from google import genai
 from google.genai import errors, types
 
 from imagebeam.transforms.clients.credentials import SCOPES
-from imagebeam.transforms.clients.vertex import API_VERSION, HttpAnswer, endpoint
-from imagebeam.transforms.core.errors import SystemicError
-from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_exception, classify_http
+from imagebeam.transforms.clients.rest import ApiError, RestClient
+from imagebeam.transforms.clients.vertex import API_VERSION, endpoint, error_body
+from imagebeam.transforms.gemini.error_classes import Kind, classify_exception, classify_http
 from imagebeam.transforms.gemini.job_states import BatchJob, parse_job
 
 TIMEOUT_S = 120.0
-PAGE_JOBS = 100
-_READ_TRIES = 6
 
 
 class UncertainError(Exception):
-    """A call may have done what it should, or not; the list of jobs will tell."""
+    """A call failed without showing whether it took effect; the list of jobs will show it."""
 
 
 class NotCreatedError(Exception):
-    """No job was created; a later try may do better."""
+    """No job was created, for a reason that may pass."""
 
 
 class BatchJobs:
@@ -45,11 +38,13 @@ class BatchJobs:
     Args:
         project: Project that pays.
         location: ``global``, ``us``, ``eu`` or a region.
+
+    Raises:
+        ApiError: There are no valid credentials.
     """
 
     def __init__(self, project: str, location: str) -> None:
-        self._parent = f"projects/{project}/locations/{location}"
-        self._base = f"{endpoint(location).rstrip('/')}/{API_VERSION}"
+        self._jobs_path = f"projects/{project}/locations/{location}/batchPredictionJobs"
         self._genai = genai.Client(
             vertexai=True,
             project=project,
@@ -63,26 +58,27 @@ class BatchJobs:
         try:
             credentials, _ = google.auth.default(scopes=SCOPES)
         except google.auth.exceptions.GoogleAuthError as error:
-            raise _stopped(classify_exception(error), "batch jobs") from None
-        self._session = google.auth.transport.requests.AuthorizedSession(credentials, max_refresh_attempts=2)
+            raise ApiError("batch jobs", classify_exception(error)) from None
+        self._rest = RestClient(f"{endpoint(location).rstrip('/')}/{API_VERSION}", credentials, timeout_s=TIMEOUT_S)
 
     def create(
         self, display_name: str, model: str, *, source: str, destination: str, labels: Mapping[str, str]
     ) -> BatchJob:
-        """Creates a job.
+        """Create a job.
 
         Args:
-            display_name: What it is called; not unique for the service.
-            model: Model id, or a tuned model's resource name.
-            source: ``gs://`` file or ``bq://`` table of its requests.
-            destination: ``gs://`` prefix or ``bq://`` table of its answers.
+            display_name: Display name; Vertex AI does not require it to be unique.
+            model: Model id, or resource name of a tuned model.
+            source: ``gs://`` file or ``bq://`` table with the requests.
+            destination: ``gs://`` prefix or ``bq://`` table for the answers.
             labels: Billing labels.
 
         Raises:
-            UncertainError: It may have been created, or not.
-            NotCreatedError: It was not, for a reason that passes.
-            SystemicError: It was not, and trying again helps nothing.
+            UncertainError: The job may or may not have been created.
+            NotCreatedError: The job was not created, for a reason that may pass.
+            ApiError: The job was not created, and a retry cannot help.
         """
+        operation = f"creating batch job {display_name}"
         config = types.CreateBatchJobConfig(
             display_name=display_name,
             dest=destination,
@@ -91,18 +87,18 @@ class BatchJobs:
         try:
             made = self._genai.batches.create(model=model, src=source, config=config)
         except pydantic.ValidationError as error:
-            raise UncertainError(f"created, but the answer cannot be read: {error.error_count()} fields") from None
+            raise UncertainError(f"created, but the answer cannot be parsed: {error.error_count()} fields") from None
         except errors.APIError as error:
-            failure = classify_http(error.code, _body(error), {})
+            failure = classify_http(error.code, error_body(error), {})
             if failure.kind is Kind.THROTTLED:
                 raise NotCreatedError(f"{failure.reason}: {failure.message}") from None
             if failure.kind is Kind.TRANSIENT:
                 raise UncertainError(f"{failure.reason}: {failure.message}") from None
-            raise _stopped(failure, f"creating batch job {display_name}") from None
+            raise ApiError(operation, failure, status=error.code, body=error_body(error)) from None
         except Exception as error:
             failure = classify_exception(error)
             if failure.kind is Kind.FATAL:
-                raise _stopped(failure, f"creating batch job {display_name}") from None
+                raise ApiError(operation, failure) from None
             raise UncertainError(f"{failure.reason}: {failure.message}") from None
         return BatchJob(
             name=made.name or "",
@@ -112,84 +108,49 @@ class BatchJobs:
         )
 
     def get(self, name: str) -> BatchJob | None:
-        """A job by its resource name; None if there is none (any more).
+        """Return a job by its resource name; None if it does not exist (any more).
 
         Raises:
             UncertainError: The service does not answer.
-            SystemicError: It refuses to.
+            ApiError: The service rejects the call.
         """
-        answer = self._read(f"{self._parent}/batchPredictionJobs/{name.rpartition('/')[2]}", {}, f"batch job {name}")
-        return None if answer is None else parse_job(answer)
+        try:
+            path = f"{self._jobs_path}/{name.rpartition('/')[2]}"
+            return parse_job(self._rest.call("GET", path, operation=f"reading batch job {name}"))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise _uncertain_if_transient(error) from None
 
     def named(self, prefix: str) -> list[BatchJob]:
-        """All jobs whose display names begin so, the oldest first; raises as :meth:`get`."""
-        found: list[BatchJob] = []
-        token = ""
-        while True:
-            parameters = {"filter": f'displayName:"{prefix}*"', "pageSize": str(PAGE_JOBS)}
-            if token:
-                parameters["pageToken"] = token
-            answer = self._read(f"{self._parent}/batchPredictionJobs", parameters, "the list of batch jobs")
-            if answer is None:  # an empty list would let every job be created again
-                raise SystemicError(f"there is no list of batch jobs at {self._parent}: HTTP 404")
-            jobs = answer.get("batchPredictionJobs")
-            found += [parse_job(job) for job in (jobs if isinstance(jobs, list) else [])]
-            token = str(answer.get("nextPageToken") or "")
-            if not token:
-                break
+        """Return all jobs whose display names start with a prefix, oldest first.
+
+        Raises:
+            UncertainError: The service does not answer.
+            ApiError: The service rejects the call. That includes 404: an empty list instead would let every job be
+                created again.
+        """
+        try:
+            items = self._rest.list_items(
+                self._jobs_path,
+                "batchPredictionJobs",
+                params={"filter": f'displayName:"{prefix}*"'},
+                operation="listing batch jobs",
+            )
+            jobs = [job for job in map(parse_job, items) if job.display_name.startswith(prefix)]
+        except ApiError as error:
+            raise _uncertain_if_transient(error) from None
         return sorted(
-            (job for job in found if job.display_name.startswith(prefix)),
+            jobs,
             key=lambda job: (job.created is None, job.created.timestamp() if job.created else 0.0, job.name),
         )
 
     def cancel(self, name: str) -> None:
-        """Asks for a job to be cancelled; one that has ended is left alone."""
-        # Whatever went wrong is seen at the next look: the job is still there, and is cancelled again.
+        """Request that a job be canceled; a job that has ended stays as it is."""
+        # A failure shows at the next poll: the job is still there, and is canceled again.
         with contextlib.suppress(Exception):
             self._genai.batches.cancel(name=name)
 
-    def _read(self, path: str, parameters: Mapping[str, str], what: str) -> dict[str, Any] | None:
-        failure: Failure | None = None
-        for attempt in _patiently():
-            with attempt:
-                try:
-                    answer = self._session.get(f"{self._base}/{path}", params=dict(parameters), timeout=TIMEOUT_S)
-                except Exception as error:
-                    failure = classify_exception(error)
-                else:
-                    if answer.status_code == 404:
-                        return None
-                    if answer.status_code == 200:
-                        with contextlib.suppress(orjson.JSONDecodeError):
-                            document = orjson.loads(answer.content)
-                            if isinstance(document, dict):
-                                return document
-                        http = HttpAnswer(503, "an answer that is no JSON", {})
-                    else:
-                        http = HttpAnswer(answer.status_code, answer.content, {})
-                    failure = classify_http(http.code, http.body, http.headers)
-                if failure.kind in (Kind.TRANSIENT, Kind.THROTTLED):
-                    raise UncertainError(failure.message)
-        if failure is None or failure.kind in (Kind.TRANSIENT, Kind.THROTTLED):
-            raise UncertainError(f"{what}: {failure.message if failure else 'no answer'}")
-        raise _stopped(failure, what)
 
-
-def _patiently() -> Iterator[tenacity.AttemptManager]:
-    """Tries again while it is uncertain, and ends quietly."""
-    return iter(
-        tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(_READ_TRIES),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
-            retry=tenacity.retry_if_exception_type(UncertainError),
-            retry_error_callback=lambda _: None,
-        )
-    )
-
-
-def _stopped(failure: Failure, doing: str) -> SystemicError:
-    return SystemicError(f"{doing}: {failure.reason}: {failure.message}")
-
-
-def _body(error: errors.APIError) -> bytes | str:
-    return orjson.dumps(error.details) if isinstance(error.details, dict | list) else str(error.message or "")
+def _uncertain_if_transient(error: ApiError) -> Exception:
+    return UncertainError(str(error)) if error.retryable else error

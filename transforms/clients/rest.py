@@ -1,60 +1,157 @@
-"""Google APIs that no installed client speaks for us: one call over google-auth."""
+"""Client for Google REST APIs that no installed client library covers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import google.auth.transport.requests
+import orjson
+import tenacity
 
 from imagebeam.transforms.core.errors import SystemicError
+from imagebeam.transforms.core.records import Status
+from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_exception, classify_http
 
 TIMEOUT_S: Final = 60.0
+TRIES: Final = 5
+PAGE_SIZE: Final = 100
+#: Services that a local BigQuery serves at its own address.
+_BIGQUERY_FAMILY: Final = frozenset({"analyticshub", "bigqueryconnection"})
 
 
-def endpoint(service: str) -> str:
-    """The address of a Google API, or the one that the environment names instead, in gcloud's own variable.
+class ApiError(SystemicError):
+    """A call that a Google API rejected or did not answer.
+
+    Attributes:
+        status: HTTP status of the answer; 0 if there is none.
+        reason: Google's reason, such as ``SERVICE_DISABLED``, or ours, such as ``TIMEOUT``.
+        message: The explanation of the service, on one line.
+        body: Google's error document; empty if there is none.
+        retryable: Whether a later call may succeed.
+    """
+
+    def __init__(self, operation: str, failure: Failure, *, status: int = 0, body: bytes | str = b"") -> None:
+        super().__init__(f"{operation}: {failure.reason}: {failure.message}")
+        self.status = status
+        self.reason = failure.reason
+        self.message = failure.message
+        self.body = body
+        self.retryable = failure.kind in (Kind.TRANSIENT, Kind.THROTTLED)
+
+    @classmethod
+    def from_response(cls, operation: str, status: int, body: bytes | str, headers: Mapping[str, str]) -> ApiError:
+        """Return the error for an HTTP answer other than 200."""
+        return cls(operation, classify_http(status, body, headers), status=status, body=body)
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether the service rejected the call itself, rather than the credentials or all calls at this time."""
+        return self.status not in (0, 401) and not self.retryable
+
+
+class RestClient:
+    """Call a Google API with JSON, and retry transient errors.
 
     Args:
-        service: Its short name, such as ``iamcredentials``.
+        base_url: Address with the API version, such as ``https://analyticshub.googleapis.com/v1``.
+        credentials: Credentials of google-auth.
+        timeout_s: Seconds to wait for an answer.
+    """
+
+    def __init__(self, base_url: str, credentials: Any, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._session = google.auth.transport.requests.AuthorizedSession(credentials, max_refresh_attempts=2)
+        self._timeout_s = timeout_s
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        operation: str = "",
+    ) -> dict[str, Any]:
+        """Call a method of the API.
+
+        Args:
+            method: HTTP method.
+            path: Path below the base address.
+            params: Query parameters.
+            body: JSON body.
+            operation: Name of the operation in error messages; default is method and path.
+
+        Returns:
+            The answer.
+
+        Raises:
+            ApiError: The service rejects the call, or transient errors outlast the retries.
+        """
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(TRIES),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ApiError) and error.retryable),
+            reraise=True,
+        )
+        return retrying(self._call_once, operation or f"{method} {path}", method, path, params, body)
+
+    def list_items(
+        self, path: str, key: str, *, params: Mapping[str, str] | None = None, operation: str = ""
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the items of a collection, page by page.
+
+        Args:
+            path: Path of the collection.
+            key: Field of the answer that holds the items.
+            params: Query parameters, such as a filter.
+            operation: Name of the operation in error messages.
+
+        Raises:
+            ApiError: As :meth:`call`.
+        """
+        query = {**(params or {}), "pageSize": str(PAGE_SIZE)}
+        while True:
+            answer = self.call("GET", path, params=query, operation=operation)
+            items = answer.get(key)
+            yield from (item for item in (items if isinstance(items, list) else ()) if isinstance(item, dict))
+            if not answer.get("nextPageToken"):
+                return
+            query = {**query, "pageToken": str(answer["nextPageToken"])}
+
+    def _call_once(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        try:
+            answer = self._session.request(
+                method, f"{self._base_url}/{path}", json=body, params=params, timeout=self._timeout_s
+            )
+        except Exception as error:
+            raise ApiError(operation, classify_exception(error)) from error
+        if answer.status_code != 200:
+            raise ApiError.from_response(operation, answer.status_code, answer.content, answer.headers)
+        try:
+            document = orjson.loads(answer.content or b"{}")
+        except orjson.JSONDecodeError:
+            invalid = Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not valid JSON")
+            raise ApiError(operation, invalid, status=200) from None
+        return document if isinstance(document, dict) else {}
+
+
+def service_url(service: str) -> str:
+    """Return the address of a Google API, or the one that the environment sets instead.
+
+    Args:
+        service: Short name of the service, such as ``iamcredentials``. The environment variable is the one that gcloud
+            reads, ``CLOUDSDK_API_ENDPOINT_OVERRIDES_<SERVICE>``.
     """
     override = os.environ.get(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service.upper()}")
+    if not override and service in _BIGQUERY_FAMILY:
+        override = os.environ.get("BIGQUERY_EMULATOR_HOST")
     return (override or f"https://{service}.googleapis.com").rstrip("/")
-
-
-def call(credentials: Any, method: str, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Makes one call.
-
-    Args:
-        credentials: Whose.
-        method: HTTP method.
-        url: Whole address.
-        body: JSON body.
-
-    Returns:
-        The answer.
-
-    Raises:
-        RefusedError: It is an error.
-        OSError: There is no answer.
-    """
-    with google.auth.transport.requests.AuthorizedSession(credentials) as session:
-        answer = session.request(method, url, json=body, timeout=TIMEOUT_S)
-    if answer.status_code != 200:
-        raise RefusedError(f"{method} {url}: HTTP {answer.status_code}", answer.content)
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-class RefusedError(SystemicError):
-    """A service that answered with an error.
-
-    Args:
-        said: What to say.
-        body: Google's error document, as it came.
-    """
-
-    def __init__(self, said: str, body: bytes | str = "") -> None:
-        super().__init__(said)
-        self.body = body

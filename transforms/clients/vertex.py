@@ -105,7 +105,7 @@ class GeminiClient:
                 timeout_s + 5,
             )
         except errors.APIError as error:
-            return HttpAnswer(error.code, _error_body(error), _headers(error.response))
+            return HttpAnswer(error.code, error_body(error), _headers(error.response))
         http = answer.sdk_http_response
         if http is None:
             raise aiohttp.ClientPayloadError("google-genai returned no HTTP response")
@@ -125,7 +125,7 @@ class GeminiClient:
                 self._client.aio.models.count_tokens(model=model, contents=".", config=config), timeout_s
             )
         except errors.APIError as error:
-            return HttpAnswer(error.code, _error_body(error), _headers(error.response))
+            return HttpAnswer(error.code, error_body(error), _headers(error.response))
         return HttpAnswer(200, "", {})
 
     async def model_status(self, model: str, *, timeout_s: float = 30.0) -> HttpAnswer:
@@ -133,7 +133,7 @@ class GeminiClient:
         try:
             await asyncio.wait_for(self._client.aio.models.get(model=model), timeout_s)
         except errors.APIError as error:
-            return HttpAnswer(error.code, _error_body(error), _headers(error.response))
+            return HttpAnswer(error.code, error_body(error), _headers(error.response))
         return HttpAnswer(200, "", {})
 
     async def close(self) -> None:
@@ -195,7 +195,8 @@ _CONFIG = _Config(
 )
 
 
-def _error_body(error: errors.APIError) -> bytes | str:
+def error_body(error: errors.APIError) -> bytes | str:
+    """Return the error document that a google-genai exception carries."""
     if isinstance(error.details, dict | list):
         return orjson.dumps(error.details)
     return str(error.message or "")
