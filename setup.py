@@ -1,8 +1,9 @@
 """Packaging of imagebeam: the top-level directories become one namespace package.
 
-``pipeline/``, ``transforms/`` and ``emulators/`` are installed as ``imagebeam.pipeline``,
-``imagebeam.transforms`` and ``imagebeam.emulators``: drop ``imagebeam.`` to get the path.
-All metadata is here, so that ``--setup_file=./setup.py`` builds on Dataflow with any setuptools.
+``pipeline/``, ``transforms/`` and ``emulators/`` are installed as ``imagebeam.pipeline``, ``imagebeam.transforms`` and
+``imagebeam.emulators``: drop ``imagebeam.`` to get the path. Where ``emulators/`` is left out, as in the image for
+Dataflow, the package is built without it. All metadata is here, so that ``--setup_file=./setup.py`` builds on Dataflow
+with any setuptools.
 """
 
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "imagebeam"
-ROOTS = ("pipeline", "transforms", "emulators")
+HERE = Path(__file__).parent
+ROOTS = tuple(root for root in ("pipeline", "transforms", "emulators") if (HERE / root).is_dir())
+LOCAL = "emulators" in ROOTS
 
 found = find_packages(include=[pattern for root in ROOTS for pattern in (root, f"{root}.*")])
 
@@ -18,7 +21,7 @@ setup(
     name=NAME,
     version="0.1.0",
     description="Ask Gemini about every image of a BigQuery table, exactly once, at the pace of your quota.",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     author="The imagebeam authors",
@@ -29,8 +32,7 @@ setup(
         f"{NAME}.pipeline": ["py.typed"],
         f"{NAME}.transforms": ["py.typed"],
         f"{NAME}.transforms.tasks": ["data/*.yaml", "data/tasks/*.yaml"],
-        f"{NAME}.emulators": ["py.typed"],
-        f"{NAME}.emulators.sample_data": ["photos/*"],
+        **({f"{NAME}.emulators": ["py.typed"], f"{NAME}.emulators.sample_data": ["photos/*"]} if LOCAL else {}),
     },
     include_package_data=False,
     install_requires=[
@@ -73,7 +75,7 @@ setup(
     entry_points={
         "console_scripts": ["imagebeam = imagebeam.pipeline.cli.main:main"],
         # Commands that live outside the production packages: the command line finds them here, by name.
-        "imagebeam.commands": ["local = imagebeam.emulators.cli:main"],
+        "imagebeam.commands": ["local = imagebeam.emulators.cli:main"] if LOCAL else [],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -1,4 +1,4 @@
-"""What the launcher runs; everything else is in the package."""
+"""Entry point of the Flex Template launcher."""
 
 import sys
 

@@ -127,6 +127,46 @@ def test_the_sdist_runs_a_pipeline_where_only_it_is_installed(sdist: Path, tmp_p
     assert run(str(home / "bin" / "imagebeam"), "--version", cwd=elsewhere, PYTHONPATH="").startswith("imagebeam ")
 
 
+def test_the_image_of_dataflow_installs_without_the_emulators(checkout: Path, tmp_path: Path) -> None:
+    """The package builds from what templates/Dockerfile copies, and ``imagebeam local`` says that it is not there."""
+    context, target = tmp_path / "context", tmp_path / "installed"
+    dockerfile = (ROOT / "templates" / "Dockerfile").read_text(encoding="utf-8")
+    for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE):
+        for name in line.split()[:-1]:
+            place = context / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(checkout / name, place)
+            else:
+                shutil.copy(ROOT / name, place)
+    run(
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"),
+        *("--disable-pip-version-check", "--target", str(target), str(context)),
+        cwd=tmp_path,
+    )
+    assert {path.name for path in (target / "imagebeam").iterdir()} == {"pipeline", "transforms"}
+    (entry_points,) = target.glob("imagebeam-*.dist-info/entry_points.txt")
+    assert "imagebeam.commands" not in entry_points.read_text(encoding="utf-8")
+    program = (
+        "import sys; from imagebeam.pipeline.cli.main import main\n"
+        "main(['--help']); code = main(['local', 'up']); print(sys.modules['imagebeam.pipeline'].__file__); "
+        "sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert str(target) in done.stdout, "the installed package is the one that runs"
+    assert "imagebeam local is not part of this installation" in done.stderr
+    assert "pip install" in done.stderr
+
+
 def _as_wheel(sdist: Path, directory: Path) -> Path:
     run(
         *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"),

@@ -67,6 +67,11 @@ def _run(argv: Sequence[str]) -> int:
     plugins = {point.name: point for point in importlib.metadata.entry_points(group=PLUGINS)}
     if name in plugins:
         return _run_plugin(plugins[name], rest)
+    if name in _PLUGIN_SUMMARIES:
+        raise UserError(
+            f"imagebeam {name} is not part of this installation, as in the image for Dataflow: run "
+            f"`pip install '.[{name}]'` in a checkout of imagebeam"
+        )
     if name.startswith("-"):
         raise UserError(f"{name}: the command comes first, as in imagebeam classify --task=NAME")
     known = [*COMMANDS, *plugins]
