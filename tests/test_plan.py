@@ -184,7 +184,7 @@ def test_a_plan_of_vectors_has_batch_and_sql_lanes_and_can_be_probed(cloud: Loca
         assert list(lanes(plan)) == ["online", "batch", "sql"]
         assert Decimal(lanes(plan)["batch"]["usd"]) * 2 == Decimal(lanes(plan)["online"]["usd"])
         assert lanes(plan)["sql"]["usd"] == lanes(plan)["online"]["usd"] == f"{6 * 258 * Decimal('0.45') / 10**6:.9f}"
-        assert "4,000 calls a minute of BigQuery" in lanes(plan)["sql"]["binds"]
+        assert "4,000 calls per minute of BigQuery" in lanes(plan)["sql"]["binds"]
     assert calls(job) == {}
     assert job.results not in datasets()
     probed = planned(embed_arguments(job), "--probe=2")
@@ -232,7 +232,7 @@ def test_every_command_that_pays_asks_above_twenty_dollars(small: Job, dear: str
 def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(small: Job, dear: str) -> None:
     plan = planned(small.arguments("--max_rpm=2", "--transport=inline", "--max_calls=1"), dear)
     found = lanes(plan)
-    assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls a minute", 92)
+    assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls per minute", 92)
     assert "travel with the request" in found["batch"]["problem"]
     assert plan["recommended"]["lane"] == "online", "both cost the same with these prices, and a flex call takes longer"
     assert any("--max_calls=1 ends the run" in note for note in plan["notes"])
@@ -241,7 +241,7 @@ def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(
     assert "the flex lane does not support gemini-2.5-flash" in lanes(old)["flex"]["problem"]
     assert any("retires" in note for note in old["notes"])
     by_piece = embed_arguments(small, "--model=multimodalembedding@001", "--location=europe-west1", "--dimension=128")
-    assert lanes(planned(by_piece))["online"]["binds"] == "120 calls a minute"
+    assert lanes(planned(by_piece))["online"]["binds"] == "120 calls per minute"
 
 
 @pytest.mark.parametrize(

@@ -35,17 +35,17 @@ from imagebeam.transforms.tasks.forecast import (
 )
 from imagebeam.transforms.tasks.lane_comparison import (
     ASSUMED_LATENCY_S,
-    MOST_IN_FLIGHT,
-    PROCESS_PER_S,
-    WORTH_USD,
+    MAX_CALLS_PER_S,
+    MAX_IN_FLIGHT,
+    MIN_SAVING_USD,
+    Capacity,
     LanePlan,
-    Means,
-    Work,
+    Workload,
+    count_workers,
     plan_batch,
     plan_calls,
     plan_sql,
     recommend,
-    workers_for,
 )
 from imagebeam.transforms.tasks.model_profiles import Quota, estimate_total, estimate_usage, image_tokens
 from imagebeam.transforms.tasks.task import ImageSettings, Task
@@ -206,58 +206,58 @@ def test_changes_of_a_task_are_named() -> None:
 QUOTAS = st.builds(
     Quota, st.none() | st.integers(1, 10**7), st.none() | st.integers(1_000, 10**9), st.sampled_from(["", "somebody"])
 )
-MEANS = st.builds(
-    Means,
-    st.integers(1, MOST_IN_FLIGHT),
+CAPACITIES = st.builds(
+    Capacity,
+    st.integers(1, MAX_IN_FLIGHT),
     st.integers(1, 100),
     st.dictionaries(st.sampled_from([Lane.ONLINE, Lane.FLEX]), st.floats(0.05, 600)),
 )
-WORK = st.builds(Work, st.integers(0, 10**8), st.integers(0, 10**12), st.integers(1, 10_000))
+WORK = st.builds(Workload, st.integers(0, 10**8), st.integers(0, 10**12), st.integers(1, 10_000))
 USD = st.none() | st.decimals(0, 10**6, places=4)
 
 
-@given(st.sampled_from([Lane.ONLINE, Lane.FLEX]), WORK, QUOTAS, MEANS)
-def test_no_lane_is_planned_faster_than_any_limit_allows(lane: Lane, work: Work, quota: Quota, means: Means) -> None:
-    plan = plan_calls(lane, None, work, quota, means)
+@given(st.sampled_from([Lane.ONLINE, Lane.FLEX]), WORK, QUOTAS, CAPACITIES)
+def test_no_lane_exceeds_any_limit(lane: Lane, work: Workload, quota: Quota, capacity: Capacity) -> None:
+    plan = plan_calls(lane, None, work, quota, capacity)
     assert plan.per_s is not None
-    latency_s = means.latency_s.get(lane, ASSUMED_LATENCY_S[lane])
+    latency_s = capacity.latency_s.get(lane, ASSUMED_LATENCY_S[lane])
     assert plan.seconds == pytest.approx(work.calls / plan.per_s + latency_s if work.calls else 0)
     slack = 1 + 1e-9
     if quota.requests:
         assert plan.per_s * 60 <= quota.requests * slack
     if quota.tokens and work.calls:
         assert plan.per_s * 60 * work.tokens / work.calls <= quota.tokens * slack
-    assert plan.per_s <= PROCESS_PER_S * means.processes * slack
+    assert plan.per_s <= MAX_CALLS_PER_S * capacity.processes * slack
     assert plan.binds
-    twice = dataclasses.replace(means, processes=2 * means.processes)
+    twice = dataclasses.replace(capacity, processes=2 * capacity.processes)
     assert (plan_calls(lane, None, work, quota, twice).per_s or 0) >= plan.per_s
 
 
 @given(st.floats(0.01, 10**5), st.floats(0.05, 600))
 def test_the_workers_use_what_is_granted_and_one_less_would_not(granted: float, latency_s: float) -> None:
-    workers = workers_for(granted, latency_s)
-    each = min(PROCESS_PER_S, MOST_IN_FLIGHT / latency_s)
+    workers = count_workers(granted, latency_s)
+    each = min(MAX_CALLS_PER_S, MAX_IN_FLIGHT / latency_s)
     assert workers * each >= granted * (1 - 1e-9)
     assert workers == 1 or (workers - 1) * each < granted
-    assert workers_for(math.inf, latency_s) == 1
+    assert count_workers(math.inf, latency_s) == 1
 
 
 def test_the_limit_that_binds_is_named() -> None:
-    work = Work(calls=60_000, tokens=60_000_000)
-    tokens = plan_calls(Lane.ONLINE, None, work, Quota(tokens=2_000_000), Means())
-    assert (tokens.binds, round(tokens.seconds or 0), tokens.workers) == ("2,000,000 tokens a minute", 1_802, 1)
-    calls = plan_calls(Lane.ONLINE, None, work, Quota(requests=600, tokens=2_000_000), Means())
-    assert (calls.binds, round(calls.seconds or 0)) == ("600 calls a minute", 6_002)
-    window = plan_calls(Lane.ONLINE, None, work, Quota(), Means(in_flight=4, latency_s={Lane.ONLINE: 2.0}))
-    assert (window.binds, window.seconds) == ("--in_flight=4 at 2 s a call", 30_002)
+    work = Workload(calls=60_000, tokens=60_000_000)
+    tokens = plan_calls(Lane.ONLINE, None, work, Quota(tokens=2_000_000), Capacity())
+    assert (tokens.binds, round(tokens.seconds or 0), tokens.workers) == ("2,000,000 tokens per minute", 1_802, 1)
+    calls = plan_calls(Lane.ONLINE, None, work, Quota(requests=600, tokens=2_000_000), Capacity())
+    assert (calls.binds, round(calls.seconds or 0)) == ("600 calls per minute", 6_002)
+    window = plan_calls(Lane.ONLINE, None, work, Quota(), Capacity(in_flight=4, latency_s={Lane.ONLINE: 2.0}))
+    assert (window.binds, window.seconds) == ("--in_flight=4 at 2 s per call", 30_002)
     assert window.assumed == ()
-    process = plan_calls(Lane.ONLINE, None, work, Quota(requests=10**6), Means(4_096, 2, {Lane.ONLINE: 0.1}))
-    assert (process.binds, process.per_s, process.workers) == ("350 calls a second of a process", 700, 48)
+    process = plan_calls(Lane.ONLINE, None, work, Quota(requests=10**6), Capacity(4_096, 2, {Lane.ONLINE: 0.1}))
+    assert (process.binds, process.per_s, process.workers) == ("350 calls per second of a process", 700, 48)
 
 
 @given(st.integers(0, 10**8), st.integers(1, 20_000), st.integers(1, 200_000), st.integers(20_000, 984_000_000))
 def test_batch_jobs_hold_every_request_within_both_limits(calls: int, size: int, lines: int, most: int) -> None:
-    plan = plan_batch(None, Work(calls, 0, size), Means(batch_lines=lines, batch_bytes=most))
+    plan = plan_batch(None, Workload(calls, 0, size), Capacity(batch_lines=lines, batch_bytes=most))
     assert plan.jobs * lines >= calls
     assert plan.jobs * most >= calls * size
     assert (plan.jobs == 0) == (calls == 0)
@@ -271,10 +271,10 @@ def test_a_request_is_as_large_as_its_texts_and_uris() -> None:
 
 
 def test_the_sql_lane_is_bound_by_the_calls_of_bigquery() -> None:
-    plan = plan_sql(Decimal(1), Work(120_000, 0), Quota(requests=4_000), Means(rows_per_job=50_000))
+    plan = plan_sql(Decimal(1), Workload(120_000, 0), Quota(requests=4_000), Capacity(rows_per_job=50_000))
     assert (plan.jobs, round(plan.seconds or 0), plan.workers) == (3, 1_800, 0)
-    unknown = plan_sql(None, Work(1, 1), Quota(), Means())
-    assert (unknown.seconds, unknown.binds) == (None, "no quota is known")
+    unknown = plan_sql(None, Workload(1, 1), Quota(), Capacity())
+    assert (unknown.seconds, unknown.binds) == (None, "unknown quota")
 
 
 # -- which lane ------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_a_lane_is_recommended_that_can_be_taken_and_costs_the_least_or_nearly(p
     prices = [plan.usd for plan in ways.values() if plan.usd is not None]
     usd = ways[found.lane].usd
     if len(prices) == len(ways) and usd is not None:
-        assert usd - min(prices) < WORTH_USD
+        assert usd - min(prices) < MIN_SAVING_USD
 
 
 def test_half_the_price_is_taken_when_it_is_worth_the_wait() -> None:
@@ -311,11 +311,11 @@ def test_half_the_price_is_taken_when_it_is_worth_the_wait() -> None:
         LanePlan(Lane.BATCH, Decimal(50), 86_400.0),
     ]
     assert recommend(plans, 1_000) == recommend(plans[::-1], 1_000)
-    assert recommend(plans, 1_000).reason == "flex: it saves $50.00 of $100.00 and takes 2 h instead of 1 h"
+    assert recommend(plans, 1_000).reason == "flex: saves $50.00 of $100.00 and takes 2 h instead of 1 h"
     slow = [plans[0], dataclasses.replace(plans[1], seconds=10**6), plans[2]]
     assert recommend(slow, 1_000).lane == "batch"
     cheap = [dataclasses.replace(plan, usd=(plan.usd or Decimal(0)) / 100) for plan in plans]
-    assert recommend(cheap, 10).reason == "online: it is done soonest, and another lane would save $0.50"
+    assert recommend(cheap, 10).reason == "online: the fastest lane; another lane would save $0.50"
     assert recommend(plans, 0).lane is None
 
 

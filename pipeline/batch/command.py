@@ -37,7 +37,7 @@ from imagebeam.transforms.clients.batch_jobs import BatchJobs, UncertainError
 from imagebeam.transforms.clients.credentials import find_credentials, missing_credentials
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 from imagebeam.transforms.core.strict_yaml import suggestion
-from imagebeam.transforms.tasks.lane_comparison import duration
+from imagebeam.transforms.core.text import format_duration
 
 
 def main(argv: list[str], *, cwd: Path) -> int:
@@ -257,7 +257,7 @@ def _job_line(view: JobView, now: datetime.datetime | None) -> str:
     elif job is not None:
         age = job.age_s(now) if now is not None else None
         if age is not None:
-            parts.append(duration(age - age % 10))
+            parts.append(format_duration(age - age % 10))
         if job.successful is not None:
             parts.append(f"{job.successful:,} rows done")
     if view.note:

@@ -17,8 +17,8 @@ import rich.text
 
 from imagebeam.pipeline.console.console import Console
 from imagebeam.transforms.core.counts import Counts, sum_counts
+from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.engine.engine import live_engines
-from imagebeam.transforms.tasks.lane_comparison import duration
 
 #: Seconds between two looks at the engines, which update a terminal, and between two lines in a log.
 SAMPLE_INTERVAL_S: Final = 0.5
@@ -63,7 +63,7 @@ def format_progress(snapshot: Snapshot) -> str:
         parts.append(f"{snapshot.in_flight:,} in flight")
     remaining = snapshot.total - counts.finished
     if snapshot.per_s > 0 and remaining > 0:
-        parts.append(f"{duration(remaining / snapshot.per_s)} left")
+        parts.append(f"{format_duration(remaining / snapshot.per_s)} left")
     return " · ".join(parts)
 
 

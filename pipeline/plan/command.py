@@ -155,21 +155,21 @@ def lane_plan(
     if problem:
         return LanePlan(lane, usd, problem=problem)
     images = max(1, round(expected.images / expected.units)) if expected.units else 1
-    work = lane_comparison.Work(expected.calls, expected.tokens, max_cost.request_bytes(profile, task, images))
-    means = lane_comparison.Means(
+    work = lane_comparison.Workload(expected.calls, expected.tokens, max_cost.request_bytes(profile, task, images))
+    capacity = lane_comparison.Capacity(
         settings.in_flight,
         settings.processes,
         expected.latency_s,
         settings.batch_lines,
         settings.batch_bytes,
-        settings.rows_per_job if isinstance(settings, EmbedSettings) else lane_comparison.Means().rows_per_job,
+        settings.rows_per_job if isinstance(settings, EmbedSettings) else lane_comparison.Capacity().rows_per_job,
     )
     if lane == Lane.BATCH:
-        return lane_comparison.plan_batch(usd, work, means)
+        return lane_comparison.plan_batch(usd, work, capacity)
     quota = lane_quota(settings, profile, lane, location)
     if lane == Lane.SQL:
-        return lane_comparison.plan_sql(usd, work, quota, means)
-    return lane_comparison.plan_calls(lane, usd, work, quota, means)
+        return lane_comparison.plan_sql(usd, work, quota, capacity)
+    return lane_comparison.plan_calls(lane, usd, work, quota, capacity)
 
 
 def lane_problem(

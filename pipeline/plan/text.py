@@ -12,6 +12,7 @@ from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Changed
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.tasks import lane_comparison
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.forecast import Forecast, Looked
@@ -192,7 +193,7 @@ def _row(plan: LanePlan) -> tuple[str, ...]:
         return (plan.lane, cost, "-", "-", "-", "cannot be taken, see below")
     pace = f"{plan.jobs:,} job{'' if plan.jobs == 1 else 's'}" if plan.per_s is None else f"{plan.per_s:,.1f}/s"
     workers = str(plan.workers) if plan.workers else "-"
-    return (plan.lane, cost, lane_comparison.duration(plan.seconds), pace, workers, plan.binds)
+    return (plan.lane, cost, format_duration(plan.seconds), pace, workers, plan.binds)
 
 
 def _money(usd: Decimal) -> str:

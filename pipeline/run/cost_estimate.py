@@ -16,13 +16,13 @@ from imagebeam.transforms.core.counts import Planned
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Lane
+from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import outcome_queries
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.selection import Selection
 from imagebeam.transforms.sql.sources import Source, canonical_sql
 from imagebeam.transforms.start_run import build_run_query
-from imagebeam.transforms.tasks import lane_comparison
 from imagebeam.transforms.tasks.forecast import (
     Forecast,
     History,
@@ -77,7 +77,7 @@ def announce(
     say(f"cost     {cost_text(expected, usd)}; images travel by {run.engine.call_settings.transport}")
     quota = profile.fixed_rpm(settings.location)
     if quota is not None and settings.max_rpm is None:
-        least = lane_comparison.duration(60 * expected.calls / quota)
+        least = format_duration(60 * expected.calls / quota)
         say(
             f"pace     at most {quota:,} calls a minute, the published quota of {task.model} here: {least} or more; "
             "--max_rpm gives the project's own"
