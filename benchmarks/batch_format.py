@@ -41,7 +41,7 @@ from imagebeam.transforms.core.unit_batch import pack, unpack
 from imagebeam.transforms.gemini.batch_matching import ShardMatcher
 from imagebeam.transforms.gemini.batch_requests import LineTemplate, key_of, line_template
 from imagebeam.transforms.gemini.batch_responses import OutputLine, RowResult, classify, parse_line
-from imagebeam.transforms.sql.remaining_query import UNIT_COLUMNS, unit_from_row
+from imagebeam.transforms.sql.unit_rows import UNIT_COLUMNS, unit_from_row
 
 LABELS = {"imagebeam_run": "benchmark"}
 JPEG = ("image/jpeg",)

@@ -126,7 +126,7 @@ def _run(cloud: LocalCloud, directory: Path, units: int, lines: int) -> Report:
     return Report(
         units=units,
         exit_code=exit_code,
-        books=summary["books"],
+        books=summary["counts"],
         problems=summary["problems"],
         took_s=took_s,
         phases=phases(BUCKET, f"imagebeam/runs/{RUN_ID}", cloud.batch_jobs(), began_at, began_at + took_s),

@@ -33,7 +33,7 @@ class Sample:
 
 
 class Tally:
-    """Counts finished images, from any thread."""
+    """OutcomeCounts finished images, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Tally:
         self.ok = 0
 
     def add(self, done: int, ok: int) -> None:
-        """Counts images that are finished, and how many of them have an answer."""
+        """OutcomeCounts images that are finished, and how many of them have an answer."""
         with self._lock:
             self.done += done
             self.ok += ok

@@ -15,7 +15,7 @@ from benchmarks.measuring import Tally
 from benchmarks.workload import LOCATION, Work
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.core.counts import Counts
+from imagebeam.transforms.core.counts import OutcomeCounts
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.unit_batch import pack
 from imagebeam.transforms.engine.engine import close_engine, live_engines
@@ -25,14 +25,14 @@ from imagebeam.transforms.sql.tables import OUTCOMES
 DATASET = "benchmarks"
 GROUP = 200
 
-#: Counts of the pipeline that runs in this process; a DoFn is a copy, a module is not.
+#: OutcomeCounts of the pipeline that runs in this process; a DoFn is a copy, a module is not.
 _tally = Tally()
 
 
 class _Count(beam.DoFn):
-    """Counts what is recorded, when the pipeline learns of it."""
+    """OutcomeCounts what is recorded, when the pipeline learns of it."""
 
-    def process(self, element: Counts) -> Iterator[None]:
+    def process(self, element: OutcomeCounts) -> Iterator[None]:
         _tally.add(element.finished, element.ok)
         yield from ()
 

@@ -33,7 +33,7 @@ POOL = 64
 #: The best of 64, 256, 512 and 1,536 (26, 42, 50 and 56 images/s at 1 s): every batch ends with a wait.
 BATCH = 1_536
 
-#: Counts of the pipeline that runs in this process; a DoFn is a copy, a module is not.
+#: OutcomeCounts of the pipeline that runs in this process; a DoFn is a copy, a module is not.
 _tally = Tally()
 
 

@@ -46,7 +46,7 @@ def build(pipeline: beam.Pipeline, settings: RunSettings) -> PCollection[dict[st
     """
     started = pipeline | "Start" >> StartRun(settings)
     counts = started["pages"] | "Read" >> ReadUnits(settings) | "Ask" >> CallModel(settings.engine, emit="counts")
-    summary: PCollection[dict[str, Any]] = counts | "Finish" >> FinishRun(settings, started["planned"])
+    summary: PCollection[dict[str, Any]] = counts | "Finish" >> FinishRun(settings, started["source"])
     return summary
 
 
@@ -64,7 +64,7 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     if settings.lane == Lane.BATCH:
         return _run_batch(settings, checked, beam_args, console)
     started = time.monotonic()
-    summary = _run_pipeline(settings, checked.run, beam_args, console, due=checked.planned.due)
+    summary = _run_pipeline(settings, checked.run, beam_args, console, due=checked.planned.remaining)
     if summary is None:
         console.status("submitted; the run's books will be in " + checked.run.summary_path)
         return 0
@@ -92,7 +92,7 @@ def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: l
         batch_submit.submit(batch)
         console.status(f"submitted; once jobs exist, run `imagebeam batch collect --work_dir={settings.work_dir}`")
         return 0
-    if not checked.planned.due:
+    if not checked.planned.remaining:
         console.status("nothing is due: no job is submitted")
     batch_state.save_run(batch)
     try:

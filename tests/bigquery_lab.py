@@ -1,4 +1,4 @@
-"""A dataset of one's own on the local BigQuery, through the unchanged client, for tests of SQL."""
+"""A dataset on the local BigQuery for tests of SQL, through the unchanged client."""
 
 import datetime
 import hashlib
@@ -11,19 +11,16 @@ from insights_schema import ASSET_OBSERVATIONS, ASSETS, SNAPSHOTS
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.clients.bigquery import BigQueryClient
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Unit, UnitKind
 from imagebeam.transforms.sql.filters import Filters
-from imagebeam.transforms.sql.remaining_query import (
-    build_remaining_query,
-    build_source_counts_query,
-    source_counts_from_row,
-    unit_from_row,
-)
-from imagebeam.transforms.sql.selection import Selection, SourceCounts
+from imagebeam.transforms.sql.remaining_query import build_remaining_query, build_source_counts_query
+from imagebeam.transforms.sql.selection import QuerySpec, Selection
 from imagebeam.transforms.sql.sources import Source, detect_profile, source_of
 from imagebeam.transforms.sql.tables import TABLES
+from imagebeam.transforms.sql.unit_rows import source_counts_from_row, unit_from_row
 
 TASK, VERSION = "poles", "aaaaaaaaaaaa"
 
@@ -70,15 +67,15 @@ def event(unit_id: str, input_digest: str, status: str, reason: str | None = Non
 
 
 class Found:
-    """What a due query gave."""
+    """Result of the source query."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self.rows = [row for row in rows if row["unit_id"] is not None]
         self.row_count = len(rows)
-        self.books: SourceCounts = source_counts_from_row(rows[0])
+        self.counts: SourceCounts = source_counts_from_row(rows[0])
         self.units: dict[str, Unit] = {row["unit_id"]: unit_from_row(row) for row in self.rows}
-        self.states: dict[str, str] = {row["unit_id"]: row["due_state"] for row in self.rows}
-        assert all(source_counts_from_row(row) == self.books for row in rows)
+        self.states: dict[str, str] = {row["unit_id"]: row["state_detail"] for row in self.rows}
+        assert all(source_counts_from_row(row) == self.counts for row in rows)
 
 
 class Lab:
@@ -127,7 +124,7 @@ class Lab:
     def rows(self, query: Query) -> list[dict[str, Any]]:
         return self.bq.query_rows(query)
 
-    def due(
+    def remaining(
         self,
         source: Source,
         filters: Filters | None = None,
@@ -135,37 +132,26 @@ class Lab:
         unit: UnitKind = UnitKind.OBSERVATION,
         max_images: int = 10,
         keep_columns: Sequence[str] = (),
-        due: Selection | None = None,
+        selection: Selection | None = None,
         outcomes: bool = True,
         version: str = VERSION,
     ) -> Found:
-        chosen, wanted, table = filters or Filters(), due or Selection(), self.outcomes if outcomes else None
-        query = build_remaining_query(
+        spec = QuerySpec(
             source=source,
-            filters=chosen,
+            filters=filters or Filters(),
             unit=unit,
             max_images=max_images,
             keep_columns=keep_columns,
-            outcomes=table,
+            outcomes=self.outcomes if outcomes else None,
             task=TASK,
             version=version,
-            due=wanted,
+            selection=selection or Selection(),
         )
-        found = Found(self.rows(query))
-        only_books = build_source_counts_query(
-            source=source,
-            filters=chosen,
-            unit=unit,
-            max_images=max_images,
-            outcomes=table,
-            task=TASK,
-            version=version,
-            due=wanted,
-        )
-        (announced,) = self.rows(only_books)
-        assert source_counts_from_row(announced) == found.books
-        assert found.books.due == len(found.rows)
-        assert found.row_count == max(1, found.books.due)
+        found = Found(self.rows(build_remaining_query(spec)))
+        (row,) = self.rows(build_source_counts_query(spec))
+        assert source_counts_from_row(row) == found.counts
+        assert found.counts.remaining == len(found.rows)
+        assert found.row_count == max(1, found.counts.remaining)
         return found
 
 

@@ -43,7 +43,7 @@ def smoke(project: str, work_dir: str) -> None:
             counted = summary["counted"]
             assert (counted["ok"], counted["failed"], summary["problems"]) == (3, {}, []), summary
         # The same command again finds everything answered: nothing is paid twice.
-        again = _summary(classify)["planned"]
+        again = _summary(classify)["source"]
         assert (again["already_done"], again["due"]) == (3, 0), again
         _look(project, dataset)
 

@@ -112,7 +112,7 @@ def test_images_that_the_service_may_not_read_get_one_line(job: Job) -> None:
 def test_a_request_larger_than_a_file_gets_one_line_and_leaves_nothing_open(job: Job) -> None:
     assert "one request takes" in refused(job, batch_arguments(job, "--batch_bytes=300"))
     summary = batch(job, "--limit=1")
-    assert (summary["planned"]["due"], summary["planned"]["submitted"]) == (1, 0), "all of it stayed due"
+    assert (summary["source"]["remaining"], summary["source"]["submitted"]) == (1, 0), "all of it stayed due"
 
 
 def test_a_work_directory_that_may_not_be_written_gets_one_line(job: Job) -> None:

@@ -49,7 +49,7 @@ def test_a_killed_supervisor_is_followed_by_one_that_goes_on(cloud: LocalCloud, 
     if batch_state.run_ids(work_dir(job)) or not batch_state.run_ids(work_dir(job), ended=True):
         code, out, err = run_cli(work_on(job))
         assert code == 0, (out, err)
-        assert "the books balance" in out
+        assert "all units accounted for" in out
     assert [row["status"] for row in answers(job)] == ["OK"] * 6
     assert books(job) == [(6, 6, 0, 0, 9)], "as if nobody had been killed"
     jobs = created(job)

@@ -137,7 +137,7 @@ def test_what_is_done_is_not_submitted_again_and_what_failed_only_on_wish(cloud:
     job = make_job(cloud, tmp_path, 5)
     cloud.faults(vertex={"rules": [{"match": job.uri(1), "do": "blocked", "reason": "SAFETY"}]})
     first = batch(job, "--limit=4")
-    assert (first["planned"]["units_in"], first["exit_code"]) == (4, 0), first["err"]
+    assert (first["source"]["units_in"], first["exit_code"]) == (4, 0), first["err"]
     cloud.faults(vertex={})
     again = batch_arguments(job, "--limit=4")
     code, out, err = run_cli(again)
@@ -147,7 +147,7 @@ def test_what_is_done_is_not_submitted_again_and_what_failed_only_on_wish(cloud:
     assert sum(created(job).values()) == 1
     blocked = first["counted"]["failed"].get("BLOCKED/SAFETY", 0)
     asked = batch(job, "--due=failed:SAFETY,new")
-    assert (asked["planned"]["due"], asked["counted"]["ok"]) == (1 + blocked, 1 + blocked), asked["err"]
+    assert (asked["source"]["remaining"], asked["counted"]["ok"]) == (1 + blocked, 1 + blocked), asked["err"]
     assert sum(paid(job).values()) == 5 + blocked
 
 
@@ -158,10 +158,10 @@ def test_units_in_a_job_are_seen_by_other_runs_and_not_bought_again(cloud: Local
     assert code == 0
     assert f"imagebeam batch collect --work_dir={work_dir(job)}" in said
     online = job.run()
-    assert (online["planned"]["submitted"], online["counted"]["ok"]) == (3, 1), online["err"]
+    assert (online["source"]["submitted"], online["counted"]["ok"]) == (3, 1), online["err"]
     other = batch(job)
-    assert (other["planned"]["submitted"], other["planned"]["due"], other["exit_code"]) == (3, 0, 0), other["err"]
-    assert "3 submitted to a batch job" in "\n".join(other["books"])
+    assert (other["source"]["submitted"], other["source"]["remaining"], other["exit_code"]) == (3, 0, 0), other["err"]
+    assert "3 submitted to a batch job" in "\n".join(other["counts"])
     fault(job)
     summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (3, [], 0), summary["err"]
@@ -181,7 +181,7 @@ def test_a_cap_is_never_passed_and_the_rest_stays_due(cloud: LocalCloud, tmp_pat
     left = 8
     fault(job)
     dollars = batch(job, "--max_cost_usd=0.006")
-    assert (dollars["exit_code"], dollars["problems"], dollars["planned"]["due"]) == (4, [], left), dollars["err"]
+    assert (dollars["exit_code"], dollars["problems"], dollars["source"]["remaining"]) == (4, [], left), dollars["err"]
     assert 0 < float(dollars["recorded"]["cost_usd"]) <= 0.006
     assert sum(created(job).values()) == 3
     assert set(paid(job).values()) == {1}
@@ -208,6 +208,6 @@ def test_status_and_collect_go_on_from_the_work_directory(cloud: LocalCloud, tmp
     code, out, _ = command(job, "collect")
     assert code == 0
     assert "6 OK" in out
-    assert "the books balance" in out
+    assert "all units accounted for" in out
     assert command(job, "status")[1] == f"no batch run is open in {work_dir(job)}\n"
     assert cloud.counters()["batch"]["paid_uris"] == {"distinct": 6, "repeated": 0}

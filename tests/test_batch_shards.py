@@ -20,7 +20,7 @@ from imagebeam.pipeline.run.assemble import build_batch_settings, build_run_sett
 from imagebeam.pipeline.run.checks import build_filters
 from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, shard_name, unit_of_row
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.gemini.batch_requests import key_of
@@ -235,11 +235,11 @@ def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:
     made = BatchRun(dataclasses.replace(run, directory=str(tmp_path / "x")), build_batch_settings(settings), AT)
     shard = Shard(run.run_id, made.run.directory, 2, shard_name(0, 1), 3, 400, {"IMAGE_ERROR/NO_URI": 1}, 2)
     assert (batch_state.prepared(made, 2), batch_state.rest_of(made), batch_state.rounds_begun(made)) == (None, None, 1)
-    prepared = Prepared(Planned(9, 6, 3), (shard,))
+    prepared = Prepared(SourceCounts(9, 6, 3), (shard,))
     batch_state.save_prepared(made.in_round(2), prepared)
     found = batch_state.prepared(made, 2)
     assert found is not None
-    assert (found.planned, list(found.shards)) == (prepared.planned, [shard])
+    assert (found.source, list(found.shards)) == (prepared.source, [shard])
     assert batch_state.rounds_begun(made) == 2
     rest = Rest(3, 1, {"UNAVAILABLE/QUOTA": 1}, 1, 4, "budget: x")
     batch_state.save_rest(made.run, rest)

@@ -79,7 +79,7 @@ def test_finishes_a_run_of_the_previous_version(cloud: LocalCloud, tmp_path: Pat
     assert (str(caps.max_cost_usd), caps.max_call_usd > 0) == ("5", True)
     prepared = batch_state.prepared(run, 1)
     assert prepared is not None
-    assert (prepared.planned.units_in, prepared.planned.asked) == (6, 5)
+    assert (prepared.source.units_in, prepared.source.callable_units) == (6, 5)
     assert [shard.read for shard in prepared.shards] == [2, 2, 2]
 
     code, out, err = command(job, "status", "--json")

@@ -106,7 +106,7 @@ def test_whatever_becomes_of_its_job_every_unit_is_answered_in_the_end(cloud: Lo
     fault(job, *rules, synthetic=True)
     code, out, said = run_cli(batch_arguments(job, "--batch_lines=2"))
     assert code == 0, (out, said)
-    assert "the books balance" in out
+    assert "all units accounted for" in out
     assert f"{len(job.rows)} OK" in out
     assert {row["status"] for row in answers(job)} == {"OK"}
     assert recorded(job) == len(job.rows), "every answer stands in the table once"
@@ -135,7 +135,7 @@ def test_what_does_not_come_stays_due_after_the_last_round(cloud: LocalCloud, tm
     assert created(job) == {"r1-0000000000-0": 1, "r2-0000000000-0": 1}
     fault(job)
     rest = batch(job)
-    assert (rest["planned"]["due"], rest["counted"]["ok"], rest["exit_code"]) == (3, 3, 0)
+    assert (rest["source"]["remaining"], rest["counted"]["ok"], rest["exit_code"]) == (3, 3, 0)
     assert set(paid(job).values()) == {1}
 
 
@@ -274,7 +274,7 @@ def test_jobs_that_may_not_write_stop_the_run_and_leave_all_due(cloud: LocalClou
     assert batch_state.run_ids(work_dir(job)) == []
     fault(job)
     rest = batch(job)
-    assert (rest["planned"]["due"], rest["counted"]["ok"], rest["exit_code"]) == (4, 4, 0)
+    assert (rest["source"]["remaining"], rest["counted"]["ok"], rest["exit_code"]) == (4, 4, 0)
     assert set(paid(job).values()) == {1}
 
 
@@ -310,7 +310,7 @@ def test_a_cancelled_run_keeps_what_is_finished_and_leaves_the_rest_due(cloud: L
     assert {each["state"] for each in cloud.batch_jobs()} == {"JOB_STATE_SUCCEEDED", "JOB_STATE_CANCELLED"}
     fault(job)
     rest = batch(job)
-    assert (rest["planned"]["due"], rest["counted"]["ok"], rest["exit_code"]) == (3, 3, 0)
+    assert (rest["source"]["remaining"], rest["counted"]["ok"], rest["exit_code"]) == (3, 3, 0)
     assert set(paid(job).values()) == {1}
 
 
@@ -324,7 +324,7 @@ def test_a_run_whose_requests_cannot_all_be_written_ends_and_leaves_all_due(clou
     assert batch_state.run_ids(work_dir(job)) == []
     assert created(job) == {}
     summary = batch(job, task=str(task))
-    assert (summary["planned"]["due"], summary["counted"]["ok"], summary["exit_code"]) == (6, 6, 0), summary["err"]
+    assert (summary["source"]["remaining"], summary["counted"]["ok"], summary["exit_code"]) == (6, 6, 0), summary["err"]
     assert set(paid(job).values()) == {1}
 
 

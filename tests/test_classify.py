@@ -64,7 +64,7 @@ def test_a_second_run_calls_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     cloud.reset()
     summary = job.run()
     assert summary["exit_code"] == 0
-    assert summary["planned"]["already_done"] == 12
+    assert summary["source"]["already_done"] == 12
     assert job.calls() == {}
     assert cloud.counters().get("vertex", {}).get("calls", 0) == 0
 
@@ -109,13 +109,13 @@ def test_what_failed_for_good_waits_until_it_is_asked_for(cloud: LocalCloud, tmp
     job.run()
     cloud.reset()
     again = job.run()
-    assert (again["planned"]["failed_before"], again["planned"]["due"]) == (1, 0)
+    assert (again["source"]["failed_before"], again["source"]["remaining"]) == (1, 0)
     assert job.calls() == {}
     code, _, err = run_cli(job.arguments("--due=failed:SAFTY"))
     assert code == 0
     assert "no unit failed for SAFTY; failed before: SAFETY 1" in err
     asked = job.run("--due=failed:SAFETY")
-    assert (asked["planned"]["due"], asked["counted"]["ok"]) == (1, 1)
+    assert (asked["source"]["remaining"], asked["counted"]["ok"]) == (1, 1)
     assert job.query("SELECT * FROM {results}.dead_letters") == []
 
 
@@ -125,7 +125,7 @@ def test_what_was_unavailable_is_due_again(cloud: LocalCloud, tmp_path: Path) ->
     assert job.run("--unit_deadline_s=3")["counted"]["failed"] == {"UNAVAILABLE/HTTP_503": 1}
     cloud.reset()
     again = job.run()
-    assert (again["planned"]["due"], again["counted"]["ok"]) == (1, 1)
+    assert (again["source"]["remaining"], again["counted"]["ok"]) == (1, 1)
     assert job.calls() == {job.uri(0): 1}
 
 
@@ -133,7 +133,7 @@ def test_a_changed_prompt_outdates_and_keeps_the_old_answers(cloud: LocalCloud, 
     job = make_job(cloud, tmp_path, 5)
     first = job.run(task=own_task(tmp_path))
     second = job.run(task=own_task(tmp_path, "Look twice."))
-    assert (second["planned"]["outdated"], second["planned"]["due"]) == (5, 0)
+    assert (second["source"]["outdated"], second["source"]["remaining"]) == (5, 0)
     third = job.run("--due=outdated", task=own_task(tmp_path, "Look twice."))
     assert (third["counted"]["ok"], third["exit_code"]) == (5, 0)
     versions = job.query("SELECT version, COUNT(*) AS n FROM {results}.outcomes GROUP BY 1")
@@ -233,11 +233,11 @@ def test_a_switched_off_api_stops_the_run_and_loses_nothing(cloud: LocalCloud, t
 
 def test_filters_choose_the_units(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 20)
-    assert job.run("--limit=4")["planned"]["units_in"] == 4
+    assert job.run("--limit=4")["source"]["units_in"] == 4
     wider = job.run("--limit=8")
-    assert (wider["planned"]["already_done"], wider["planned"]["due"]) == (4, 4)
+    assert (wider["source"]["already_done"], wider["source"]["remaining"]) == (4, 4)
     chosen = job.run("--where=heading < 5", "--captured_until=2024-05-03")
-    assert chosen["planned"]["units_in"] == 2
+    assert chosen["source"]["units_in"] == 2
 
 
 def test_a_query_is_a_source_too(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_killed_run_goes_on_where_it_was(cloud: LocalCloud, tmp_path: Path) ->
     cloud.faults(vertex={})
     summary = job.run()
     assert summary["exit_code"] == 0, summary["err"]
-    assert summary["planned"]["already_done"] == len(answered)
+    assert summary["source"]["already_done"] == len(answered)
     calls = job.calls()
     for row in job.rows:
         if row["observation_id"] in answered:
@@ -311,7 +311,7 @@ def test_drains_on_the_first_signal(cloud: LocalCloud, tmp_path: Path, number: s
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    assert "skipped (still due)" in out
+    assert "skipped (remaining)" in out
     assert sum(job.calls().values()) == len(job.query("SELECT unit_id FROM {results}.outcomes")), out
     assert f"stopped early (interrupted: {number.name})" in out
 

@@ -18,7 +18,7 @@ from imagebeam.pipeline.console import progress
 from imagebeam.pipeline.console.console import Console, format_table
 from imagebeam.pipeline.console.progress import Progress
 from imagebeam.pipeline.console.text import printable
-from imagebeam.transforms.core.counts import Counts
+from imagebeam.transforms.core.counts import OutcomeCounts
 
 HOSTILE = "[bold red]x[/] :smile: \x1b[31m\x9b1m\r\x07\u202e\ud800 end"
 SHOWN = "[bold red]x[/] :smile: \ufffd[31m\ufffd1m\ufffd\ufffd\ufffd\ufffd end"
@@ -128,9 +128,9 @@ class Engine:
     def __init__(self) -> None:
         self.finished = 0
 
-    def progress(self) -> tuple[Counts, int, float]:
+    def progress(self) -> tuple[OutcomeCounts, int, float]:
         self.finished += 1
-        return Counts(read=50, ok=self.finished, calls=self.finished), 8, 1.0
+        return OutcomeCounts(read=50, ok=self.finished, calls=self.finished), 8, 1.0
 
 
 @pytest.fixture(name="engine")
@@ -173,8 +173,8 @@ def test_progress_on_a_terminal_is_erased_at_the_end() -> None:
     printed = on_a_terminal(
         "import time; from imagebeam.pipeline.console import progress\n"
         "from imagebeam.pipeline.console.console import Console\n"
-        "from imagebeam.transforms.core.counts import Counts\n"
-        "class Engine:\n    def progress(self): return Counts(read=9, ok=150), 8, 1.0\n"
+        "from imagebeam.transforms.core.counts import OutcomeCounts\n"
+        "class Engine:\n    def progress(self): return OutcomeCounts(read=9, ok=150), 8, 1.0\n"
         "progress.live_engines = lambda: [Engine()]\n"
         "progress.SAMPLE_INTERVAL_S = 0.05\n"
         "console = Console()\n"

@@ -28,7 +28,7 @@ from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError, UserError
-from imagebeam.transforms.start_run import prepare_tables
+from imagebeam.transforms.run_tables import prepare_tables
 
 STEPS = {
     *("Start/Once", "Start/Start/ParDo(_Start)", "Start/SpreadPages"),
@@ -89,7 +89,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     place.work()
     run = batch_state.load_run(work_dir(job), "once-more")
     ended = read_json(run.run.summary_path) or {}
-    assert (ended["state"], ended["planned"]["already_done"], ended["problems"]) == ("DONE", 7, [])
+    assert (ended["state"], ended["source"]["already_done"], ended["problems"]) == ("DONE", 7, [])
     assert batch_state.run_ids(work_dir(job)) == []
     assert sum(created(job).values()) == 4
 

@@ -31,10 +31,10 @@ def test_the_demo_shows_the_job_three_times_and_leaves_its_answers(tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     told = " ".join(done.stdout.split())
     assert "300 in 296 OK 2 IMAGE_ERROR/NO_URI 1 IMAGE_ERROR/NOT_FOUND 1 IMAGE_ERROR/UNREADABLE" in told
-    assert "300 in 0 OK 296 already done 4 failed before, not asked for" in told
+    assert "300 in 0 OK 296 already done 4 failed before, not selected" in told
     assert "calls 0 (0 refused for quota)" in told
     assert "296 outdated" in told
-    assert done.stdout.count("the books balance") == 4
+    assert done.stdout.count("all units accounted for") == 4
     assert "Traceback" not in done.stderr
 
     shown = done.stdout.rindex("$ imagebeam local sql")

@@ -63,7 +63,7 @@ def test_a_second_run_calls_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     embed(job, "--dimension=8")
     cloud.reset()
     again = embed(job, "--dimension=8")
-    assert (again["planned"]["already_done"], again["planned"]["due"], again["exit_code"]) == (5, 0, 0)
+    assert (again["source"]["already_done"], again["source"]["remaining"], again["exit_code"]) == (5, 0, 0)
     assert cloud.counters().get("vertex", {}).get("calls", 0) == 0
 
 
@@ -198,7 +198,8 @@ def test_errors_that_pass_are_asked_again_and_others_are_outcomes(cloud: LocalCl
     assert summary["counted"]["ok"] == 4, summary["err"]
     assert summary["counted"]["failed"] == {"UNAVAILABLE/HTTP_500": 1, "BAD_REQUEST/INVALID_ARGUMENT": 1}
     cloud.reset()
-    assert embed(job, "--dimension=8", "--transport=uri")["planned"]["due"] == 1, "what was unavailable is due again"
+    again = embed(job, "--dimension=8", "--transport=uri")
+    assert again["source"]["remaining"] == 1, "unavailable units remain"
 
 
 def test_a_switched_off_api_stops_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ def test_a_killed_run_goes_on_where_it_was_and_buys_nothing_twice(cloud: LocalCl
     before = job.calls()
     cloud.faults(vertex={})
     summary = embed(job, "--dimension=8", "--transport=uri")
-    assert (summary["exit_code"], summary["planned"]["already_done"]) == (0, len(answered)), summary["err"]
+    assert (summary["exit_code"], summary["source"]["already_done"]) == (0, len(answered)), summary["err"]
     calls = job.calls()
     for row in job.rows:
         if row["observation_id"] in answered:

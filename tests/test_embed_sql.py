@@ -27,7 +27,8 @@ from imagebeam.pipeline.embed_sql.statements import StagingTable
 from imagebeam.pipeline.run.embed_settings import embed_settings
 from imagebeam.transforms.clients.bigquery import BigQueryClient, build_job_config
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.start_run import build_run_query, prepare_tables
+from imagebeam.transforms.run_tables import prepare_tables
+from imagebeam.transforms.sql.remaining_query import build_remaining_query
 from imagebeam.transforms.tasks.embedding import embed_task
 
 MODEL, DIMENSION = "multimodalembedding@001", 128
@@ -118,8 +119,8 @@ def test_every_image_lands_once_with_its_books(cloud: LocalCloud, tmp_path: Path
     assert run == {"state": "DONE", "ok": 30, "failed": 3}
     again = embed(job)
     assert again["counted"]["ok"] == 0
-    assert again["planned"]["already_done"] == 30
-    assert again["planned"]["failed_before"] == 3
+    assert again["source"]["already_done"] == 30
+    assert again["source"]["failed_before"] == 3
     assert set(ai(job)["answered_per_key"].values()) == {1}
 
 
@@ -329,7 +330,7 @@ def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
     landed = dataclasses.replace(pending, chunk=0)
     client = bigquery.Client()
     steps = [
-        embedding_sql.pending_sql(build_run_query(ready.run), pending, target, rows=100),
+        embedding_sql.pending_sql(build_remaining_query(ready.run.query_spec()), pending, target, rows=100),
         embedding_sql.embed_sql(landed, ready.passes.asked),
         *([embedding_sql.vectors_sql(landed, target)] if vectors_too else []),
     ]

@@ -59,7 +59,7 @@ STATEMENTS: dict[str, str | Query] = {
     ),
     "pending": route.pending_sql(DUE, PENDING, TARGET, rows=200_000),
     "chunks": route.chunks_sql(PENDING),
-    "books": route.counts_sql(PENDING),
+    "counts": route.counts_sql(PENDING),
     "embed from URIs": route.embed_sql(LANDED, Asked(MODEL, 512, CONNECTION)),
     "embed from URIs, default connection": route.embed_sql(LANDED, Asked(MODEL, 512)),
     "embed from the object table": route.embed_sql(LANDED, Asked(MODEL, 512, CONNECTION, IMAGES)),

@@ -71,7 +71,7 @@ def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: L
     first = planned(street.arguments(source))
     assert calls(street) == {}, "nothing is called"
     assert street.results not in datasets(), "nothing is written"
-    assert (first["units"]["due_new"], first["units"]["asked"], first["changed"]) == (300, 298, None)
+    assert (first["units"]["remaining_new"], first["units"]["callable_units"], first["changed"]) == (300, 298, None)
 
     ran = street.run(source)
     real = Decimal(ran["recorded"]["cost_usd"])
@@ -86,7 +86,7 @@ def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: L
     told = planned(street.arguments(source, task=task))
     assert told["changed"]["fields"] == ["prompt"]
     assert told["changed"]["since"] == ran["version"]
-    assert (told["units"]["outdated"], told["units"]["due_new"]) == (296, 4)
+    assert (told["units"]["outdated"], told["units"]["remaining_new"]) == (296, 4)
     code, text, _ = run_cli(["plan", *street.arguments(source, task=task)])
     assert code == 0
     assert f"changed  prompt since version {ran['version']}" in text
@@ -129,7 +129,7 @@ def test_settings_that_the_model_ignores_are_noted_and_reprocess_nothing(cloud: 
     task.write_text("name: look\nprompt: What is it?\ngeneration: {temperature: 0.2}\n")
     plan = planned(job.arguments(task=str(task)))
     assert (plan["version"], plan["changed"]) == (ran["version"], None)
-    assert (plan["units"]["asked"], plan["units"]["outdated"]) == (0, 0)
+    assert (plan["units"]["callable_units"], plan["units"]["outdated"]) == (0, 0)
     warning = "model gemini-3.5-flash-lite ignores generation.temperature: not sent, not part of the version"
     assert warning in plan["notes"]
     code, _, err = run_cli(job.arguments(task=str(task)))
@@ -145,7 +145,7 @@ def test_assets_are_planned_with_the_images_that_they_have(cloud: LocalCloud, tm
     assert plan["images"] | {"tokens_each": 560} == {
         "total": 5, "per_unit": 1.667, "most": 2, "tokens_each": 560, "media_resolution": "medium",
     }  # fmt: skip
-    assert (plan["units"]["due"], plan["calls"]) == (4, 3), "one asset has an image that no call can be made about"
+    assert (plan["units"]["remaining"], plan["calls"]) == (4, 3), "one asset has an image without URI"
     ran = job.run("--unit=asset", "--max_images=2", task="utility_pole")
     real = Decimal(ran["recorded"]["cost_usd"])
     assert ran["counted"]["calls"] == plan["calls"]
@@ -157,7 +157,7 @@ def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: L
     plan = planned(job.arguments(), "--probe=5")
     assert calls(job)["calls"] == 5
     assert (plan["probe"]["calls"], plan["probe"]["ok"], plan["probe"]["stop"]) == (5, 5, None)
-    assert (plan["units"]["already_done"], plan["units"]["due"], plan["calls"]) == (5, 7, 6)
+    assert (plan["units"]["already_done"], plan["units"]["remaining"], plan["calls"]) == (5, 7, 6)
     assert "5 units of this version" in plan["tokens"]["basis"]
     recorded = job.query("SELECT SUM(cost_usd) AS usd, COUNT(*) AS units FROM {results}.outcomes WHERE status = 'OK'")
     assert (Decimal(plan["probe"]["usd"]), recorded[0]["units"]) == (recorded[0]["usd"], 5)
@@ -165,7 +165,7 @@ def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: L
     assert [row["state"] for row in state] == ["DONE"]
 
     ran = job.run()
-    assert (ran["planned"]["already_done"], ran["counted"]["calls"], ran["exit_code"]) == (5, plan["calls"], 0)
+    assert (ran["source"]["already_done"], ran["counted"]["calls"], ran["exit_code"]) == (5, plan["calls"], 0)
     assert sorted(job.calls().values()) == [1] * 11, "no image was paid twice"
     code, text, _ = run_cli(["plan", *job.arguments("--probe=3")])
     assert code == 0
@@ -173,7 +173,8 @@ def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: L
     assert calls(job)["calls"] == 11
 
     other = planned(job.arguments("--due=outdated", task=str(changed_task(tmp_path))), "--probe=2")
-    assert (other["changed"]["fields"], other["probe"]["ok"], other["units"]["due_outdated"]) == (["prompt"], 2, 9)
+    assert (other["changed"]["fields"], other["probe"]["ok"]) == (["prompt"], 2)
+    assert other["units"]["remaining_outdated"] == 9
     assert calls(job)["calls"] == 13
 
 
@@ -188,7 +189,7 @@ def test_a_plan_of_vectors_has_batch_and_sql_lanes_and_can_be_probed(cloud: Loca
     assert calls(job) == {}
     assert job.results not in datasets()
     probed = planned(embed_arguments(job), "--probe=2")
-    assert (calls(job)["calls"], probed["probe"]["ok"], probed["units"]["due"]) == (2, 2, 4)
+    assert (calls(job)["calls"], probed["probe"]["ok"], probed["units"]["remaining"]) == (2, 2, 4)
     assert len(job.query("SELECT unit_id FROM {results}.embeddings_gemini_embedding_2_64")) == 2
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from imagebeam.pipeline.plan.settings import plan_settings
 from imagebeam.pipeline.run import assemble, cost_estimate
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, UnitKind, Usage
 from imagebeam.transforms.engine.max_cost import request_bytes
@@ -54,7 +54,9 @@ MODELS = catalog.load_models_file()
 PROFILE = MODELS.profile("gemini-3.5-flash-lite")
 TASK = catalog.load_task("image_quality", MODELS, Path())
 ASSETS = dataclasses.replace(TASK, unit=UnitKind.ASSET, max_images=10)
-PLANNED = Planned(units_in=300, due=300, due_new=300, asked=298, images=298, most_images=1)
+PLANNED = SourceCounts(
+    units_in=300, remaining=300, remaining_new=300, callable_units=298, images=298, max_images_per_unit=1
+)
 COUNTS = st.integers(0, 10_000_000)
 
 
@@ -152,9 +154,9 @@ def test_more_images_than_measured_cost_more() -> None:
 
 def test_what_is_outdated_is_planned_with_as_many_images_as_are_due_or_were_asked() -> None:
     measured = Measured("0" * 12, 50, 50, 150, Usage(1, 0, 1, 0))
-    nothing_due = Planned(units_in=80, outdated=80)
+    nothing_due = SourceCounts(units_in=80, outdated=80)
     assert outdated_forecast(PROFILE, ASSETS, History({"0" * 12: measured}), nothing_due).images == 240
-    some = dataclasses.replace(nothing_due, asked=10, images=20)
+    some = dataclasses.replace(nothing_due, callable_units=10, images=20)
     assert outdated_forecast(PROFILE, ASSETS, History(), some).images == 160
     assert outdated_forecast(PROFILE, ASSETS, History(), nothing_due).images == 800
 
@@ -343,8 +345,16 @@ def test_the_static_shares_of_a_rate_never_exceed_the_ceiling(
 
 def test_what_is_due_is_told_by_kind() -> None:
     said: list[str] = []
-    planned = Planned(
-        units_in=20, due=12, due_new=5, due_retry=3, due_outdated=2, due_failed=2, already_done=8, asked=11, images=11
+    planned = SourceCounts(
+        units_in=20,
+        remaining=12,
+        remaining_new=5,
+        remaining_retry=3,
+        remaining_outdated=2,
+        remaining_failed=2,
+        already_done=8,
+        callable_units=11,
+        images=11,
     )
     cost_estimate.tell_units(planned, said.append)
     assert said == [
@@ -355,8 +365,8 @@ def test_what_is_due_is_told_by_kind() -> None:
 
 def test_what_is_left_out_is_told_in_the_right_number() -> None:
     said: list[str] = []
-    cost_estimate.tell_units(Planned(rows_without_id=1, assets_without_images=1), said.append)
-    cost_estimate.tell_units(Planned(rows_without_id=2, assets_without_images=1_000), said.append)
+    cost_estimate.tell_units(SourceCounts(rows_without_id=1, assets_without_images=1), said.append)
+    cost_estimate.tell_units(SourceCounts(rows_without_id=2, assets_without_images=1_000), said.append)
     assert [line.strip() for line in said if not line.startswith("units")] == [
         "1 row has no id: no unit can be made of it",
         "1 asset of the source has no imagery at all",

@@ -17,9 +17,9 @@ from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.engine.recorder import INSERT_BYTES, BigQueryRecorder, VectorTable
+from imagebeam.transforms.run_tables import prepare_embeddings
 from imagebeam.transforms.sql import tables
 from imagebeam.transforms.sql.embedding_tables import embedding_row
-from imagebeam.transforms.start_run import prepare_embeddings
 from imagebeam.transforms.tasks.embedding import embed_task
 from imagebeam.transforms.tasks.task import parse_task
 

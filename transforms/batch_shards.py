@@ -166,6 +166,6 @@ def unit_of_row(row: Mapping[str, Any]) -> Unit:
 
 
 def count_problem(problems: dict[str, int], status: str, reason: str | None) -> None:
-    """Counts one more unit that cannot be asked about."""
+    """OutcomeCounts one more unit that cannot be asked about."""
     key = failure_key(status, reason)
     problems[key] = problems.get(key, 0) + 1

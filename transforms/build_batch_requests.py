@@ -29,8 +29,8 @@ from imagebeam.transforms.gemini.batch_requests import LineTemplate, key_of, nam
 from imagebeam.transforms.gemini.dispatch import build_lines
 from imagebeam.transforms.gemini.embedding_batch import EmbeddingLines
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.remaining_query import UNIT_COLUMNS, unit_from_row
 from imagebeam.transforms.sql.tables import outcome_row
+from imagebeam.transforms.sql.unit_rows import UNIT_COLUMNS, unit_from_row
 from imagebeam.transforms.start_run import Page
 
 READERS = 16

@@ -14,7 +14,7 @@ from apache_beam.pvalue import PCollection
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from imagebeam.transforms.core.counts import Counts, sum_counts
+from imagebeam.transforms.core.counts import OutcomeCounts, sum_counts
 from imagebeam.transforms.core.records import Outcome
 from imagebeam.transforms.core.unit_batch import Group
 from imagebeam.transforms.engine.engine import Done, Engine, Sink, counts_of, get_engine
@@ -34,7 +34,7 @@ class CallModel(beam.PTransform[PCollection[Group], PCollection[Any]]):
     Attributes:
         settings: How to ask, how fast, and where to keep the outcomes.
         emit: ``outcomes`` gives every :class:`~records.Outcome` as an element; ``counts`` gives sums of
-            them (:class:`~books.Counts`) as they are recorded, which costs a runner next to nothing.
+            them (:class:`~books.OutcomeCounts`) as they are recorded, which costs a runner next to nothing.
         units_ahead: Units that a bundle may have handed over and not yet finished, beyond the window.
     """
 
@@ -133,7 +133,7 @@ class _CallModel(beam.DoFn):
             counts = dataclasses.replace(sum_counts(counts_of(done) for done in finished), stop=stop)
             yield WindowedValue(counts, timestamp, (window,))
 
-    def _windowed(self, group_id: str, value: Outcome | Counts) -> WindowedValue:
+    def _windowed(self, group_id: str, value: Outcome | OutcomeCounts) -> WindowedValue:
         window, timestamp = self._windows[group_id]
         return WindowedValue(value, timestamp, (window,))
 

@@ -20,7 +20,7 @@ from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, un
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
-from imagebeam.transforms.core.counts import Counts, count_outcome
+from imagebeam.transforms.core.counts import OutcomeCounts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import ImageReason, Outcome, Status, Usage, utc_now
@@ -213,11 +213,11 @@ class _Tally:
     """Adds up outcomes."""
 
     def __init__(self) -> None:
-        self._final_sum = Counts()
-        self._again_sum = Counts()
+        self._final_sum = OutcomeCounts()
+        self._again_sum = OutcomeCounts()
 
     def add(self, outcome: Outcome) -> None:
-        """Counts an outcome."""
+        """OutcomeCounts an outcome."""
         # As the due table has it: these are due again without asking.
         if outcome.status is Status.UNAVAILABLE or outcome.reason == ImageReason.FORBIDDEN:
             self._again_sum = self._again_sum + count_outcome(outcome)

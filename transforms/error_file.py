@@ -1,6 +1,9 @@
-"""The file in a run's directory that tells the launcher why a step failed."""
+"""The file in a run's directory through which a failed step reports its error to the launcher."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import google.api_core.exceptions as api_errors
 import orjson
@@ -10,20 +13,17 @@ from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, firs
 from imagebeam.transforms.run_settings import RunSettings
 
 
-class record_failure:  # noqa: N801 - reads as a word: with telling(settings)
-    """Leaves what stopped a step in the run's directory, so that the launcher can say it in one line."""
+@contextlib.contextmanager
+def record_failure(settings: RunSettings) -> Iterator[None]:
+    """Write an error of the block to ``error.json``, so that the launcher can print it in one line; then raise it."""
+    try:
+        yield
+    except (ImagebeamError, api_errors.GoogleAPIError) as error:
+        known = error if isinstance(error, ImagebeamError) else _systemic(error)
+        document = {"error": type(known).__name__, "message": str(known), "exit_code": known.exit_code}
+        storage.write(settings.error_path, orjson.dumps(document))
+        raise
 
-    def __init__(self, settings: RunSettings) -> None:
-        self._settings = settings
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, api_errors.GoogleAPIError):
-            error = SystemicError(f"{type(error).__name__}: {first_line(error)}")
-        if isinstance(error, ImagebeamError):
-            storage.write(
-                self._settings.error_path,
-                orjson.dumps({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}),
-            )
+def _systemic(error: Exception) -> SystemicError:
+    return SystemicError(f"{type(error).__name__}: {first_line(error)}")

@@ -13,7 +13,7 @@ from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.core.unit_batch import Group, pack
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.remaining_query import UNIT_COLUMNS, unit_from_row
+from imagebeam.transforms.sql.unit_rows import UNIT_COLUMNS, unit_from_row
 from imagebeam.transforms.start_run import Page
 
 

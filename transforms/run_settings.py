@@ -1,18 +1,17 @@
-"""What one run is: the settings that every step gets, and the names of what it writes."""
+"""Settings of a run that every step gets, and the names of what the run writes."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.engine.settings import EngineSettings
 from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
-from imagebeam.transforms.sql.selection import Selection
+from imagebeam.transforms.sql.selection import QuerySpec, Selection
 from imagebeam.transforms.sql.sources import Source
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
@@ -20,24 +19,24 @@ from imagebeam.transforms.tasks.task import Task
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunSettings:
-    """Everything that a run's steps need, picklable and the same everywhere.
+    """Everything that the steps of a run need; picklable.
 
     Attributes:
-        engine: How to ask and where outcomes are kept.
+        engine: How to call the model and where outcomes are recorded.
         source: Table or query of the observations, with its profile.
-        filters: Which of them.
-        selection: The states of the units that the run processes.
-        keep_columns: Columns of the source that are copied into ``extra``.
-        outcomes: The table ``outcomes``; its dataset holds everything else that a run writes.
-        location: Where source and results live.
+        filters: Which observations count.
+        selection: The states of the units to process.
+        keep_columns: Columns of the source to copy into ``extra``.
+        outcomes: The table ``outcomes``. Its dataset holds everything else that a run writes.
+        location: Location of source and results.
         directory: The run's directory, local or ``gs://``.
-        unit_batch_size: Units per group.
-        maximum_bytes_billed: Cap of the source query; None for none.
-        who: The person's account, for the table ``runs``.
-        filters_json: The filters as a person gave them, for the table ``runs``.
-        source_text: The source as a person gave it.
-        round: 1, or more for units of this same run that are asked about again: those that it recorded as
-            failed for a reason that passes.
+        unit_batch_size: Units per unit batch.
+        maximum_bytes_billed: Cap of the source query in bytes; None for no cap.
+        who: Account that started the run, for the table ``runs``.
+        filters_json: The settings as they were given, for the table ``runs``.
+        source_text: The source as it was given.
+        round: Round of a batch run. From 2, only units are processed that this run recorded with a transient
+            failure.
     """
 
     engine: EngineSettings
@@ -57,29 +56,29 @@ class RunSettings:
 
     @property
     def run_id(self) -> str:
-        """The machine-made id of the run."""
+        """The generated id of the run."""
         return self.engine.run_id
 
     @property
     def task(self) -> Task:
-        """What is asked."""
+        """The task."""
         return self.engine.call_settings.task
 
     @property
     def answers(self) -> TableName:
-        """Where a person finds the answers: the task's view, or the table of the vectors."""
+        """The view or table with the answers: the task's view, or the table of its vectors."""
         if isinstance(self.task, EmbedTask):
             return embedding_table(self.outcomes, self.task.model, self.task.dimension)
         return self.sibling(self.task.name)
 
     @property
     def runs(self) -> TableName:
-        """The table of runs."""
+        """The table ``runs``."""
         return self.sibling("runs")
 
     @property
     def task_versions(self) -> TableName:
-        """The table of task versions."""
+        """The table ``task_versions``."""
         return self.sibling("task_versions")
 
     @property
@@ -89,38 +88,43 @@ class RunSettings:
 
     @property
     def error_path(self) -> str:
-        """Where a step that cannot go on says why, for the launcher to read."""
+        """File with the error of a step, for the launcher; see :mod:`~imagebeam.transforms.error_file`."""
         return storage.join(self.directory, "error.json")
 
     def sibling(self, table: str) -> TableName:
-        """Another table of the results dataset."""
+        """Return another table of the results dataset."""
         return dataclasses.replace(self.outcomes, table=table)
 
+    def query_spec(self, *, outcomes_exist: bool = True) -> QuerySpec:
+        """Return what the source query depends on.
+
+        Args:
+            outcomes_exist: False before the table of outcomes exists, so that every unit is new.
+        """
+        task, retry = self.task, self.round > 1
+        return QuerySpec(
+            source=self.source,
+            filters=self.filters,
+            unit=task.unit,
+            max_images=task.max_images,
+            task=task.name,
+            version=task.version,
+            selection=Selection(("retry",)) if retry else self.selection,
+            outcomes=self.outcomes if outcomes_exist else None,
+            keep_columns=self.keep_columns,
+            retry_round=self.round if retry else None,
+            run_id=self.run_id,
+        )
+
     def labels(self) -> Mapping[str, str]:
-        """Billing labels of the run's BigQuery jobs and model calls."""
+        """Return the billing labels of the run's BigQuery jobs and model calls."""
         return run_labels(self.run_id, self.task.name)
 
 
 def run_labels(run_id: str, task: str) -> dict[str, str]:
-    """Billing labels: they let a billing export prove what a run cost.
+    """Return billing labels, by which a billing export shows the cost of a run.
 
-    Label values are lower case letters, digits, _ and -, at most 63 characters (Google, "Custom metadata labels").
+    Label values have at most 63 lowercase letters, digits, ``_`` and ``-`` (Google, "Custom metadata labels").
     """
     named = {"imagebeam_run": run_id, "imagebeam_task": task}
     return {name: re.sub(r"[^a-z0-9_-]", "-", value.lower())[:63] for name, value in named.items()}
-
-
-def event(settings: RunSettings, **columns: Any) -> dict[str, Any]:
-    """A row of the table ``runs``: what every event of the run says, and these columns."""
-    call_settings = settings.engine.call_settings
-    return {
-        "run_id": settings.run_id,
-        "task": settings.task.name,
-        "version": settings.task.version,
-        "who": settings.who,
-        "source": settings.source_text,
-        "filters": settings.filters_json,
-        "lane": call_settings.lane,
-        "model": settings.task.model,
-        **columns,
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 import pydantic
@@ -12,7 +13,7 @@ import pydantic
 from imagebeam.pipeline.batch.upgrade import FORMAT, upgrade
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, batch_directory, round_directory
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.run_settings import RunSettings
 
@@ -58,11 +59,11 @@ class Prepared:
     """A round whose requests are written.
 
     Attributes:
-        planned: What the source query found.
+        source: Counts of the source query.
         shards: Its shards, in the order of their names.
     """
 
-    planned: Planned
+    source: SourceCounts
     shards: Sequence[Shard] = ()
 
 
@@ -89,8 +90,7 @@ class Rest:
 
 def save_run(run: BatchRun) -> None:
     """Makes a batch run known to whoever looks into the work directory."""
-    document = {"format": FORMAT, **_RUN.dump_python(run, mode="json")}
-    storage.write(storage.join(run.run.directory, RUN_FILE), orjson.dumps(document))
+    storage.write(storage.join(run.run.directory, RUN_FILE), _dump(_RUN, run))
 
 
 def load_run(work_dir: str, run_id: str) -> BatchRun:
@@ -102,7 +102,7 @@ def load_run(work_dir: str, run_id: str) -> BatchRun:
     data = storage.read(storage.join(work_dir, RUNS, run_id, RUN_FILE))
     if data is None:
         raise UserError(f"--run_id={run_id}: there is no batch run of that name in {work_dir}")
-    return _RUN.validate_python(upgrade(orjson.loads(data)), strict=False)
+    return _RUN.validate_python(upgrade(orjson.loads(data)))
 
 
 def run_ids(work_dir: str, *, ended: bool = False) -> list[str]:
@@ -122,13 +122,13 @@ def rounds_begun(run: BatchRun) -> int:
 def save_prepared(run: RunSettings, prepared: Prepared) -> None:
     """Says that all requests of a round are written."""
     path = storage.join(round_directory(run.directory, run.round), PREPARED_FILE)
-    storage.write(path, _PREPARED.dump_json(prepared))
+    storage.write(path, _dump(_PREPARED, prepared))
 
 
 def prepared(run: BatchRun, number: int) -> Prepared | None:
     """A round whose requests are written; None while they are not."""
     data = storage.read(storage.join(round_directory(run.run.directory, number), PREPARED_FILE))
-    return None if data is None else _PREPARED.validate_json(data)
+    return None if data is None else _PREPARED.validate_python(upgrade(orjson.loads(data)))
 
 
 def abandon(run: BatchRun, number: int) -> Prepared:
@@ -137,7 +137,7 @@ def abandon(run: BatchRun, number: int) -> Prepared:
     whole = (storage.read(storage.join(directory, name)) for name in storage.list_names(directory) if _is_shard(name))
     shards = tuple(_SHARD.validate_json(data) for data in whole if data is not None)
     read = sum(shard.read for shard in shards)
-    found = Prepared(Planned(units_in=read, due=read), shards)
+    found = Prepared(SourceCounts(units_in=read, remaining=read), shards)
     save_prepared(run.in_round(number), found)
     return found
 
@@ -165,6 +165,10 @@ def cancel(run: BatchRun) -> None:
 def is_cancelled(run: BatchRun) -> bool:
     """True if somebody cancelled it."""
     return storage.read(storage.join(run.directory, "cancelled.json")) is not None
+
+
+def _dump(adapter: pydantic.TypeAdapter[Any], value: object) -> bytes:
+    return orjson.dumps({"format": FORMAT, **adapter.dump_python(value, mode="json")})
 
 
 _RUN = pydantic.TypeAdapter(BatchRun)

@@ -19,7 +19,7 @@ from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import CollectBatch, Ended
-from imagebeam.transforms.core.counts import Counts, Planned, sum_counts
+from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts, sum_counts
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.engine.engine import close_engine
@@ -39,7 +39,7 @@ def build_prepare(
         started["pages"]
         | "Build" >> BuildBatchRequests(settings, batch, allowed)
         | "Shards" >> ToList()
-        | "Whole" >> beam.ParDo(Whole(settings), planned=AsSingleton(started["planned"]))
+        | "Whole" >> beam.ParDo(Whole(settings), source=AsSingleton(started["source"]))
     )
 
 
@@ -93,7 +93,7 @@ def ask_rest(run: BatchRun, number: int, caps: Caps | None) -> Rest:
             | "Read" >> ReadUnits(settings)
             | "Ask" >> CallModel(settings.engine, emit="counts")
             | "Sum" >> beam.CombineGlobally(sum_counts)
-            | "Keep" >> beam.ParDo(_Keep(settings), planned=AsSingleton(started["planned"]))
+            | "Keep" >> beam.ParDo(_Keep(settings), source=AsSingleton(started["source"]))
         )
 
     try:
@@ -128,14 +128,14 @@ class Whole(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, element: list[Shard], planned: Planned) -> Iterator[int]:
+    def process(self, element: list[Shard], source: SourceCounts) -> Iterator[int]:
         """Gives their number."""
         with record_failure(self._settings):
             shards = sorted(element, key=lambda shard: shard.name)
             read = sum(shard.read for shard in shards)
-            if read != planned.due:
-                raise SystemicError(f"{planned.due:,} units are due, but the requests are about {read:,}")
-            batch_state.save_prepared(self._settings, Prepared(planned, tuple(shards)))
+            if read != source.remaining:
+                raise SystemicError(f"{source.remaining:,} units remain, but the requests have {read:,}")
+            batch_state.save_prepared(self._settings, Prepared(source, tuple(shards)))
             yield len(shards)
 
 
@@ -143,7 +143,7 @@ class _Keep(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, element: Counts, planned: Planned) -> Iterator[int]:
-        rest = Rest(planned.due, element.ok, dict(element.failed), element.skipped, element.calls, element.stop)
+    def process(self, element: OutcomeCounts, source: SourceCounts) -> Iterator[int]:
+        rest = Rest(source.remaining, element.ok, dict(element.failed), element.skipped, element.calls, element.stop)
         batch_state.save_rest(self._settings, rest)
-        yield planned.due
+        yield source.remaining

@@ -45,7 +45,7 @@ def build(pipeline: beam.Pipeline, run: BatchRun) -> PCollection[int]:
         | "Open" >> beam.ParDo(_Open(run))
         | "Build" >> BuildBatchRequests(run.run, run.batch, batch_totals.allowed(run, 1))
         | "Shards" >> ToList()
-        | "Whole" >> beam.ParDo(batch_steps.Whole(run.run), planned=AsSingleton(started["planned"]))
+        | "Whole" >> beam.ParDo(batch_steps.Whole(run.run), source=AsSingleton(started["source"]))
     )
     submitted: PCollection[int] = whole | "Settle" >> beam.Reshuffle() | "Submit" >> beam.ParDo(_Submit(run))
     return submitted

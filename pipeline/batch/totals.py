@@ -12,7 +12,7 @@ from imagebeam.pipeline.batch.state import BatchRun, Prepared, Rest
 from imagebeam.transforms.batch_shards import Shard
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import Collected, read_collected
-from imagebeam.transforms.core.counts import Counts, Planned
+from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
 from imagebeam.transforms.core.records import Usage
 from imagebeam.transforms.engine.settings import Caps
 from imagebeam.transforms.finish_run import finish, recount
@@ -81,7 +81,7 @@ def finish_batch(
         failed: Why another round would help nothing; empty if it might.
         poor: Nothing was left of its caps for what no job answered.
     """
-    each = [batch_state.prepared(run, number) or Prepared(Planned()) for number in range(1, rounds + 1)]
+    each = [batch_state.prepared(run, number) or Prepared(SourceCounts()) for number in range(1, rounds + 1)]
     rest = batch_state.rest_of(run) or Rest()
     found = _collected(run, rounds)
     final: dict[str, int] = {}
@@ -101,7 +101,7 @@ def finish_batch(
         waiting = {}
         _sort(rest.failed, final, waiting)
     if lost:
-        recorded = recount(bq, run.run, Counts())
+        recorded = recount(bq, run.run, OutcomeCounts())
         waiting = {key: count for key, count in recorded.failed.items() if key.startswith(PASSING)}
     _sort(waiting, final, final)
     first = each[0]
@@ -113,8 +113,8 @@ def finish_batch(
         stop = f"systemic: every batch job failed: {failed}"
     elif poor or any(shard.skipped for prepared in each for shard in prepared.shards):
         stop = "budget: the cap does not allow all units"
-    counted = Counts(
-        read=first.planned.due,
+    counted = OutcomeCounts(
+        read=first.source.remaining,
         ok=rest.ok + sum(part.ok for part in found),
         failed=final,
         skipped=skipped,
@@ -123,7 +123,7 @@ def finish_batch(
         cost_usd=sum((part.cost_usd for part in found), Decimal(0)),
         stop=stop,
     )
-    return finish(run.run, first.planned, counted)
+    return finish(run.run, first.source, counted)
 
 
 def _sort(failures: Mapping[str, int], final: dict[str, int], waiting: dict[str, int]) -> None:

@@ -16,7 +16,7 @@ import rich.progress_bar
 import rich.text
 
 from imagebeam.pipeline.console.console import Console
-from imagebeam.transforms.core.counts import Counts, sum_counts
+from imagebeam.transforms.core.counts import OutcomeCounts, sum_counts
 from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.engine.engine import live_engines
 
@@ -32,13 +32,13 @@ class Snapshot:
     """The state of a run at one moment.
 
     Attributes:
-        counts: Counts so far.
+        counts: OutcomeCounts so far.
         total: Units to process.
         in_flight: Calls in flight.
         per_s: Units finished per second, recently.
     """
 
-    counts: Counts
+    counts: OutcomeCounts
     total: int
     in_flight: int
     per_s: float
@@ -47,7 +47,7 @@ class Snapshot:
 def format_progress(snapshot: Snapshot) -> str:
     """Return the progress line.
 
-    >>> counts = Counts(read=50, ok=49, failed={"BLOCKED/SAFETY": 1}, calls=55, throttled=4)
+    >>> counts = OutcomeCounts(read=50, ok=49, failed={"BLOCKED/SAFETY": 1}, calls=55, throttled=4)
     >>> format_progress(Snapshot(counts, total=300, in_flight=8, per_s=5.0))
     '50/300 · 5.0/s · 4 × 429 · 1 failed · $0.0000 · 8 in flight · 50 s left'
     """

@@ -12,12 +12,12 @@ from imagebeam.transforms.core.identifiers import TableName
 
 def lines(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> list[str]:
     """The report of a run, a line each: books, calls, tokens, cost, and how to look."""
-    counted, recorded, planned = summary["counted"], summary["recorded"], summary["planned"]
+    counted, recorded, source = summary["counted"], summary["recorded"], summary["source"]
     usage = recorded["usage"]
-    told = list(summary["books"])
-    without = planned["assets_without_images"]
+    told = list(summary["counts"])
+    without = source["assets_without_images"]
     if without:
-        told.append(f"{without:>12,} assets of the source have no imagery at all: nothing was asked about them")
+        told.append(f"{without:>12,} assets of the source have no images: no calls were made for them")
     told.append("")
     told.append(f"calls    {counted['calls']:,} ({counted['throttled']:,} refused for quota) in {took_s:.1f} s")
     told.append(
@@ -43,7 +43,7 @@ def tell(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float, as_d
 def state_line(summary: Mapping[str, Any]) -> str:
     """How the run ended, in one line."""
     if summary["problems"]:
-        return "THE BOOKS DO NOT BALANCE: " + "; ".join(summary["problems"])
+        return "COUNTS DO NOT RECONCILE: " + "; ".join(summary["problems"])
     if summary["stop"]:
-        return f"stopped early ({summary['stop']}); what was answered is kept, run again to go on"
-    return "the books balance: every unit is accounted for"
+        return f"stopped early ({summary['stop']}); answers are kept; run again to continue"
+    return "all units accounted for"

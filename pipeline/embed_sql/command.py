@@ -39,14 +39,15 @@ from imagebeam.pipeline.run.vector_index import create_vector_index
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.run_tables import prepare_tables, write_event
 from imagebeam.transforms.sql.embedding_tables import vector_index_sql
-from imagebeam.transforms.start_run import build_run_query, prepare_tables, write_event
+from imagebeam.transforms.sql.remaining_query import build_remaining_query
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
@@ -67,7 +68,7 @@ class Ready:
     run: RunSettings
     route: Route
     passes: Passes
-    planned: Planned
+    planned: SourceCounts
     make_dataset: str | None
 
 
@@ -174,7 +175,7 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
             try:
                 prepare.make(ready.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.tick, say)
                 recover(embedder, first.mark)
-                planned, counts = embedder.embed(build_run_query(settings), first)
+                planned, counts = embedder.embed(build_remaining_query(settings.query_spec()), first)
             except (RefusedError, LostError) as error:
                 raise stopped(error) from None
         summary = finish(settings, planned, counts)
@@ -193,7 +194,7 @@ def statements(ready: Ready) -> list[str]:
     lines = prepare.statements(ready.route, ready.run)
     steps = {
         "keep what is due, cut into chunks": embedding_sql.pending_sql(
-            build_run_query(ready.run), first, target, rows=passes.rows
+            build_remaining_query(ready.run.query_spec()), first, target, rows=passes.rows
         ),
         "ask about a chunk (once per chunk, 5 jobs at most)": embedding_sql.embed_sql(landed, passes.asked),
         "count what came of it": embedding_sql.tally_sql(landed),
@@ -226,7 +227,7 @@ def _in_this_lane(run: RunSettings) -> RunSettings:
 
 
 def _announce(
-    settings: EmbedSettings, run: RunSettings, profile: ModelProfile, planned: Planned, route: Route, say: Say
+    settings: EmbedSettings, run: RunSettings, profile: ModelProfile, planned: SourceCounts, route: Route, say: Say
 ) -> None:
     """Says what will be done and what it will cost about.
 

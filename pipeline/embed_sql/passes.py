@@ -22,13 +22,11 @@ from imagebeam.pipeline.embed_sql import statements as route
 from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, StagingTable, Target
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.core.counts import Counts, Planned, failure_key, sum_counts
+from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts, failure_key, sum_counts
 from imagebeam.transforms.core.errors import SystemicError, first_line
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Usage
-from imagebeam.transforms.sql.remaining_query import source_counts_from_row
-from imagebeam.transforms.start_run import planned_from
+from imagebeam.transforms.sql.unit_rows import source_counts_from_row
 
 #: What can be asked again, as the books call it.
 LEFT = failure_key("UNAVAILABLE", "RETRYABLE")
@@ -133,7 +131,7 @@ class Embedder:
     labels: Mapping[str, str]
     say: Say
 
-    def embed(self, due: Query, first: StagingTable) -> tuple[Planned, Counts]:
+    def embed(self, due: Query, first: StagingTable) -> tuple[SourceCounts, OutcomeCounts]:
         """Asks about all that is due; what cannot be asked about stays due.
 
         Args:
@@ -145,12 +143,12 @@ class Embedder:
         """
         self._run(route.pending_sql(due, first, self.target, rows=self.passes.rows), first.job)
         (row,) = self._rows(route.counts_sql(first))
-        planned = planned_from(source_counts_from_row(row))
-        counts = self._all_passes(first, planned.due) if planned.due else Counts()
-        if not planned.due:
+        planned = source_counts_from_row(row)
+        counts = self._all_passes(first, planned.remaining) if planned.remaining else OutcomeCounts()
+        if not planned.remaining:
             self.drop([first])
-        missing = planned.due - counts.ok - counts.failures
-        return planned, dataclasses.replace(counts, read=planned.due, skipped=missing, stop=self.keeper.stop)
+        missing = planned.remaining - counts.ok - counts.failures
+        return planned, dataclasses.replace(counts, read=planned.remaining, skipped=missing, stop=self.keeper.stop)
 
     def settle(self, landed: StagingTable, *, last: bool) -> None:
         """Writes the vectors of a chunk, then its outcomes; doing it again does no harm."""
@@ -158,8 +156,8 @@ class Embedder:
         outcomes = route.outcomes_sql(landed, self.target, last=last, price_usd=self.passes.price_usd)
         self._run(outcomes, f"{landed.job}-{'rest' if last else 'outcomes'}")
 
-    def _all_passes(self, first: StagingTable, due: int) -> Counts:
-        pending, total, pause = first, Counts(), self.passes.pause_s
+    def _all_passes(self, first: StagingTable, due: int) -> OutcomeCounts:
+        pending, total, pause = first, OutcomeCounts(), self.passes.pause_s
         while True:
             chunks = self.chunks(pending)
             came = self._one_pass(pending, chunks, trial=pending.number == 1)
@@ -184,9 +182,9 @@ class Embedder:
                 return total
             pending = following
 
-    def _one_pass(self, pending: StagingTable, chunks: Sequence[int], *, trial: bool) -> dict[int, Counts]:
+    def _one_pass(self, pending: StagingTable, chunks: Sequence[int], *, trial: bool) -> dict[int, OutcomeCounts]:
         """Asks about the chunks of a pass; a chunk that was not begun is not in the result."""
-        came: dict[int, Counts] = {}
+        came: dict[int, OutcomeCounts] = {}
         alone = [chunk for chunk in chunks if chunk == NO_URI_CHUNK or (trial and chunk == 0)]
         for chunk in alone:
             if self.keeper.stop is None:
@@ -201,7 +199,7 @@ class Embedder:
             results = {chunk: future.result() for chunk, future in begun.items()}
         return {**came, **{chunk: counts for chunk, counts in results.items() if counts is not None}}
 
-    def _begin(self, landed: StagingTable) -> Counts | None:
+    def _begin(self, landed: StagingTable) -> OutcomeCounts | None:
         if self.keeper.stop is not None:
             return None
         try:
@@ -210,20 +208,20 @@ class Embedder:
             self.keeper.stop = self.keeper.stop or "systemic: a job failed"
             raise
 
-    def _chunk(self, landed: StagingTable) -> Counts:
+    def _chunk(self, landed: StagingTable) -> OutcomeCounts:
         self._run(route.embed_sql(landed, self.passes.asked), landed.job)
-        counts = Counts()
+        counts = OutcomeCounts()
         for row in self._rows(route.tally_sql(landed)):
             counts = counts + self._tallied(row, asked=landed.chunk != NO_URI_CHUNK)
         self.settle(landed, last=False)
         return counts
 
-    def _tallied(self, row: Mapping[str, Any], *, asked: bool) -> Counts:
+    def _tallied(self, row: Mapping[str, Any], *, asked: bool) -> OutcomeCounts:
         units, calls = int(row["units"]), int(row["units"]) if asked else 0
         if row["outcome"] == "OK":
-            return Counts(ok=units, calls=calls, usage=Usage(), cost_usd=units * (self.passes.price_usd or Decimal(0)))
+            return OutcomeCounts(ok=units, calls=calls, cost_usd=units * (self.passes.price_usd or Decimal(0)))
         key = failure_key(row["outcome"], row["reason"])
-        return Counts(failed={key: units}, calls=calls, throttled=units if key == LEFT else 0)
+        return OutcomeCounts(failed={key: units}, calls=calls, throttled=units if key == LEFT else 0)
 
     def chunks(self, pending: StagingTable) -> list[int]:
         """The chunks of a pass."""
@@ -289,8 +287,8 @@ def _has_landed(embedder: Embedder, chunk: StagingTable) -> bool:
     return embedder.bq.get_table(chunk.table) is not None
 
 
-def _without_left(counts: Counts) -> Counts:
-    """Counts without what is asked again."""
+def _without_left(counts: OutcomeCounts) -> OutcomeCounts:
+    """OutcomeCounts without what is asked again."""
     return dataclasses.replace(counts, failed={key: units for key, units in counts.failed.items() if key != LEFT})
 
 

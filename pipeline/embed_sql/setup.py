@@ -163,7 +163,7 @@ def check_listed(route: Route, run: RunSettings, bq: BigQueryClient) -> str | No
     """
     if route.objects is None:
         return None
-    query = setup.listed_query(checks.build_run_query(bq, run), route.objects)
+    query = setup.listed_query(checks.remaining_query(bq, run), route.objects)
     (row,) = bq.query_rows(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
     if row["listed"] == row["images"]:
         return None

@@ -167,12 +167,12 @@ def pending_sql(due: Query, pending: StagingTable, target: Target, *, rows: int)
 
     Args:
         due: The query of the due units (:func:`remaining_query.build_remaining_query`); with nothing due it has one row
-            without a unit, for the books.
+            without a unit, for the counts.
         pending: Where they are kept.
         target: Noted in the table's description.
         rows: Rows per job at most.
     """
-    columns = ", ".join(f"due.{name}" for name in ("books", "unit_id", "unit_type", "input_digest", *_ABOUT, "extra"))
+    columns = ", ".join(f"due.{name}" for name in ("counts", "unit_id", "unit_type", "input_digest", *_ABOUT, "extra"))
     return Query(
         f"CREATE TABLE {pending.table.sql()}\nOPTIONS (description = {literal(target.note())})\nAS\n"
         f"SELECT addressed.* EXCEPT (place),\n  {_chunk(rows)} AS chunk\nFROM (\n"
@@ -216,8 +216,8 @@ def chunks_sql(pending: StagingTable) -> Query:
 
 
 def counts_sql(pending: StagingTable) -> Query:
-    """The books of the source, as the first pass keeps them: one row with the column ``books``."""
-    return Query(f"SELECT books FROM {pending.table.sql()} LIMIT 1")
+    """Build the query of the source counts that the first pass stores: one row with the column ``counts``."""
+    return Query(f"SELECT counts FROM {pending.table.sql()} LIMIT 1")
 
 
 def embed_sql(landed: StagingTable, asked: Asked) -> Query:

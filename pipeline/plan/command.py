@@ -22,7 +22,7 @@ from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import ReconciliationError, UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Lane, Transport
@@ -87,7 +87,7 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
     planned = checks.plan(bq, like_run)
     past = before = cost_estimate.history(bq, like_run)
     probed = None
-    if asked.probe and planned.asked:
+    if asked.probe and planned.callable_units:
         _check_probe(settings, profile, task, past, planned, asked.probe)
         if make_dataset:
             bq.create_dataset(outcomes.project, outcomes.dataset, make_dataset)
@@ -95,8 +95,8 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
         planned = checks.plan(bq, like_run)
         past = cost_estimate.history(bq, like_run)
     least = 1 if probed else forecast.ENOUGH
-    due = checks.build_run_query(bq, like_run)
-    looked = image_sample.look(bq, like_run, due, asked.look) if asked.look and planned.asked else None
+    due = checks.remaining_query(bq, like_run)
+    looked = image_sample.look(bq, like_run, due, asked.look) if asked.look and planned.callable_units else None
     expected = forecast.due_forecast(profile, task, past, planned, least=least, looked=looked)
     lanes = []
     for lane in LANES[asked.command]:
@@ -233,14 +233,14 @@ def _notes(asked: PlanSettings, profile: ModelProfile, expected: Forecast, probe
 
 
 def _check_probe(
-    settings: ClassifySettings, profile: ModelProfile, task: Task, past: History, planned: Planned, units: int
+    settings: ClassifySettings, profile: ModelProfile, task: Task, past: History, planned: SourceCounts, units: int
 ) -> None:
     """A probe is paid, so it asks as every paid command does.
 
     Raises:
         UserError: It is dear and nobody said yes, or there is nowhere to keep its books.
     """
-    images = round(planned.images / planned.asked * units)
+    images = round(planned.images / planned.callable_units * units)
     usd = forecast.forecast(profile, task, past, units=units, images=images).usd(profile, Lane.ONLINE)
     cost_estimate.confirm(settings, usd or Decimal(0))
     storage.check_writable(settings.work_dir)

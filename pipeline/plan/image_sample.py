@@ -22,7 +22,7 @@ from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Image, ImageReason, Transport, Unit
 from imagebeam.transforms.engine.image_parts import READERS, SNIFF_BYTES, supported_mime
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.remaining_query import unit_from_row
+from imagebeam.transforms.sql.unit_rows import unit_from_row
 from imagebeam.transforms.tasks.forecast import Looked
 
 _FORBIDDEN = ImageReason.FORBIDDEN.value

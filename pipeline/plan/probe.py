@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.core.counts import Counts, Planned, sum_counts
+from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts, sum_counts
 from imagebeam.transforms.core.errors import ImagebeamError
 from imagebeam.transforms.core.query import Parameter, Query
 from imagebeam.transforms.core.records import Unit
@@ -23,8 +23,10 @@ from imagebeam.transforms.core.unit_batch import pack
 from imagebeam.transforms.engine.engine import Done, close_engine, counts_of, get_engine
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.remaining_query import addressed, unit_from_row
-from imagebeam.transforms.start_run import build_run_query, prepare_tables, write_event
+from imagebeam.transforms.run_tables import prepare_tables, write_event
+from imagebeam.transforms.sql.remaining_query import build_remaining_query
+from imagebeam.transforms.sql.source_units import has_uri
+from imagebeam.transforms.sql.unit_rows import unit_from_row
 
 LOOK_S: Final = 1.0
 
@@ -52,13 +54,13 @@ def ask(bq: BigQueryClient, run: RunSettings, units: int) -> dict[str, Any]:
     try:
         write_event(bq, run, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
         rows = bq.query_rows(
-            chosen_query(build_run_query(run), units),
+            chosen_query(build_remaining_query(run.query_spec()), units),
             location=run.location,
             maximum_bytes_billed=run.maximum_bytes_billed,
         )
         found = [unit_from_row(row) for row in rows]
         counted = _asked(run, found)
-        return finish(run, Planned(units_in=len(found), due=len(found), due_new=len(found)), counted)
+        return finish(run, SourceCounts(units_in=len(found), remaining=len(found), remaining_new=len(found)), counted)
     finally:
         close_engine(run.run_id)
         if held is not None:
@@ -71,15 +73,15 @@ def chosen_query(due: Query, units: int) -> Query:
     return Query(
         f"SELECT due.*\nFROM (\n{due.sql}\n) AS due\n"
         "WHERE ARRAY_LENGTH(due.images) > 0\n"
-        f"  AND NOT EXISTS (SELECT 1 FROM UNNEST(due.images) AS i WHERE NOT {addressed('i.uri')})\n"
+        f"  AND NOT EXISTS (SELECT 1 FROM UNNEST(due.images) AS i WHERE NOT {has_uri('i.uri')})\n"
         "ORDER BY TO_HEX(SHA256(due.unit_id)), due.unit_id\nLIMIT @probe_units",
         (*due.parameters, Parameter("probe_units", "INT64", units)),
     )
 
 
-def _asked(run: RunSettings, units: list[Unit]) -> Counts:
+def _asked(run: RunSettings, units: list[Unit]) -> OutcomeCounts:
     if not units:
-        return Counts()
+        return OutcomeCounts()
     engine = get_engine(run.engine)
     sink: queue.SimpleQueue[Done] = queue.SimpleQueue()
     engine.submit(pack(units), sink)

@@ -11,7 +11,7 @@ from typing import Any
 from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Changed
 from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.tasks import lane_comparison
 from imagebeam.transforms.tasks.embedding import EmbedTask
@@ -67,7 +67,7 @@ class Plan:
     settings: ClassifySettings
     task: Task
     profile: ModelProfile
-    planned: Planned
+    planned: SourceCounts
     expected: Forecast
     changed: Changed | None
     bytes_scanned: int
@@ -116,8 +116,8 @@ def document(plan: Plan) -> dict[str, Any]:
         "bytes_scanned": plan.bytes_scanned,
         "images": {
             "total": planned.images,
-            "per_unit": round(planned.images / planned.asked, 3) if planned.asked else None,
-            "most": planned.most_images,
+            "per_unit": round(planned.images / planned.callable_units, 3) if planned.callable_units else None,
+            "most": planned.max_images_per_unit,
             "tokens_each": image_tokens(plan.profile, plan.task),
             "media_resolution": plan.task.media_resolution,
         },
@@ -143,8 +143,9 @@ def _work_lines(plan: Plan) -> list[str]:
     expected, planned = plan.expected, plan.planned
     if not expected.calls:
         return []
-    average = planned.images / planned.asked if planned.asked else 0
-    several = f": {average:.2f} per unit on average, {planned.most_images} at most" if planned.most_images > 1 else ""
+    average = planned.images / planned.callable_units if planned.callable_units else 0
+    most = planned.max_images_per_unit
+    several = f": {average:.2f} per unit on average, {most} at most" if most > 1 else ""
     in_all = f"calls    {expected.calls:,}, with {planned.images:,} images{several}"
     if not expected.tokens:
         return [f"{in_all}; images are billed by the piece"]
@@ -164,13 +165,13 @@ def _work_lines(plan: Plan) -> list[str]:
     ]
 
 
-def _look_line(looked: Looked, planned: Planned) -> str:
+def _look_line(looked: Looked, planned: SourceCounts) -> str:
     if looked.refused is not None:
         return f"look     not possible: {looked.refused}; every call is taken to be answered at once"
     found = [f"{number:,} {reason}" for reason, number in looked.failing.items()]
     if looked.repeated:
         found.append(f"{looked.repeated:,} of another type than the name says, which takes a second call")
-    seen = f"look     at the images of {looked.units:,} of {planned.asked:,} due units"
+    seen = f"look     at the images of {looked.units:,} of {planned.callable_units:,} due units"
     return f"{seen}: {', '.join(found) or 'all are there, and what their names say'}"
 
 

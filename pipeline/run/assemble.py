@@ -16,7 +16,8 @@ from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.engine.max_cost import check_cap
 from imagebeam.transforms.engine.settings import CallSettings, Caps, Destination, EngineSettings
 from imagebeam.transforms.gemini.batch_requests import ShardLimits
-from imagebeam.transforms.run_settings import RunSettings, event
+from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.run_tables import run_event
 from imagebeam.transforms.sql import sources
 from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
@@ -94,7 +95,7 @@ def build_run_settings(
         filters_json=orjson.dumps(dict(settings.given)).decode(),
         source_text=settings.source or "query",
     )
-    destination = dataclasses.replace(destination, runs=run.runs, heartbeat=event(run))
+    destination = dataclasses.replace(destination, runs=run.runs, heartbeat=run_event(run))
     return dataclasses.replace(run, engine=dataclasses.replace(engine, destination=destination))
 
 

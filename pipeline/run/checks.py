@@ -22,7 +22,7 @@ from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
@@ -30,13 +30,10 @@ from imagebeam.transforms.core.records import Lane, Transport, UnitKind
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import sources
 from imagebeam.transforms.sql.filters import Filters
-from imagebeam.transforms.sql.remaining_query import (
-    MAX_IMAGES,
-    build_remaining_query,
-    build_source_counts_query,
-    source_counts_from_row,
-)
-from imagebeam.transforms.start_run import planned_from
+from imagebeam.transforms.sql.remaining_query import build_remaining_query, build_source_counts_query
+from imagebeam.transforms.sql.selection import QuerySpec
+from imagebeam.transforms.sql.source_units import MAX_IMAGES
+from imagebeam.transforms.sql.unit_rows import source_counts_from_row
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models
@@ -57,7 +54,7 @@ class Checked:
     """
 
     run: RunSettings
-    planned: Planned
+    planned: SourceCounts
     estimate_usd: Decimal | None
 
 
@@ -92,7 +89,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     run = build_run_settings(settings, task, profile, source, filters, outcomes, location)
     planned = plan(bq, run)
     check_lease(bq, run)
-    transport = asyncio.run(model_probe.check_model(settings, task, source, bq, location, due=planned.due))
+    transport = asyncio.run(model_probe.check_model(settings, task, source, bq, location, due=planned.remaining))
     if settings.lane == Lane.BATCH:
         batch_checks.check_images(settings, task, bq, source, location, transport)
     run = with_transport(run, transport)
@@ -257,42 +254,25 @@ def check_results(settings: ClassifySettings, bq: BigQueryClient, outcomes: Tabl
     return None if found else location
 
 
-def plan(bq: BigQueryClient, run: RunSettings) -> Planned:
+def plan(bq: BigQueryClient, run: RunSettings) -> SourceCounts:
     """What the source holds, by state: the same query as the run's, without the units."""
     query = source_counts_query(bq, run)
     rows = bq.query_rows(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
-    return planned_from(source_counts_from_row(rows[0]))
+    return source_counts_from_row(rows[0])
 
 
 def source_counts_query(bq: BigQueryClient, run: RunSettings) -> Query:
-    """The query of the plan."""
-    there = bq.get_table(run.outcomes) is not None
-    return build_source_counts_query(
-        source=run.source,
-        filters=run.filters,
-        unit=run.task.unit,
-        max_images=run.task.max_images,
-        outcomes=run.outcomes if there else None,
-        task=run.task.name,
-        version=run.task.version,
-        due=run.selection,
-    )
+    """Build the query that counts the units of the source by state."""
+    return build_source_counts_query(_query_spec(bq, run))
 
 
-def build_run_query(bq: BigQueryClient, run: RunSettings) -> Query:
-    """The run's query; nothing was ever recorded where there is no table."""
-    there = bq.get_table(run.outcomes) is not None
-    return build_remaining_query(
-        source=run.source,
-        filters=run.filters,
-        unit=run.task.unit,
-        max_images=run.task.max_images,
-        keep_columns=run.keep_columns,
-        outcomes=run.outcomes if there else None,
-        task=run.task.name,
-        version=run.task.version,
-        due=run.selection,
-    )
+def remaining_query(bq: BigQueryClient, run: RunSettings) -> Query:
+    """Build the run's query, also before its table of outcomes exists."""
+    return build_remaining_query(_query_spec(bq, run))
+
+
+def _query_spec(bq: BigQueryClient, run: RunSettings) -> QuerySpec:
+    return run.query_spec(outcomes_exist=bq.get_table(run.outcomes) is not None)
 
 
 def check_lease(bq: BigQueryClient, run: RunSettings) -> None:

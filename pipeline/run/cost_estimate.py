@@ -12,7 +12,7 @@ from typing import Final
 
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Lane
@@ -20,9 +20,9 @@ from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import outcome_queries
 from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.remaining_query import build_remaining_query
 from imagebeam.transforms.sql.selection import Selection
 from imagebeam.transforms.sql.sources import Source, canonical_sql
-from imagebeam.transforms.start_run import build_run_query
 from imagebeam.transforms.tasks.forecast import (
     Forecast,
     History,
@@ -60,7 +60,7 @@ class Changed:
 
 
 def announce(
-    settings: ClassifySettings, run: RunSettings, profile: ModelProfile, planned: Planned, say: Say
+    settings: ClassifySettings, run: RunSettings, profile: ModelProfile, planned: SourceCounts, say: Say
 ) -> Decimal:
     """Says what will be done and what it will cost about; gives the estimate in USD.
 
@@ -71,7 +71,7 @@ def announce(
     task = run.task
     say(f"task     {task.name}, version {task.version}, {task.model} at {settings.location}, {settings.lane}")
     expected = tell_due(run, profile, planned, settings.lane, say)
-    if not planned.due:
+    if not planned.remaining:
         return Decimal(0)
     usd = expected.usd(profile, settings.lane)
     say(f"cost     {cost_text(expected, usd)}; images travel by {run.engine.call_settings.transport}")
@@ -86,7 +86,7 @@ def announce(
     return usd or Decimal(0)
 
 
-def tell_due(run: RunSettings, profile: ModelProfile, planned: Planned, lane: Lane, say: Say) -> Forecast:
+def tell_due(run: RunSettings, profile: ModelProfile, planned: SourceCounts, lane: Lane, say: Say) -> Forecast:
     """Says what is there by state and what changed of the task; gives what asking about the due units will take.
 
     Raises:
@@ -125,7 +125,9 @@ def cost_text(expected: Forecast, usd: Decimal | None) -> str:
     return f"{price}: {expected.calls:,} calls{each} ({expected.basis})"
 
 
-def describe_change(profile: ModelProfile, task: Task, past: History, planned: Planned, lane: Lane) -> Changed | None:
+def describe_change(
+    profile: ModelProfile, task: Task, past: History, planned: SourceCounts, lane: Lane
+) -> Changed | None:
     """What changed of the task since the version that was used last; None if nothing did, or it is new."""
     if not past.versions or past.versions[0].version == task.version:
         return None
@@ -134,36 +136,37 @@ def describe_change(profile: ModelProfile, task: Task, past: History, planned: P
     return Changed(last.version, last.used_at, changed_fields(last.definition, task.definition()), usd)
 
 
-def change_line(changed: Changed, planned: Planned) -> str:
+def change_line(changed: Changed, planned: SourceCounts) -> str:
     """The same in a line."""
     line = f"changed  {', '.join(changed.fields)} since version {changed.since} ({changed.used_at[:10]})"
     if not planned.outdated:
         return line
     price = "" if changed.usd is None else f", about ${changed.usd:,.2f} to ask again (--due=outdated)"
-    return f"{line}: {planned.outdated:,} outdated{price}; due now: {planned.due_new:,} new"
+    return f"{line}: {planned.outdated:,} outdated{price}; due now: {planned.remaining_new:,} new"
 
 
-def tell_units(planned: Planned, say: Say) -> None:
+def tell_units(planned: SourceCounts, say: Say) -> None:
     """Says how many units of the source are in which state."""
     kinds = {
-        "new": planned.due_new,
-        "to retry": planned.due_retry,
-        "outdated": planned.due_outdated,
-        "failed before": planned.due_failed,
+        "new": planned.remaining_new,
+        "to retry": planned.remaining_retry,
+        "outdated": planned.remaining_outdated,
+        "failed before": planned.remaining_failed,
     }
     due = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number)
     states = {
-        f"due ({due})" if due else "due": planned.due,
+        f"due ({due})" if due else "due": planned.remaining,
         "already done": planned.already_done,
         "outdated (--due=outdated asks again)": planned.outdated,
         "failed before (--due=failed asks again)": planned.failed_before,
         "submitted to a batch job": planned.submitted,
-        "left out by --due": planned.not_due,
+        "left out by --due": planned.left_out,
     }
     found = ", ".join(f"{number:,} {state}" for state, number in states.items() if number)
     say(f"units    {planned.units_in:,} in: {found or 'nothing to do'}")
-    if planned.due > planned.asked:
-        say(f"         {planned.due - planned.asked:,} of the due ones have no address of an image: no call, no cost")
+    if planned.remaining > planned.callable_units:
+        without = planned.remaining - planned.callable_units
+        say(f"         {without:,} of the due ones have no address of an image: no call, no cost")
     if planned.rows_without_id:
         one = planned.rows_without_id == 1
         rows, them = ("1 row has", "it") if one else (f"{planned.rows_without_id:,} rows have", "them")
@@ -174,7 +177,7 @@ def tell_units(planned: Planned, say: Say) -> None:
         say(f"         {assets} no imagery at all")
 
 
-def why_nothing(bq: BigQueryClient, run: RunSettings, planned: Planned) -> list[str]:
+def why_nothing(bq: BigQueryClient, run: RunSettings, planned: SourceCounts) -> list[str]:
     """Why there is nothing to ask about, where that may be a mistake: no units, or no failure of the given reason.
 
     Raises:
@@ -190,10 +193,10 @@ def why_nothing(bq: BigQueryClient, run: RunSettings, planned: Planned) -> list[
         if not run.filters.asset_types:
             return [line]
         return [f"{line}; its asset types are {', '.join(str(row['asset_type'] or 'NULL') for row in rows)}"]
-    if run.selection.failed_reasons and planned.failed_before and not planned.due_failed:
-        due = build_run_query(dataclasses.replace(run, selection=Selection(("failed",))))
+    if run.selection.failed_reasons and planned.failed_before and not planned.remaining_failed:
+        due = build_remaining_query(dataclasses.replace(run, selection=Selection(("failed",))).query_spec())
         query = Query(
-            "SELECT due.due_state AS state, COUNT(*) AS units\n"
+            "SELECT due.state_detail AS state, COUNT(*) AS units\n"
             f"FROM (\n{due.sql}\n) AS due\nWHERE due.unit_id IS NOT NULL\n"
             f"GROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {MOST_NAMED}",
             due.parameters,
@@ -206,16 +209,14 @@ def why_nothing(bq: BigQueryClient, run: RunSettings, planned: Planned) -> list[
 
 def any_row_query(source: Source) -> Query:
     """A row if the source has any, whatever the filters."""
-    given = source.table.sql() if source.table else f"(\n{source.query}\n)"
-    return Query(f"SELECT 1 AS found FROM {given} AS source LIMIT 1")
+    return Query(f"SELECT 1 AS found FROM {source.sql()} AS source LIMIT 1")
 
 
 def asset_types_query(source: Source) -> Query:
     """The most common asset types of the source, whatever the filters; no row when it is empty."""
-    given = source.table.sql() if source.table else f"(\n{source.query}\n)"
     kind = canonical_sql(source, "asset_type", "source")
     return Query(
-        f"SELECT {kind} AS asset_type, COUNT(*) AS found\nFROM {given} AS source\n"
+        f"SELECT {kind} AS asset_type, COUNT(*) AS found\nFROM {source.sql()} AS source\n"
         f"GROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {MOST_NAMED}"
     )
 

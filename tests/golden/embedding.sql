@@ -43,7 +43,7 @@ FROM (
   SELECT found.*,
     ROW_NUMBER() OVER (PARTITION BY found.has_uri ORDER BY found.unit_id) - 1 AS place
   FROM (
-    SELECT due.books, due.unit_id, due.unit_type, due.input_digest, due.asset_id, due.asset_type, due.snapshot_id, due.capture_time, due.latitude, due.longitude, due.map_url, due.extra,
+    SELECT due.counts, due.unit_id, due.unit_type, due.input_digest, due.asset_id, due.asset_type, due.snapshot_id, due.capture_time, due.latitude, due.longitude, due.map_url, due.extra,
       due.images[SAFE_OFFSET(0)].observation_id AS observation_id, due.images[SAFE_OFFSET(0)].uri AS uri,
       STARTS_WITH(IFNULL(due.images[SAFE_OFFSET(0)].uri, ''), 'gs://') AS has_uri
     FROM (
@@ -59,8 +59,8 @@ WHERE unit_id IS NOT NULL
 GROUP BY chunk
 ORDER BY chunk;
 
--- books
-SELECT books FROM `my-project.answers._embed_b7c5efba_0123456789ab_p1` LIMIT 1;
+-- counts
+SELECT counts FROM `my-project.answers._embed_b7c5efba_0123456789ab_p1` LIMIT 1;
 
 -- embed from URIs
 CREATE TABLE `my-project.answers._embed_b7c5efba_0123456789ab_p1_c1`

@@ -112,7 +112,7 @@ class GeminiClient:
         return HttpAnswer(200, http.body or "", http.headers or {})
 
     async def count_tokens(self, model: str, body: Mapping[str, Any], *, timeout_s: float = 60.0) -> HttpAnswer:
-        """Counts the tokens of a request, free of charge; the service reads the images for it.
+        """OutcomeCounts the tokens of a request, free of charge; the service reads the images for it.
 
         Args:
             model: Model id.

@@ -1,6 +1,6 @@
-"""The books of a run: counts that travel through the pipeline, and the proof that nothing was lost.
+"""Counts of a run, from the source query to the report, and their reconciliation.
 
-``units in = OK + failed (by reason) + skipped + already done + not due + submitted``
+``units in = OK + failed (by reason) + skipped + already done + outdated + failed before + submitted + left out``
 """
 
 from __future__ import annotations
@@ -14,19 +14,64 @@ from imagebeam.transforms.core.records import Outcome, Status, Usage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of some units; the sum over a run is one side of its books.
+class SourceCounts:
+    """Units of a source after all filters, by their state for the current version of the task.
+
+    ``units_in`` is the sum of ``remaining``, ``already_done``, ``outdated``, ``failed_before``, ``submitted`` and
+    ``left_out``; ``remaining`` is the sum of the four ``remaining_*`` counts.
+
+    Attributes:
+        units_in: All units.
+        remaining: Units that the run processes.
+        remaining_new: Remaining units without an outcome.
+        remaining_retry: Remaining units whose last failure was transient.
+        remaining_outdated: Remaining units that only another version answered.
+        remaining_failed: Remaining units whose last failure was permanent.
+        already_done: Units that the current version answered.
+        outdated: Units that only another version answered, and that are not selected.
+        failed_before: Units with a permanent failure that are not selected.
+        submitted: Units in a batch job.
+        left_out: New units and units to retry that are not selected.
+        callable_units: Remaining units whose images all have a ``gs://`` URI, so that a call can be made.
+        images: Images of the callable units.
+        max_images_per_unit: Images of the callable unit that has the most.
+        rows_without_id: Rows that pass the filters but lack the id of their unit.
+        assets_without_images: Assets that match the asset types and area but have no observation; None if the
+            source has no table of assets.
+    """
+
+    units_in: int = 0
+    remaining: int = 0
+    remaining_new: int = 0
+    remaining_retry: int = 0
+    remaining_outdated: int = 0
+    remaining_failed: int = 0
+    already_done: int = 0
+    outdated: int = 0
+    failed_before: int = 0
+    submitted: int = 0
+    left_out: int = 0
+    callable_units: int = 0
+    images: int = 0
+    max_images_per_unit: int = 0
+    rows_without_id: int = 0
+    assets_without_images: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OutcomeCounts:
+    """Outcomes of some units. The counts of the bundles of a run add up to those of the run.
 
     Attributes:
         read: Units handed to the engine.
         ok: Units answered.
         failed: Units that failed, by ``STATUS`` or ``STATUS/REASON``.
-        skipped: Units never sent because the run was draining; they stay due.
-        calls: Calls sent, refused ones included.
+        skipped: Units that were not sent because the run was draining. They remain for the next run.
+        calls: Calls sent, throttled ones included.
         throttled: Calls refused for quota.
         usage: Tokens.
-        cost_usd: Their price.
-        stop: Why the engine stopped early, if it did: ``systemic: …``, ``interrupted: …``.
+        cost_usd: Price of the tokens.
+        stop: Why the engine stopped early, such as ``systemic: …`` or ``interrupted: …``; None if it did not.
     """
 
     read: int = 0
@@ -39,12 +84,12 @@ class Counts:
     cost_usd: Decimal = Decimal(0)
     stop: str | None = None
 
-    def __add__(self, other: Counts) -> Counts:
-        """Adds up; the first reason to stop stays."""
+    def __add__(self, other: OutcomeCounts) -> OutcomeCounts:
+        """Add up the counts. The first reason to stop is kept."""
         failed = dict(self.failed)
-        for reason, number in other.failed.items():
-            failed[reason] = failed.get(reason, 0) + number
-        return Counts(
+        for key, units in other.failed.items():
+            failed[key] = failed.get(key, 0) + units
+        return OutcomeCounts(
             self.read + other.read,
             self.ok + other.ok,
             failed,
@@ -58,7 +103,7 @@ class Counts:
 
     @property
     def failures(self) -> int:
-        """Units that failed, whatever the reason."""
+        """Units that failed, for any reason."""
         return sum(self.failed.values())
 
     @property
@@ -67,12 +112,12 @@ class Counts:
         return self.ok + self.failures + self.skipped
 
 
-def count_outcome(outcome: Outcome) -> Counts:
-    """The counts of one unit's outcome."""
+def count_outcome(outcome: Outcome) -> OutcomeCounts:
+    """Return the counts of one unit's outcome."""
     failed: dict[str, int] = {}
     if outcome.status not in (Status.OK, Status.SKIPPED):
         failed[failure_key(outcome.status.value, outcome.reason)] = 1
-    return Counts(
+    return OutcomeCounts(
         ok=int(outcome.status is Status.OK),
         failed=failed,
         skipped=int(outcome.status is Status.SKIPPED),
@@ -82,76 +127,42 @@ def count_outcome(outcome: Outcome) -> Counts:
 
 
 def failure_key(status: str, reason: str | None) -> str:
-    """``IMAGE_ERROR/NOT_FOUND``; the status alone when there is no reason."""
+    """Return ``STATUS/REASON``, or the status alone without a reason."""
     return f"{status}/{reason}" if reason else status
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Planned:
-    """What the start of a run found in the source, by state of the task's current version.
-
-    Attributes:
-        units_in: Units of the source after all filters.
-        due: Units that this run asks about.
-        already_done: Answered by the current version: not due, whatever was asked for.
-        outdated: Answered by an older version only, and not asked for again (``--due=outdated``).
-        failed_before: Failed for good in an earlier run, and not asked for again (``--due=failed``).
-        submitted: Waiting in a batch job.
-        not_due: New or to be retried, but left out by ``--due``.
-        due_new: Those of the due ones that were never asked about.
-        due_retry: Those whose failure may pass.
-        due_outdated: Those that an older version answered.
-        due_failed: Those that failed for good.
-        asked: Those of the due ones whose images all have an address: a call is made about them.
-        images: Images of these.
-        most_images: Images of that one of these that has most.
-        rows_without_id: Rows of the source that lack the id of their unit: no unit can be made of them.
-        assets_without_images: Assets of the source that no image shows; None where the source has no assets.
-    """
-
-    units_in: int = 0
-    due: int = 0
-    already_done: int = 0
-    outdated: int = 0
-    failed_before: int = 0
-    submitted: int = 0
-    not_due: int = 0
-    due_new: int = 0
-    due_retry: int = 0
-    due_outdated: int = 0
-    due_failed: int = 0
-    asked: int = 0
-    images: int = 0
-    most_images: int = 0
-    rows_without_id: int = 0
-    assets_without_images: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """The books of one run.
+    """The three counts of one run that must agree.
 
     Attributes:
-        planned: What the start found.
-        counted: What the pipeline counted as answers were recorded.
-        recorded: What the table holds for this run, one row per unit.
+        source: Counts of the source query at the start of the run.
+        counted: Outcomes that the pipeline counted as they were recorded.
+        recorded: Outcomes of the run in the table, one per unit.
     """
 
-    planned: Planned
-    counted: Counts
-    recorded: Counts
+    source: SourceCounts
+    counted: OutcomeCounts
+    recorded: OutcomeCounts
 
     def problems(self) -> list[str]:
-        """Every way in which the books do not balance; empty when they do."""
-        plan, counted, recorded = self.planned, self.counted, self.recorded
+        """Return each disagreement as one message; empty when all units are accounted for."""
+        source, counted, recorded = self.source, self.counted, self.recorded
         found = []
-        parts = plan.due + plan.already_done + plan.outdated + plan.failed_before + plan.submitted + plan.not_due
-        if parts != plan.units_in:
-            found.append(f"{plan.units_in} units in the source, but {parts} by state")
-        if counted.read != plan.due:
-            found.append(f"{plan.due} units due, but {counted.read} read")
-        if counted.finished != plan.due:
-            found.append(f"{plan.due} units due, but {counted.finished} accounted for")
+        by_state = (
+            source.remaining
+            + source.already_done
+            + source.outdated
+            + source.failed_before
+            + source.submitted
+            + source.left_out
+        )
+        if by_state != source.units_in:
+            found.append(f"{source.units_in} units in the source, but {by_state} by state")
+        if counted.read != source.remaining:
+            found.append(f"{source.remaining} units remaining, but {counted.read} read")
+        if counted.finished != source.remaining:
+            found.append(f"{source.remaining} units remaining, but {counted.finished} accounted for")
         if recorded.ok != counted.ok:
             found.append(f"{counted.ok} OK counted, but {recorded.ok} recorded in the table")
         if dict(recorded.failed) != dict(counted.failed):
@@ -159,32 +170,31 @@ class Reconciliation:
         return found
 
     def lines(self) -> list[str]:
-        """The books as a person reads them: one line a part, largest first among the failures."""
-        plan = self.planned
+        """Return the counts as text for people, one line each, the most frequent failure first."""
+        source = self.source
         rows: list[tuple[str, int]] = [("OK", self.counted.ok)]
         rows += sorted(self.counted.failed.items(), key=lambda item: (-item[1], item[0]))
         rows += [
-            ("skipped (still due)", self.counted.skipped),
-            ("already done", plan.already_done),
-            ("outdated, not asked for", plan.outdated),
-            ("failed before, not asked for", plan.failed_before),
-            ("submitted to a batch job", plan.submitted),
-            ("left out by --due", plan.not_due),
+            ("skipped (remaining)", self.counted.skipped),
+            ("already done", source.already_done),
+            ("outdated, not selected", source.outdated),
+            ("failed before, not selected", source.failed_before),
+            ("submitted to a batch job", source.submitted),
+            ("new or to retry, not selected", source.left_out),
         ]
-        shown = [(name, number) for name, number in rows if number or name == "OK"]
-        return [f"{plan.units_in:>12,} in", *(f"{number:>12,} {name}" for name, number in shown)]
+        return [
+            f"{source.units_in:>12,} in",
+            *(f"{units:>12,} {name}" for name, units in rows if units or name == "OK"),
+        ]
 
 
-def sum_counts(parts: Iterable[Counts]) -> Counts:
-    """Adds up any number of counts, none included."""
-    total = Counts()
-    for part in parts:
-        total = total + part
-    return total
+def sum_counts(parts: Iterable[OutcomeCounts]) -> OutcomeCounts:
+    """Add up any number of counts."""
+    return sum(parts, OutcomeCounts())
 
 
-def counts_to_json(counts: Counts) -> dict[str, Any]:
-    """Counts as plain JSON values; money as text, so that no digit is lost."""
+def counts_to_json(counts: OutcomeCounts) -> dict[str, Any]:
+    """Return the counts as JSON values. Money is text, so that no digit is lost."""
     document = dataclasses.asdict(counts)
     document["failed"] = dict(counts.failed)
     document["cost_usd"] = str(counts.cost_usd)

@@ -26,7 +26,7 @@ from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.embedding_client import client_of
 from imagebeam.transforms.core import unit_batch
-from imagebeam.transforms.core.counts import Counts, count_outcome
+from imagebeam.transforms.core.counts import OutcomeCounts, count_outcome
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, first_line
 from imagebeam.transforms.core.records import Outcome, Status, Unit, utc_now
 from imagebeam.transforms.engine import unit_caller
@@ -83,7 +83,7 @@ class Engine:
         self._queue: collections.deque[tuple[_Group, Unit]] = collections.deque()
         self._stop: str | None = None
         self._error: BaseException | None = None
-        self._counts = Counts()
+        self._counts = OutcomeCounts()
         self._outcomes: collections.Counter[str] = collections.Counter()
         self._budget: Budget | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,8 +118,8 @@ class Engine:
         """Why the engine drains; None while it does not."""
         return self._stop
 
-    def progress(self) -> tuple[Counts, int, float]:
-        """Counts so far, calls in flight and the present pace in requests per second."""
+    def progress(self) -> tuple[OutcomeCounts, int, float]:
+        """OutcomeCounts so far, calls in flight and the present pace in requests per second."""
         return self._counts, self._asker.under_way, self._pacer.rate_per_s
 
     def take_throttled_s(self) -> int:
@@ -373,7 +373,7 @@ def died(error: BaseException) -> ImagebeamError:
     return SystemicError(f"the engine died: {type(error).__name__}: {first_line(error)}")
 
 
-def counts_of(done: Done) -> Counts:
+def counts_of(done: Done) -> OutcomeCounts:
     """The counts of one finished unit."""
     return dataclasses.replace(count_outcome(done.outcome), read=1, calls=done.calls, throttled=done.throttled)
 

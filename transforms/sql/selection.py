@@ -1,4 +1,4 @@
-"""Which units a run processes.
+"""Which units of a source a run processes.
 
 The recorded outcomes of the same input decide the state of a unit for one version of a task::
 
@@ -15,11 +15,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import shown
+from imagebeam.transforms.core.identifiers import TableName, shown
+from imagebeam.transforms.core.records import UnitKind
+from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.sources import Source
 
 #: States that a run can process.
 STATES = ("new", "retry", "outdated", "failed")
@@ -50,6 +52,38 @@ class Selection:
     def __str__(self) -> str:
         reasons = [f"failed:{reason}" for reason in self.failed_reasons]
         return ",".join([state for state in self.states if state != "failed" or not reasons] + reasons)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QuerySpec:
+    """What the source query of a run depends on.
+
+    Attributes:
+        source: Where observations come from.
+        filters: Which observations count.
+        unit: What one call answers.
+        max_images: The newest images of an asset that are sent, 1 to 10. Ignored for observations.
+        task: Name of the task.
+        version: Its current version.
+        selection: States to process.
+        outcomes: The table of outcomes; None if it does not exist, so that every unit is new.
+        keep_columns: Columns of the source to copy into ``extra``.
+        retry_round: Round of a batch run, from 2: process only units whose last event was recorded by ``run_id``.
+            Each round is a different query, so that none is answered from the cache. None for all units.
+        run_id: The run, for ``retry_round``.
+    """
+
+    source: Source
+    filters: Filters
+    unit: UnitKind
+    max_images: int
+    task: str
+    version: str
+    selection: Selection = Selection()
+    outcomes: TableName | None = None
+    keep_columns: Sequence[str] = ()
+    retry_round: int | None = None
+    run_id: str = ""
 
 
 def parse_due(text: str) -> Selection:
@@ -99,75 +133,3 @@ def _parse_reason(reason: str, source: str) -> str:
     if reason in _NOT_FAILURES:
         raise UserError(f"{source}: {reason} is not a failure; {_NOT_FAILURES[reason]}")
     return reason
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SourceCounts:
-    """Counts of the source's units by state, after all filters.
-
-    ``units_in`` is the sum of ``answered``, ``outdated``, ``failed``, ``retry``, ``submitted`` and ``new``.
-
-    Attributes:
-        units_in: All units.
-        answered: Answered by this version.
-        outdated: Answered by another version only.
-        failed: Failed for good in this version.
-        retry: Failed in this version in a way that passes.
-        submitted: Waiting in a batch job.
-        new: Never asked.
-        due: Units that the query gives.
-        due_outdated: Those of them that are outdated.
-        due_failed: Those of them that failed.
-        due_retry: Those of them that are to be tried again.
-        due_new: Those of them that are new.
-        asked: Due units whose images all have an address: those that a call is made about.
-        images: Images of these.
-        most_images: Images of that one of these that has most.
-        rows_without_id: Rows that pass the filters but lack the id of their unit: no unit can be made of them.
-        assets_without_images: Assets of the kind and place asked for that no observation of the source shows,
-            whatever ``where``, sample, limit and capture window; None if there is no table of assets.
-    """
-
-    units_in: int = 0
-    answered: int = 0
-    outdated: int = 0
-    failed: int = 0
-    retry: int = 0
-    submitted: int = 0
-    new: int = 0
-    due: int = 0
-    due_outdated: int = 0
-    due_failed: int = 0
-    due_retry: int = 0
-    due_new: int = 0
-    asked: int = 0
-    images: int = 0
-    most_images: int = 0
-    rows_without_id: int = 0
-    assets_without_images: int | None = None
-
-    @property
-    def outdated_left(self) -> int:
-        """Outdated units that were not asked for."""
-        return self.outdated - self.due_outdated
-
-    @property
-    def failed_left(self) -> int:
-        """Failed units that were not asked for."""
-        return self.failed - self.due_failed
-
-    @property
-    def left_out(self) -> int:
-        """New units and units to be retried that ``--due`` does not name."""
-        return self.new + self.retry - self.due_new - self.due_retry
-
-
-def source_counts_from_row(row: Mapping[str, Any]) -> SourceCounts:
-    """The books of a result row: its column ``books``, or the row itself if that is what it is made of."""
-    counts = row.get("books", row)
-    return SourceCounts(**{field.name: _count(counts, field.name) for field in dataclasses.fields(SourceCounts)})
-
-
-def _count(counts: Mapping[str, Any], name: str) -> Any:
-    value = counts[name]
-    return None if value is None else int(value)

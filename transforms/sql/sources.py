@@ -179,6 +179,11 @@ class Source:
         """Canonical name to the source's column."""
         return self.detected.columns
 
+    def sql(self) -> str:
+        """Return the source as SQL for a FROM clause."""
+        # The closing bracket is on its own line: the user's query may end in a comment.
+        return self.table.sql() if self.table else f"(\n{self.query}\n)"
+
     @property
     def label(self) -> str:
         """The source in words, for messages."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from imagebeam.transforms.core.counts import Planned
+from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.records import Lane, Usage
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_total
@@ -211,19 +211,20 @@ def due_forecast(
     profile: ModelProfile,
     task: Task,
     history: History,
-    planned: Planned,
+    planned: SourceCounts,
     *,
     least: int = ENOUGH,
     looked: Looked | None = None,
 ) -> Forecast:
     """What asking about everything that is due will take."""
-    return forecast(profile, task, history, units=planned.asked, images=planned.images, least=least, looked=looked)
+    units = planned.callable_units
+    return forecast(profile, task, history, units=units, images=planned.images, least=least, looked=looked)
 
 
-def outdated_forecast(profile: ModelProfile, task: Task, history: History, planned: Planned) -> Forecast:
+def outdated_forecast(profile: ModelProfile, task: Task, history: History, planned: SourceCounts) -> Forecast:
     """What it would take to ask again about units that an older version answered and that are not due."""
     seen = [measured for measured in history.measured.values() if measured.asked]
-    asked, images = planned.asked, planned.images
+    asked, images = planned.callable_units, planned.images
     if not asked:
         asked, images = sum(one.asked for one in seen), sum(one.images for one in seen)
     each = images / asked if asked else task.max_images
