@@ -22,16 +22,15 @@ from imagebeam.transforms.engine.max_cost import request_bytes
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import embed_task
 from imagebeam.transforms.tasks.forecast import (
-    ENOUGH,
+    MIN_MEASURED_UNITS,
+    Forecast,
+    Forecaster,
     History,
-    Looked,
-    Measured,
-    Version,
+    ImageSample,
+    MeasuredUsage,
+    TaskVersion,
     changed_fields,
-    due_forecast,
-    forecast,
-    history_from,
-    outdated_forecast,
+    history_from_rows,
 )
 from imagebeam.transforms.tasks.lane_comparison import (
     ASSUMED_LATENCY_S,
@@ -60,16 +59,20 @@ PLANNED = SourceCounts(
 COUNTS = st.integers(0, 10_000_000)
 
 
-def history(task: Task, measured: Measured, *others: Version) -> History:
-    own = Version(task.version, task.definition(), "2026-11-20T00:00:00Z")
+def history(task: Task, measured: MeasuredUsage, *others: TaskVersion) -> History:
+    own = TaskVersion(task.version, task.definition(), "2026-11-20T00:00:00Z")
     return History({measured.version: measured}, (*others, own))
 
 
-# -- what asking takes -----------------------------------------------------------------------------------------
+def remaining(task: Task, past: History, **more: Any) -> Forecast:
+    return Forecaster(PROFILE, task, past, **more).forecast_remaining(PLANNED)
+
+
+# -- forecasts -------------------------------------------------------------------------------------------------
 
 
 @given(COUNTS, COUNTS)
-def test_many_calls_take_as_much_as_that_many_single_ones(calls: int, images: int) -> None:
+def test_estimate_is_proportional_to_calls(calls: int, images: int) -> None:
     single = estimate_usage(PROFILE, TASK, 1)
     assert estimate_total(PROFILE, TASK, calls=calls, images=calls) == single.times(calls)
     assert estimate_total(PROFILE, ASSETS, calls=calls, images=images + 1).prompt_tokens > (
@@ -77,8 +80,8 @@ def test_many_calls_take_as_much_as_that_many_single_ones(calls: int, images: in
     )
 
 
-def test_without_a_history_the_formula_counts_every_unit_that_has_an_address_once() -> None:
-    found = due_forecast(PROFILE, TASK, History(), PLANNED)
+def test_without_history_uses_the_formula_for_units_with_a_uri() -> None:
+    found = remaining(TASK, History())
     assert (found.units, found.calls, found.images) == (298, 298, 298)
     assert found.usage == estimate_usage(PROFILE, TASK, 1).times(298)
     # 373 tokens of text and 560 of the image at 0.30, 45 of the answer at 2.50, in millionths.
@@ -88,80 +91,76 @@ def test_without_a_history_the_formula_counts_every_unit_that_has_an_address_onc
 
 
 @given(st.integers(1, 10_000), st.integers(0, 300), st.integers(0, 300), st.integers(1, 300))
-def test_a_look_at_every_unit_tells_the_very_number_of_calls_and_answers(
-    more: int, repeated: int, failing: int, fine: int
-) -> None:
+def test_a_sample_of_all_units_gives_exact_calls_and_answers(more: int, repeated: int, failing: int, fine: int) -> None:
     units = repeated + failing + fine
-    looked = Looked(units, units + repeated, repeated, {"NOT_FOUND": failing})
-    found = forecast(PROFILE, TASK, History(), units=units, images=units, looked=looked)
+    looked = ImageSample(units, units + repeated, repeated, {"NOT_FOUND": failing})
+    found = Forecaster(PROFILE, TASK, History(), sample=looked).forecast(units, units)
     assert found.calls == units + repeated
     assert found.usage == estimate_total(PROFILE, TASK, calls=units - failing, images=units - failing)
-    assert looked.calls_about(units * more) == found.calls * more
+    assert looked.scale_calls(units * more) == found.calls * more
 
 
-def test_a_look_that_was_refused_changes_nothing() -> None:
-    refused = due_forecast(PROFILE, TASK, History(), PLANNED, looked=Looked(refused="may not read"))
-    assert refused == due_forecast(PROFILE, TASK, History(), PLANNED)
+def test_a_sample_without_images_changes_nothing() -> None:
+    refused = remaining(TASK, History(), sample=ImageSample(refused="may not read"))
+    assert refused == remaining(TASK, History())
 
 
-def test_twenty_answers_of_the_version_tell_more_than_the_formula() -> None:
-    measured = Measured(TASK.version, 100, 103, 100, Usage(90_000, 10_000, 2_000, 500), {"online": 1.5})
-    found = due_forecast(PROFILE, TASK, history(TASK, measured), PLANNED)
+def test_prefers_twenty_measured_units_over_the_formula() -> None:
+    measured = MeasuredUsage(TASK.version, 100, 103, 100, Usage(90_000, 10_000, 2_000, 500), {"online": 1.5})
+    found = remaining(TASK, history(TASK, measured))
     assert (found.calls, found.latency_s) == (round(298 * 1.03), {"online": 1.5})
     assert found.usage == Usage(268_200, 29_800, 5_960, 1_490)
     assert "100 units of this version" in found.basis
-    few = dataclasses.replace(measured, asked=ENOUGH - 1)
-    assert due_forecast(PROFILE, TASK, history(TASK, few), PLANNED).usage == (
-        estimate_usage(PROFILE, TASK, 1).times(298)
-    )
-    assert due_forecast(PROFILE, TASK, history(TASK, few), PLANNED, least=1).usage.output_tokens != 298 * 45
+    few = dataclasses.replace(measured, units=MIN_MEASURED_UNITS - 1)
+    assert remaining(TASK, history(TASK, few)).usage == (estimate_usage(PROFILE, TASK, 1).times(298))
+    assert remaining(TASK, history(TASK, few), min_units=1).usage.output_tokens != 298 * 45
 
 
-def test_a_probe_that_only_failed_tells_nothing_of_tokens() -> None:
-    failed = Measured(TASK.version, 3, 3, 3)
-    found = due_forecast(PROFILE, TASK, history(TASK, failed), PLANNED, least=1)
+def test_ignores_measurements_without_answers() -> None:
+    failed = MeasuredUsage(TASK.version, 3, 3, 3)
+    found = remaining(TASK, history(TASK, failed), min_units=1)
     assert found.usage == estimate_usage(PROFILE, TASK, 1).times(298)
 
 
-def test_answers_of_another_prompt_tell_how_long_answers_are_but_those_of_another_schema_do_not() -> None:
+def test_uses_answers_of_another_prompt_but_not_of_other_settings() -> None:
     changed = dataclasses.replace(TASK, prompt=f"{TASK.prompt} {'Be strict. ' * 40}")
-    measured = Measured(TASK.version, 100, 100, 100, Usage(93_300, 0, 2_000, 0))
-    found = due_forecast(PROFILE, changed, history(TASK, measured), PLANNED)
+    measured = MeasuredUsage(TASK.version, 100, 100, 100, Usage(93_300, 0, 2_000, 0))
+    found = remaining(changed, history(TASK, measured))
     assert found.usage.output_tokens == 20 * 298
     assert found.usage.prompt_tokens == 298 * estimate_usage(PROFILE, changed, 1).prompt_tokens
     assert TASK.version in found.basis
     thinking = dataclasses.replace(TASK, generation=dataclasses.replace(TASK.generation, thinking="low"))
-    assert due_forecast(PROFILE, thinking, history(TASK, measured), PLANNED).usage.output_tokens == 298 * 45
+    assert remaining(thinking, history(TASK, measured)).usage.output_tokens == 298 * 45
 
 
-@given(st.integers(ENOUGH, 10**6), st.integers(1, 5_000), st.integers(1, 500), COUNTS)
-def test_what_was_measured_is_scaled_to_what_is_due(asked: int, prompt: int, output: int, units: int) -> None:
-    measured = Measured(TASK.version, asked, asked, asked, Usage(asked * prompt, 0, asked * output, 0))
-    found = forecast(PROFILE, TASK, history(TASK, measured), units=units, images=units)
+@given(st.integers(MIN_MEASURED_UNITS, 10**6), st.integers(1, 5_000), st.integers(1, 500), COUNTS)
+def test_scales_measured_usage_to_the_remaining_units(asked: int, prompt: int, output: int, units: int) -> None:
+    measured = MeasuredUsage(TASK.version, asked, asked, asked, Usage(asked * prompt, 0, asked * output, 0))
+    found = Forecaster(PROFILE, TASK, history(TASK, measured)).forecast(units, units)
     assert found.calls == units
     # The measured images are scaled and rounded, so one image more or less can be in it.
     assert abs(found.usage.prompt_tokens - units * prompt) <= 1_200
     assert abs(found.usage.output_tokens - units * output) <= 1
 
 
-def test_more_images_than_measured_cost_more() -> None:
-    measured = Measured(ASSETS.version, 50, 50, 100, Usage(50 * 1_500, 0, 2_000, 0))
+def test_more_images_per_unit_cost_more() -> None:
+    measured = MeasuredUsage(ASSETS.version, 50, 50, 100, Usage(50 * 1_500, 0, 2_000, 0))
     past = history(ASSETS, measured)
-    same, more = (forecast(PROFILE, ASSETS, past, units=50, images=images) for images in (100, 150))
+    same, more = (Forecaster(PROFILE, ASSETS, past).forecast(50, images) for images in (100, 150))
     assert more.usage.prompt_tokens - same.usage.prompt_tokens == 50 * (560 + 24)
     assert same.usage.prompt_tokens == 50 * 1_500
 
 
-def test_what_is_outdated_is_planned_with_as_many_images_as_are_due_or_were_asked() -> None:
-    measured = Measured("0" * 12, 50, 50, 150, Usage(1, 0, 1, 0))
+def test_outdated_units_have_the_images_of_remaining_or_measured_units() -> None:
+    measured = MeasuredUsage("0" * 12, 50, 50, 150, Usage(1, 0, 1, 0))
     nothing_due = SourceCounts(units_in=80, outdated=80)
-    assert outdated_forecast(PROFILE, ASSETS, History({"0" * 12: measured}), nothing_due).images == 240
+    assert Forecaster(PROFILE, ASSETS, History({"0" * 12: measured})).forecast_outdated(nothing_due).images == 240
     some = dataclasses.replace(nothing_due, callable_units=10, images=20)
-    assert outdated_forecast(PROFILE, ASSETS, History(), some).images == 160
-    assert outdated_forecast(PROFILE, ASSETS, History(), nothing_due).images == 800
+    assert Forecaster(PROFILE, ASSETS, History()).forecast_outdated(some).images == 160
+    assert Forecaster(PROFILE, ASSETS, History()).forecast_outdated(nothing_due).images == 800
 
 
-def test_images_are_billed_by_resolution_or_by_tiles_or_by_the_piece() -> None:
+def test_images_are_billed_by_resolution_tile_or_image() -> None:
     old = MODELS.profile("gemini-2.5-flash")
     plain = dataclasses.replace(TASK, media_resolution="default")
     assert [image_tokens(PROFILE, dataclasses.replace(TASK, media_resolution=at)) for at in ("low", "high")] == [
@@ -173,22 +172,22 @@ def test_images_are_billed_by_resolution_or_by_tiles_or_by_the_piece() -> None:
     assert image_tokens(old, dataclasses.replace(plain, image=ImageSettings(max_side=385))) == 1806
     piece = embed_task("multimodalembedding@001", 128)
     profile = MODELS.embedding(piece.model)
-    assert forecast(profile, piece, History(), units=1_000, images=1_000).usd(profile, Lane.SQL) == Decimal("0.1")
+    assert Forecaster(profile, piece, History()).forecast(1_000, 1_000).usd(profile, Lane.SQL) == Decimal("0.1")
 
 
-def test_a_history_adds_up_the_lanes_of_a_version() -> None:
+def test_history_sums_the_lanes_of_a_version() -> None:
     row: dict[str, Any] = {
         "version": "v", "lane": "online", "asked": 3, "images": 4, "attempts": 5, "prompt_tokens": 6,
         "cached_tokens": None, "output_tokens": 7, "thought_tokens": 8, "latency_s": 1.25,
     }  # fmt: skip
     used = datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC)
     listed = {"version": "v", "definition": '{"prompt":"a"}', "created_at": used}
-    found = history_from([row, {**row, "lane": "batch", "latency_s": None}], [listed])
-    assert found.measured["v"] == Measured("v", 6, 10, 8, Usage(12, 0, 14, 16), {"online": 1.25})
-    assert found.versions == [Version("v", {"prompt": "a"}, "2026-11-20T00:00:00Z")]
+    found = history_from_rows([row, {**row, "lane": "batch", "latency_s": None}], [listed])
+    assert found.measured["v"] == MeasuredUsage("v", 6, 10, 8, Usage(12, 0, 14, 16), {"online": 1.25})
+    assert found.versions == [TaskVersion("v", {"prompt": "a"}, "2026-11-20T00:00:00Z")]
 
 
-def test_changes_of_a_task_are_named() -> None:
+def test_names_the_changed_fields_of_a_task() -> None:
     old = TASK.definition()
     changed = dataclasses.replace(
         TASK,
@@ -244,7 +243,7 @@ def test_the_workers_use_what_is_granted_and_one_less_would_not(granted: float, 
     assert count_workers(math.inf, latency_s) == 1
 
 
-def test_the_limit_that_binds_is_named() -> None:
+def test_names_the_limiting_factor() -> None:
     work = Workload(calls=60_000, tokens=60_000_000)
     tokens = plan_calls(Lane.ONLINE, None, work, Quota(tokens=2_000_000), Capacity())
     assert (tokens.binds, round(tokens.seconds or 0), tokens.workers) == ("2,000,000 tokens per minute", 1_802, 1)
@@ -272,7 +271,7 @@ def test_a_request_is_as_large_as_its_texts_and_uris() -> None:
     assert one + 9 * 150 < ten < one + 9 * 400
 
 
-def test_the_sql_lane_is_bound_by_the_calls_of_bigquery() -> None:
+def test_sql_lane_is_limited_by_the_quota_of_bigquery() -> None:
     plan = plan_sql(Decimal(1), Workload(120_000, 0), Quota(requests=4_000), Capacity(rows_per_job=50_000))
     assert (plan.jobs, round(plan.seconds or 0), plan.workers) == (3, 1_800, 0)
     unknown = plan_sql(None, Workload(1, 1), Quota(), Capacity())

@@ -28,9 +28,9 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.engine import max_cost
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.tasks import catalog, forecast, lane_comparison
+from imagebeam.transforms.tasks import catalog, lane_comparison
 from imagebeam.transforms.tasks.embedding import EmbedTask
-from imagebeam.transforms.tasks.forecast import Forecast, History
+from imagebeam.transforms.tasks.forecast import MIN_MEASURED_UNITS, Forecast, Forecaster, History
 from imagebeam.transforms.tasks.lane_comparison import LanePlan
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models, Quota
 from imagebeam.transforms.tasks.task import Task
@@ -94,10 +94,10 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
         probed = _probe(settings, asked.probe, bq, like_run, profile)
         planned = checks.plan(bq, like_run)
         past = cost_estimate.history(bq, like_run)
-    least = 1 if probed else forecast.ENOUGH
     due = checks.remaining_query(bq, like_run)
     looked = image_sample.look(bq, like_run, due, asked.look) if asked.look and planned.callable_units else None
-    expected = forecast.due_forecast(profile, task, past, planned, least=least, looked=looked)
+    min_units = 1 if probed else MIN_MEASURED_UNITS
+    expected = Forecaster(profile, task, past, min_units, looked).forecast_remaining(planned)
     lanes = []
     for lane in LANES[asked.command]:
         problem = lane_problem(settings, profile, task, lane, bq, like_run)
@@ -241,7 +241,7 @@ def _check_probe(
         UserError: It is dear and nobody said yes, or there is nowhere to keep its books.
     """
     images = round(planned.images / planned.callable_units * units)
-    usd = forecast.forecast(profile, task, past, units=units, images=images).usd(profile, Lane.ONLINE)
+    usd = Forecaster(profile, task, past).forecast(units, images).usd(profile, Lane.ONLINE)
     cost_estimate.confirm(settings, usd or Decimal(0))
     storage.check_writable(settings.work_dir)
 

@@ -23,12 +23,12 @@ from imagebeam.transforms.core.records import Image, ImageReason, Transport, Uni
 from imagebeam.transforms.engine.image_parts import READERS, SNIFF_BYTES, supported_mime
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.unit_rows import unit_from_row
-from imagebeam.transforms.tasks.forecast import Looked
+from imagebeam.transforms.tasks.forecast import ImageSample
 
 _FORBIDDEN = ImageReason.FORBIDDEN.value
 
 
-def look(bq: BigQueryClient, run: RunSettings, due: Query, units: int) -> Looked:
+def look(bq: BigQueryClient, run: RunSettings, due: Query, units: int) -> ImageSample:
     """Looks at the images of some units that are due, the same ones each time.
 
     Args:
@@ -45,7 +45,7 @@ def look(bq: BigQueryClient, run: RunSettings, due: Query, units: int) -> Looked
     return look_at([unit_from_row(row) for row in rows], inline=inline)
 
 
-def look_at(units: Sequence[Unit], *, inline: bool) -> Looked:
+def look_at(units: Sequence[Unit], *, inline: bool) -> ImageSample:
     """Looks at the images of units, sixteen at a time.
 
     Args:
@@ -57,16 +57,16 @@ def look_at(units: Sequence[Unit], *, inline: bool) -> Looked:
         # One alone first: where that may not be read, the others need not be tried.
         fates = Counter(map(fate, units[:1]))
         if fates[_FORBIDDEN, 1] + fates[_FORBIDDEN, 0]:
-            return Looked(refused=f"this account may not read {units[0].images[0].uri}")
+            return ImageSample(refused=f"this account may not read {units[0].images[0].uri}")
         with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
             fates.update(readers.map(fate, units[1:]))
     except (api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError) as error:
-        return Looked(refused=first_line(error))
+        return ImageSample(refused=first_line(error))
     failing = Counter[str]()
     for (reason, _), number in fates.items():
         if reason is not None:
             failing[reason] += number
-    return Looked(
+    return ImageSample(
         units=len(units),
         calls=sum(calls * number for (_, calls), number in fates.items()),
         repeated=sum(number for (_, calls), number in fates.items() if calls > 1),

@@ -15,7 +15,7 @@ from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.tasks import lane_comparison
 from imagebeam.transforms.tasks.embedding import EmbedTask
-from imagebeam.transforms.tasks.forecast import Forecast, Looked
+from imagebeam.transforms.tasks.forecast import Forecast, ImageSample
 from imagebeam.transforms.tasks.lane_comparison import LanePlan, Recommendation
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, image_tokens
 from imagebeam.transforms.tasks.task import Task
@@ -76,7 +76,7 @@ class Plan:
     prices_as_of: datetime.date
     notes: tuple[str, ...] = ()
     probed: Probed | None = None
-    looked: Looked | None = None
+    looked: ImageSample | None = None
 
 
 def lines(plan: Plan) -> list[str]:
@@ -165,7 +165,7 @@ def _work_lines(plan: Plan) -> list[str]:
     ]
 
 
-def _look_line(looked: Looked, planned: SourceCounts) -> str:
+def _look_line(looked: ImageSample, planned: SourceCounts) -> str:
     if looked.refused is not None:
         return f"look     not possible: {looked.refused}; every call is taken to be answered at once"
     found = [f"{number:,} {reason}" for reason, number in looked.failing.items()]

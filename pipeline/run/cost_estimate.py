@@ -25,11 +25,10 @@ from imagebeam.transforms.sql.selection import Selection
 from imagebeam.transforms.sql.sources import Source, canonical_sql
 from imagebeam.transforms.tasks.forecast import (
     Forecast,
+    Forecaster,
     History,
     changed_fields,
-    due_forecast,
-    history_from,
-    outdated_forecast,
+    history_from_rows,
 )
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
@@ -99,7 +98,7 @@ def tell_due(run: RunSettings, profile: ModelProfile, planned: SourceCounts, lan
     tell_units(planned, say)
     for line in why_nothing(bq, run, planned):
         say(f"         {line}")
-    return due_forecast(profile, run.task, past, planned)
+    return Forecaster(profile, run.task, past).forecast_remaining(planned)
 
 
 def history(bq: BigQueryClient, run: RunSettings) -> History:
@@ -115,7 +114,7 @@ def history(bq: BigQueryClient, run: RunSettings) -> History:
     ):
         there = bq.get_table(table) is not None
         rows.append(bq.query_rows(query, location=run.location) if there else [])
-    return history_from(*rows)
+    return history_from_rows(*rows)
 
 
 def cost_text(expected: Forecast, usd: Decimal | None) -> str:
@@ -132,7 +131,7 @@ def describe_change(
     if not past.versions or past.versions[0].version == task.version:
         return None
     last = past.versions[0]
-    usd = outdated_forecast(profile, task, past, planned).usd(profile, lane) if planned.outdated else None
+    usd = Forecaster(profile, task, past).forecast_outdated(planned).usd(profile, lane) if planned.outdated else None
     return Changed(last.version, last.used_at, changed_fields(last.definition, task.definition()), usd)
 
 

@@ -1,6 +1,6 @@
-"""What asking about some units will take: by formula, or as earlier answers of the task have shown.
+"""Forecast calls and tokens of a run, by formula or from recorded answers of the task.
 
-The estimate of every command that pays, and of ``imagebeam plan``.
+Every paid command and ``imagebeam plan`` use this forecast for their estimates.
 """
 
 from __future__ import annotations
@@ -18,45 +18,49 @@ from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_total
 from imagebeam.transforms.tasks.task import Task
 
-#: So many units of an earlier run tell more than the formula.
-ENOUGH = 20
-#: What may differ from the version whose answers are taken as a measure of the answers to come.
-_ANSWERS_ALIKE = frozenset({"prompt", "system"})
-#: Parts of a definition of which each setting is told by itself.
+#: Minimum number of measured units to prefer over the formula.
+MIN_MEASURED_UNITS = 20
+#: Fields that may differ from a version whose answers are used to forecast the length of answers.
+_SAME_ANSWERS = frozenset({"prompt", "system"})
+#: Parts of a definition whose settings are compared one by one.
 _SECTIONS = ("generation", "image")
-#: Lane of embeddings in BigQuery, which are billed as calls are.
+#: Lanes that are billed like another one.
 _BILLED_AS = {Lane.SQL: Lane.ONLINE}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Measured:
-    """What asking really took: sums over units of one version of a task.
+class MeasuredUsage:
+    """Recorded usage of one version of a task, summed over its units.
 
     Attributes:
         version: The version.
-        asked: Units that were called about, those that failed for good included.
-        attempts: Calls, without those refused for quota.
+        units: Units with a call, permanent failures included.
+        attempts: Calls, without those rejected for quota.
         images: Images of these units.
         usage: Tokens of these calls.
-        latency_s: Lane → mean seconds of a call.
+        latency_s: Lane → mean latency of a call in seconds.
     """
 
     version: str
-    asked: int = 0
+    units: int = 0
     attempts: int = 0
     images: int = 0
     usage: Usage = Usage()
     latency_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    def is_representative(self, min_units: int) -> bool:
+        """Return True if there are enough units, and answers among them."""
+        return self.units >= min_units and bool(self.usage.prompt_tokens)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Version:
-    """A version of a task that a run used.
+class TaskVersion:
+    """A version of a task that was used by a run.
 
     Attributes:
         version: 12 hex digits.
-        definition: Everything that can change an answer.
-        used_at: When a run used it last, RFC 3339.
+        definition: Everything that can change an answer, see :meth:`~task.Task.definition`.
+        used_at: Last use by a run, RFC 3339.
     """
 
     version: str
@@ -66,51 +70,53 @@ class Version:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class History:
-    """What is recorded of a task.
+    """What is recorded about a task.
 
     Attributes:
-        measured: What its answers took, by version.
-        versions: Its versions, the one used last first.
+        measured: Version → recorded usage.
+        versions: Versions of the task, most recently used first.
     """
 
-    measured: Mapping[str, Measured] = dataclasses.field(default_factory=dict)
-    versions: Sequence[Version] = ()
+    measured: Mapping[str, MeasuredUsage] = dataclasses.field(default_factory=dict)
+    versions: Sequence[TaskVersion] = ()
 
 
-def history_from(measured: Sequence[Mapping[str, Any]], versions: Sequence[Mapping[str, Any]]) -> History:
-    """The history that the rows of :func:`~recorded_sql.measured_query` and ``versions_query`` tell."""
-    found: dict[str, Measured] = {}
+def history_from_rows(measured: Sequence[Mapping[str, Any]], versions: Sequence[Mapping[str, Any]]) -> History:
+    """Build a history from the rows of :func:`~outcome_queries.measured_query` and ``versions_query``."""
+    found: dict[str, MeasuredUsage] = {}
     for row in measured:
-        before = found.get(row["version"], Measured(row["version"]))
+        before = found.get(row["version"], MeasuredUsage(row["version"]))
         prompt, cached, output, thought = (
             int(row[f"{kind}_tokens"] or 0) for kind in ("prompt", "cached", "output", "thought")
         )
         latency = {row["lane"]: float(row["latency_s"])} if row["latency_s"] else {}
-        found[row["version"]] = Measured(
+        found[row["version"]] = MeasuredUsage(
             row["version"],
-            before.asked + int(row["asked"]),
+            before.units + int(row["asked"]),
             before.attempts + int(row["attempts"]),
             before.images + int(row["images"] or 0),
             before.usage + Usage(prompt, cached, output, thought),
             {**before.latency_s, **latency},
         )
     listed = [
-        Version(row["version"], orjson.loads(row["definition"]), row["created_at"].isoformat().replace("+00:00", "Z"))
+        TaskVersion(
+            row["version"], orjson.loads(row["definition"]), row["created_at"].isoformat().replace("+00:00", "Z")
+        )
         for row in versions
     ]
     return History(found, listed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Looked:
-    """What came of a look at the images of some units.
+class ImageSample:
+    """The result of reading the first bytes of the images of some units.
 
     Attributes:
-        units: Units that were looked at.
-        calls: Calls that will be made about them; a refused one is not billed.
-        repeated: Those of them that are refused first, because a name tells another type than the bytes.
-        failing: Units that will have no answer, by reason.
-        refused: Why nothing could be looked at; None if it could.
+        units: Units in the sample.
+        calls: Calls for these units; rejected ones are not billed.
+        repeated: Calls that are rejected first, because an image has another type than its name says.
+        failing: Reason → units that will fail.
+        refused: Why no image could be read; None if images were read.
     """
 
     units: int = 0
@@ -119,26 +125,26 @@ class Looked:
     failing: Mapping[str, int] = dataclasses.field(default_factory=dict)
     refused: str | None = None
 
-    def calls_about(self, units: int) -> int:
-        """Calls about so many units of this kind."""
+    def scale_calls(self, units: int) -> int:
+        """Return the calls for a number of units like those of the sample."""
         return round(units * self.calls / self.units) if self.units else units
 
-    def answered(self, number: int) -> int:
-        """How many of so many units, or images, will be answered about."""
+    def scale_answered(self, number: int) -> int:
+        """Return how many of a number of units, or images, will be answered."""
         return number - round(number * sum(self.failing.values()) / self.units) if self.units else number
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Forecast:
-    """What asking will take.
+    """The forecast of a number of units.
 
     Attributes:
-        units: Units that a call is made about.
-        calls: Calls, with as many repeated ones as there were before.
-        images: Images that travel.
+        units: Units with a call.
+        calls: Calls, repeated ones included.
+        images: Images in these calls.
         usage: Tokens of all calls.
-        basis: Where the tokens come from, for people.
-        latency_s: Lane → mean seconds of a call, where known.
+        basis: Where the tokens come from, for messages.
+        latency_s: Lane → mean latency of a call in seconds, where measured.
     """
 
     units: int
@@ -150,89 +156,110 @@ class Forecast:
 
     @property
     def tokens(self) -> int:
-        """All tokens that a quota counts."""
+        """All tokens that count against a quota."""
         return self.usage.total_tokens
 
     def usd(self, profile: ModelProfile, lane: Lane) -> Decimal | None:
-        """The cost in a lane at list price; None if the price is not known."""
+        """Return the cost in a lane at list price; None if the price is unknown."""
         billed = _BILLED_AS.get(lane, lane)
         return cost_usd(profile, billed, self.usage) if billed in profile.prices else None
 
 
-def forecast(
-    profile: ModelProfile,
-    task: Task,
-    history: History,
-    *,
-    units: int,
-    images: int,
-    least: int = ENOUGH,
-    looked: Looked | None = None,
-) -> Forecast:
-    """What asking about units will take.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forecaster:
+    """Forecast the calls and tokens of a task.
 
-    Args:
+    Recorded usage of the same version is preferred over that of a version with the same answers, and that over the
+    formula.
+
+    Attributes:
         profile: The model.
-        task: What is asked.
-        history: What is recorded of the task.
-        units: Units that a call is made about.
-        images: Their images.
-        least: So many recorded units count for more than the formula.
-        looked: What a look at their images says; without one, that every call is answered. What is recorded
-            counts for more, but for the number of calls.
+        task: The task.
+        history: What is recorded about the task.
+        min_units: Minimum number of measured units of this version to prefer over the formula.
+        sample: A sample of the images. It determines the number of calls, and for the formula the number of answers;
+            without one, every unit is one call with an answer.
     """
-    found = _forecast(profile, task, history, looked or Looked(), units=units, images=images, least=least)
-    return dataclasses.replace(found, calls=looked.calls_about(units)) if looked and looked.units else found
 
+    profile: ModelProfile
+    task: Task
+    history: History
+    min_units: int = MIN_MEASURED_UNITS
+    sample: ImageSample | None = None
 
-def _forecast(
-    profile: ModelProfile, task: Task, history: History, looked: Looked, *, units: int, images: int, least: int
-) -> Forecast:
-    planned = estimate_total(profile, task, calls=looked.answered(units), images=looked.answered(images))
-    measured = history.measured.get(task.version, Measured(task.version))
-    if _tells(measured, least):
-        basis = f"as {measured.asked:,} units of this version took"
-        return _scaled(profile, task, measured, planned, units, images, basis)
-    for other in history.versions:
-        measured = history.measured.get(other.version, measured)
-        alike = set(changed_fields(other.definition, task.definition())) <= _ANSWERS_ALIKE
-        if other.version != task.version and alike and _tells(measured, ENOUGH):
-            basis = f"answers as of {measured.asked:,} units of version {other.version}, prompt by its length"
-            found = _scaled(profile, task, measured, planned, units, images, basis)
-            usage = dataclasses.replace(found.usage, prompt_tokens=planned.prompt_tokens, cached_tokens=0)
-            return dataclasses.replace(found, usage=usage)
-    basis = (
-        "by the model's table" if isinstance(task, EmbedTask) else "by the length of texts and schema, images by table"
-    )
-    return Forecast(units, units, images, planned, basis)
+    def forecast(self, units: int, images: int) -> Forecast:
+        """Forecast a number of units with a call, and their images."""
+        found = self._forecast(units, images)
+        if self.sample is not None and self.sample.units:
+            return dataclasses.replace(found, calls=self.sample.scale_calls(units))
+        return found
 
+    def forecast_remaining(self, counts: SourceCounts) -> Forecast:
+        """Forecast the units that a run will process."""
+        return self.forecast(counts.callable_units, counts.images)
 
-def due_forecast(
-    profile: ModelProfile,
-    task: Task,
-    history: History,
-    planned: SourceCounts,
-    *,
-    least: int = ENOUGH,
-    looked: Looked | None = None,
-) -> Forecast:
-    """What asking about everything that is due will take."""
-    units = planned.callable_units
-    return forecast(profile, task, history, units=units, images=planned.images, least=least, looked=looked)
+    def forecast_outdated(self, counts: SourceCounts) -> Forecast:
+        """Forecast the outdated units that a run will not process."""
+        units, images = counts.callable_units, counts.images
+        if not units:
+            units = sum(one.units for one in self.history.measured.values())
+            images = sum(one.images for one in self.history.measured.values() if one.units)
+        per_unit = images / units if units else self.task.max_images
+        return self.forecast(counts.outdated, round(counts.outdated * per_unit))
 
+    def _forecast(self, units: int, images: int) -> Forecast:
+        sample = self.sample or ImageSample()
+        formula = estimate_total(
+            self.profile, self.task, calls=sample.scale_answered(units), images=sample.scale_answered(images)
+        )
+        measured = self.history.measured.get(self.task.version)
+        if measured is not None and measured.is_representative(self.min_units):
+            basis = f"as measured with {measured.units:,} units of this version"
+            return self._scale(measured, formula, units, images, basis)
+        for other in self.history.versions:
+            measured = self.history.measured.get(other.version)
+            if (
+                measured is not None
+                and other.version != self.task.version
+                and measured.is_representative(MIN_MEASURED_UNITS)
+                and set(changed_fields(other.definition, self.task.definition())) <= _SAME_ANSWERS
+            ):
+                basis = f"answers as in {measured.units:,} units of version {other.version}, prompt by its length"
+                found = self._scale(measured, formula, units, images, basis)
+                usage = dataclasses.replace(found.usage, prompt_tokens=formula.prompt_tokens, cached_tokens=0)
+                return dataclasses.replace(found, usage=usage)
+        embeds = isinstance(self.task, EmbedTask)
+        basis = "by the model's table" if embeds else "by the length of texts and schema, images by table"
+        return Forecast(units, units, images, formula, basis)
 
-def outdated_forecast(profile: ModelProfile, task: Task, history: History, planned: SourceCounts) -> Forecast:
-    """What it would take to ask again about units that an older version answered and that are not due."""
-    seen = [measured for measured in history.measured.values() if measured.asked]
-    asked, images = planned.callable_units, planned.images
-    if not asked:
-        asked, images = sum(one.asked for one in seen), sum(one.images for one in seen)
-    each = images / asked if asked else task.max_images
-    return forecast(profile, task, history, units=planned.outdated, images=round(planned.outdated * each))
+    def _scale(self, measured: MeasuredUsage, formula: Usage, units: int, images: int, basis: str) -> Forecast:
+        """Scale the measured usage to a number of units, and correct it for a different number of images per unit."""
+        share = units / measured.units
+        usage = measured.usage
+        extra_images = images - round(measured.images * share)
+        # The third image: each of several images has a label as well.
+        two, three = (
+            estimate_total(self.profile, self.task, calls=1, images=number).prompt_tokens for number in (2, 3)
+        )
+        prompt = max(0, round(usage.prompt_tokens * share) + extra_images * (three - two))
+        return Forecast(
+            units=units,
+            calls=max(units, round(measured.attempts * share)),
+            images=images,
+            usage=Usage(
+                prompt_tokens=prompt,
+                cached_tokens=min(prompt, round(usage.cached_tokens * share)),
+                output_tokens=round(usage.output_tokens * share),
+                thought_tokens=round(usage.thought_tokens * share),
+                images=formula.images,
+            ),
+            basis=basis,
+            latency_s=measured.latency_s,
+        )
 
 
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
-    """What differs between two definitions of a task, by name.
+    """Return the names of the fields in which two definitions of a task differ.
 
     >>> changed_fields({"prompt": "a", "image": {"max_side": 1}}, {"prompt": "b", "image": {"max_side": 2}})
     ('prompt', 'image.max_side')
@@ -249,34 +276,3 @@ def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str,
         else:
             changed.append(name)
     return tuple(changed)
-
-
-def _tells(measured: Measured, least: int) -> bool:
-    """True if something was answered, and enough was asked."""
-    return measured.asked >= least and bool(measured.usage.prompt_tokens)
-
-
-def _scaled(
-    profile: ModelProfile, task: Task, measured: Measured, planned: Usage, units: int, images: int, basis: str
-) -> Forecast:
-    """As much per unit as was measured; a different number of images is taken into account."""
-    share = units / measured.asked
-    usage = measured.usage
-    # Differs from the measured units by so many images, and by the words that stand beside each of several.
-    more = images - round(measured.images * share)
-    one, two = (estimate_total(profile, task, calls=1, images=number).prompt_tokens for number in (2, 3))
-    prompt = max(0, round(usage.prompt_tokens * share) + more * (two - one))
-    return Forecast(
-        units=units,
-        calls=max(units, round(measured.attempts * share)),
-        images=images,
-        usage=Usage(
-            prompt_tokens=prompt,
-            cached_tokens=min(prompt, round(usage.cached_tokens * share)),
-            output_tokens=round(usage.output_tokens * share),
-            thought_tokens=round(usage.thought_tokens * share),
-            images=planned.images,
-        ),
-        basis=basis,
-        latency_s=measured.latency_s,
-    )
