@@ -240,7 +240,7 @@ def test_a_connection_is_made_when_asked_for_and_its_grants_are_printed(cloud: L
     name = f"us.{job.name}"
     code, _, err = run_cli(arguments(job, f"--connection={name}"))
     assert code == 2
-    assert "there is no connection" in err
+    assert f"connection {cloud.project}.{name} does not exist" in err
     assert "bq mk --connection --location=us" in err
     assert "--create_connection" in err
     summary = embed(job, f"--connection={name}", "--create_connection")

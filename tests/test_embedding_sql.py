@@ -1,4 +1,4 @@
-"""The SQL route as text: every statement as its golden file has it, and nothing that a name could break."""
+"""The statements of the SQL lane: golden file, syntax, parameters, and names that cannot break them."""
 
 import dataclasses
 from decimal import Decimal
@@ -13,7 +13,7 @@ from sqlglot import exp
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import statements as route
-from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, Objects
+from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
 from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, StagingTable, Target
 from imagebeam.pipeline.search.sql import Search, model_query, save_query, search_query, vector_query
 from imagebeam.transforms.core.errors import UserError
@@ -28,7 +28,7 @@ TARGET = Target(OUTCOMES, TASK.name, TASK.version, TASK.model, 512, "20261121-06
 PENDING = StagingTable(OUTCOMES, route.task_hash(TASK.name), "0123456789ab")
 CONNECTION = Connection("my-project", "us", "imagery")
 ENDPOINT = Endpoint.parse("multimodalembedding@001")
-OBJECTS = Objects(("gs://my-bucket/obs/*.jpg", "gs://my-bucket/more/*"), 240, "MANUAL")
+OBJECTS = ObjectTable(("gs://my-bucket/obs/*.jpg", "gs://my-bucket/more/*"), 240, "MANUAL")
 IMAGES = setup.object_table_name(OUTCOMES, OBJECTS, CONNECTION)
 MODEL = setup.model_name(OUTCOMES, ENDPOINT, CONNECTION)
 LANDED = dataclasses.replace(PENDING, chunk=1)
@@ -40,7 +40,7 @@ def text(statement: str | Query) -> str:
     return statement if isinstance(statement, str) else statement.sql
 
 
-#: Every statement of the route, in its order.
+#: Every statement of the lane, in order.
 STATEMENTS: dict[str, str | Query] = {
     "connection": setup.create_connection(CONNECTION),
     "object table": setup.create_object_table(IMAGES, OBJECTS, CONNECTION),
@@ -76,7 +76,7 @@ STATEMENTS: dict[str, str | Query] = {
     "vector of one": vector_query(TARGET.embeddings, "o1:x"),
     "model of a table": model_query(TARGET.embeddings),
 }
-#: What sqlglot takes for a command, so that only its golden text speaks for it.
+#: Statements that sqlglot does not parse; only the golden file checks them.
 OPAQUE = {"connection", "object table", "object table, always new, default connection", "refresh"}
 
 
@@ -85,25 +85,25 @@ def as_document() -> str:
     return "\n".join(parts)
 
 
-def test_every_statement_is_as_in_the_golden_file() -> None:
+def test_statements_match_the_golden_file() -> None:
     assert as_document() == GOLDEN.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_every_statement_parses_as_bigquery_sql(name: str) -> None:
+def test_statements_parse_as_bigquery_sql(name: str) -> None:
     tree = sqlglot.parse_one(text(STATEMENTS[name]), read="bigquery")
     assert isinstance(tree, exp.Command) == (name in OPAQUE)
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_every_parameter_of_a_statement_is_given_and_used(name: str) -> None:
+def test_statements_use_their_parameters(name: str) -> None:
     statement = STATEMENTS[name]
     tree = sqlglot.parse_one(text(statement), read="bigquery")
     given_names = {parameter.name for parameter in statement.parameters} if isinstance(statement, Query) else set()
     assert {node.name for node in tree.find_all(exp.Parameter)} == given_names
 
 
-def test_statements_with_other_definitions_make_other_tables_and_models() -> None:
+def test_names_depend_on_the_definition() -> None:
     other = dataclasses.replace(OBJECTS, staleness_minutes=60)
     assert setup.object_table_name(OUTCOMES, other, CONNECTION) != IMAGES
     assert setup.object_table_name(OUTCOMES, OBJECTS, None) != IMAGES
@@ -111,7 +111,7 @@ def test_statements_with_other_definitions_make_other_tables_and_models() -> Non
     assert setup.model_name(OUTCOMES, Endpoint.parse("gemini-embedding-2"), CONNECTION) != MODEL
 
 
-def test_the_grants_are_commands_with_the_account_of_the_connection() -> None:
+def test_grants_roles_to_the_account_of_the_connection() -> None:
     account = "bqcx-1@x.iam.gserviceaccount.com"
     url = f"https://aiplatform.googleapis.com/v1/projects/theirs/locations/us/publishers/google/models/{ENDPOINT.model}"
     commands = setup.grant_commands("mine", Endpoint.parse(url), account, ["b", "a", "b"])
@@ -125,7 +125,7 @@ def test_the_grants_are_commands_with_the_account_of_the_connection() -> None:
     assert "projects add-iam-policy-binding mine " in setup.grant_commands("mine", ENDPOINT, account, [])[0]
 
 
-def test_a_bucket_of_another_project_needs_a_role_for_two_accounts() -> None:
+def test_warns_about_buckets_of_other_projects() -> None:
     said = iam_roles.foreign_bucket_warning(
         "theirs", "222", "111", "bqcx-111-ab@gcp-sa-bigquery-condel.iam.gserviceaccount.com"
     )
@@ -140,22 +140,22 @@ def test_a_bucket_of_another_project_needs_a_role_for_two_accounts() -> None:
     ("wrong", "said"),
     [
         (lambda: Connection.parse("imagery", "my-project"), "LOCATION.NAME"),
-        (lambda: Connection.parse("us.a`b.c d", "my-project"), "no connection"),
-        (lambda: Connection.parse("", "my-project"), "no connection"),
-        (lambda: setup.check_place(Connection("p", "eu", "c"), "p.answers", "US"), "is in eu, but dataset p.answers"),
-        (lambda: Endpoint.parse("x'); DROP"), "neither a model's name nor its URL"),
+        (lambda: Connection.parse("us.a`b.c d", "my-project"), "not a connection"),
+        (lambda: Connection.parse("", "my-project"), "not a connection"),
+        (lambda: setup.check_connection_location(Connection("p", "eu", "c"), "p.d", "US"), "is in eu, but dataset p.d"),
+        (lambda: Endpoint.parse("x'); DROP"), "neither the name nor the URL of a model"),
         (lambda: Endpoint.parse("https://evil.example/v1/projects/p/models/m"), "neither"),
-        (lambda: Objects(()), "empty"),
-        (lambda: Objects(("gs://bucket/*",), 10), "30 to"),
-        (lambda: Objects(("gs://bucket/*/*",)), "one \\* at most"),
-        (lambda: Objects(("/tmp/x",)), "no prefix"),
+        (lambda: ObjectTable(()), "empty"),
+        (lambda: ObjectTable(("gs://bucket/*",), 10), "30 to"),
+        (lambda: ObjectTable(("gs://bucket/*/*",)), "at most one \\*"),
+        (lambda: ObjectTable(("/tmp/x",)), "not a prefix"),
         (lambda: route.pending_sql(DUE, PENDING, TARGET, rows=0), "rows_per_job=0"),
         (lambda: Search(OUTCOMES, 0), "top_k=0"),
         (lambda: Search(OUTCOMES, 5, "a) OR (b"), "closes nothing"),
         (lambda: Search(OUTCOMES, 5, "a; DROP TABLE x"), "semicolon"),
     ],
 )  # fmt: skip
-def test_what_is_no_name_or_number_is_refused_in_one_line(wrong: object, said: str) -> None:
+def test_rejects_invalid_names_and_numbers_in_one_line(wrong: object, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         wrong()  # type: ignore[operator]
     assert "\n" not in str(caught.value)
@@ -164,7 +164,7 @@ def test_what_is_no_name_or_number_is_refused_in_one_line(wrong: object, said: s
 @pytest.mark.parametrize(
     ("connection", "message", "said"),
     [
-        (CONNECTION, "Not found: Connection my-project.us.imagery", "make it with `bq mk --connection --location=us"),
+        (CONNECTION, "Not found: Connection my-project.us.imagery", "create it with `bq mk --connection --location=us"),
         (None, "Not found: Connection default", "roles/bigquery.admin"),
         (CONNECTION, "Connection is in eu: they must be in the same location", "give a connection in us"),
         (
@@ -172,14 +172,12 @@ def test_what_is_no_name_or_number_is_refused_in_one_line(wrong: object, said: s
             "bqcx-1@x does not have the permission to access resource",
             "add-iam-policy-binding my-project --member=serviceAccount:bqcx-1@x --role=roles/aiplatform.user",
         ),
-        (CONNECTION, "something\nelse", "BigQuery does not take the statement: something else"),
+        (CONNECTION, "something\nelse", "BigQuery rejects the statement: something else"),
     ],
 )
-def test_a_refusal_is_explained_in_one_line_with_what_mends_it(
-    connection: Connection | None, message: str, said: str
-) -> None:
+def test_explains_rejections_in_one_line_with_a_fix(connection: Connection | None, message: str, said: str) -> None:
     for account in ("bqcx-1@x", None):
-        line = setup.explain_refusal(
+        line = setup.explain_rejection(
             message,
             connection=connection,
             project="my-project",
@@ -193,12 +191,12 @@ def test_a_refusal_is_explained_in_one_line_with_what_mends_it(
 
 
 @pytest.mark.parametrize("given_text", ["DEFAULT", "default", "`DEFAULT`"])
-def test_default_is_the_default_connection(given_text: str) -> None:
+def test_parses_the_default_connection(given_text: str) -> None:
     assert Connection.parse(given_text, "p") is None
 
 
 @given(st.text(max_size=40))
-def test_no_text_gets_into_a_statement_as_a_connection_but_a_name(given_text: str) -> None:
+def test_only_names_get_into_a_statement_as_a_connection(given_text: str) -> None:
     try:
         found = Connection.parse(given_text, "my-project")
     except UserError:
@@ -209,10 +207,10 @@ def test_no_text_gets_into_a_statement_as_a_connection_but_a_name(given_text: st
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_no_prefix_or_endpoint_ends_its_literal(uri: str, name: str) -> None:
-    """What passes the checks stands in the statement as exactly that one value."""
+def test_literals_hold_any_prefix_and_endpoint(uri: str, name: str) -> None:
+    """A value that passes validation is exactly one literal of the statement."""
     try:
-        objects, endpoint = Objects((f"gs://bucket/{uri}",)), Endpoint.parse(name or "x")
+        objects, endpoint = ObjectTable((f"gs://bucket/{uri}",)), Endpoint.parse(name or "x")
     except UserError:
         return
     tokens = sqlglot.tokenize(setup.create_object_table(IMAGES, objects, None), read="bigquery")
@@ -221,7 +219,7 @@ def test_no_prefix_or_endpoint_ends_its_literal(uri: str, name: str) -> None:
 
 
 @given(st.text(max_size=60), st.text(alphabet="abc-0123", min_size=1, max_size=20))
-def test_the_note_of_a_run_is_read_back_from_its_table(task: str, run_id: str) -> None:
+def test_reads_the_run_back_from_a_table_description(task: str, run_id: str) -> None:
     target = dataclasses.replace(TARGET, task=task, run_id=run_id)
     statement = route.pending_sql(DUE, PENDING, target, rows=10).sql
     (note,) = [
@@ -233,14 +231,14 @@ def test_the_note_of_a_run_is_read_back_from_its_table(task: str, run_id: str) -
 
 
 @given(st.integers(1, 999), st.integers(-1, 99_999) | st.none())
-def test_the_name_of_a_scratch_table_says_all_about_it(number: int, chunk: int | None) -> None:
+def test_parses_the_name_of_a_staging_table(number: int, chunk: int | None) -> None:
     scratch = dataclasses.replace(PENDING, number=number, chunk=chunk)
     assert StagingTable.read(scratch.table) == scratch
     assert scratch.job.startswith("imagebeam-embed-")
     assert set(scratch.job) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
-def test_other_tables_are_no_scratch_tables_and_other_notes_no_notes() -> None:
+def test_ignores_other_tables_and_descriptions() -> None:
     assert StagingTable.read(OUTCOMES) is None
     assert StagingTable.read(TARGET.embeddings) is None
     assert Target.read(OUTCOMES, "imagebeam: chunk 1") is None

@@ -19,7 +19,7 @@ from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.console.exit_code import exit_code
 from imagebeam.pipeline.embed_sql import setup as prepare
 from imagebeam.pipeline.embed_sql import statements as embedding_sql
-from imagebeam.pipeline.embed_sql.jobs import RefusedError
+from imagebeam.pipeline.embed_sql.jobs import StatementError
 from imagebeam.pipeline.embed_sql.passes import (
     Embedder,
     LeaseKeeper,
@@ -173,10 +173,10 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
         first = StagingTable(settings.outcomes, task_hash(task.name), secrets.token_hex(6))
         with draining_on_signals(keeper.drain):
             try:
-                prepare.make(ready.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.tick, say)
+                prepare.make(ready.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.keep_alive, say)
                 recover(embedder, first.mark)
                 planned, counts = embedder.embed(build_remaining_query(settings.query_spec()), first)
-            except (RefusedError, LostError) as error:
+            except (StatementError, LostError) as error:
                 raise stopped(error) from None
         summary = finish(settings, planned, counts)
     finally:

@@ -1,8 +1,8 @@
-"""What the SQL route to embeddings stands on: connection, grants, object table, remote model.
+"""The resources that embedding in BigQuery needs: connection, IAM grants, object table and remote model.
 
-Every statement can be repeated without harm: ``IF NOT EXISTS``, and names that hold a hash of what they stand
-for, so that another endpoint or another bucket is another model or table. BigQuery takes no parameters in
-these statements: names pass through :mod:`identifiers` and the patterns here, values stand as literals.
+Every statement is idempotent: it has ``IF NOT EXISTS``, and names contain a hash of the definition, so that another
+endpoint or bucket gives another model or table. BigQuery allows no parameters in these statements: names are checked
+by :mod:`imagebeam.transforms.core.identifiers` and the patterns here, and values are literals.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imagebeam.transforms.core.query import Parameter, Query
 
 CacheMode = Literal["AUTOMATIC", "MANUAL"]
 
-#: Bounds of a staleness other than 0, in minutes (BigQuery, "Object tables").
+#: Bounds of a maximum staleness other than 0, in minutes (BigQuery, "Object tables").
 STALENESS_MINUTES = (30, 7 * 24 * 60)
 
 _PROJECT = re.compile(r"(?:[a-z0-9][a-z0-9.-]*\.[a-z]+:)?[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
@@ -37,15 +37,15 @@ _MODEL_URL = re.compile(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Connection:
-    """A Cloud resource connection; cannot be made with a name that is none.
+    """A Cloud resource connection; its name is validated on creation.
 
     Attributes:
         project: Project id.
-        location: ``us``, ``eu`` or a region, lower case.
-        name: Its id.
+        location: ``us``, ``eu`` or a region, in lower case.
+        name: Connection id.
 
     Raises:
-        UserError: A part is no such name.
+        UserError: A part is not a valid name.
     """
 
     project: str
@@ -53,20 +53,20 @@ class Connection:
     name: str
 
     def __post_init__(self) -> None:
-        """Checks the parts."""
+        """Validate the parts."""
         parts = ((self.project, _PROJECT), (self.location, _LOCATION), (self.name, _CONNECTION))
         if not all(pattern.fullmatch(text) for text, pattern in parts):
             raise UserError(
-                f"--connection: {shown(self.dotted)} is no connection; write LOCATION.NAME or PROJECT.LOCATION.NAME, "
-                "such as us.imagery, or DEFAULT"
+                f"--connection: {shown(self.dotted)} is not a connection; write LOCATION.NAME or PROJECT.LOCATION.NAME,"
+                " such as us.imagery, or DEFAULT"
             )
 
     @classmethod
     def parse(cls, text: str, project: str) -> Connection | None:
-        """Reads ``location.name`` or ``project.location.name``; None for ``DEFAULT``.
+        """Parse ``location.name`` or ``project.location.name``; return None for ``DEFAULT``.
 
         Raises:
-            UserError: It is neither.
+            UserError: The text has neither form.
         """
         given = text.strip().replace("`", "")
         if given.upper() == "DEFAULT":
@@ -77,30 +77,30 @@ class Connection:
 
     @property
     def dotted(self) -> str:
-        """``project.location.name``, as SQL and ObjectRef spell it."""
+        """The connection as SQL and ObjectRef spell it: ``project.location.name``."""
         return f"{self.project}.{self.location}.{self.name}"
 
 
 def connection_sql(connection: Connection | None) -> str:
-    """How a statement names a connection."""
+    """Return the connection as a statement names it."""
     return "DEFAULT" if connection is None else f"`{connection.dotted}`"
 
 
-def check_place(connection: Connection | None, dataset: str, location: str) -> None:
-    """Checks that a connection is where the dataset is.
+def check_connection_location(connection: Connection | None, dataset: str, location: str) -> None:
+    """Check that a connection and the dataset are in one location.
 
     Raises:
-        UserError: It is elsewhere; nothing can be made with both.
+        UserError: The locations differ.
     """
     if connection is not None and connection.location != location.lower():
         raise UserError(
             f"--connection={connection.dotted} is in {connection.location}, but dataset {dataset} is in {location}, "
-            f"and a remote model needs both in one place: give a connection in {location.lower()}, or DEFAULT"
+            f"and a remote model needs both in one location: give a connection in {location.lower()}, or DEFAULT"
         )
 
 
 def create_connection(connection: Connection) -> str:
-    """Makes the connection if it is not there; needs ``bigquery.connections.create``."""
+    """Return the statement that creates the connection; it needs ``bigquery.connections.create``."""
     return (
         f"CREATE CONNECTION IF NOT EXISTS {connection_sql(connection)}\n"
         "OPTIONS (connection_type = 'CLOUD_RESOURCE', friendly_name = 'imagebeam')"
@@ -109,12 +109,12 @@ def create_connection(connection: Connection) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The model behind a remote model, by name or by URL.
+    """The Vertex AI model of a remote model, by name or by URL.
 
     Attributes:
-        text: As ``ENDPOINT`` takes it.
-        model: The model's id.
-        project: Project of the URL, where the connection's account needs its role; None for a name.
+        text: Value of the option ``ENDPOINT``.
+        model: Model id.
+        project: Project in the URL, where the connection's account needs its role; None for a name.
     """
 
     text: str
@@ -123,10 +123,10 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """Reads a model's name, or the URL of a model on Vertex AI.
+        """Parse the name of a model, or its URL on Vertex AI.
 
         Raises:
-            UserError: It is neither.
+            UserError: The text is neither.
         """
         given = text.strip()
         if _MODEL.fullmatch(given):
@@ -134,7 +134,7 @@ class Endpoint:
         found = _MODEL_URL.fullmatch(given)
         if found is None:
             raise UserError(
-                f"--endpoint: {shown(given)} is neither a model's name nor its URL; write gemini-embedding-2 or "
+                f"--endpoint: {shown(given)} is neither the name nor the URL of a model; write gemini-embedding-2 or "
                 "https://REGION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/REGION/publishers/google/"
                 "models/MODEL"
             )
@@ -142,32 +142,32 @@ class Endpoint:
 
 
 def grant_commands(project: str, endpoint: Endpoint, account: str, buckets: Sequence[str]) -> list[str]:
-    """Commands that let the connection's account ask the model and read the images.
+    """Return the commands that let the connection's account call the model and read the images.
 
     Args:
         project: Project of the dataset.
-        endpoint: The model; a URL of another project needs the role there.
+        endpoint: The model; the role is needed in the project of its URL, if it has one.
         account: Service account of the connection.
         buckets: Names of the buckets.
     """
     member = shlex.quote(f"serviceAccount:{account}")
-    of_model = (
+    model_grant = (
         f"gcloud projects add-iam-policy-binding {shlex.quote(endpoint.project or project)} --member={member} "
         f"--role={VERTEX_ROLE} --condition=None"
     )
-    return [of_model] + [
+    return [model_grant] + [
         bucket_grant_command(bucket, f"serviceAccount:{account}", READER_ROLE) for bucket in sorted(set(buckets))
     ]
 
 
 def account_command(connection: Connection | None, project: str, location: str) -> str:
-    """The command that shows a connection's service account."""
+    """Return the command that shows the service account of a connection."""
     name = f"{project}.{location.lower()}.__default_cloudresource_connection__"
     return f"bq show --connection --format=json {shlex.quote(connection.dotted if connection else name)}"
 
 
-def make_command(connection: Connection) -> str:
-    """The command that makes a connection."""
+def create_connection_command(connection: Connection) -> str:
+    """Return the command that creates a connection."""
     return (
         f"bq mk --connection --location={connection.location} --project_id={shlex.quote(connection.project)} "
         f"--connection_type=CLOUD_RESOURCE {shlex.quote(connection.name)}"
@@ -175,16 +175,16 @@ def make_command(connection: Connection) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Objects:
-    """An object table: the images of bucket prefixes as rows.
+class ObjectTable:
+    """An object table: the images below bucket prefixes as rows.
 
     Attributes:
         uris: Prefixes such as ``gs://bucket/obs/*``, one ``*`` each.
-        staleness_minutes: How old the listing may be; 0 for always new, else 30 minutes to 7 days.
-        cache_mode: Who refreshes the listing, if it may be old.
+        staleness_minutes: Maximum age of the listing; 0 to list the buckets each time, otherwise 30 minutes to 7 days.
+        cache_mode: Whether BigQuery refreshes the listing, or a statement.
 
     Raises:
-        UserError: A prefix or the staleness is none.
+        UserError: A prefix or the staleness is invalid.
     """
 
     uris: tuple[str, ...]
@@ -192,13 +192,13 @@ class Objects:
     cache_mode: CacheMode = "AUTOMATIC"
 
     def __post_init__(self) -> None:
-        """Checks all of it."""
+        """Validate the definition."""
         if not self.uris:
             raise UserError("--object_uris is empty; give gs://bucket/path/*")
         for uri in self.uris:
             if not _PREFIX.fullmatch(uri):
                 raise UserError(
-                    f"--object_uris: {shown(uri)} is no prefix; write gs://bucket/path/* with one * at most"
+                    f"--object_uris: {shown(uri)} is not a prefix; write gs://bucket/path/* with at most one *"
                 )
         least, most = STALENESS_MINUTES
         if self.staleness_minutes and not least <= self.staleness_minutes <= most:
@@ -212,8 +212,10 @@ class Objects:
         return tuple(sorted({uri.removeprefix("gs://").partition("/")[0] for uri in self.uris}))
 
 
-def listed_query(due: Query, objects: Objects) -> Query:
-    """How many due images the prefixes list: columns ``images``, ``listed``, and ``outside``, one that they do not.
+def listed_query(due: Query, objects: ObjectTable) -> Query:
+    """Return the query for how many of the remaining images an object table lists.
+
+    Its columns are ``images``, ``listed``, and ``outside``, the URI of one image that is not listed.
 
     Args:
         due: The query of the due units (:func:`remaining_query.build_remaining_query`).
@@ -232,20 +234,20 @@ def listed_query(due: Query, objects: Objects) -> Query:
         "SELECT COUNT(*) AS images, COUNT(IF(is_listed, 1, NULL)) AS listed,\n"
         "  MIN(IF(is_listed, NULL, uri)) AS outside\n"
         f"FROM (\n  SELECT uri, {' OR '.join(f'({one})' for one in conditions)} AS is_listed\n"
-        f"  FROM (\n  SELECT due.images[SAFE_OFFSET(0)].uri AS uri\n  FROM (\n{due.sql}\n  ) AS due\n  ) AS addresses\n"
-        "  WHERE STARTS_WITH(uri, 'gs://')\n) AS told",
+        f"  FROM (\n  SELECT due.images[SAFE_OFFSET(0)].uri AS uri\n  FROM (\n{due.sql}\n  ) AS due\n  ) AS uris\n"
+        "  WHERE STARTS_WITH(uri, 'gs://')\n) AS images",
         tuple(parameters),
     )
 
 
-def object_table_name(dataset: TableName, objects: Objects, connection: Connection | None) -> TableName:
-    """The object table's name: another definition has another one."""
+def object_table_name(dataset: TableName, objects: ObjectTable, connection: Connection | None) -> TableName:
+    """Return the name of an object table, which depends on its definition."""
     parts = (*objects.uris, str(objects.staleness_minutes), objects.cache_mode, connection_sql(connection))
-    return dataclasses.replace(dataset, table=f"_images_{_mark(parts)}")
+    return dataclasses.replace(dataset, table=f"_images_{_short_hash(parts)}")
 
 
-def create_object_table(table: TableName, objects: Objects, connection: Connection | None) -> str:
-    """Makes the object table if it is not there."""
+def create_object_table(table: TableName, objects: ObjectTable, connection: Connection | None) -> str:
+    """Return the statement that creates an object table."""
     options = ["object_metadata = 'SIMPLE'", f"uris = [{', '.join(literal(uri) for uri in objects.uris)}]"]
     if objects.staleness_minutes:
         options.append(f"max_staleness = INTERVAL {int(objects.staleness_minutes)} MINUTE")
@@ -257,25 +259,25 @@ def create_object_table(table: TableName, objects: Objects, connection: Connecti
 
 
 def refresh_object_table(table: TableName) -> str:
-    """Lists the buckets now; for object tables that are refreshed by hand."""
+    """Return the statement that refreshes the listing of an object table with cache mode ``MANUAL``."""
     return f"CALL BQ.REFRESH_EXTERNAL_METADATA_CACHE({literal(table.dotted)})"
 
 
 def model_name(dataset: TableName, endpoint: Endpoint, connection: Connection | None) -> TableName:
-    """The remote model's name: another endpoint or connection has another one."""
+    """Return the name of a remote model, which depends on its endpoint and connection."""
     plain = re.sub(r"[^a-z0-9]+", "_", endpoint.model.lower()).strip("_")
-    return dataclasses.replace(dataset, table=f"{plain}_{_mark((endpoint.text, connection_sql(connection)))}")
+    return dataclasses.replace(dataset, table=f"{plain}_{_short_hash((endpoint.text, connection_sql(connection)))}")
 
 
 def create_model(model: TableName, endpoint: Endpoint, connection: Connection | None) -> str:
-    """Makes the remote model if it is not there."""
+    """Return the statement that creates a remote model."""
     return (
         f"CREATE MODEL IF NOT EXISTS {model.sql()}\nREMOTE WITH CONNECTION {connection_sql(connection)}\n"
         f"OPTIONS (ENDPOINT = {literal(endpoint.text)})"
     )
 
 
-def explain_refusal(
+def explain_rejection(
     message: str,
     *,
     connection: Connection | None,
@@ -285,43 +287,41 @@ def explain_refusal(
     endpoint: Endpoint,
     account: str | None,
 ) -> str:
-    """What to say, in one line, when BigQuery refuses a statement of the setup, and what mends it.
+    """Return one line on why BigQuery rejects a statement of the setup, and how to fix it.
 
     Args:
-        message: What BigQuery said.
-        connection: The connection; None for the default one.
+        message: BigQuery's message.
+        connection: The connection; None for the default connection.
         project: Project that runs the statement.
-        dataset: The results dataset, for people.
-        location: Where it is.
+        dataset: The results dataset.
+        location: Location of the dataset.
         endpoint: The model.
-        account: Service account of the connection, if it is known.
+        account: Service account of the connection; None if it is not known.
     """
     text = " ".join(message.split())[:300]
     if re.search(r"not found: connection|connection .*(not found|does not exist)", text, re.IGNORECASE):
         if connection is None:
             return (
-                f"project {project} has no default connection in {location}, and making it needs roles/bigquery.admin: "
-                f"give --connection={location.lower()}.NAME"
+                f"project {project} has no default connection in {location}, and creating it needs "
+                f"roles/bigquery.admin: give --connection={location.lower()}.NAME"
             )
         return (
-            f"there is no connection {connection.dotted}: make it with `{make_command(connection)}`, or add "
-            "--create_connection (needs roles/bigquery.connectionAdmin), or give --connection=DEFAULT"
+            f"connection {connection.dotted} does not exist: create it with "
+            f"`{create_connection_command(connection)}`, or add --create_connection (needs "
+            "roles/bigquery.connectionAdmin), or give --connection=DEFAULT"
         )
     if re.search(r"same (location|region)|in location|not co-?located", text, re.IGNORECASE):
         return (
-            f"connection, model and dataset must be in one place, and dataset {dataset} is in {location}: {text}; "
+            f"connection, model and dataset must be in one location, and dataset {dataset} is in {location}: {text}; "
             f"give a connection in {location.lower()}"
         )
     if re.search(r"does not have (the )?permission|permission denied|access denied", text, re.IGNORECASE):
         grants = grant_commands(project, endpoint, account, []) if account else []
-        mend = (
-            f"run `{grants[0]}`"
-            if grants
-            else f"look its account up: `{account_command(connection, project, location)}`"
-        )
-        return f"the connection may not ask {endpoint.model}: {text}; {mend}; a grant takes some minutes to work"
-    return f"BigQuery does not take the statement: {text}"
+        find_account = f"find its account with `{account_command(connection, project, location)}`"
+        fix = f"run `{grants[0]}`" if grants else find_account
+        return f"the connection may not call {endpoint.model}: {text}; {fix}; a grant takes effect after some minutes"
+    return f"BigQuery rejects the statement: {text}"
 
 
-def _mark(parts: Sequence[str]) -> str:
+def _short_hash(parts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]

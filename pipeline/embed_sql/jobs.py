@@ -1,7 +1,7 @@
-"""Runs one statement as one BigQuery job that has a name, so that the same statement is never run twice.
+"""Run one statement as one named BigQuery job, so that no statement runs twice.
 
-A job's name is made of what it does and of twelve random digits that its run drew, never of a name that a
-person chose. A job that failed keeps its name, so the next attempt gets the next number.
+A job's name consists of what the job does and of twelve random digits of its run, never of a name that a user chose. A
+failed job keeps its name, so the next attempt gets the next number.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from imagebeam.transforms.core.errors import SystemicError, UserError, first_lin
 from imagebeam.transforms.core.query import Query
 
 TRIES = 8
-#: Longest pause between two looks at a job, and between two attempts, in seconds.
-LOOK_S, PAUSE_S = 5.0, 60.0
+#: Longest pause between two polls of a job, and between two attempts, in seconds.
+POLL_S, PAUSE_S = 5.0, 60.0
 TIMEOUT_S = 60.0
 DEFAULT_CONNECTION = "__default_cloudresource_connection__"
-#: Reasons of BigQuery ("Error messages") after which the same statement may work a little later.
-_PASSING = frozenset(
+#: Error reasons of BigQuery ("Error messages") after which a retry can succeed.
+_RETRYABLE = frozenset(
     (
         "backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded",
         "quotaExceeded", "rateLimitExceeded", "tableUnavailable",
     )
 )  # fmt: skip
 
-Tick = Callable[[], None]
+#: Called again and again while something is in progress; what it raises ends the wait, not the job.
+KeepAlive = Callable[[], None]
 
 
-class RefusedError(Exception):
-    """BigQuery does not take the statement; trying again would not help. The message is BigQuery's."""
+class StatementError(Exception):
+    """BigQuery rejects a statement, and a retry cannot help. The message is BigQuery's."""
 
 
 def run_job(
@@ -48,41 +49,41 @@ def run_job(
     *,
     location: str,
     labels: Mapping[str, str],
-    tick: Tick,
+    keep_alive: KeepAlive,
 ) -> bigquery.QueryJob:
-    """Runs a statement, or waits for the job of that name that another process has started.
+    """Run a statement, or wait for the job of that name that another process has started.
 
     Args:
         bq: BigQuery client.
         query: The statement.
         name: Name of the job, without the number of the attempt.
-        location: Where it runs.
+        location: Location of the job.
         labels: Billing labels.
-        tick: Called while waiting; what it raises ends the waiting, not the job.
+        keep_alive: Called while the job runs.
 
     Raises:
-        RefusedError: The statement is refused.
+        StatementError: BigQuery rejects the statement.
         SystemicError: BigQuery cannot be used.
     """
     pause, last = 1.0, ""
     for attempt in range(TRIES):
-        job = _begin(bq, query, f"{name}-{attempt}", location, labels)
+        job = _start(bq, query, f"{name}-{attempt}", location, labels)
         if isinstance(job, str):
             last = job
         else:
-            wait_for(job, tick)
+            wait_for_job(job, keep_alive)
             if job.error_result is None:
                 return job
             last = str(job.error_result.get("message") or job.error_result.get("reason"))
-            if job.error_result.get("reason") not in _PASSING:
-                raise RefusedError(first_line(last))
-        _rest(pause, tick)
+            if job.error_result.get("reason") not in _RETRYABLE:
+                raise StatementError(first_line(last))
+        _pause(pause, keep_alive)
         pause = min(2 * pause, PAUSE_S)
-    raise SystemicError(f"a job of BigQuery failed {TRIES} times, the last time with: {first_line(last)}")
+    raise SystemicError(f"a BigQuery job failed {TRIES} times, most recently with: {first_line(last)}")
 
 
 def find_jobs(bq: BigQueryClient, name: str, *, location: str) -> list[bigquery.QueryJob]:
-    """The attempts of a job, the first one first; none when it was never begun."""
+    """Return the attempts of a job, in order; none if it was never started."""
     found: list[bigquery.QueryJob] = []
     for attempt in range(TRIES):
         try:
@@ -90,13 +91,13 @@ def find_jobs(bq: BigQueryClient, name: str, *, location: str) -> list[bigquery.
         except api_errors.NotFound:
             break
         except (api_errors.GoogleAPIError, OSError) as error:
-            raise SystemicError(f"looking for job {name}: {first_line(error)}") from None
+            raise SystemicError(f"reading job {name}: {first_line(error)}") from None
         found.append(job)
     return found
 
 
-def wait_for(job: bigquery.QueryJob, tick: Tick) -> None:
-    """Waits for the end of a job, whatever it is."""
+def wait_for_job(job: bigquery.QueryJob, keep_alive: KeepAlive) -> None:
+    """Wait until a job has succeeded or failed."""
     pause = 0.05
     while True:
         try:
@@ -104,14 +105,14 @@ def wait_for(job: bigquery.QueryJob, tick: Tick) -> None:
                 return
         except (api_errors.GoogleAPIError, OSError) as error:
             raise SystemicError(f"waiting for job {job.job_id}: {first_line(error)}") from None
-        _rest(pause, tick)
-        pause = min(1.5 * pause, LOOK_S)
+        _pause(pause, keep_alive)
+        pause = min(1.5 * pause, POLL_S)
 
 
 def connection_account(connection: Connection | None, project: str, location: str) -> tuple[str, str] | None:
-    """The service account of a connection and the number of its project; None when they cannot be read."""
-    place = connection or Connection(project, location.lower(), DEFAULT_CONNECTION)
-    path = f"projects/{place.project}/locations/{place.location}/connections/{place.name}"
+    """Return the service account of a connection and the number of its project; None if they cannot be read."""
+    resolved = connection or Connection(project, location.lower(), DEFAULT_CONNECTION)
+    path = f"projects/{resolved.project}/locations/{resolved.location}/connections/{resolved.name}"
     try:
         document = RestClient(f"{service_url('bigqueryconnection')}/v1", find_credentials()).call("GET", path)
     except (ApiError, UserError):
@@ -121,10 +122,10 @@ def connection_account(connection: Connection | None, project: str, location: st
     return (str(account), parts[1] if len(parts) > 1 else "") if account else None
 
 
-def _begin(
+def _start(
     bq: BigQueryClient, query: Query, job_id: str, location: str, labels: Mapping[str, str]
 ) -> bigquery.QueryJob | str:
-    """The job, begun now or before; a text when that could not be done for a reason that passes."""
+    """Return the job, started now or earlier; the error message if it could not be started but a retry may help."""
     config = build_job_config(query.parameters)
     config.labels = dict(labels)
     try:
@@ -135,17 +136,17 @@ def _begin(
         job: Any = bq.client.get_job(job_id, location=location)
         return job  # type: ignore[no-any-return]
     except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden, api_errors.MethodNotImplemented) as error:
-        if any(entry.get("reason") in _PASSING for entry in error.errors):
+        if any(entry.get("reason") in _RETRYABLE for entry in error.errors):
             return str(error.message)
-        raise RefusedError(first_line(error)) from None
+        raise StatementError(first_line(error)) from None
     except (api_errors.GoogleAPIError, OSError) as error:
         return str(error)
 
 
-def _rest(seconds: float, tick: Tick) -> None:
+def _pause(seconds: float, keep_alive: KeepAlive) -> None:
     until = time.monotonic() + seconds
     while True:
-        tick()
+        keep_alive()
         left = until - time.monotonic()
         if left <= 0:
             return

@@ -90,7 +90,7 @@ class LeaseKeeper:
             "recovers what they embed)"
         )
 
-    def tick(self) -> None:
+    def keep_alive(self) -> None:
         """Extends the lease when it is time.
 
         Raises:
@@ -228,8 +228,9 @@ class Embedder:
         return [int(row["chunk"]) for row in self._rows(route.chunks_sql(pending))]
 
     def _run(self, query: Query, name: str) -> None:
-        self.keeper.tick()
-        sql_jobs.run_job(self.bq, query, name, location=self.location, labels=self.labels, tick=self.keeper.tick)
+        keep_alive = self.keeper.keep_alive
+        keep_alive()
+        sql_jobs.run_job(self.bq, query, name, location=self.location, labels=self.labels, keep_alive=keep_alive)
 
     def _rows(self, query: Query) -> list[dict[str, Any]]:
         return self.bq.query_rows(query, location=self.location)
@@ -242,7 +243,7 @@ class Embedder:
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while self.keeper.stop is None and time.monotonic() < until:
-            self.keeper.tick()
+            self.keeper.keep_alive()
             time.sleep(min(0.2, max(0.0, until - time.monotonic())))
 
 
@@ -283,7 +284,7 @@ def _note(bq: BigQueryClient, table: TableName) -> str:
 def _has_landed(embedder: Embedder, chunk: StagingTable) -> bool:
     """Waits for the jobs of a chunk that are still going on; True if its table is there then."""
     for job in sql_jobs.find_jobs(embedder.bq, chunk.job, location=embedder.location):
-        sql_jobs.wait_for(job, embedder.keeper.tick)
+        sql_jobs.wait_for_job(job, embedder.keeper.keep_alive)
     return embedder.bq.get_table(chunk.table) is not None
 
 

@@ -13,8 +13,8 @@ import google.cloud.storage as storage
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
-from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, Objects
-from imagebeam.pipeline.embed_sql.jobs import RefusedError, Tick
+from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
+from imagebeam.pipeline.embed_sql.jobs import KeepAlive, StatementError
 from imagebeam.pipeline.embed_sql.statements import Asked
 from imagebeam.pipeline.run import checks
 from imagebeam.pipeline.run.cost_estimate import Say
@@ -51,7 +51,7 @@ class Route:
     location: str
     connection: Connection | None
     endpoint: Endpoint
-    objects: Objects | None = None
+    objects: ObjectTable | None = None
     create_connection: bool = False
     buckets: tuple[str, ...] = ()
 
@@ -89,7 +89,7 @@ def build_route(settings: EmbedSettings, outcomes: TableName, location: str) -> 
         UserError: A name is none, the endpoint is another model, or the connection is in another place.
     """
     connection = Connection.parse(settings.connection, settings.project)
-    setup.check_place(connection, f"{outcomes.project}.{outcomes.dataset}", location)
+    setup.check_connection_location(connection, f"{outcomes.project}.{outcomes.dataset}", location)
     endpoint = Endpoint.parse(settings.endpoint or str(settings.model))
     if ALIASES.get(endpoint.model, endpoint.model) != settings.model:
         raise UserError(
@@ -101,11 +101,11 @@ def build_route(settings: EmbedSettings, outcomes: TableName, location: str) -> 
     objects = None
     if settings.object_uris:
         mode: setup.CacheMode = "MANUAL" if settings.metadata_cache_mode == "MANUAL" else "AUTOMATIC"
-        objects = Objects(tuple(settings.object_uris), settings.max_staleness_minutes, mode)
+        objects = ObjectTable(tuple(settings.object_uris), settings.max_staleness_minutes, mode)
     return Route(outcomes, location, connection, endpoint, objects, settings.create_connection)
 
 
-def make(route: Route, bq: BigQueryClient, name: str, run: RunSettings, tick: Tick, say: Say) -> None:
+def make(route: Route, bq: BigQueryClient, name: str, run: RunSettings, keep_alive: KeepAlive, say: Say) -> None:
     """Makes what is not there yet.
 
     Raises:
@@ -118,9 +118,11 @@ def make(route: Route, bq: BigQueryClient, name: str, run: RunSettings, tick: Ti
         for attempt in range(GRANT_TRIES):
             try:
                 job = f"{name}-{title.replace(' ', '-')}-{attempt}"
-                sql_jobs.run_job(bq, Query(sql), job, location=route.location, labels=run.labels(), tick=tick)
+                sql_jobs.run_job(
+                    bq, Query(sql), job, location=route.location, labels=run.labels(), keep_alive=keep_alive
+                )
                 break
-            except RefusedError as error:
+            except StatementError as error:
                 fresh = route.create_connection and "does not have the permission" in str(error)
                 if fresh and attempt + 1 < GRANT_TRIES:
                     time.sleep(GRANT_PAUSE_S)
@@ -220,7 +222,7 @@ def unreadable(route: Route, project: str, said: str) -> str:
 
 def _explained(message: str, route: Route, project: str, account: tuple[str, str] | None) -> str:
     known = account or sql_jobs.connection_account(route.connection, project, route.location)
-    return setup.explain_refusal(
+    return setup.explain_rejection(
         message,
         connection=route.connection,
         project=project,

@@ -22,7 +22,7 @@ from imagebeam.pipeline.diagnostics.error_hints import explain_error
 from imagebeam.pipeline.diagnostics.iam_roles import bucket_grant_command, vertex_service_agent
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql import setup as embed_setup
-from imagebeam.pipeline.embed_sql.ddl import Connection, make_command
+from imagebeam.pipeline.embed_sql.ddl import Connection, create_connection_command
 from imagebeam.pipeline.preflight.runner import CheckWarning, Context, Sample, Seen, Skipped
 from imagebeam.pipeline.run import batch_checks, checks, cost_estimate, dataflow_staging, model_probe
 from imagebeam.pipeline.run.assemble import call_tokens
@@ -287,7 +287,7 @@ def check_connection(context: Context) -> Seen:
         raise UserError(
             f"there is no connection {route.connection.dotted}, or it may not be seen",
             permission="bigquery.connections.get: roles/bigquery.connectionUser",
-            fix=f"{make_command(route.connection)}, or --create_connection",
+            fix=f"{create_connection_command(route.connection)}, or --create_connection",
         )
     buckets = embed_setup.buckets_of(context.source, route, context.bq, context.location)
     foreign = embed_setup.foreign_buckets(route, buckets, settings.project)
