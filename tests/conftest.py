@@ -42,7 +42,9 @@ def _right_surroundings(
 ) -> None:
     """Reset the cloud for a test that uses it; hide it from a test that does not, whatever ran before."""
     if "cloud" in request.fixturenames:
-        request.getfixturevalue("cloud").reset()
+        cloud = request.getfixturevalue("cloud")
+        cloud.reset()
+        request.addfinalizer(cloud.reset)  # fixtures of the next module run before its reset
         return
     for name in set(os.environ) | set(original_environment):
         if os.environ.get(name) == original_environment.get(name) or name == "PYTEST_CURRENT_TEST":
