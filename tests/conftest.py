@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: no test ever sees the developer's own Google credentials."""
+"""Fixtures of all tests. No test sees the developer's own Google credentials."""
 
 import os
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ import pytest
 
 from imagebeam.emulators.cloud import LocalCloud
 
-# How long an example takes says more about the machine than about the code.
+# The duration of an example depends on the machine more than on the code.
 hypothesis.settings.register_profile("imagebeam", deadline=None)
 hypothesis.settings.load_profile("imagebeam")
 
-#: Variables through which a developer's machine could reach into a test.
+#: Prefixes of environment variables with which a developer's machine could affect a test.
 AMBIENT = ("GOOGLE_", "CLOUDSDK_", "GCE_METADATA", "GCLOUD_PROJECT", "NO_GCE_CHECK")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def original_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment without anybody's credentials; tests that do not ask for `cloud` run in it."""
+    """The environment without credentials, in which tests that do not use `cloud` run."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(AMBIENT) or name.endswith("_EMULATOR_HOST"):
@@ -29,7 +29,7 @@ def original_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
 
 @pytest.fixture(scope="session")
 def cloud(original_environment: dict[str, str]) -> Iterator[LocalCloud]:
-    """The local Google Cloud, started once; every test that asks for it finds it working and at zero."""
+    """The local Google Cloud, started once and reset for every test that uses it."""
     with LocalCloud() as started, pytest.MonkeyPatch.context() as patch:
         for name, value in started.environment.items():
             patch.setenv(name, value)
@@ -37,14 +37,15 @@ def cloud(original_environment: dict[str, str]) -> Iterator[LocalCloud]:
 
 
 @pytest.fixture(autouse=True)
-def _right_surroundings(
+def _isolated_environment(
     request: pytest.FixtureRequest, original_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reset the cloud for a test that uses it; hide it from a test that does not, whatever ran before."""
+) -> Iterator[None]:
+    """Reset the cloud before and after a test that uses it; hide its environment from all other tests."""
     if "cloud" in request.fixturenames:
         cloud = request.getfixturevalue("cloud")
         cloud.reset()
-        request.addfinalizer(cloud.reset)  # fixtures of the next module run before its reset
+        yield
+        cloud.reset()  # module-scoped fixtures of the next file run before its first reset
         return
     for name in set(os.environ) | set(original_environment):
         if os.environ.get(name) == original_environment.get(name) or name == "PYTEST_CURRENT_TEST":
@@ -53,3 +54,4 @@ def _right_surroundings(
             monkeypatch.setenv(name, original_environment[name])
         else:
             monkeypatch.delenv(name)
+    yield

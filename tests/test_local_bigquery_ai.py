@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebeam.emulators.bigquery.ai.faults import AiFaults
-from imagebeam.emulators.bigquery.dialect.definitions import parse_resource_ddl
+from imagebeam.emulators.bigquery.dialect.resource_ddl import parse_resource_ddl
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultConfig

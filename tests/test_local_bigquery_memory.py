@@ -84,7 +84,7 @@ def test_rows_are_written_in_row_groups_of_limited_size(catalog: Catalog, vector
 def test_create_table_as_select_keeps_no_result_in_memory(catalog: Catalog) -> None:
     for number, name in enumerate(["d.a", "IF NOT EXISTS d.b", "IF NOT EXISTS d.b"]):
         request = QueryRequest(f"CREATE TABLE {name} AS SELECT number FROM UNNEST(GENERATE_ARRAY(1, 5)) AS number")
-        run_query(catalog, request, plan_query(catalog, request), f"key_{number}")
+        run_query(catalog, plan_query(catalog, request), f"key_{number}")
 
     assert fetch(catalog, "SELECT (SELECT sum(number) FROM project.d.a), (SELECT sum(number) FROM project.d.b)") == [
         (15, 15)
@@ -95,7 +95,7 @@ def test_create_table_as_select_keeps_no_result_in_memory(catalog: Catalog) -> N
 def test_query_result_is_kept_until_it_is_dropped(catalog: Catalog) -> None:
     request = QueryRequest("SELECT 7 AS n")
 
-    result = run_query(catalog, request, plan_query(catalog, request), "key").result
+    result = run_query(catalog, plan_query(catalog, request), "key").result
 
     assert result is not None
     assert catalog.results.find(TableId("project", catalog.results.dataset, "key")) == result

@@ -36,11 +36,10 @@ def query_database(database: Path, project: str, sql: str) -> tuple[list[str], l
         raise UserError(f"{database} cannot be opened: {str(problem).splitlines()[0]}") from problem
     try:
         catalog = Catalog(store)
-        request = QueryRequest(sql)
-        plan = plan_query(catalog, request)
+        plan = plan_query(catalog, QueryRequest(sql))
         if plan.statement.kind != "SELECT":
             raise UserError(f"the local BigQuery is down, so it can only be read: {plan.statement.kind} is refused")
-        result = run_query(catalog, request, plan, "result").result
+        result = run_query(catalog, plan, "result").result
         assert result is not None  # noqa: S101  (a SELECT has a result)
         with store.cursor() as cursor:
             rows = cursor.execute(f"SELECT * FROM {result.duck}").fetchall()

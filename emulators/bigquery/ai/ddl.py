@@ -9,10 +9,10 @@ from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.object_tables import OBJECT_FIELDS, check_external
 from imagebeam.emulators.bigquery.catalog.registry import parse_connection_id
 from imagebeam.emulators.bigquery.catalog.resources import now_ms
-from imagebeam.emulators.bigquery.dialect.definitions import ResourceDdl
 from imagebeam.emulators.bigquery.dialect.functions.vector_search import DISTANCES
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
+from imagebeam.emulators.bigquery.dialect.resource_ddl import ResourceDdl
 from imagebeam.emulators.bigquery.dialect.types import quote
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.vertex.embedding_models import embedding_model

@@ -13,7 +13,7 @@ import orjson
 import sqlglot
 from sqlglot import exp
 
-from imagebeam.emulators.bigquery.dialect.nodes import MARK, invalid, not_implemented, text
+from imagebeam.emulators.bigquery.dialect.nodes import MARK, invalid, not_implemented, string
 from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, embedding_model
 
 #: Names of the result columns, by namespace of the function.
@@ -75,7 +75,7 @@ def expand_embedding(
     for function_call in list(tree.find_all(exp.Anonymous)):
         name = str(function_call.this)
         if name == "zz_spec":
-            function_call.replace(text(spec))
+            function_call.replace(string(spec))
         elif name.startswith("zz_"):
             function_call.set("this", MARK + name.removeprefix("zz_"))
     for input_table in list(tree.find_all(exp.Table)):

@@ -17,7 +17,7 @@ from imagebeam.emulators.bigquery.dialect.nodes import (
     is_call,
     not_implemented,
     null_on_error,
-    text,
+    string,
 )
 from imagebeam.emulators.bigquery.dialect.types import DUCK_TYPES
 
@@ -175,7 +175,7 @@ def _bracket(node: exp.Bracket) -> Node | None:
         raise not_implemented("a subscript of several values")
     index = node.expressions[0]
     if isinstance(index, exp.Literal) and index.is_string:
-        return call("json_extract", node.this, text(f'$."{index.name}"'))
+        return call("json_extract", node.this, string(f'$."{index.name}"'))
     if node.args.get("offset") == 1:
         index = exp.Sub(this=index.copy(), expression=exp.Literal.number(1))
     return call("bq_safe_at" if node.args.get("safe") else "bq_at", node.this, index.copy())
@@ -209,7 +209,7 @@ def _named_argument(node: exp.Kwarg) -> None:
 
 def _bytes(node: exp.ByteString) -> Node:
     raw = str(node.this).encode("latin-1", "replace")
-    return call("unhex", text(raw.hex()))
+    return call("unhex", string(raw.hex()))
 
 
 VALUE_HANDLERS: Final[dict[str, Handler]] = {

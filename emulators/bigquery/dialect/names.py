@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from imagebeam.emulators.bigquery.dialect.ai_calls import expand_embedding
 from imagebeam.emulators.bigquery.dialect.functions.vector_search import expand_vector_search
-from imagebeam.emulators.bigquery.dialect.nodes import call, invalid, not_implemented, text
+from imagebeam.emulators.bigquery.dialect.nodes import call, invalid, not_implemented, string
 from imagebeam.emulators.bigquery.dialect.types import quote
 
 MAX_VIEW_DEPTH: Final = 16
@@ -310,7 +310,7 @@ def values_query(columns: Mapping[str, str], rows: list[tuple[Any, ...]]) -> str
     """
 
     def to_sql(value: Any) -> str:
-        return "NULL" if value is None else str(value) if isinstance(value, bool | int) else text(value).sql("duckdb")
+        return "NULL" if value is None else str(value) if isinstance(value, bool | int) else string(value).sql("duckdb")
 
     casts = ", ".join(f"CAST({quote(name)} AS {kind}) AS {quote(name)}" for name, kind in columns.items())
     names = ", ".join(quote(name) for name in columns)

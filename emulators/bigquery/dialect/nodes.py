@@ -34,7 +34,7 @@ def call(name: str, *arguments: Any) -> exp.Anonymous:
     return exp.Anonymous(this=MARK + name, expressions=[argument for argument in arguments if argument is not None])
 
 
-def text(value: str) -> exp.Literal:
+def string(value: str) -> exp.Literal:
     """Return a string literal."""
     return exp.Literal.string(value)
 

@@ -23,7 +23,7 @@ from imagebeam.emulators.bigquery.dialect.nodes import (
     invalid,
     is_call,
     not_implemented,
-    text,
+    string,
     to_call,
     unchanged,
 )
@@ -177,7 +177,7 @@ def _aggregate(node: Node, name: str, *more: Node) -> Node:
 
 def _string_agg(node: exp.GroupConcat) -> Node:
     check_arguments(node, "this", "separator")
-    return _aggregate(node, "string_agg", node.args.get("separator") or text(","))
+    return _aggregate(node, "string_agg", node.args.get("separator") or string(","))
 
 
 def _json_path(node: exp.JSONPath) -> str:
@@ -201,10 +201,10 @@ def _json(name: str) -> Handler:
         check_arguments(node, "this", "expression", "scalar_only", "only_json_types")
         path = node.args.get("expression")
         if path is None:
-            return call(name, node.this, text("$"))
+            return call(name, node.this, string("$"))
         if not isinstance(path, exp.JSONPath):
             raise not_implemented("a JSON path that is not a literal")
-        return call(name, node.this, text(_json_path(path)))
+        return call(name, node.this, string(_json_path(path)))
 
     return handle
 
@@ -240,7 +240,7 @@ def _regexp_extract(node: exp.RegexpExtract) -> Node:
 
 def _regexp_replace(node: exp.RegexpReplace) -> Node:
     check_arguments(node, "this", "expression", "replacement")
-    return call("regexp_replace", node.this, node.expression, node.args["replacement"], text("g"))
+    return call("regexp_replace", node.this, node.expression, node.args["replacement"], string("g"))
 
 
 def _format(node: exp.Format) -> Node:

@@ -11,10 +11,10 @@ from sqlglot.dialects import BigQuery
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
 
-from imagebeam.emulators.bigquery.dialect.definitions import ResourceDdl, parse_resource_ddl
 from imagebeam.emulators.bigquery.dialect.expressions import type_name
 from imagebeam.emulators.bigquery.dialect.names import Resolver, TableId, TableLookup, parse
 from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
+from imagebeam.emulators.bigquery.dialect.resource_ddl import ResourceDdl, parse_resource_ddl
 from imagebeam.emulators.bigquery.dialect.rewrite import rewrite
 from imagebeam.emulators.bigquery.dialect.types import Field
 from imagebeam.transforms.core.errors import ImagebeamError

@@ -12,7 +12,6 @@ from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
 from imagebeam.emulators.bigquery.dialect.types import Field
 from imagebeam.emulators.bigquery.jobs.query import (
     QueryPlan,
-    QueryRequest,
     TrackConnection,
     copy_rows,
     run_select,
@@ -21,19 +20,12 @@ from imagebeam.emulators.bigquery.jobs.query import (
 from imagebeam.emulators.core.http import ApiError
 
 
-def run_ddl(
-    catalog: Catalog,
-    request: QueryRequest,
-    plan: QueryPlan,
-    key: str,
-    track: TrackConnection,
-) -> None:
+def run_ddl(catalog: Catalog, plan: QueryPlan, key: str, track: TrackConnection) -> None:
     """Run a DDL statement.
 
     Args:
         catalog: The tables.
-        request: The statement.
-        plan: The same statement, checked.
+        plan: The checked statement.
         key: Name of the anonymous table of a CREATE TABLE ... AS SELECT.
         track: Receives the connection that runs the query.
 
@@ -47,7 +39,7 @@ def run_ddl(
         raise ApiError(404, f"Not found: Project {target.project}", reason="notFound")
     if statement.kind == "CREATE_SCHEMA":
         reference = {"datasetReference": {"projectId": target.project, "datasetId": target.dataset}}
-        location = {"location": request.location or "US"}
+        location = {"location": plan.request.location or "US"}
         _create_if_absent(lambda: catalog.create_dataset(location | reference | options["resource"]), options)
     elif statement.kind == "DROP_SCHEMA":
         _drop_if_present(
@@ -67,7 +59,7 @@ def run_ddl(
     elif statement.kind == "CREATE_VIEW":
         create_view(catalog, target, options)
     else:
-        _create_table(catalog, request, plan, key, track)
+        _create_table(catalog, plan, key, track)
 
 
 def create_view(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -> None:
@@ -80,13 +72,7 @@ def create_view(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -
         _create_if_absent(lambda: catalog.create_table(target.dataset, body, fields), options)
 
 
-def _create_table(
-    catalog: Catalog,
-    request: QueryRequest,
-    plan: QueryPlan,
-    key: str,
-    track: TrackConnection,
-) -> None:
+def _create_table(catalog: Catalog, plan: QueryPlan, key: str, track: TrackConnection) -> None:
     statement = plan.statement
     target, options = statement.target, statement.options
     assert target is not None  # noqa: S101
@@ -96,7 +82,7 @@ def _create_table(
     if statement.kind == "CREATE_TABLE_AS_SELECT":
         if fields:
             raise not_implemented("a column list in CREATE TABLE ... AS SELECT")
-        result = run_select(catalog, request, plan, key, track)
+        result = run_select(catalog, plan, key, track)
         fields = plan.fields
     try:
         with catalog.store.writing:

@@ -77,31 +77,24 @@ def plan_query(catalog: Catalog, request: QueryRequest) -> QueryPlan:
             f"Query exceeded limit for bytes billed: {limit}. {billed} or higher required.",
             reason="bytesBilledLimitExceeded",
         )
-    return QueryPlan(statement, fields, processed, billed, location)
+    return QueryPlan(request, statement, fields, processed, billed, location)
 
 
-def run_query(
-    catalog: Catalog,
-    request: QueryRequest,
-    plan: QueryPlan,
-    key: str,
-    track: TrackConnection = lambda _: None,
-) -> StatementOutcome:
+def run_query(catalog: Catalog, plan: QueryPlan, key: str, track: TrackConnection = lambda _: None) -> StatementOutcome:
     """Run a checked query.
 
     Args:
         catalog: The tables.
-        request: The query.
-        plan: The same query, checked.
+        plan: The checked query.
         key: Name of the anonymous table.
         track: Receives the connection that runs the query.
 
     Raises:
         ApiError: The error that BigQuery would return.
     """
-    statement = plan.statement
+    request, statement = plan.request, plan.statement
     if statement.kind == "SELECT":
-        result = run_select(catalog, request, plan, key, track)
+        result = run_select(catalog, plan, key, track)
         if request.destination is not None:
             _write_to_destination(catalog, request, result)
         return StatementOutcome(result)
@@ -109,8 +102,8 @@ def run_query(
         run_resource_ddl(catalog, statement.options["definition"], statement.target)
         return StatementOutcome(None)
     if statement.kind in _DML:
-        return StatementOutcome(None, _run_dml(catalog, request, statement, track))
-    run_ddl(catalog, request, plan, key, track)
+        return StatementOutcome(None, _run_dml(catalog, plan, track))
+    run_ddl(catalog, plan, key, track)
     return StatementOutcome(None)
 
 
@@ -139,12 +132,8 @@ def _location(catalog: Catalog, request: QueryRequest, statement: Statement) -> 
     return found or request.location or "US"
 
 
-def _run_dml(
-    catalog: Catalog,
-    request: QueryRequest,
-    statement: Statement,
-    track: TrackConnection,
-) -> int:
+def _run_dml(catalog: Catalog, plan: QueryPlan, track: TrackConnection) -> int:
+    statement = plan.statement
     assert statement.target is not None  # noqa: S101  (DML always has a target)
     sql = statement.sql
     with catalog.store.writing:
@@ -159,7 +148,7 @@ def _run_dml(
             try:
                 row = cursor.execute(sql, dict(statement.values)).fetchone()
             except duckdb.Error as problem:
-                raise translate_error(problem, request.sql) from problem
+                raise translate_error(problem, plan.request.sql) from problem
             finally:
                 track(None)
         catalog.touch(table)

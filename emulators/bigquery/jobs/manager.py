@@ -114,7 +114,7 @@ class JobManager:
         self._counters.add("bigquery", f"{kind}_jobs")
         if kind == "query":
             self._plan(job, request)
-            self._pool.submit(self._run, job, lambda: self._run_query(job, request))
+            self._pool.submit(self._run, job, lambda: self._run_query(job))
         else:
             self._pool.submit(self._run, job, lambda: self._run_load(job, configuration["load"], upload))
         return job
@@ -263,10 +263,10 @@ class JobManager:
             job.ended_ms = now_ms()
             job.done.set_result(None)
 
-    def _run_query(self, job: Job, request: QueryRequest) -> None:
+    def _run_query(self, job: Job) -> None:
         assert job.plan is not None  # noqa: S101
         with self._ai_faults.running_job() if job.plan.statement.models else contextlib.nullcontext():
-            job.outcome = run_query(self._catalog, request, job.plan, _result_key(job.job_id), job.track)
+            job.outcome = run_query(self._catalog, job.plan, _result_key(job.job_id), job.track)
 
     def _run_load(self, job: Job, config: Mapping[str, Any], upload: bytes | None) -> None:
         job.loaded = run_load(self._catalog, self._objects, config, upload)

@@ -52,6 +52,7 @@ class QueryPlan:
     """A checked query, before it runs.
 
     Attributes:
+        request: The query.
         statement: The translated statement.
         fields: Columns of its result; empty for DML and DDL.
         bytes_processed: Bytes that it reads.
@@ -59,6 +60,7 @@ class QueryPlan:
         location: Where it runs.
     """
 
+    request: QueryRequest
     statement: Statement
     fields: tuple[Field, ...]
     bytes_processed: int
@@ -81,19 +83,12 @@ def result_fields(catalog: Catalog, sql: str, statement: Statement) -> tuple[Fie
     return tuple(field_from_duck(row[0], row[1]) for row in rows)
 
 
-def run_select(
-    catalog: Catalog,
-    request: QueryRequest,
-    plan: QueryPlan,
-    key: str,
-    track: TrackConnection,
-) -> QueryResult:
+def run_select(catalog: Catalog, plan: QueryPlan, key: str, track: TrackConnection) -> QueryResult:
     """Run a query into an anonymous table.
 
     Args:
         catalog: The tables.
-        request: The query.
-        plan: The same query, checked.
+        plan: The checked query.
         key: Name of the anonymous table.
         track: Receives the connection.
 
@@ -109,7 +104,7 @@ def run_select(
             count = int((cursor.execute(f"SELECT COUNT(*) FROM {name}").fetchone() or (0,))[0])
             _reject_null_elements(cursor, name, plan.fields)
         except duckdb.Error as problem:
-            raise translate_error(problem, request.sql) from problem
+            raise translate_error(problem, plan.request.sql) from problem
         finally:
             track(None)
     return catalog.results.add(key, plan.fields, count, plan.location)

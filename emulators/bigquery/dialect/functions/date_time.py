@@ -15,7 +15,7 @@ from imagebeam.emulators.bigquery.dialect.nodes import (
     describe_node,
     invalid,
     not_implemented,
-    text,
+    string,
     to_call,
 )
 
@@ -88,7 +88,7 @@ def _difference(name: str) -> Handler:
         unit = node.args.get("unit")
         if not isinstance(unit, exp.Var) or unit.name.upper() == "WEEK":
             raise not_implemented(f"this date part of {describe_node(node)}")
-        return call(name, text(unit.name.lower()), node.expression, node.this)
+        return call(name, string(unit.name.lower()), node.expression, node.this)
 
     return handle
 
@@ -101,7 +101,7 @@ def _truncate(result: str | None) -> Handler:
         name = unit.name.upper() if isinstance(unit, exp.Var | exp.Literal) else ""
         if name not in _TRUNCATIONS:
             raise not_implemented(f"this date part of {describe_node(node)}")
-        truncated = call("date_trunc", text("week" if name == "ISOWEEK" else name.lower()), node.this)
+        truncated = call("date_trunc", string("week" if name == "ISOWEEK" else name.lower()), node.this)
         return exp.cast(truncated, result, dialect="duckdb") if result else truncated
 
     return handle
@@ -126,13 +126,13 @@ def _extract(node: exp.Extract) -> Node:
     if part == "DATE":
         return exp.cast(value, "DATE", dialect="duckdb")
     if part == "DAYOFWEEK":
-        return exp.Paren(this=exp.Add(this=call("date_part", text("dow"), value), expression=exp.Literal.number(1)))
+        return exp.Paren(this=exp.Add(this=call("date_part", string("dow"), value), expression=exp.Literal.number(1)))
     if part in ("MICROSECOND", "MILLISECOND"):
         size = 1_000_000 if part == "MICROSECOND" else 1_000
-        return call("bq_mod", call("date_part", text(part.lower()), value), exp.Literal.number(size))
+        return call("bq_mod", call("date_part", string(part.lower()), value), exp.Literal.number(size))
     if part not in _PARTS:
         raise not_implemented(f"EXTRACT({part} ...)")
-    return call("date_part", text(_PARTS[part]), value)
+    return call("date_part", string(_PARTS[part]), value)
 
 
 def _at_time_zone(node: exp.AtTimeZone) -> None:
@@ -148,7 +148,7 @@ def _time_format(node: Node) -> exp.Literal:
     for element in re.findall(r"%(.)", given.name):
         if element not in _FORMAT_ELEMENTS:
             raise not_implemented(f"the time format %{element}")
-    return text(given.name)
+    return string(given.name)
 
 
 def _format_time(node: exp.TimeToStr) -> Node:
@@ -164,7 +164,7 @@ def _format_time(node: exp.TimeToStr) -> Node:
         raise not_implemented("this form of FORMAT_...")
     time: Node = exp.cast(value.this, target, dialect="duckdb")
     if kind == "TIMESTAMP":
-        time = exp.AtTimeZone(this=time, zone=text("UTC"))
+        time = exp.AtTimeZone(this=time, zone=string("UTC"))
     return call("strftime", time, _time_format(node))
 
 
