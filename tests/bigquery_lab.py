@@ -1,4 +1,4 @@
-"""A dataset on the local BigQuery for tests of SQL, through the unchanged client."""
+"""A new dataset on the local BigQuery, for tests of SQL."""
 
 import datetime
 import hashlib
@@ -26,12 +26,12 @@ TASK, VERSION = "poles", "aaaaaaaaaaaa"
 
 
 def digest(*observation_ids: str) -> str:
-    """What `input_digest` is defined to be."""
+    """Return the expected `input_digest` of these observations."""
     return hashlib.sha256(",".join(observation_ids).encode()).hexdigest()
 
 
 def observation(observation_id: str, **changes: Any) -> dict[str, Any]:
-    """A row of an Imagery Insights table."""
+    """Return a row of an Imagery Insights table."""
     return {
         "observation_id": observation_id,
         "gcs_uri": f"gs://b/s1/v0/{observation_id}.jpg",
@@ -49,7 +49,7 @@ def observation(observation_id: str, **changes: Any) -> dict[str, Any]:
 
 
 def event(unit_id: str, input_digest: str, status: str, reason: str | None = None, **changes: Any) -> dict[str, Any]:
-    """A row of `outcomes`."""
+    """Return a row of `outcomes`."""
     return {
         "task": TASK,
         "version": VERSION,
@@ -79,7 +79,7 @@ class Found:
 
 
 class Lab:
-    """One dataset, with the tables of the results in it."""
+    """A dataset with the results tables."""
 
     def __init__(self, cloud: LocalCloud) -> None:
         self.project = cloud.project
@@ -93,11 +93,11 @@ class Lab:
         return TableName(self.project, self.dataset, table)
 
     def table(self, name: str, schema: Sequence[Any], rows: Sequence[dict[str, Any]] = ()) -> TableName:
-        made = self.name(name)
+        created = self.name(name)
         fields = [bigquery.SchemaField.from_api_repr(dict(field)) for field in schema]
-        self.client.create_table(bigquery.Table(made.dotted, schema=fields))
-        self.insert(made, rows)
-        return made
+        self.client.create_table(bigquery.Table(created.dotted, schema=fields))
+        self.insert(created, rows)
+        return created
 
     def insert(self, table: TableName, rows: Sequence[dict[str, Any]]) -> None:
         if rows:
@@ -156,5 +156,5 @@ class Lab:
 
 
 def at(minute: int) -> str:
-    """A time, later for a larger number."""
+    """Return a time this many minutes after the start of 2026."""
     return (datetime.datetime(2026, 1, 1) + datetime.timedelta(minutes=minute)).isoformat() + "Z"  # noqa: DTZ001

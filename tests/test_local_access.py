@@ -1,4 +1,4 @@
-"""The local cloud says no as the services do: permissions, disabled APIs, linked datasets, other accounts."""
+"""Access control of the local cloud: permissions, disabled APIs, linked datasets, accounts."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ WORKER = "workers@imagebeam-local.iam.gserviceaccount.com"
 
 @pytest.fixture(scope="module")
 def bucket(cloud: LocalCloud) -> storage.Bucket:
-    made = storage.Client().create_bucket(f"access-{secrets.token_hex(4)}")
-    made.blob("a.txt").upload_from_string(b"text")
-    return made
+    bucket = storage.Client().create_bucket(f"access-{secrets.token_hex(4)}")
+    bucket.blob("a.txt").upload_from_string(b"text")
+    return bucket
 
 
 @pytest.fixture(scope="module")
 def table(cloud: LocalCloud) -> Iterator[bigquery.Table]:
     client = bigquery.Client()
     dataset = client.create_dataset(f"access_{secrets.token_hex(4)}")
-    wanted = bigquery.Table(dataset.table("t"), schema=[bigquery.SchemaField("n", "INT64")])
-    yield client.create_table(wanted)
+    new_table = bigquery.Table(dataset.table("t"), schema=[bigquery.SchemaField("n", "INT64")])
+    yield client.create_table(new_table)
     client.delete_dataset(dataset, delete_contents=True)
 
 
@@ -46,7 +46,7 @@ def as_worker(cloud: LocalCloud) -> impersonated_credentials.Credentials:
     return impersonated_credentials.Credentials(source, WORKER, SCOPES, iam_endpoint_override=address)
 
 
-def test_cloud_storage_names_the_account_and_the_permission(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_storage_error_names_account_and_permission(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     deny(cloud, "storage.objects.get", resource=f"gs://{bucket.name}/a")
     with pytest.raises(api_errors.Forbidden, match=r"local@\S+ does not have storage\.objects\.get access"):
         bucket.blob("a.txt").download_as_bytes()
@@ -58,7 +58,7 @@ def test_cloud_storage_names_the_account_and_the_permission(cloud: LocalCloud, b
     assert bucket.test_iam_permissions(["storage.objects.get", "storage.objects.list"]) == ["storage.objects.list"]
 
 
-def test_another_account_is_another_account(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_rules_apply_per_account(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     deny(cloud, "storage.objects.get", who=WORKER)
     assert bucket.blob("a.txt").download_as_bytes() == b"text"
     other = storage.Client(project=cloud.project, credentials=as_worker(cloud))
@@ -71,7 +71,7 @@ def test_another_account_is_another_account(cloud: LocalCloud, bucket: storage.B
         as_worker(cloud).refresh(google.auth.transport.requests.Request())
 
 
-def test_bigquery_refuses_in_its_own_words(cloud: LocalCloud, table: bigquery.Table) -> None:
+def test_bigquery_access_errors_match_google(cloud: LocalCloud, table: bigquery.Table) -> None:
     client, name = bigquery.Client(), f"{table.dataset_id}.{table.table_id}"
     deny(cloud, "bigquery.tables.getData", resource=f":{name}")
     with pytest.raises(api_errors.Forbidden, match="does not have permission to query table") as caught:
@@ -81,17 +81,17 @@ def test_bigquery_refuses_in_its_own_words(cloud: LocalCloud, table: bigquery.Ta
     with pytest.raises(api_errors.Forbidden, match=r"bigquery\.jobs\.create permission in project"):
         client.query("SELECT 1").result()
     deny(cloud, "bigquery.tables.updateData", resource=name)
-    asked = ["bigquery.tables.get", "bigquery.tables.updateData"]
-    assert client.test_iam_permissions(table, asked) == {"permissions": ["bigquery.tables.get"]}
+    permissions = ["bigquery.tables.get", "bigquery.tables.updateData"]
+    assert client.test_iam_permissions(table, permissions) == {"permissions": ["bigquery.tables.get"]}
 
 
-def test_a_restricted_linked_dataset_can_be_queried_and_nothing_else(cloud: LocalCloud, table: bigquery.Table) -> None:
+def test_restricted_linked_dataset_allows_queries_only(cloud: LocalCloud, table: bigquery.Table) -> None:
     client, name = bigquery.Client(), f"{table.dataset_id}.{table.table_id}"
     cloud.faults(bigquery={"linked": {table.dataset_id: {"source": "publisher.shared", "restricted": True}}})
-    shown = client.get_dataset(table.dataset_id).to_api_repr()
-    assert shown["type"] == "LINKED"
-    assert shown["restrictions"] == {"type": "RESTRICTED_DATA_EGRESS"}
-    assert shown["linkedDatasetSource"]["sourceDataset"] == {"projectId": "publisher", "datasetId": "shared"}
+    resource = client.get_dataset(table.dataset_id).to_api_repr()
+    assert resource["type"] == "LINKED"
+    assert resource["restrictions"] == {"type": "RESTRICTED_DATA_EGRESS"}
+    assert resource["linkedDatasetSource"]["sourceDataset"] == {"projectId": "publisher", "datasetId": "shared"}
     assert list(client.query(f"SELECT * FROM {name}").result()) == []
     with pytest.raises(api_errors.Forbidden, match="egress"):
         list(client.list_rows(table))
@@ -103,9 +103,7 @@ def test_a_restricted_linked_dataset_can_be_queried_and_nothing_else(cloud: Loca
 
 
 @pytest.mark.parametrize("service", ["bigquery", "storage"])
-def test_a_disabled_api_refuses_every_call_and_names_itself(
-    cloud: LocalCloud, bucket: storage.Bucket, service: str
-) -> None:
+def test_disabled_api_rejects_every_call(cloud: LocalCloud, bucket: storage.Bucket, service: str) -> None:
     cloud.faults(access={"disabled_apis": [f"{service}.googleapis.com"]})
     with pytest.raises(api_errors.Forbidden) as caught:
         bigquery.Client().get_dataset("any") if service == "bigquery" else bucket.reload()
@@ -113,17 +111,17 @@ def test_a_disabled_api_refuses_every_call_and_names_itself(
     assert caught.value.metadata["service"] == f"{service}.googleapis.com"
 
 
-def test_permissions_of_a_project_are_those_that_nothing_denies(cloud: LocalCloud) -> None:
+def test_project_permissions_exclude_denied_ones(cloud: LocalCloud) -> None:
     credentials, _ = google.auth.default(scopes=SCOPES)
     session = google.auth.transport.requests.AuthorizedSession(credentials)
     address = f"{cloud.url}/v3/projects/{cloud.project}:testIamPermissions"
-    asked = {"permissions": ["bigquery.datasets.create", "dataflow.jobs.create"]}
-    assert session.post(address, json=asked).json() == asked
+    permissions = {"permissions": ["bigquery.datasets.create", "dataflow.jobs.create"]}
+    assert session.post(address, json=permissions).json() == permissions
     deny(cloud, "dataflow.jobs.create")
-    assert session.post(address, json=asked).json() == {"permissions": ["bigquery.datasets.create"]}
+    assert session.post(address, json=permissions).json() == {"permissions": ["bigquery.datasets.create"]}
     assert session.post(address, json={"permissions": []}).status_code == 400
     other = f"{cloud.url}/v3/projects/somebodys-project:testIamPermissions"
-    assert session.post(other, json=asked).status_code == 403
+    assert session.post(other, json=permissions).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -135,6 +133,6 @@ def test_permissions_of_a_project_are_those_that_nothing_denies(cloud: LocalClou
         {"bigquery": {"linked": {"d": {"source": "publisher"}}}},
     ],
 )
-def test_a_misspelt_rule_is_refused(cloud: LocalCloud, section: dict[str, dict[str, object]]) -> None:
+def test_rejects_invalid_rule(cloud: LocalCloud, section: dict[str, dict[str, object]]) -> None:
     with pytest.raises(ValueError, match=r"access|linked"):
         cloud.faults(**section)

@@ -1,4 +1,4 @@
-"""The local BigQuery through the unchanged client: datasets, tables, views and jobs."""
+"""Datasets, tables, views and jobs of the local BigQuery, with the unmodified client."""
 
 import concurrent.futures
 import datetime
@@ -47,34 +47,34 @@ def sql_rows(client: bigquery.Client, sql: str, **options: Any) -> list[tuple[An
 # -- datasets ------------------------------------------------------------------------------------------
 
 
-def test_a_dataset_keeps_its_properties_and_is_made_once(client: bigquery.Client) -> None:
-    wanted = bigquery.Dataset(f"{client.project}.d_{uuid.uuid4().hex}")
-    wanted.location = "europe-west4"
-    wanted.description = "of photos"
-    wanted.labels = {"team": "trees"}
-    made = client.create_dataset(wanted)
-    assert (made.location, made.description, made.labels) == ("europe-west4", "of photos", {"team": "trees"})
+def test_dataset_properties_and_duplicate_creation(client: bigquery.Client) -> None:
+    resource = bigquery.Dataset(f"{client.project}.d_{uuid.uuid4().hex}")
+    resource.location = "europe-west4"
+    resource.description = "of photos"
+    resource.labels = {"team": "trees"}
+    created = client.create_dataset(resource)
+    assert (created.location, created.description, created.labels) == ("europe-west4", "of photos", {"team": "trees"})
     with pytest.raises(errors.Conflict, match="Already Exists: Dataset"):
-        client.create_dataset(wanted)
-    made.description, made.labels = "of poles", {"team": None, "kind": "poles"}
-    client.update_dataset(made, ["description", "labels"])
-    found = client.get_dataset(wanted.reference)
+        client.create_dataset(resource)
+    created.description, created.labels = "of poles", {"team": None, "kind": "poles"}
+    client.update_dataset(created, ["description", "labels"])
+    found = client.get_dataset(resource.reference)
     assert (found.description, found.labels, found.location) == ("of poles", {"kind": "poles"}, "europe-west4")
-    client.delete_dataset(wanted.reference)
+    client.delete_dataset(resource.reference)
     with pytest.raises(errors.NotFound, match="Not found: Dataset"):
-        client.get_dataset(wanted.reference)
+        client.get_dataset(resource.reference)
 
 
-def test_a_change_of_an_outdated_dataset_is_refused(client: bigquery.Client, dataset: str) -> None:
-    mine, theirs = client.get_dataset(dataset), client.get_dataset(dataset)
-    theirs.description = "theirs"
-    client.update_dataset(theirs, ["description"])
-    mine.description = "mine"
+def test_rejects_dataset_update_with_outdated_etag(client: bigquery.Client, dataset: str) -> None:
+    outdated, current = client.get_dataset(dataset), client.get_dataset(dataset)
+    current.description = "second"
+    client.update_dataset(current, ["description"])
+    outdated.description = "first"
     with pytest.raises(errors.PreconditionFailed):
-        client.update_dataset(mine, ["description"])
+        client.update_dataset(outdated, ["description"])
 
 
-def test_a_listing_by_label_shows_only_the_datasets_with_it(client: bigquery.Client, dataset: str) -> None:
+def test_lists_datasets_by_label(client: bigquery.Client, dataset: str) -> None:
     other = bigquery.Dataset(f"{client.project}.d_{uuid.uuid4().hex}")
     key = f"k{uuid.uuid4().hex}"
     other.labels = {key: "yes"}
@@ -85,7 +85,7 @@ def test_a_listing_by_label_shows_only_the_datasets_with_it(client: bigquery.Cli
     client.delete_dataset(other)
 
 
-def test_a_dataset_with_tables_goes_only_with_its_contents(client: bigquery.Client, dataset: str) -> None:
+def test_deletes_dataset_with_tables_only_with_delete_contents(client: bigquery.Client, dataset: str) -> None:
     make_table(client, dataset)
     with pytest.raises(errors.BadRequest, match="still in use"):
         client.delete_dataset(dataset)
@@ -94,18 +94,18 @@ def test_a_dataset_with_tables_goes_only_with_its_contents(client: bigquery.Clie
         client.get_table(f"{dataset}.t")
 
 
-def test_what_a_dataset_cannot_have_here_is_refused_by_name(client: bigquery.Client) -> None:
-    wanted = bigquery.Dataset(f"{client.project}.d_{uuid.uuid4().hex}")
-    wanted.max_time_travel_hours = 48
+def test_rejects_dataset_properties_that_are_not_implemented(client: bigquery.Client) -> None:
+    resource = bigquery.Dataset(f"{client.project}.d_{uuid.uuid4().hex}")
+    resource.max_time_travel_hours = 48
     with pytest.raises(errors.MethodNotImplemented, match="maxTimeTravelHours"):
-        client.create_dataset(wanted)
+        client.create_dataset(resource)
 
 
 # -- tables --------------------------------------------------------------------------------------------
 
 
-def test_a_table_keeps_all_that_its_resource_says(client: bigquery.Client, dataset: str) -> None:
-    wanted = bigquery.Table(
+def test_table_keeps_its_resource(client: bigquery.Client, dataset: str) -> None:
+    resource = bigquery.Table(
         f"{client.project}.{dataset}.t",
         [
             Field("id", "STRING", "REQUIRED", description="who"),
@@ -115,13 +115,13 @@ def test_a_table_keeps_all_that_its_resource_says(client: bigquery.Client, datas
             Field("j", "JSON"),
         ],
     )
-    wanted.description, wanted.friendly_name, wanted.labels = "all of it", "T", {"a": "b"}
-    wanted.clustering_fields = ["id"]
-    wanted.time_partitioning = bigquery.TimePartitioning(type_="DAY")
+    resource.description, resource.friendly_name, resource.labels = "all of it", "T", {"a": "b"}
+    resource.clustering_fields = ["id"]
+    resource.time_partitioning = bigquery.TimePartitioning(type_="DAY")
     expires = datetime.datetime.now(UTC).replace(microsecond=0) + datetime.timedelta(hours=1)
-    wanted.expires = expires
-    client.create_table(wanted)
-    found = client.get_table(wanted.reference)
+    resource.expires = expires
+    client.create_table(resource)
+    found = client.get_table(resource.reference)
     assert [(field.name, field.field_type, field.mode) for field in found.schema] == [
         ("id", "STRING", "REQUIRED"),
         ("n", "INTEGER", "NULLABLE"),
@@ -138,7 +138,7 @@ def test_a_table_keeps_all_that_its_resource_says(client: bigquery.Client, datas
     assert found.created <= datetime.datetime.now(UTC)
 
 
-def test_of_many_that_create_a_table_at_once_one_succeeds(client: bigquery.Client, dataset: str) -> None:
+def test_one_of_concurrent_table_creations_succeeds(client: bigquery.Client, dataset: str) -> None:
     def create(_: int) -> bool:
         try:
             client.create_table(bigquery.Table(f"{client.project}.{dataset}.lease", [Field("x", "STRING")]))
@@ -150,7 +150,7 @@ def test_of_many_that_create_a_table_at_once_one_succeeds(client: bigquery.Clien
         assert sorted(pool.map(create, range(8))) == [False] * 7 + [True]
 
 
-def test_an_expired_table_is_gone_and_its_name_free(client: bigquery.Client, dataset: str) -> None:
+def test_expired_table_is_deleted(client: bigquery.Client, dataset: str) -> None:
     soon = datetime.datetime.now(UTC) + datetime.timedelta(seconds=0.4)
     table = make_table(client, dataset, expires=soon)
     with pytest.raises(errors.Conflict):
@@ -165,7 +165,7 @@ def test_an_expired_table_is_gone_and_its_name_free(client: bigquery.Client, dat
     make_table(client, dataset)
 
 
-def test_an_expiration_can_be_put_off_and_taken_away(client: bigquery.Client, dataset: str) -> None:
+def test_expiration_can_be_extended_and_removed(client: bigquery.Client, dataset: str) -> None:
     table = make_table(client, dataset, expires=datetime.datetime.now(UTC) + datetime.timedelta(minutes=1))
     later = datetime.datetime.now(UTC).replace(microsecond=0) + datetime.timedelta(hours=2)
     table.expires = later
@@ -195,23 +195,23 @@ def test_columns_can_be_added_but_not_removed_or_changed(client: bigquery.Client
         client.update_table(table, ["schema"])
 
 
-def test_a_change_of_an_outdated_table_is_refused(client: bigquery.Client, dataset: str) -> None:
+def test_rejects_table_update_with_outdated_etag(client: bigquery.Client, dataset: str) -> None:
     make_table(client, dataset)
-    mine, theirs = client.get_table(f"{dataset}.t"), client.get_table(f"{dataset}.t")
-    theirs.description = "theirs"
-    client.update_table(theirs, ["description"])
-    mine.description = "mine"
+    outdated, current = client.get_table(f"{dataset}.t"), client.get_table(f"{dataset}.t")
+    current.description = "second"
+    client.update_table(current, ["description"])
+    outdated.description = "first"
     with pytest.raises(errors.PreconditionFailed):
-        client.update_table(mine, ["description"])
+        client.update_table(outdated, ["description"])
 
 
-def test_tables_are_listed_in_pages(client: bigquery.Client, dataset: str) -> None:
+def test_lists_tables_in_pages(client: bigquery.Client, dataset: str) -> None:
     for name in "bca":
         make_table(client, dataset, name)
     assert [item.table_id for item in client.list_tables(dataset, page_size=2)] == ["a", "b", "c"]
 
 
-def test_sizes_follow_the_rows(client: bigquery.Client, dataset: str) -> None:
+def test_table_size_follows_its_rows(client: bigquery.Client, dataset: str) -> None:
     table = make_table(client, dataset)
     client.insert_rows_json(table, [{"k": "abc", "n": 1}, {"k": "de", "n": None}])
     found = client.get_table(table)
@@ -227,7 +227,7 @@ def test_sizes_follow_the_rows(client: bigquery.Client, dataset: str) -> None:
         (Field("x", "STRING", default_value_expression="'a'"), "defaultValueExpression"),
     ],
 )
-def test_what_a_column_cannot_be_here_is_refused_by_name(
+def test_rejects_columns_that_are_not_implemented(
     client: bigquery.Client, dataset: str, field: bigquery.SchemaField, message: str
 ) -> None:
     with pytest.raises(errors.MethodNotImplemented, match=message):
@@ -237,7 +237,7 @@ def test_what_a_column_cannot_be_here_is_refused_by_name(
 # -- views ---------------------------------------------------------------------------------------------
 
 
-def test_a_view_gives_back_its_own_sql_and_follows_its_table(client: bigquery.Client, dataset: str) -> None:
+def test_view_keeps_its_sql_and_follows_its_table(client: bigquery.Client, dataset: str) -> None:
     table = make_table(client, dataset)
     view = bigquery.Table(f"{client.project}.{dataset}.v")
     view.view_query = (
@@ -261,7 +261,7 @@ def test_a_view_gives_back_its_own_sql_and_follows_its_table(client: bigquery.Cl
         client.insert_rows_json(f"{dataset}.v", [{"k": "a"}])
 
 
-def test_a_view_of_a_view_and_a_view_that_lost_its_table(client: bigquery.Client, dataset: str) -> None:
+def test_view_of_a_view_and_view_of_a_deleted_table(client: bigquery.Client, dataset: str) -> None:
     table = make_table(client, dataset)
     project = client.project
     client.query(f"CREATE VIEW {dataset}.one AS SELECT k FROM `{project}.{dataset}.t`").result()
@@ -273,7 +273,7 @@ def test_a_view_of_a_view_and_a_view_that_lost_its_table(client: bigquery.Client
         client.query(f"SELECT * FROM {dataset}.two").result()
 
 
-def test_a_view_with_wrong_sql_is_not_made(client: bigquery.Client, dataset: str) -> None:
+def test_rejects_view_with_invalid_sql(client: bigquery.Client, dataset: str) -> None:
     view = bigquery.Table(f"{client.project}.{dataset}.v")
     view.view_query = f"SELECT nothing FROM {dataset}.t"
     with pytest.raises(errors.NotFound):
@@ -286,9 +286,7 @@ def test_a_view_with_wrong_sql_is_not_made(client: bigquery.Client, dataset: str
 # -- query jobs ----------------------------------------------------------------------------------------
 
 
-def test_a_job_is_not_done_when_it_is_inserted_and_keeps_its_configuration(
-    client: bigquery.Client, cloud: LocalCloud
-) -> None:
+def test_inserted_job_is_running_and_keeps_its_configuration(client: bigquery.Client, cloud: LocalCloud) -> None:
     config = bigquery.QueryJobConfig(labels={"run": "r1"}, use_query_cache=False)
     job = client.query("SELECT 1 AS x", job_config=config)
     assert job.state in ("PENDING", "RUNNING")
@@ -302,7 +300,7 @@ def test_a_job_is_not_done_when_it_is_inserted_and_keeps_its_configuration(
     assert cloud.counters()["bigquery"]["jobs"] == 1
 
 
-def test_a_used_job_id_is_a_conflict_even_for_other_sql_and_even_when_the_job_failed(client: bigquery.Client) -> None:
+def test_rejects_used_job_id(client: bigquery.Client) -> None:
     good, bad = f"job-{uuid.uuid4().hex}", f"job-{uuid.uuid4().hex}"
     client.query("SELECT 1", job_id=good, job_retry=None).result()
     with pytest.raises(errors.Conflict, match="Already Exists: Job"):
@@ -352,7 +350,7 @@ def test_a_used_job_id_is_a_conflict_even_for_other_sql_and_even_when_the_job_fa
         ("SELECT @@project_id", errors.MethodNotImplemented, "notImplemented", "@@project_id"),
     ],
 )
-def test_a_wrong_query_fails_as_bigquery_fails_it(
+def test_invalid_query_fails_with_the_error_of_bigquery(
     client: bigquery.Client, sql: str, kind: type[Exception], reason: str, message: str
 ) -> None:
     job = client.query(sql, job_retry=None)
@@ -363,7 +361,7 @@ def test_a_wrong_query_fails_as_bigquery_fails_it(
     assert reason in job.error_result["reason"]
 
 
-def test_a_dry_run_tells_schema_and_bytes_and_leaves_no_job(
+def test_dry_run_reports_schema_and_bytes_without_a_job(
     client: bigquery.Client, dataset: str, cloud: LocalCloud
 ) -> None:
     table = make_table(client, dataset)
@@ -379,7 +377,7 @@ def test_a_dry_run_tells_schema_and_bytes_and_leaves_no_job(
     assert "jobs" not in cloud.counters()["bigquery"]
 
 
-def test_a_query_over_its_byte_limit_does_not_run(client: bigquery.Client, dataset: str) -> None:
+def test_rejects_query_over_its_byte_limit(client: bigquery.Client, dataset: str) -> None:
     table = make_table(client, dataset)
     client.insert_rows_json(table, [{"k": "abc", "n": 1}])
     sql = f"SELECT k FROM {dataset}.t"
@@ -392,12 +390,12 @@ def test_a_query_over_its_byte_limit_does_not_run(client: bigquery.Client, datas
     assert job.error_result["reason"] == "bytesBilledLimitExceeded"
 
 
-def test_a_limit_of_none_as_the_client_sends_it_is_a_bad_request(client: bigquery.Client) -> None:
+def test_rejects_byte_limit_of_none(client: bigquery.Client) -> None:
     with pytest.raises(errors.BadRequest, match="maximum_bytes_billed"):
         client.query("SELECT 1", job_config=bigquery.QueryJobConfig(maximum_bytes_billed=None))
 
 
-def test_a_query_in_another_place_than_its_data_finds_nothing(client: bigquery.Client) -> None:
+def test_rejects_query_in_another_location(client: bigquery.Client) -> None:
     home = bigquery.Dataset(f"{client.project}.d_{uuid.uuid4().hex}")
     home.location = "EU"
     client.create_dataset(home)
@@ -412,7 +410,7 @@ def test_a_query_in_another_place_than_its_data_finds_nothing(client: bigquery.C
     client.delete_dataset(home, delete_contents=True)
 
 
-def test_results_are_read_by_start_index_in_pages(client: bigquery.Client) -> None:
+def test_reads_results_by_start_index_in_pages(client: bigquery.Client) -> None:
     job = client.query("SELECT x, [x, -x] AS pair FROM UNNEST(GENERATE_ARRAY(1, 2500)) AS x ORDER BY x DESC")
     result = job.result(page_size=700)
     assert result.total_rows == 2500
@@ -428,14 +426,14 @@ def test_results_are_read_by_start_index_in_pages(client: bigquery.Client) -> No
     assert list(client.list_rows(table, start_index=2500)) == []
 
 
-def test_a_short_query_is_answered_at_once_with_its_rows(client: bigquery.Client, cloud: LocalCloud) -> None:
+def test_short_query_returns_its_rows_at_once(client: bigquery.Client, cloud: LocalCloud) -> None:
     rows = client.query_and_wait("SELECT x FROM UNNEST([3, 1, 2]) AS x ORDER BY x", page_size=2)
     assert [row["x"] for row in rows] == [1, 2, 3]
     with pytest.raises(errors.BadRequest, match="Unrecognized name"):
         client.query_and_wait("SELECT nothing")
 
 
-def test_a_result_can_be_written_to_a_table(client: bigquery.Client, dataset: str) -> None:
+def test_writes_result_to_destination_table(client: bigquery.Client, dataset: str) -> None:
     target = f"{client.project}.{dataset}.out"
 
     def write(sql: str, how: str) -> list[tuple[Any, ...]]:
@@ -450,13 +448,13 @@ def test_a_result_can_be_written_to_a_table(client: bigquery.Client, dataset: st
     assert write("SELECT 'z' AS s", "WRITE_TRUNCATE") == [("z",)]
 
 
-def test_the_default_dataset_completes_names(client: bigquery.Client, dataset: str) -> None:
+def test_default_dataset_completes_table_names(client: bigquery.Client, dataset: str) -> None:
     make_table(client, dataset)
     config = bigquery.QueryJobConfig(default_dataset=f"{client.project}.{dataset}")
     assert [tuple(row) for row in client.query("SELECT COUNT(*) FROM t", job_config=config).result()] == [(0,)]
 
 
-def test_a_running_query_can_be_cancelled(client: bigquery.Client) -> None:
+def test_cancels_running_query(client: bigquery.Client) -> None:
     many = "UNNEST(GENERATE_ARRAY(1, 1000000))"
     job = client.query(f"SELECT SUM(a * b) FROM {many} AS a CROSS JOIN {many} AS b", job_retry=None)
     job.cancel()
@@ -467,7 +465,7 @@ def test_a_running_query_can_be_cancelled(client: bigquery.Client) -> None:
     assert job.error_result["reason"] == "stopped"
 
 
-def test_a_fault_of_a_job_is_an_error_of_http(client: bigquery.Client, cloud: LocalCloud) -> None:
+def test_job_fault_is_an_http_error(client: bigquery.Client, cloud: LocalCloud) -> None:
     cloud.faults(bigquery={"rules": [{"match": "42", "times": 1, "do": "http", "code": 403, "reason": "accessDenied"}]})
     with pytest.raises(errors.Forbidden):
         client.query("SELECT 42")
@@ -477,7 +475,7 @@ def test_a_fault_of_a_job_is_an_error_of_http(client: bigquery.Client, cloud: Lo
 # -- DML and DDL ---------------------------------------------------------------------------------------
 
 
-def test_dml_changes_rows_and_counts_them(client: bigquery.Client, dataset: str) -> None:
+def test_dml_changes_and_counts_rows(client: bigquery.Client, dataset: str) -> None:
     make_table(client, dataset)
 
     def change(sql: str) -> int | None:
@@ -505,17 +503,17 @@ def test_dml_changes_rows_and_counts_them(client: bigquery.Client, dataset: str)
         change("DELETE FROM TABLE")
 
 
-def test_ddl_makes_and_drops_what_it_names(client: bigquery.Client, dataset: str) -> None:
+def test_ddl_creates_and_drops_resources(client: bigquery.Client, dataset: str) -> None:
     create = (
-        f"CREATE TABLE {dataset}.made (id STRING NOT NULL OPTIONS(description='who'), tags ARRAY<STRING>, "
+        f"CREATE TABLE {dataset}.created (id STRING NOT NULL OPTIONS(description='who'), tags ARRAY<STRING>, "
         "at TIMESTAMP, spot STRUCT<lat FLOAT64, lng FLOAT64>, j JSON, g GEOGRAPHY, cost NUMERIC) "
         "PARTITION BY DATE(at) CLUSTER BY id OPTIONS(description='of all', labels=[('a', 'b')])"
     )
     job = client.query(create)
     job.result()
     assert (job.statement_type, job.ddl_operation_performed) == ("CREATE_TABLE", "CREATE")
-    made = client.get_table(f"{dataset}.made")
-    assert [(field.name, field.field_type, field.mode) for field in made.schema] == [
+    created = client.get_table(f"{dataset}.created")
+    assert [(field.name, field.field_type, field.mode) for field in created.schema] == [
         ("id", "STRING", "REQUIRED"),
         ("tags", "STRING", "REPEATED"),
         ("at", "TIMESTAMP", "NULLABLE"),
@@ -524,24 +522,24 @@ def test_ddl_makes_and_drops_what_it_names(client: bigquery.Client, dataset: str
         ("g", "GEOGRAPHY", "NULLABLE"),
         ("cost", "NUMERIC", "NULLABLE"),
     ]
-    assert (made.description, made.labels, made.clustering_fields) == ("of all", {"a": "b"}, ["id"])
-    assert made.time_partitioning.field == "at"
+    assert (created.description, created.labels, created.clustering_fields) == ("of all", {"a": "b"}, ["id"])
+    assert created.time_partitioning.field == "at"
     with pytest.raises(errors.Conflict, match="Already Exists: Table"):
         client.query(create).result()
     client.query(create.replace("TABLE", "TABLE IF NOT EXISTS")).result()
-    client.query(f"ALTER TABLE {dataset}.made ADD COLUMN IF NOT EXISTS n INT64").result()
+    client.query(f"ALTER TABLE {dataset}.created ADD COLUMN IF NOT EXISTS n INT64").result()
     client.query(f"CREATE TABLE {dataset}.copy AS SELECT 1 AS n, [STRUCT('a' AS s)] AS r").result()
     assert [tuple(row) for row in client.list_rows(f"{client.project}.{dataset}.copy")] == [(1, [{"s": "a"}])]
-    client.query(f"DROP TABLE {dataset}.made").result()
+    client.query(f"DROP TABLE {dataset}.created").result()
     with pytest.raises(errors.NotFound):
-        client.query(f"DROP TABLE {dataset}.made").result()
-    client.query(f"DROP TABLE IF EXISTS {dataset}.made").result()
+        client.query(f"DROP TABLE {dataset}.created").result()
+    client.query(f"DROP TABLE IF EXISTS {dataset}.created").result()
     client.query(f"CREATE TABLE {dataset}.strict (x STRING NOT NULL)").result()
     with pytest.raises(errors.BadRequest, match="Required field x cannot be null"):
         client.query(f"INSERT INTO {dataset}.strict (x) VALUES (NULL)").result()
 
 
-def test_the_information_schema_tells_tables_and_columns(client: bigquery.Client, dataset: str) -> None:
+def test_information_schema_lists_tables_and_columns(client: bigquery.Client, dataset: str) -> None:
     make_table(client, dataset)
     client.query(f"CREATE VIEW {dataset}.v AS SELECT ARRAY(SELECT 1) AS xs").result()
     tables = sql_rows(client, f"SELECT table_name, table_type FROM {dataset}.INFORMATION_SCHEMA.TABLES ORDER BY 1")
@@ -554,10 +552,10 @@ def test_the_information_schema_tells_tables_and_columns(client: bigquery.Client
     assert columns == [("t", "k", "STRING"), ("t", "n", "INT64"), ("v", "xs", "ARRAY<INT64>")]
 
 
-# -- the file ------------------------------------------------------------------------------------------
+# -- offline queries ------------------------------------------------------------------------------------------
 
 
-def test_the_file_is_read_when_the_server_is_down_and_after_it_was_killed(tmp_path: Path) -> None:
+def test_queries_the_file_after_the_server_was_stopped_or_killed(tmp_path: Path) -> None:
     with LocalCloud(tmp_path) as own, pytest.MonkeyPatch.context() as patch:
         for name, value in own.environment.items():
             patch.setenv(name, value)

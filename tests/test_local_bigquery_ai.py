@@ -1,4 +1,4 @@
-"""Embeddings in the SQL of the local BigQuery, through the unchanged client: object tables, models, search."""
+"""Object tables, remote models, embeddings and vector search of the local BigQuery, with the unmodified client."""
 
 import contextlib
 import math
@@ -46,8 +46,8 @@ class Lab:
     dataset: str
     bucket: str
 
-    def ask(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Run a statement; ``D`` stands for the dataset, ``B`` for the bucket."""
+    def run(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Run a statement in which ``D`` is replaced by the dataset and ``B`` by the bucket."""
         config = bigquery.QueryJobConfig(
             query_parameters=[
                 bigquery.ArrayQueryParameter(name, "STRING", value)
@@ -68,42 +68,42 @@ class Lab:
         rows = f"(SELECT * FROM D.images WHERE {where})"
         options = f"STRUCT({dimension} AS output_dimensionality)"
         call = f"AI.GENERATE_EMBEDDING(MODEL D.{model}, {rows}, {options})"
-        return self.ask(f"SELECT uri, embedding, status FROM {call} ORDER BY uri", **parameters)
+        return self.run(f"SELECT uri, embedding, status FROM {call} ORDER BY uri", **parameters)
 
 
 @pytest.fixture(scope="module")
 def lab(cloud: LocalCloud) -> Iterator[Lab]:
-    mark = uuid.uuid4().hex[:8]
-    made = Lab(cloud, bigquery.Client(project=cloud.project), f"ai_{mark}", f"ai-{mark}")
-    directory = cloud.directory / "storage" / made.bucket
+    suffix = uuid.uuid4().hex[:8]
+    lab = Lab(cloud, bigquery.Client(project=cloud.project), f"ai_{suffix}", f"ai-{suffix}")
+    directory = cloud.directory / "storage" / lab.bucket
     (directory / "obs").mkdir(parents=True)
     for photo in photos():
         for name, box in {"a": (10, 10, 200, 160), "b": (20, 20, 220, 170)}.items():
             (directory / "obs" / f"o1:{photo}:{name}.jpg").write_bytes(render(Picture(photo, box, (190, 150), "plain")))
     (directory / "notes.txt").write_text("no picture")
-    made.client.create_dataset(made.dataset)
-    made.ask(f"CREATE CONNECTION IF NOT EXISTS `us.conn_{mark}` OPTIONS (connection_type = 'CLOUD_RESOURCE')")
-    made.ask(
-        f"CREATE OR REPLACE EXTERNAL TABLE D.images WITH CONNECTION `us.conn_{mark}` "
+    lab.client.create_dataset(lab.dataset)
+    lab.run(f"CREATE CONNECTION IF NOT EXISTS `us.conn_{suffix}` OPTIONS (connection_type = 'CLOUD_RESOURCE')")
+    lab.run(
+        f"CREATE OR REPLACE EXTERNAL TABLE D.images WITH CONNECTION `us.conn_{suffix}` "
         "OPTIONS (object_metadata = 'SIMPLE', uris = ['gs://B/obs/*.jpg'])"
     )
     for name, endpoint in {"mm": "multimodalembedding@001", "ge": "gemini-embedding-2-preview"}.items():
-        made.ask(f"CREATE OR REPLACE MODEL D.{name} REMOTE WITH CONNECTION DEFAULT OPTIONS (ENDPOINT = '{endpoint}')")
-    yield made
-    made.client.delete_dataset(made.dataset, delete_contents=True)
+        lab.run(f"CREATE OR REPLACE MODEL D.{name} REMOTE WITH CONNECTION DEFAULT OPTIONS (ENDPOINT = '{endpoint}')")
+    yield lab
+    lab.client.delete_dataset(lab.dataset, delete_contents=True)
     shutil.rmtree(directory)
 
 
 # Connections
 
 
-def test_a_connection_has_a_service_account_that_its_api_tells(lab: Lab) -> None:
+def test_connection_has_a_service_account(lab: Lab) -> None:
     name = f"c{uuid.uuid4().hex[:8]}"
-    lab.ask(f"CREATE CONNECTION `{lab.client.project}.us.{name}` "
+    lab.run(f"CREATE CONNECTION `{lab.client.project}.us.{name}` "
             "OPTIONS (connection_type = 'CLOUD_RESOURCE', friendly_name = 'x')")  # fmt: skip
-    lab.ask(f"CREATE CONNECTION IF NOT EXISTS `us.{name}` OPTIONS (connection_type = 'CLOUD_RESOURCE')")
+    lab.run(f"CREATE CONNECTION IF NOT EXISTS `us.{name}` OPTIONS (connection_type = 'CLOUD_RESOURCE')")
     with pytest.raises(Conflict, match="Already Exists: Connection"):
-        lab.ask(f"CREATE CONNECTION `us.{name}` OPTIONS (connection_type = 'CLOUD_RESOURCE')")
+        lab.run(f"CREATE CONNECTION `us.{name}` OPTIONS (connection_type = 'CLOUD_RESOURCE')")
     credentials, project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     path = f"{lab.cloud.url}/v1/projects/{project}/locations/us/connections"
     with AuthorizedSession(credentials) as session:
@@ -116,21 +116,21 @@ def test_a_connection_has_a_service_account_that_its_api_tells(lab: Lab) -> None
         assert other.json()["cloudResource"]["serviceAccountId"] != found["cloudResource"]["serviceAccountId"]
         assert session.post(path, params={"connectionId": name}, json={"cloudResource": {}}).status_code == 409
         assert session.delete(f"{path}/{name}x").status_code == 200
-    lab.ask(f"DROP CONNECTION `us.{name}`")
+    lab.run(f"DROP CONNECTION `us.{name}`")
     with pytest.raises(NotFound):
-        lab.ask(f"DROP CONNECTION `us.{name}`")
-    lab.ask(f"DROP CONNECTION IF EXISTS `us.{name}`")
+        lab.run(f"DROP CONNECTION `us.{name}`")
+    lab.run(f"DROP CONNECTION IF EXISTS `us.{name}`")
 
 
-def test_what_names_a_connection_that_is_missing_or_elsewhere_is_refused(lab: Lab) -> None:
+def test_rejects_missing_connection_and_other_location(lab: Lab) -> None:
     name = f"c{uuid.uuid4().hex[:8]}"
     model = "CREATE MODEL D.x REMOTE WITH CONNECTION `{}` OPTIONS (ENDPOINT = 'gemini-embedding-2')"
     with pytest.raises(NotFound, match="Connection"):
-        lab.ask(model.format(f"us.{name}"))
-    lab.ask(f"CREATE CONNECTION `eu.{name}` OPTIONS (connection_type = 'CLOUD_RESOURCE')")
+        lab.run(model.format(f"us.{name}"))
+    lab.run(f"CREATE CONNECTION `eu.{name}` OPTIONS (connection_type = 'CLOUD_RESOURCE')")
     with pytest.raises(BadRequest, match="same location"):
-        lab.ask(model.format(f"eu.{name}"))
-    row = lab.ask(f"SELECT status FROM AI.GENERATE_EMBEDDING(MODEL D.ge, "
+        lab.run(model.format(f"eu.{name}"))
+    row = lab.run(f"SELECT status FROM AI.GENERATE_EMBEDDING(MODEL D.ge, "
                   f"(SELECT OBJ.MAKE_REF('gs://B/obs/o1:cat:a.jpg', 'us.{name}') AS content))")  # fmt: skip
     assert row[0]["status"].startswith("NOT_FOUND")
 
@@ -138,45 +138,45 @@ def test_what_names_a_connection_that_is_missing_or_elsewhere_is_refused(lab: La
 # Object tables
 
 
-def test_an_object_table_has_the_columns_of_bigquery_and_every_object_of_its_pattern(lab: Lab) -> None:
+def test_object_table_has_all_columns_and_matching_objects(lab: Lab) -> None:
     table = lab.client.get_table(f"{lab.dataset}.images")
     assert table.table_type == "EXTERNAL"
     assert [field.name for field in table.schema] == [
         "uri", "generation", "content_type", "size", "md5_hash", "updated", "metadata", "ref",
     ]  # fmt: skip
-    rows = lab.ask("SELECT * FROM D.images ORDER BY uri")
+    rows = lab.run("SELECT * FROM D.images ORDER BY uri")
     assert [row["uri"] for row in rows] == sorted(
         lab.uri(f"obs/o1:{photo}:{side}.jpg") for photo in photos() for side in "ab"
     )
     assert {row["content_type"] for row in rows} == {"image/jpeg"}
     assert rows[0]["ref"]["uri"] == rows[0]["uri"]
     assert rows[0]["ref"]["details"]["gcs_metadata"]["size"] == rows[0]["size"]
-    assert lab.ask("SELECT ref.uri AS u FROM D.images WHERE uri LIKE '%cat:a%'") == [{"u": lab.uri("obs/o1:cat:a.jpg")}]
+    assert lab.run("SELECT ref.uri AS u FROM D.images WHERE uri LIKE '%cat:a%'") == [{"u": lab.uri("obs/o1:cat:a.jpg")}]
 
 
-def test_an_object_table_follows_the_bucket_unless_its_cache_may_be_stale(lab: Lab) -> None:
+def test_object_table_follows_the_bucket_within_max_staleness(lab: Lab) -> None:
     base = "OPTIONS (object_metadata = 'SIMPLE', uris = ['gs://B/new/*']"
-    lab.ask(f"CREATE EXTERNAL TABLE D.fresh WITH CONNECTION DEFAULT {base})")
-    lab.ask(f"CREATE EXTERNAL TABLE D.cached WITH CONNECTION DEFAULT {base}, max_staleness = INTERVAL 4 HOUR, "
+    lab.run(f"CREATE EXTERNAL TABLE D.fresh WITH CONNECTION DEFAULT {base})")
+    lab.run(f"CREATE EXTERNAL TABLE D.cached WITH CONNECTION DEFAULT {base}, max_staleness = INTERVAL 4 HOUR, "
             "metadata_cache_mode = 'MANUAL')")  # fmt: skip
-    counts = [lab.ask(f"SELECT COUNT(*) AS n FROM D.{table}")[0]["n"] for table in ("fresh", "cached")]
+    counts = [lab.run(f"SELECT COUNT(*) AS n FROM D.{table}")[0]["n"] for table in ("fresh", "cached")]
     target = lab.cloud.directory / "storage" / lab.bucket / "new" / "x.jpg"
     target.parent.mkdir()
     target.write_bytes(b"x")
-    counts += [lab.ask(f"SELECT COUNT(*) AS n FROM D.{table}")[0]["n"] for table in ("fresh", "cached")]
-    lab.ask(f"CALL BQ.REFRESH_EXTERNAL_METADATA_CACHE('{lab.dataset}.cached')")
-    counts.append(lab.ask("SELECT COUNT(*) AS n FROM D.cached")[0]["n"])
+    counts += [lab.run(f"SELECT COUNT(*) AS n FROM D.{table}")[0]["n"] for table in ("fresh", "cached")]
+    lab.run(f"CALL BQ.REFRESH_EXTERNAL_METADATA_CACHE('{lab.dataset}.cached')")
+    counts.append(lab.run("SELECT COUNT(*) AS n FROM D.cached")[0]["n"])
     assert counts == [0, 0, 1, 0, 1]
-    lab.ask("DROP EXTERNAL TABLE D.fresh")
+    lab.run("DROP EXTERNAL TABLE D.fresh")
     with pytest.raises(NotFound):
-        lab.ask("SELECT * FROM D.fresh")
-    lab.ask("DROP EXTERNAL TABLE IF EXISTS D.fresh")
+        lab.run("SELECT * FROM D.fresh")
+    lab.run("DROP EXTERNAL TABLE IF EXISTS D.fresh")
     with pytest.raises(BadRequest):
-        lab.ask("DELETE FROM D.cached WHERE TRUE")
+        lab.run("DELETE FROM D.cached WHERE TRUE")
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("options", "error", "message"),
     [
         ("object_metadata = 'SIMPLE'", BadRequest, "uris"),
         ("object_metadata = 'SIMPLE', uris = []", BadRequest, "uris"),
@@ -189,43 +189,43 @@ def test_an_object_table_follows_the_bucket_unless_its_cache_may_be_stale(lab: L
         ("format = 'CSV', uris = ['gs://B/*']", MethodNotImplemented, "format"),
     ],
 )  # fmt: skip
-def test_a_bad_object_table_is_refused(lab: Lab, options: str, error: type[GoogleAPICallError], said: str) -> None:
-    with pytest.raises(error, match=said):
-        lab.ask(f"CREATE EXTERNAL TABLE D.bad WITH CONNECTION DEFAULT OPTIONS ({options})")
+def test_rejects_invalid_object_table(lab: Lab, options: str, error: type[GoogleAPICallError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        lab.run(f"CREATE EXTERNAL TABLE D.bad WITH CONNECTION DEFAULT OPTIONS ({options})")
 
 
 # Models
 
 
-def test_models_are_made_listed_replaced_and_dropped(lab: Lab) -> None:
+def test_creates_lists_replaces_and_drops_models(lab: Lab) -> None:
     url = (
         "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1/publishers/google/models/"
         "multimodalembedding@001"
     )
-    lab.ask(f"CREATE MODEL D.other REMOTE WITH CONNECTION DEFAULT OPTIONS (endpoint = '{url}')")
-    lab.ask(
+    lab.run(f"CREATE MODEL D.other REMOTE WITH CONNECTION DEFAULT OPTIONS (endpoint = '{url}')")
+    lab.run(
         "CREATE MODEL IF NOT EXISTS D.other REMOTE WITH CONNECTION DEFAULT OPTIONS (ENDPOINT = 'gemini-embedding-2')"
     )
     with pytest.raises(Conflict):
-        lab.ask("CREATE MODEL D.other REMOTE WITH CONNECTION DEFAULT OPTIONS (ENDPOINT = 'gemini-embedding-2')")
+        lab.run("CREATE MODEL D.other REMOTE WITH CONNECTION DEFAULT OPTIONS (ENDPOINT = 'gemini-embedding-2')")
     assert sorted(model.model_id for model in lab.client.list_models(lab.dataset)) == ["ge", "mm", "other"]
     assert lab.client.get_model(f"{lab.dataset}.other").location == "US"
-    lab.ask("DROP MODEL D.other")
-    lab.ask("DROP MODEL IF EXISTS D.other")
+    lab.run("DROP MODEL D.other")
+    lab.run("DROP MODEL IF EXISTS D.other")
     with pytest.raises(NotFound, match="Model"):
-        lab.ask("SELECT * FROM AI.GENERATE_EMBEDDING(MODEL D.other, TABLE D.images)")
+        lab.run("SELECT * FROM AI.GENERATE_EMBEDDING(MODEL D.other, TABLE D.images)")
     with pytest.raises(MethodNotImplemented, match=r"gemini-2\.5-flash"):
-        lab.ask("CREATE MODEL D.chat REMOTE WITH CONNECTION DEFAULT OPTIONS (ENDPOINT = 'gemini-2.5-flash')")
+        lab.run("CREATE MODEL D.chat REMOTE WITH CONNECTION DEFAULT OPTIONS (ENDPOINT = 'gemini-2.5-flash')")
     with pytest.raises(MethodNotImplemented, match="REMOTE"):
-        lab.ask("CREATE MODEL D.own OPTIONS (model_type = 'LINEAR_REG') AS SELECT 1 AS x")
+        lab.run("CREATE MODEL D.own OPTIONS (model_type = 'LINEAR_REG') AS SELECT 1 AS x")
 
 
 # Embeddings
 
 
 @pytest.mark.parametrize("dimension", [128, 256, 512, 1408])
-def test_every_row_of_an_object_table_gets_a_vector_of_the_dimension(lab: Lab, dimension: int) -> None:
-    rows = lab.ask(
+def test_embeds_every_row_of_an_object_table(lab: Lab, dimension: int) -> None:
+    rows = lab.run(
         f"SELECT * FROM AI.GENERATE_EMBEDDING(MODEL D.mm, TABLE D.images, STRUCT({dimension} AS output_dimensionality))"
     )
     assert len(rows) == 2 * len(photos())
@@ -236,9 +236,9 @@ def test_every_row_of_an_object_table_gets_a_vector_of_the_dimension(lab: Lab, d
         assert math.isclose(np.linalg.norm(row["embedding"]), 1)
 
 
-def test_an_object_ref_gives_the_vector_of_the_object_table_and_a_text_has_one_too(lab: Lab) -> None:
+def test_embeds_object_refs_and_text(lab: Lab) -> None:
     (by_table,) = lab.embed("uri LIKE '%cat:a.jpg'", model="ge", dimension=512)
-    rows = lab.ask(
+    rows = lab.run(
         "SELECT id, embedding, status, statistics FROM AI.GENERATE_EMBEDDING(MODEL D.ge, "
         "(SELECT 7 AS id, OBJ.MAKE_REF(u) AS content FROM UNNEST(@uris) AS u), STRUCT(512 AS output_dimensionality))",
         uris=[by_table["uri"]],
@@ -251,15 +251,15 @@ def test_an_object_ref_gives_the_vector_of_the_object_table_and_a_text_has_one_t
             "statistics": {"token_count": 258, "truncated": False},
         }
     ]
-    (ref,) = lab.ask("SELECT embedding FROM AI.GENERATE_EMBEDDING(MODEL D.ge, (SELECT ref AS content FROM D.images "
+    (ref,) = lab.run("SELECT embedding FROM AI.GENERATE_EMBEDDING(MODEL D.ge, (SELECT ref AS content FROM D.images "
                      "WHERE uri LIKE '%cat:a.jpg'), STRUCT(512 AS output_dimensionality))")  # fmt: skip
     assert ref["embedding"] == by_table["embedding"]
-    (text,) = lab.ask("SELECT * FROM AI.GENERATE_EMBEDDING(MODEL D.mm, (SELECT 'a red thing' AS content))")
+    (text,) = lab.run("SELECT * FROM AI.GENERATE_EMBEDDING(MODEL D.mm, (SELECT 'a red thing' AS content))")
     assert len(text["embedding"]) == 1408
 
 
-def test_the_older_function_has_its_own_column_names(lab: Lab) -> None:
-    (row,) = lab.ask(
+def test_ml_generate_embedding_has_its_own_column_names(lab: Lab) -> None:
+    (row,) = lab.run(
         "SELECT * FROM ML.GENERATE_EMBEDDING(MODEL D.mm, (SELECT * FROM D.images WHERE uri = @uri), "
         "STRUCT(TRUE AS flatten_json_output, 256 AS output_dimensionality))",
         uri=lab.uri("obs/o1:cat:a.jpg"),
@@ -268,9 +268,9 @@ def test_the_older_function_has_its_own_column_names(lab: Lab) -> None:
     assert row["ml_generate_embedding_status"] == ""
 
 
-def test_rows_that_cannot_be_embedded_say_why_and_the_others_are_not_disturbed(lab: Lab) -> None:
+def test_failed_rows_have_a_status_and_others_succeed(lab: Lab) -> None:
     uris = [lab.uri(name) for name in ("obs/o1:cat:a.jpg", "none.jpg", "notes.txt")]
-    rows = lab.ask(
+    rows = lab.run(
         "SELECT content.uri AS uri, ARRAY_LENGTH(embedding) AS n, status FROM AI.GENERATE_EMBEDDING(MODEL D.mm, "
         "(SELECT OBJ.MAKE_REF(u) AS content FROM UNNEST(@uris) AS u), STRUCT(128 AS output_dimensionality))",
         uris=uris,
@@ -284,7 +284,7 @@ def test_rows_that_cannot_be_embedded_say_why_and_the_others_are_not_disturbed(l
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "said"),
+    ("call", "error", "message"),
     [
         ("MODEL D.mm, TABLE D.images, STRUCT(768 AS output_dimensionality)", BadRequest, "128, 256, 512 and 1408"),
         ("MODEL D.ge, TABLE D.images, STRUCT(3073 AS output_dimensionality)", BadRequest, "between 1 and 3072"),
@@ -297,9 +297,9 @@ def test_rows_that_cannot_be_embedded_say_why_and_the_others_are_not_disturbed(l
         ("MODEL D.mm, TABLE D.nope", NotFound, "Table"),
     ],
 )  # fmt: skip
-def test_a_bad_call_is_refused_before_any_row(lab: Lab, call: str, error: type[GoogleAPICallError], said: str) -> None:
-    with pytest.raises(error, match=said):
-        lab.ask(f"SELECT * FROM AI.GENERATE_EMBEDDING({call})")
+def test_rejects_invalid_call(lab: Lab, call: str, error: type[GoogleAPICallError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        lab.run(f"SELECT * FROM AI.GENERATE_EMBEDDING({call})")
     assert "ai" not in lab.cloud.counters().get("bigquery", {})
 
 
@@ -316,21 +316,21 @@ def test_a_bad_call_is_refused_before_any_row(lab: Lab, call: str, error: type[G
         "SELECT OBJ.GET_ACCESS_URL(OBJ.MAKE_REF('x'), 'r')",
     ],
 )
-def test_other_functions_of_models_are_named_in_a_501(lab: Lab, sql: str) -> None:
+def test_other_ai_functions_are_not_implemented(lab: Lab, sql: str) -> None:
     name = sql.replace("SELECT ", "").replace("* FROM ", "").split("(")[0]
     with pytest.raises(MethodNotImplemented, match=name):
-        lab.ask(sql)
+        lab.run(sql)
 
 
-def test_a_dry_run_asks_no_model(lab: Lab) -> None:
+def test_dry_run_calls_no_model(lab: Lab) -> None:
     sql = f"SELECT * FROM AI.GENERATE_EMBEDDING(MODEL {lab.dataset}.mm, TABLE {lab.dataset}.images)"
     job = lab.client.query(sql, job_config=bigquery.QueryJobConfig(dry_run=True))
     assert [field.name for field in job.schema or () if field.mode == "REPEATED"] == ["metadata", "embedding"]
     assert "ai" not in lab.cloud.counters()["bigquery"]
 
 
-def test_passes_over_pending_rows_land_every_row_and_embed_none_twice(lab: Lab) -> None:
-    """The loop of the SQL lane: retryable rows are asked again, permanent ones are kept with their reason."""
+def test_repeated_passes_write_every_row_and_embed_none_twice(lab: Lab) -> None:
+    """Run the loop of the SQL lane: retryable rows are processed again, permanent failures keep their status."""
     lab.cloud.faults(
         bigquery={
             "ai": {
@@ -342,45 +342,45 @@ def test_passes_over_pending_rows_land_every_row_and_embed_none_twice(lab: Lab) 
             }
         }
     )
-    lab.ask("CREATE OR REPLACE TABLE D.landed (uri STRING, embedding ARRAY<FLOAT64>, status STRING)")
+    lab.run("CREATE OR REPLACE TABLE D.written (uri STRING, embedding ARRAY<FLOAT64>, status STRING)")
     merge = (
-        "MERGE D.landed T USING (SELECT uri, embedding, status FROM AI.GENERATE_EMBEDDING(MODEL D.mm, "
-        "(SELECT * FROM D.images WHERE uri NOT IN (SELECT uri FROM D.landed)), STRUCT(128 AS output_dimensionality)) "
+        "MERGE D.written T USING (SELECT uri, embedding, status FROM AI.GENERATE_EMBEDDING(MODEL D.mm, "
+        "(SELECT * FROM D.images WHERE uri NOT IN (SELECT uri FROM D.written)), STRUCT(128 AS output_dimensionality)) "
         f"WHERE status NOT LIKE '{RETRYABLE}%') S ON T.uri = S.uri "
         "WHEN NOT MATCHED THEN INSERT (uri, embedding, status) VALUES (S.uri, S.embedding, S.status)"
     )
-    landed: list[int] = []
-    while not landed or landed[-1] < 2 * len(photos()):
-        lab.ask(merge)
-        landed.append(lab.ask("SELECT COUNT(*) AS n FROM D.landed")[0]["n"])
-        assert len(landed) < 12
-    assert landed[0] < 2 * len(photos())
-    assert len(landed) >= 3
+    row_counts: list[int] = []
+    while not row_counts or row_counts[-1] < 2 * len(photos()):
+        lab.run(merge)
+        row_counts.append(lab.run("SELECT COUNT(*) AS n FROM D.written")[0]["n"])
+        assert len(row_counts) < 12
+    assert row_counts[0] < 2 * len(photos())
+    assert len(row_counts) >= 3
     counted = lab.cloud.counters()["bigquery"]["ai"]
     assert set(counted["answered_per_key"].values()) == {1}
     assert counted["answered"] == 2 * len(photos()) - 1
     assert counted["permanent"] == 1
     assert counted["retryable"] == counted["rows"] - 2 * len(photos())
     assert counted["calls_per_key"][lab.uri("obs/o1:grass:b.jpg")] >= 3
-    (kept,) = lab.ask("SELECT status FROM D.landed WHERE status != ''")
-    assert kept["status"] == "PERMISSION_DENIED: no"
+    (failed,) = lab.run("SELECT status FROM D.written WHERE status != ''")
+    assert failed["status"] == "PERMISSION_DENIED: no"
 
 
-def test_the_same_faults_set_again_begin_from_zero(lab: Lab) -> None:
+def test_setting_the_same_faults_resets_their_counts(lab: Lab) -> None:
     for _ in range(2):
         lab.cloud.faults(bigquery={"ai": {"failures": [{"match": "cat:a", "times": 1, "do": "retryable"}]}})
         statuses = [lab.embed("uri LIKE '%cat:a%'")[0]["status"] for _ in range(2)]
         assert statuses == [f"{RETRYABLE} RESOURCE EXHAUSTED error from multimodalembedding@001", ""]
 
 
-def test_rows_beyond_the_quota_of_a_job_are_retryable(lab: Lab) -> None:
+def test_rows_above_the_quota_of_a_job_are_retryable(lab: Lab) -> None:
     lab.cloud.faults(bigquery={"ai": {"rows_per_job": 5}})
     statuses = [row["status"] for row in lab.embed()]
     assert statuses.count("") == 5
     assert set(statuses) == {"", f"{RETRYABLE} the maximum size quota per query has reached"}
 
 
-def test_more_jobs_at_once_than_the_project_may_have_fail(lab: Lab) -> None:
+def test_rejects_jobs_above_the_concurrency_quota(lab: Lab) -> None:
     lab.cloud.faults(bigquery={"ai": {"concurrent_jobs": 0}})
     with pytest.raises(Forbidden, match="concurrent queries"):
         lab.embed()
@@ -401,14 +401,14 @@ def test_more_jobs_at_once_than_the_project_may_have_fail(lab: Lab) -> None:
         [],
     ],
 )
-def test_a_misspelt_fault_is_refused(cloud: LocalCloud, ai: Any) -> None:
+def test_rejects_invalid_fault(cloud: LocalCloud, ai: Any) -> None:
     with pytest.raises(ValueError, match="bigquery"):
         cloud.faults(bigquery={"ai": ai})
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 1000), st.floats(0.05, 0.6))
-def test_chance_strikes_its_share_of_rows_and_does_not_depend_on_their_order(seed: int, rate: float) -> None:
+def test_random_failures_have_their_rate_and_ignore_row_order(seed: int, rate: float) -> None:
     keys = [f"gs://b/{number}" for number in range(400)]
 
     def failing(order: list[str]) -> set[str]:
@@ -428,36 +428,36 @@ def test_chance_strikes_its_share_of_rows_and_does_not_depend_on_their_order(see
 @pytest.fixture(scope="module")
 def vectors(lab: Lab) -> Lab:
     lab.cloud.reset()
-    lab.ask("CREATE OR REPLACE TABLE D.vectors AS SELECT uri, embedding FROM AI.GENERATE_EMBEDDING(MODEL D.mm, "
+    lab.run("CREATE OR REPLACE TABLE D.vectors AS SELECT uri, embedding FROM AI.GENERATE_EMBEDDING(MODEL D.mm, "
             "TABLE D.images, STRUCT(256 AS output_dimensionality))")  # fmt: skip
     return lab
 
 
-def test_the_nearest_neighbour_of_a_view_is_the_other_view_of_its_photograph(vectors: Lab) -> None:
-    rows = vectors.ask(
-        "SELECT query.uri AS mine, base.uri AS near, distance FROM VECTOR_SEARCH(TABLE D.vectors, 'embedding', "
-        "(SELECT uri, embedding FROM D.vectors), top_k => 2, distance_type => 'COSINE') ORDER BY mine, distance"
+def test_nearest_neighbor_is_the_other_view_of_the_photo(vectors: Lab) -> None:
+    rows = vectors.run(
+        "SELECT query.uri AS own, base.uri AS near, distance FROM VECTOR_SEARCH(TABLE D.vectors, 'embedding', "
+        "(SELECT uri, embedding FROM D.vectors), top_k => 2, distance_type => 'COSINE') ORDER BY own, distance"
     )
     assert len(rows) == 2 * 2 * len(photos())
     for same, other in zip(rows[::2], rows[1::2], strict=True):
-        assert same["near"] == same["mine"]
+        assert same["near"] == same["own"]
         assert same["distance"] == pytest.approx(0, abs=1e-9)
-        assert other["near"].split(":")[2] == other["mine"].split(":")[2]
+        assert other["near"].split(":")[2] == other["own"].split(":")[2]
 
 
 @pytest.mark.parametrize("kind", ["COSINE", "EUCLIDEAN", "DOT_PRODUCT"])
-def test_a_search_finds_exactly_what_numpy_finds(vectors: Lab, kind: str) -> None:
-    rows = vectors.ask("SELECT uri, embedding FROM D.vectors")
-    (query,) = vectors.ask("SELECT embedding FROM AI.GENERATE_EMBEDDING(MODEL D.mm, (SELECT 'red' AS content), "
+def test_search_matches_numpy(vectors: Lab, kind: str) -> None:
+    rows = vectors.run("SELECT uri, embedding FROM D.vectors")
+    (query,) = vectors.run("SELECT embedding FROM AI.GENERATE_EMBEDDING(MODEL D.mm, (SELECT 'red' AS content), "
                            "STRUCT(256 AS output_dimensionality))")  # fmt: skip
-    matrix, wanted = np.array([row["embedding"] for row in rows]), np.array(query["embedding"])
+    matrix, vector = np.array([row["embedding"] for row in rows]), np.array(query["embedding"])
     distances = {
-        "COSINE": 1 - matrix @ wanted,
-        "EUCLIDEAN": np.linalg.norm(matrix - wanted, axis=1),
-        "DOT_PRODUCT": -(matrix @ wanted),
+        "COSINE": 1 - matrix @ vector,
+        "EUCLIDEAN": np.linalg.norm(matrix - vector, axis=1),
+        "DOT_PRODUCT": -(matrix @ vector),
     }[kind]
     expected = [rows[index]["uri"] for index in np.argsort(distances)[:7]]
-    found = vectors.ask(
+    found = vectors.run(
         "SELECT base.uri AS uri, distance FROM VECTOR_SEARCH((SELECT * FROM D.vectors WHERE uri IS NOT NULL), "
         "'embedding', (SELECT content, embedding AS v FROM AI.GENERATE_EMBEDDING("
         "MODEL D.mm, (SELECT 'red' AS content), STRUCT(256 AS output_dimensionality))), "
@@ -468,8 +468,8 @@ def test_a_search_finds_exactly_what_numpy_finds(vectors: Lab, kind: str) -> Non
     assert [row["distance"] for row in found] == pytest.approx(sorted(distances)[:7])
 
 
-def test_a_vector_of_zeros_is_the_farthest_and_at_no_known_distance(lab: Lab) -> None:
-    rows = lab.ask(
+def test_zero_vector_is_last_and_has_no_distance(lab: Lab) -> None:
+    rows = lab.run(
         "SELECT base.id AS id, distance FROM VECTOR_SEARCH((SELECT 1 AS id, [0.0, 0.0] AS v UNION ALL "
         "SELECT 2, [-1.0, 0.0] UNION ALL SELECT 3, [1.0, 1.0]), 'v', (SELECT [1.0, 0.0] AS v), "
         "top_k => 3, distance_type => 'COSINE') ORDER BY distance IS NULL, distance"
@@ -479,15 +479,15 @@ def test_a_vector_of_zeros_is_the_farthest_and_at_no_known_distance(lab: Lab) ->
     assert rows[2]["distance"] is None
 
 
-def test_hundreds_of_long_vectors_are_searched_at_once_in_little_memory(lab: Lab) -> None:
+def test_searches_hundreds_of_long_vectors_in_little_memory(lab: Lab) -> None:
     schema = [bigquery.SchemaField("id", "INTEGER"), bigquery.SchemaField("v", "FLOAT64", mode="REPEATED")]
     matrix = np.random.default_rng(0).standard_normal((300, 3072))
     rows = [{"id": index, "v": row.tolist()} for index, row in enumerate(matrix)]
     config = bigquery.LoadJobConfig(schema=schema)
     lab.client.load_table_from_json(rows, f"{lab.dataset}.long", job_config=config).result()
-    found = lab.ask(
-        "SELECT query.id AS mine, base.id AS near FROM VECTOR_SEARCH(TABLE D.long, 'v', (SELECT * FROM D.long), "
-        "top_k => 2, distance_type => 'COSINE') WHERE query.id != base.id ORDER BY mine"
+    found = lab.run(
+        "SELECT query.id AS own, base.id AS near FROM VECTOR_SEARCH(TABLE D.long, 'v', (SELECT * FROM D.long), "
+        "top_k => 2, distance_type => 'COSINE') WHERE query.id != base.id ORDER BY own"
     )
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     likeness = matrix @ matrix.T
@@ -495,15 +495,15 @@ def test_hundreds_of_long_vectors_are_searched_at_once_in_little_memory(lab: Lab
     assert [row["near"] for row in found] == likeness.argmax(axis=1).tolist()
 
 
-def test_ten_neighbours_by_euclid_are_found_when_nothing_is_said(vectors: Lab) -> None:
-    rows = vectors.ask("SELECT distance FROM VECTOR_SEARCH(TABLE D.vectors, 'embedding', (SELECT embedding FROM "
+def test_search_defaults_to_ten_rows_by_euclidean_distance(vectors: Lab) -> None:
+    rows = vectors.run("SELECT distance FROM VECTOR_SEARCH(TABLE D.vectors, 'embedding', (SELECT embedding FROM "
                        "D.vectors WHERE uri = @uri)) ORDER BY 1", uri=vectors.uri("obs/o1:cat:a.jpg"))  # fmt: skip
     assert len(rows) == 10
     assert rows[0]["distance"] == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ("'embedding', (SELECT [1.0, 2.0] AS embedding)", "lengths"),
         ("'embedding', (SELECT embedding FROM D.vectors), top_k => 0", "top_k"),
@@ -514,32 +514,32 @@ def test_ten_neighbours_by_euclid_are_found_when_nothing_is_said(vectors: Lab) -
         ("'nothing', (SELECT embedding FROM D.vectors)", "nothing"),
     ],
 )
-def test_a_bad_search_is_refused(vectors: Lab, arguments: str, said: str) -> None:
-    with pytest.raises(BadRequest, match=said):
-        vectors.ask(f"SELECT * FROM VECTOR_SEARCH(TABLE D.vectors, {arguments})")
+def test_rejects_invalid_search(vectors: Lab, arguments: str, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        vectors.run(f"SELECT * FROM VECTOR_SEARCH(TABLE D.vectors, {arguments})")
 
 
-def test_an_index_is_made_once_shown_and_dropped(vectors: Lab) -> None:
+def test_creates_lists_and_drops_vector_index(vectors: Lab) -> None:
     create = (
         "CREATE VECTOR INDEX {} ON D.vectors(embedding) STORING (uri) "
         "OPTIONS (index_type = '{}', distance_type = 'COSINE')"
     )
-    vectors.ask(create.format("ix", "IVF"))
+    vectors.run(create.format("ix", "IVF"))
     with pytest.raises(Conflict):
-        vectors.ask(create.format("ix", "IVF"))
-    vectors.ask(create.replace("INDEX {}", "INDEX IF NOT EXISTS {}").format("ix", "IVF"))
-    vectors.ask(create.replace("CREATE", "CREATE OR REPLACE").format("ix", "TREE_AH"))
+        vectors.run(create.format("ix", "IVF"))
+    vectors.run(create.replace("INDEX {}", "INDEX IF NOT EXISTS {}").format("ix", "IVF"))
+    vectors.run(create.replace("CREATE", "CREATE OR REPLACE").format("ix", "TREE_AH"))
     with pytest.raises(BadRequest, match="already"):
-        vectors.ask(create.format("iy", "IVF"))
-    shown = vectors.ask("SELECT index_name, table_name, coverage_percentage FROM D.INFORMATION_SCHEMA.VECTOR_INDEXES")
-    assert shown == [{"index_name": "ix", "table_name": "vectors", "coverage_percentage": 100}]
-    vectors.ask("DROP VECTOR INDEX ix ON D.vectors")
-    vectors.ask("DROP VECTOR INDEX IF EXISTS ix ON D.vectors")
-    assert vectors.ask("SELECT * FROM D.INFORMATION_SCHEMA.VECTOR_INDEXES") == []
+        vectors.run(create.format("iy", "IVF"))
+    listed = vectors.run("SELECT index_name, table_name, coverage_percentage FROM D.INFORMATION_SCHEMA.VECTOR_INDEXES")
+    assert listed == [{"index_name": "ix", "table_name": "vectors", "coverage_percentage": 100}]
+    vectors.run("DROP VECTOR INDEX ix ON D.vectors")
+    vectors.run("DROP VECTOR INDEX IF EXISTS ix ON D.vectors")
+    assert vectors.run("SELECT * FROM D.INFORMATION_SCHEMA.VECTOR_INDEXES") == []
 
 
 @pytest.mark.parametrize(
-    ("rows", "column", "options", "said"),
+    ("rows", "column", "options", "message"),
     [
         (
             "SELECT 'a' AS uri, [1.0] AS e UNION ALL SELECT 'b', [1.0, 2.0]",
@@ -553,10 +553,10 @@ def test_an_index_is_made_once_shown_and_dropped(vectors: Lab) -> None:
         ("SELECT 'a' AS uri, [1.0] AS e", "e", "index_type = 'HNSW'", "IVF"),
     ],
 )
-def test_a_bad_index_is_refused(lab: Lab, rows: str, column: str, options: str, said: str) -> None:
-    lab.ask(f"CREATE OR REPLACE TABLE D.unfit AS {rows}")
-    with pytest.raises(BadRequest, match=said):
-        lab.ask(f"CREATE VECTOR INDEX ix ON D.unfit({column}) OPTIONS ({options})")
+def test_rejects_invalid_vector_index(lab: Lab, rows: str, column: str, options: str, message: str) -> None:
+    lab.run(f"CREATE OR REPLACE TABLE D.unfit AS {rows}")
+    with pytest.raises(BadRequest, match=message):
+        lab.run(f"CREATE VECTOR INDEX ix ON D.unfit({column}) OPTIONS ({options})")
 
 
 @pytest.mark.parametrize(
@@ -569,7 +569,7 @@ def test_a_bad_index_is_refused(lab: Lab, rows: str, column: str, options: str, 
         "CREATE CONNECTION `us.c` OPTIONS (",
     ],
 )
-def test_a_statement_that_is_cut_off_or_wrong_is_a_syntax_error(sql: str) -> None:
+def test_truncated_or_invalid_ddl_is_a_syntax_error(sql: str) -> None:
     with pytest.raises(ApiError) as caught:
         parse_resource_ddl(sql)
     assert caught.value.code == 400
@@ -577,7 +577,7 @@ def test_a_statement_that_is_cut_off_or_wrong_is_a_syntax_error(sql: str) -> Non
 
 
 @given(st.text(max_size=60))
-def test_no_text_breaks_the_reader_of_definitions(text: str) -> None:
+def test_ddl_parser_accepts_any_text(text: str) -> None:
     for sql in (text, f"CREATE MODEL {text}", f"DROP VECTOR INDEX {text}", f"CALL {text}"):
-        with contextlib.suppress(ApiError):  # nothing else
+        with contextlib.suppress(ApiError):  # the only allowed error
             parse_resource_ddl(sql)

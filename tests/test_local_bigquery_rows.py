@@ -1,4 +1,4 @@
-"""Rows into the local BigQuery through the unchanged client: streamed, loaded, and back again."""
+"""Streaming inserts, load jobs and reading of rows in the local BigQuery, with the unmodified client."""
 
 import concurrent.futures
 import datetime
@@ -23,7 +23,7 @@ Field = bigquery.SchemaField
 UTC = datetime.UTC
 STOPPED = {"reason": "stopped", "location": "", "debugInfo": "", "message": ""}
 
-#: Tries nothing again.
+#: Retries nothing.
 ONCE = retries.Retry(predicate=retries.if_exception_type())
 
 
@@ -45,7 +45,7 @@ def bucket(cloud: LocalCloud) -> storage.Bucket:
     return storage.Client(project=cloud.project).create_bucket(f"b-{uuid.uuid4().hex}")
 
 
-def make(client: bigquery.Client, dataset: str, *fields: bigquery.SchemaField) -> str:
+def create_table(client: bigquery.Client, dataset: str, *fields: bigquery.SchemaField) -> str:
     name = f"{client.project}.{dataset}.t_{uuid.uuid4().hex}"
     client.create_table(bigquery.Table(name, fields or [Field("k", "STRING"), Field("n", "INTEGER")]))
     return name
@@ -58,8 +58,8 @@ def rows_of(client: bigquery.Client, table: str) -> list[tuple[Any, ...]]:
 # -- streamed rows -------------------------------------------------------------------------------------
 
 
-def test_rows_with_a_known_id_are_not_inserted_again(client: bigquery.Client, dataset: str, cloud: LocalCloud) -> None:
-    table, other = make(client, dataset), make(client, dataset)
+def test_deduplicates_rows_by_insert_id(client: bigquery.Client, dataset: str, cloud: LocalCloud) -> None:
+    table, other = create_table(client, dataset), create_table(client, dataset)
     rows = [{"k": "a"}, {"k": "b"}]
     for _ in range(3):
         assert client.insert_rows_json(table, rows, row_ids=["1", "2"]) == []
@@ -71,8 +71,8 @@ def test_rows_with_a_known_id_are_not_inserted_again(client: bigquery.Client, da
     assert (counters["insert_requests"], counters["inserted_rows"], counters["deduplicated_rows"]) == (6, 7, 5)
 
 
-def test_a_table_that_is_made_again_knows_no_old_row_ids(client: bigquery.Client, dataset: str) -> None:
-    table = make(client, dataset)
+def test_recreated_table_forgets_insert_ids(client: bigquery.Client, dataset: str) -> None:
+    table = create_table(client, dataset)
     client.insert_rows_json(table, [{"k": "a"}], row_ids=["1"])
     client.delete_table(table)
     client.create_table(bigquery.Table(table, [Field("k", "STRING")]))
@@ -121,18 +121,18 @@ STRICT = (
 
 
 @pytest.mark.parametrize(("row", "location", "message"), BAD_ROWS)
-def test_a_row_that_does_not_fit_is_refused_with_its_field(
+def test_rejects_invalid_row_and_names_its_field(
     client: bigquery.Client, dataset: str, row: dict[str, Any], location: str, message: str
 ) -> None:
-    table = make(client, dataset, *STRICT)
+    table = create_table(client, dataset, *STRICT)
     (entry,) = client.insert_rows_json(table, [row])
     assert (entry["index"], entry["errors"][0]["reason"], entry["errors"][0]["location"]) == (0, "invalid", location)
     assert message in entry["errors"][0]["message"]
     assert rows_of(client, table) == []
 
 
-def test_one_bad_row_stops_the_others_unless_they_may_go_on(client: bigquery.Client, dataset: str) -> None:
-    table = make(client, dataset)
+def test_invalid_row_stops_the_request_unless_skipped(client: bigquery.Client, dataset: str) -> None:
+    table = create_table(client, dataset)
     rows: list[dict[str, Any]] = [{"k": "a"}, {"k": "b", "zz": 1}, {"k": "c"}]
     found = client.insert_rows_json(table, rows, row_ids=["1", "2", "3"])
     assert [entry["index"] for entry in found] == [0, 1, 2]
@@ -144,8 +144,8 @@ def test_one_bad_row_stops_the_others_unless_they_may_go_on(client: bigquery.Cli
     assert sorted(rows_of(client, table)) == [("a", None), ("b", None), ("c", None)]
 
 
-def test_values_come_in_the_forms_that_bigquery_takes(client: bigquery.Client, dataset: str) -> None:
-    table = make(client, dataset, *STRICT)
+def test_accepts_value_formats_of_bigquery(client: bigquery.Client, dataset: str) -> None:
+    table = create_table(client, dataset, *STRICT)
     row = {
         "ID": "x",
         "n": "12",
@@ -182,8 +182,8 @@ def test_values_come_in_the_forms_that_bigquery_takes(client: bigquery.Client, d
     ]
 
 
-def test_inserts_and_queries_at_the_same_time_see_whole_batches(client: bigquery.Client, dataset: str) -> None:
-    table = make(client, dataset)
+def test_concurrent_queries_see_whole_batches(client: bigquery.Client, dataset: str) -> None:
+    table = create_table(client, dataset)
 
     def work(number: int) -> int:
         rows = [{"k": f"k{number}", "n": place} for place in range(10)]
@@ -199,10 +199,10 @@ def test_inserts_and_queries_at_the_same_time_see_whole_batches(client: bigquery
     assert (row["c"], row["s"]) == (180, 18 * sum(range(1, 11)))
 
 
-def test_missing_tables_and_odd_requests_are_errors_of_the_request(client: bigquery.Client, dataset: str) -> None:
+def test_rejects_missing_tables_and_invalid_requests(client: bigquery.Client, dataset: str) -> None:
     with pytest.raises(errors.NotFound, match="Not found: Table"):
         client.insert_rows_json(f"{client.project}.{dataset}.missing", [{"k": "a"}])
-    table = make(client, dataset)
+    table = create_table(client, dataset)
     with pytest.raises(errors.BadRequest, match="No rows present"):
         client._connection.api_request("POST", f"/{bigquery.Table(table).path}/insertAll".replace("//", "/"), data={})
     with pytest.raises(errors.MethodNotImplemented, match="templateSuffix"):
@@ -212,8 +212,8 @@ def test_missing_tables_and_odd_requests_are_errors_of_the_request(client: bigqu
 # -- faults --------------------------------------------------------------------------------------------
 
 
-def test_a_fault_refuses_a_row_as_often_as_it_says(client: bigquery.Client, dataset: str, cloud: LocalCloud) -> None:
-    table = make(client, dataset)
+def test_row_fault_applies_a_limited_number_of_times(client: bigquery.Client, dataset: str, cloud: LocalCloud) -> None:
+    table = create_table(client, dataset)
     cloud.faults(bigquery={"insert_failures": [{"match": "poison", "times": 1, "do": "row_error"}]})
     rows = [{"k": "good"}, {"k": "poison"}]
     (entry,) = client.insert_rows_json(table, rows, row_ids=["1", "2"], skip_invalid_rows=True)
@@ -222,10 +222,8 @@ def test_a_fault_refuses_a_row_as_often_as_it_says(client: bigquery.Client, data
     assert sorted(rows_of(client, table)) == [("good", None), ("poison", None)]
 
 
-def test_a_fault_makes_inserts_unavailable_and_a_lost_answer_inserts_all_the_same(
-    client: bigquery.Client, dataset: str, cloud: LocalCloud
-) -> None:
-    table = make(client, dataset)
+def test_insert_faults_http_503_and_lost_answer(client: bigquery.Client, dataset: str, cloud: LocalCloud) -> None:
+    table = create_table(client, dataset)
     cloud.faults(bigquery={"insert_failures": [{"do": "http_503", "times": 1}, {"do": "lost_answer", "times": 1}]})
     for expected in ([], [("a", None)]):
         with pytest.raises(errors.ServiceUnavailable):
@@ -235,7 +233,7 @@ def test_a_fault_makes_inserts_unavailable_and_a_lost_answer_inserts_all_the_sam
     assert rows_of(client, table) == [("a", None)]
 
 
-def test_a_misspelt_fault_is_refused(cloud: LocalCloud) -> None:
+def test_rejects_unknown_fault(cloud: LocalCloud) -> None:
     with pytest.raises(Exception, match="row_eror"):
         cloud.faults(bigquery={"insert_failures": [{"do": "row_eror"}]})
 
@@ -247,14 +245,12 @@ def config(**options: Any) -> bigquery.LoadJobConfig:
     return bigquery.LoadJobConfig(source_format="NEWLINE_DELIMITED_JSON", **options)
 
 
-def test_files_are_loaded_by_wildcard_and_disposition(
-    client: bigquery.Client, dataset: str, bucket: storage.Bucket
-) -> None:
+def test_loads_files_by_wildcard_and_disposition(client: bigquery.Client, dataset: str, bucket: storage.Bucket) -> None:
     for number in range(3):
         lines = "".join(json.dumps({"k": f"{number}", "n": place}) + "\n" for place in range(2))
         bucket.blob(f"rows/part-{number}.jsonl").upload_from_string(lines)
     bucket.blob("rows/readme.txt").upload_from_string("no rows")
-    table = make(client, dataset)
+    table = create_table(client, dataset)
     uri = f"gs://{bucket.name}/rows/part-*.jsonl"
     job = client.load_table_from_uri(uri, table, job_config=config(write_disposition="WRITE_EMPTY"))
     job.result()
@@ -270,10 +266,10 @@ def test_files_are_loaded_by_wildcard_and_disposition(
         client.load_table_from_uri(f"gs://{bucket.name}/nothing", table, job_config=config()).result()
 
 
-def test_a_bad_line_fails_the_job_and_leaves_the_table_as_it_was(
+def test_invalid_line_fails_the_load_and_keeps_the_table(
     client: bigquery.Client, dataset: str, bucket: storage.Bucket
 ) -> None:
-    table = make(client, dataset)
+    table = create_table(client, dataset)
     client.insert_rows_json(table, [{"k": "before"}])
     bucket.blob("bad.jsonl").upload_from_string('{"k": "a"}\n\n{"k": \n{"k": "b", "zz": 1}\n')
     uri = f"gs://{bucket.name}/bad.jsonl"
@@ -292,7 +288,7 @@ def test_a_bad_line_fails_the_job_and_leaves_the_table_as_it_was(
         client.get_table(fresh)
 
 
-def test_a_load_makes_the_table_and_may_guess_its_columns(client: bigquery.Client, dataset: str) -> None:
+def test_load_creates_the_table_and_detects_its_schema(client: bigquery.Client, dataset: str) -> None:
     name = f"{client.project}.{dataset}.t_{uuid.uuid4().hex}"
     rows = [
         {
@@ -322,8 +318,8 @@ def test_a_load_makes_the_table_and_may_guess_its_columns(client: bigquery.Clien
     assert rows_of(client, name)[0][:5] == (1, 1.0, "x", True, datetime.date(2024, 1, 2))
 
 
-def test_a_load_may_add_columns_only_when_it_says_so(client: bigquery.Client, dataset: str) -> None:
-    table = make(client, dataset)
+def test_load_adds_columns_only_with_schema_update_option(client: bigquery.Client, dataset: str) -> None:
+    table = create_table(client, dataset)
     wider = [Field("k", "STRING"), Field("more", "JSON")]
     rows: list[dict[str, Any]] = [{"k": "a", "more": {"x": "1"}}, {"k": "b", "more": "text"}]
     with pytest.raises(errors.BadRequest, match="Cannot add fields"):
@@ -333,8 +329,8 @@ def test_a_load_may_add_columns_only_when_it_says_so(client: bigquery.Client, da
     assert sorted(rows_of(client, table)) == [("a", None, {"x": "1"}), ("b", None, "text")]
 
 
-def test_a_large_upload_comes_in_chunks(client: bigquery.Client, dataset: str) -> None:
-    table = make(client, dataset)
+def test_uploads_large_files_in_chunks(client: bigquery.Client, dataset: str) -> None:
+    table = create_table(client, dataset)
     data = b"".join(b'{"k": "%06d"}\n' % number for number in range(20_000))
     job = client.load_table_from_file(io.BytesIO(data), table, job_config=config())  # no size: resumable
     job.result()
@@ -343,12 +339,12 @@ def test_a_large_upload_comes_in_chunks(client: bigquery.Client, dataset: str) -
     assert [row["k"] for row in window] == ["019998", "019999"]
 
 
-def test_other_formats_are_refused_by_name(client: bigquery.Client, dataset: str) -> None:
+def test_rejects_formats_that_are_not_implemented(client: bigquery.Client, dataset: str) -> None:
     with pytest.raises(errors.MethodNotImplemented, match="CSV"):
-        client.load_table_from_file(io.BytesIO(b"a,b"), make(client, dataset), size=3)
+        client.load_table_from_file(io.BytesIO(b"a,b"), create_table(client, dataset), size=3)
 
 
-# -- and back again ------------------------------------------------------------------------------------
+# -- reading ------------------------------------------------------------------------------------
 
 TIMES = st.datetimes(datetime.datetime(1000, 1, 1), datetime.datetime(9999, 12, 30))  # noqa: DTZ001
 JSON = st.recursive(
@@ -391,13 +387,13 @@ ROW = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def all_types(client: bigquery.Client, dataset: str) -> bigquery.Table:
-    return client.get_table(make(client, dataset, *ALL_TYPES))
+    return client.get_table(create_table(client, dataset, *ALL_TYPES))
 
 
 @pytest.mark.filterwarnings("ignore:Unknown type 'GEOGRAPHY':FutureWarning")
 @settings(max_examples=25, suppress_health_check=list(HealthCheck), deadline=None)
 @given(rows=st.lists(ROW, min_size=1, max_size=4))
-def test_every_value_of_every_type_comes_back_from_a_stream(
+def test_streamed_values_of_every_type_are_read_back(
     client: bigquery.Client, all_types: bigquery.Table, rows: list[dict[str, Any]]
 ) -> None:
     client.query(f"TRUNCATE TABLE `{all_types.full_table_id.replace(':', '.')}`").result()

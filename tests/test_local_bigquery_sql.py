@@ -1,4 +1,4 @@
-"""GoogleSQL on the local BigQuery: a table of expressions with the answers that BigQuery gives."""
+"""GoogleSQL of the local BigQuery: expressions and queries with the results of BigQuery."""
 
 import base64
 import datetime
@@ -37,7 +37,7 @@ def client(cloud: LocalCloud) -> bigquery.Client:
     return bigquery.Client(project=cloud.project)
 
 
-def ask(client: bigquery.Client, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+def run(client: bigquery.Client, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     config = bigquery.QueryJobConfig(query_parameters=list(parameters))
     return [tuple(row.values()) for row in client.query_and_wait(sql, job_config=config)]
 
@@ -142,7 +142,7 @@ EXPRESSIONS: list[tuple[str, Any]] = [
     ("MD5('abc')", bytes.fromhex("900150983cd24fb0d6963f7d28e17f72")),
     ("FROM_HEX('00ff')", b"\x00\xff"),
     ("TO_BASE64(b'abc') || CAST(FROM_BASE64('YWJj') AS STRING)", "YWJjabc"),
-    # The examples of the reference
+    # Examples of the GoogleSQL reference
     ("FARM_FINGERPRINT('1footrue')", -1541654101129638711),
     ("FARM_FINGERPRINT('2applefalse')", 2794438866806483259),
     ("FARM_FINGERPRINT('3true')", -4880158226897771312),
@@ -241,11 +241,9 @@ EXPRESSIONS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("expression", "expected"), EXPRESSIONS, ids=[text for text, _ in EXPRESSIONS])
-def test_an_expression_has_the_value_that_bigquery_gives(
-    client: bigquery.Client, expression: str, expected: Any
-) -> None:
+def test_expression_has_the_value_of_bigquery(client: bigquery.Client, expression: str, expected: Any) -> None:
     square = [bigquery.ScalarQueryParameter("square", "STRING", SQUARE)] if "@square" in expression else []
-    ((value,),) = ask(client, f"SELECT {expression}", *square)
+    ((value,),) = run(client, f"SELECT {expression}", *square)
     assert value == expected
     assert type(value) is type(expected)
 
@@ -317,18 +315,16 @@ QUERIES: list[tuple[str, list[tuple[Any, ...]]]] = [
 
 
 @pytest.mark.parametrize(("sql", "expected"), QUERIES, ids=[text for text, _ in QUERIES])
-def test_a_query_has_the_rows_that_bigquery_gives(
-    client: bigquery.Client, sql: str, expected: list[tuple[Any, ...]]
-) -> None:
+def test_query_has_the_rows_of_bigquery(client: bigquery.Client, sql: str, expected: list[tuple[Any, ...]]) -> None:
     parameters: list[Any] = []
     if "@n" in sql:
         parameters.append(bigquery.ScalarQueryParameter("n", "INT64", 2))
     if "@ids" in sql:
         parameters.append(bigquery.ArrayQueryParameter("ids", "INT64", [1, 3]))
-    assert ask(client, DATA + sql, *parameters) == expected
+    assert run(client, DATA + sql, *parameters) == expected
 
 
-def test_columns_without_a_name_and_all_types_are_described_as_bigquery_does(client: bigquery.Client) -> None:
+def test_result_schema_matches_bigquery(client: bigquery.Client) -> None:
     sql = (
         "SELECT 1, 'a' AS s, 1.5, TRUE AS b, b'x' AS y, NUMERIC '1' AS n, BIGNUMERIC '1' AS bn, "
         "CURRENT_TIMESTAMP() AS t, "
@@ -362,7 +358,7 @@ def test_columns_without_a_name_and_all_types_are_described_as_bigquery_does(cli
     ]
 
 
-def test_parameters_of_every_kind_arrive_as_they_are(client: bigquery.Client) -> None:
+def test_parameters_of_every_type_keep_their_values(client: bigquery.Client) -> None:
     scalars: list[tuple[str, Any]] = [
         ("STRING", "it's @ '\\ \n é"),
         ("INT64", -(2**63)),
@@ -377,20 +373,20 @@ def test_parameters_of_every_kind_arrive_as_they_are(client: bigquery.Client) ->
         ("STRING", None),
     ]
     for number, (kind, value) in enumerate(scalars):
-        assert ask(client, "SELECT @p", bigquery.ScalarQueryParameter("p", kind, value)) == [(value,)], number
-    assert ask(client, "SELECT @p", bigquery.ArrayQueryParameter("p", "STRING", [])) == [([],)]
+        assert run(client, "SELECT @p", bigquery.ScalarQueryParameter("p", kind, value)) == [(value,)], number
+    assert run(client, "SELECT @p", bigquery.ArrayQueryParameter("p", "STRING", [])) == [([],)]
     names = bigquery.ArrayQueryParameter("Names", "STRING", ["a", "it's"])
-    assert ask(client, "SELECT @names, ARRAY_LENGTH(@NAMES)", names) == [(["a", "it's"], 2)]
+    assert run(client, "SELECT @names, ARRAY_LENGTH(@NAMES)", names) == [(["a", "it's"], 2)]
     inner = bigquery.StructQueryParameter(
         "p", bigquery.ScalarQueryParameter("x", "INT64", 1), bigquery.ArrayQueryParameter("ys", "STRING", ["q"])
     )
-    assert ask(client, "SELECT @p.x + 1, @p.ys, @p", inner) == [(2, ["q"], {"x": 1, "ys": ["q"]})]
+    assert run(client, "SELECT @p.x + 1, @p.ys, @p", inner) == [(2, ["q"], {"x": 1, "ys": ["q"]})]
 
 
-def test_a_parameter_stays_a_value_whatever_it_spells(client: bigquery.Client) -> None:
+def test_parameter_value_is_never_sql(client: bigquery.Client) -> None:
     nasty = "'); DROP TABLE t; --"
     sql = "SELECT x FROM UNNEST([@p, 'b']) AS x WHERE x = @p"
-    assert ask(client, sql, bigquery.ScalarQueryParameter("p", "STRING", nasty)) == [(nasty,)]
+    assert run(client, sql, bigquery.ScalarQueryParameter("p", "STRING", nasty)) == [(nasty,)]
 
 
 @example("")
@@ -406,12 +402,12 @@ def test_text_survives_literals_json_and_hashes(client: bigquery.Client, text: s
     )
     encoded = text.encode()
     expected = (text, text, text, base64.b64encode(encoded).decode(), fingerprint64(encoded), len(text))
-    assert ask(client, sql, bigquery.ScalarQueryParameter("p", "STRING", text)) == [expected]
+    assert run(client, sql, bigquery.ScalarQueryParameter("p", "STRING", text)) == [expected]
 
 
 @pytest.mark.parametrize(
     ("length", "expected"),
-    # Of lengths that take each branch of the hash; from the reference implementation.
+    # One length per branch of the hash; values of the reference implementation.
     [
         (0, -7286425919675154353),
         (1, -4728684028706075820),
@@ -431,5 +427,5 @@ def test_text_survives_literals_json_and_hashes(client: bigquery.Client, text: s
         (1000, -7693643720511775873),
     ],
 )
-def test_the_fingerprint_is_that_of_farmhash(length: int, expected: int) -> None:
+def test_fingerprint_matches_farmhash(length: int, expected: int) -> None:
     assert fingerprint64(bytes(index * 7 % 256 for index in range(length))) == expected
