@@ -10,8 +10,8 @@ import duckdb
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.store import Store
 from imagebeam.emulators.bigquery.dialect.functions.geography import to_wkt
-from imagebeam.emulators.bigquery.jobs.execute import plan_query, run_query
-from imagebeam.emulators.bigquery.jobs.query import QueryRequest
+from imagebeam.emulators.bigquery.jobs.execute import plan_query
+from imagebeam.emulators.bigquery.jobs.query import QueryRequest, run_select
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.transforms.core.errors import UserError
 
@@ -39,8 +39,7 @@ def query_database(database: Path, project: str, sql: str) -> tuple[list[str], l
         plan = plan_query(catalog, QueryRequest(sql))
         if plan.statement.kind != "SELECT":
             raise UserError(f"the local BigQuery is down, so it can only be read: {plan.statement.kind} is refused")
-        result = run_query(catalog, plan, "result").result
-        assert result is not None  # noqa: S101  (a SELECT has a result)
+        result = run_select(catalog, plan, "result", lambda _: None)
         with store.cursor() as cursor:
             rows = cursor.execute(f"SELECT * FROM {result.duck}").fetchall()
     except ApiError as problem:

@@ -32,10 +32,9 @@ def run_resource_ddl(catalog: Catalog, ddl: ResourceDdl, target: TableId | None)
     Raises:
         ApiError: The error that BigQuery would return.
     """
-    if ddl.kind.endswith("_CONNECTION"):
+    if target is None:
         _run_connection_ddl(catalog, ddl)
         return
-    assert target is not None  # noqa: S101
     if target.project != catalog.project:
         raise ApiError(404, f"Not found: Project {target.project}", reason="notFound")
     _HANDLERS[ddl.kind](catalog, ddl, target)

@@ -86,8 +86,8 @@ class Embedder:
             The columns ``embedding``, ``status`` and ``statistics``.
         """
         options = orjson.loads(spec)
-        given = None if content is None else orjson.loads(content)
-        key = str(given.get("uri") if isinstance(given, dict) else given)
+        value = None if content is None else orjson.loads(content)
+        key = str(value.get("uri") if isinstance(value, dict) else value)
         self._counters.add("bigquery", "ai", "rows")
         self._counters.add("bigquery", "ai", "calls_per_key", key)
         failure = self._faults.failure(options["call"], key, options["endpoint"])
@@ -95,7 +95,7 @@ class Embedder:
             try:
                 model = embedding_model(options["model"])
                 assert model is not None  # noqa: S101
-                description, tokens = self._describe(given, model, by_uri=options["by_uri"])
+                description, tokens = self._describe(value, model, by_uri=options["by_uri"])
             except ApiError as problem:
                 failure = f"{problem.status or STATUS_NAMES.get(problem.code, 'INVALID_ARGUMENT')}: {problem.message}"
             else:
@@ -107,24 +107,24 @@ class Embedder:
         self._counters.add("bigquery", "ai", "retryable" if failure.startswith(RETRYABLE) else "permanent")
         return {"embedding": [], "status": failure, "statistics": None}
 
-    def _describe(self, given: Any, model: EmbeddingModel, *, by_uri: bool) -> tuple[Vector, int]:
-        if given is None or given == "":
+    def _describe(self, value: Any, model: EmbeddingModel, *, by_uri: bool) -> tuple[Vector, int]:
+        if value is None or value == "":
             raise ApiError(400, "The content is empty.")
-        if isinstance(given, list):
-            described = [self._describe(item, model, by_uri=by_uri) for item in given]
-            if not 1 <= sum(1 for item in given if isinstance(item, dict)) <= model.images:
+        if isinstance(value, list):
+            described = [self._describe(item, model, by_uri=by_uri) for item in value]
+            if not 1 <= sum(1 for item in value if isinstance(item, dict)) <= model.images:
                 raise ApiError(400, f"{model.name} takes 1 to {model.images} images per row.")
             mean: Vector = np.sum([part / np.linalg.norm(part) for part, _ in described], axis=0)
             return mean, sum(tokens for _, tokens in described)
-        if isinstance(given, str) and not by_uri:
-            if count_text(given) > model.text_tokens:
+        if isinstance(value, str) and not by_uri:
+            if count_text(value) > model.text_tokens:
                 raise ApiError(400, f"The text is too long: the limit of {model.name} is {model.text_tokens} tokens.")
-            return describe_text(given), count_text(given)
-        uri = given
-        if isinstance(given, dict):
-            uri = given.get("uri")
-            if given.get("authorizer"):
-                self._registry.connection(self._registry.parse_connection(str(given["authorizer"])))
+            return describe_text(value), count_text(value)
+        uri = value
+        if isinstance(value, dict):
+            uri = value.get("uri")
+            if value.get("authorizer"):
+                self._registry.connection(self._registry.parse_connection(str(value["authorizer"])))
         return self._gallery.stored(str(uri), model), _IMAGE_TOKENS
 
     def _details(self, uri: str | None) -> str | None:

@@ -57,7 +57,8 @@ def expand_embedding(
         raise not_implemented(f"the table function {table.sql('bigquery')[:60]}")
     remote_model = find_model(node.this)
     model = embedding_model(str(remote_model["model"]))
-    assert model is not None  # noqa: S101  (CREATE MODEL accepts no other model)
+    if model is None:
+        raise not_implemented(f"remote models over {remote_model['model']}")
     relation, by_uri = _input_query(node.args.get("expression"), is_object_table, function)
     dimension = _dimension(node.args.get("params_struct"), model, function)
     names = _RESULT_COLUMNS[namespace]

@@ -61,14 +61,14 @@ def _value(kind: Mapping[str, Any], value: Mapping[str, Any]) -> Any:
         if values is None:
             return None
         return {item["name"]: _value(item["type"], values.get(item["name"]) or {}) for item in kind["structTypes"]}
-    given = value.get("value")
-    if given is None:
+    text = value.get("value")
+    if text is None:
         return None
     if name == "BYTES":
-        return base64.b64decode(given)
+        return base64.b64decode(text)
     if name == "JSON":
-        return canonical_json(given)
-    return str(given)
+        return canonical_json(text)
+    return str(text)
 
 
 def whole_number(value: Any, name: str) -> int | None:

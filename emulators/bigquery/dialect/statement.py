@@ -60,6 +60,13 @@ class Statement:
     target: TableId | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def required_target(self) -> TableId:
+        """The target of DDL or DML, which always have one."""
+        if self.target is None:
+            raise ValueError(f"{self.kind} has no target")
+        return self.target
+
 
 def translate_statement(
     sql: str, catalog: TableLookup, default: tuple[str, str] | None, parameters: Mapping[str, Parameter]

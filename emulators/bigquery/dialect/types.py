@@ -155,12 +155,12 @@ def _parse_field(body: Any) -> Field:
     for key in body:
         if key not in _FIELD_KEYS:
             raise ApiError(501, f"The local BigQuery does not implement {key!r} of the field {body['name']!r}.")
-    name, given = str(body["name"]), str(body["type"]).upper()
-    kind = REST_NAMES.get(given)
+    name, type_name = str(body["name"]), str(body["type"]).upper()
+    kind = REST_NAMES.get(type_name)
     if kind is None:
-        if given in ("INTERVAL", "RANGE", "FOREIGN"):
-            raise ApiError(501, f"The local BigQuery does not implement the type {given} (field {name!r}).")
-        raise ApiError(400, f"Invalid value for type: {given} is not a valid value", reason="invalid")
+        if type_name in ("INTERVAL", "RANGE", "FOREIGN"):
+            raise ApiError(501, f"The local BigQuery does not implement the type {type_name} (field {name!r}).")
+        raise ApiError(400, f"Invalid value for type: {type_name} is not a valid value", reason="invalid")
     mode = str(body.get("mode") or "NULLABLE").upper()
     if mode not in _MODES:
         raise ApiError(400, f"Invalid value for mode: {mode} is not a valid value", reason="invalid")

@@ -9,7 +9,7 @@ from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.table import Table
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import invalid, not_implemented
-from imagebeam.emulators.bigquery.dialect.types import Field
+from imagebeam.emulators.bigquery.dialect.types import Field, schema_resource
 from imagebeam.emulators.bigquery.jobs.query import (
     QueryPlan,
     TrackConnection,
@@ -33,8 +33,7 @@ def run_ddl(catalog: Catalog, plan: QueryPlan, key: str, track: TrackConnection)
         ApiError: The error that BigQuery would return.
     """
     statement = plan.statement
-    target, options = statement.target, statement.options
-    assert target is not None  # noqa: S101  (DDL always has a target)
+    target, options = statement.required_target, statement.options
     if target.project != catalog.project:
         raise ApiError(404, f"Not found: Project {target.project}", reason="notFound")
     if statement.kind == "CREATE_SCHEMA":
@@ -74,8 +73,7 @@ def create_view(catalog: Catalog, target: TableId, options: Mapping[str, Any]) -
 
 def _create_table(catalog: Catalog, plan: QueryPlan, key: str, track: TrackConnection) -> None:
     statement = plan.statement
-    target, options = statement.target, statement.options
-    assert target is not None  # noqa: S101
+    target, options = statement.required_target, statement.options
     fields = tuple(options.get("fields") or ())
     body = {"tableReference": target.resource()} | options["resource"]
     result = None
@@ -126,5 +124,5 @@ def _add_columns(catalog: Catalog, table: Table, added: Sequence[tuple[Field, bo
             new.append(field)
         elif not if_absent:
             raise invalid(f"Column already exists: {field.name}")
-    fields = [field.resource() for field in (*table.fields, *new)]
-    catalog.update_table(table.ident, {"schema": {"fields": fields}}, replace=False)
+    resource = {"schema": schema_resource((*table.fields, *new))}
+    catalog.update_table(table.ident, resource, replace=False)

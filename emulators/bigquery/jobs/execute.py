@@ -12,6 +12,7 @@ from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.lookup import CatalogLookup
 from imagebeam.emulators.bigquery.catalog.results import QueryResult
 from imagebeam.emulators.bigquery.dialect.errors import translate_error
+from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import invalid
 from imagebeam.emulators.bigquery.dialect.statement import Statement, translate_statement
 from imagebeam.emulators.bigquery.dialect.types import Field
@@ -96,7 +97,7 @@ def run_query(catalog: Catalog, plan: QueryPlan, key: str, track: TrackConnectio
     if statement.kind == "SELECT":
         result = run_select(catalog, plan, key, track)
         if request.destination is not None:
-            _write_to_destination(catalog, request, result)
+            _write_to_destination(catalog, request, request.destination, result)
         return StatementOutcome(result)
     if "definition" in statement.options:
         run_resource_ddl(catalog, statement.options["definition"], statement.target)
@@ -134,10 +135,9 @@ def _location(catalog: Catalog, request: QueryRequest, statement: Statement) -> 
 
 def _run_dml(catalog: Catalog, plan: QueryPlan, track: TrackConnection) -> int:
     statement = plan.statement
-    assert statement.target is not None  # noqa: S101  (DML always has a target)
     sql = statement.sql
     with catalog.store.writing:
-        table = catalog.table(statement.target)
+        table = catalog.table(statement.required_target)
         if table.kind != "TABLE":
             raise invalid(f"Cannot modify the {table.kind.lower()} {table.ident}")
         if statement.kind == "TRUNCATE_TABLE":
@@ -155,10 +155,8 @@ def _run_dml(catalog: Catalog, plan: QueryPlan, track: TrackConnection) -> int:
     return int(row[0]) if row else 0
 
 
-def _write_to_destination(catalog: Catalog, request: QueryRequest, result: QueryResult) -> None:
+def _write_to_destination(catalog: Catalog, request: QueryRequest, target: TableId, result: QueryResult) -> None:
     """Copy the rows of a query into the destination table of its job."""
-    target = request.destination
-    assert target is not None  # noqa: S101
     with catalog.store.writing:
         try:
             table = catalog.table(target)

@@ -18,7 +18,7 @@ from imagebeam.emulators.bigquery.catalog.rows import append_rows
 from imagebeam.emulators.bigquery.catalog.table import Table
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.nodes import not_implemented
-from imagebeam.emulators.bigquery.dialect.types import Field, parse_fields
+from imagebeam.emulators.bigquery.dialect.types import Field, parse_fields, schema_resource
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_store import ObjectStore
 
@@ -75,9 +75,9 @@ def check_load(config: Mapping[str, Any]) -> TableId:
     for key, value in config.items():
         if key not in _KEYS and value not in (None, False, "", [], {}):
             raise not_implemented(f"{key!r} of a load job")
-    given = str(config.get("sourceFormat") or "CSV")
-    if given != "NEWLINE_DELIMITED_JSON":
-        raise not_implemented(f"load jobs of format {given}: use NEWLINE_DELIMITED_JSON")
+    source_format = str(config.get("sourceFormat") or "CSV")
+    if source_format != "NEWLINE_DELIMITED_JSON":
+        raise not_implemented(f"load jobs of format {source_format}: use NEWLINE_DELIMITED_JSON")
     if str(config.get("encoding") or "UTF-8").upper() != "UTF-8":
         raise not_implemented(f"the encoding {config['encoding']}")
     if config.get("writeDisposition", "WRITE_APPEND") not in _WRITES:
@@ -108,9 +108,9 @@ def run_load(catalog: Catalog, objects: ObjectStore, config: Mapping[str, Any], 
     else:
         sources = _sources(objects, config.get("sourceUris") or [])
     target = check_load(config)
-    given = parse_fields((config.get("schema") or {}).get("fields") or []) if config.get("schema") else None
+    schema = parse_fields((config.get("schema") or {}).get("fields") or []) if config.get("schema") else None
     with catalog.store.writing:
-        table, created = _destination(catalog, target, config, given, sources)
+        table, created = _destination(catalog, target, config, schema, sources)
         try:
             return _append_files(catalog, table, config, sources)
         except BaseException:
@@ -147,7 +147,7 @@ def _destination(
     catalog: Catalog,
     target: TableId,
     config: Mapping[str, Any],
-    given: tuple[Field, ...] | None,
+    schema: tuple[Field, ...] | None,
     sources: Sequence[SourceFile],
 ) -> tuple[Table, bool]:
     """Return the table, created if necessary, and whether it was created."""
@@ -158,7 +158,7 @@ def _destination(
         catalog.dataset(target.project, target.dataset)
         if problem.code != 404 or config.get("createDisposition") == "CREATE_NEVER":
             raise
-        fields = given if given is not None else _detect_fields(config, sources)
+        fields = schema if schema is not None else _detect_fields(config, sources)
         body: dict[str, Any] = {"tableReference": target.resource()}
         body |= {key: config[key] for key in ("timePartitioning", "clustering") if config.get(key)}
         body |= config.get("destinationTableProperties") or {}
@@ -167,18 +167,18 @@ def _destination(
         raise ApiError(400, f"Cannot load into the view {target}", reason="invalid")
     if write == "WRITE_EMPTY" and catalog.size(table)[""]:
         raise ApiError(409, f"Already Exists: Table {target}", reason="duplicate")
-    if given is None and (not table.fields or (config.get("autodetect") and write == "WRITE_TRUNCATE")):
-        given = _detect_fields(config, sources)
-    if given is None:
+    if schema is None and (not table.fields or (config.get("autodetect") and write == "WRITE_TRUNCATE")):
+        schema = _detect_fields(config, sources)
+    if schema is None:
         return table, False
-    if write == "WRITE_TRUNCATE" and [field.duck_type() for field in given] != [f.duck_type() for f in table.fields]:
+    if write == "WRITE_TRUNCATE" and [field.duck_type() for field in schema] != [f.duck_type() for f in table.fields]:
         properties = {
             key: table.resource[key] for key in ("description", "labels", "clustering") if key in table.resource
         }
         catalog.delete_table(target)
-        return catalog.create_table(target.dataset, {"tableReference": target.resource()} | properties, given), False
+        return catalog.create_table(target.dataset, {"tableReference": target.resource()} | properties, schema), False
     known = {field.name.lower() for field in table.fields}
-    added = [field for field in given if field.name.lower() not in known]
+    added = [field for field in schema if field.name.lower() not in known]
     if added and table.fields and "ALLOW_FIELD_ADDITION" not in (config.get("schemaUpdateOptions") or ()):
         raise ApiError(
             400,
@@ -186,8 +186,8 @@ def _destination(
             reason="invalid",
         )
     if added:
-        schema = {"fields": [field.resource() for field in (*table.fields, *added)]}
-        table = catalog.update_table(target, {"schema": schema}, replace=False)
+        resource = {"schema": schema_resource((*table.fields, *added))}
+        table = catalog.update_table(target, resource, replace=False)
     return table, False
 
 

@@ -142,13 +142,13 @@ def _at_time_zone(node: exp.AtTimeZone) -> None:
 
 def _time_format(node: Node) -> exp.Literal:
     """Return the format of a node, which DuckDB's strftime must support."""
-    given = node.args.get("format")
-    if not (isinstance(given, exp.Literal) and given.is_string):
+    format_node = node.args.get("format")
+    if not (isinstance(format_node, exp.Literal) and format_node.is_string):
         raise not_implemented("a time format that is not a literal")
-    for element in re.findall(r"%(.)", given.name):
+    for element in re.findall(r"%(.)", format_node.name):
         if element not in _FORMAT_ELEMENTS:
             raise not_implemented(f"the time format %{element}")
-    return string(given.name)
+    return string(format_node.name)
 
 
 def _format_time(node: exp.TimeToStr) -> Node:

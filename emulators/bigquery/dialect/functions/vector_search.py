@@ -161,9 +161,9 @@ def _top_k(node: Any) -> str:
     return str(node.this)
 
 
-def _check_options(given: str) -> None:
+def _check_options(options_json: str) -> None:
     try:
-        options = orjson.loads(given)
+        options = orjson.loads(options_json)
     except orjson.JSONDecodeError as problem:
         raise invalid(f"VECTOR_SEARCH: options must be a JSON text: {problem}") from problem
     if not isinstance(options, dict):
