@@ -72,7 +72,7 @@ PROOFS = {
     "make test": "tests/test_docs.py::test_make_runs_what_it_says",
     "gcloud auth application-default login": ELSEWHERE,
     "imagebeam subscribe --customer_id=1234-5678 --project=my-project --dataset=imagery_insights___us": (
-        "tests/test_subscribe.py::test_a_dataset_is_linked_once_and_is_the_source_of_a_run"
+        "tests/test_subscribe.py::test_links_a_dataset_once_and_runs_on_it"
     ),
     "imagebeam init --project=my-project --results=image_answers "
     "--source=my-project.imagery_insights___us.cropped_observations_latest": RUN,
