@@ -317,8 +317,8 @@ def test_a_bucket_that_is_not_there_is_named(cloud: LocalCloud, tmp_path: Path) 
 # A run that dies
 
 
-def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
-    """Leaves what a run leaves that dies after a job: its result landed, nothing or only the vectors written."""
+def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
+    """Leave the tables of a run that died after a job: its result is staged, and at most the vectors are written."""
     settings, _ = embed_settings(arguments(job)[1:], cwd=job.directory, environ=os.environ)
     bq = BigQueryClient(job.cloud.project)
     ready = embed_sql_command.check(settings, bq, lambda _: None)
@@ -326,13 +326,13 @@ def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
     prepare_tables(bq, ready.run)
     embed_setup.make(ready.route, bq, f"imagebeam-embed-{job.name}", ready.run, lambda: None, lambda _: None)
     target = embed_sql_command.target_of(ready.run)
-    pending = StagingTable(ready.run.outcomes, embedding_sql.task_hash(TASK.name), secrets.token_hex(6))
-    landed = dataclasses.replace(pending, chunk=0)
+    pending = StagingTable(ready.run.outcomes, embedding_sql.hash_task(TASK.name), secrets.token_hex(6))
+    staged = dataclasses.replace(pending, chunk=0)
     client = bigquery.Client()
     steps = [
-        embedding_sql.pending_sql(build_remaining_query(ready.run.query_spec()), pending, target, rows=100),
-        embedding_sql.embed_sql(landed, ready.passes.asked),
-        *([embedding_sql.vectors_sql(landed, target)] if vectors_too else []),
+        embedding_sql.pending_query(build_remaining_query(ready.run.query_spec()), pending, target, rows=100),
+        embedding_sql.embed_query(staged, ready.passes.call),
+        *([embedding_sql.insert_vectors_query(staged, target)] if vectors_too else []),
     ]
     for query in steps:
         client.query(query.sql, job_config=build_job_config(query.parameters)).result()
@@ -341,11 +341,11 @@ def landed_but_not_written(job: Job, *, vectors_too: bool) -> None:
 @pytest.mark.parametrize("vectors_too", [False, True])
 def test_a_run_that_died_between_its_writes_is_taken_in(cloud: LocalCloud, tmp_path: Path, vectors_too: bool) -> None:  # noqa: FBT001
     job = make_job(cloud, tmp_path, 25)
-    landed_but_not_written(job, vectors_too=vectors_too)
+    stage_without_writing(job, vectors_too=vectors_too)
     assert ai(job)["answered"] == 10
     code, out, err = run_cli(arguments(job))
     assert code == 0, err
-    assert "taken in 1 jobs of run" in err
+    assert "recovered 1 jobs of run" in err
     assert re.search(r"^ +15 OK$", out, re.MULTILINE)
     assert re.search(r"^ +10 already done$", out, re.MULTILINE)
     assert set(ai(job)["answered_per_key"].values()) == {1}

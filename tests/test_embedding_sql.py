@@ -14,7 +14,7 @@ from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import statements as route
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
-from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, StagingTable, Target
+from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, ModelCall, StagingTable, Target
 from imagebeam.pipeline.search.sql import Search, model_query, save_query, search_query, vector_query
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
@@ -25,14 +25,14 @@ GOLDEN = Path(__file__).parent / "golden" / "embedding.sql"
 OUTCOMES = TableName("my-project", "answers", "outcomes")
 TASK = embed_task("multimodalembedding@001", 512)
 TARGET = Target(OUTCOMES, TASK.name, TASK.version, TASK.model, 512, "20261121-063000-abcdef")
-PENDING = StagingTable(OUTCOMES, route.task_hash(TASK.name), "0123456789ab")
+PENDING = StagingTable(OUTCOMES, route.hash_task(TASK.name), "0123456789ab")
 CONNECTION = Connection("my-project", "us", "imagery")
 ENDPOINT = Endpoint.parse("multimodalembedding@001")
 OBJECTS = ObjectTable(("gs://my-bucket/obs/*.jpg", "gs://my-bucket/more/*"), 240, "MANUAL")
 IMAGES = setup.object_table_name(OUTCOMES, OBJECTS, CONNECTION)
 MODEL = setup.model_name(OUTCOMES, ENDPOINT, CONNECTION)
-LANDED = dataclasses.replace(PENDING, chunk=1)
-DUE = Query("SELECT * FROM `my-project.somewhere.due_units`")
+STAGED = dataclasses.replace(PENDING, chunk=1)
+REMAINING = Query("SELECT * FROM `my-project.somewhere.due_units`")
 VECTOR = (0.25, -0.5)
 
 
@@ -57,23 +57,23 @@ STATEMENTS: dict[str, str | Query] = {
         ),
         None,
     ),
-    "pending": route.pending_sql(DUE, PENDING, TARGET, rows=200_000),
-    "chunks": route.chunks_sql(PENDING),
-    "counts": route.counts_sql(PENDING),
-    "embed from URIs": route.embed_sql(LANDED, Asked(MODEL, 512, CONNECTION)),
-    "embed from URIs, default connection": route.embed_sql(LANDED, Asked(MODEL, 512)),
-    "embed from the object table": route.embed_sql(LANDED, Asked(MODEL, 512, CONNECTION, IMAGES)),
-    "no address": route.embed_sql(dataclasses.replace(PENDING, chunk=NO_URI_CHUNK), Asked(MODEL, 512)),
-    "tally": route.tally_sql(LANDED),
-    "vectors": route.vectors_sql(LANDED, TARGET),
-    "outcomes": route.outcomes_sql(LANDED, TARGET, last=False, price_usd=Decimal("0.0001")),
-    "outcomes of the last pass": route.outcomes_sql(LANDED, TARGET, last=True),
-    "rest": route.rest_sql(PENDING, TARGET, rows=200_000),
-    "drop": route.drop_sql(LANDED),
+    "pending": route.pending_query(REMAINING, PENDING, TARGET, rows=200_000),
+    "chunks": route.chunks_query(PENDING),
+    "source counts": route.source_counts_query(PENDING),
+    "embed from URIs": route.embed_query(STAGED, ModelCall(MODEL, 512, CONNECTION)),
+    "embed from URIs, default connection": route.embed_query(STAGED, ModelCall(MODEL, 512)),
+    "embed from the object table": route.embed_query(STAGED, ModelCall(MODEL, 512, CONNECTION, IMAGES)),
+    "no URI": route.embed_query(dataclasses.replace(PENDING, chunk=NO_URI_CHUNK), ModelCall(MODEL, 512)),
+    "counts of a chunk": route.staged_counts_query(STAGED),
+    "vectors": route.insert_vectors_query(STAGED, TARGET),
+    "outcomes": route.insert_outcomes_query(STAGED, TARGET, last=False, price_usd=Decimal("0.0001")),
+    "outcomes of the last pass": route.insert_outcomes_query(STAGED, TARGET, last=True),
+    "remainder": route.remainder_query(PENDING, TARGET, rows=200_000),
+    "drop": route.drop_query(STAGED),
     "search": search_query(Search(TARGET.embeddings, 5), VECTOR),
-    "search for the like of one": search_query(Search(TARGET.embeddings, 5, "asset_type = 'POLE'", "o1:x"), VECTOR),
-    "search, kept": save_query(search_query(Search(TARGET.embeddings, 5), VECTOR), OUTCOMES, replace=False),
-    "vector of one": vector_query(TARGET.embeddings, "o1:x"),
+    "search by a unit": search_query(Search(TARGET.embeddings, 5, "asset_type = 'POLE'", "o1:x"), VECTOR),
+    "search, saved": save_query(search_query(Search(TARGET.embeddings, 5), VECTOR), OUTCOMES, replace=False),
+    "vector of a unit": vector_query(TARGET.embeddings, "o1:x"),
     "model of a table": model_query(TARGET.embeddings),
 }
 #: Statements that sqlglot does not parse; only the golden file checks them.
@@ -149,7 +149,7 @@ def test_warns_about_buckets_of_other_projects() -> None:
         (lambda: ObjectTable(("gs://bucket/*",), 10), "30 to"),
         (lambda: ObjectTable(("gs://bucket/*/*",)), "at most one \\*"),
         (lambda: ObjectTable(("/tmp/x",)), "not a prefix"),
-        (lambda: route.pending_sql(DUE, PENDING, TARGET, rows=0), "rows_per_job=0"),
+        (lambda: route.pending_query(REMAINING, PENDING, TARGET, rows=0), "rows_per_job=0"),
         (lambda: Search(OUTCOMES, 0), "top_k=0"),
         (lambda: Search(OUTCOMES, 5, "a) OR (b"), "closes nothing"),
         (lambda: Search(OUTCOMES, 5, "a; DROP TABLE x"), "semicolon"),
@@ -221,21 +221,21 @@ def test_literals_hold_any_prefix_and_endpoint(uri: str, name: str) -> None:
 @given(st.text(max_size=60), st.text(alphabet="abc-0123", min_size=1, max_size=20))
 def test_reads_the_run_back_from_a_table_description(task: str, run_id: str) -> None:
     target = dataclasses.replace(TARGET, task=task, run_id=run_id)
-    statement = route.pending_sql(DUE, PENDING, target, rows=10).sql
-    (note,) = [
+    statement = route.pending_query(REMAINING, PENDING, target, rows=10).sql
+    (description,) = [
         token.text
         for token in sqlglot.tokenize(statement, read="bigquery")
         if token.token_type.name == "STRING" and token.text.startswith("{")
     ]
-    assert Target.read(OUTCOMES, note) == target
+    assert Target.read(OUTCOMES, description) == target
 
 
 @given(st.integers(1, 999), st.integers(-1, 99_999) | st.none())
 def test_parses_the_name_of_a_staging_table(number: int, chunk: int | None) -> None:
-    scratch = dataclasses.replace(PENDING, number=number, chunk=chunk)
-    assert StagingTable.read(scratch.table) == scratch
-    assert scratch.job.startswith("imagebeam-embed-")
-    assert set(scratch.job) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    staging = dataclasses.replace(PENDING, number=number, chunk=chunk)
+    assert StagingTable.read(staging.table) == staging
+    assert staging.job.startswith("imagebeam-embed-")
+    assert set(staging.job) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 def test_ignores_other_tables_and_descriptions() -> None:

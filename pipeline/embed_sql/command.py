@@ -21,15 +21,15 @@ from imagebeam.pipeline.embed_sql import setup as prepare
 from imagebeam.pipeline.embed_sql import statements as embedding_sql
 from imagebeam.pipeline.embed_sql.jobs import StatementError
 from imagebeam.pipeline.embed_sql.passes import (
-    Embedder,
     LeaseKeeper,
-    LostError,
-    Passes,
+    LeaseLostError,
+    PassRunner,
+    PassSettings,
     recover,
-    stopped,
+    run_error,
 )
 from imagebeam.pipeline.embed_sql.setup import Route, build_route
-from imagebeam.pipeline.embed_sql.statements import StagingTable, Target, task_hash
+from imagebeam.pipeline.embed_sql.statements import StagingTable, Target, hash_task
 from imagebeam.pipeline.run import checks, cost_estimate
 from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.cost_estimate import Say
@@ -67,7 +67,7 @@ class Ready:
 
     run: RunSettings
     route: Route
-    passes: Passes
+    passes: PassSettings
     planned: SourceCounts
     make_dataset: str | None
 
@@ -134,10 +134,10 @@ def check(settings: EmbedSettings, bq: BigQueryClient, say: Say) -> Ready:
     if partly := prepare.check_listed(route, settled, bq):
         say(f"warning: {partly}")
     price = price_of_one(profile, task)
-    passes = Passes(
-        asked=route.asked(task.dimension),
+    passes = PassSettings(
+        call=route.model_call(task.dimension),
         rows=settings.rows_per_job,
-        most=settings.max_passes,
+        max_passes=settings.max_passes,
         pause_s=settings.pass_pause_s,
         price_usd=price,
     )
@@ -169,15 +169,15 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
         write_event(bq, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
         keeper = LeaseKeeper(bq, destination.lease, settings.run_id)
         target = target_of(settings)
-        embedder = Embedder(bq, target, ready.passes, keeper, settings.location, settings.labels(), say)
-        first = StagingTable(settings.outcomes, task_hash(task.name), secrets.token_hex(6))
+        runner = PassRunner(bq, target, ready.passes, keeper, settings.location, settings.labels(), say)
+        first = StagingTable(settings.outcomes, hash_task(task.name), secrets.token_hex(6))
         with draining_on_signals(keeper.drain):
             try:
                 prepare.make(ready.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.keep_alive, say)
-                recover(embedder, first.mark)
-                planned, counts = embedder.embed(build_remaining_query(settings.query_spec()), first)
-            except (StatementError, LostError) as error:
-                raise stopped(error) from None
+                recover(runner, first.task_hash)
+                planned, counts = runner.run(build_remaining_query(settings.query_spec()), first)
+            except (StatementError, LeaseLostError) as error:
+                raise run_error(error) from None
         summary = finish(settings, planned, counts)
     finally:
         lease.release(bq, destination.lease, settings.run_id)
@@ -189,19 +189,23 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
 def statements(ready: Ready) -> list[str]:
     """Every statement of a run, in its order, with what its parameters stand for; grants as comments."""
     target, passes = target_of(ready.run), ready.passes
-    first = StagingTable(ready.run.outcomes, task_hash(target.task), "0" * 12)
-    landed = dataclasses.replace(first, chunk=0)
+    first = StagingTable(ready.run.outcomes, hash_task(target.task), "0" * 12)
+    staged = dataclasses.replace(first, chunk=0)
     lines = prepare.statements(ready.route, ready.run)
     steps = {
-        "keep what is due, cut into chunks": embedding_sql.pending_sql(
+        "store the remaining units in chunks": embedding_sql.pending_query(
             build_remaining_query(ready.run.query_spec()), first, target, rows=passes.rows
         ),
-        "ask about a chunk (once per chunk, 5 jobs at most)": embedding_sql.embed_sql(landed, passes.asked),
-        "count what came of it": embedding_sql.tally_sql(landed),
-        "write the vectors": embedding_sql.vectors_sql(landed, target),
-        "write the outcomes": embedding_sql.outcomes_sql(landed, target, last=False, price_usd=passes.price_usd),
-        "keep what is left for the next pass": embedding_sql.rest_sql(first, target, rows=passes.rows),
-        "drop": embedding_sql.drop_sql(landed),
+        "call the model for a chunk (once per chunk, at most 5 jobs at a time)": embedding_sql.embed_query(
+            staged, passes.call
+        ),
+        "count the results of the chunk": embedding_sql.staged_counts_query(staged),
+        "write the vectors": embedding_sql.insert_vectors_query(staged, target),
+        "write the outcomes": embedding_sql.insert_outcomes_query(
+            staged, target, last=False, price_usd=passes.price_usd
+        ),
+        "store the remainder for the next pass": embedding_sql.remainder_query(first, target, rows=passes.rows),
+        "drop": embedding_sql.drop_query(staged),
     }
     for title, query in steps.items():
         lines += [f"-- {title}"]

@@ -1,8 +1,8 @@
-"""Embeds what is due in passes of SQL jobs, until nothing is left that may be asked again.
+"""Embed the remaining units in passes of SQL jobs, until no unit is left that can be retried.
 
-What keeps it safe, see :mod:`imagebeam.pipeline.embed_sql.statements`: a chunk is asked about by one job with one
-name, whose result lands in a table of its own; vectors are written from there, then outcomes, then the table is
-dropped. A later run finds the tables and the jobs that a dead one left, and takes them in before it asks.
+Each chunk of a pass is embedded by one named job, whose result is a staging table; see
+:mod:`imagebeam.pipeline.embed_sql.statements`. Vectors are written from there, then outcomes, then the table is
+dropped. A later run first recovers the tables and jobs of a run that died.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import google.api_core.exceptions as api_errors
 
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
-from imagebeam.pipeline.embed_sql import statements as route
-from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, Asked, StagingTable, Target
+from imagebeam.pipeline.embed_sql import statements
+from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, ModelCall, StagingTable, Target
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts, failure_key, sum_counts
@@ -28,50 +28,48 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.sql.unit_rows import source_counts_from_row
 
-#: What can be asked again, as the books call it.
-LEFT = failure_key("UNAVAILABLE", "RETRYABLE")
+#: Failures that the next pass retries.
+RETRYABLE = failure_key("UNAVAILABLE", "RETRYABLE")
 FORBIDDEN = failure_key("IMAGE_ERROR", "FORBIDDEN")
 #: Longest pause between two passes, in seconds.
 LONGEST_PAUSE_S = 300.0
 
-Say = Callable[[str], None]
 
-
-class LostError(Exception):
-    """The lease is somebody else's: nothing more may be done."""
+class LeaseLostError(Exception):
+    """Another run holds the lease, so this run must not do anything more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Passes:
-    """How passes are made.
+class PassSettings:
+    """Settings of the passes of a run.
 
     Attributes:
-        asked: How the model is asked.
-        rows: Rows per job at most.
-        jobs: Jobs at once at most, 1 to 5.
-        most: Passes at most.
-        pause_s: Seconds before the second pass; doubled while passes gain nothing.
-        price_usd: Price of one image; None when it is not known.
+        call: How to call the model.
+        rows: Maximum number of rows per job.
+        jobs: Maximum number of concurrent jobs, 1 to 5.
+        max_passes: Maximum number of passes.
+        pause_s: Seconds before the second pass; doubled after every pass that embeds nothing.
+        price_usd: Price of one image; None if it is not known.
     """
 
-    asked: Asked
+    call: ModelCall
     rows: int = 40_000
-    jobs: int = route.CONCURRENT_JOBS
-    most: int = 20
+    jobs: int = statements.CONCURRENT_JOBS
+    max_passes: int = 20
     pause_s: float = 10.0
     price_usd: Decimal | None = None
 
 
 @dataclasses.dataclass(slots=True)
 class LeaseKeeper:
-    """Keeps the lease alive while jobs run, from whichever thread comes by; and knows why to stop.
+    """Extends the lease while jobs run, from any thread, and knows why to stop.
 
     Attributes:
         bq: BigQuery client.
         table: The lease.
         holder: The run that holds it.
-        stop: Why nothing new is to be begun; None while all is well.
-        forbidden: What was said about the images of the trial, if none of them may be read.
+        stop: Why no new job may be started; None to continue.
+        forbidden: Status of a row of the trial, if no image may be read.
     """
 
     bq: BigQueryClient
@@ -91,10 +89,10 @@ class LeaseKeeper:
         )
 
     def keep_alive(self) -> None:
-        """Extends the lease when it is time.
+        """Extend the lease if enough time has passed.
 
         Raises:
-            LostError: It is lost.
+            LeaseLostError: Another run holds the lease.
         """
         if not self._lock.acquire(blocking=False):
             return
@@ -104,128 +102,135 @@ class LeaseKeeper:
             self._at = time.monotonic()
             if not lease.extend(self.bq, self.table, self.holder):
                 self.stop = self.stop or "systemic: the lease is lost: another run has taken it"
-                raise LostError
+                raise LeaseLostError
         finally:
             self._lock.release()
 
 
 @dataclasses.dataclass(slots=True)
-class Embedder:
-    """Does the passes of one run.
+class PassRunner:
+    """Runs the passes of one run.
 
     Attributes:
         bq: BigQuery client.
-        target: Whose outcomes are written.
-        passes: How.
+        target: The run whose outcomes are written.
+        settings: Settings of the passes.
         keeper: The lease.
-        location: Where all of it is.
+        location: Location of the dataset and the jobs.
         labels: Billing labels of the jobs.
-        say: Takes a line for the person.
+        status: Prints a status line.
     """
 
     bq: BigQueryClient
     target: Target
-    passes: Passes
+    settings: PassSettings
     keeper: LeaseKeeper
     location: str
     labels: Mapping[str, str]
-    say: Say
+    status: Callable[[str], None]
 
-    def embed(self, due: Query, first: StagingTable) -> tuple[SourceCounts, OutcomeCounts]:
-        """Asks about all that is due; what cannot be asked about stays due.
+    def run(self, remaining: Query, first: StagingTable) -> tuple[SourceCounts, OutcomeCounts]:
+        """Embed the remaining units; those that cannot be processed now remain for the next run.
 
         Args:
-            due: The query of the due units.
-            first: Where the first pass keeps them.
+            remaining: The query of the remaining units.
+            first: The pending table of the first pass.
 
         Returns:
-            What was found, and what became of it.
+            The counts of the source, and the counts of the outcomes.
         """
-        self._run(route.pending_sql(due, first, self.target, rows=self.passes.rows), first.job)
-        (row,) = self._rows(route.counts_sql(first))
-        planned = source_counts_from_row(row)
-        counts = self._all_passes(first, planned.remaining) if planned.remaining else OutcomeCounts()
-        if not planned.remaining:
+        self._run(statements.pending_query(remaining, first, self.target, rows=self.settings.rows), first.job)
+        (row,) = self._rows(statements.source_counts_query(first))
+        source = source_counts_from_row(row)
+        counts = self._run_passes(first, source.remaining) if source.remaining else OutcomeCounts()
+        if not source.remaining:
             self.drop([first])
-        missing = planned.remaining - counts.ok - counts.failures
-        return planned, dataclasses.replace(counts, read=planned.remaining, skipped=missing, stop=self.keeper.stop)
+        missing = source.remaining - counts.ok - counts.failures
+        return source, dataclasses.replace(counts, read=source.remaining, skipped=missing, stop=self.keeper.stop)
 
-    def settle(self, landed: StagingTable, *, last: bool) -> None:
-        """Writes the vectors of a chunk, then its outcomes; doing it again does no harm."""
-        self._run(route.vectors_sql(landed, self.target), f"{landed.job}-vectors")
-        outcomes = route.outcomes_sql(landed, self.target, last=last, price_usd=self.passes.price_usd)
-        self._run(outcomes, f"{landed.job}-{'rest' if last else 'outcomes'}")
+    def write_results(self, staged: StagingTable, *, last: bool) -> None:
+        """Write the vectors of a chunk, then its outcomes; repeating it is harmless."""
+        self._run(statements.insert_vectors_query(staged, self.target), f"{staged.job}-vectors")
+        outcomes = statements.insert_outcomes_query(staged, self.target, last=last, price_usd=self.settings.price_usd)
+        self._run(outcomes, f"{staged.job}-{'rest' if last else 'outcomes'}")
 
-    def _all_passes(self, first: StagingTable, due: int) -> OutcomeCounts:
-        pending, total, pause = first, OutcomeCounts(), self.passes.pause_s
+    def chunks(self, pending: StagingTable) -> list[int]:
+        """Return the chunks of a pass."""
+        return [int(row["chunk"]) for row in self._rows(statements.chunks_query(pending))]
+
+    def drop(self, tables: Sequence[StagingTable]) -> None:
+        """Drop staging tables."""
+        for staging in tables:
+            self.bq.drop_table(staging.table)
+
+    def _run_passes(self, first: StagingTable, remaining: int) -> OutcomeCounts:
+        pending, total, pause = first, OutcomeCounts(), self.settings.pause_s
         while True:
-            chunks = self.chunks(pending)
-            came = self._one_pass(pending, chunks, trial=pending.number == 1)
-            left = sum(counts.failed.get(LEFT, 0) for counts in came.values())
-            gained = sum(counts.ok + counts.failures for counts in came.values()) - left
-            self.say(f"pass {pending.number}  {gained:,} of {due:,} settled, {left:,} to be asked again")
-            over = not left or self.keeper.stop is not None or pending.number >= self.passes.most
-            if over and left and self.keeper.stop is None:
-                for chunk, counts in came.items():
-                    if counts.failed.get(LEFT):
-                        self.settle(dataclasses.replace(pending, chunk=chunk), last=True)
-            elif left:
-                came = {chunk: _without_left(counts) for chunk, counts in came.items()}
-            total = total + sum_counts(came.values())
+            results = self._run_pass(pending, self.chunks(pending), trial=pending.number == 1)
+            retryable = sum(counts.failed.get(RETRYABLE, 0) for counts in results.values())
+            done = sum(counts.ok + counts.failures for counts in results.values()) - retryable
+            self.status(f"pass {pending.number}  {done:,} of {remaining:,} units done, {retryable:,} to retry")
+            is_last = not retryable or self.keeper.stop is not None or pending.number >= self.settings.max_passes
+            if is_last and retryable and self.keeper.stop is None:
+                for chunk, counts in results.items():
+                    if counts.failed.get(RETRYABLE):
+                        self.write_results(dataclasses.replace(pending, chunk=chunk), last=True)
+            elif retryable:
+                results = {chunk: _without_retryable(counts) for chunk, counts in results.items()}
+            total = total + sum_counts(results.values())
             following = dataclasses.replace(pending, number=pending.number + 1)
-            if not over:
-                pause = self.passes.pause_s if gained else min(2 * pause, LONGEST_PAUSE_S)
+            if not is_last:
+                pause = self.settings.pause_s if done else min(2 * pause, LONGEST_PAUSE_S)
                 self._pause(pause)
-                self._run(route.rest_sql(pending, self.target, rows=self.passes.rows), following.job)
-            self.drop([*(dataclasses.replace(pending, chunk=chunk) for chunk in came), pending])
-            if over:
+                remainder = statements.remainder_query(pending, self.target, rows=self.settings.rows)
+                self._run(remainder, following.job)
+            self.drop([*(dataclasses.replace(pending, chunk=chunk) for chunk in results), pending])
+            if is_last:
                 return total
             pending = following
 
-    def _one_pass(self, pending: StagingTable, chunks: Sequence[int], *, trial: bool) -> dict[int, OutcomeCounts]:
-        """Asks about the chunks of a pass; a chunk that was not begun is not in the result."""
-        came: dict[int, OutcomeCounts] = {}
+    def _run_pass(self, pending: StagingTable, chunks: Sequence[int], *, trial: bool) -> dict[int, OutcomeCounts]:
+        """Embed the chunks of a pass; return the counts of every chunk that was started."""
+        results: dict[int, OutcomeCounts] = {}
         alone = [chunk for chunk in chunks if chunk == NO_URI_CHUNK or (trial and chunk == 0)]
         for chunk in alone:
             if self.keeper.stop is None:
-                came[chunk] = self._chunk(dataclasses.replace(pending, chunk=chunk))
-        if trial and 0 in came and set(came[0].failed) == {FORBIDDEN} and not came[0].ok:
+                results[chunk] = self._embed_chunk(dataclasses.replace(pending, chunk=chunk))
+        if trial and 0 in results and set(results[0].failed) == {FORBIDDEN} and not results[0].ok:
             self.keeper.stop = self.keeper.stop or "systemic: no image may be read"
-            tally = self._rows(route.tally_sql(dataclasses.replace(pending, chunk=0)))
-            self.keeper.forbidden = str(tally[0]["status"])
+            rows = self._rows(statements.staged_counts_query(dataclasses.replace(pending, chunk=0)))
+            self.keeper.forbidden = str(rows[0]["status"])
         others = [chunk for chunk in chunks if chunk not in alone]
-        with ThreadPoolExecutor(self.passes.jobs, thread_name_prefix="embed") as threads:
-            begun = {chunk: threads.submit(self._begin, dataclasses.replace(pending, chunk=chunk)) for chunk in others}
-            results = {chunk: future.result() for chunk, future in begun.items()}
-        return {**came, **{chunk: counts for chunk, counts in results.items() if counts is not None}}
+        with ThreadPoolExecutor(self.settings.jobs, thread_name_prefix="embed") as threads:
+            started = {
+                chunk: threads.submit(self._start_chunk, dataclasses.replace(pending, chunk=chunk)) for chunk in others
+            }
+            ended = {chunk: future.result() for chunk, future in started.items()}
+        return {**results, **{chunk: counts for chunk, counts in ended.items() if counts is not None}}
 
-    def _begin(self, landed: StagingTable) -> OutcomeCounts | None:
+    def _start_chunk(self, staged: StagingTable) -> OutcomeCounts | None:
         if self.keeper.stop is not None:
             return None
         try:
-            return self._chunk(landed)
+            return self._embed_chunk(staged)
         except Exception:
             self.keeper.stop = self.keeper.stop or "systemic: a job failed"
             raise
 
-    def _chunk(self, landed: StagingTable) -> OutcomeCounts:
-        self._run(route.embed_sql(landed, self.passes.asked), landed.job)
-        counts = OutcomeCounts()
-        for row in self._rows(route.tally_sql(landed)):
-            counts = counts + self._tallied(row, asked=landed.chunk != NO_URI_CHUNK)
-        self.settle(landed, last=False)
+    def _embed_chunk(self, staged: StagingTable) -> OutcomeCounts:
+        self._run(statements.embed_query(staged, self.settings.call), staged.job)
+        rows = self._rows(statements.staged_counts_query(staged))
+        counts = sum_counts(self._count(row, called=staged.chunk != NO_URI_CHUNK) for row in rows)
+        self.write_results(staged, last=False)
         return counts
 
-    def _tallied(self, row: Mapping[str, Any], *, asked: bool) -> OutcomeCounts:
-        units, calls = int(row["units"]), int(row["units"]) if asked else 0
+    def _count(self, row: Mapping[str, Any], *, called: bool) -> OutcomeCounts:
+        units = int(row["units"])
+        calls = units if called else 0
         if row["outcome"] == "OK":
-            return OutcomeCounts(ok=units, calls=calls, cost_usd=units * (self.passes.price_usd or Decimal(0)))
+            return OutcomeCounts(ok=units, calls=calls, cost_usd=units * (self.settings.price_usd or Decimal(0)))
         key = failure_key(row["outcome"], row["reason"])
-        return OutcomeCounts(failed={key: units}, calls=calls, throttled=units if key == LEFT else 0)
-
-    def chunks(self, pending: StagingTable) -> list[int]:
-        """The chunks of a pass."""
-        return [int(row["chunk"]) for row in self._rows(route.chunks_sql(pending))]
+        return OutcomeCounts(failed={key: units}, calls=calls, throttled=units if key == RETRYABLE else 0)
 
     def _run(self, query: Query, name: str) -> None:
         keep_alive = self.keeper.keep_alive
@@ -235,11 +240,6 @@ class Embedder:
     def _rows(self, query: Query) -> list[dict[str, Any]]:
         return self.bq.query_rows(query, location=self.location)
 
-    def drop(self, tables: Sequence[StagingTable]) -> None:
-        """Drops scratch tables."""
-        for scratch in tables:
-            self.bq.drop_table(scratch.table)
-
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while self.keeper.stop is None and time.monotonic() < until:
@@ -247,32 +247,33 @@ class Embedder:
             time.sleep(min(0.2, max(0.0, until - time.monotonic())))
 
 
-def recover(embedder: Embedder, mark: str) -> None:
-    """Takes in what runs of this task that died have left: waits for their jobs, writes what they embedded.
+def recover(runner: PassRunner, task_hash: str) -> None:
+    """Recover runs of this task that died: wait for their jobs, and write what they embedded.
 
     Args:
-        embedder: Of the run that does it; outcomes go to the run that asked.
-        mark: The task, as scratch tables name it.
+        runner: Of the current run; outcomes are written for the run that called the model.
+        task_hash: The task, as the names of staging tables contain it.
     """
-    bq, outcomes = embedder.bq, embedder.target.outcomes
+    bq, outcomes = runner.bq, runner.target.outcomes
     names = bq.list_tables(outcomes.project, outcomes.dataset)
-    found = [StagingTable.read(dataclasses.replace(outcomes, table=name)) for name in sorted(names)]
-    left = [scratch for scratch in found if scratch is not None and scratch.mark == mark]
-    for pending in [scratch for scratch in left if scratch.chunk is None]:
-        target = Target.read(outcomes, _note(bq, pending.table))
+    parsed = [StagingTable.read(dataclasses.replace(outcomes, table=name)) for name in sorted(names)]
+    for pending in parsed:
+        if pending is None or pending.task_hash != task_hash or pending.chunk is not None:
+            continue
+        target = Target.read(outcomes, _description(bq, pending.table))
         if target is None:
             continue
-        theirs = dataclasses.replace(embedder, target=target)
+        theirs = dataclasses.replace(runner, target=target)
         chunks = [dataclasses.replace(pending, chunk=chunk) for chunk in theirs.chunks(pending)]
-        landed = [chunk for chunk in chunks if _has_landed(embedder, chunk)]
-        for chunk in landed:
-            theirs.settle(chunk, last=False)
-        embedder.say(f"taken in {len(landed)} jobs of run {target.run_id}, which did not come to its end")
-        theirs.drop([*landed, pending])
+        staged = [chunk for chunk in chunks if _is_staged(runner, chunk)]
+        for chunk in staged:
+            theirs.write_results(chunk, last=False)
+        runner.status(f"recovered {len(staged)} jobs of run {target.run_id}, which did not finish")
+        theirs.drop([*staged, pending])
 
 
-def _note(bq: BigQueryClient, table: TableName) -> str:
-    """The description of a table; empty when it has none, or is gone."""
+def _description(bq: BigQueryClient, table: TableName) -> str:
+    """Return the description of a table; empty if it has none or does not exist."""
     try:
         return str(bq.client.get_table(table.dotted).description or "")
     except api_errors.NotFound:
@@ -281,20 +282,20 @@ def _note(bq: BigQueryClient, table: TableName) -> str:
         raise SystemicError(f"reading table {table.dotted}: {first_line(error)}") from None
 
 
-def _has_landed(embedder: Embedder, chunk: StagingTable) -> bool:
-    """Waits for the jobs of a chunk that are still going on; True if its table is there then."""
-    for job in sql_jobs.find_jobs(embedder.bq, chunk.job, location=embedder.location):
-        sql_jobs.wait_for_job(job, embedder.keeper.keep_alive)
-    return embedder.bq.get_table(chunk.table) is not None
+def _is_staged(runner: PassRunner, chunk: StagingTable) -> bool:
+    """Wait for the jobs of a chunk that are in progress; return whether its staging table exists."""
+    for job in sql_jobs.find_jobs(runner.bq, chunk.job, location=runner.location):
+        sql_jobs.wait_for_job(job, runner.keeper.keep_alive)
+    return runner.bq.get_table(chunk.table) is not None
 
 
-def _without_left(counts: OutcomeCounts) -> OutcomeCounts:
-    """OutcomeCounts without what is asked again."""
-    return dataclasses.replace(counts, failed={key: units for key, units in counts.failed.items() if key != LEFT})
+def _without_retryable(counts: OutcomeCounts) -> OutcomeCounts:
+    failed = {key: units for key, units in counts.failed.items() if key != RETRYABLE}
+    return dataclasses.replace(counts, failed=failed)
 
 
-def stopped(error: Exception) -> SystemicError:
-    """A refusal in the middle of a run, as the run's own error."""
-    if isinstance(error, LostError):
-        return SystemicError("the lease is lost: another run of this task has taken it; nothing was lost")
-    return SystemicError(f"BigQuery refuses a statement of the run: {error}")
+def run_error(error: Exception) -> SystemicError:
+    """Return the error of the run for an error of one of its statements."""
+    if isinstance(error, LeaseLostError):
+        return SystemicError("the lease is lost: another run of this task has taken it; no results are lost")
+    return SystemicError(f"BigQuery rejects a statement of the run: {error}")

@@ -15,7 +15,7 @@ from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
 from imagebeam.pipeline.embed_sql.jobs import KeepAlive, StatementError
-from imagebeam.pipeline.embed_sql.statements import Asked
+from imagebeam.pipeline.embed_sql.statements import ModelCall
 from imagebeam.pipeline.run import checks
 from imagebeam.pipeline.run.cost_estimate import Say
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
@@ -65,9 +65,9 @@ class Route:
         """The object table."""
         return setup.object_table_name(self.outcomes, self.objects, self.connection) if self.objects else None
 
-    def asked(self, dimension: int) -> Asked:
-        """How the model is asked."""
-        return Asked(self.model, dimension, self.connection, self.images)
+    def model_call(self, dimension: int) -> ModelCall:
+        """Return how to call the model."""
+        return ModelCall(self.model, dimension, self.connection, self.images)
 
     def steps(self) -> dict[str, str]:
         """The statements that make all of it, in their order; each can be repeated."""
