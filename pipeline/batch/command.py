@@ -109,7 +109,7 @@ def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
 def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
     """Ticks every run until it is done, or once with ``--no_wait``; one that cannot go on keeps none back."""
     poll_s = float(given.get("batch_poll_s", BATCH_POLL_S.default))
-    console = Console(json=bool(given.get("json")))
+    console = Console()
     followed = [JobWatcher(run, console) for run in runs]
     codes = [0]
     failed: list[ImagebeamError] = []

@@ -30,7 +30,7 @@ class Console:
 
     Args:
         quiet: Do not print status lines, warnings and progress.
-        json: The result is one JSON document: do not print status lines and progress.
+        json: Do not print status lines and progress, because a program reads the result.
 
     Attributes:
         errors: The rich console of standard error.

@@ -70,7 +70,7 @@ def run(settings: SearchSettings) -> int:
         UserError: A flag is invalid, or there is no matching table of embeddings.
         SystemicError: BigQuery or Vertex AI cannot be used.
     """
-    console = Console(json=settings.json)
+    console = Console()
     find_credentials()
     if settings.html is not None and settings.html.exists() and not settings.force:
         raise UserError(f"--html: {settings.html} already exists; give another name, or add --force")
