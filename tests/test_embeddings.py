@@ -36,7 +36,7 @@ OK = Outcome(UNIT, Status.OK, answered_at="2026-11-21T10:00:00Z", vector=(0.6, 0
 
 
 @pytest.mark.parametrize("dimension", [1, 128, 768, 1408, 3072])
-def test_gemini_embedding_takes_every_length_up_to_3072(dimension: int) -> None:
+def test_gemini_embedding_supports_every_length_up_to_3072(dimension: int) -> None:
     assert resolve_dimension("gemini-embedding-2", dimension) == dimension
 
 
@@ -50,19 +50,17 @@ def test_gemini_embedding_takes_every_length_up_to_3072(dimension: int) -> None:
         ("gemini-3.5-flash-lite", 512, "gemini-embedding-2, multimodalembedding@001"),
     ],
 )
-def test_a_length_that_is_not_of_the_model_is_refused_with_those_that_are(
-    model: str, dimension: int, said: str
-) -> None:
+def test_rejects_unsupported_lengths_and_names_supported_ones(model: str, dimension: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         embed_task(model, dimension)
 
 
-def test_the_longest_vectors_are_the_default() -> None:
+def test_default_dimension_is_the_longest() -> None:
     assert resolve_dimension(DEFAULT_MODEL, None) == 3072
     assert resolve_dimension("multimodalembedding@001", None) == 1408
 
 
-def test_everything_that_can_change_a_vector_is_in_the_version_and_nothing_else() -> None:
+def test_version_covers_exactly_what_can_change_a_vector() -> None:
     small = ImageSettings(max_side=512)
     versions = {
         embed_task("gemini-embedding-2", 512).version,
@@ -76,7 +74,7 @@ def test_everything_that_can_change_a_vector_is_in_the_version_and_nothing_else(
     assert embed_task("gemini-embedding-2", 512).version == "ecfd5341f2e6", "a new version buys every vector again"
 
 
-def test_each_model_and_length_has_a_task_and_a_table_of_its_own() -> None:
+def test_each_model_and_length_has_its_own_task_and_table() -> None:
     assert embed_task_name("gemini-embedding-2", 512) == "embed/gemini-embedding-2/512"
     table = embedding_table(OUTCOMES, "gemini-embedding-2", 512)
     assert table.dotted == "my-project.answers.embeddings_gemini_embedding_2_512"
@@ -84,7 +82,7 @@ def test_each_model_and_length_has_a_task_and_a_table_of_its_own() -> None:
     assert not any(is_embedding_table(name) for name in ("embeddings", "outcomes", "embeddings_x_y"))
 
 
-def test_a_row_fits_the_schema() -> None:
+def test_rows_match_the_schema() -> None:
     row = embedding_row(OK, model="gemini-embedding-2", dimension=2, version="v", run_id="r")
     assert tuple(row) == COLUMNS == tuple(field["name"] for field in EMBEDDINGS.schema)
     assert all(row[str(field["name"])] is not None for field in EMBEDDINGS.schema if field["mode"] == "REQUIRED")
@@ -99,24 +97,24 @@ def test_a_row_fits_the_schema() -> None:
         dataclasses.replace(OK, status=Status.INVALID_ANSWER),
     ],
 )
-def test_what_is_no_good_vector_gets_no_row(outcome: Outcome) -> None:
+def test_invalid_vectors_have_no_row(outcome: Outcome) -> None:
     with pytest.raises(ValueError, match="no vector of 2 numbers"):
         embedding_row(outcome, model="m", dimension=2, version="v", run_id="r")
 
 
 @pytest.mark.parametrize("place", [(math.nan, 7.0), (90.1, 7.0), (46.0, 181.0), (None, 7.0), (46.0, None)])
-def test_an_odd_place_is_no_point_but_costs_no_vector(place: tuple[float | None, float | None]) -> None:
+def test_an_invalid_position_is_null_and_keeps_the_vector(place: tuple[float | None, float | None]) -> None:
     assert point(*place) is None
     unit = dataclasses.replace(UNIT, latitude=place[0], longitude=place[1])
     row = embedding_row(dataclasses.replace(OK, unit=unit), model="m", dimension=2, version="v", run_id="r")
     assert row["vector"] == [0.6, 0.8]
 
 
-def test_a_task_of_embedding_has_only_the_views_that_all_tasks_share() -> None:
+def test_embedding_tasks_have_only_shared_views() -> None:
     assert set(views(OUTCOMES, embed_task("gemini-embedding-2", 8))) == {"dead_letters", "runs_history"}
 
 
-def test_the_view_and_the_index_are_bigquery_sql() -> None:
+def test_view_and_index_are_valid_bigquery_sql() -> None:
     tables = [embedding_table(OUTCOMES, "gemini-embedding-2", 512), embedding_table(OUTCOMES, "gemini-embedding-2", 8)]
     view = embeddings_view(tables)
     parsed = sqlglot.parse_one(view, dialect="bigquery")

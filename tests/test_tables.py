@@ -33,7 +33,7 @@ def outcome(**changes: Any) -> Outcome:
     return Outcome(**values)
 
 
-def test_the_tables_have_the_columns_of_the_design_in_its_order() -> None:
+def test_tables_have_the_specified_columns_in_order() -> None:
     names = [field["name"] for field in TABLES["outcomes"].schema]
     assert " ".join(names) == (
         "task version unit_id unit_type input_digest status reason message answer raw_text asset_id asset_type "
@@ -46,32 +46,32 @@ def test_the_tables_have_the_columns_of_the_design_in_its_order() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_the_client_takes_every_schema_and_every_column_says_what_it_is(table: Any) -> None:
+def test_schemas_are_valid_and_every_column_has_a_description(table: Any) -> None:
     fields = [bigquery.SchemaField.from_api_repr(dict(field)) for field in table.schema]
     assert len({field.name for field in fields}) == len(fields)
     assert all(field.description for field in fields)
     assert set(table.clustering) <= {field.name for field in fields}
 
 
-def test_a_row_has_exactly_the_columns_of_the_table() -> None:
+def test_rows_have_exactly_the_columns_of_the_table() -> None:
     assert list(outcome_row(outcome(), **COLUMNS)) == [field["name"] for field in TABLES["outcomes"].schema]
 
 
-def test_an_answer_is_json_text_and_has_no_raw_text_beside_it() -> None:
+def test_ok_rows_have_an_answer_and_no_raw_text() -> None:
     row = outcome_row(outcome(answer={"condition": "good", "n": 1.5}, raw_text="unused"), **COLUMNS)
     assert json.loads(row["answer"]) == {"condition": "good", "n": 1.5}
     assert row["raw_text"] is None
     assert row["image_uris"] == ["gs://b/1/v0/o1:a:b.jpg"]
 
 
-def test_a_failure_keeps_raw_text_and_no_answer() -> None:
+def test_failed_rows_have_raw_text_and_no_answer() -> None:
     failure = outcome(status=Status.INVALID_ANSWER, reason="NOT_JSON", raw_text="x" * 9000, answer={"a": 1})
     row = outcome_row(failure, **COLUMNS)
     assert row["answer"] is None
     assert (row["status"], row["reason"], len(row["raw_text"])) == ("INVALID_ANSWER", "NOT_JSON", 4000)
 
 
-def test_an_image_without_uri_leaves_a_gap_but_no_null_in_the_array() -> None:
+def test_arrays_have_no_null_for_images_without_uri() -> None:
     images = (Image("a", None), Image("b", "gs://b/b.jpg"))
     row = outcome_row(outcome(unit=unit(images=images)), **COLUMNS)
     assert row["observation_ids"] == ["a", "b"]
@@ -79,7 +79,7 @@ def test_an_image_without_uri_leaves_a_gap_but_no_null_in_the_array() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"status": Status.SKIPPED}, {"answered_at": None}])
-def test_a_unit_that_was_not_asked_has_no_row(wrong: dict[str, Any]) -> None:
+def test_units_without_a_call_have_no_row(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="has no row"):
         outcome_row(outcome(**wrong), **COLUMNS)
 
@@ -95,11 +95,11 @@ def test_a_unit_that_was_not_asked_has_no_row(wrong: dict[str, Any]) -> None:
         (Decimal("1E+30"), None),
     ],
 )
-def test_money_is_text_with_nine_decimals_or_null(cost: Decimal, text: str | None) -> None:
+def test_cost_is_a_string_with_nine_decimals_or_null(cost: Decimal, text: str | None) -> None:
     assert numeric(cost) == text
 
 
-def test_the_same_event_has_the_same_row_id_and_another_has_another() -> None:
+def test_row_ids_identify_events() -> None:
     first = row_id(outcome(), **COLUMNS)
     assert first == row_id(outcome(), **COLUMNS)
     others = {
@@ -136,7 +136,7 @@ def finite(text: str) -> Any:
 
 
 @given(anything)
-def test_any_value_becomes_json_that_a_strict_reader_takes(value: Any) -> None:
+def test_any_value_is_written_as_strict_json(value: Any) -> None:
     text = json_text(value)
     text.encode()
     finite(text)
@@ -144,7 +144,7 @@ def test_any_value_becomes_json_that_a_strict_reader_takes(value: Any) -> None:
 
 
 @given(plain)
-def test_what_json_can_say_comes_back_unchanged(value: Any) -> None:
+def test_json_values_are_unchanged(value: Any) -> None:
     assert json.loads(json_text(value)) == value
 
 
@@ -155,7 +155,7 @@ def test_what_json_can_say_comes_back_unchanged(value: Any) -> None:
     cost=st.decimals(),
     status=st.sampled_from([status for status in Status if status is not Status.SKIPPED]),
 )
-def test_any_outcome_becomes_a_row_of_plain_json(
+def test_any_outcome_is_a_row_of_json_values(
     answer: Any, text: str | None, number: float | None, cost: Decimal, status: Status
 ) -> None:
     where = unit(unit_id=text or "u", asset_id=text, latitude=number, longitude=number, map_url=text, extra=answer)

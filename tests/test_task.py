@@ -1,4 +1,4 @@
-"""Tasks: what is taken, what is refused and how, and when the version changes."""
+"""Tasks: valid and invalid files, and what changes the version."""
 
 import dataclasses
 import hashlib
@@ -78,7 +78,7 @@ def refused(document: dict[str, Any]) -> str:
     return refusal(yaml.safe_dump(document, sort_keys=False))
 
 
-def test_a_complete_task_is_read() -> None:
+def test_reads_a_complete_task() -> None:
     task = parsed(POLE)
     assert (task.name, task.unit, task.max_images) == ("pole", "asset", 3)
     assert task.prompt_fields() == ("asset_type",)
@@ -95,32 +95,32 @@ def test_a_complete_task_is_read() -> None:
     assert task.image.changes_images
 
 
-def test_a_name_and_a_prompt_are_enough() -> None:
+def test_name_and_prompt_are_sufficient() -> None:
     task = parse_task("name: look\nprompt: What is it?\n", where="t", default_model="some-model")
     assert (task.model, task.unit, task.max_images, task.schema) == ("some-model", "observation", 1, None)
     assert task.columns() == (Column("text", "STRING", "$.text", "REQUIRED"),)
     assert not task.image.changes_images
 
 
-def test_upper_and_lower_case_types_are_the_same_task() -> None:
+def test_types_ignore_case() -> None:
     upper = json.loads(json.dumps(POLE["schema"]).replace('"string"', '"STRING"'))
     assert parsed({**POLE, "schema": upper}).version == parsed(POLE).version
 
 
-def test_a_task_survives_pickling() -> None:
+def test_task_can_be_pickled() -> None:
     task = parsed(POLE)
     assert pickle.loads(pickle.dumps(task)) == task
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_task_is_good_and_named_like_its_file(path: Path) -> None:
+def test_shipped_tasks_are_valid_and_named_like_their_files(path: Path) -> None:
     task = parse_task(path.read_text(encoding="utf-8"), where=path.name, default_model="m")
     assert task.name == path.stem
     assert task.description
     assert task.columns()
 
 
-def test_four_tasks_are_shipped() -> None:
+def test_ships_four_tasks() -> None:
     assert [path.stem for path in SHIPPED] == ["describe", "image_quality", "road_sign", "utility_pole"]
 
 
@@ -141,12 +141,12 @@ def test_four_tasks_are_shipped() -> None:
         ({"type": "object", "properties": {"a": {"type": "string"}}}, "JSON", "NULLABLE"),
     ],
 )
-def test_a_property_becomes_a_typed_column(schema: dict[str, Any], column_type: str, mode: str) -> None:
+def test_maps_properties_to_typed_columns(schema: dict[str, Any], column_type: str, mode: str) -> None:
     task = parsed({**POLE, "schema": {"type": "object", "properties": {"it": schema}}})
     assert task.columns() == (Column("it", column_type, "$.it", mode),)  # type: ignore[arg-type]
 
 
-def test_a_required_column_is_one_that_every_answer_has() -> None:
+def test_required_columns_are_in_every_answer() -> None:
     properties = {"a": {"type": "string"}, "b": {"type": "string", "nullable": True}, "c": {"type": "string"}}
     schema = {"type": "object", "properties": properties, "required": ["a", "b"]}
     modes = [column.mode for column in parsed({**POLE, "schema": schema}).columns()]
@@ -157,7 +157,7 @@ def test_a_required_column_is_one_that_every_answer_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("name", ..., "name: is missing"),
         ("name", "Pole", "name: 'Pole' must be at most 48 lower-case"),
@@ -241,12 +241,12 @@ def test_a_required_column_is_one_that_every_answer_has() -> None:
         ("schema.properties.Condition", {"type": "string"}, "differs from condition only in case"),
     ],
 )
-def test_a_mistake_is_named_with_its_place_and_its_remedy(path: str, value: object, told: str) -> None:
-    assert told in refused(changed(path, value))
+def test_invalid_values_are_errors_with_path_and_fix(path: str, value: object, message: str) -> None:
+    assert message in refused(changed(path, value))
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "pole.yaml: the file must hold keys with values"),
         ("- a", "it is a list"),
@@ -264,11 +264,11 @@ def test_a_mistake_is_named_with_its_place_and_its_remedy(path: str, value: obje
         ("a: " + "[" * 5000, "not YAML"),
     ],
 )
-def test_a_file_that_is_no_task_is_refused_in_one_line(text: str, told: str) -> None:
-    assert told in refusal(text)
+def test_rejects_invalid_files_in_one_line(text: str, message: str) -> None:
+    assert message in refusal(text)
 
 
-def test_a_schema_may_have_five_levels_and_no_sixth() -> None:
+def test_rejects_schemas_with_more_than_five_levels() -> None:
     def nested(levels: int) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": "string"}
         for _ in range(levels - 1):
@@ -289,20 +289,20 @@ def test_a_schema_may_have_five_levels_and_no_sixth() -> None:
         ("{capture_time}", ()),
     ],
 )
-def test_fields_are_words_in_double_braces_and_json_stays_untouched(prompt: str, fields: tuple[str, ...]) -> None:
+def test_prompt_fields_are_words_in_double_braces_but_not_json(prompt: str, fields: tuple[str, ...]) -> None:
     assert parsed({**POLE, "prompt": prompt}).prompt_fields() == fields
 
 
 # -- version -----------------------------------------------------------------------------------------------
 
 
-def test_the_version_is_the_hash_of_the_definition() -> None:
+def test_version_is_the_hash_of_the_definition() -> None:
     task = parsed(POLE)
     text = json.dumps(task.definition(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     assert task.version == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def test_the_version_is_the_same_on_every_machine_and_in_every_release() -> None:
+def test_version_is_stable_across_machines_and_releases() -> None:
     """A changed hash makes every answer that people paid for outdated: change REQUEST_FORMAT on purpose only."""
     assert parsed(POLE).version == "9bc18fa67279"
 
@@ -335,11 +335,11 @@ def test_the_version_is_the_same_on_every_machine_and_in_every_release() -> None
         ("image", ...),
     ],
 )
-def test_whatever_can_change_an_answer_changes_the_version(path: str, value: object) -> None:
+def test_version_changes_with_everything_that_can_change_an_answer(path: str, value: object) -> None:
     assert parsed(changed(path, value)).version != parsed(POLE).version
 
 
-def test_the_unit_changes_the_version() -> None:
+def test_version_changes_with_the_unit() -> None:
     observation = changed("max_images", ...)
     observation["unit"] = "observation"
     one = {**observation, "unit": "asset", "max_images": 1}
@@ -361,11 +361,11 @@ def test_the_unit_changes_the_version() -> None:
         ("schema.propertyOrdering", ["condition", "confidence", "defects"]),
     ],
 )
-def test_what_cannot_change_an_answer_leaves_the_version(path: str, value: object) -> None:
+def test_version_ignores_what_cannot_change_an_answer(path: str, value: object) -> None:
     assert parsed(changed(path, value)).version == parsed(POLE).version
 
 
-def test_the_order_of_properties_changes_the_version_because_the_model_writes_in_it() -> None:
+def test_version_changes_with_the_order_of_properties() -> None:
     properties = dict(reversed(POLE["schema"]["properties"].items()))
     turned = {**POLE, "schema": {**POLE["schema"], "properties": properties}}
     assert parsed(turned).version != parsed(POLE).version
@@ -417,7 +417,7 @@ def meaning(task: Task) -> dict[str, Any]:
 
 
 @given(DOCUMENTS, DOCUMENTS)
-def test_two_versions_are_equal_exactly_when_the_same_is_asked(one: dict[str, Any], two: dict[str, Any]) -> None:
+def test_versions_are_equal_if_and_only_if_requests_are(one: dict[str, Any], two: dict[str, Any]) -> None:
     first, second = parsed(one), parsed(two)
     assert (first.version == second.version) == (meaning(first) == meaning(second))
 
@@ -433,24 +433,22 @@ def shuffled(document: Any, order: random.Random, *, keep: bool = False) -> Any:
 
 
 @given(DOCUMENTS, st.randoms(use_true_random=False))
-def test_the_order_of_keys_in_the_file_never_changes_the_version(
-    document: dict[str, Any], order: random.Random
-) -> None:
+def test_version_ignores_the_order_of_keys(document: dict[str, Any], order: random.Random) -> None:
     assert parsed(shuffled(document, order)).version == parsed(document).version
 
 
 @given(DOCUMENTS, st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1).filter(str.strip))
-def test_the_description_never_changes_the_version(document: dict[str, Any], description: str) -> None:
+def test_version_ignores_the_description(document: dict[str, Any], description: str) -> None:
     assert parsed({**document, "description": description}).version == parsed(document).version
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_task_or_one_line_of_refusal(text: str) -> None:
+def test_any_text_is_a_task_or_a_one_line_error(text: str) -> None:
     try:
         parse_task(text, where="pole.yaml", default_model="m")
     except UserError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = "pole.yaml"
-    assert told.startswith("pole.yaml")
-    assert "\n" not in told
+        message = "pole.yaml"
+    assert message.startswith("pole.yaml")
+    assert "\n" not in message

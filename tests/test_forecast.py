@@ -1,4 +1,4 @@
-"""The pure parts of a plan: what asking takes, how long a lane takes, which lane to take. No service is used."""
+"""Forecasts and the comparison of lanes: tokens, duration, limiting factor and recommendation. No service is used."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_no_lane_exceeds_any_limit(lane: Lane, work: Workload, quota: Quota, cap
 
 
 @given(st.floats(0.01, 10**5), st.floats(0.05, 600))
-def test_the_workers_use_what_is_granted_and_one_less_would_not(granted: float, latency_s: float) -> None:
+def test_workers_are_the_fewest_that_use_the_quota(granted: float, latency_s: float) -> None:
     workers = count_workers(granted, latency_s)
     each = min(MAX_CALLS_PER_S, MAX_IN_FLIGHT / latency_s)
     assert workers * each >= granted * (1 - 1e-9)
@@ -257,7 +257,7 @@ def test_names_the_limiting_factor() -> None:
 
 
 @given(st.integers(0, 10**8), st.integers(1, 20_000), st.integers(1, 200_000), st.integers(20_000, 984_000_000))
-def test_batch_jobs_hold_every_request_within_both_limits(calls: int, size: int, lines: int, most: int) -> None:
+def test_batch_jobs_respect_both_limits(calls: int, size: int, lines: int, most: int) -> None:
     plan = plan_batch(None, Workload(calls, 0, size), Capacity(batch_lines=lines, batch_bytes=most))
     assert plan.jobs * lines >= calls
     assert plan.jobs * most >= calls * size
@@ -265,7 +265,7 @@ def test_batch_jobs_hold_every_request_within_both_limits(calls: int, size: int,
     assert "requests" in plan.binds or "bytes" in plan.binds
 
 
-def test_a_request_is_as_large_as_its_texts_and_uris() -> None:
+def test_request_size_covers_texts_and_uris() -> None:
     one, ten = (request_bytes(PROFILE, ASSETS, images) for images in (1, 10))
     assert 1_500 < one < 5_000
     assert one + 9 * 150 < ten < one + 9 * 400
@@ -290,7 +290,7 @@ LANE = st.builds(
 
 
 @given(st.lists(LANE, max_size=4, unique_by=lambda plan: plan.lane))
-def test_a_lane_is_recommended_that_can_be_taken_and_costs_the_least_or_nearly(plans: list[LanePlan]) -> None:
+def test_recommends_an_available_lane_at_about_the_lowest_cost(plans: list[LanePlan]) -> None:
     ways = {plan.lane: plan for plan in plans if plan.problem is None}
     found = recommend(plans, 10)
     assert found.reason
@@ -305,7 +305,7 @@ def test_a_lane_is_recommended_that_can_be_taken_and_costs_the_least_or_nearly(p
         assert usd - min(prices) < MIN_SAVING_USD
 
 
-def test_half_the_price_is_taken_when_it_is_worth_the_wait() -> None:
+def test_recommends_half_the_price_for_significant_savings() -> None:
     plans = [
         LanePlan(Lane.ONLINE, Decimal(100), 3_600.0),
         LanePlan(Lane.FLEX, Decimal(50), 7_200.0),
@@ -329,9 +329,7 @@ def test_half_the_price_is_taken_when_it_is_worth_the_wait() -> None:
     workers=st.integers(1, 1_000),
     at_least=st.integers(1, 50_000),
 )
-def test_the_static_shares_of_a_rate_never_exceed_the_ceiling(
-    flag: str, ceiling: int, workers: int, at_least: int
-) -> None:
+def test_rate_shares_never_exceed_the_ceiling(flag: str, ceiling: int, workers: int, at_least: int) -> None:
     if ceiling < workers * at_least:
         with pytest.raises(UserError, match=flag):
             assemble.ceiling(flag, ceiling, workers, at_least=at_least)

@@ -1,4 +1,4 @@
-"""Models and prices: the shipped file, costs computed by hand, and what a model does not take."""
+"""Model profiles: the shipped file, costs computed by hand, and what models support."""
 
 import datetime
 import math
@@ -28,14 +28,14 @@ def task(**keys: Any) -> Task:
     return parse_task(text, where="look.yaml", default_model=MODELS.default)
 
 
-def test_the_default_model_is_known_and_alive_when_the_file_was_true() -> None:
+def test_default_model_is_not_retired() -> None:
     profile = MODELS.profile(MODELS.default)
     assert MODELS.as_of == datetime.date(2026, 11, 20)
     assert "global" in profile.locations
     assert profile.retirement_warning(MODELS.as_of) is None
 
 
-def test_the_model_that_tutorials_name_works_with_a_warning() -> None:
+def test_gemini_25_flash_works_with_a_warning() -> None:
     profile = MODELS.profile("gemini-2.5-flash")
     profile.check("us-central1", Lane.ONLINE, task())
     warning = profile.retirement_warning(MODELS.as_of)
@@ -45,7 +45,7 @@ def test_the_model_that_tutorials_name_works_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize("profile", MODELS.profiles.values(), ids=lambda profile: str(profile.name))
-def test_every_shipped_model_is_complete_and_the_other_lanes_cost_half(profile: ModelProfile) -> None:
+def test_shipped_models_are_complete_and_other_lanes_cost_half(profile: ModelProfile) -> None:
     assert profile.priced
     assert profile.thinking.default in profile.thinking.allowed
     online = profile.prices["online"]
@@ -85,7 +85,7 @@ def test_every_shipped_model_is_complete_and_the_other_lanes_cost_half(profile: 
         (ENDPOINT, Lane.ONLINE, Usage(480, 0, 14, 0), "0"),
     ],
 )
-def test_a_cost_is_what_one_computes_by_hand(model: str, lane: Lane, usage: Usage, cost: str) -> None:
+def test_cost_matches_calculation_by_hand(model: str, lane: Lane, usage: Usage, cost: str) -> None:
     computed = cost_usd(MODELS.profile(model), lane, usage)
     assert computed == Decimal(cost)
     assert -int(computed.as_tuple().exponent) <= 9  # BigQuery's NUMERIC
@@ -126,12 +126,12 @@ def test_more_tokens_never_cost_less(
         (ENDPOINT, "us-central1"),
     ],
 )
-def test_a_model_is_taken_where_it_lives(model: str, location: str) -> None:
+def test_accepts_models_at_their_locations(model: str, location: str) -> None:
     MODELS.profile(model).check(location, Lane.ONLINE, task())
 
 
 @pytest.mark.parametrize(
-    ("model", "location", "lane", "keys", "told"),
+    ("model", "location", "lane", "keys", "message"),
     [
         ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "at us-central1: use --location=global"),
         ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "(it is available at global, us, eu)"),
@@ -170,12 +170,12 @@ def test_a_model_is_taken_where_it_lives(model: str, location: str) -> None:
         ),
     ],
 )
-def test_what_a_model_does_not_take_is_refused_with_what_it_takes(
-    model: str, location: str, lane: Lane, keys: dict[str, Any], told: str
+def test_rejects_unsupported_settings_and_names_supported_ones(
+    model: str, location: str, lane: Lane, keys: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         MODELS.profile(model).check(location, lane, task(**keys))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_what_a_model_does_not_take_is_refused_with_what_it_takes(
         (ENDPOINT, "low", None),
     ],
 )
-def test_thinking_is_said_as_the_model_wants_it(
+def test_sends_thinking_as_level_or_budget(
     model: str, thinking: str | int | None, config: dict[str, Any] | None
 ) -> None:
     profile = MODELS.profile(model)
@@ -203,7 +203,7 @@ def test_thinking_is_said_as_the_model_wants_it(
     assert profile.thinking.config(thinking) == config
 
 
-def test_an_unknown_model_is_refused_with_the_near_one() -> None:
+def test_rejects_unknown_model_with_a_suggestion() -> None:
     with pytest.raises(
         UserError, match=r"unknown model gemini-3\.5-flash-light; did you mean gemini-3\.5-flash-lite\?"
     ):
@@ -220,7 +220,7 @@ def test_drops_settings_that_a_model_ignores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("today", "told"),
+    ("today", "message"),
     [
         ("2026-10-29", None),
         ("2026-10-30", "retires on 2027-01-28"),
@@ -228,15 +228,15 @@ def test_drops_settings_that_a_model_ignores() -> None:
         ("2027-01-28", "was retired on 2027-01-28"),
     ],
 )
-def test_a_retirement_is_announced_ninety_days_ahead(today: str, told: str | None) -> None:
+def test_warns_of_retirement_ninety_days_before(today: str, message: str | None) -> None:
     warning = MODELS.profile("gemini-3.7-flash").retirement_warning(datetime.date.fromisoformat(today))
-    assert warning is None if told is None else told in str(warning)
+    assert warning is None if message is None else message in str(warning)
 
 
 # -- estimates ---------------------------------------------------------------------------------------------
 
 
-def test_an_estimate_counts_text_images_and_thoughts() -> None:
+def test_estimate_includes_text_images_and_thoughts() -> None:
     profile = MODELS.profile("gemini-3.5-flash-lite")
     free = task(prompt="x" * 400, media_resolution="low")
     assert estimate_usage(profile, free, 1) == Usage(100 + 280, 0, 300, 0)
@@ -244,7 +244,7 @@ def test_an_estimate_counts_text_images_and_thoughts() -> None:
     assert estimate_usage(profile, asset, 3) == Usage(100 + 3 * (1120 + 24), 0, 50, 150)
 
 
-def test_an_estimate_of_an_answer_grows_with_its_schema() -> None:
+def test_estimate_grows_with_the_schema() -> None:
     profile = MODELS.profile(MODELS.default)
     one = {"a": {"type": "string"}}
     more = {**one, "b": {"type": "array", "items": {"type": "object", "properties": {"c": {"type": "number"}}}}}
@@ -258,7 +258,7 @@ def test_an_estimate_of_an_answer_grows_with_its_schema() -> None:
 
 @pytest.mark.parametrize("model", [*MODELS.profiles, ENDPOINT])
 @pytest.mark.parametrize("thinking", [None, "low", 1024])
-def test_every_model_can_be_estimated(model: str, thinking: str | int | None) -> None:
+def test_estimates_every_model(model: str, thinking: str | int | None) -> None:
     asked = task(generation={} if thinking is None else {"thinking": thinking})
     usage = estimate_usage(MODELS.profile(model), asked, 1)
     assert usage.prompt_tokens > 0
@@ -285,7 +285,7 @@ LITE = "models/gemini-3.5-flash-lite"
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("as_of", ..., "mine.yaml: as_of: is missing"),
         ("as_of", "today", "mine.yaml: as_of: must be a date such as 2026-11-20"),
@@ -309,14 +309,14 @@ LITE = "models/gemini-3.5-flash-lite"
         ("models/gemini-2.5-flash/thinking/range", [0], "thinking.range: must be the smallest and the largest"),
     ],
 )
-def test_a_mistake_in_the_models_file_is_named_with_its_place(path: str, value: object, told: str) -> None:
+def test_invalid_models_files_are_errors_with_path(path: str, value: object, message: str) -> None:
     with pytest.raises(UserError) as caught:
         with_change(path, value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_without_thinking_and_price_can_be_added() -> None:
+def test_accepts_models_without_thinking_and_price() -> None:
     models = with_change("models/my-model", {"locations": ["regions"], "image_tokens": {"default": 258}})
     profile = models.profile("my-model")
     profile.check("us-east1", Lane.ONLINE, task(generation={"thinking": "low"}))
