@@ -76,7 +76,7 @@ def object_name(uri: str) -> str:
     return found[1]
 
 
-def test_the_dataset_is_in_the_multi_region_and_has_every_table_with_its_columns(client: bigquery.Client) -> None:
+def test_dataset_is_multi_region_and_has_all_tables(client: bigquery.Client) -> None:
     assert client.get_dataset(DATASET).location == LOCATION == "US"
     assert {table.table_id for table in client.list_tables(DATASET)} >= set(TABLES)
     for name, schema in TABLES.items():
@@ -84,14 +84,14 @@ def test_the_dataset_is_in_the_multi_region_and_has_every_table_with_its_columns
         assert [field.to_api_repr() for field in found] == [field.to_api_repr() for field in schema], name
 
 
-def test_every_table_of_observations_is_recognized_by_its_columns(client: bigquery.Client) -> None:
+def test_observation_tables_are_detected_by_their_columns(client: bigquery.Client) -> None:
     expected = {"latest": "legacy", "all": "legacy", "cropped": "cropped", "full": "full_frame", "pano": "pano"}
     for name in (name for name in TABLES if "observations" in name):
         fields = [field.to_api_repr() for field in client.get_table(f"{DATASET}.{name}").schema]
         assert detect_profile(name, fields).profile == expected[name.split("_")[0]]
 
 
-def test_the_latest_observations_are_as_many_as_asked_for_and_all_different(tables: Rows) -> None:
+def test_latest_observations_have_the_requested_number_of_unique_rows(tables: Rows) -> None:
     for name, count in (
         ("latest_observations", UNITS),
         ("cropped_observations_latest", 60),
@@ -103,7 +103,7 @@ def test_the_latest_observations_are_as_many_as_asked_for_and_all_different(tabl
     assert len(set(every)) == len(every)
 
 
-def test_ids_look_like_the_real_ones(tables: Rows) -> None:
+def test_ids_have_the_real_format(tables: Rows) -> None:
     hexes = "[0-9a-f]{32}"
     endings = {"ASSET_CLASS_ROAD_SIGN": ("ffff005f", "00110060"), "ASSET_CLASS_UTILITY_POLE": ("ffff01ee", "00250082")}
     for row in tables["all_observations"]:
@@ -116,7 +116,7 @@ def test_ids_look_like_the_real_ones(tables: Rows) -> None:
         assert named[1] == (row["pano_id"] or row["capture_id"])
 
 
-def test_assets_have_as_many_observations_as_real_ones_and_most_have_none(tables: Rows) -> None:
+def test_observations_per_asset_are_realistic(tables: Rows) -> None:
     sizes = Counter(Counter(row["asset_id"] for row in tables["latest_observations"]).values())
     assets = sum(sizes.values())
     assert set(sizes) == set(range(1, 11))
@@ -129,7 +129,7 @@ def test_assets_have_as_many_observations_as_real_ones_and_most_have_none(tables
     assert 1 - assets / len(known) == pytest.approx(ASSETS_WITHOUT / 500_531, abs=0.01)
 
 
-def test_an_assets_rows_agree_on_place_and_detection_time_which_is_the_latest_capture(tables: Rows) -> None:
+def test_rows_of_an_asset_share_location_and_detection_time(tables: Rows) -> None:
     for name in ("all_observations", "cropped_observations_all", "full_frame_observations_all"):
         rows = defaultdict(list)
         for row in tables[name]:
@@ -140,14 +140,14 @@ def test_an_assets_rows_agree_on_place_and_detection_time_which_is_the_latest_ca
             assert len({str(row["location"]) for row in group}) == 1
 
 
-def test_captures_are_mostly_of_the_newest_year_and_reach_back_ten(tables: Rows) -> None:
+def test_capture_times_span_ten_years(tables: Rows) -> None:
     years = Counter(row["capture_time"].year for row in tables["latest_observations"])
     assert years[2025] / UNITS == pytest.approx(292_344 / 480_620, abs=0.08)
     assert min(years) < 2020
     assert max(years) == 2025
 
 
-def test_the_newest_snapshot_is_the_latest_tables_one(tables: Rows) -> None:
+def test_newest_snapshot_equals_the_latest_tables(tables: Rows) -> None:
     created = {row["snapshot_id"]: row["creation_time"] for row in tables["snapshots"]}
     newest = max(created, key=lambda snapshot: created[snapshot])
     assert len(created) == 2
@@ -158,7 +158,7 @@ def test_the_newest_snapshot_is_the_latest_tables_one(tables: Rows) -> None:
             assert {row["snapshot_id"] for row in rows} == set(created), name
 
 
-def test_some_observations_are_in_two_snapshots_under_two_addresses_and_some_are_gone(tables: Rows) -> None:
+def test_observations_change_between_snapshots(tables: Rows) -> None:
     for name in (
         "all_observations",
         "cropped_observations_all",
@@ -176,9 +176,7 @@ def test_some_observations_are_in_two_snapshots_under_two_addresses_and_some_are
     assert {row["observation_id"] for row in tables["all_observations"]} - latest
 
 
-def test_two_addresses_are_null_one_object_is_cut_off_and_one_is_missing(
-    tables: Rows, objects: dict[str, storage.Blob]
-) -> None:
+def test_some_uris_are_null_and_some_objects_invalid_or_missing(tables: Rows, objects: dict[str, storage.Blob]) -> None:
     uris = [row["gcs_uri"] for row in tables["latest_observations"]]
     assert uris.count(None) == 2
     names = [object_name(uri) for uri in uris if uri is not None]
@@ -193,9 +191,7 @@ def test_two_addresses_are_null_one_object_is_cut_off_and_one_is_missing(
     assert objects[broken[0]].size > 0
 
 
-def test_objects_are_named_by_snapshot_and_observation_and_one_png_pretends_to_be_a_jpeg(
-    tables: Rows, objects: dict[str, storage.Blob]
-) -> None:
+def test_objects_are_named_by_snapshot_and_one_png_is_named_jpg(tables: Rows, objects: dict[str, storage.Blob]) -> None:
     kinds: Counter[tuple[str, str | None]] = Counter()
     for row in tables["latest_observations"]:
         if row["gcs_uri"] is None:
@@ -211,7 +207,7 @@ def test_objects_are_named_by_snapshot_and_observation_and_one_png_pretends_to_b
     assert kinds["jpg", "image/jpeg"] > 8 * kinds["png", "image/png"] > 0
 
 
-def test_every_other_address_leads_to_a_small_picture(tables: Rows, objects: dict[str, storage.Blob]) -> None:
+def test_all_other_uris_have_a_small_image(tables: Rows, objects: dict[str, storage.Blob]) -> None:
     traps = {name for row in tables["latest_observations"] if (name := row["gcs_uri"]) is not None}
     sizes = set()
     for table in ("cropped_observations_all", "full_frame_observations_all", "pano_observations_all"):
@@ -223,9 +219,7 @@ def test_every_other_address_leads_to_a_small_picture(tables: Rows, objects: dic
     assert len(sizes) > 10
 
 
-def test_boxes_of_full_frames_fit_in_their_pictures_and_those_of_crops_do_not(
-    tables: Rows, objects: dict[str, storage.Blob]
-) -> None:
+def test_bounding_boxes_fit_full_frames_only(tables: Rows, objects: dict[str, storage.Blob]) -> None:
     for table, inside in (("full_frame_observations_latest", True), ("cropped_observations_latest", False)):
         for row in tables[table]:
             with Image.open(io.BytesIO(objects[object_name(row["gcs_uri"])].download_as_bytes())) as image:
@@ -236,7 +230,7 @@ def test_boxes_of_full_frames_fit_in_their_pictures_and_those_of_crops_do_not(
             assert (high["x"] <= width and high["y"] <= height) == inside
 
 
-def test_panoramas_have_no_asset_and_most_no_pano_id(tables: Rows) -> None:
+def test_panoramas_have_no_asset(tables: Rows) -> None:
     rows = tables["pano_observations_latest"]
     captures = {row["capture_id"]: row["pano_id"] for row in rows}
     assert 0.5 < list(captures.values()).count(None) / len(captures) < 0.85
@@ -244,7 +238,7 @@ def test_panoramas_have_no_asset_and_most_no_pano_id(tables: Rows) -> None:
     assert Counter(row["capture_id"] for row in rows).most_common(1)[0][1] == 7
 
 
-def test_a_second_call_replaces_the_rows(client: bigquery.Client, built: LocalCloud, tables: Rows) -> None:
+def test_second_build_replaces_the_rows(client: bigquery.Client, built: LocalCloud, tables: Rows) -> None:
     build_dataset(built.url, built.project, units=UNITS, seed=7)
     again = {row["observation_id"] for row in client.list_rows(f"{DATASET}.latest_observations")}
     assert again == {row["observation_id"] for row in tables["latest_observations"]}
@@ -270,7 +264,7 @@ def spoilt(content: Content) -> tuple[int, int, int, int]:
 
 @settings(deadline=None, max_examples=60)
 @given(units=st.integers(1, 120), seed=st.integers(0, 1000))
-def test_a_dataset_of_any_size_has_its_rows_and_from_ten_on_its_traps(units: int, seed: int) -> None:
+def test_dataset_of_any_size_has_its_rows_and_invalid_data(units: int, seed: int) -> None:
     content = make_content(units, seed)
     latest = content.tables["latest_observations"]
     assert len({row["observation_id"] for row in latest}) == len(latest) == units
@@ -280,20 +274,20 @@ def test_a_dataset_of_any_size_has_its_rows_and_from_ten_on_its_traps(units: int
 
 
 @given(st.integers(1, 5000))
-def test_the_sizes_of_assets_add_up(units: int) -> None:
+def test_asset_sizes_sum_to_the_units(units: int) -> None:
     sizes = observations_per_asset(units)
     assert sum(sizes) == units
     assert set(sizes) <= set(range(1, 11))
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_other_pictures() -> None:
+def test_seed_determines_the_images() -> None:
     one, same, other = make_content(20, 1), make_content(20, 1), make_content(20, 2)
     assert one == same
     assert [one.data(name) for name in one.objects] == [same.data(name) for name in same.objects]
     assert not one.objects.keys() & other.objects.keys()
 
 
-def test_views_of_an_asset_are_different_parts_of_one_photograph() -> None:
+def test_views_of_an_asset_are_parts_of_one_photo() -> None:
     content = make_content(UNITS, 0)
     views = defaultdict(list)
     for row in content.tables["latest_observations"]:
@@ -304,7 +298,7 @@ def test_views_of_an_asset_are_different_parts_of_one_photograph() -> None:
     assert {view.photo for found in views.values() for view in found} == set(photos())
 
 
-def test_spoilt_pictures_look_spoilt() -> None:
+def test_degraded_images_measure_as_degraded() -> None:
     found = defaultdict(list)
     for picture, _ in make_content(UNITS, 0).objects.values():
         found[picture.variant].append(measure(render(picture)))
@@ -318,6 +312,6 @@ def test_spoilt_pictures_look_spoilt() -> None:
     assert sum(one.sharpness > SHARP for one in found["plain"]) > 0.8 * len(found["plain"])
 
 
-def test_a_dataset_has_at_least_one_unit() -> None:
+def test_dataset_needs_at_least_one_unit() -> None:
     with pytest.raises(ValueError, match="at least one unit"):
         make_content(0, 0)

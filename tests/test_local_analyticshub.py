@@ -36,7 +36,7 @@ def send(cloud: LocalCloud, method: str, path: str, body: Any = None) -> tuple[i
     return answer.status_code, answer.json()
 
 
-def test_the_listing_is_found_as_a_person_finds_it(hub: AnalyticsHub) -> None:
+def test_finds_exchange_and_listing(hub: AnalyticsHub) -> None:
     (exchange,) = hub.exchanges(HUB, "us")
     assert exchange.name == EXCHANGE
     (listing,) = hub.listings(exchange.name)
@@ -45,7 +45,7 @@ def test_the_listing_is_found_as_a_person_finds_it(hub: AnalyticsHub) -> None:
     assert hub.exchanges(HUB, "eu") == []
 
 
-def test_a_subscription_makes_a_linked_dataset_with_the_shared_tables(hub: AnalyticsHub, project: str) -> None:
+def test_subscription_creates_a_linked_dataset(hub: AnalyticsHub, project: str) -> None:
     made = hub.subscribe(LISTING, subscribe_body(project, "linked_one", "US"))
     assert (made.state, made.datasets) == (ACTIVE, ("linked_one",))
     assert made in hub.subscriptions(project, "us")
@@ -61,13 +61,13 @@ def test_a_subscription_makes_a_linked_dataset_with_the_shared_tables(hub: Analy
     assert counts == [10, 10]
 
 
-def test_a_linked_dataset_is_read_only(hub: AnalyticsHub, project: str) -> None:
+def test_linked_dataset_is_read_only(hub: AnalyticsHub, project: str) -> None:
     hub.subscribe(LISTING, subscribe_body(project, "linked_two", "us"))
     with pytest.raises(Forbidden, match="read-only"):
         bigquery.Client().create_table(f"{project}.linked_two.mine")
 
 
-def test_a_subscription_ends_with_its_dataset(hub: AnalyticsHub, project: str) -> None:
+def test_deleting_the_dataset_ends_the_subscription(hub: AnalyticsHub, project: str) -> None:
     name = hub.subscribe(LISTING, subscribe_body(project, "linked_three", "us")).name
     bigquery.Client().delete_dataset("linked_three", delete_contents=True)
     (left,) = [each for each in hub.subscriptions(project, "us") if each.name == name]
@@ -82,7 +82,7 @@ def test_a_subscription_ends_with_its_dataset(hub: AnalyticsHub, project: str) -
         (LISTING.replace(HUB, "somebody-else"), "us", 403, "or it may not exist"),
     ],
 )
-def test_what_cannot_be_is_refused_as_the_service_refuses_it(
+def test_rejects_invalid_subscriptions_with_errors_of_google(
     hub: AnalyticsHub, project: str, listing: str, location: str, code: int, said: str
 ) -> None:
     with pytest.raises(ApiError, match=said) as caught:
@@ -90,13 +90,13 @@ def test_what_cannot_be_is_refused_as_the_service_refuses_it(
     assert caught.value.status == code
 
 
-def test_a_dataset_of_that_name_is_a_conflict(hub: AnalyticsHub, project: str) -> None:
+def test_existing_dataset_is_a_conflict(hub: AnalyticsHub, project: str) -> None:
     with pytest.raises(ApiError) as caught:
         hub.subscribe(LISTING, subscribe_body(project, DATASET, "us"))
     assert caught.value.status == 409
 
 
-def test_what_is_not_served_is_named(cloud: LocalCloud, project: str) -> None:
+def test_rejects_methods_that_are_not_implemented(cloud: LocalCloud, project: str) -> None:
     for method, path, said in (
         ("DELETE", f"projects/{project}/locations/us/subscriptions/one", "DELETE /v1/projects/"),
         ("POST", EXCHANGE.rpartition("/")[0], "POST /v1/projects/"),
@@ -108,7 +108,7 @@ def test_what_is_not_served_is_named(cloud: LocalCloud, project: str) -> None:
         assert said in body["error"]["message"]
 
 
-def test_pages_are_followed(cloud: LocalCloud, hub: AnalyticsHub, project: str) -> None:
+def test_client_follows_pages(cloud: LocalCloud, hub: AnalyticsHub, project: str) -> None:
     for name in ("page_one", "page_two"):
         hub.subscribe(LISTING, subscribe_body(project, name, "us"))
     path = f"projects/{project}/locations/us/subscriptions"
@@ -124,7 +124,7 @@ def test_pages_are_followed(cloud: LocalCloud, hub: AnalyticsHub, project: str) 
     assert len(found) > 1
 
 
-def test_a_fault_comes_as_often_as_asked_for(cloud: LocalCloud, hub: AnalyticsHub, project: str) -> None:
+def test_fault_applies_a_limited_number_of_times(cloud: LocalCloud, hub: AnalyticsHub, project: str) -> None:
     cloud.faults(analyticshub={"rules": [{"match": "listings.get", "code": 503, "times": 2}]})
     assert hub.listing(LISTING).name == LISTING  # the client asks again
     assert cloud.counters()["analyticshub"]["calls"]["listings.get"] == 3
@@ -136,7 +136,7 @@ def test_a_fault_comes_as_often_as_asked_for(cloud: LocalCloud, hub: AnalyticsHu
         cloud.faults(analyticshub={"rules": [{"kode": 403}]})
 
 
-def test_bad_credentials_are_no_refusal(cloud: LocalCloud, project: str) -> None:
+def test_invalid_credentials_are_a_systemic_error(cloud: LocalCloud, project: str) -> None:
     cloud.faults(token={"fail": True})
     with pytest.raises(SystemicError, match="Analytics Hub: CREDENTIALS"):
         AnalyticsHub().listing(LISTING)

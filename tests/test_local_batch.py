@@ -60,7 +60,7 @@ def text_of(response: dict[str, Any]) -> str:
     return str(response["candidates"][0]["content"]["parts"][0]["text"])
 
 
-def test_a_job_goes_through_its_states_and_answers_as_the_online_lane_does(bench: Bench) -> None:
+def test_job_passes_its_states_and_answers_like_online(bench: Bench) -> None:
     uris = bench.pictures(3)
     uris.append(bench.place.put("pictures/small.jpg", picture(size=(64, 48))))
     name = bench.submit("run-1-000", [line_of(f"k-{number}", uri) for number, uri in enumerate(uris)])
@@ -82,7 +82,7 @@ def test_a_job_goes_through_its_states_and_answers_as_the_online_lane_does(bench
         assert line["response"]["usageMetadata"] == online["usageMetadata"]
 
 
-def test_the_client_reads_lists_and_deletes_jobs(bench: Bench) -> None:
+def test_client_gets_lists_and_deletes_jobs(bench: Bench) -> None:
     uri = bench.pictures(1)[0]
     bench.run("run-2-000", [line_of("k-1", uri)])
     done = bench.run("run-2-001", [line_of("k-1", uri)])
@@ -111,7 +111,7 @@ def test_the_client_reads_lists_and_deletes_jobs(bench: Bench) -> None:
     assert caught.value.code == 404
 
 
-def test_googles_other_client_reads_a_job_with_details_too(cloud: LocalCloud, bench: Bench) -> None:
+def test_aiplatform_client_reads_a_job(cloud: LocalCloud, bench: Bench) -> None:
     detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "WORN_OUT"}
     cloud.faults(batch={"jobs": [{"end": "FAILED", "error": {"code": 13, "message": "Broken.", "details": [detail]}}]})
     job = bench.run("run-3", [line_of("k-1", bench.pictures(1)[0])])
@@ -125,7 +125,7 @@ def test_googles_other_client_reads_a_job_with_details_too(cloud: LocalCloud, be
     assert (found.state.name, found.error.message) == ("JOB_STATE_FAILED", "Broken.")
 
 
-def test_the_echo_has_nulls_for_what_other_lines_have_and_its_keys_in_order(bench: Bench) -> None:
+def test_echoed_request_has_nulls_for_missing_fields_and_sorted_keys(bench: Bench) -> None:
     job = bench.run("echo", [line_of(f"k-{number}", uri) for number, uri in enumerate(bench.pictures(2))])
     raw = bench.raw(job).splitlines()[0]
     line = json.loads(raw)
@@ -140,7 +140,7 @@ def test_the_echo_has_nulls_for_what_other_lines_have_and_its_keys_in_order(benc
     assert found.answered_at
 
 
-def test_a_row_that_fails_says_why_and_its_job_succeeds(cloud: LocalCloud, bench: Bench) -> None:
+def test_failed_row_has_a_status_and_the_job_succeeds(cloud: LocalCloud, bench: Bench) -> None:
     good = bench.pictures(1)[0]
     broken = bench.place.put("pictures/broken.jpg", b"no image")
     cloud.faults(vertex={"rules": [{"match": "night", "do": "blocked"}, {"match": "busy", "do": "http", "code": 503}]})
@@ -169,7 +169,7 @@ def test_a_row_that_fails_says_why_and_its_job_succeeds(cloud: LocalCloud, bench
     assert "candidates" not in found["k-night"]["response"]
 
 
-def test_an_output_file_is_resumed_with_the_rows_that_have_no_answer(cloud: LocalCloud, bench: Bench) -> None:
+def test_output_file_as_input_processes_unanswered_rows(cloud: LocalCloud, bench: Bench) -> None:
     lines = [line_of(f"k-{number}", uri) for number, uri in enumerate(bench.pictures(4))]
     cloud.faults(batch={"jobs": [{"match": "first", "failed": 0.5}]})
     first = bench.run("first", lines)
@@ -204,7 +204,7 @@ def row_of(number: int, uri: str, *, text: bool = False) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["JSON", "STRING"])
-def test_a_table_goes_to_a_table_with_all_its_columns(regional: Bench, tables: bigquery.Client, kind: str) -> None:
+def test_table_to_table_keeps_all_columns(regional: Bench, tables: bigquery.Client, kind: str) -> None:
     uris = [*regional.pictures(2), "gs://batch-lane/pictures/gone.jpg"]
     rows = [row_of(number, uri, text=kind == "STRING") for number, uri in enumerate(uris)]
     source = fill(tables, "lane.asked", rows, kind)
@@ -229,7 +229,7 @@ def test_a_table_goes_to_a_table_with_all_its_columns(regional: Bench, tables: b
     assert counted["paid_uris"] == {"distinct": 2, "repeated": 0}
 
 
-def test_a_file_goes_to_a_table_and_a_table_to_a_file(regional: Bench, tables: bigquery.Client) -> None:
+def test_file_to_table_and_table_to_file(regional: Bench, tables: bigquery.Client) -> None:
     uri = regional.pictures(1)[0]
     dest = f"bq://{tables.project}.lane.mixed"
     job = regional.run("mixed", [line_of("k-1", uri, number=7)], model=OLD_MODEL, dest=dest)
@@ -243,7 +243,7 @@ def test_a_file_goes_to_a_table_and_a_table_to_a_file(regional: Bench, tables: b
     assert line["request"] == request_of(uri)
 
 
-def test_a_tuned_model_answers_in_its_region_only(bench: Bench, regional: Bench) -> None:
+def test_tuned_model_is_served_in_its_region_only(bench: Bench, regional: Bench) -> None:
     lines = [line_of("k-1", bench.pictures(1)[0])]
     for kind in ("models", "endpoints"):
         name = f"projects/1/locations/{REGION}/{kind}/123"
@@ -263,12 +263,12 @@ def test_a_tuned_model_answers_in_its_region_only(bench: Bench, regional: Bench)
         ("nowhere.asked", "Not found: Dataset"),
     ],
 )
-def test_a_table_elsewhere_is_refused(regional: Bench, tables: bigquery.Client, table: str, said: str) -> None:
+def test_rejects_table_in_another_location(regional: Bench, tables: bigquery.Client, table: str, said: str) -> None:
     with pytest.raises(errors.ClientError, match=said):
         regional.create("far", f"bq://{tables.project}.{table}", "gs://batch-lane/out/far", OLD_MODEL)
 
 
-def test_global_takes_no_tables(bench: Bench) -> None:
+def test_global_location_rejects_tables(bench: Bench) -> None:
     with pytest.raises(errors.ClientError, match="do not support the global endpoint"):
         bench.create("far", "bq://p.d.t", "gs://batch-lane/out/far")
 
@@ -291,7 +291,7 @@ def test_global_takes_no_tables(bench: Bench) -> None:
         ({"colour": "red"}, 400, "Unknown name"),
     ],
 )
-def test_a_bad_create_is_refused(bench: Bench, change: dict[str, Any], code: int, said: str) -> None:
+def test_rejects_invalid_job(bench: Bench, change: dict[str, Any], code: int, said: str) -> None:
     body = {
         "displayName": "bad",
         "model": f"publishers/google/models/{MODEL}",
@@ -303,7 +303,7 @@ def test_a_bad_create_is_refused(bench: Bench, change: dict[str, Any], code: int
     assert bench.place.cloud.batch_jobs() == []
 
 
-def test_a_caller_without_a_token_is_refused(cloud: LocalCloud, bench: Bench) -> None:
+def test_rejects_call_without_token(cloud: LocalCloud, bench: Bench) -> None:
     anonymous = Bench(Place(cloud, "batch-lane", "wrong"), bench.client)
     assert anonymous.call("GET").status_code == 401
 
@@ -329,7 +329,7 @@ TEXT = {"contents": user("x")}
         ([{"n": 1, "request": TEXT}, {"n": 1.5, "request": TEXT}], "it is float here and integer before"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_imported_fails_the_job(bench: Bench, lines: Any, said: str) -> None:
+def test_input_that_cannot_be_imported_fails_the_job(bench: Bench, lines: Any, said: str) -> None:
     job = bench.run("import", lines)
     assert job["state"] == "JOB_STATE_FAILED"
     assert job["error"]["code"] == 3
@@ -339,7 +339,7 @@ def test_what_cannot_be_imported_fails_the_job(bench: Bench, lines: Any, said: s
     assert "rows" not in bench.place.cloud.counters()["batch"]
 
 
-def test_an_input_that_is_too_large_or_missing_fails_the_job(cloud: LocalCloud, bench: Bench) -> None:
+def test_missing_or_too_large_input_fails_the_job(cloud: LocalCloud, bench: Bench) -> None:
     cloud.faults(batch={"limits": {"lines": 2, "bytes": 1000}})
     assert "more than 2 requests" in bench.run("long", jsonl({"request": TEXT} for _ in range(3)))["error"]["message"]
     assert "at most 1000 are supported" in bench.run("wide", b" " * 1001)["error"]["message"]
@@ -349,7 +349,7 @@ def test_an_input_that_is_too_large_or_missing_fails_the_job(cloud: LocalCloud, 
     assert (homeless["state"], homeless["error"]["code"]) == ("JOB_STATE_FAILED", 5)
 
 
-def test_schemas_of_two_shapes_spoil_each_other(bench: Bench) -> None:
+def test_different_schemas_in_a_job_fail_its_rows(bench: Bench) -> None:
     """The union gives every schema the other's properties, as null: the reason for one structure per job."""
     uri = bench.pictures(1)[0]
 
@@ -362,6 +362,6 @@ def test_schemas_of_two_shapes_spoil_each_other(bench: Bench) -> None:
     assert job["completionStats"]["failedCount"] == "2"
 
 
-def test_the_batch_lane_is_closed_where_the_service_closes_it(cloud: LocalCloud, place: Place) -> None:
+def test_rejects_models_and_locations_without_batch(cloud: LocalCloud, place: Place) -> None:
     with gemini(cloud, "us") as client, pytest.raises(errors.ClientError, match="multi-region us"):
         Bench(place, client).submit("us", [GOOD])

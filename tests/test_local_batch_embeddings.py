@@ -47,9 +47,7 @@ def online(place: Place, uri: str, dimension: int = 8) -> list[float]:
 
 
 @pytest.mark.parametrize("location", ["global", "us", "eu"])
-def test_a_job_answers_with_the_vectors_of_the_online_service_in_its_own_shape(
-    cloud: LocalCloud, place: Place, location: str
-) -> None:
+def test_job_returns_the_vectors_of_the_online_service(cloud: LocalCloud, place: Place, location: str) -> None:
     with gemini(cloud, location) as client:
         bench = Bench(place, client, location)
         uris = bench.pictures(3)
@@ -66,7 +64,7 @@ def test_a_job_answers_with_the_vectors_of_the_online_service_in_its_own_shape(
         assert (len(values), math.isclose(math.hypot(*values), 1.0)) == (16, True)
 
 
-def test_a_row_that_fails_says_why_and_the_others_are_answered(bench: Bench) -> None:
+def test_failed_row_has_a_status_and_others_are_answered(bench: Bench) -> None:
     good = bench.place.put("rows/good.jpg")
     bad = bench.place.put("rows/bad.jpg", b"\xff\xd8\xff\xe0 this is no photograph")
     lines = [line_of("k-1", good), line_of("k-2", f"gs://{bench.place.bucket}/none.jpg"), line_of("k-3", bad)]
@@ -79,14 +77,14 @@ def test_a_row_that_fails_says_why_and_the_others_are_answered(bench: Bench) -> 
         assert not found[key]["response"]
 
 
-def test_settings_that_the_service_ignores_change_nothing(bench: Bench) -> None:
+def test_ignored_settings_change_nothing(bench: Bench) -> None:
     uri = bench.pictures(1)[0]
     lines = [line_of("k-1", uri), line_of("k-2", uri, task_type="CLUSTERING", title="a pole")]
     first, second = bench.output(bench.run("ignored", lines, model=MODEL))
     assert first["response"] == second["response"]
 
 
-def test_the_faults_of_batch_jobs_are_those_of_every_model(cloud: LocalCloud, bench: Bench) -> None:
+def test_batch_faults_apply_to_embedding_models(cloud: LocalCloud, bench: Bench) -> None:
     uris = bench.pictures(30)
     cloud.faults(batch={"jobs": [{"failed": 0.2, "failed_codes": [503], "missing": 0.2, "duplicated": 0.2}]})
     output = bench.output(bench.run("faulty", [line_of(f"k-{n}", uri) for n, uri in enumerate(uris)], model=MODEL))
@@ -97,7 +95,7 @@ def test_the_faults_of_batch_jobs_are_those_of_every_model(cloud: LocalCloud, be
     assert any(line.get("status", "").startswith("Service Unavailable") for line in output)
 
 
-def test_a_rehearsal_makes_vectors_without_looking(cloud: LocalCloud, bench: Bench) -> None:
+def test_synthetic_job_returns_vectors_without_reading_images(cloud: LocalCloud, bench: Bench) -> None:
     cloud.faults(batch={"synthetic": True})
     lines = [line_of(f"k-{n:03d}", f"gs://nowhere/{n}.jpg", 64) for n in range(50)]
     job = bench.run("rehearsal", lines, model=MODEL)
@@ -112,7 +110,7 @@ def test_a_rehearsal_makes_vectors_without_looking(cloud: LocalCloud, bench: Ben
     ("source", "dest"),
     [("bq://{project}.lane.requests", "gs://{bucket}/out"), ("gs://{bucket}/in.jsonl", "bq://{project}.lane.results")],
 )
-def test_tables_are_refused(cloud: LocalCloud, bench: Bench, source: str, dest: str) -> None:
+def test_rejects_tables(cloud: LocalCloud, bench: Bench, source: str, dest: str) -> None:
     names = {"project": cloud.project, "bucket": bench.place.bucket}
     with pytest.raises(errors.ClientError, match="BigQuery tables are not supported for Gemini embedding models"):
         bench.create("tables", source.format(**names), dest.format(**names), MODEL)
@@ -122,7 +120,7 @@ def test_tables_are_refused(cloud: LocalCloud, bench: Bench, source: str, dest: 
     ("model", "location", "code"),
     [(MODEL, "us-central1", 404), ("multimodalembedding@001", "us-central1", 400), ("gemini-embedding-3", "us", 404)],
 )
-def test_a_model_without_batch_jobs_there_is_refused(
+def test_rejects_model_without_batch_in_the_location(
     cloud: LocalCloud, place: Place, model: str, location: str, code: int
 ) -> None:
     with gemini(cloud, location) as client, pytest.raises(errors.ClientError) as caught:
@@ -130,7 +128,7 @@ def test_a_model_without_batch_jobs_there_is_refused(
     assert caught.value.code == code
 
 
-def test_an_embedding_job_takes_a_million_rows_and_not_one_more() -> None:
+def test_embedding_job_accepts_at_most_a_million_rows() -> None:
     limits = BatchFaults(FaultConfig()).limits(most_lines(MODELS[MODEL]))
     assert limits == Limits(lines=MOST_EMBEDDING_LINES) == Limits(lines=1_000_000)
     assert most_lines(GENERATING["gemini-3.5-flash"]) == 200_000
@@ -139,7 +137,7 @@ def test_an_embedding_job_takes_a_million_rows_and_not_one_more() -> None:
         import_lines((line for _ in range(1_000_001)), limits)
 
 
-def test_more_rows_than_the_book_allows_fail_the_job(cloud: LocalCloud, bench: Bench) -> None:
+def test_job_above_the_configured_row_limit_fails(cloud: LocalCloud, bench: Bench) -> None:
     cloud.faults(batch={"limits": {"lines": 2}})
     job = bench.run("many", [line_of(f"k-{n}", "gs://b/1.jpg") for n in range(3)], model=MODEL)
     assert job["state"] == "JOB_STATE_FAILED"

@@ -54,7 +54,7 @@ def keys(lines: list[dict[str, Any]]) -> list[str]:
 # States
 
 
-def test_five_jobs_of_which_one_expires_and_one_ends_partly(cloud: LocalCloud, bench: Bench) -> None:
+def test_five_jobs_with_one_expired_and_one_partial(cloud: LocalCloud, bench: Bench) -> None:
     expired, partial = {"match": "*-003", "end": "EXPIRED"}, {"match": "*-004", "end": "PARTIALLY_SUCCEEDED"}
     order(cloud, {"shuffled": False}, expired, partial | {"finished": 0.6})
     names = [bench.submit(f"five-{number:03d}", bench.some(10)) for number in range(5)]
@@ -72,7 +72,7 @@ def test_five_jobs_of_which_one_expires_and_one_ends_partly(cloud: LocalCloud, b
 
 
 @pytest.mark.parametrize("end", ["FAILED", "EXPIRED", "PARTIALLY_SUCCEEDED", "PAUSED", "MELTED"])
-def test_a_job_that_ends_early_keeps_its_finished_rows(cloud: LocalCloud, bench: Bench, end: str) -> None:
+def test_job_that_ends_early_keeps_finished_rows(cloud: LocalCloud, bench: Bench, end: str) -> None:
     order(cloud, {"end": end, "finished": 0.5})
     job = bench.run("early", bench.some(8))
     assert job["state"] == f"JOB_STATE_{end}"
@@ -80,7 +80,7 @@ def test_a_job_that_ends_early_keeps_its_finished_rows(cloud: LocalCloud, bench:
     assert job["completionStats"]["incompleteCount"] == "4"
 
 
-def test_a_job_waits_in_the_queue_until_it_is_let_go(cloud: LocalCloud, bench: Bench) -> None:
+def test_job_stays_queued_until_released(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"match": "stuck", "stuck": "PENDING", "age_s": 259_200})
     name = bench.submit("stuck", bench.some(2))
     bench.run("other", bench.some(2))
@@ -92,7 +92,7 @@ def test_a_job_waits_in_the_queue_until_it_is_let_go(cloud: LocalCloud, bench: B
     assert bench.wait(name)["state"] == "JOB_STATE_SUCCEEDED"
 
 
-def test_seconds_of_waiting_end_by_themselves_or_with_their_rule(cloud: LocalCloud, bench: Bench) -> None:
+def test_queue_time_ends_by_itself_or_with_its_rule(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"match": "short", "pending_s": 0.05, "running_s": 0.05}, {"match": "long", "pending_s": 3600})
     name = bench.submit("long", bench.some(2))
     assert bench.run("short", bench.some(2))["state"] == "JOB_STATE_SUCCEEDED"
@@ -101,7 +101,7 @@ def test_seconds_of_waiting_end_by_themselves_or_with_their_rule(cloud: LocalClo
     assert bench.wait(name)["state"] == "JOB_STATE_SUCCEEDED"
 
 
-def test_a_job_is_cancelled_and_what_is_finished_is_kept_and_paid(cloud: LocalCloud, bench: Bench) -> None:
+def test_canceled_job_keeps_and_bills_finished_rows(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"stuck": "RUNNING", "running_state": "MELTING", "cancel_s": 0.2})
     name = bench.submit("cancelled", bench.some(8))
     bench.wait(name, "MELTING")
@@ -115,7 +115,7 @@ def test_a_job_is_cancelled_and_what_is_finished_is_kept_and_paid(cloud: LocalCl
         bench.client.batches.cancel(name=name)
 
 
-def test_a_job_in_the_queue_is_cancelled_without_an_output(cloud: LocalCloud, bench: Bench) -> None:
+def test_queued_job_is_canceled_without_output(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"stuck": "PENDING"})
     name = bench.submit("queued", bench.some(2))
     with pytest.raises(errors.ClientError, match="cancel it before it is deleted"):
@@ -126,14 +126,14 @@ def test_a_job_in_the_queue_is_cancelled_without_an_output(cloud: LocalCloud, be
     assert paid(cloud, "queued") == 0
 
 
-def test_a_paused_job_can_be_cancelled(cloud: LocalCloud, bench: Bench) -> None:
+def test_paused_job_can_be_canceled(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"end": "PAUSED"})
     job = bench.run("paused", bench.some(2))
     bench.client.batches.cancel(name=job["name"])
     assert bench.get(job["name"])["state"] == "JOB_STATE_CANCELLED"
 
 
-def test_a_reset_forgets_jobs_that_are_under_way(cloud: LocalCloud, bench: Bench) -> None:
+def test_reset_deletes_running_jobs(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"stuck": "RUNNING"})
     bench.wait(bench.submit("under-way", bench.some(4)), "RUNNING")
     assert [job["displayName"] for job in cloud.batch_jobs()] == ["under-way"]
@@ -145,7 +145,7 @@ def test_a_reset_forgets_jobs_that_are_under_way(cloud: LocalCloud, bench: Bench
 # Rows
 
 
-def test_rows_fail_get_lost_and_come_twice_in_the_shares_that_were_ordered(cloud: LocalCloud, bench: Bench) -> None:
+def test_rows_fail_are_lost_and_duplicated_at_configured_rates(cloud: LocalCloud, bench: Bench) -> None:
     shares = {"failed": 0.1, "failed_codes": [429, 500, 503], "blocked": 0.1, "missing": 0.05, "duplicated": 0.05}
     order(cloud, shares)
     job = bench.run("shares", bench.some(600))
@@ -174,13 +174,13 @@ def test_rows_fail_get_lost_and_come_twice_in_the_shares_that_were_ordered(cloud
     assert {line["custom_id"] for line in other if line["status"]} != set(failed), "another job, other rows"
 
 
-def test_lines_are_shuffled_unless_they_are_not_to_be(cloud: LocalCloud, bench: Bench) -> None:
+def test_output_lines_are_shuffled_unless_disabled(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"match": "in-order", "shuffled": False})
     mixed, straight = (keys(bench.output(bench.run(name, bench.some(50)))) for name in ("mixed", "in-order"))
     assert mixed != straight == sorted(mixed)
 
 
-def test_chunks_of_the_output_hold_a_part_of_it(cloud: LocalCloud, bench: Bench) -> None:
+def test_incremental_output_has_part_of_the_lines(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"match": "torn", "incremental_only": True})
     job, torn = (bench.run(name, bench.some(9)) for name in ("whole", "torn"))
     assert bench.names(job) == ["incremental_predictions/predictions_0001.jsonl", "predictions.jsonl"]
@@ -191,7 +191,7 @@ def test_chunks_of_the_output_hold_a_part_of_it(cloud: LocalCloud, bench: Bench)
     assert len(bench.output(torn, bench.names(torn)[0])) == 9
 
 
-def test_the_last_line_is_cut(cloud: LocalCloud, bench: Bench) -> None:
+def test_last_line_is_truncated(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"truncated": True})
     lines = bench.raw(bench.run("cut", bench.some(5))).split(b"\n")
     assert len(lines) == 5
@@ -200,7 +200,7 @@ def test_the_last_line_is_cut(cloud: LocalCloud, bench: Bench) -> None:
     assert problems[4]
 
 
-def test_the_key_is_not_echoed_and_the_request_is_spelt_otherwise(cloud: LocalCloud, bench: Bench) -> None:
+def test_key_is_omitted_and_request_is_reformatted(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"echo_key": False, "echo_camel": True})
     snake = {
         "contents": [{"role": "user", "parts": [{"file_data": {"file_uri": "gs://b/1", "mime_type": "image/png"}}]}]
@@ -213,7 +213,7 @@ def test_the_key_is_not_echoed_and_the_request_is_spelt_otherwise(cloud: LocalCl
     assert parse_line(json.dumps(line).encode()).uris == ("gs://b/1",)
 
 
-def test_a_rehearsed_answer_says_so_and_never_changes(cloud: LocalCloud, bench: Bench) -> None:
+def test_synthetic_answer_is_marked_and_reproducible(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud)
     first, second = (
         {line["custom_id"]: line["response"] for line in bench.output(bench.run(name, lines))}
@@ -228,7 +228,7 @@ def test_a_rehearsed_answer_says_so_and_never_changes(cloud: LocalCloud, bench: 
 # Calls
 
 
-def test_a_create_whose_answer_is_lost_has_made_the_job(cloud: LocalCloud, bench: Bench) -> None:
+def test_create_with_lost_response_creates_the_job(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, calls=[{"do": "lost_answer", "times": 1}])
     with pytest.raises(Exception, match=r"disconnected|reset|aborted"):
         bench.submit("lost", bench.some(1))
@@ -239,7 +239,7 @@ def test_a_create_whose_answer_is_lost_has_made_the_job(cloud: LocalCloud, bench
 
 
 @pytest.mark.parametrize("code", [403, 429, 503])
-def test_a_create_is_refused_and_makes_nothing(cloud: LocalCloud, bench: Bench, code: int) -> None:
+def test_rejected_create_creates_no_job(cloud: LocalCloud, bench: Bench, code: int) -> None:
     order(cloud, calls=[{"match": "refused*", "times": 1, "do": "http", "code": code, "message": "Not now."}])
     with pytest.raises(errors.APIError, match=r"Not now\.") as caught:
         bench.submit("refused-1", bench.some(1))
@@ -250,7 +250,7 @@ def test_a_create_is_refused_and_makes_nothing(cloud: LocalCloud, bench: Bench, 
 
 
 @pytest.mark.parametrize("method", ["get", "list", "cancel", "delete"])
-def test_every_other_call_can_stumble_too(cloud: LocalCloud, bench: Bench, method: str) -> None:
+def test_faults_apply_to_every_method(cloud: LocalCloud, bench: Bench, method: str) -> None:
     name = bench.run("stumble", bench.some(1))["name"].rpartition("/")[2]
     order(cloud, calls=[{"method": method, "times": 1, "do": "http", "code": 503}])
     how = {"get": ("GET", name), "list": ("GET", ""), "cancel": ("POST", f"{name}:cancel"), "delete": ("DELETE", name)}
@@ -258,7 +258,7 @@ def test_every_other_call_can_stumble_too(cloud: LocalCloud, bench: Bench, metho
     assert answers == [503, 400 if method == "cancel" else 200]
 
 
-def test_a_job_is_not_listed_at_once(cloud: LocalCloud, bench: Bench) -> None:
+def test_new_job_is_listed_with_a_delay(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"match": "late", "unlisted_s": 3600})
     for name in ("late", "soon"):
         bench.run(name, bench.some(1))
@@ -266,7 +266,7 @@ def test_a_job_is_not_listed_at_once(cloud: LocalCloud, bench: Bench) -> None:
     assert [job["displayName"] for job in listed] == ["soon"]
 
 
-def test_the_output_prefix_is_closed_to_the_service(cloud: LocalCloud, bench: Bench) -> None:
+def test_job_fails_without_write_access_to_the_output(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud, {"output_forbidden": True})
     job = bench.run("closed", bench.some(1))
     assert (job["state"], job["error"]["code"]) == ("JOB_STATE_FAILED", 7)
@@ -274,7 +274,7 @@ def test_the_output_prefix_is_closed_to_the_service(cloud: LocalCloud, bench: Be
     assert paid(cloud, "closed") == 0
 
 
-def test_the_output_is_told_late_or_never(cloud: LocalCloud, bench: Bench) -> None:
+def test_output_info_is_late_or_missing(cloud: LocalCloud, bench: Bench) -> None:
     order(
         cloud,
         {"stuck": "RUNNING"},
@@ -290,7 +290,7 @@ def test_the_output_is_told_late_or_never(cloud: LocalCloud, bench: Bench) -> No
     assert ["outputInfo" in bench.wait(name) for name in names] == [True, True, False]
 
 
-def test_many_callers_make_jobs_at_the_same_time(cloud: LocalCloud, bench: Bench) -> None:
+def test_concurrent_callers_create_jobs(cloud: LocalCloud, bench: Bench) -> None:
     order(cloud)
     source = bench.place.put("in/many.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in bench.some(3)))
     names: list[str] = []
@@ -328,17 +328,17 @@ def test_many_callers_make_jobs_at_the_same_time(cloud: LocalCloud, bench: Bench
         ({"jobs": {}}, "jobs must be a list"),
     ],
 )
-def test_a_fault_that_nobody_knows_is_refused(cloud: LocalCloud, section: dict[str, Any], said: str) -> None:
+def test_rejects_unknown_fault(cloud: LocalCloud, section: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         cloud.faults(batch=section)
 
 
-def test_a_broken_admin_call_says_what_there_is(cloud: LocalCloud) -> None:
+def test_invalid_admin_call_lists_the_valid_ones(cloud: LocalCloud) -> None:
     answer = requests.put(f"{cloud.url}/_local/faults", json={"batches": {}}, timeout=5)
     assert "use vertex, batch, bigquery" in answer.json()["error"]["message"]
 
 
-def test_a_rule_of_the_online_lane_has_no_connection_to_break_here(cloud: LocalCloud, bench: Bench) -> None:
+def test_online_rules_do_not_break_batch_connections(cloud: LocalCloud, bench: Bench) -> None:
     uri = bench.pictures(1)[0]
     cloud.faults(vertex={"rules": [{"do": "reset"}]})
     job = bench.run("whole", [line_of("k-1", uri)])

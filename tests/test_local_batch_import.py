@@ -40,7 +40,7 @@ def lines(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(st.lists(st.tuples(lines(), st.booleans()), min_size=1, max_size=8))
-def test_a_template_reads_what_the_line_says(given_lines: list[tuple[dict[str, Any], bool]]) -> None:
+def test_template_reads_the_same_as_line_by_line(given_lines: list[tuple[dict[str, Any], bool]]) -> None:
     raws = [
         orjson.dumps(line, option=orjson.OPT_INDENT_2).replace(b"\n", b" ") if spaced else orjson.dumps(line)
         for line, spaced in given_lines
@@ -56,7 +56,7 @@ def test_a_template_reads_what_the_line_says(given_lines: list[tuple[dict[str, A
 
 
 @given(st.lists(lines(), min_size=1, max_size=8))
-def test_after_the_import_all_lines_have_the_same_fields(given_lines: list[dict[str, Any]]) -> None:
+def test_imported_lines_have_the_same_fields(given_lines: list[dict[str, Any]]) -> None:
     raws = [orjson.dumps(line) for line in given_lines]
     shape = import_lines(raws, Limits()).shape
     rows = [read_line(shape, raw).record for raw in raws]
@@ -72,7 +72,7 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def test_a_rehearsed_answer_is_the_same_with_and_without_a_template(tmp_path: Any) -> None:
+def test_synthetic_answer_is_the_same_with_and_without_template(tmp_path: Any) -> None:
     raws = [
         orjson.dumps({"custom_id": f"k-{n}", "request": {"contents": [
             {"role": "user", "parts": [{"fileData": {"fileUri": f"gs://b/{n}", "mimeType": "image/png"}}]}
@@ -91,7 +91,7 @@ def test_a_rehearsed_answer_is_the_same_with_and_without_a_template(tmp_path: An
     assert answers([reader.read(raw) for raw in raws]) == answers([read_line(shape, raw) for raw in raws])
 
 
-def test_an_import_stops_at_the_first_line_that_is_bad() -> None:
+def test_import_stops_at_the_first_invalid_line() -> None:
     good = b'{"request":{"contents":1}}\n'
     assert import_lines([good, b"\n", good], Limits()).rows == 2
     with pytest.raises(ImportFailed, match=r"line 2, field request\.contents: it is string here and integer before"):
@@ -131,19 +131,19 @@ JOB = {
         (r'displayName="a\"b"', False),
     ],
 )
-def test_a_filter_lets_through_what_it_says(text: str, fits: bool) -> None:  # noqa: FBT001
+def test_filter_selects_matching_jobs(text: str, fits: bool) -> None:  # noqa: FBT001
     assert parse_filter(text)(JOB) is fits
 
 
 @pytest.mark.parametrize(
     "text", ["displayName", "displayName=", "colour=red", 'state>"a"', "state=a state=b", 'createTime>"x"']
 )
-def test_what_is_no_filter_is_refused(text: str) -> None:
+def test_rejects_invalid_filter(text: str) -> None:
     with pytest.raises(ApiError, match="Invalid filter"):
         parse_filter(text)
 
 
-def test_names_are_counted_one_by_one_up_to_a_limit_and_told_apart_beyond_it() -> None:
+def test_names_are_counted_up_to_a_limit_then_as_distinct() -> None:
     counters = Counters()
     for names in (["a", "b", "a"], ["c", "a"]):
         counters.add_names("x", "each", names=names, limit=2)

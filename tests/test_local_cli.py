@@ -42,19 +42,19 @@ def _said(capsys: pytest.CaptureFixture[str]) -> str:
         ([], "required"),
     ],
 )
-def test_a_typing_mistake_gets_one_line_and_exit_code_2(
+def test_invalid_arguments_are_one_line_and_exit_code_2(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(argv) == 2
     assert said in _said(capsys)
 
 
-def test_help_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["up", "--help"]) == 0
     assert "--port" in capsys.readouterr().out
 
 
-def test_up_does_not_start_beside_real_credentials(
+def test_up_rejects_real_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = tmp_path / "prod.json"
@@ -65,7 +65,7 @@ def test_up_does_not_start_beside_real_credentials(
     assert not (tmp_path / "new").exists()
 
 
-def test_up_does_not_move_into_somebody_elses_directory(
+def test_up_rejects_a_directory_that_it_did_not_create(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -75,18 +75,18 @@ def test_up_does_not_move_into_somebody_elses_directory(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_up_and_demo_leave_a_running_cloud_alone(cloud: LocalCloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_up_and_demo_reject_a_running_cloud(cloud: LocalCloud, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("up", "demo"):
         assert cli.main([command, "--dir", str(cloud.directory)]) == 2
         assert f"already up in {cloud.directory}, at {cloud.url}" in _said(capsys)
 
 
-def test_sql_without_a_cloud_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sql_without_a_cloud_prints_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sql", "SELECT 1", "--dir", str(tmp_path)]) == 2
     assert f"imagebeam local up --dir={tmp_path}" in _said(capsys)
 
 
-def test_a_missing_extra_is_named_with_the_command_that_installs_it(
+def test_missing_extra_prints_the_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli, "NEEDED", (*cli.NEEDED, "not_installed"))
@@ -95,7 +95,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     assert "needs the module not_installed: pip install 'imagebeam[local]'" in said
 
 
-def test_every_needed_module_is_in_the_extra() -> None:
+def test_extra_contains_every_required_module() -> None:
     extra = [
         line for line in importlib.metadata.requires("imagebeam") or [] if "extra == 'local'" in line.replace('"', "'")
     ]
@@ -103,7 +103,7 @@ def test_every_needed_module_is_in_the_extra() -> None:
         assert any(line.startswith(name) for line in extra)
 
 
-def test_csv_and_json_cut_nothing_and_json_reads_back() -> None:
+def test_csv_and_json_are_complete() -> None:
     long = "ä" * 500
     moment = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
     row = (long, decimal.Decimal("0.000001"), moment, {"a": [1, None]}, None, True)
@@ -121,13 +121,13 @@ def test_csv_and_json_cut_nothing_and_json_reads_back() -> None:
     assert max(map(len, render(["t"], [(long,)], "table").splitlines())) == 60
 
 
-def test_an_empty_result_still_shows_its_columns() -> None:
+def test_empty_result_shows_its_columns() -> None:
     assert render(["a", "b"], [], "table") == "a  b\n-  -\n(0 rows)\n"
     assert render(["a", "b"], [], "csv") == "a,b\n"
     assert render(["a", "b"], [], "json") == "[]\n"
 
 
-def test_sql_answers_alike_while_the_cloud_is_up_and_when_it_is_down(
+def test_sql_returns_the_same_rows_while_the_cloud_is_up_and_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     query = ["sql", "SELECT name, n, price, at FROM d.t ORDER BY n", "--dir", str(tmp_path)]

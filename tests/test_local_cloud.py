@@ -28,7 +28,7 @@ def test_environment_points_every_client_at_the_server(cloud: LocalCloud) -> Non
     assert os.environ["GOOGLE_CLOUD_PROJECT"] == cloud.project == "imagebeam-local"
 
 
-def test_google_auth_gets_a_token_with_the_throw_away_key(cloud: LocalCloud) -> None:
+def test_google_auth_gets_a_token_with_the_temporary_key(cloud: LocalCloud) -> None:
     credentials, project = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     credentials.refresh(google.auth.transport.requests.Request())
     assert project == cloud.project
@@ -36,18 +36,18 @@ def test_google_auth_gets_a_token_with_the_throw_away_key(cloud: LocalCloud) -> 
     assert cloud.counters()["token"]["requests"] == 1
 
 
-def test_the_key_is_readable_by_its_owner_only(cloud: LocalCloud) -> None:
+def test_key_is_readable_by_its_owner_only(cloud: LocalCloud) -> None:
     assert (cloud.directory / "credentials.json").stat().st_mode & 0o077 == 0
 
 
-def test_a_token_request_with_a_foreign_signature_is_refused(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_rejects_token_request_with_another_signature(cloud: LocalCloud, tmp_path: Path) -> None:
     write_credentials(tmp_path / "other.json", cloud.url)
     foreign = Credentials.from_service_account_file(str(tmp_path / "other.json"), scopes=["x"])
     with pytest.raises(google.auth.exceptions.RefreshError, match="invalid_grant"):
         foreign.refresh(google.auth.transport.requests.Request())
 
 
-def test_the_token_fault_looks_like_a_bad_key(cloud: LocalCloud) -> None:
+def test_token_fault_looks_like_an_invalid_key(cloud: LocalCloud) -> None:
     cloud.faults(token={"fail": True})
     credentials, _ = google.auth.default(scopes=["x"])
     with pytest.raises(google.auth.exceptions.RefreshError, match="invalid_grant"):
@@ -56,7 +56,7 @@ def test_the_token_fault_looks_like_a_bad_key(cloud: LocalCloud) -> None:
     credentials.refresh(google.auth.transport.requests.Request())
 
 
-def test_nothing_leaves_through_the_proxy(cloud: LocalCloud) -> None:
+def test_proxy_rejects_connections_to_other_hosts(cloud: LocalCloud) -> None:
     with pytest.raises(requests.exceptions.ProxyError, match="403"):
         requests.get("https://storage.googleapis.com/storage/v1/b", timeout=10)
     assert cloud.counters()["connect_refused"] == 1
@@ -71,7 +71,7 @@ def test_nothing_leaves_through_the_proxy(cloud: LocalCloud) -> None:
         ({"storage": "no"}, "must be an object"),
     ],
 )
-def test_a_misspelt_fault_is_refused(cloud: LocalCloud, settings: dict[str, object], said: str) -> None:
+def test_rejects_unknown_fault(cloud: LocalCloud, settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         cloud.faults(**settings)
 
@@ -83,14 +83,14 @@ def test_setting_one_section_keeps_the_others(cloud: LocalCloud) -> None:
         assert json.load(response) == {"token": {"fail": True}, "storage": {"rules": []}}
 
 
-def test_an_unknown_route_says_what_is_missing(cloud: LocalCloud) -> None:
+def test_unknown_route_is_named(cloud: LocalCloud) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{cloud.url}/pubsub/v1/topics")
     assert caught.value.code == 501
     assert "GET /pubsub/v1/topics" in json.load(caught.value)["error"]["message"]
 
 
-def test_two_clouds_run_side_by_side_and_leave_nothing_behind(cloud: LocalCloud) -> None:
+def test_two_clouds_run_concurrently_and_clean_up(cloud: LocalCloud) -> None:
     with LocalCloud() as other:
         assert other.url != cloud.url
         assert json.loads((other.directory / "local.json").read_bytes())["url"] == other.url
@@ -100,7 +100,7 @@ def test_two_clouds_run_side_by_side_and_leave_nothing_behind(cloud: LocalCloud)
         requests.get(other.url, timeout=10)
 
 
-def test_a_given_directory_stays_and_says_that_the_cloud_is_down(tmp_path: Path) -> None:
+def test_given_directory_is_kept_and_the_cloud_is_reported_down(tmp_path: Path) -> None:
     with LocalCloud(tmp_path) as started:
         assert (tmp_path / "local.json").exists()
         key = (tmp_path / "credentials.json").read_text()
@@ -111,7 +111,7 @@ def test_a_given_directory_stays_and_says_that_the_cloud_is_down(tmp_path: Path)
     assert json.loads(key)["private_key"] == json.loads(again)["private_key"]
 
 
-def test_the_server_dies_with_a_parent_that_is_killed() -> None:
+def test_server_stops_when_its_parent_is_killed() -> None:
     code = (
         "import time\nfrom imagebeam.emulators.cloud import LocalCloud\n"
         "with LocalCloud() as cloud:\n    print(cloud.url, flush=True)\n    time.sleep(60)\n"
@@ -134,13 +134,13 @@ def test_the_server_dies_with_a_parent_that_is_killed() -> None:
         pytest.fail("the server outlived its parent")
 
 
-def test_a_server_that_cannot_start_says_why(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_failed_start_reports_the_reason(cloud: LocalCloud, tmp_path: Path) -> None:
     taken = int(cloud.url.rpartition(":")[2])
     with pytest.raises(RuntimeError, match=r"did not start: The local cloud cannot start: .*in use"):
         LocalCloud(tmp_path, port=taken).start()
 
 
-def test_real_credentials_beside_the_local_cloud_are_an_objection(tmp_path: Path) -> None:
+def test_rejects_real_credentials(tmp_path: Path) -> None:
     own = environment_of("http://127.0.0.1:1", "p", tmp_path)
     assert objection(own, tmp_path, tmp_path) is None
     assert objection({}, tmp_path, tmp_path) is None
@@ -154,7 +154,7 @@ def test_real_credentials_beside_the_local_cloud_are_an_objection(tmp_path: Path
     assert str(adc) in (objection({}, tmp_path, tmp_path) or "")
 
 
-def test_two_servers_do_not_share_a_directory(cloud: LocalCloud) -> None:
+def test_two_servers_cannot_share_a_directory(cloud: LocalCloud) -> None:
     key = (cloud.directory / "credentials.json").read_bytes()
     with pytest.raises(RuntimeError, match="cannot start: another one is running in") as caught:
         LocalCloud(cloud.directory).start()

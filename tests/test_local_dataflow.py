@@ -42,7 +42,7 @@ def client(cloud: LocalCloud) -> dataflow.JobsV1Beta3Client:
 PLACE = {"project_id": "imagebeam-local", "location": "us-central1"}
 
 
-def test_a_job_is_found_and_listed_where_it_was_started(
+def test_job_is_found_and_listed_in_its_location(
     cloud: LocalCloud, client: dataflow.JobsV1Beta3Client, job: dataflow.Job
 ) -> None:
     request = {**PLACE, "job_id": job.id}
@@ -53,15 +53,15 @@ def test_a_job_is_found_and_listed_where_it_was_started(
         client.get_job({**request, "job_id": "none"})
 
 
-def test_what_is_not_built_says_so(cloud: LocalCloud, client: dataflow.JobsV1Beta3Client, job: dataflow.Job) -> None:
+def test_rejects_methods_that_are_not_implemented(
+    cloud: LocalCloud, client: dataflow.JobsV1Beta3Client, job: dataflow.Job
+) -> None:
     wanted = dataflow.Job(requested_state=dataflow.JobState.JOB_STATE_DRAINED)
     with pytest.raises(MethodNotImplemented):
         client.update_job({**PLACE, "job_id": job.id, "job": wanted})
 
 
-def test_a_cancelled_job_gives_its_name_back(
-    cloud: LocalCloud, client: dataflow.JobsV1Beta3Client, job: dataflow.Job
-) -> None:
+def test_canceled_job_frees_its_name(cloud: LocalCloud, client: dataflow.JobsV1Beta3Client, job: dataflow.Job) -> None:
     again = dataflow.Job(job)
     again.name, again.client_request_id = "again", "1"
     first = client.create_job({**PLACE, "job": again})
@@ -84,7 +84,7 @@ def test_a_cancelled_job_gives_its_name_back(
         ({"environment": {"worker_pools": [{"num_workers": 2}], "service_account_email": "x"}}, "could not read gs://"),
     ],
 )
-def test_a_job_that_dataflow_would_refuse_is_refused(
+def test_rejects_jobs_that_dataflow_rejects(
     cloud: LocalCloud,
     client: dataflow.JobsV1Beta3Client,
     change: dict[str, Any],
@@ -94,7 +94,7 @@ def test_a_job_that_dataflow_would_refuse_is_refused(
         client.create_job({**PLACE, "job": dataflow.Job({"name": "fine", "type_": 1, **change})})
 
 
-def test_a_graph_that_was_changed_after_staging_is_refused(
+def test_rejects_pipeline_changed_after_staging(
     cloud: LocalCloud, client: dataflow.JobsV1Beta3Client, job: dataflow.Job
 ) -> None:
     changed = dataflow.Job(job)
@@ -104,6 +104,6 @@ def test_a_graph_that_was_changed_after_staging_is_refused(
         client.create_job({**PLACE, "job": changed})
 
 
-def test_nobody_submits_without_a_token(cloud: LocalCloud) -> None:
+def test_rejects_submission_without_token(cloud: LocalCloud) -> None:
     url = f"{cloud.url}/v1b3/projects/imagebeam-local/locations/us-central1/jobs"
     assert requests.post(url, json={}, timeout=10).status_code == 401

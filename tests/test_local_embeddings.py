@@ -31,9 +31,7 @@ def vectors(demo: list[tuple[Picture, Vector]], dimension: int) -> npt.NDArray[n
 
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)
-def test_the_five_nearest_neighbours_of_a_demo_picture_show_the_same_photograph(
-    demo: list[tuple[Picture, Vector]], dimension: int
-) -> None:
+def test_five_nearest_neighbors_show_the_same_photo(demo: list[tuple[Picture, Vector]], dimension: int) -> None:
     found = vectors(demo, dimension)
     likeness = found @ found.T
     np.fill_diagonal(likeness, -1)
@@ -42,7 +40,7 @@ def test_the_five_nearest_neighbours_of_a_demo_picture_show_the_same_photograph(
     assert (names[nearest] == names[:, None]).mean() >= 0.9
 
 
-def test_crops_scales_and_other_exposures_of_a_photograph_are_nearer_than_other_photographs() -> None:
+def test_variants_of_a_photo_are_nearer_than_other_photos() -> None:
     made = {}
     for photo in photos():
         whole = (20, 20, 260, 200)
@@ -60,9 +58,7 @@ def test_crops_scales_and_other_exposures_of_a_photograph_are_nearer_than_other_
 
 @settings(max_examples=60)
 @given(st.integers(1, 3072), st.sampled_from(["a", "b"]), st.integers(0, 2**32 - 1))
-def test_a_vector_has_its_dimension_and_length_one_and_is_always_the_same(
-    dimension: int, space: str, seed: int
-) -> None:
+def test_vector_has_its_dimension_and_unit_length(dimension: int, space: str, seed: int) -> None:
     description = np.random.default_rng(seed).standard_normal(LENGTH)
     vector = project(description, dimension, space)
     assert len(vector) == dimension
@@ -70,7 +66,7 @@ def test_a_vector_has_its_dimension_and_length_one_and_is_always_the_same(
     assert vector == project(description, dimension, space)
 
 
-def test_angles_are_the_same_in_all_usual_dimensions_and_two_models_share_no_space(
+def test_dimensions_keep_angles_and_models_do_not_share_a_space(
     demo: list[tuple[Picture, Vector]],
 ) -> None:
     few = demo[:20]
@@ -83,12 +79,12 @@ def test_angles_are_the_same_in_all_usual_dimensions_and_two_models_share_no_spa
 
 
 @pytest.mark.parametrize("dimension", [0, -1, 3073])
-def test_a_vector_of_no_or_too_many_dimensions_is_refused(dimension: int) -> None:
+def test_rejects_invalid_dimension(dimension: int) -> None:
     with pytest.raises(ValueError, match="1 to 3072"):
         project(np.ones(LENGTH), dimension, "m")
 
 
-def test_a_picture_of_one_colour_has_a_vector_too() -> None:
+def test_embeds_an_image_of_one_color() -> None:
     stream = io.BytesIO()
     Image.new("RGB", (1, 1)).save(stream, "PNG")
     assert math.isclose(np.linalg.norm(embed(stream.getvalue(), 128)), 1)
@@ -104,22 +100,18 @@ def test_a_picture_of_one_colour_has_a_vector_too() -> None:
         ("not sharp", "blurred"),
     ],
 )
-def test_a_text_finds_pictures_that_look_as_it_says(
-    demo: list[tuple[Picture, Vector]], text: str, variant: str
-) -> None:
+def test_text_finds_images_that_match_it(demo: list[tuple[Picture, Vector]], text: str, variant: str) -> None:
     order = np.argsort(-(vectors(demo, 512) @ np.array(embed_text(text, 512, "m"))))
     assert sum(demo[index][0].variant == variant for index in order[:5]) >= 4
 
 
 @pytest.mark.parametrize(("text", "photo"), [("something red", "retina"), ("blue sky", "rocket"), ("green", "flower")])
-def test_a_colour_finds_the_photograph_that_has_most_of_it(
-    demo: list[tuple[Picture, Vector]], text: str, photo: str
-) -> None:
+def test_color_finds_the_photo_with_most_of_it(demo: list[tuple[Picture, Vector]], text: str, photo: str) -> None:
     order = np.argsort(-(vectors(demo, 128) @ np.array(embed_text(text, 128, "m"))))
     assert [demo[index][0].photo for index in order[:3]] == [photo] * 3
 
 
-def test_a_text_about_what_pixels_do_not_tell_is_near_no_picture(demo: list[tuple[Picture, Vector]]) -> None:
+def test_text_without_visual_words_is_near_no_image(demo: list[tuple[Picture, Vector]]) -> None:
     pole, lamp = (np.array(embed_text(text, 512, "m")) for text in ("utility pole", "street lamp"))
     assert abs(vectors(demo, 512) @ pole).max() < 0.5
     assert abs(pole @ lamp) < 0.5

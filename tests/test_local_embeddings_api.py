@@ -65,7 +65,7 @@ def likeness(one: list[float], other: list[float]) -> float:
 
 
 @pytest.mark.parametrize("dimension", [128, 256, 512, 1408, None])
-def test_predict_gives_an_image_and_a_text_vector_of_the_dimension(place: Place, dimension: int | None) -> None:
+def test_predict_returns_image_and_text_vectors(place: Place, dimension: int | None) -> None:
     instance = {"image": {"gcsUri": f"gs://{place.bucket}/a.jpg", "mimeType": "image/jpeg"}, "text": "dark"}
     given: dict[str, Any] = {} if dimension is None else {"dimension": dimension}
     answer = predict(place, instance, **given).json()
@@ -77,7 +77,7 @@ def test_predict_gives_an_image_and_a_text_vector_of_the_dimension(place: Place,
         assert math.isclose(likeness(vector, vector), 1, rel_tol=1e-9)
 
 
-def test_predict_takes_bytes_and_snake_case_and_gives_the_same_vector(place: Place) -> None:
+def test_predict_accepts_bytes_and_snake_case(place: Place) -> None:
     by_uri = predict(place, {"image": {"gcs_uri": f"gs://{place.bucket}/a.jpg"}}, dimension=512.0).json()
     encoded = base64.b64encode(picture()).decode()
     by_bytes = predict(
@@ -88,7 +88,7 @@ def test_predict_takes_bytes_and_snake_case_and_gives_the_same_vector(place: Pla
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "PNG"])
-def test_predict_takes_every_format_of_the_model(place: Place, kind: str) -> None:
+def test_predict_accepts_every_image_format(place: Place, kind: str) -> None:
     instance = {"image": {"bytesBase64Encoded": base64.b64encode(picture(kind)).decode()}}
     assert predict(place, instance).status_code == 200
 
@@ -115,7 +115,7 @@ def test_predict_takes_every_format_of_the_model(place: Place, kind: str) -> Non
         ({"video": {"gcsUri": "gs://embeddings/a.mp4"}}, {}, 501, "videos"),
     ],
 )
-def test_predict_refuses_with_an_error_of_google(
+def test_predict_returns_the_errors_of_google(
     place: Place, instance: Any, parameters: dict[str, Any], code: int, said: str
 ) -> None:
     answer = predict(place, instance, **parameters)
@@ -124,7 +124,7 @@ def test_predict_refuses_with_an_error_of_google(
     assert said in answer.json()["error"]["message"]
 
 
-def test_the_old_model_lives_in_regions_and_the_new_one_does_not(place: Place) -> None:
+def test_models_are_served_in_their_locations(place: Place) -> None:
     text = {"text": "dark"}
     content = {"content": {"role": "user", "parts": [{"text": "dark"}]}}
     assert [predict(place, text, location=where).status_code for where in ("europe-west4", "global", "us", "eu")] == [
@@ -138,7 +138,7 @@ def test_the_old_model_lives_in_regions_and_the_new_one_does_not(place: Place) -
     assert place.post({"contents": []}, model=NEW).status_code == 404
 
 
-def test_a_retired_model_and_a_caller_without_a_token_are_refused(place: Place, cloud: LocalCloud) -> None:
+def test_rejects_retired_model_and_call_without_token(place: Place, cloud: LocalCloud) -> None:
     cloud.faults(vertex={"retired_models": [OLD]})
     assert predict(place, {"text": "dark"}).status_code == 404
     cloud.faults(vertex={})
@@ -147,7 +147,7 @@ def test_a_retired_model_and_a_caller_without_a_token_are_refused(place: Place, 
     assert answer.status_code == 401
 
 
-def test_the_unchanged_client_gets_a_vector_with_its_usage(place: Place, client: genai.Client) -> None:
+def test_client_gets_a_vector_with_usage(place: Place, client: genai.Client) -> None:
     answer = embed(client, part(place, "a.jpg"), output_dimensionality=768)
     assert answer.embeddings
     (found,) = answer.embeddings
@@ -158,7 +158,7 @@ def test_the_unchanged_client_gets_a_vector_with_its_usage(place: Place, client:
     assert found.statistics.token_count == 258
 
 
-def test_the_raw_answer_has_the_documented_shape(place: Place) -> None:
+def test_raw_response_has_the_documented_shape(place: Place) -> None:
     body = {"content": {"role": "user", "parts": [{"file_data": {"file_uri": f"gs://{place.bucket}/b.png",
             "mime_type": "image/png"}}, {"text": "blurry"}]}}  # fmt: skip
     answer = place.post(body, method="embedContent", model=NEW).json()
@@ -174,7 +174,7 @@ def test_the_raw_answer_has_the_documented_shape(place: Place) -> None:
     }
 
 
-def test_crops_of_one_photograph_are_nearer_than_another_photograph(place: Place, client: genai.Client) -> None:
+def test_crops_of_a_photo_are_nearer_than_another_photo(place: Place, client: genai.Client) -> None:
     found = {}
     for name in ("cat-whole", "cat-crop", "grass-whole", "grass-crop"):
         answer = embed(client, part(place, f"{name}.jpg"), output_dimensionality=256)
@@ -184,7 +184,7 @@ def test_crops_of_one_photograph_are_nearer_than_another_photograph(place: Place
     assert likeness(found["grass-whole"], found["grass-crop"]) > likeness(found["grass-whole"], found["cat-crop"]) + 0.2
 
 
-def test_inline_images_and_several_parts_make_one_vector(place: Place, client: genai.Client) -> None:
+def test_inline_images_and_several_parts_are_one_vector(place: Place, client: genai.Client) -> None:
     inline = types.Part.from_bytes(data=picture("PNG"), mime_type="image/png")
     alone = embed(client, inline, output_dimensionality=64).embeddings
     stored = embed(client, part(place, "b.png", "image/png"), output_dimensionality=64).embeddings
@@ -212,21 +212,21 @@ def test_inline_images_and_several_parts_make_one_vector(place: Place, client: g
         ([{"text": "a", "inlineData": {}}], {}, "oneof"),
     ],
 )
-def test_embed_content_refuses_with_an_error_of_google(place: Place, content: Any, config: Any, said: str) -> None:
+def test_embed_content_returns_the_errors_of_google(place: Place, content: Any, config: Any, said: str) -> None:
     body = {"content": {"role": "user", "parts": content}, "embedContentConfig": config}
     answer = place.post(body, method="embedContent", model=NEW)
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
 
 
-def test_text_that_is_too_long_is_cut_off_and_said_to_be(place: Place) -> None:
+def test_long_text_is_truncated_and_marked(place: Place) -> None:
     body = {"content": {"parts": [{"text": "a" * 40_000}]}, "outputDimensionality": 16}
     answer = place.post(body, method="embedContent", model=NEW).json()
     assert answer["truncated"] is True
     assert answer["usageMetadata"]["totalTokenCount"] == 8192
 
 
-def test_the_fixed_quota_answers_in_its_own_words(place: Place, cloud: LocalCloud) -> None:
+def test_fixed_quota_has_its_own_error_message(place: Place, cloud: LocalCloud) -> None:
     cloud.faults(vertex={"quota": {"requests_per_minute": 0, "burst": 1}})
     assert predict(place, {"text": "dark"}).status_code == 200
     refused = predict(place, {"text": "dark"})
@@ -235,9 +235,7 @@ def test_the_fixed_quota_answers_in_its_own_words(place: Place, cloud: LocalClou
     assert refused.json()["error"]["status"] == "RESOURCE_EXHAUSTED"
 
 
-def test_faults_are_by_method_and_counted_with_all_other_calls(
-    place: Place, cloud: LocalCloud, client: genai.Client
-) -> None:
+def test_faults_apply_per_method_and_are_counted(place: Place, cloud: LocalCloud, client: genai.Client) -> None:
     cloud.faults(
         vertex={
             "rules": [
@@ -260,9 +258,7 @@ def test_faults_are_by_method_and_counted_with_all_other_calls(
     assert counted["answered_per_uri"] == {f"gs://{place.bucket}/a.jpg": 1, f"gs://{place.bucket}/b.png": 1}
 
 
-def test_the_client_library_drops_images_for_the_old_model_and_the_service_says_so(
-    place: Place, cloud: LocalCloud
-) -> None:
+def test_client_drops_images_for_the_old_model_and_the_service_rejects_that(place: Place, cloud: LocalCloud) -> None:
     """What the project works around: here it is an error, so that nobody takes an empty vector for an answer."""
     with gemini(cloud, "us-central1") as regional, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -271,12 +267,12 @@ def test_the_client_library_drops_images_for_the_old_model_and_the_service_says_
 
 
 @pytest.mark.parametrize(("model", "location"), [(OLD, "us-central1"), (NEW, "global")])
-def test_an_embedding_model_can_be_looked_up(cloud: LocalCloud, model: str, location: str) -> None:
+def test_gets_an_embedding_model(cloud: LocalCloud, model: str, location: str) -> None:
     with gemini(cloud, location) as opened:
         assert str(opened.models.get(model=model).name).endswith(model)
 
 
-def test_an_image_that_is_too_large_is_refused(place: Place) -> None:
+def test_rejects_image_above_the_size_limit(place: Place) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (3000, 2400)).save(stream, "BMP")
     place.put("large.bmp", stream.getvalue())

@@ -59,7 +59,7 @@ def enum(*values: str, name: str = "it") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_a_blurred_photo_is_blurry_and_the_same_photo_sharp_whatever_the_light(name: str) -> None:
+def test_blur_is_detected_in_any_light(name: str) -> None:
     image = photo(name)
     blurred = image.filter(ImageFilter.GaussianBlur(3))
     assert seen(image).sharpness >= SHARP
@@ -69,13 +69,13 @@ def test_a_blurred_photo_is_blurry_and_the_same_photo_sharp_whatever_the_light(n
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_a_blur_that_shows_at_the_measured_size_is_found_in_the_whole_photo(name: str) -> None:
+def test_blur_is_detected_in_the_full_size_photo(name: str) -> None:
     image = photo(name, 640)
     assert seen(image.filter(ImageFilter.GaussianBlur(6))).sharpness < SOFT < SHARP <= seen(image).sharpness
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_a_darkened_photo_is_dark_and_an_overexposed_one_brighter_than_the_photo(name: str) -> None:
+def test_exposure_is_measured(name: str) -> None:
     image = photo(name)
     dark, normal, bright = seen(darkened(image)), seen(image), seen(overexposed(image))
     assert dark.brightness < DARK
@@ -83,7 +83,7 @@ def test_a_darkened_photo_is_dark_and_an_overexposed_one_brighter_than_the_photo
     assert bright.brightness > 0.45
 
 
-def test_a_photo_without_colour_is_grey_and_a_colourful_one_is_not() -> None:
+def test_saturation_is_measured() -> None:
     assert seen(photo("coffee.jpg").convert("L")).grey
     assert not seen(photo("coffee.jpg")).grey
     assert seen(photo("coffee.jpg")).colourfulness > 45
@@ -97,11 +97,11 @@ def test_a_photo_without_colour_is_grey_and_a_colourful_one_is_not() -> None:
         ((40, 80, 220), "blue"), ((140, 40, 200), "purple"), ((250, 80, 180), "pink"),
     ],
 )  # fmt: skip
-def test_plain_colours_have_the_names_that_people_give_them(rgb: tuple[int, int, int], name: str) -> None:
+def test_plain_colors_have_common_names(rgb: tuple[int, int, int], name: str) -> None:
     assert measure(saved(Image.new("RGB", (40, 30), rgb), "PNG")).dominant_colour == name
 
 
-def test_an_even_picture_has_no_contrast_no_edges_no_entropy() -> None:
+def test_uniform_image_has_no_contrast_edges_or_entropy() -> None:
     even = measure(saved(Image.new("RGB", (50, 30), (90, 90, 90)), "PNG"))
     assert (even.width, even.height) == (50, 30)
     assert (even.contrast, even.edge_density, even.entropy, even.sharpness) == pytest.approx((0, 0, 0, 0), abs=1e-6)
@@ -109,13 +109,13 @@ def test_an_even_picture_has_no_contrast_no_edges_no_entropy() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 1), (900, 1)])
-def test_the_smallest_pictures_can_be_measured(size: tuple[int, int]) -> None:
+def test_measures_the_smallest_images(size: tuple[int, int]) -> None:
     found = measure(saved(Image.new("RGB", size, "red"), "PNG"))
     numbers = (found.brightness, found.contrast, found.colourfulness, found.sharpness, found.entropy)
     assert all(math.isfinite(number) for number in numbers)
 
 
-def test_what_is_no_image_or_half_of_one_is_refused() -> None:
+def test_rejects_invalid_and_truncated_images() -> None:
     whole = saved(photo("cat.jpg"))
     for data in (b"", b"GIF89a", b"%PDF-1.7 text", whole[:100], whole[: len(whole) // 2]):
         with pytest.raises(NotAnImage):
@@ -123,7 +123,7 @@ def test_what_is_no_image_or_half_of_one_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+def test_rejects_image_with_too_many_pixels_before_decoding() -> None:
     bomb = saved(Image.new("1", (12_000, 9_000)), "PNG")
     with pytest.raises(NotAnImage, match="too many"):
         measure(bomb)
@@ -133,7 +133,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_the_shipped_quality_task_is_answered_from_the_pixels(name: str) -> None:
+def test_quality_task_is_answered_from_pixels(name: str) -> None:
     task = parse_task(QUALITY_TASK, where="image_quality", default_model="gemini-3.5-flash-lite")
     schema: Any = task.schema
     image = photo(name)
@@ -163,7 +163,7 @@ def test_the_shipped_quality_task_is_answered_from_the_pixels(name: str) -> None
         (("good", "fair", "poor"), "good", "poor", "poor", "poor"),
     ],
 )
-def test_an_enum_is_answered_by_what_its_words_mean(
+def test_enum_answer_follows_the_meaning_of_its_values(
     values: tuple[str, ...], good: str, blurred: str | None, dark: str | None, bright: str | None
 ) -> None:
     image = photo("cat.jpg")
@@ -173,7 +173,7 @@ def test_an_enum_is_answered_by_what_its_words_mean(
         assert wanted is None or answer(enum(*values), seen(picture))["it"] == wanted
 
 
-def test_levels_of_an_amount_mean_what_the_field_is_about() -> None:
+def test_levels_follow_the_subject_of_the_field() -> None:
     image = photo("cat.jpg")
     blurred = image.filter(ImageFilter.GaussianBlur(4))
     for name, of_sharp, of_blurred in (("sharpness", "high", "low"), ("blurriness", "low", "high")):
@@ -182,7 +182,7 @@ def test_levels_of_an_amount_mean_what_the_field_is_about() -> None:
         assert answer(schema, seen(blurred))[name] == of_blurred
 
 
-def test_true_and_false_follow_the_name_of_the_field() -> None:
+def test_booleans_follow_the_name_of_the_field() -> None:
     names = ("is_blurry", "isSharp", "not_blurry", "too_dark", "usable")
     schema = {"type": "OBJECT", "properties": {name: {"type": "BOOLEAN"} for name in names}}
     image = photo("cat.jpg")
@@ -193,28 +193,28 @@ def test_true_and_false_follow_the_name_of_the_field() -> None:
     assert answer(yes_no, seen(image))["blurry"] == "no"
 
 
-def test_a_list_of_problems_holds_those_that_are_there() -> None:
+def test_list_of_problems_has_the_measured_ones() -> None:
     schema = {"type": "ARRAY", "items": {"type": "STRING", "enum": ["blurry", "dark", "overexposed", "none"]}}
     image = photo("cat.jpg")
     assert answer(schema, seen(image)) == ["none"]
     assert answer(schema, seen(darkened(image.filter(ImageFilter.GaussianBlur(4))))) == ["blurry", "dark"]
 
 
-def test_what_pixels_do_not_tell_is_not_visible_in_a_hopeless_picture() -> None:
+def test_content_is_not_visible_in_an_unusable_image() -> None:
     schema = enum("wood", "steel", "not_visible", name="material")
     black = seen(Image.new("RGB", (200, 200)))
     assert {answer(schema, black, seed=seed)["material"] for seed in range(20)} == {"not_visible"}
     assert {answer(schema, seen(photo("cat.jpg")), seed=seed)["material"] for seed in range(20)} == {"wood", "steel"}
 
 
-def test_the_sharpest_of_several_pictures_counts() -> None:
+def test_sharpest_of_several_images_counts() -> None:
     image = photo("temple.jpg")
     sharp, blurred = seen(image), seen(image.filter(ImageFilter.GaussianBlur(4)))
     for measured in ((sharp, blurred), (blurred, sharp)):
         assert answer(enum("sharp", "blurry"), *measured)["it"] == "sharp"
 
 
-def test_free_text_says_what_was_measured_and_who_says_it() -> None:
+def test_free_text_reports_measurements_and_names_the_emulator() -> None:
     image = photo("retina.jpg")
     text = fill(None, "Describe.", [seen(image.filter(ImageFilter.GaussianBlur(4)))], 0)
     assert text == f"A blurry, well exposed, colourful 320 × 320 photograph, mostly red. {DISCLAIMER}"
@@ -222,7 +222,7 @@ def test_free_text_says_what_was_measured_and_who_says_it() -> None:
     assert fill(None, "Describe.", [], 0).startswith("There is no image")
 
 
-def test_numbers_are_in_the_range_that_schema_or_description_gives() -> None:
+def test_numbers_are_in_the_range_of_schema_or_description() -> None:
     measured = seen(photo("cat.jpg"))
     number = {"type": "NUMBER", "description": "From 0 to 100."}
     assert 50 < answer(number | {"description": "Quality, from 60 to 100."}, measured) <= 100
@@ -232,7 +232,7 @@ def test_numbers_are_in_the_range_that_schema_or_description_gives() -> None:
     assert found["stars"] in range(1, 6)
 
 
-def test_the_same_request_gets_the_same_answer_and_another_seed_may_get_another() -> None:
+def test_answers_depend_on_request_and_seed_only() -> None:
     measured = seen(photo("cat.jpg"))
     schema = enum(*(f"kind_{number}" for number in range(50)))
     answers = {seed: fill(schema, "Look.", [measured], seed) for seed in range(10)}
@@ -240,7 +240,7 @@ def test_the_same_request_gets_the_same_answer_and_another_seed_may_get_another(
     assert len(set(answers.values())) > 3
 
 
-def test_properties_come_in_the_order_that_the_schema_asks_for() -> None:
+def test_properties_follow_the_order_of_the_schema() -> None:
     properties = {name: {"type": "string"} for name in "abcd"}
     measured = seen(photo("cat.jpg"))
     for key in ("propertyOrdering", "property_ordering"):
@@ -352,9 +352,7 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
 
 @settings(deadline=None, max_examples=300)
 @given(schema=SCHEMAS, measured=st.lists(st.sampled_from(SEEN), max_size=3), seed=st.integers(0, 99))
-def test_any_schema_gets_an_answer_that_fits_it(
-    schema: dict[str, Any], measured: list[Measurements], seed: int
-) -> None:
+def test_any_schema_gets_a_matching_answer(schema: dict[str, Any], measured: list[Measurements], seed: int) -> None:
     text = fill(schema, "Look.", measured, seed)
     assert fits(schema, json.loads(text)), text
     assert text == fill(schema, "Look.", measured, seed)
@@ -362,6 +360,6 @@ def test_any_schema_gets_an_answer_that_fits_it(
 
 @settings(deadline=None, max_examples=100)
 @given(values=st.lists(WORDS, min_size=1, max_size=6, unique=True), name=NAMES, seed=st.integers(0, 9))
-def test_any_enum_of_any_field_gets_one_of_its_values(values: list[str], name: str, seed: int) -> None:
+def test_any_enum_gets_one_of_its_values(values: list[str], name: str, seed: int) -> None:
     for measured in SEEN:
         assert answer(enum(*values, name=name), measured, seed=seed)[name] in values

@@ -41,7 +41,7 @@ def bucket(cloud: LocalCloud, client: storage.Client) -> Iterator[storage.Bucket
 
 
 @given(NAMES)
-def test_every_name_has_a_harmless_path_and_comes_back_from_it(name: str) -> None:
+def test_object_names_map_to_safe_paths_and_back(name: str) -> None:
     parts = to_parts(name)
     assert from_parts(parts) == name
     assert from_parts([*parts[:-1], BESIDE + parts[-1]]) == name
@@ -53,7 +53,7 @@ def test_every_name_has_a_harmless_path_and_comes_back_from_it(name: str) -> Non
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(NAMES, min_size=1, max_size=6))
-def test_names_round_trip_through_the_client(bucket: storage.Bucket, names: set[str]) -> None:
+def test_object_names_round_trip_through_the_client(bucket: storage.Bucket, names: set[str]) -> None:
     for name in names:
         bucket.blob(name).upload_from_string(name.encode(), content_type="text/plain")
     assert {blob.name for blob in bucket.list_blobs()} == names
@@ -63,13 +63,13 @@ def test_names_round_trip_through_the_client(bucket: storage.Bucket, names: set[
     assert list(bucket.list_blobs()) == []
 
 
-def test_an_ordinary_name_is_its_own_path(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_plain_object_name_is_its_path(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     name = "observations/CAoSLEFGMV:2024-05-01T10:00:00Z/0 1.jpg"
     bucket.blob(name).upload_from_string(b"x")
     assert (cloud.directory / "storage" / bucket.name / name).read_bytes() == b"x"
 
 
-def test_no_name_leaves_the_bucket(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_object_names_stay_in_the_bucket_directory(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     before = set((cloud.directory / "storage").iterdir())  # other tests have buckets too
     for name in ("../out", "a/../../out", "/etc/passwd", "..%2Fout", "a/./b"):
         bucket.blob(name).upload_from_string(b"x")
@@ -85,14 +85,14 @@ def test_no_name_leaves_the_bucket(cloud: LocalCloud, bucket: storage.Bucket) ->
 
 
 @pytest.mark.parametrize("path", ["b/..%2f..%2fetc/o/passwd", "b/../o/credentials.json", "b/%2e%2e/o/x"])
-def test_no_bucket_name_leaves_the_directory(cloud: LocalCloud, path: str) -> None:
+def test_bucket_names_stay_in_the_storage_directory(cloud: LocalCloud, path: str) -> None:
     request = requests.Request("GET", cloud.url).prepare()
     request.url = f"{cloud.url}/storage/v1/{path}?alt=media"
     with requests.Session() as session:
         assert session.send(request).status_code in (404, 501)
 
 
-def test_an_object_and_a_directory_of_its_name_live_together(bucket: storage.Bucket) -> None:
+def test_object_and_prefix_may_share_a_name(bucket: storage.Bucket) -> None:
     names = ["a", "a/", "a//", "a//b", "a/b", "a/b/c"]
     for order in (names, names[::-1]):
         for name in order:
@@ -103,7 +103,7 @@ def test_an_object_and_a_directory_of_its_name_live_together(bucket: storage.Buc
         assert list(bucket.list_blobs()) == []
 
 
-def test_a_file_dropped_by_hand_is_an_object(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_file_copied_into_the_directory_is_an_object(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     path = cloud.directory / "storage" / bucket.name / "mine" / "cat.jpg"
     path.parent.mkdir()
     path.write_bytes(b"by hand")
@@ -115,7 +115,7 @@ def test_a_file_dropped_by_hand_is_an_object(cloud: LocalCloud, bucket: storage.
     assert bucket.blob("mine/cat.jpg").download_as_bytes() == b"edited"
 
 
-def test_checksums_and_metadata_are_right(bucket: storage.Bucket) -> None:
+def test_objects_have_checksums_and_metadata(bucket: storage.Bucket) -> None:
     blob = bucket.blob("a.bin")
     blob.metadata = {"camera": "left", "ü": "ß"}
     blob.cache_control = "no-store"
@@ -137,7 +137,7 @@ def test_checksums_and_metadata_are_right(bucket: storage.Bucket) -> None:
     assert fresh.metageneration == 1
 
 
-def test_an_upload_with_a_wrong_checksum_is_refused(bucket: storage.Bucket) -> None:
+def test_rejects_upload_with_wrong_checksum(bucket: storage.Bucket) -> None:
     blob = bucket.blob("a")
     blob.md5_hash = base64.b64encode(b"0" * 16).decode()
     with pytest.raises(exceptions.BadRequest, match="doesn't match"):
@@ -156,18 +156,18 @@ def test_an_upload_with_a_wrong_checksum_is_refused(bucket: storage.Bucket) -> N
         (8, 99, b"89"),
     ],
 )
-def test_ranges(bucket: storage.Bucket, start: int, end: int | None, expected: bytes) -> None:
+def test_reads_byte_ranges(bucket: storage.Bucket, start: int, end: int | None, expected: bytes) -> None:
     bucket.blob("digits").upload_from_string(b"0123456789")
     assert bucket.blob("digits").download_as_bytes(start=start, end=end) == expected
 
 
-def test_a_range_behind_the_end_is_416(bucket: storage.Bucket) -> None:
+def test_range_beyond_the_end_is_416(bucket: storage.Bucket) -> None:
     bucket.blob("digits").upload_from_string(b"0123456789")
     with pytest.raises(exceptions.RequestRangeNotSatisfiable):
         bucket.blob("digits").download_as_bytes(start=10)
 
 
-def test_both_download_addresses_work(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_both_download_urls_work(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     bucket.blob("a b").upload_from_string(b"bytes", content_type="image/png")
     for prefix in ("/storage/v1", "/download/storage/v1"):
         answer = requests.get(f"{cloud.url}{prefix}/b/{bucket.name}/o/a%20b?alt=media", timeout=10)
@@ -175,7 +175,7 @@ def test_both_download_addresses_work(cloud: LocalCloud, bucket: storage.Bucket)
         assert "crc32c=" in answer.headers["X-Goog-Hash"]
 
 
-def test_a_resumable_upload_in_chunks(bucket: storage.Bucket) -> None:
+def test_resumable_upload_in_chunks(bucket: storage.Bucket) -> None:
     data = bytes(range(256)) * 4096  # 1 MiB
     blob = bucket.blob("big", chunk_size=256 * 1024)
     blob.upload_from_file(io.BytesIO(data), content_type="image/jpeg", checksum="md5")
@@ -184,14 +184,14 @@ def test_a_resumable_upload_in_chunks(bucket: storage.Bucket) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 256 * 1024, 256 * 1024 + 1])
-def test_a_stream_of_unknown_length(bucket: storage.Bucket, size: int) -> None:
+def test_uploads_stream_of_unknown_length(bucket: storage.Bucket, size: int) -> None:
     with bucket.blob("stream").open("wb", chunk_size=256 * 1024) as stream:
         stream.write(b"x" * size)
     with bucket.blob("stream").open("rb", chunk_size=100_000) as stream:
         assert stream.read() == b"x" * size
 
 
-def test_an_interrupted_upload_tells_how_far_it_came(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_interrupted_upload_reports_received_bytes(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     url = bucket.blob("cut").create_resumable_upload_session(content_type="text/plain")
     sent = requests.put(
         url,
@@ -209,7 +209,7 @@ def test_an_interrupted_upload_tells_how_far_it_came(cloud: LocalCloud, bucket: 
     assert bucket.blob("cut").download_as_bytes() == b"x" * 262144 + b"y" * 10
 
 
-def test_a_cancelled_upload_is_gone(bucket: storage.Bucket) -> None:
+def test_canceled_upload_is_deleted(bucket: storage.Bucket) -> None:
     url = bucket.blob("cut").create_resumable_upload_session()
     assert requests.delete(url, timeout=10).status_code == 499
     assert requests.put(url, data=b"x", timeout=10).status_code == 404
@@ -223,7 +223,7 @@ def test_create_if_absent_succeeds_once(bucket: storage.Bucket) -> None:
     assert bucket.blob("claim").download_as_bytes() == b"mine"
 
 
-def test_of_many_that_create_at_once_one_wins(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_one_of_concurrent_creations_succeeds(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     url = f"{cloud.url}/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=claims/1&ifGenerationMatch=0"
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda n: requests.post(url, data=b"%d" % n, timeout=10).status_code, range(24)))
@@ -251,7 +251,7 @@ def test_generation_and_metageneration_preconditions(bucket: storage.Bucket) -> 
     assert not bucket.blob("a").exists()
 
 
-def test_listing_pages_prefixes_offsets_and_globs(bucket: storage.Bucket) -> None:
+def test_lists_with_pages_prefixes_offsets_and_globs(bucket: storage.Bucket) -> None:
     names = ["a/1.jpg", "a/2.png", "a/b/3.jpg", "b.jpg", "b/4.jpg", "c/", "c/5.jpg", "é.jpg"]
     for name in names:
         bucket.blob(name).upload_from_string(b"")
@@ -271,7 +271,7 @@ def test_listing_pages_prefixes_offsets_and_globs(bucket: storage.Bucket) -> Non
     assert (only.name, only.size) == ("b/4.jpg", None)
 
 
-def test_compose_copy_rewrite_rename(client: storage.Client, bucket: storage.Bucket) -> None:
+def test_compose_copy_rewrite_and_rename(client: storage.Client, bucket: storage.Bucket) -> None:
     for name in ("1", "2"):
         bucket.blob(name).upload_from_string(name * 3, content_type="text/plain")
     whole = bucket.blob("whole")
@@ -289,7 +289,7 @@ def test_compose_copy_rewrite_rename(client: storage.Client, bucket: storage.Buc
     assert sorted(blob.name for blob in bucket.list_blobs()) == ["1", "a/2", "again", "copy of 1", "whole"]
 
 
-def test_a_batch_answers_each_call(client: storage.Client, bucket: storage.Bucket) -> None:
+def test_batch_request_answers_each_call(client: storage.Client, bucket: storage.Bucket) -> None:
     for number in range(5):
         bucket.blob(f"b/{number}").upload_from_string(b"x")
     with client.batch(raise_exception=False) as batch:
@@ -303,7 +303,7 @@ def test_a_batch_answers_each_call(client: storage.Client, bucket: storage.Bucke
     assert bucket.get_blob("b/2").metadata == {"name": "zwei – 2"}
 
 
-def test_buckets_keep_labels_and_go_when_empty(client: storage.Client, bucket: storage.Bucket) -> None:
+def test_buckets_keep_labels_and_are_deleted_when_empty(client: storage.Client, bucket: storage.Bucket) -> None:
     with pytest.raises(exceptions.Conflict):
         client.create_bucket(bucket.name)
     with pytest.raises(exceptions.BadRequest):
@@ -324,7 +324,7 @@ def test_buckets_keep_labels_and_go_when_empty(client: storage.Client, bucket: s
         client.bucket("no-such-bucket").blob("a").upload_from_string(b"")
 
 
-def test_what_is_not_built_is_refused_by_name(client: storage.Client, bucket: storage.Bucket) -> None:
+def test_rejects_methods_that_are_not_implemented(client: storage.Client, bucket: storage.Bucket) -> None:
     bucket.versioning_enabled = True
     with pytest.raises(exceptions.MethodNotImplemented, match="versioning"):
         bucket.patch()
@@ -334,7 +334,7 @@ def test_what_is_not_built_is_refused_by_name(client: storage.Client, bucket: st
         list(bucket.blob("a").acl)
 
 
-def test_faults_hit_what_they_name_as_often_as_they_say(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_faults_match_by_name_a_limited_number_of_times(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     bucket.blob("poison/a:1").upload_from_string(b"x")
     bucket.blob("fine").upload_from_string(b"x")
     rule = {
@@ -356,7 +356,7 @@ def test_faults_hit_what_they_name_as_often_as_they_say(cloud: LocalCloud, bucke
     assert counted["by_operation"]["objects.get"] == 5
 
 
-def test_a_fault_on_an_upload_finds_its_name(cloud: LocalCloud, bucket: storage.Bucket) -> None:
+def test_upload_fault_matches_the_object_name(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     cloud.faults(storage={"rules": [{"match": "bad.txt", "code": 503, "times": 1, "retry_after": 0}]})
     bucket.blob("good.txt").upload_from_string(b"x", retry=None)
     with pytest.raises(exceptions.ServiceUnavailable):
@@ -364,7 +364,7 @@ def test_a_fault_on_an_upload_finds_its_name(cloud: LocalCloud, bucket: storage.
     bucket.blob("bad.txt").upload_from_string(b"x", retry=None)
 
 
-def test_the_store_itself_forgets_nothing_over_a_restart(tmp_path: Path) -> None:
+def test_object_store_survives_a_restart(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path)
     store.create_bucket("kept")
     written = store.write("kept", "a/b:c.bin", b"data", "image/png", if_generation_match=0)

@@ -33,7 +33,7 @@ def _read(path: str) -> bytes:
     return data
 
 
-def test_create_open_and_checksum(root: str) -> None:
+def test_beam_creates_opens_and_checksums_files(root: str) -> None:
     _write(f"{root}/in/a:1 b.bin", b"payload")
     assert _read(f"{root}/in/a:1 b.bin") == b"payload"
     assert FileSystems.exists(f"{root}/in/a:1 b.bin")
@@ -44,7 +44,7 @@ def test_create_open_and_checksum(root: str) -> None:
     )
 
 
-def test_match_copy_rename_delete(root: str) -> None:
+def test_beam_matches_copies_renames_and_deletes_files(root: str) -> None:
     for number in range(3):
         _write(f"{root}/in/{number}.txt", b"%d" % number)
     (found,) = FileSystems.match([f"{root}/in/*.txt"])
@@ -61,18 +61,18 @@ def test_match_copy_rename_delete(root: str) -> None:
     assert sorted(entry.path for entry in left.metadata_list) == [f"{root}/in/0.txt", f"{root}/new/2.txt"]
 
 
-def test_a_missing_object_cannot_be_opened_or_renamed(root: str) -> None:
+def test_missing_object_cannot_be_opened_or_renamed(root: str) -> None:
     with pytest.raises(Exception, match="404"):
         _read(f"{root}/none")
     with pytest.raises(BeamIOError):
         FileSystems.rename([f"{root}/none"], [f"{root}/other"])
 
 
-def test_beam_sees_that_deletes_are_final(root: str) -> None:
+def test_beam_deletes_files(root: str) -> None:
     assert GcsIO().is_soft_delete_enabled(f"{root}/x") is False
 
 
-def test_more_deletes_than_one_batch_holds(root: str) -> None:
+def test_deletes_more_files_than_one_batch_request_allows(root: str) -> None:
     bucket = storage.Client().bucket(root[5:])
     for number in range(120):
         bucket.blob(f"many/{number}").upload_from_string(b"")
@@ -81,7 +81,7 @@ def test_more_deletes_than_one_batch_holds(root: str) -> None:
     assert list(bucket.list_blobs()) == []
 
 
-def test_text_is_written_in_shards_and_read_back(root: str) -> None:
+def test_writes_and_reads_sharded_text(root: str) -> None:
     lines = [f"line {number} é" for number in range(500)]
     options = PipelineOptions(runner="FnApiRunner")
     with beam.Pipeline(options=options) as pipeline:

@@ -29,7 +29,7 @@ def _all_pages(names: list[str], query: dict[str, str], size: int) -> tuple[list
 
 
 @given(NAMES, st.sampled_from(["", "a", "a/", "a/b"]), st.sampled_from(["", "/", "b"]), st.integers(1, 5))
-def test_pages_of_any_size_hold_every_entry_once(found: set[str], prefix: str, delimiter: str, size: int) -> None:
+def test_pages_of_any_size_contain_every_entry_once(found: set[str], prefix: str, delimiter: str, size: int) -> None:
     names = sorted((name for name in found if name.startswith(prefix)), key=str.encode)
     items, prefixes = _all_pages(names, {"prefix": prefix, "delimiter": delimiter}, size)
     rest = {name: name[len(prefix) :] for name in names}
@@ -43,7 +43,7 @@ def test_pages_of_any_size_hold_every_entry_once(found: set[str], prefix: str, d
 
 
 @given(NAMES, st.text(alphabet="ab/é", max_size=3), st.text(alphabet="ab/é", max_size=3))
-def test_offsets_cut_between_start_and_end(found: set[str], start: str, end: str) -> None:
+def test_offsets_limit_the_listing(found: set[str], start: str, end: str) -> None:
     names = sorted(found, key=str.encode)
     items, _ = _all_pages(names, {"startOffset": start, "endOffset": end}, 3)
     assert items == [
@@ -52,7 +52,7 @@ def test_offsets_cut_between_start_and_end(found: set[str], start: str, end: str
 
 
 @given(st.text(alphabet="ab*?", max_size=6), st.text(alphabet="ab", max_size=6))
-def test_a_glob_without_slashes_is_the_shells(glob: str, name: str) -> None:
+def test_glob_without_slashes_matches_like_fnmatch(glob: str, name: str) -> None:
     assert bool(glob_pattern(glob).fullmatch(name)) == fnmatch.fnmatchcase(name, glob)
 
 
@@ -68,20 +68,20 @@ def test_a_glob_without_slashes_is_the_shells(glob: str, name: str) -> None:
         ("a.b", "axb", False),
     ],
 )
-def test_globs_know_slashes_sets_and_alternatives(glob: str, name: str, *, fits: bool) -> None:
+def test_globs_support_slashes_sets_and_alternatives(glob: str, name: str, *, fits: bool) -> None:
     assert bool(glob_pattern(glob).fullmatch(name)) is fits
 
 
 @pytest.mark.parametrize(
     "query", [{"maxResults": "many"}, {"pageToken": "?"}, {"matchGlob": "[a"}, {"matchGlob": "{a"}]
 )
-def test_a_bad_parameter_is_400(query: dict[str, str]) -> None:
+def test_invalid_parameter_is_400(query: dict[str, str]) -> None:
     with pytest.raises(ApiError) as caught:
         list_page(["a"], query)
     assert caught.value.code == 400
 
 
-def test_fields_select_what_they_name() -> None:
+def test_fields_parameter_selects_fields() -> None:
     resource = {"kind": "k", "items": [{"name": "a", "size": "1", "metadata": {"x": 1, "y": 2}}], "nextPageToken": "t"}
     assert select_fields(resource, "items(name,metadata/x),nextPageToken") == {
         "items": [{"name": "a", "metadata": {"x": 1}}],
@@ -93,5 +93,5 @@ def test_fields_select_what_they_name() -> None:
         select_fields(resource, "items(name")
 
 
-def test_a_merge_patch_removes_with_null_and_goes_into_objects() -> None:
+def test_merge_patch_removes_nulls_and_merges_objects() -> None:
     assert merged({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": None, "z": 4}, "b": None}) == {"a": {"y": 2, "z": 4}}

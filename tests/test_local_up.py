@@ -41,7 +41,7 @@ def _read_until_ready(process: "subprocess.Popen[str]") -> list[str]:
     raise AssertionError(f"it never was ready: {lines} {process.stderr.read()}")
 
 
-def test_up_makes_a_dataset_once_prints_what_to_paste_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+def test_up_creates_the_dataset_prints_the_environment_and_stops_on_sigint(tmp_path: Path) -> None:
     directory = tmp_path / "cloud"
     with _up(directory, tmp_path) as process:
         lines = _read_until_ready(process)
@@ -70,7 +70,7 @@ def test_up_makes_a_dataset_once_prints_what_to_paste_and_ends_with_ctrl_c(tmp_p
     assert cli.main(["sql", f"SELECT COUNT(*) AS n FROM {SOURCE}", "--dir", str(directory), "--format=csv"]) == 0
 
 
-def test_up_that_is_interrupted_while_it_makes_the_dataset_leaves_nothing(tmp_path: Path) -> None:
+def test_interrupted_up_leaves_no_partial_dataset(tmp_path: Path) -> None:
     directory = tmp_path / "cloud"
     with _up(directory, tmp_path) as process:
         assert process.stdout is not None

@@ -53,7 +53,7 @@ def config(**settings: Any) -> types.GenerateContentConfig:
     return types.GenerateContentConfig(response_mime_type="application/json", response_schema=SCHEMA, **settings)
 
 
-def test_an_answer_fits_the_schema_and_says_what_it_cost(client: genai.Client, uri: str) -> None:
+def test_answer_matches_the_schema_and_reports_usage(client: genai.Client, uri: str) -> None:
     labels = {"run": "r-1"}
     answer = client.models.generate_content(
         model=MODEL, contents=about(uri, "Which is it?"), config=config(labels=labels, temperature=0.0)
@@ -75,14 +75,14 @@ def test_an_answer_fits_the_schema_and_says_what_it_cost(client: genai.Client, u
     assert answer.create_time is not None
 
 
-def test_the_same_question_has_the_same_answer_under_another_id(client: genai.Client, uri: str) -> None:
+def test_same_request_gets_the_same_answer_with_another_id(client: genai.Client, uri: str) -> None:
     contents = about(uri, "Which is it?")
     first, second = (client.models.generate_content(model=MODEL, contents=contents, config=config()) for _ in "12")
     assert first.text == second.text
     assert first.response_id != second.response_id
 
 
-def test_the_asynchronous_client_is_served_too(cloud: LocalCloud, uri: str) -> None:
+def test_async_client_works(cloud: LocalCloud, uri: str) -> None:
     async def ask() -> list[types.GenerateContentResponse]:
         async with gemini(cloud).aio as client:
             calls = (client.models.generate_content(model=MODEL, contents=about(uri, "What?")) for _ in range(5))
@@ -97,7 +97,7 @@ def test_free_text_describes_the_image(client: genai.Client, uri: str) -> None:
     assert "160 × 120" in (answer.text or "")
 
 
-def test_an_inline_image_is_looked_at_like_a_stored_one(client: genai.Client, cloud: LocalCloud, uri: str) -> None:
+def test_inline_image_gets_the_answer_of_the_stored_image(client: genai.Client, cloud: LocalCloud, uri: str) -> None:
     inline = types.Part.from_bytes(data=picture(), mime_type="image/jpeg")
     both: list[Content] = [[inline, "?"], about(uri, "?")]
     texts = {client.models.generate_content(model=MODEL, contents=contents).text for contents in both}
@@ -106,7 +106,7 @@ def test_an_inline_image_is_looked_at_like_a_stored_one(client: genai.Client, cl
     assert sorted(name.partition(":")[0] for name in named) == ["gs", "inline"]
 
 
-def test_an_enum_answer_is_the_bare_word(client: genai.Client, uri: str) -> None:
+def test_enum_answer_is_plain_text(client: genai.Client, uri: str) -> None:
     class Thing(enum.Enum):
         ROAD = "ROAD"
         POLE = "POLE"
@@ -116,13 +116,13 @@ def test_an_enum_answer_is_the_bare_word(client: genai.Client, uri: str) -> None
     assert isinstance(answer.parsed, Thing)
 
 
-def test_json_without_a_schema_is_json(place: Place, uri: str) -> None:
+def test_json_without_schema_is_json(place: Place, uri: str) -> None:
     body = {"contents": user(file_part(uri), "?"), "generationConfig": {"responseMimeType": "application/json"}}
     text = place.post(body).json()["candidates"][0]["content"]["parts"][0]["text"]
     assert isinstance(json.loads(text), dict)
 
 
-def test_snake_case_is_understood_at_every_level(place: Place, uri: str) -> None:
+def test_accepts_snake_case_at_every_level(place: Place, uri: str) -> None:
     body = {
         "contents": {"role": "user", "parts": {"file_data": {"file_uri": uri, "mime_type": "image/jpeg"}}},
         "system_instruction": {"parts": [{"text": "You are an inspector."}]},
@@ -152,7 +152,7 @@ def test_snake_case_is_understood_at_every_level(place: Place, uri: str) -> None
         (MODEL, {"mediaResolution": "MEDIA_RESOLUTION_LOW"}, {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}, 2240),
     ],
 )
-def test_an_image_costs_what_its_resolution_says(
+def test_image_tokens_follow_media_resolution(
     place: Place, uri: str, model: str, settings: dict[str, str], part: dict[str, str], tokens: int
 ) -> None:
     asked = file_part(uri) | ({"mediaResolution": part} if part else {})
@@ -164,7 +164,7 @@ def test_an_image_costs_what_its_resolution_says(
     ]
 
 
-def test_the_output_limit_cuts_the_answer_off(client: genai.Client, uri: str) -> None:
+def test_output_limit_truncates_the_answer(client: genai.Client, uri: str) -> None:
     answer = client.models.generate_content(model=MODEL, contents=about(uri, "?"), config=config(max_output_tokens=3))
     assert answer.candidates
     assert answer.candidates[0].finish_reason == types.FinishReason.MAX_TOKENS
@@ -172,7 +172,7 @@ def test_the_output_limit_cuts_the_answer_off(client: genai.Client, uri: str) ->
     assert len(answer.text or "") == 12
 
 
-def test_thoughts_use_up_the_output_limit(client: genai.Client, uri: str) -> None:
+def test_thoughts_count_against_the_output_limit(client: genai.Client, uri: str) -> None:
     answer = client.models.generate_content(
         model="gemini-3.5-flash", contents=about(uri, "?"), config=config(max_output_tokens=100)
     )
@@ -183,7 +183,7 @@ def test_thoughts_use_up_the_output_limit(client: genai.Client, uri: str) -> Non
     assert answer.usage_metadata.thoughts_token_count == 100
 
 
-def test_thoughts_are_shown_on_request_and_are_no_part_of_the_text(client: genai.Client, uri: str) -> None:
+def test_thoughts_are_included_on_request_outside_the_text(client: genai.Client, uri: str) -> None:
     thinking = types.ThinkingConfig(include_thoughts=True, thinking_level=types.ThinkingLevel.HIGH)
     answer = client.models.generate_content(
         model=MODEL, contents=about(uri, "?"), config=config(thinking_config=thinking)
@@ -194,14 +194,14 @@ def test_thoughts_are_shown_on_request_and_are_no_part_of_the_text(client: genai
     assert json.loads(answer.text or "")
 
 
-def test_a_stop_sequence_ends_the_answer(client: genai.Client, uri: str) -> None:
+def test_stop_sequence_ends_the_answer(client: genai.Client, uri: str) -> None:
     asked = types.GenerateContentConfig(stop_sequences=["photograph"])
     answer = client.models.generate_content(model=MODEL, contents=about(uri, "?"), config=asked)
     assert "photograph" not in (answer.text or "photograph")
 
 
 @pytest.mark.parametrize(("lane", "traffic"), [("flex", "ON_DEMAND_FLEX"), ("priority", "ON_DEMAND_PRIORITY")])
-def test_the_lane_headers_decide_how_a_call_is_billed(client: genai.Client, uri: str, lane: str, traffic: str) -> None:
+def test_lane_headers_set_the_traffic_type(client: genai.Client, uri: str, lane: str, traffic: str) -> None:
     headers = {"X-Vertex-AI-LLM-Shared-Request-Type": lane, "X-Vertex-AI-LLM-Request-Type": "shared"}
     answer = client.models.generate_content(
         model=MODEL,
@@ -212,7 +212,7 @@ def test_the_lane_headers_decide_how_a_call_is_billed(client: genai.Client, uri:
     assert answer.usage_metadata.traffic_type == traffic
 
 
-def test_count_tokens_agrees_with_the_bill_and_reads_the_images(client: genai.Client, place: Place, uri: str) -> None:
+def test_count_tokens_matches_usage_and_reads_images(client: genai.Client, place: Place, uri: str) -> None:
     contents = about(uri, "How many?")
     counted = client.models.count_tokens(model=MODEL, contents=contents)
     billed = client.models.generate_content(model=MODEL, contents=contents)
@@ -223,7 +223,7 @@ def test_count_tokens_agrees_with_the_bill_and_reads_the_images(client: genai.Cl
     assert caught.value.code == 404
 
 
-def test_a_model_can_be_looked_up(cloud: LocalCloud, client: genai.Client) -> None:
+def test_gets_a_model(cloud: LocalCloud, client: genai.Client) -> None:
     assert client.models.get(model=MODEL).name == f"publishers/google/models/{MODEL}"
     with pytest.raises(errors.ClientError, match="was not found or your project does not have access"):
         client.models.get(model="gemini-1.5-flash")
@@ -233,14 +233,14 @@ def test_a_model_can_be_looked_up(cloud: LocalCloud, client: genai.Client) -> No
     assert caught.value.status == "NOT_FOUND"
 
 
-def test_a_replaced_image_is_measured_anew(client: genai.Client, place: Place) -> None:
+def test_replaced_image_is_measured_again(client: genai.Client, place: Place) -> None:
     uri = place.put("changing.jpg", picture(size=(100, 90)))
     assert "100 × 90" in (client.models.generate_content(model=MODEL, contents=about(uri, "?")).text or "")
     place.put("changing.jpg", picture(size=(90, 100)))
     assert "90 × 100" in (client.models.generate_content(model=MODEL, contents=about(uri, "?")).text or "")
 
 
-def test_only_what_the_token_endpoint_gave_is_accepted(place: Place, cloud: LocalCloud) -> None:
+def test_accepts_only_tokens_of_the_token_endpoint(place: Place, cloud: LocalCloud) -> None:
     for header in ("", "Bearer ya29.real-looking", "Bearer local-", "Bearer local-1", "Basic local-1"):
         answer = place.post({"contents": user("?")}, headers={"Authorization": header})
         assert answer.status_code == 401
@@ -259,7 +259,7 @@ def test_only_what_the_token_endpoint_gave_is_accepted(place: Place, cloud: Loca
         ("gemini-9", "global", 404),
     ],
 )
-def test_a_model_answers_where_it_lives(place: Place, model: str, location: str, code: int) -> None:
+def test_model_is_served_in_its_locations_only(place: Place, model: str, location: str, code: int) -> None:
     answer = place.post({"contents": user("Hello")}, model=model, location=location)
     assert answer.status_code == code
     if code == 404:
@@ -278,7 +278,7 @@ def test_a_model_answers_where_it_lives(place: Place, model: str, location: str,
         ("huge.jpg", picture() + bytes(31 * 1024 * 1024), "image/jpeg", 400, "TOO_LARGE"),
     ],
 )
-def test_a_bad_file_is_an_error_that_blames_the_file(
+def test_invalid_file_is_an_error_that_names_the_file(
     place: Place, name: str, data: bytes | None, declared: str, code: int, reason: str
 ) -> None:
     uri = place.put(name, data) if data is not None else f"gs://{place.bucket}/{name}"
@@ -289,7 +289,7 @@ def test_a_bad_file_is_an_error_that_blames_the_file(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_supported_types_are_told_apart_by_their_bytes(place: Place, kind: str) -> None:
+def test_detects_image_types_by_their_bytes(place: Place, kind: str) -> None:
     data = picture(kind)
     assert sniff(data) == f"image/{kind.lower()}"
     uri = place.put(f"any-{kind}", data)
@@ -332,7 +332,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "said"), [case[1:] for case in BAD_REQUESTS], ids=[case[0] for case in BAD_REQUESTS])
-def test_a_request_that_gemini_would_refuse_is_refused(place: Place, body: dict[str, Any], said: str) -> None:
+def test_rejects_requests_that_gemini_rejects(place: Place, body: dict[str, Any], said: str) -> None:
     answer = place.post({"contents": user("?")} | body)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["status"] == "INVALID_ARGUMENT"
@@ -360,7 +360,7 @@ def test_a_request_that_gemini_would_refuse_is_refused(place: Place, body: dict[
         ({"anyOf": []}, "must be a list of schemas"),
     ],
 )
-def test_a_schema_outside_the_subset_is_refused(place: Place, change: dict[str, Any], said: str) -> None:
+def test_rejects_schema_outside_the_supported_subset(place: Place, change: dict[str, Any], said: str) -> None:
     schema = {"type": "OBJECT", "properties": {"a": {"type": "STRING"}}} | change
     body = {"contents": user("?"), "generationConfig": JSON_CONFIG | {"responseSchema": schema}}
     answer = place.post(body)
@@ -387,7 +387,7 @@ def test_a_schema_outside_the_subset_is_refused(place: Place, change: dict[str, 
         ("gemini-3.7-flash", {"thinkingLevel": "LOW"}, 150),
     ],
 )
-def test_thinking_follows_the_rules_of_the_model(
+def test_thinking_settings_follow_the_model(
     place: Place, model: str, thinking: dict[str, Any], thoughts: int | None
 ) -> None:
     body = {"contents": user("?"), "generationConfig": {"thinkingConfig": thinking}}
@@ -407,16 +407,14 @@ def test_thinking_follows_the_rules_of_the_model(
         (MODEL, "global", "fast", "Invalid value for header"),
     ],
 )
-def test_a_lane_that_does_not_exist_there_is_refused(
-    place: Place, model: str, location: str, lane: str, said: str
-) -> None:
+def test_rejects_lane_that_the_location_lacks(place: Place, model: str, location: str, lane: str, said: str) -> None:
     headers = {"X-Vertex-AI-LLM-Shared-Request-Type": lane}
     answer = place.post({"contents": user("?")}, model=model, location=location, headers=headers)
     assert answer.status_code == 400
     assert said in answer.text
 
 
-def test_what_is_too_large_to_travel_inline_is_refused(place: Place) -> None:
+def test_rejects_inline_data_above_the_limit(place: Place) -> None:
     def ask(size: int, count: int) -> requests.Response:
         data = base64.b64encode(picture() + bytes(size)).decode()
         return place.post({"contents": user(*[{"inlineData": {"mimeType": "image/jpeg", "data": data}}] * count)})
@@ -439,13 +437,13 @@ def test_what_is_too_large_to_travel_inline_is_refused(place: Place) -> None:
         ({"contents": user(file_part("https://example.org/a.jpg"))}, "of the Web"),
     ],
 )
-def test_what_only_gemini_does_is_named(place: Place, body: dict[str, Any], named: str) -> None:
+def test_features_that_are_not_implemented_are_501(place: Place, body: dict[str, Any], named: str) -> None:
     answer = place.post({"contents": user("?")} | body)
     assert answer.status_code == 501
     assert named in answer.text
 
 
-def test_methods_that_do_not_exist_here_are_named(place: Place) -> None:
+def test_methods_that_are_not_implemented_are_501(place: Place) -> None:
     answer = place.post({"contents": user("?")}, method="streamGenerateContent")
     assert answer.status_code == 501
     assert "streamGenerateContent" in answer.text

@@ -74,7 +74,7 @@ def rules(cloud: LocalCloud, *given: dict[str, Any]) -> None:
         ({"code": 400, "status": "FAILED_PRECONDITION"}, Kind.ROW, "FAILED_PRECONDITION"),
     ],
 )
-def test_an_http_rule_answers_in_googles_words(
+def test_http_rule_returns_the_error_of_google(
     cloud: LocalCloud, place: Place, rule: dict[str, Any], kind: Kind, reason: str
 ) -> None:
     rules(cloud, {"do": "http", **rule})
@@ -88,7 +88,7 @@ def test_an_http_rule_answers_in_googles_words(
     assert "answered_per_uri" not in counters
 
 
-def test_the_client_raises_what_a_rule_says(cloud: LocalCloud, client: genai.Client) -> None:
+def test_client_raises_the_error_of_a_rule(cloud: LocalCloud, client: genai.Client) -> None:
     rules(cloud, {"do": "http", "code": 503, "message": "Busy.", "retry_after": 3})
     with pytest.raises(errors.ServerError, match=r"Busy\.") as caught:
         client.models.generate_content(model=MODEL, contents="Hello")
@@ -96,27 +96,27 @@ def test_the_client_raises_what_a_rule_says(cloud: LocalCloud, client: genai.Cli
     assert caught.value.response.headers["Retry-After"] == "3"
 
 
-def test_a_rule_fits_by_file_or_by_prompt_and_ends_after_its_times_per_file(cloud: LocalCloud, place: Place) -> None:
+def test_rule_matches_file_or_prompt_and_stops_after_its_times_per_file(cloud: LocalCloud, place: Place) -> None:
     rules(cloud, {"match": ".jpg", "times": 2, "do": "http", "code": 503})
     assert codes(place, "a.jpg", "b.jpg", "a.jpg", "b.jpg", "a.jpg", "b.jpg") == [503, 503, 503, 503, 200, 200]
     rules(cloud, {"match": "night", "do": "http", "code": 500}, {"match": "Which is", "do": "http", "code": 504})
     assert codes(place, "night.jpg", "a.jpg") == [500, 504]
 
 
-def test_the_same_rules_again_count_from_zero(cloud: LocalCloud, place: Place) -> None:
+def test_setting_the_same_rules_resets_their_counts(cloud: LocalCloud, place: Place) -> None:
     for _ in range(2):
         rules(cloud, {"times": 1, "do": "http", "code": 503})
         assert codes(place, "a.jpg", "a.jpg") == [503, 200]
 
 
-def test_another_section_does_not_disturb_the_counts(cloud: LocalCloud, place: Place) -> None:
+def test_other_sections_keep_the_counts(cloud: LocalCloud, place: Place) -> None:
     rules(cloud, {"times": 1, "do": "http", "code": 503})
     assert codes(place, "a.jpg") == [503]
     cloud.faults(token={})
     assert codes(place, "a.jpg") == [200]
 
 
-def test_a_connection_breaks_in_the_middle_of_an_answer(cloud: LocalCloud, client: genai.Client, place: Place) -> None:
+def test_reset_breaks_the_connection_within_a_response(cloud: LocalCloud, client: genai.Client, place: Place) -> None:
     rules(cloud, {"times": 2, "do": "reset"})
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         ask(place)
@@ -125,15 +125,13 @@ def test_a_connection_breaks_in_the_middle_of_an_answer(cloud: LocalCloud, clien
     assert cloud.counters()["vertex"]["by_status"] == {"reset": 2}
 
 
-def test_an_answer_that_is_no_json(cloud: LocalCloud, client: genai.Client) -> None:
+def test_garbage_response_is_not_json(cloud: LocalCloud, client: genai.Client) -> None:
     rules(cloud, {"do": "garbage"})
     with pytest.raises(json.JSONDecodeError):
         client.models.generate_content(model=MODEL, contents="Hello")
 
 
-def test_a_slow_answer_outlasts_the_callers_patience_and_is_not_counted_as_answered(
-    cloud: LocalCloud, place: Place
-) -> None:
+def test_slow_response_exceeds_the_client_timeout_and_is_not_counted(cloud: LocalCloud, place: Place) -> None:
     rules(cloud, {"match": "a.jpg", "do": "slow", "seconds": 0.4})
     with pytest.raises(requests.exceptions.ReadTimeout):
         requests.post(
@@ -151,7 +149,7 @@ def test_a_slow_answer_outlasts_the_callers_patience_and_is_not_counted_as_answe
     assert list(counters["answered_per_uri"].values()) == [1]
 
 
-def test_the_deadline_that_the_client_announces_is_kept(cloud: LocalCloud, place: Place) -> None:
+def test_respects_the_server_timeout_header(cloud: LocalCloud, place: Place) -> None:
     rules(cloud, {"do": "slow", "seconds": 30})
     answer = ask(place, headers={"X-Server-Timeout": "0.05"})
     assert answer.status_code == 504
@@ -173,7 +171,7 @@ def test_the_deadline_that_the_client_announces_is_kept(cloud: LocalCloud, place
         ({"do": "fenced"}, Status.OK, None),
     ],
 )
-def test_a_spoilt_answer_is_recognised_for_what_it_is(
+def test_malformed_answer_is_classified(
     cloud: LocalCloud, place: Place, rule: dict[str, str], status: Status, reason: str | None
 ) -> None:
     rules(cloud, rule)
@@ -195,7 +193,7 @@ def test_a_spoilt_answer_is_recognised_for_what_it_is(
         {"type": "NUMBER"},
     ],
 )
-def test_answers_of_any_schema_can_be_spoilt(cloud: LocalCloud, place: Place, schema: dict[str, Any]) -> None:
+def test_answers_of_any_schema_can_be_malformed(cloud: LocalCloud, place: Place, schema: dict[str, Any]) -> None:
     def text() -> str:
         asked = {"contents": user("?"), "generationConfig": JSON_CONFIG | {"responseSchema": schema}}
         found: str = place.post(asked).json()["candidates"][0]["content"]["parts"][0]["text"]
@@ -209,7 +207,7 @@ def test_answers_of_any_schema_can_be_spoilt(cloud: LocalCloud, place: Place, sc
     assert text() != good
 
 
-def test_the_client_goes_on_with_an_answer_that_came_in_two_pieces(cloud: LocalCloud, client: genai.Client) -> None:
+def test_client_joins_an_answer_in_two_parts(cloud: LocalCloud, client: genai.Client) -> None:
     asked = types.GenerateContentConfig(response_mime_type="application/json", response_schema=SCHEMA)
     whole = client.models.generate_content(model=MODEL, contents="Hello", config=asked).text
     rules(cloud, {"do": "continuation"})
@@ -218,7 +216,7 @@ def test_the_client_goes_on_with_an_answer_that_came_in_two_pieces(cloud: LocalC
     assert cloud.counters()["vertex"]["calls"] == 3
 
 
-def test_a_retired_model_and_a_disabled_api_are_fatal(cloud: LocalCloud, place: Place) -> None:
+def test_retired_model_and_disabled_api_are_fatal(cloud: LocalCloud, place: Place) -> None:
     cloud.faults(vertex={"retired_models": [MODEL]})
     answer = ask(place)
     assert classify_http(answer.status_code, answer.content, answer.headers).reason == "MODEL_NOT_FOUND"
@@ -229,7 +227,7 @@ def test_a_retired_model_and_a_disabled_api_are_fatal(cloud: LocalCloud, place: 
     assert f"project {cloud.project} before or it is disabled" in failure.message
 
 
-def test_count_tokens_has_rules_of_its_own(cloud: LocalCloud, client: genai.Client, place: Place) -> None:
+def test_count_tokens_has_separate_rules(cloud: LocalCloud, client: genai.Client, place: Place) -> None:
     rules(cloud, {"method": "countTokens", "do": "http", "code": 403})
     with pytest.raises(errors.ClientError, match="input file"):
         client.models.count_tokens(model=MODEL, contents="Hello")
@@ -239,7 +237,7 @@ def test_count_tokens_has_rules_of_its_own(cloud: LocalCloud, client: genai.Clie
 # Quota and pace
 
 
-def test_a_quota_refuses_what_is_too_much_and_can_be_changed(cloud: LocalCloud, place: Place) -> None:
+def test_quota_rejects_excess_calls_and_can_be_changed(cloud: LocalCloud, place: Place) -> None:
     cloud.faults(vertex={"quota": {"requests_per_minute": 1, "burst": 2}})
     assert codes(place, "a.jpg", "a.jpg", "a.jpg", "b.jpg") == [200, 200, 429, 429]
     refused = ask(place)
@@ -250,7 +248,7 @@ def test_a_quota_refuses_what_is_too_much_and_can_be_changed(cloud: LocalCloud, 
     assert cloud.counters()["vertex"]["by_status"] == {"200": 4, "429": 3}
 
 
-def test_tokens_are_a_quota_too(cloud: LocalCloud, place: Place) -> None:
+def test_token_quota_rejects_excess_tokens(cloud: LocalCloud, place: Place) -> None:
     quota = {"tokens_per_minute": 60, "burst_tokens": 2000, "retry_after": 7, "message": "Too many tokens."}
     cloud.faults(vertex={"quota": quota})
     assert codes(place, "a.jpg", "a.jpg") == [200, 200]
@@ -265,7 +263,7 @@ def test_tokens_are_a_quota_too(cloud: LocalCloud, place: Place) -> None:
     burst=st.integers(1, 50),
     pauses=st.lists(st.floats(0, 5), max_size=100),
 )
-def test_a_pace_never_lets_more_through_than_the_quota(per_minute: int, burst: int, pauses: list[float]) -> None:
+def test_rate_never_exceeds_the_quota(per_minute: int, burst: int, pauses: list[float]) -> None:
     times = [0.0, *itertools.accumulate(pauses)]
     now = 0.0
     pace = Pace(Quota(requests_per_minute=per_minute, burst=burst), lambda: now)
@@ -277,7 +275,7 @@ def test_a_pace_never_lets_more_through_than_the_quota(per_minute: int, burst: i
     assert admitted >= burst
 
 
-def test_a_great_answer_is_a_debt_that_later_ones_pay(cloud: LocalCloud) -> None:
+def test_large_answer_delays_later_calls(cloud: LocalCloud) -> None:
     now = 0.0
     pace = Pace(Quota(tokens_per_minute=60, burst_tokens=10), lambda: now)
     assert pace.admit(25)
@@ -288,7 +286,7 @@ def test_a_great_answer_is_a_debt_that_later_ones_pay(cloud: LocalCloud) -> None
     assert pace.admit(1)
 
 
-def test_latency_is_waited_for_and_calls_run_side_by_side(cloud: LocalCloud, place: Place) -> None:
+def test_latency_applies_and_calls_run_concurrently(cloud: LocalCloud, place: Place) -> None:
     cloud.faults(vertex={"latency": {"median_s": 0.3, "sigma": 0}})
 
     async def many() -> None:
@@ -312,7 +310,7 @@ def faults(section: dict[str, Any], seed: int = 0) -> VertexFaults:
     return made
 
 
-def test_latency_is_log_normal_and_depends_on_seed_and_call_only() -> None:
+def test_latency_is_log_normal_and_reproducible() -> None:
     section = {"latency": {"median_s": 1.0, "sigma": 0.35}}
     drawn = [faults(section).latency(f"gs://b/{number}", 0) for number in range(400)]
     assert drawn == [faults(section).latency(f"gs://b/{number}", 0) for number in range(400)]
@@ -322,7 +320,7 @@ def test_latency_is_log_normal_and_depends_on_seed_and_call_only() -> None:
     assert 1.35 < drawn[336] / drawn[200] < 1.5  # one sigma
 
 
-def test_a_rate_is_a_share_of_the_calls_whatever_their_order() -> None:
+def test_rate_is_a_share_of_calls_in_any_order() -> None:
     section = {"rules": [{"rate": 0.1, "do": "empty"}]}
     uris = [f"gs://b/{number}" for number in range(2000)]
 
@@ -337,9 +335,7 @@ def test_a_rate_is_a_share_of_the_calls_whatever_their_order() -> None:
 # Counters
 
 
-def test_counters_tell_who_was_asked_about_and_what_was_billed(
-    cloud: LocalCloud, client: genai.Client, place: Place
-) -> None:
+def test_counters_report_calls_per_uri_and_billed_tokens(cloud: LocalCloud, client: genai.Client, place: Place) -> None:
     parts = [file_part(f"gs://{place.bucket}/{name}") for name in ("a.jpg", "b.jpg", "a.jpg")]
     usage = place.post({"contents": user(*parts, "Compare.")}).json()["usageMetadata"]
     assert codes(place, "b.jpg", "gone.jpg") == [200, 404]
@@ -381,7 +377,7 @@ def test_counters_tell_who_was_asked_about_and_what_was_billed(
         ({"api_disabled": 1}, "must be true or false"),
     ],
 )
-def test_a_fault_that_does_not_exist_is_refused(cloud: LocalCloud, section: dict[str, Any], said: str) -> None:
+def test_rejects_unknown_fault(cloud: LocalCloud, section: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         cloud.faults(vertex=section)
 
@@ -423,13 +419,13 @@ def spots(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from spots(value, (*path, key))
 
 
-def test_the_request_that_is_to_be_damaged_is_good() -> None:
+def test_undamaged_request_is_valid() -> None:
     assert read_prompt(GOOD, MODELS[MODEL]).tokens > 1120
 
 
 @settings(max_examples=400)
 @given(spot=st.sampled_from(list(spots(GOOD))), value=ANYTHING)
-def test_whatever_stands_in_a_request_it_is_answered_or_refused(spot: tuple[Any, ...], value: Any) -> None:
+def test_any_damaged_request_is_answered_or_rejected(spot: tuple[Any, ...], value: Any) -> None:
     body = copy.deepcopy(GOOD)
     node: Any = body
     for key in spot[:-1]:
