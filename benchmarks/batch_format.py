@@ -36,11 +36,11 @@ from benchmarks.surroundings import local_cloud
 from benchmarks.workload import Work
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Status, Unit
+from imagebeam.transforms.core.records import Answer, Status, Unit
 from imagebeam.transforms.core.unit_batch import pack, unpack
 from imagebeam.transforms.gemini.batch_matching import ShardMatcher
 from imagebeam.transforms.gemini.batch_requests import LineTemplate, key_of, line_template
-from imagebeam.transforms.gemini.batch_responses import OutputLine, RowResult, classify, parse_line
+from imagebeam.transforms.gemini.batch_responses import OutputLine, parse_answer, parse_line
 from imagebeam.transforms.sql.unit_rows import UNIT_COLUMNS, unit_from_row
 
 LABELS = {"imagebeam_run": "benchmark"}
@@ -146,7 +146,7 @@ def races(work: Work) -> list[Race]:
     plain = PlainLines(template, units[0], sink)
     manifest = [(_key(work, unit), unit.unit_id.encode()) for unit in units]
     outputs = [output_line(key, template, unit) for (key, _), unit in zip(manifest, units, strict=True)]
-    judge = functools.partial(classify, task=work.task, profile=work.profile)
+    judge = functools.partial(parse_answer, task=work.task)
 
     def plainly(chunk: Sequence[Unit]) -> int:
         return plain.join(chunk, [_key(work, unit) for unit in chunk])
@@ -262,7 +262,7 @@ def output_line(key: str, template: LineTemplate, unit: Unit) -> bytes:
 def unit_overhead(units: int) -> float:
     """Bytes per unit that a matcher takes beside the manifest's lines, once every unit is answered."""
     names = [f"o1:{number:032x}" for number in range(units)]
-    answered = RowResult(Status.OK, answer={})
+    answered = Answer(Status.OK, value={})
     tracemalloc.start()
     try:
         matcher = ShardMatcher(((key_of(name, "d", "v"), b"") for name in names), lambda _: answered, lambda _: ())
@@ -284,7 +284,7 @@ def _loads(lines: Sequence[bytes]) -> int:
     return rows
 
 
-def _parse(lines: Sequence[bytes], judge: Callable[[OutputLine], RowResult] | None) -> int:
+def _parse(lines: Sequence[bytes], judge: Callable[[OutputLine], Answer] | None) -> int:
     rows = 0
     for raw in lines:
         line = parse_line(raw)
@@ -292,9 +292,7 @@ def _parse(lines: Sequence[bytes], judge: Callable[[OutputLine], RowResult] | No
     return rows
 
 
-def _match(
-    manifest: Sequence[tuple[str, bytes]], lines: Sequence[bytes], judge: Callable[[OutputLine], RowResult]
-) -> int:
+def _match(manifest: Sequence[tuple[str, bytes]], lines: Sequence[bytes], judge: Callable[[OutputLine], Answer]) -> int:
     matcher = ShardMatcher(manifest, judge, lambda _: ())
     for line in lines:
         matcher.feed(line)

@@ -111,5 +111,5 @@ def _models() -> Models:
 def _task(*, mixed: bool) -> Task:
     models = _models()
     if mixed:
-        return parse_task(_ASSETS, where="benchmark", default_model=models.default)
+        return parse_task(_ASSETS, source="benchmark", default_model=models.default)
     return load_task("image_quality", models, Path("/nonexistent"))  # the shipped one, whatever lies here

@@ -39,7 +39,7 @@ def answer_line(outcome: Outcome) -> str:
             "uri": outcome.unit.unit_id,
             "status": outcome.status.value,
             "reason": outcome.reason,
-            "answer": outcome.answer,
+            "answer": outcome.answer.value,
             "cost_usd": str(outcome.cost_usd),
         }
     )

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from imagebeam.transforms.core.records import Status, Usage
-from imagebeam.transforms.gemini.responses import RAW_TEXT_CHARS, read_reply
+from imagebeam.transforms.gemini.responses import RAW_TEXT_CHARS, parse_response
 from imagebeam.transforms.tasks.task import Task, parse_task
 
 
@@ -18,7 +18,7 @@ def task_with(schema: dict[str, Any] | None) -> Task:
     document: dict[str, Any] = {"name": "sign", "prompt": "What is it?"}
     if schema is not None:
         document["schema"] = schema
-    return parse_task(yaml.safe_dump(document, sort_keys=False), where="sign.yaml", default_model="m")
+    return parse_task(yaml.safe_dump(document, sort_keys=False), source="sign.yaml", default_model="m")
 
 
 SIGN = task_with(
@@ -66,20 +66,20 @@ def body(*texts: str, finish: str | None = "STOP", **more: Any) -> dict[str, Any
 
 
 def test_a_good_answer_is_read_with_its_usage_and_identity() -> None:
-    reply = read_reply(body(GOOD), SIGN)
-    assert (reply.status, reply.reason, reply.message, reply.raw_text) == (Status.OK, None, None, None)
-    assert reply.answer == {"category": "SIGN", "confidence": 0.93}
-    assert reply.usage == Usage(480, 100, 14, 5, "ON_DEMAND")
-    assert (reply.model_version, reply.response_id) == ("gemini-3.5-flash-lite", "k3sf")
-    assert not reply.retryable
+    parsed = parse_response(body(GOOD), SIGN)
+    assert (parsed.status, parsed.reason, parsed.message, parsed.raw_text) == (Status.OK, None, None, None)
+    assert parsed.value == {"category": "SIGN", "confidence": 0.93}
+    assert parsed.usage == Usage(480, 100, 14, 5, "ON_DEMAND")
+    assert (parsed.model_version, parsed.response_id) == ("gemini-3.5-flash-lite", "k3sf")
+    assert not parsed.retryable
 
 
 def test_free_text_is_answered_as_text() -> None:
-    assert read_reply(body("A red ", "sign.\n"), FREE).answer == {"text": "A red sign."}
+    assert parse_response(body("A red ", "sign.\n"), FREE).value == {"text": "A red sign."}
 
 
 def test_free_text_that_looks_like_json_stays_text() -> None:
-    assert read_reply(body(GOOD), FREE).answer == {"text": GOOD}
+    assert parse_response(body(GOOD), FREE).value == {"text": GOOD}
 
 
 def test_thoughts_and_parts_without_text_are_skipped() -> None:
@@ -91,7 +91,7 @@ def test_thoughts_and_parts_without_text_are_skipped() -> None:
         {"text": GOOD[:9], "thoughtSignature": "abc", "thought": False},
         {"text": GOOD[9:]},
     ]
-    assert read_reply(document, SIGN).status is Status.OK
+    assert parse_response(document, SIGN).status is Status.OK
 
 
 @pytest.mark.parametrize(
@@ -105,17 +105,17 @@ def test_thoughts_and_parts_without_text_are_skipped() -> None:
     ],
 )
 def test_fences_around_the_json_are_tolerated(text: str) -> None:
-    assert read_reply(body(text), SIGN).answer == {"category": "SIGN", "confidence": 0.93}
+    assert parse_response(body(text), SIGN).value == {"category": "SIGN", "confidence": 0.93}
 
 
 def test_of_two_fenced_answers_none_is_chosen() -> None:
     two = f"```json\n{GOOD}\n```\nor\n```json\n{GOOD}\n```"
-    assert read_reply(body(two), SIGN).reason == "NOT_JSON"
+    assert parse_response(body(two), SIGN).reason == "NOT_JSON"
 
 
 @pytest.mark.parametrize("finish", ["STOP", None, "", "FINISH_REASON_UNSPECIFIED"])
 def test_a_missing_finish_reason_is_a_finish(finish: str | None) -> None:
-    assert read_reply(body(GOOD, finish=finish), SIGN).status is Status.OK
+    assert parse_response(body(GOOD, finish=finish), SIGN).status is Status.OK
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_a_missing_finish_reason_is_a_finish(finish: str | None) -> None:
     ["SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "MODEL_ARMOR", "IMAGE_SAFETY", "JAILBREAK", "NEW_ONE"],
 )
 def test_a_blocked_prompt_is_blocked_with_the_services_code(code: str) -> None:
-    reply = read_reply(
+    parsed = parse_response(
         {"promptFeedback": {"blockReason": code, "blockReasonMessage": "No."}, "usageMetadata": USAGE}, SIGN
     )
-    assert (reply.status, reply.reason, reply.message) == (Status.BLOCKED, code, "No.")
-    assert reply.usage.prompt_tokens == 480
-    assert not reply.retryable
+    assert (parsed.status, parsed.reason, parsed.message) == (Status.BLOCKED, code, "No.")
+    assert parsed.usage.prompt_tokens == 480
+    assert not parsed.retryable
 
 
 @pytest.mark.parametrize(
@@ -150,24 +150,24 @@ def test_a_stopped_answer_is_blocked_even_if_its_text_is_good(code: str, content
     document = body(GOOD, finish=code)
     if not content:
         del document["candidates"][0]["content"]
-    reply = read_reply(document, SIGN)
-    assert (reply.status, reply.reason, reply.answer, reply.retryable) == (Status.BLOCKED, code, None, False)
-    assert reply.raw_text == (GOOD if content else None)
+    parsed = parse_response(document, SIGN)
+    assert (parsed.status, parsed.reason, parsed.value, parsed.retryable) == (Status.BLOCKED, code, None, False)
+    assert parsed.raw_text == (GOOD if content else None)
 
 
 @pytest.mark.parametrize(
     "code", ["OTHER", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "NO_IMAGE", "CONTINUATION", "NEW_ONE"]
 )
 def test_an_odd_finish_is_an_invalid_answer_worth_one_more_call(code: str) -> None:
-    reply = read_reply(body(GOOD, finish=code), SIGN)
-    assert (reply.status, reply.reason, reply.retryable) == (Status.INVALID_ANSWER, code, True)
+    parsed = parse_response(body(GOOD, finish=code), SIGN)
+    assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, code, True)
 
 
 @pytest.mark.parametrize("text", [GOOD[:-4], "", GOOD])
 def test_the_token_limit_is_truncation_whatever_the_text_is(text: str) -> None:
     for task in (SIGN, FREE):
-        reply = read_reply(body(text, finish="MAX_TOKENS"), task)
-        assert (reply.status, reply.reason, reply.retryable) == (Status.INVALID_ANSWER, "TRUNCATED", True)
+        parsed = parse_response(body(text, finish="MAX_TOKENS"), task)
+        assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, "TRUNCATED", True)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_the_token_limit_is_truncation_whatever_the_text_is(text: str) -> None:
 )
 def test_no_text_is_an_empty_answer(document: dict[str, Any]) -> None:
     for task in (SIGN, FREE):
-        reply = read_reply(document, task)
-        assert (reply.status, reply.reason, reply.retryable) == (Status.INVALID_ANSWER, "EMPTY", True)
+        parsed = parse_response(document, task)
+        assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, "EMPTY", True)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_no_text_is_an_empty_answer(document: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_not_json_says_so(text: str) -> None:
-    reply = read_reply(body(text), SIGN)
-    assert (reply.status, reply.reason, reply.raw_text) == (Status.INVALID_ANSWER, "NOT_JSON", text)
+    parsed = parse_response(body(text), SIGN)
+    assert (parsed.status, parsed.reason, parsed.raw_text) == (Status.INVALID_ANSWER, "NOT_JSON", text)
 
 
 @pytest.mark.parametrize(
@@ -235,31 +235,31 @@ def test_what_is_not_json_says_so(text: str) -> None:
     ],
 )
 def test_an_answer_off_the_schema_says_where_and_how(answer: Any, told: str) -> None:
-    reply = read_reply(body(json.dumps(answer)), SIGN)
-    assert (reply.status, reply.reason, reply.retryable) == (Status.INVALID_ANSWER, "OFF_SCHEMA", True)
-    assert str(reply.message).startswith(told)
-    assert reply.answer is None
+    parsed = parse_response(body(json.dumps(answer)), SIGN)
+    assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, "OFF_SCHEMA", True)
+    assert str(parsed.message).startswith(told)
+    assert parsed.value is None
 
 
 def test_a_whole_number_written_with_a_point_becomes_whole() -> None:
-    reply = read_reply(body('{"category":"SIGN","confidence":1,"count":3.0}'), SIGN)
-    assert reply.answer is not None
-    assert type(reply.answer["count"]) is int
+    parsed = parse_response(body('{"category":"SIGN","confidence":1,"count":3.0}'), SIGN)
+    assert parsed.value is not None
+    assert type(parsed.value["count"]) is int
 
 
 def test_properties_beyond_the_schema_are_kept() -> None:
-    reply = read_reply(body('{"category":"SIGN","confidence":1,"more":[1]}'), SIGN)
-    assert reply.answer == {"category": "SIGN", "confidence": 1, "more": [1]}
+    parsed = parse_response(body('{"category":"SIGN","confidence":1,"more":[1]}'), SIGN)
+    assert parsed.value == {"category": "SIGN", "confidence": 1, "more": [1]}
 
 
 def test_what_the_model_wrote_is_kept_short() -> None:
-    assert len(str(read_reply(body("x" * 9000), SIGN).raw_text)) == RAW_TEXT_CHARS
+    assert len(str(parse_response(body("x" * 9000), SIGN).raw_text)) == RAW_TEXT_CHARS
 
 
 def test_counts_that_come_as_text_are_read() -> None:
     document = body(GOOD)
     document["usageMetadata"] = {"promptTokenCount": "480", "candidatesTokenCount": -1, "thoughtsTokenCount": None}
-    assert read_reply(document, SIGN).usage == Usage(480, 0, 0, 0)
+    assert parse_response(document, SIGN).usage == Usage(480, 0, 0, 0)
 
 
 # -- any schema, any answer --------------------------------------------------------------------------------
@@ -336,9 +336,9 @@ def questions(draw: st.DrawFn) -> tuple[Task, Any]:
 @given(questions(), st.sampled_from([None, 2]))
 def test_any_answer_that_a_schema_allows_is_ok(question: tuple[Task, Any], indent: int | None) -> None:
     task, answer = question
-    reply = read_reply(body(json.dumps(answer, indent=indent)), task)
-    assert (reply.status, reply.message) == (Status.OK, None)
-    assert reply.answer == answer
+    parsed = parse_response(body(json.dumps(answer, indent=indent)), task)
+    assert (parsed.status, parsed.message) == (Status.OK, None)
+    assert parsed.value == answer
 
 
 @given(questions(), st.floats(0, 1, exclude_max=True), st.booleans(), st.sampled_from(["STOP", "MAX_TOKENS"]))
@@ -351,10 +351,10 @@ def test_a_truncated_answer_is_never_ok(
     task, answer = question
     text = json.dumps(answer)
     cut = text[: math.floor(len(text) * fraction)]
-    reply = read_reply(body(f"```json\n{cut}" if fenced else cut, finish=finish), task)
-    assert reply.status is Status.INVALID_ANSWER
-    assert reply.answer is None
-    assert reply.retryable
+    parsed = parse_response(body(f"```json\n{cut}" if fenced else cut, finish=finish), task)
+    assert parsed.status is Status.INVALID_ANSWER
+    assert parsed.value is None
+    assert parsed.retryable
 
 
 @given(questions(), st.data())
@@ -364,7 +364,7 @@ def test_an_answer_without_something_required_is_never_ok(question: tuple[Task, 
     assume("required" in task.schema)
     name = data.draw(st.sampled_from(task.schema["required"]))
     del answer[name]
-    assert read_reply(body(json.dumps(answer)), task).reason == "OFF_SCHEMA"
+    assert parse_response(body(json.dumps(answer)), task).reason == "OFF_SCHEMA"
 
 
 JSON = st.recursive(
@@ -396,6 +396,6 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["candidates", "promptFeedback", "usageMetadata", "modelVersion"]), JSON))
 def test_any_body_at_all_gets_a_status_and_a_reason(document: dict[str, Any]) -> None:
     for task in (SIGN, FREE):
-        reply = read_reply(document, task)
-        assert (reply.status is Status.OK) == (reply.reason is None) == (reply.answer is not None)
-        assert reply.usage.prompt_tokens >= 0
+        parsed = parse_response(document, task)
+        assert (parsed.status is Status.OK) == (parsed.reason is None) == (parsed.value is not None)
+        assert parsed.usage.prompt_tokens >= 0

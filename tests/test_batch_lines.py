@@ -62,12 +62,12 @@ ANY_UNIT = st.builds(
 
 def task_of(**keys: Any) -> Task:
     text = yaml.safe_dump({"name": "look", "prompt": "What is it?", **keys}, sort_keys=False)
-    return parse_task(text, where="look.yaml", default_model=MODELS.default)
+    return parse_task(text, source="look.yaml", default_model=MODELS.default)
 
 
 def shipped(name: str) -> Task:
     text = (DATA / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_task(text, where=name, default_model=MODELS.default)
+    return parse_task(text, source=name, default_model=MODELS.default)
 
 
 def same_as_online(task: Task, unit: Unit, mimes: list[str], labels: dict[str, str]) -> None:

@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.core.records import Status
+from imagebeam.transforms.core.records import Answer, Status
 from imagebeam.transforms.gemini.batch_matching import Cause, Matched, Missing, ShardMatcher, Unmatched
 from imagebeam.transforms.gemini.batch_requests import key_of
-from imagebeam.transforms.gemini.batch_responses import RowResult, classify
-from imagebeam.transforms.tasks.model_profiles import ModelProfile
+from imagebeam.transforms.gemini.batch_responses import parse_answer
 from imagebeam.transforms.tasks.task import Task
 
 TASK = Task("look", "", "m", "Look.")
-READ = functools.partial(classify, task=TASK, profile=ModelProfile("m"))
+READ = functools.partial(parse_answer, task=TASK)
 OK, BUSY, BLOCKED = "OK", "BUSY", "BLOCKED"
 RESPONSES = {
     OK: {
@@ -62,13 +61,13 @@ def run(
     assert (counts.matched, counts.missing, counts.unmatched) == (len(matched), len(missing), len(unmatched))
     assert counts.submitted == counts.matched + counts.missing == len(manifest)
     assert counts.lines == counts.matched + counts.duplicates + counts.unmatched
-    assert counts.ok == sum(item.result.ok for item in matched)
+    assert counts.ok == sum(item.answer.ok for item in matched)
     return {item.key: item for item in matched}, missing, unmatched, matcher
 
 
 def test_lines_are_matched_by_key_in_any_order() -> None:
     matched, missing, unmatched, _ = run(shard("a", "b", "c"), [written(OK, "k-2"), written(BUSY, "k-0")])
-    assert {key: item.result.status for key, item in matched.items()} == {
+    assert {key: item.answer.status for key, item in matched.items()} == {
         "k-2": Status.OK,
         "k-0": Status.UNAVAILABLE,
     }
@@ -82,7 +81,7 @@ def test_an_answer_is_given_out_at_once_and_a_failure_at_the_end() -> None:
     assert isinstance(matcher.feed(written(OK, "k-1")), Matched)
     [failed] = matcher.finish()
     assert isinstance(failed, Matched)
-    assert (failed.key, failed.result.reason, failed.result.again) == ("k-0", "HTTP_503", True)
+    assert (failed.key, failed.answer.reason, failed.answer.retryable) == ("k-0", "HTTP_503", True)
 
 
 def test_without_a_key_the_images_decide() -> None:
@@ -122,13 +121,13 @@ def test_the_first_answer_wins_over_failures_and_later_answers() -> None:
     other = written(OK, "k-0").replace(b"fine", b"later")
     lines = [written(BUSY, "k-0"), written(OK, "k-0"), other, written(BLOCKED, None, "a")]
     matched, _, _, matcher = run(shard("a"), lines)
-    assert matched["k-0"].result.answer == {"text": "fine"}
+    assert matched["k-0"].answer.value == {"text": "fine"}
     assert (matcher.counts.matched, matcher.counts.duplicates) == (1, 3)
 
 
 def test_among_failures_the_first_stays() -> None:
     matched, _, _, _ = run(shard("a"), [written(BLOCKED, "k-0"), written(BUSY, "k-0")])
-    assert matched["k-0"].result.status is Status.BLOCKED
+    assert matched["k-0"].answer.status is Status.BLOCKED
 
 
 def test_an_empty_output_leaves_every_unit_missing() -> None:
@@ -161,7 +160,7 @@ def test_the_books_balance_for_any_output(images: list[str], lines: list[bytes])
     matched, _, _, _ = run(shard(*images), lines)  # which checks them
     for key, item in matched.items():
         about = [raw for raw in lines if key_in(raw) == key]
-        assert item.result.ok or not any(b"fine" in raw for raw in about)
+        assert item.answer.ok or not any(b"fine" in raw for raw in about)
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a,b", "d"]), max_size=6), LINES, st.randoms(use_true_random=False))
@@ -172,8 +171,8 @@ def test_the_order_of_lines_changes_no_count_and_no_unit(
     rng.shuffle(shuffled)
     one, other = run(shard(*images), lines), run(shard(*images), shuffled)
     assert one[3].counts == other[3].counts
-    assert {key: item.result.ok for key, item in one[0].items()} == {
-        key: item.result.ok for key, item in other[0].items()
+    assert {key: item.answer.ok for key, item in one[0].items()} == {
+        key: item.answer.ok for key, item in other[0].items()
     }
 
 
@@ -191,7 +190,7 @@ def test_a_unit_takes_less_than_400_bytes_beside_its_manifest_line(with_key: str
     units = 87_400
     uris = [f"gs://street/{number:06d}.jpg" for number in range(units)]
     entries = [orjson.dumps({"uris": [uri]}) for uri in uris]
-    answered = RowResult(Status.OK, answer={})
+    answered = Answer(Status.OK, value={})
     tracemalloc.start()
     try:
         manifest = ((key_of(uri, "d", "v"), entry) for uri, entry in zip(uris, entries, strict=True))
@@ -220,4 +219,4 @@ def test_failures_that_wait_are_small() -> None:
         assert (tracemalloc.get_traced_memory()[0] - before) / units < 600
     finally:
         tracemalloc.stop()
-    assert {item.result.reason for item in matcher.finish() if isinstance(item, Matched)} == {"TRUNCATED"}
+    assert {item.answer.reason for item in matcher.finish() if isinstance(item, Matched)} == {"TRUNCATED"}

@@ -10,10 +10,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.core.records import Image, Status, Unit, UnitKind, Usage
-from imagebeam.transforms.gemini.batch_responses import DEAD_LETTER_CHARS, OutputLine, classify, parse_line, parse_row
-from imagebeam.transforms.gemini.error_classes import Kind, classify_http
-from imagebeam.transforms.gemini.responses import read_reply
+from imagebeam.transforms.core.records import Answer, Image, Status, Unit, UnitKind, Usage
+from imagebeam.transforms.gemini.batch_responses import (
+    DEAD_LETTER_CHARS,
+    OutputLine,
+    build_outcome,
+    parse_answer,
+    parse_line,
+    parse_row,
+)
+from imagebeam.transforms.gemini.error_classes import FailureKind, classify_http
+from imagebeam.transforms.gemini.responses import parse_response
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Price
 from imagebeam.transforms.tasks.task import Task
 
@@ -74,27 +81,34 @@ def refused(code: int, message: str, status: str, phrase: str = "Bad Request") -
     return f"{phrase}: " + json.dumps({"error": {"code": code, "message": message, "status": status}})
 
 
+UNIT = Unit("o1:a", UnitKind.OBSERVATION, "d", (Image("o1:a", "gs://b/1.jpg"),))
+AT = "2026-11-21T00:00:00Z"
+
+
+def cost_of(answer: Answer) -> Decimal:
+    return build_outcome(UNIT, answer, PROFILE, answered_at=AT).cost_usd
+
+
 # -- answers -----------------------------------------------------------------------------------------------
 
 
 def test_an_answer_is_ok_at_half_the_price() -> None:
     row = line(answer())
-    result = classify(row, TASK, PROFILE)
+    result = parse_answer(row, TASK)
     assert (row.key, row.uris) == ("k-1", ("gs://b/1.jpg",))
-    assert (result.status, result.answer, result.finish_reason) == (Status.OK, {"category": "SIGN"}, "STOP")
+    assert (result.status, result.value) == (Status.OK, {"category": "SIGN"})
     assert result.usage == Usage(prompt_tokens=480, output_tokens=9)
-    assert result.cost_usd == Decimal("0.00057")  # 480 × 1 + 9 × 10 per million
-    assert (result.model_version, result.response_id, result.again) == ("m-001", "r1", False)
-    assert result.answered_at == "2026-11-20T10:13:16.826000Z"
+    assert cost_of(result) == Decimal("0.00057")  # 480 × 1 + 9 × 10 per million
+    assert (result.model_version, result.response_id, result.retryable) == ("m-001", "r1", False)
+    assert row.answered_at == "2026-11-20T10:13:16.826000Z"
 
 
-def test_a_result_becomes_the_outcome_of_its_unit() -> None:
-    unit = Unit("o1:a", UnitKind.OBSERVATION, "d", (Image("o1:a", "gs://b/1.jpg"),))
-    outcome = classify(line(answer()), TASK, PROFILE).outcome(unit, "2026-11-21T00:00:00Z", attempts=2)
-    assert (outcome.unit, outcome.status, outcome.answer) == (unit, Status.OK, {"category": "SIGN"})
-    assert (outcome.attempts, outcome.answered_at) == (2, "2026-11-20T10:13:16.826000Z")
-    timeless = classify(line(answer(), processed_time=None), TASK, PROFILE)
-    assert timeless.outcome(unit, "2026-11-21T00:00:00Z").answered_at == "2026-11-21T00:00:00Z"
+def test_an_answer_becomes_the_outcome_of_its_unit() -> None:
+    row = line(answer())
+    outcome = build_outcome(UNIT, parse_answer(row, TASK), PROFILE, attempts=2, answered_at=AT)
+    assert (outcome.unit, outcome.status, outcome.answer.value) == (UNIT, Status.OK, {"category": "SIGN"})
+    assert (outcome.attempts, outcome.answered_at, outcome.usage) == (2, AT, outcome.answer.usage)
+    assert line(answer(), processed_time=None).answered_at is None
 
 
 @pytest.mark.parametrize(
@@ -111,21 +125,19 @@ def test_a_result_becomes_the_outcome_of_its_unit() -> None:
     ],
 )
 def test_an_answer_is_judged_as_online(response: dict[str, Any]) -> None:
-    reply, result = read_reply(response, TASK), classify(line(response), TASK, PROFILE)
-    for name in ("status", "reason", "message", "answer", "raw_text", "usage", "model_version", "response_id"):
-        assert getattr(result, name) == getattr(reply, name)
-    assert result.again is reply.retryable
+    reply, result = parse_response(response, TASK), parse_answer(line(response), TASK)
+    assert result == reply
 
 
 def test_an_empty_status_beside_a_blocked_prompt_is_no_success() -> None:
-    result = classify(line({"promptFeedback": {"blockReason": "SAFETY"}}), TASK, PROFILE)
-    assert (result.status, result.reason, result.again) == (Status.BLOCKED, "SAFETY", False)
+    result = parse_answer(line({"promptFeedback": {"blockReason": "SAFETY"}}), TASK)
+    assert (result.status, result.reason, result.retryable) == (Status.BLOCKED, "SAFETY", False)
 
 
 @pytest.mark.parametrize("response", [None, {}, "", []])
 def test_a_row_that_the_job_did_not_get_to_is_asked_again(response: Any) -> None:
-    result = classify(line(response), TASK, PROFILE)
-    assert (result.status, result.reason, result.again) == (Status.UNAVAILABLE, "NO_ANSWER", True)
+    result = parse_answer(line(response), TASK)
+    assert (result.status, result.reason, result.retryable) == (Status.UNAVAILABLE, "NO_ANSWER", True)
 
 
 # -- failed rows -------------------------------------------------------------------------------------------
@@ -155,19 +167,19 @@ def test_a_row_that_the_job_did_not_get_to_is_asked_again(response: Any) -> None
     ],
 )
 def test_a_failed_row_is_judged_as_online(status: Any, says: str) -> None:
-    result = classify(line({}, status), TASK, PROFILE)
-    assert f"{result.status}/{result.reason}{' again' if result.again else ''}" == says
+    result = parse_answer(line({}, status), TASK)
+    assert f"{result.status}/{result.reason}{' again' if result.retryable else ''}" == says
     assert result.message
-    assert result.answer is None
+    assert result.value is None
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 408, 409, 413, 429, 499, 500, 502, 503, 504])
 def test_a_code_means_the_same_as_online(code: int) -> None:
     document = json.dumps({"error": {"code": code, "message": "told", "status": ""}})
     online = classify_http(code, document, {})
-    result = classify(line({}, f"Whatever: {document}"), TASK, PROFILE)
+    result = parse_answer(line({}, f"Whatever: {document}"), TASK)
     assert (result.status, result.reason, result.message) == (online.status, online.reason, online.message)
-    assert result.again == (online.kind in (Kind.THROTTLED, Kind.TRANSIENT))
+    assert result.retryable == (online.kind in (FailureKind.THROTTLED, FailureKind.TRANSIENT))
 
 
 def test_the_message_of_a_failed_row_is_googles() -> None:
@@ -177,13 +189,13 @@ def test_the_message_of_a_failed_row_is_googles() -> None:
 
 
 def test_a_failed_row_that_was_billed_is_paid() -> None:
-    result = classify(line({"usageMetadata": USAGE}, refused(503, "late", "UNAVAILABLE")), TASK, PROFILE)
-    assert (result.status, result.cost_usd) == (Status.UNAVAILABLE, Decimal("0.00057"))
+    result = parse_answer(line({"usageMetadata": USAGE}, refused(503, "late", "UNAVAILABLE")), TASK)
+    assert (result.status, cost_of(result)) == (Status.UNAVAILABLE, Decimal("0.00057"))
 
 
 def test_an_odd_status_does_not_hide_an_answer() -> None:
-    assert classify(line(answer(), "OK"), TASK, PROFILE).ok
-    assert classify(line({"promptFeedback": {"blockReason": "SAFETY"}}, "done"), TASK, PROFILE).reason == "SAFETY"
+    assert parse_answer(line(answer(), "OK"), TASK).ok
+    assert parse_answer(line({"promptFeedback": {"blockReason": "SAFETY"}}, "done"), TASK).reason == "SAFETY"
 
 
 # -- reading -----------------------------------------------------------------------------------------------
@@ -238,7 +250,7 @@ def test_a_row_of_a_table_reads_as_a_line() -> None:
         }
     )
     assert (row.key, row.uris) == ("k-1", ("gs://b/1.jpg",))
-    assert classify(row, TASK, PROFILE) == classify(line(answer()), TASK, PROFILE)
+    assert parse_answer(row, TASK) == parse_answer(line(answer()), TASK)
 
 
 @pytest.mark.parametrize("depth", [300, 900, 5000])
@@ -251,9 +263,9 @@ def test_deep_nesting_is_survived(depth: int) -> None:
         b'{"custom_id":"k-1","request":' + deep + b"}",
     ):
         row = parse_line(raw)
-        assert classify(row, TASK, PROFILE).status is not Status.OK
+        assert parse_answer(row, TASK).status is not Status.OK
         assert row.uris == ()
-        assert classify(parse_line(row.without_echo()), TASK, PROFILE) == classify(row, TASK, PROFILE)
+        assert parse_answer(parse_line(row.without_echo()), TASK) == parse_answer(row, TASK)
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
@@ -279,13 +291,13 @@ def test_any_status_and_any_response_have_a_meaning(status: str, response: dict[
 
 
 def check(row: OutputLine) -> None:
-    result = classify(row, TASK, PROFILE)
-    assert (result.status is Status.OK) == (result.answer is not None) == result.ok
+    result = parse_answer(row, TASK)
+    assert (result.status is Status.OK) == (result.value is not None) == result.ok
     assert result.ok or (result.reason and result.message is not None)
-    assert result.cost_usd >= 0
+    assert cost_of(result) >= 0
     assert len(row.dead_letter) <= DEAD_LETTER_CHARS
     assert all(isinstance(uri, str) for uri in row.uris)
     # What waits for the end of a shard, without its echo, means the same.
     small = parse_line(row.without_echo())
     assert small.key == row.key
-    assert classify(small, TASK, PROFILE) == result
+    assert parse_answer(small, TASK) == result

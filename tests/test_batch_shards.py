@@ -22,7 +22,7 @@ from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, shard_name, unit_of_row
 from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, UnitKind
+from imagebeam.transforms.core.records import Answer, Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.gemini.batch_requests import key_of
 from imagebeam.transforms.gemini.job_states import BatchJob, Step
 from imagebeam.transforms.gemini.requests import request_frame
@@ -62,7 +62,7 @@ def units(draw: st.DrawFn) -> Unit:
 
 @given(units())
 def test_a_unit_comes_back_from_its_manifest_line(unit: Unit) -> None:
-    line = load_line(outcome_row(Outcome(unit, Status.SUBMITTED, answered_at=AT), **ASKED))
+    line = load_line(outcome_row(Outcome(unit, Answer(Status.SUBMITTED), answered_at=AT), **ASKED))
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     row = orjson.loads(line)
@@ -73,7 +73,7 @@ def test_a_unit_comes_back_from_its_manifest_line(unit: Unit) -> None:
 
 @given(units(), st.dictionaries(texts, values | texts | st.lists(texts, max_size=2), max_size=3))
 def test_an_answer_is_loaded_as_the_value_that_it_is(unit: Unit, answer: dict[str, Any]) -> None:
-    outcome = Outcome(unit, Status.OK, answer=answer, answered_at=AT)
+    outcome = Outcome(unit, Answer(Status.OK, value=answer), answered_at=AT)
     row = orjson.loads(load_line(outcome_row(outcome, **ASKED)))
     assert row.get("answer") == json.loads(json.dumps(answer))
     assert row.get("extra", {}) == dict(unit.extra)
@@ -81,7 +81,7 @@ def test_an_answer_is_loaded_as_the_value_that_it_is(unit: Unit, answer: dict[st
 
 def test_a_unit_without_an_address_keeps_its_observation() -> None:
     unit = Unit("o1:a", UnitKind.OBSERVATION, "0" * 64, (Image("o1:a", None),))
-    row = orjson.loads(load_line(outcome_row(Outcome(unit, Status.IMAGE_ERROR, answered_at=AT), **ASKED)))
+    row = orjson.loads(load_line(outcome_row(Outcome(unit, Answer(Status.IMAGE_ERROR), answered_at=AT), **ASKED)))
     assert unit_of_row(row) == unit
 
 

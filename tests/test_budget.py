@@ -24,10 +24,11 @@ from hypothesis import strategies as st
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import SystemicError
-from imagebeam.transforms.engine.budget import Budget, Reservation, taken_notes
-from imagebeam.transforms.engine.budget_shares import MOST_NOTES, ShareAllocator
+from imagebeam.transforms.engine.budget import Budget, Reservation, list_taken_shares
+from imagebeam.transforms.engine.budget_shares import MAX_SHARES, ShareAllocator
+from imagebeam.transforms.engine.settings import Caps
 
-WORST = Decimal("0.003")
+MAX_CALL = Decimal("0.003")
 NOTHING = Decimal(0)
 ENDLESS = 1_000_000
 
@@ -41,47 +42,48 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def budget(directory: Path | str, usd: str | None, calls: int | None = None, **more: Any) -> Budget:
-    given: dict[str, Any] = {"processes": 1, "max_call_usd": WORST, "blocking": at_once, **more}
+    given: dict[str, Any] = {"processes": 1, "max_call_usd": MAX_CALL, **more}
+    blocking = given.pop("blocking", at_once)
     cap = None if usd is None else Decimal(usd)
-    return Budget(str(directory), max_cost_usd=cap, max_calls=calls, **given)
+    return Budget(Caps(str(directory), max_cost_usd=cap, max_calls=calls, **given), blocking)
 
 
-async def reserved(budget: Budget, worst: Decimal = WORST) -> Reservation:
-    reservation = await budget.reserve(worst)
+async def reserved(budget: Budget, max_call: Decimal = MAX_CALL) -> Reservation:
+    reservation = await budget.reserve(max_call)
     assert reservation is not None
     return reservation
 
 
-async def waiting(budget: Budget, worst: Decimal = WORST) -> asyncio.Task[Reservation | None]:
+async def waiting(budget: Budget, max_call: Decimal = MAX_CALL) -> asyncio.Task[Reservation | None]:
     """A caller that has come to the point where it waits."""
-    task = asyncio.get_running_loop().create_task(budget.reserve(worst))
+    task = asyncio.get_running_loop().create_task(budget.reserve(max_call))
     for _ in range(20):
         await asyncio.sleep(0)
     assert not task.done()
     return task
 
 
-# -- notes -------------------------------------------------------------------------------------------------
+# -- shares ------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 10**15), st.integers(0, 10**12), st.integers(1, 2000))
-def test_the_notes_of_a_cap_add_up_to_it_and_are_alike(cap: int, worst: int, processes: int) -> None:
-    purse = ShareAllocator("usd", cap, worst=worst, processes=processes, order=random.Random(1))
-    values = [purse.value(number) for number in range(purse.notes)]
+def test_shares_of_a_cap_are_equal_and_add_up_to_it(cap: int, max_call: int, processes: int) -> None:
+    allocator = ShareAllocator("usd", cap, max_call=max_call, processes=processes, order=random.Random(1))
+    values = [allocator.value(number) for number in range(allocator.count)]
     assert sum(values) == cap
     assert max(values) - min(values) <= 1
-    assert purse.notes <= MOST_NOTES
-    assert min(values) >= min(cap, worst), "a note pays for a call"
+    assert allocator.count <= MAX_SHARES
+    assert min(values) >= min(cap, max_call), "a share pays for a call"
 
 
-def test_a_note_is_at_most_one_percent_of_the_share_of_a_process() -> None:
-    purse = ShareAllocator("usd", 10**9, worst=10**3, processes=4, order=random.Random(1))
-    assert purse.value(0) == 10**9 // 400
+def test_share_is_at_most_one_percent_of_the_part_of_a_process() -> None:
+    allocator = ShareAllocator("usd", 10**9, max_call=10**3, processes=4, order=random.Random(1))
+    assert allocator.value(0) == 10**9 // 400
 
 
-def test_processes_try_the_notes_in_different_orders() -> None:
+def test_processes_try_shares_in_different_orders() -> None:
     first, second = (
-        ShareAllocator("usd", 10**9, worst=1, processes=1, order=random.Random(seed)).wanted(10**9, at_most=100)
+        ShareAllocator("usd", 10**9, max_call=1, processes=1, order=random.Random(seed)).select(10**9, at_most=100)
         for seed in (1, 2)
     )
     assert first != second
@@ -96,7 +98,7 @@ def test_where_there_is_room_nobody_waits(tmp_path: Path) -> None:
         shared = budget(tmp_path, "3", calls=1000)
         (await reserved(shared)).settle(NOTHING, sent=False)
         with pytest.raises(StopIteration):  # the coroutine ends without giving the loop a turn
-            shared.reserve(WORST).send(None)
+            shared.reserve(MAX_CALL).send(None)
 
     run(work())
 
@@ -105,9 +107,9 @@ def test_all_of_a_cap_can_be_spent_and_then_it_says_so(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.03")
         for _ in range(10):
-            (await reserved(shared)).settle(WORST, sent=True)
+            (await reserved(shared)).settle(MAX_CALL, sent=True)
         assert shared.reason is None
-        assert await shared.reserve(WORST) is None
+        assert await shared.reserve(MAX_CALL) is None
         assert shared.reason == "budget: --max_cost_usd=0.03 is used up"
         assert await shared.reserve(Decimal("1e-9")) is None, "the end is the end"
 
@@ -119,7 +121,7 @@ def test_calls_are_counted_and_refused_ones_are_not(tmp_path: Path) -> None:
         shared = budget(tmp_path, None, calls=3)
         for sent in (False, True, False, True, True):
             (await reserved(shared)).settle(NOTHING, sent=sent)
-        assert await shared.reserve(WORST) is None
+        assert await shared.reserve(MAX_CALL) is None
         assert shared.reason == "budget: --max_calls=3 is used up"
 
     run(work())
@@ -128,10 +130,10 @@ def test_calls_are_counted_and_refused_ones_are_not(tmp_path: Path) -> None:
 def test_a_cheap_call_gives_back_what_it_did_not_cost(tmp_path: Path) -> None:
     async def work() -> None:
         shared, calls = budget(tmp_path, "0.03"), 0
-        while (reservation := await shared.reserve(WORST)) is not None:
-            reservation.settle(WORST / 10, sent=True)
+        while (reservation := await shared.reserve(MAX_CALL)) is not None:
+            reservation.settle(MAX_CALL / 10, sent=True)
             calls += 1
-        assert calls == 91, "until less than one worst case is left"
+        assert calls == 91, "until less than one maximum cost is left"
 
     run(work())
 
@@ -143,8 +145,8 @@ def test_a_call_of_which_nothing_is_known_counts_in_full(tmp_path: Path) -> None
         with pytest.raises(ZeroDivisionError), await reserved(shared):
             raise ZeroDivisionError
         with await reserved(shared) as third:
-            third.settle(WORST, sent=True)
-        assert await shared.reserve(WORST) is None
+            third.settle(MAX_CALL, sent=True)
+        assert await shared.reserve(MAX_CALL) is None
 
     run(work())
 
@@ -164,14 +166,14 @@ def test_the_end_waits_for_the_calls_under_way(tmp_path: Path) -> None:
         shared = budget(tmp_path, "0.006")
         first, second = await reserved(shared), await reserved(shared)
         third = await waiting(shared)
-        first.settle(WORST, sent=True)
+        first.settle(MAX_CALL, sent=True)
         await asyncio.sleep(0)
         assert not third.done(), "the second may still give back"
         second.settle(NOTHING, sent=True)
         granted = await third
         assert granted is not None
-        granted.settle(WORST, sent=True)
-        assert await shared.reserve(WORST) is None
+        granted.settle(MAX_CALL, sent=True)
+        assert await shared.reserve(MAX_CALL) is None
 
     run(work())
 
@@ -181,7 +183,7 @@ def test_the_last_call_under_way_decides_for_all_who_wait(tmp_path: Path) -> Non
         shared = budget(tmp_path, "0.003")
         last = await reserved(shared)
         waiters = [await waiting(shared) for _ in range(5)]
-        last.settle(WORST / 2, sent=True)
+        last.settle(MAX_CALL / 2, sent=True)
         assert await asyncio.gather(*waiters) == [None] * 5
 
     run(work())
@@ -191,14 +193,14 @@ def test_who_came_first_is_served_first_even_if_a_later_one_needs_less(tmp_path:
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
         held = [await reserved(shared), await reserved(shared)]
-        large = await waiting(shared, 2 * WORST)
+        large = await waiting(shared, 2 * MAX_CALL)
         held[0].settle(NOTHING, sent=True)
         small = await waiting(shared)
         held[1].settle(NOTHING, sent=True)
         granted = await large
         assert granted is not None
         assert not small.done()
-        granted.settle(WORST, sent=True)
+        granted.settle(MAX_CALL, sent=True)
         assert await small is not None
 
     run(work())
@@ -208,7 +210,7 @@ def test_a_call_that_can_never_be_granted_ends_the_budget(tmp_path: Path) -> Non
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
         held = await reserved(shared)
-        large, small = await waiting(shared, 3 * WORST), await waiting(shared)
+        large, small = await waiting(shared, 3 * MAX_CALL), await waiting(shared)
         held.settle(NOTHING, sent=True)
         assert await large is None
         assert await small is None
@@ -220,7 +222,7 @@ def test_whoever_stood_behind_a_cancelled_caller_is_served_at_once(tmp_path: Pat
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
         await reserved(shared)
-        large, small = await waiting(shared, 2 * WORST), await waiting(shared)
+        large, small = await waiting(shared, 2 * MAX_CALL), await waiting(shared)
         large.cancel()
         assert await asyncio.wait_for(small, 5) is not None
 
@@ -237,7 +239,7 @@ def test_parts_of_a_nano_dollar_are_rounded_against_the_spender(tmp_path: Path) 
     run(work())
 
 
-def test_a_process_that_comes_late_does_not_try_every_note(tmp_path: Path) -> None:
+def test_late_process_does_not_try_every_share(tmp_path: Path) -> None:
     tries = 0
 
     async def counting(call: Callable[[], Any]) -> Any:
@@ -249,9 +251,9 @@ def test_a_process_that_comes_late_does_not_try_every_note(tmp_path: Path) -> No
         first = budget(tmp_path, None, calls=1000)
         for _ in range(1000):
             (await reserved(first)).settle(NOTHING, sent=True)
-        assert len(taken_notes(f"{tmp_path}/notes", "calls")) == 100
-        assert await budget(tmp_path, None, calls=1000, blocking=counting).reserve(WORST) is None
-        assert tries == 2, "one note, and the list of them"
+        assert len(list_taken_shares(f"{tmp_path}/notes", "calls")) == 100
+        assert await budget(tmp_path, None, calls=1000, blocking=counting).reserve(MAX_CALL) is None
+        assert tries == 2, "one share, and the list of them"
 
     run(work())
 
@@ -259,16 +261,16 @@ def test_a_process_that_comes_late_does_not_try_every_note(tmp_path: Path) -> No
 def test_a_caller_that_is_cancelled_takes_nothing_with_it(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
-        held = await reserved(shared, 2 * WORST)
-        first, second, third = await waiting(shared, 2 * WORST), await waiting(shared), await waiting(shared)
+        held = await reserved(shared, 2 * MAX_CALL)
+        first, second, third = await waiting(shared, 2 * MAX_CALL), await waiting(shared), await waiting(shared)
         first.cancel()
         await asyncio.sleep(0)
-        held.settle(WORST, sent=True)  # grants the second one ...
+        held.settle(MAX_CALL, sent=True)  # grants the second one ...
         second.cancel()  # ... which is gone before it can take it
         granted = await third
         assert granted is not None
-        granted.settle(WORST, sent=True)
-        assert await shared.reserve(WORST) is None
+        granted.settle(MAX_CALL, sent=True)
+        assert await shared.reserve(MAX_CALL) is None
 
     run(work())
 
@@ -280,14 +282,14 @@ def test_a_closed_budget_sends_everybody_home(tmp_path: Path) -> None:
         waiter = await waiting(shared)
         shared.close()
         assert await waiter is None
-        assert await shared.reserve(WORST) is None
+        assert await shared.reserve(MAX_CALL) is None
         assert shared.reason is None, "it did not end because of a cap"
-        held.settle(WORST, sent=True)
+        held.settle(MAX_CALL, sent=True)
 
     run(work())
 
 
-def test_closing_while_a_note_is_being_taken_leaves_no_task_behind(tmp_path: Path) -> None:
+def test_closing_while_a_share_is_taken_leaves_no_task_behind(tmp_path: Path) -> None:
     async def work() -> None:
         async def never(call: Callable[[], Any]) -> Any:
             await asyncio.Event().wait()
@@ -302,20 +304,20 @@ def test_closing_while_a_note_is_being_taken_leaves_no_task_behind(tmp_path: Pat
     asyncio.run(work())
 
 
-def test_a_call_dearer_than_its_worst_case_is_told_once_and_paid_from_the_rest(
+def test_warns_once_about_a_call_above_its_maximum_cost_and_charges_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work() -> None:
         shared, paid = budget(tmp_path, "0.03"), Decimal(0)
-        while (reservation := await shared.reserve(WORST)) is not None:
-            paid += 2 * WORST
-            reservation.settle(2 * WORST, sent=True)
-        assert paid <= Decimal("0.03") + WORST
+        while (reservation := await shared.reserve(MAX_CALL)) is not None:
+            paid += 2 * MAX_CALL
+            reservation.settle(2 * MAX_CALL, sent=True)
+        assert paid <= Decimal("0.03") + MAX_CALL
 
     with caplog.at_level(logging.WARNING):
         run(work())
     assert [record.message.partition(":")[0] for record in caplog.records] == [
-        "a call cost $0.006000000, more than was held possible ($0.003000000)"
+        "a call cost $0.006000000, more than its estimated maximum ($0.003000000)"
     ]
 
 
@@ -326,15 +328,15 @@ def test_storage_that_cannot_be_written_is_said_and_tried_again(tmp_path: Path) 
     async def work() -> None:
         shared = budget(directory, "3")
         for _ in range(2):
-            with pytest.raises(SystemicError, match=r"notes in .*/run/notes cannot be taken"):
-                await shared.reserve(WORST)
+            with pytest.raises(SystemicError, match=r"cannot take budget shares in .*/run/notes"):
+                await shared.reserve(MAX_CALL)
         directory.unlink()
-        assert await shared.reserve(WORST)
+        assert await shared.reserve(MAX_CALL)
 
     run(work())
 
 
-def test_a_note_whose_making_was_answered_with_an_error_is_still_ours(tmp_path: Path) -> None:
+def test_owns_a_share_whose_creation_returned_an_error(tmp_path: Path) -> None:
     async def loses_answers(call: Callable[[], Any]) -> Any:
         got = call()
         if lost:
@@ -346,9 +348,9 @@ def test_a_note_whose_making_was_answered_with_an_error_is_still_ours(tmp_path: 
     async def work() -> None:
         shared, calls = budget(tmp_path, "0.03", blocking=loses_answers), 0
         with pytest.raises(SystemicError, match="no answer"):
-            await shared.reserve(WORST)
-        while (reservation := await shared.reserve(WORST)) is not None:
-            reservation.settle(WORST, sent=True)
+            await shared.reserve(MAX_CALL)
+        while (reservation := await shared.reserve(MAX_CALL)) is not None:
+            reservation.settle(MAX_CALL, sent=True)
             calls += 1
         assert calls == 10
 
@@ -382,14 +384,7 @@ class World:
         return got
 
     async def process(self, callers: int, crash_after: int | None, work: int = ENDLESS) -> Budget:
-        shared = Budget(
-            self.directory,
-            max_cost_usd=self.usd,
-            max_calls=self.calls,
-            processes=self.processes,
-            max_call_usd=WORST,
-            blocking=self.slow,
-        )
+        shared = Budget(Caps(self.directory, self.usd, self.calls, self.processes, MAX_CALL), self.slow)
         tasks = [asyncio.create_task(self.caller(shared, work)) for _ in range(callers)]
         if crash_after is None:
             await asyncio.gather(*tasks)
@@ -404,15 +399,15 @@ class World:
     async def caller(self, shared: Budget, work: int) -> None:
         for _ in range(work):
             await self.pass_time()
-            worst = WORST * self.chance.choice((1, 1, 1, Decimal("0.9")))
-            reservation = await shared.reserve(worst)
+            max_call = MAX_CALL * self.chance.choice((1, 1, 1, Decimal("0.9")))
+            reservation = await shared.reserve(max_call)
             if reservation is None:
                 return
             if self.chance.random() < 0.1:  # refused for quota
                 await self.pass_time()
                 reservation.settle(NOTHING, sent=False)
                 continue
-            cost = worst * self.chance.randrange(10, 101 if work == ENDLESS else 12) / 100
+            cost = max_call * self.chance.randrange(10, 101 if work == ENDLESS else 12) / 100
             self.paid += cost
             self.sent += 1
             with reservation:
@@ -427,13 +422,13 @@ class World:
     seed=st.integers(0, 2**32),
     crashes=st.lists(st.none() | st.integers(0, 300), min_size=1, max_size=4),
     callers=st.integers(1, 12),
-    worst_cases=st.none() | st.integers(1, 60),
+    max_calls_paid=st.none() | st.integers(1, 60),
     calls=st.none() | st.integers(1, 300),
 )
 def test_processes_that_crash_and_come_back_never_exceed_a_cap(
-    seed: int, crashes: list[int | None], callers: int, worst_cases: int | None, calls: int | None
+    seed: int, crashes: list[int | None], callers: int, max_calls_paid: int | None, calls: int | None
 ) -> None:
-    usd = WORST * worst_cases if worst_cases else None
+    usd = MAX_CALL * max_calls_paid if max_calls_paid else None
     calls = 100 if calls is None and usd is None else calls
 
     async def work() -> None:
@@ -449,7 +444,7 @@ def test_processes_that_crash_and_come_back_never_exceed_a_cap(
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32), processes=st.integers(1, 4), callers=st.integers(1, 12))
 def test_without_crashes_98_percent_of_the_money_can_be_used(seed: int, processes: int, callers: int) -> None:
-    usd = 50 * processes * WORST
+    usd = 50 * processes * MAX_CALL
 
     async def work() -> None:
         ended = await asyncio.gather(*(world.process(callers, None) for _ in range(processes)))
@@ -458,7 +453,7 @@ def test_without_crashes_98_percent_of_the_money_can_be_used(seed: int, processe
     with tempfile.TemporaryDirectory() as directory:
         world = World(directory, usd, None, processes, random.Random(seed))
         run(work())
-        assert taken_notes(f"{directory}/notes", "usd") == set(range(50 * processes))
+        assert list_taken_shares(f"{directory}/notes", "usd") == set(range(50 * processes))
     assert Decimal("0.98") * usd <= world.paid <= usd
 
 
@@ -490,7 +485,7 @@ def test_processes_that_have_no_more_work_keep_a_quarter_of_the_cap_at_most(
     seed: int, works: list[int], callers: int, *, in_calls: bool
 ) -> None:
     processes = len(works) + 1
-    usd, calls = (None, 400) if in_calls else (20 * processes * WORST, None)
+    usd, calls = (None, 400) if in_calls else (20 * processes * MAX_CALL, None)
 
     async def work() -> None:
         idle = [world.process(callers, None, work) for work in works]
@@ -500,7 +495,7 @@ def test_processes_that_have_no_more_work_keep_a_quarter_of_the_cap_at_most(
         world = World(directory, usd, calls, processes, random.Random(seed))
         run(work())
     if usd is not None:
-        assert Decimal("0.75") * usd - processes * WORST <= world.paid <= usd
+        assert Decimal("0.75") * usd - processes * MAX_CALL <= world.paid <= usd
     else:
         assert 300 <= world.sent <= 400
 
@@ -512,7 +507,7 @@ def test_one_process_does_not_take_everything_before_the_others_begin(
     async def work() -> None:
         first, second = (budget(tmp_path, usd, calls, processes=2) for _ in range(2))
         for shared in (first, second):
-            tasks = [asyncio.create_task(shared.reserve(WORST)) for _ in range(1000)]
+            tasks = [asyncio.create_task(shared.reserve(MAX_CALL)) for _ in range(1000)]
             for _ in range(2000):
                 await asyncio.sleep(0)
             under_way = sum(task.done() for task in tasks)
@@ -529,21 +524,21 @@ from imagebeam.transforms.engine.budget import Budget
 
 directory, log, usd, calls, processes, seed = sys.argv[1:]
 chance = random.Random(int(seed))
-worst = Decimal("0.003")
+max_call = Decimal("0.003")
 
 async def caller(budget, file):
-    while (reservation := await budget.reserve(worst)) is not None:
-        cost = worst * chance.randrange(10, 60) / 100
+    while (reservation := await budget.reserve(max_call)) is not None:
+        cost = max_call * chance.randrange(10, 60) / 100
         os.write(file, f"{cost}\\n".encode())  # at the moment of sending: a crash loses nothing of it
         await asyncio.sleep(chance.random() / 500)
         reservation.settle(cost, sent=True)
 
 async def main():
-    budget = Budget(
+    caps = Caps(
         directory, max_cost_usd=Decimal(usd) if usd != "-" else None,
-        max_calls=int(calls) if calls != "-" else None, processes=int(processes), max_call_usd=worst,
-        blocking=asyncio.to_thread,
+        max_calls=int(calls) if calls != "-" else None, processes=int(processes), max_call_usd=max_call,
     )
+    budget = Budget(caps, asyncio.to_thread)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     await asyncio.gather(*(caller(budget, file) for _ in range(8)))
     print(budget.reason, flush=True)
@@ -610,8 +605,8 @@ def test_a_killed_process_takes_no_more_than_what_it_held(tmp_path: Path) -> Non
     processes[0].wait()
     ended(processes)
     paid = sum(map(sum, costs(tmp_path)))
-    held = 8 * WORST + usd / 300
-    assert usd - held - 3 * WORST <= paid <= usd
+    held = 8 * MAX_CALL + usd / 300
+    assert usd - held - 3 * MAX_CALL <= paid <= usd
 
 
 # -- gs:// -------------------------------------------------------------------------------------------------
@@ -622,18 +617,18 @@ def bucket(cloud: LocalCloud) -> str:
     return f"gs://{gcs.Client().create_bucket(f'budget-{secrets.token_hex(4)}').name}"
 
 
-def test_notes_are_objects_of_the_run_directory(bucket: str) -> None:
+def test_shares_are_objects_of_the_run_directory(bucket: str) -> None:
     async def work() -> None:
         shared = budget(f"{bucket}/runs/r1", "0.03", calls=5, blocking=asyncio.to_thread)
         for _ in range(5):
-            (await reserved(shared)).settle(WORST, sent=True)
-        assert await shared.reserve(WORST) is None
+            (await reserved(shared)).settle(MAX_CALL, sent=True)
+        assert await shared.reserve(MAX_CALL) is None
         assert shared.reason == "budget: --max_calls=5 is used up"
 
     run(work())
-    assert taken_notes(f"{bucket}/runs/r1/notes", "calls") == set(range(5))
-    assert len(taken_notes(f"{bucket}/runs/r1/notes", "usd")) == 5
-    assert taken_notes(f"{bucket}/runs/r1/notes", "other") == set()
+    assert list_taken_shares(f"{bucket}/runs/r1/notes", "calls") == set(range(5))
+    assert len(list_taken_shares(f"{bucket}/runs/r1/notes", "usd")) == 5
+    assert list_taken_shares(f"{bucket}/runs/r1/notes", "other") == set()
     assert storage.read(f"{bucket}/runs/r1/notes/calls-0") is not None
 
 

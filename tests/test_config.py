@@ -269,7 +269,7 @@ def test_a_work_directory_that_is_not_writable_is_refused(
         ("no_auth: 3", "no_auth in imagebeam.yaml takes true or false, not 3"),
         ("num_workers: many", "invalid int value: 'many' (an option of Beam)"),
         ("- limit", "imagebeam.yaml"),
-        ("limit: 1\nlimit: 2", "the key limit stands here for the second time"),
+        ("limit: 1\nlimit: 2", "duplicate key limit"),
         ("limit: [", "imagebeam.yaml, line"),
     ],
 )

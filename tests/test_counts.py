@@ -16,7 +16,7 @@ from imagebeam.transforms.core.counts import (
     counts_to_json,
     sum_counts,
 )
-from imagebeam.transforms.core.records import Outcome, Status, Unit, UnitKind, Usage
+from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit, UnitKind, Usage
 
 counts = st.builds(
     OutcomeCounts,
@@ -38,7 +38,7 @@ def test_addition_is_associative_and_commutative(a: OutcomeCounts, b: OutcomeCou
 def test_counts_each_status_once() -> None:
     unit = Unit("u", UnitKind.OBSERVATION, "d", ())
     for status in Status:
-        counted = count_outcome(Outcome(unit, status, reason=None))
+        counted = count_outcome(Outcome(unit, Answer(status)))
         assert counted.finished == 1, status
 
 

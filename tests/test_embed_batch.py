@@ -35,10 +35,10 @@ from imagebeam.transforms.core.images import SUPPORTED
 from imagebeam.transforms.core.records import Image, Lane, Status, Unit, UnitKind, Usage
 from imagebeam.transforms.engine.settings import CallSettings
 from imagebeam.transforms.gemini.batch_requests import key_of, lint
-from imagebeam.transforms.gemini.batch_responses import classify, parse_line
-from imagebeam.transforms.gemini.dispatch import build_lines
+from imagebeam.transforms.gemini.batch_responses import build_outcome, parse_answer, parse_line
 from imagebeam.transforms.gemini.embeddings import build_embedding_request
 from imagebeam.transforms.gemini.requests import ImagePart
+from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.sql.tables import TABLES
 from imagebeam.transforms.tasks.catalog import load_models_file
 from imagebeam.transforms.tasks.embedding import embed_task
@@ -92,7 +92,7 @@ def statuses(job: Job) -> dict[str, int]:
 def test_a_line_is_the_online_request_in_the_spelling_of_batch_jobs(uri: str, mime: str) -> None:
     unit = Unit("o1:a", UnitKind.OBSERVATION, "d" * 64, (Image("o1:a", uri),))
     key = key_of(unit.unit_id, unit.input_digest, TASK.version)
-    line = build_lines(TASK, PROFILE, {"imagebeam_run": "r"}).line(key, unit, [mime])
+    line = task_kind(TASK).build_lines(PROFILE, {"imagebeam_run": "r"}).line(key, unit, [mime])
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
     said = orjson.loads(line)
@@ -104,7 +104,7 @@ def test_a_line_is_the_online_request_in_the_spelling_of_batch_jobs(uri: str, mi
 
 def test_the_line_of_an_image_is_that_of_googles_documentation() -> None:
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/o1:a.jpg"),))
-    assert build_lines(TASK, PROFILE, {}).line("k-1", unit, ["image/jpeg"]) == (
+    assert task_kind(TASK).build_lines(PROFILE, {}).line("k-1", unit, ["image/jpeg"]) == (
         b'{"key":"k-1","request":{"content":{"parts":[{"fileData":{"mimeType":"image/jpeg","fileUri":"gs://b/o1:a.jpg"'
         b'}}]},"embed_content_config":{"output_dimensionality":3}}}\n'
     )
@@ -114,7 +114,7 @@ def test_the_line_of_an_image_is_that_of_googles_documentation() -> None:
 def test_a_line_is_about_one_image(images: int) -> None:
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/1.jpg"),) * images)
     with pytest.raises(ValueError, match="one image"):
-        build_lines(TASK, PROFILE, {}).line("k-1", unit, ["image/jpeg"] * images)
+        task_kind(TASK).build_lines(PROFILE, {}).line("k-1", unit, ["image/jpeg"] * images)
 
 
 def line_of(response: Any, **more: Any) -> bytes:
@@ -122,16 +122,13 @@ def line_of(response: Any, **more: Any) -> bytes:
 
 
 def test_a_good_row_is_a_vector_at_half_the_price() -> None:
-    result = classify(
-        parse_line(line_of({"tokenCount": "258", "embedding": {"values": [0.6, -0.8, 0]}})), TASK, PROFILE
-    )
-    assert (result.status, result.reason, result.answer) == (Status.OK, None, {"dimension": 3})
+    result = parse_answer(parse_line(line_of({"tokenCount": "258", "embedding": {"values": [0.6, -0.8, 0]}})), TASK)
+    assert (result.status, result.reason, result.value) == (Status.OK, None, {"dimension": 3})
     assert list(result.vector or ()) == [0.6, -0.8, 0.0]
     usage = Usage(prompt_tokens=258, images=1)
-    assert (result.usage, result.cost_usd * 2) == (usage, cost_usd(PROFILE, Lane.ONLINE, usage))
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/1.jpg"),))
-    outcome = result.outcome(unit, "2026-11-21T10:00:00Z")
-    assert list(outcome.vector or ()) == [0.6, -0.8, 0.0]
+    outcome = build_outcome(unit, result, PROFILE, answered_at="2026-11-21T10:00:00Z")
+    assert (outcome.usage, outcome.cost_usd * 2) == (usage, cost_usd(PROFILE, Lane.ONLINE, usage))
 
 
 @pytest.mark.parametrize(
@@ -146,9 +143,9 @@ def test_a_good_row_is_a_vector_at_half_the_price() -> None:
     ],
 )
 def test_what_is_no_vector_is_no_answer_as_online(values: Any, reason: str) -> None:
-    result = classify(parse_line(line_of({"tokenCount": "258", "embedding": {"values": values}})), TASK, PROFILE)
+    result = parse_answer(parse_line(line_of({"tokenCount": "258", "embedding": {"values": values}})), TASK)
     assert (result.status, result.reason, result.vector) == (Status.INVALID_ANSWER, reason, None)
-    assert result.cost_usd > 0, "it is billed all the same"
+    assert result.usage.prompt_tokens == 258, "it is billed all the same"
 
 
 @pytest.mark.parametrize(
@@ -160,20 +157,19 @@ def test_what_is_no_vector_is_no_answer_as_online(values: Any, reason: str) -> N
     ],
 )
 def test_a_row_without_an_answer_costs_nothing_and_says_why(status: str, says: str) -> None:
-    result = classify(parse_line(line_of({}, status=status)), TASK, PROFILE)
+    result = parse_answer(parse_line(line_of({}, status=status)), TASK)
     assert (result.status.value, result.vector, result.usage) == (says, None, Usage())
-    assert result.cost_usd == 0
 
 
 @pytest.mark.parametrize("response", [None, {}, {"tokenCount": None, "embedding": None}])
 def test_a_row_that_the_job_did_not_get_to_is_asked_again(response: Any) -> None:
-    result = classify(parse_line(line_of(response)), TASK, PROFILE)
+    result = parse_answer(parse_line(line_of(response)), TASK)
     assert (result.status, result.reason, result.usage) == (Status.UNAVAILABLE, "NO_ANSWER", Usage())
 
 
 def test_an_odd_status_does_not_hide_a_vector() -> None:
     row = parse_line(line_of({"embedding": {"values": [1, 0, 0]}}, status="Done"))
-    assert classify(row, TASK, PROFILE).status is Status.OK
+    assert parse_answer(row, TASK).status is Status.OK
 
 
 JSON = st.recursive(
@@ -186,17 +182,17 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["embedding", "tokenCount", "usageMetadata"]), JSON), st.text(max_size=9))
 def test_any_response_has_a_meaning_and_only_good_vectors_are_ok(response: dict[str, Any], status: str) -> None:
     raw = json.dumps({"key": "k-1", "status": status, "response": response}).encode()
-    result = classify(parse_line(raw), TASK, PROFILE)
+    result = parse_answer(parse_line(raw), TASK)
     assert (result.status is Status.OK) == (result.vector is not None)
     if result.vector is not None:
         assert len(result.vector) == 3
         assert all(map(math.isfinite, result.vector))
         assert any(result.vector)
-    again = classify(parse_line(parse_line(raw).without_echo()), TASK, PROFILE)
-    assert dataclasses.replace(again, answered_at=None) == dataclasses.replace(result, answered_at=None)
+    again = parse_answer(parse_line(parse_line(raw).without_echo()), TASK)
+    assert again == result
 
 
-QUESTION = parse_task("name: look\nprompt: What is it?\n", where="look.yaml", default_model="gemini-3.5-flash-lite")
+QUESTION = parse_task("name: look\nprompt: What is it?\n", source="look.yaml", default_model="gemini-3.5-flash-lite")
 
 
 @pytest.mark.parametrize("task", [TASK, QUESTION], ids=["vector", "question"])

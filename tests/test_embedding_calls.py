@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Image, Lane, Status, Unit, UnitKind, Usage
 from imagebeam.transforms.engine.max_cost import check_cap, max_call_cost_usd
-from imagebeam.transforms.gemini.dispatch import build_call, read_call
-from imagebeam.transforms.gemini.embeddings import build_embedding_request, read_embedding
+from imagebeam.transforms.gemini.embeddings import build_embedding_request, parse_embedding
 from imagebeam.transforms.gemini.requests import ImagePart
+from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.tasks.catalog import load_models_file
 from imagebeam.transforms.tasks.embedding import MODELS, embed_task
 from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
@@ -58,19 +58,21 @@ def test_a_vector_is_of_exactly_one_image(parts: list[ImagePart]) -> None:
 
 def test_the_engine_asks_through_the_same_two_functions_as_for_gemini() -> None:
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/o1:a.jpg"),))
-    body = build_call(GEMINI, PROFILES.embedding("gemini-embedding-2"), unit, [BY_URI], {"imagebeam_run": "r"})
+    body = task_kind(GEMINI).build_request(
+        PROFILES.embedding("gemini-embedding-2"), unit, [BY_URI], {"imagebeam_run": "r"}
+    )
     assert body == build_embedding_request(GEMINI, [BY_URI])
-    assert read_call({"embedding": {"values": [1, 0, 0]}}, GEMINI).status is Status.OK
+    assert task_kind(GEMINI).parse_response({"embedding": {"values": [1, 0, 0]}}).status is Status.OK
 
 
 def test_a_good_vector_is_taken_as_it_is_with_what_it_cost() -> None:
     usage = {"promptTokenCount": 258, "totalTokenCount": 258}
-    reply = read_embedding({"embedding": {"values": [0.6, -0.8, 0]}, "usageMetadata": usage}, GEMINI)
+    reply = parse_embedding({"embedding": {"values": [0.6, -0.8, 0]}, "usageMetadata": usage}, GEMINI)
     assert (reply.status, reply.reason, reply.retryable) == (Status.OK, None, False)
     assert list(reply.vector or ()) == [0.6, -0.8, 0.0]
-    assert reply.answer == {"dimension": 3}
+    assert reply.value == {"dimension": 3}
     assert reply.usage == Usage(prompt_tokens=258, images=1)
-    predicted = read_embedding({"predictions": [{"imageEmbedding": [0.5] * 128}]}, MULTIMODAL)
+    predicted = parse_embedding({"predictions": [{"imageEmbedding": [0.5] * 128}]}, MULTIMODAL)
     assert list(predicted.vector or ()) == [0.5] * 128
 
 
@@ -92,7 +94,7 @@ def test_a_good_vector_is_taken_as_it_is_with_what_it_cost() -> None:
     ],
 )
 def test_what_is_no_good_vector_is_no_answer(values: Any, reason: str) -> None:
-    reply = read_embedding({"embedding": {"values": values}}, GEMINI)
+    reply = parse_embedding({"embedding": {"values": values}}, GEMINI)
     assert (reply.status, reply.reason, reply.vector) == (Status.INVALID_ANSWER, reason, None)
     assert reply.message
     assert reply.retryable
@@ -117,7 +119,7 @@ JSON = st.recursive(
     )
 )
 def test_whatever_a_service_says_it_is_a_good_vector_or_none(body: dict[str, Any]) -> None:
-    reply = read_embedding(body, GEMINI)
+    reply = parse_embedding(body, GEMINI)
     if reply.status is Status.OK:
         assert reply.vector is not None
         assert len(reply.vector) == 3

@@ -151,7 +151,7 @@ def test_warns_about_buckets_of_other_projects() -> None:
         (lambda: ObjectTable(("/tmp/x",)), "not a prefix"),
         (lambda: route.pending_query(REMAINING, PENDING, TARGET, rows=0), "rows_per_job=0"),
         (lambda: Search(OUTCOMES, 0), "top_k=0"),
-        (lambda: Search(OUTCOMES, 5, "a) OR (b"), "closes nothing"),
+        (lambda: Search(OUTCOMES, 5, "a) OR (b"), "is unmatched"),
         (lambda: Search(OUTCOMES, 5, "a; DROP TABLE x"), "semicolon"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import sqlglot
 
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, UnitKind
+from imagebeam.transforms.core.records import Answer, Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.sql.embedding_tables import (
     COLUMNS,
     EMBEDDINGS,
@@ -32,7 +32,7 @@ from imagebeam.transforms.tasks.task import ImageSettings
 
 OUTCOMES = TableName("my-project", "answers", "outcomes")
 UNIT = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/o1.jpg"),), "a1", latitude=46.948, longitude=7.447)
-OK = Outcome(UNIT, Status.OK, answered_at="2026-11-21T10:00:00Z", vector=(0.6, 0.8))
+OK = Outcome(UNIT, Answer(Status.OK, vector=(0.6, 0.8)), answered_at="2026-11-21T10:00:00Z")
 
 
 @pytest.mark.parametrize("dimension", [1, 128, 768, 1408, 3072])
@@ -92,9 +92,9 @@ def test_rows_match_the_schema() -> None:
 @pytest.mark.parametrize(
     "outcome",
     [
-        dataclasses.replace(OK, vector=None),
-        dataclasses.replace(OK, vector=(0.1,)),
-        dataclasses.replace(OK, status=Status.INVALID_ANSWER),
+        dataclasses.replace(OK, answer=Answer(Status.OK)),
+        dataclasses.replace(OK, answer=Answer(Status.OK, vector=(0.1,))),
+        dataclasses.replace(OK, answer=Answer(Status.INVALID_ANSWER, vector=(0.6, 0.8))),
     ],
 )
 def test_invalid_vectors_have_no_row(outcome: Outcome) -> None:

@@ -14,12 +14,14 @@ import pytest
 from jobs import PHOTOS
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.transforms.core import unit_batch
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Image, Status, Unit, UnitKind
-from imagebeam.transforms.engine.engine import Done, Engine, Sink, close_engine, get_engine, live_engines
-from imagebeam.transforms.engine.retry_policy import wait_s, with_larger_limit
+from imagebeam.transforms.core.unit_batch import UnitBatch, pack
+from imagebeam.transforms.engine.engine import Engine, Sink
+from imagebeam.transforms.engine.registry import close_engine, get_engine, live_engines
+from imagebeam.transforms.engine.retry_policy import backoff_s, with_larger_limit
 from imagebeam.transforms.engine.settings import CallSettings, EngineSettings
+from imagebeam.transforms.engine.unit_caller import CallResult
 from imagebeam.transforms.tasks.catalog import load_models_file, load_task
 from imagebeam.transforms.tasks.embedding import embed_task
 
@@ -43,21 +45,21 @@ def settings(cloud: LocalCloud) -> Iterator[EngineSettings]:
     close_engine(made.run_id)
 
 
-def group_of(uri: str, size: int, name: str = "u") -> unit_batch.Group:
+def batch_of(uri: str, size: int, name: str = "u") -> UnitBatch:
     names = [f"{name}{i}" for i in range(size)]
-    return unit_batch.pack([Unit(name, UnitKind.OBSERVATION, "d", (Image(name, uri),)) for name in names])
+    return pack([Unit(name, UnitKind.OBSERVATION, "d", (Image(name, uri),)) for name in names])
 
 
-def take(sink: Sink, number: int) -> list[Done]:
-    return [sink.get(timeout=20) for _ in range(number)]
+def take(sink: Sink, number: int) -> list[CallResult]:
+    return [sink.get(timeout=20)[1] for _ in range(number)]
 
 
 def test_every_unit_is_told_once_to_the_sink_of_its_group(settings: EngineSettings, uri: str) -> None:
     engine = get_engine(settings)
     first: Sink = queue.SimpleQueue()
     second: Sink = queue.SimpleQueue()
-    engine.submit(group_of(uri, 6, "a"), first)
-    engine.submit(group_of(uri, 3, "b"), second)
+    engine.submit(batch_of(uri, 6, "a"), first)
+    engine.submit(batch_of(uri, 3, "b"), second)
     assert {done.outcome.unit.unit_id for done in take(first, 6)} == {f"a{i}" for i in range(6)}
     assert {done.outcome.status for done in take(second, 3)} == {Status.OK}
     with pytest.raises(queue.Empty):
@@ -66,7 +68,7 @@ def test_every_unit_is_told_once_to_the_sink_of_its_group(settings: EngineSettin
 
 def test_a_retried_bundle_attaches_to_its_running_group(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
     cloud.faults(vertex={"latency": {"median_s": 0.3, "sigma": 0.01}})
-    engine, group = get_engine(settings), group_of(uri, 8)
+    engine, group = get_engine(settings), batch_of(uri, 8)
     failed_bundle: Sink = queue.SimpleQueue()
     retried: Sink = queue.SimpleQueue()
     engine.submit(group, failed_bundle)
@@ -92,7 +94,7 @@ def test_there_is_one_engine_per_run_and_process(settings: EngineSettings, cloud
 def test_calls_in_flight_never_exceed_the_window(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
     cloud.faults(vertex={"latency": {"median_s": 0.1, "sigma": 0.01}})
     sink: Sink = queue.SimpleQueue()
-    get_engine(settings).submit(group_of(uri, 30), sink)
+    get_engine(settings).submit(batch_of(uri, 30), sink)
     take(sink, 30)
     assert cloud.counters()["vertex"]["max_in_flight"] <= 4
 
@@ -101,7 +103,7 @@ def test_draining_skips_what_was_not_sent(cloud: LocalCloud, settings: EngineSet
     cloud.faults(vertex={"latency": {"median_s": 0.5, "sigma": 0.01}})
     engine = get_engine(settings)
     sink: Sink = queue.SimpleQueue()
-    engine.submit(group_of(uri, 20), sink)
+    engine.submit(batch_of(uri, 20), sink)
     threading.Event().wait(0.3)
     engine.drain("interrupted: test")
     done = take(sink, 20)
@@ -114,19 +116,19 @@ def test_draining_skips_what_was_not_sent(cloud: LocalCloud, settings: EngineSet
 def test_a_group_that_cannot_be_opened_is_heard_of_and_never_waited_for(settings: EngineSettings) -> None:
     engine = get_engine(settings)
     sink: Sink = queue.SimpleQueue()
-    engine.submit(unit_batch.Group("broken", 3, b"no group"), sink)
+    engine.submit(UnitBatch("broken", 3, b"no units"), sink)
     threading.Event().wait(0.3)
     with pytest.raises(SystemicError, match="incorrect header"):
         engine.check()
     with pytest.raises(SystemicError, match="incorrect header"):
-        engine.submit(group_of("gs://a/b", 1), sink)
+        engine.submit(batch_of("gs://a/b", 1), sink)
 
 
 def test_a_dead_loop_is_noticed(settings: EngineSettings, cloud: LocalCloud) -> None:
     engine = get_engine(settings)
     engine._loop.call_soon_threadsafe(engine._loop.stop)
     engine._thread.join(timeout=10)
-    with pytest.raises(SystemicError, match="the engine died: RuntimeError: Event loop stopped"):
+    with pytest.raises(SystemicError, match="the engine failed: RuntimeError: Event loop stopped"):
         engine.check()
 
 
@@ -135,7 +137,7 @@ def test_a_truncated_answer_is_asked_for_again_with_more_room(
 ) -> None:
     cloud.faults(vertex={"rules": [{"match": uri, "times": 1, "do": "finish", "reason": "MAX_TOKENS"}]})
     sink: Sink = queue.SimpleQueue()
-    get_engine(settings).submit(group_of(uri, 1), sink)
+    get_engine(settings).submit(batch_of(uri, 1), sink)
     (done,) = take(sink, 1)
     assert (done.outcome.status, done.calls, done.outcome.attempts) == (Status.OK, 2, 2)
     assert with_larger_limit({"generationConfig": {"maxOutputTokens": 100}, "a": 1}) == {
@@ -147,25 +149,26 @@ def test_a_truncated_answer_is_asked_for_again_with_more_room(
 def test_a_broken_connection_is_tried_again(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
     cloud.faults(vertex={"rules": [{"match": uri, "times": 1, "do": "reset"}]})
     sink: Sink = queue.SimpleQueue()
-    get_engine(settings).submit(group_of(uri, 1), sink)
+    get_engine(settings).submit(batch_of(uri, 1), sink)
     (done,) = take(sink, 1)
     assert (done.outcome.status, done.outcome.attempts) == (Status.OK, 2)
 
 
 def test_waits_grow_are_jittered_and_respect_what_the_service_asks_for() -> None:
     for attempt in range(1, 8):
-        waits = [wait_s(attempt, None) for _ in range(200)]
+        waits = [backoff_s(attempt, None) for _ in range(200)]
         assert min(waits) >= 0
         assert max(waits) <= min(60, 2 ** (attempt - 1))
         assert len(set(waits)) > 100
-    assert wait_s(1, 30.0) == 30.0
-    assert max(wait_s(1, None, 10.0) for _ in range(200)) > 1
+    assert backoff_s(1, 30.0) == 30.0
+    assert max(backoff_s(1, None, 10.0) for _ in range(200)) > 1
 
 
 def test_vectors_can_be_taken_as_they_come(settings: EngineSettings, uri: str) -> None:
     task = embed_task("gemini-embedding-2", 5)
     profile = load_models_file().embedding(task.model)
     call_settings = dataclasses.replace(settings.call_settings, task=task, profile=profile)
-    engine, sink = get_engine(dataclasses.replace(settings, call_settings=call_settings)), queue.SimpleQueue[Done]()
-    engine.submit(group_of(uri, 2), sink)
-    assert [len(done.outcome.vector or ()) for done in take(sink, 2)] == [5, 5]
+    engine = get_engine(dataclasses.replace(settings, call_settings=call_settings))
+    sink: Sink = queue.SimpleQueue()
+    engine.submit(batch_of(uri, 2), sink)
+    assert [len(done.outcome.answer.vector or ()) for done in take(sink, 2)] == [5, 5]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebeam.transforms.core.records import Status
-from imagebeam.transforms.gemini.error_classes import MESSAGE_CHARS, Kind, classify_exception, classify_http
+from imagebeam.transforms.gemini.error_classes import MESSAGE_CHARS, FailureKind, classify_exception, classify_http
 
 
 def body(code: int, status: str, message: str, **more: object) -> bytes:
@@ -58,7 +58,7 @@ HTTP_TABLE = [
         "QUOTA",
     ),
     (429, body(429, "RESOURCE_EXHAUSTED", QUOTA), "THROTTLED", "UNAVAILABLE", "QUOTA"),
-    (403, body(403, "PERMISSION_DENIED", INPUT_FORBIDDEN), "ROW", "IMAGE_ERROR", "FORBIDDEN"),
+    (403, body(403, "PERMISSION_DENIED", INPUT_FORBIDDEN), "UNIT", "IMAGE_ERROR", "FORBIDDEN"),
     (
         503,
         body(503, "UNAVAILABLE", "The model is overloaded. Please try again later."),
@@ -69,16 +69,16 @@ HTTP_TABLE = [
     (
         400,
         body(400, "INVALID_ARGUMENT", "Please use a valid role: user, model."),
-        "ROW",
+        "UNIT",
         "BAD_REQUEST",
         "INVALID_ARGUMENT",
     ),
-    (404, body(404, "NOT_FOUND", NO_MODEL), "FATAL", "UNAVAILABLE", "MODEL_NOT_FOUND"),
+    (404, body(404, "NOT_FOUND", NO_MODEL), "RUN", "UNAVAILABLE", "MODEL_NOT_FOUND"),
     # The documented codes.
     (
         401,
         body(401, "UNAUTHENTICATED", "Request had invalid authentication credentials."),
-        "FATAL",
+        "RUN",
         "UNAVAILABLE",
         "UNAUTHENTICATED",
     ),
@@ -101,30 +101,30 @@ HTTP_TABLE = [
     (
         400,
         body(400, "FAILED_PRECONDITION", "Organization policy."),
-        "ROW",
+        "UNIT",
         "BAD_REQUEST",
         "FAILED_PRECONDITION",
     ),
     (
         400,
         body(400, "INVALID_ARGUMENT", "The input token count (1200000) exceeds the maximum of 1048576."),
-        "ROW",
+        "UNIT",
         "BAD_REQUEST",
         "INVALID_ARGUMENT",
     ),
-    (501, body(501, "UNIMPLEMENTED", "Not implemented here."), "FATAL", "UNAVAILABLE", "UNIMPLEMENTED"),
+    (501, body(501, "UNIMPLEMENTED", "Not implemented here."), "RUN", "UNAVAILABLE", "UNIMPLEMENTED"),
     (409, body(409, "ABORTED", "Conflict."), "TRANSIENT", "UNAVAILABLE", "HTTP_409"),
     # What permission and existence are about: the input file, or the API.
-    (403, body(403, "PERMISSION_DENIED", NO_ACCESS), "ROW", "IMAGE_ERROR", "FORBIDDEN"),
-    (400, body(400, "INVALID_ARGUMENT", NO_ACCESS), "ROW", "IMAGE_ERROR", "FORBIDDEN"),
+    (403, body(403, "PERMISSION_DENIED", NO_ACCESS), "UNIT", "IMAGE_ERROR", "FORBIDDEN"),
+    (400, body(400, "INVALID_ARGUMENT", NO_ACCESS), "UNIT", "IMAGE_ERROR", "FORBIDDEN"),
     (
         403,
         body(403, "PERMISSION_DENIED", "Permission 'aiplatform.endpoints.predict' denied on resource."),
-        "FATAL",
+        "RUN",
         "UNAVAILABLE",
         "PERMISSION_DENIED",
     ),
-    (403, body(403, "PERMISSION_DENIED", API_OFF), "FATAL", "UNAVAILABLE", "SERVICE_DISABLED"),
+    (403, body(403, "PERMISSION_DENIED", API_OFF), "RUN", "UNAVAILABLE", "SERVICE_DISABLED"),
     (
         403,
         body(
@@ -133,77 +133,77 @@ HTTP_TABLE = [
             "Billing.",
             details=[{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "BILLING_DISABLED"}],
         ),
-        "FATAL",
+        "RUN",
         "UNAVAILABLE",
         "BILLING_DISABLED",
     ),
     (
         404,
         body(404, "NOT_FOUND", "The input file gs://b/o1:aa:bb.jpg was not found."),
-        "ROW",
+        "UNIT",
         "IMAGE_ERROR",
         "NOT_FOUND",
     ),
     (
         400,
         body(400, "INVALID_ARGUMENT", "No such object: bucket/photo.jpg"),
-        "ROW",
+        "UNIT",
         "IMAGE_ERROR",
         "NOT_FOUND",
     ),
     (
         404,
         b"<html><head><title>Error 404 (Not Found)!!1</title></head></html>",
-        "FATAL",
+        "RUN",
         "UNAVAILABLE",
         "HTTP_404",
     ),
-    (404, body(404, "NOT_FOUND", "Requested entity was not found."), "ROW", "UNAVAILABLE", "NOT_FOUND"),
-    (404, body(404, "NOT_FOUND", "Endpoint `1` not found."), "FATAL", "UNAVAILABLE", "MODEL_NOT_FOUND"),
+    (404, body(404, "NOT_FOUND", "Requested entity was not found."), "UNIT", "UNAVAILABLE", "NOT_FOUND"),
+    (404, body(404, "NOT_FOUND", "Endpoint `1` not found."), "RUN", "UNAVAILABLE", "MODEL_NOT_FOUND"),
     # What is wrong with the image.
     (
         400,
         body(400, "INVALID_ARGUMENT", "Unable to process input image. Please retry or report."),
-        "ROW",
+        "UNIT",
         "IMAGE_ERROR",
         "UNREADABLE",
     ),
     (
         400,
         body(400, "INVALID_ARGUMENT", "Provided image is not valid."),
-        "ROW",
+        "UNIT",
         "IMAGE_ERROR",
         "UNREADABLE",
     ),
     (
         400,
         body(400, "INVALID_ARGUMENT", "Unsupported MIME type: image/gif"),
-        "ROW",
+        "UNIT",
         "IMAGE_ERROR",
         "UNSUPPORTED",
     ),
     (
         400,
         body(400, "INVALID_ARGUMENT", "mimeType parameter with value image/bmp is not supported."),
-        "ROW",
+        "UNIT",
         "IMAGE_ERROR",
         "UNSUPPORTED",
     ),
     (
         400,
         body(400, "INVALID_ARGUMENT", "Request payload size exceeds the limit: 20971520 bytes."),
-        "ROW",
+        "UNIT",
         "IMAGE_ERROR",
         "TOO_LARGE",
     ),
     (
         400,
         body(400, "INVALID_ARGUMENT", "The image at gs://b/x.jpg is too large."),
-        "ROW",
+        "UNIT",
         "IMAGE_ERROR",
         "TOO_LARGE",
     ),
-    (413, b"", "ROW", "IMAGE_ERROR", "TOO_LARGE"),
+    (413, b"", "UNIT", "IMAGE_ERROR", "TOO_LARGE"),
     # Shapes.
     (502, HTML_502, "TRANSIENT", "UNAVAILABLE", "HTTP_502"),
     (
@@ -214,11 +214,11 @@ HTTP_TABLE = [
         "HTTP_503",
     ),
     (500, b"", "TRANSIENT", "UNAVAILABLE", "HTTP_500"),
-    (400, b"", "ROW", "BAD_REQUEST", "HTTP_400"),
+    (400, b"", "UNIT", "BAD_REQUEST", "HTTP_400"),
     (
         400,
         json.dumps({"message": "<html>nginx</html>", "status": "Bad Request"}).encode(),
-        "ROW",
+        "UNIT",
         "BAD_REQUEST",
         "HTTP_400",
     ),
@@ -301,13 +301,13 @@ EXCEPTION_TABLE = [
     (google.auth.exceptions.TransportError("metadata server unavailable"), "TRANSIENT", "CREDENTIALS"),
     (RetryableRefresh("internal failure, invalid JSON"), "TRANSIENT", "CREDENTIALS"),
     (google.auth.exceptions.RefreshError("backend hiccup"), "TRANSIENT", "CREDENTIALS"),
-    (google.auth.exceptions.RefreshError("invalid_grant: Bad Request"), "FATAL", "CREDENTIALS"),
-    (google.auth.exceptions.ReauthFailError("Challenge failed"), "FATAL", "CREDENTIALS"),
-    (google.auth.exceptions.DefaultCredentialsError("not there"), "FATAL", "CREDENTIALS"),
+    (google.auth.exceptions.RefreshError("invalid_grant: Bad Request"), "RUN", "CREDENTIALS"),
+    (google.auth.exceptions.ReauthFailError("Challenge failed"), "RUN", "CREDENTIALS"),
+    (google.auth.exceptions.DefaultCredentialsError("not there"), "RUN", "CREDENTIALS"),
     (google.api_core.exceptions.TooManyRequests("slow down"), "THROTTLED", "QUOTA"),
-    (google.api_core.exceptions.Unauthorized("no"), "FATAL", "HTTP_401"),
-    (KeyError("a bug of ours"), "ROW", "INTERNAL"),
-    (asyncio.CancelledError(), "ROW", "INTERNAL"),
+    (google.api_core.exceptions.Unauthorized("no"), "RUN", "HTTP_401"),
+    (KeyError("a bug of ours"), "UNIT", "INTERNAL"),
+    (asyncio.CancelledError(), "UNIT", "INTERNAL"),
 ]
 
 
@@ -331,7 +331,7 @@ def test_any_answer_at_all_gets_a_kind_and_a_reason_code(code: int, text: bytes,
     failure = classify_http(code, text, headers)
     assert failure.reason.replace("_", "A").isalnum()
     assert failure.message
-    if failure.kind is not Kind.ROW:
+    if failure.kind is not FailureKind.UNIT:
         assert failure.status is Status.UNAVAILABLE
 
 

@@ -52,7 +52,7 @@ def test_filters_within_range_pass(given: Filters) -> None:
         ({"captured_from": "2026-02-01", "captured_until": "2026-02-01"}, "is not before --captured_until"),
         ({"captured_from": "yesterday"}, "--captured_from='yesterday' is no time; write 2026-05-31"),
         ({"captured_until": "2026-02-30"}, "--captured_until='2026-02-30' is no time"),
-        ({"where": "TRUE) OR (TRUE"}, "--where: .* closes nothing"),
+        ({"where": "TRUE) OR (TRUE"}, "--where: .* is unmatched"),
         ({"asset_types": ("A", " ")}, "--asset_types holds an empty name"),
         ({"polygon": "{"}, "--polygon_file holds no JSON"),
     ],

@@ -38,4 +38,4 @@ def test_units_come_back_as_they_were_packed(packed: list[Unit]) -> None:
 
 @hypothesis.given(st.lists(units, max_size=4), st.lists(units, max_size=4))
 def test_the_id_of_a_group_is_its_content(left: list[Unit], right: list[Unit]) -> None:
-    assert (pack(left).group_id == pack(right).group_id) == (left == right)
+    assert (pack(left).batch_id == pack(right).batch_id) == (left == right)

@@ -77,7 +77,7 @@ def test_columns_and_paths_are_quoted_part_by_part() -> None:
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a`b", "a.b", "a-b", "a\nb", "a\\", "x" * 301])
 def test_what_is_no_plain_column_is_refused_and_says_where(name: str) -> None:
     with pytest.raises(UserError, match="--keep_columns"):
-        column(name, where="--keep_columns")
+        column(name, source="--keep_columns")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -134,7 +134,7 @@ def test_rejects_image_with_too_many_pixels_before_decoding() -> None:
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_quality_task_is_answered_from_pixels(name: str) -> None:
-    task = parse_task(QUALITY_TASK, where="image_quality", default_model="gemini-3.5-flash-lite")
+    task = parse_task(QUALITY_TASK, source="image_quality", default_model="gemini-3.5-flash-lite")
     schema: Any = task.schema
     image = photo(name)
     good = answer(schema, seen(image))

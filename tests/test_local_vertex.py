@@ -17,7 +17,7 @@ from vertex_local import JSON_CONFIG, MODEL, SCHEMA, Place, file_part, gemini, o
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.vertex.generate.images import sniff
 from imagebeam.transforms.core.records import Status
-from imagebeam.transforms.gemini.error_classes import Kind, classify_http
+from imagebeam.transforms.gemini.error_classes import FailureKind, classify_http
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def test_invalid_file_is_an_error_that_names_the_file(
     answer = place.post({"contents": user(file_part(uri, declared), "?")})
     assert answer.status_code == code
     failure = classify_http(answer.status_code, answer.content, answer.headers)
-    assert (failure.kind, failure.status, failure.reason) == (Kind.ROW, Status.IMAGE_ERROR, reason)
+    assert (failure.kind, failure.status, failure.reason) == (FailureKind.UNIT, Status.IMAGE_ERROR, reason)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -26,8 +26,8 @@ from imagebeam.emulators.vertex.generate.validation import read_prompt
 from imagebeam.emulators.vertex.models import MODELS
 from imagebeam.emulators.vertex.quota import Pace, Quota
 from imagebeam.transforms.core.records import Status
-from imagebeam.transforms.gemini.error_classes import Kind, classify_http
-from imagebeam.transforms.gemini.responses import read_reply
+from imagebeam.transforms.gemini.error_classes import FailureKind, classify_http
+from imagebeam.transforms.gemini.responses import parse_response
 from imagebeam.transforms.tasks.task import parse_task
 
 
@@ -65,17 +65,21 @@ def rules(cloud: LocalCloud, *given: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("rule", "kind", "reason"),
     [
-        ({"code": 429}, Kind.THROTTLED, "QUOTA"),
-        ({"code": 500}, Kind.TRANSIENT, "HTTP_500"),
-        ({"code": 502}, Kind.TRANSIENT, "HTTP_502"),
-        ({"code": 503}, Kind.TRANSIENT, "HTTP_503"),
-        ({"code": 403}, Kind.ROW, "FORBIDDEN"),
-        ({"code": 403, "message": "Permission 'aiplatform.endpoints.predict' denied"}, Kind.FATAL, "PERMISSION_DENIED"),
-        ({"code": 400, "status": "FAILED_PRECONDITION"}, Kind.ROW, "FAILED_PRECONDITION"),
+        ({"code": 429}, FailureKind.THROTTLED, "QUOTA"),
+        ({"code": 500}, FailureKind.TRANSIENT, "HTTP_500"),
+        ({"code": 502}, FailureKind.TRANSIENT, "HTTP_502"),
+        ({"code": 503}, FailureKind.TRANSIENT, "HTTP_503"),
+        ({"code": 403}, FailureKind.UNIT, "FORBIDDEN"),
+        (
+            {"code": 403, "message": "Permission 'aiplatform.endpoints.predict' denied"},
+            FailureKind.RUN,
+            "PERMISSION_DENIED",
+        ),
+        ({"code": 400, "status": "FAILED_PRECONDITION"}, FailureKind.UNIT, "FAILED_PRECONDITION"),
     ],
 )
 def test_http_rule_returns_the_error_of_google(
-    cloud: LocalCloud, place: Place, rule: dict[str, Any], kind: Kind, reason: str
+    cloud: LocalCloud, place: Place, rule: dict[str, Any], kind: FailureKind, reason: str
 ) -> None:
     rules(cloud, {"do": "http", **rule})
     answer = ask(place)
@@ -177,10 +181,10 @@ def test_malformed_answer_is_classified(
     rules(cloud, rule)
     answer = ask(place)
     assert answer.status_code == 200
-    task = parse_task(json.dumps({"name": "t", "prompt": "?", "schema": SCHEMA}), where="t", default_model=MODEL)
-    reply = read_reply(answer.json(), task)
-    assert (reply.status, reply.reason) == (status, reason)
-    assert reply.usage.prompt_tokens > 1120  # it is paid all the same
+    task = parse_task(json.dumps({"name": "t", "prompt": "?", "schema": SCHEMA}), source="t", default_model=MODEL)
+    parsed = parse_response(answer.json(), task)
+    assert (parsed.status, parsed.reason) == (status, reason)
+    assert parsed.usage.prompt_tokens > 1120  # it is paid all the same
     assert list(cloud.counters()["vertex"]["answered_per_uri"].values()) == [1]
 
 
@@ -223,7 +227,7 @@ def test_retired_model_and_disabled_api_are_fatal(cloud: LocalCloud, place: Plac
     cloud.faults(vertex={"api_disabled": True})
     answer = ask(place)
     failure = classify_http(answer.status_code, answer.content, answer.headers)
-    assert (failure.kind, failure.reason) == (Kind.FATAL, "SERVICE_DISABLED")
+    assert (failure.kind, failure.reason) == (FailureKind.RUN, "SERVICE_DISABLED")
     assert f"project {cloud.project} before or it is disabled" in failure.message
 
 

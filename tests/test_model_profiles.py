@@ -25,7 +25,7 @@ ENDPOINT = "projects/p/locations/us-central1/endpoints/123"
 
 def task(**keys: Any) -> Task:
     text = yaml.safe_dump({"name": "look", "prompt": "What is it?", **keys}, sort_keys=False)
-    return parse_task(text, where="look.yaml", default_model=MODELS.default)
+    return parse_task(text, source="look.yaml", default_model=MODELS.default)
 
 
 def test_default_model_is_not_retired() -> None:

@@ -24,7 +24,7 @@ from imagebeam.transforms.core.query import check_expression, check_select
     ],
 )
 def test_whole_conditions_pass_as_they_are(text: str) -> None:
-    assert check_expression(f"  {text}\n", where="--where") == text
+    assert check_expression(f"  {text}\n", source="--where") == text
 
 
 @pytest.mark.parametrize(
@@ -32,20 +32,20 @@ def test_whole_conditions_pass_as_they_are(text: str) -> None:
     [
         ("", "is empty"),
         ("  \n ", "is empty"),
-        ("TRUE) OR (TRUE", r"'\)' closes nothing"),
-        ("TRUE)", r"'\)' closes nothing"),
-        ("a[(1])", r"'\]' closes nothing"),
+        ("TRUE) OR (TRUE", r"'\)' is unmatched"),
+        ("TRUE)", r"'\)' is unmatched"),
+        ("a[(1])", r"'\]' is unmatched"),
         ("(a = 1", r"'\)' is missing"),
-        ("a = 'x", "quote ' is not closed"),
-        ("a = 'x\\'", "quote ' is not closed"),
-        ("a = '''x''", "quote ''' is not closed"),
-        ("a /* x", "comment is not closed"),
+        ("a = 'x", "unclosed quote '"),
+        ("a = 'x\\'", "unclosed quote '"),
+        ("a = '''x''", "unclosed quote '''"),
+        ("a /* x", "unclosed comment"),
         ("a = 1; DROP TABLE x", "semicolon"),
     ],
 )
 def test_what_would_break_out_is_refused_in_one_line(text: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        check_expression(text, where="--where")
+        check_expression(text, source="--where")
     assert str(caught.value).startswith("--where")
     assert "\n" not in str(caught.value)
 
@@ -53,13 +53,13 @@ def test_what_would_break_out_is_refused_in_one_line(text: str, says: str) -> No
 @given(st.text("ab()[]'\"`\\#-/*;\n ", max_size=30))
 def test_what_passes_leaves_nothing_open_behind_it(text: str) -> None:
     try:
-        checked = check_expression(text, where="--where")
+        checked = check_expression(text, source="--where")
     except UserError:
         return
     # What follows on the next line is read as code again: its closing bracket is found, and only that one.
-    check_expression(f"(\n{checked}\n)", where="wrapped")
+    check_expression(f"(\n{checked}\n)", source="wrapped")
     with pytest.raises(UserError):
-        check_expression(f"{checked}\n)", where="wrapped")
+        check_expression(f"{checked}\n)", source="wrapped")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_passes_leaves_nothing_open_behind_it(text: str) -> None:
     ],
 )
 def test_one_query_passes_without_the_semicolons_at_its_end(text: str, kept: str | None) -> None:
-    assert check_select(text, where="--query") == (kept or text.strip())
+    assert check_select(text, source="--query") == (kept or text.strip())
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_one_query_passes_without_the_semicolons_at_its_end(text: str, kept: str
 )
 def test_what_is_not_one_query_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--query"):
-        check_select(text, where="--query")
+        check_select(text, source="--query")

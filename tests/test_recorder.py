@@ -15,7 +15,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, UnitKind
+from imagebeam.transforms.core.records import Answer, Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.engine.recorder import INSERT_BYTES, BigQueryRecorder, VectorTable
 from imagebeam.transforms.run_tables import prepare_embeddings
 from imagebeam.transforms.sql import tables
@@ -29,10 +29,9 @@ COLUMNS = {"task": LONG.name, "version": LONG.version, "model": LONG.model, "lan
 
 def outcome(number: int, *, ok: bool = True) -> Outcome:
     unit = Unit(f"o{number}", UnitKind.OBSERVATION, f"d{number}", (Image(f"o{number}", f"gs://b/{number}.jpg"),))
-    made = Outcome(unit, Status.OK, answer={"dimension": 3072}, answered_at="2026-11-21T10:00:00Z")
-    if not ok:
-        return dataclasses.replace(made, status=Status.IMAGE_ERROR, reason="NOT_FOUND", answer=None)
-    return dataclasses.replace(made, vector=[number + 1 / 3] * 3072)
+    found = Answer(Status.OK, value={"dimension": 3072}, vector=[number + 1 / 3] * 3072)
+    answer = found if ok else Answer(Status.IMAGE_ERROR, "NOT_FOUND")
+    return Outcome(unit, answer, answered_at="2026-11-21T10:00:00Z")
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_long_vectors_go_in_as_several_requests_and_each_of_them_once(cloud: Loc
     kept = record(results, asked, vectors)
     assert [one.unit.unit_id for one in kept] == [one.unit.unit_id for one in asked]
     assert [one.status for one in kept] == [one.status for one in asked]
-    assert all(one.vector is None for one in kept), "what is recorded need not be held"
+    assert all(one.answer.vector is None for one in kept), "what is recorded need not be held"
     assert count(results, "outcomes") == (250, 250)
     assert count(results, vectors.table.table) == count(results, "embeddings") == (225, 225)
     assert cloud.counters()["bigquery"]["insert_requests"] - before == 3 + 1
@@ -85,7 +84,7 @@ def test_long_vectors_go_in_as_several_requests_and_each_of_them_once(cloud: Loc
 
 def test_a_request_of_the_longest_vectors_stays_below_what_bigquery_takes() -> None:
     vectors = VectorTable(TableName("my-project", "d", "t"), LONG, "r")
-    long = dataclasses.replace(outcome(1), vector=[-1 / 3 * 1e-100] * 3072)
+    long = dataclasses.replace(outcome(1), answer=Answer(Status.OK, vector=[-1 / 3 * 1e-100] * 3072))
     row = embedding_row(long, model=LONG.model, dimension=3072, version="v", run_id="r")
     assert vectors.rows_at_once * len(str(row)) < 10_000_000
     assert vectors.rows_at_once > 50
@@ -93,6 +92,6 @@ def test_a_request_of_the_longest_vectors_stays_below_what_bigquery_takes() -> N
 
 
 def test_only_a_task_of_embedding_has_vectors() -> None:
-    task = parse_task("name: seen\nprompt: What?\n", where="seen", default_model="gemini-3.5-flash-lite")
+    task = parse_task("name: seen\nprompt: What?\n", source="seen", default_model="gemini-3.5-flash-lite")
     with pytest.raises(TypeError, match="no vectors"):
         VectorTable(TableName("my-project", "d", "t"), task, "r")

@@ -50,12 +50,12 @@ SIGN = Unit(
 
 def shipped(name: str) -> Task:
     text = (DATA / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_task(text, where=name, default_model=MODELS.default)
+    return parse_task(text, source=name, default_model=MODELS.default)
 
 
 def small(**keys: Any) -> Task:
     text = yaml.safe_dump({"name": "look", "prompt": "What is it?", **keys}, sort_keys=False)
-    return parse_task(text, where="look.yaml", default_model=MODELS.default)
+    return parse_task(text, source="look.yaml", default_model=MODELS.default)
 
 
 def parts_of(unit: Unit) -> list[ImagePart]:

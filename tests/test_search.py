@@ -20,7 +20,7 @@ from imagebeam.emulators.sample_data.images import Picture as View
 from imagebeam.emulators.sample_data.images import photos, render
 from imagebeam.pipeline.search.contact_sheet import Picture, contact_sheet
 from imagebeam.transforms.core.records import Status
-from imagebeam.transforms.gemini.embedding_query import build_text_request, read_text_embedding
+from imagebeam.transforms.gemini.embeddings import build_text_request, parse_text_embedding
 from imagebeam.transforms.tasks.embedding import MODELS, embed_task
 
 VIEWS = 6
@@ -278,7 +278,7 @@ def test_contact_sheet_rejects_svg() -> None:
         (("--text=a", "--model=gemini-embedding-2"), "available: --model=multimodalembedding@001 --dimension=256"),
         (("--text=a", "--model=multimodalembedding@001", "--dimension=768"), "128, 256, 512 or 1408"),
         (("--text=a", "--dimension=128"), "has no embeddings for --dimension=128"),
-        (("--text=a", "--where=a) OR (b"), "closes nothing"),
+        (("--text=a", "--where=a) OR (b"), "is unmatched"),
         (("--text=a", "--where=no_such_column = 1"), "no_such_column"),
         (("--text=a", "--top_k=0"), "--top_k"),
         (("--image=/no/such/file.jpg",), "No such file"),
@@ -362,9 +362,9 @@ def test_reads_the_text_embedding_of_each_model(model: str, body: Callable[[list
     request = build_text_request(task, "dark")
     assert "dark" in json.dumps(request)
     assert "128" in json.dumps(request)
-    reply = read_text_embedding(body([0.5] * 128), task)
+    reply = parse_text_embedding(body([0.5] * 128), task)
     assert reply.status is Status.OK
     assert reply.vector is not None
     assert list(reply.vector) == [0.5] * 128
     for wrong in ([], [0.5] * 127, [0.0] * 128):
-        assert read_text_embedding(body(wrong), task).status is Status.INVALID_ANSWER
+        assert parse_text_embedding(body(wrong), task).status is Status.INVALID_ANSWER

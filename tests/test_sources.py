@@ -155,7 +155,7 @@ def test_columns_are_converted_to_their_canonical_type() -> None:
 
 def test_a_column_whose_name_is_no_plain_name_never_gets_into_sql() -> None:
     evil = source([field("a` b", "STRING")], mapping={"uri": "a` b"})
-    with pytest.raises(UserError, match="no plain column name"):
+    with pytest.raises(UserError, match="not a plain column name"):
         canonical_sql(evil, "uri", "raw")
 
 

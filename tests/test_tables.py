@@ -10,7 +10,7 @@ from google.cloud import bigquery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.core.records import Image, Outcome, Status, Unit, Usage
+from imagebeam.transforms.core.records import Answer, Image, Outcome, Status, Unit, Usage
 from imagebeam.transforms.sql.tables import TABLES, json_text, numeric, outcome_row, row_id
 
 COLUMNS = {"task": "poles", "version": "abc", "model": "m", "lane": "online", "run_id": "r1"}
@@ -29,8 +29,12 @@ def unit(**changes: Any) -> Unit:
 
 
 def outcome(**changes: Any) -> Outcome:
-    values = {"unit": unit(), "status": Status.OK, "answer": {"a": 1}, "answered_at": NOW, **changes}
+    values = {"unit": unit(), "answer": answer(), "answered_at": NOW, **changes}
     return Outcome(**values)
+
+
+def answer(**changes: Any) -> Answer:
+    return Answer(**{"status": Status.OK, "value": {"a": 1}, **changes})
 
 
 def test_tables_have_the_specified_columns_in_order() -> None:
@@ -58,14 +62,14 @@ def test_rows_have_exactly_the_columns_of_the_table() -> None:
 
 
 def test_ok_rows_have_an_answer_and_no_raw_text() -> None:
-    row = outcome_row(outcome(answer={"condition": "good", "n": 1.5}, raw_text="unused"), **COLUMNS)
+    row = outcome_row(outcome(answer=answer(value={"condition": "good", "n": 1.5}, raw_text="unused")), **COLUMNS)
     assert json.loads(row["answer"]) == {"condition": "good", "n": 1.5}
     assert row["raw_text"] is None
     assert row["image_uris"] == ["gs://b/1/v0/o1:a:b.jpg"]
 
 
 def test_failed_rows_have_raw_text_and_no_answer() -> None:
-    failure = outcome(status=Status.INVALID_ANSWER, reason="NOT_JSON", raw_text="x" * 9000, answer={"a": 1})
+    failure = outcome(answer=answer(status=Status.INVALID_ANSWER, reason="NOT_JSON", raw_text="x" * 9000))
     row = outcome_row(failure, **COLUMNS)
     assert row["answer"] is None
     assert (row["status"], row["reason"], len(row["raw_text"])) == ("INVALID_ANSWER", "NOT_JSON", 4000)
@@ -103,7 +107,7 @@ def test_row_ids_identify_events() -> None:
     first = row_id(outcome(), **COLUMNS)
     assert first == row_id(outcome(), **COLUMNS)
     others = {
-        row_id(outcome(status=Status.BLOCKED), **COLUMNS),
+        row_id(outcome(answer=answer(status=Status.BLOCKED)), **COLUMNS),
         row_id(outcome(answered_at="2026-11-20T12:00:01Z"), **COLUMNS),
         row_id(outcome(unit=unit(unit_id="o2")), **COLUMNS),
         row_id(outcome(unit=unit(input_digest="e")), **COLUMNS),
@@ -161,12 +165,7 @@ def test_any_outcome_is_a_row_of_json_values(
     where = unit(unit_id=text or "u", asset_id=text, latitude=number, longitude=number, map_url=text, extra=answer)
     what = Outcome(
         unit=where,
-        status=status,
-        reason=text,
-        message=text,
-        answer=answer,
-        raw_text=text,
-        model_version=text,
+        answer=Answer(status, text, text, answer, raw_text=text, model_version=text),
         usage=Usage(1, 2, 3, 4, text),
         cost_usd=cost,
         answered_at=NOW,

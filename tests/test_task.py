@@ -48,7 +48,7 @@ POLE: dict[str, Any] = {
 
 def parsed(document: dict[str, Any]) -> Task:
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    return parse_task(text, where="pole.yaml", default_model="gemini-3.5-flash-lite")
+    return parse_task(text, source="pole.yaml", default_model="gemini-3.5-flash-lite")
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
 
 def refusal(text: str) -> str:
     with pytest.raises(UserError) as caught:
-        parse_task(text, where="pole.yaml", default_model="gemini-3.5-flash-lite")
+        parse_task(text, source="pole.yaml", default_model="gemini-3.5-flash-lite")
     message = str(caught.value)
     assert message.startswith("pole.yaml")
     assert "\n" not in message
@@ -96,7 +96,7 @@ def test_reads_a_complete_task() -> None:
 
 
 def test_name_and_prompt_are_sufficient() -> None:
-    task = parse_task("name: look\nprompt: What is it?\n", where="t", default_model="some-model")
+    task = parse_task("name: look\nprompt: What is it?\n", source="t", default_model="some-model")
     assert (task.model, task.unit, task.max_images, task.schema) == ("some-model", "observation", 1, None)
     assert task.columns() == (Column("text", "STRING", "$.text", "REQUIRED"),)
     assert not task.image.changes_images
@@ -114,7 +114,7 @@ def test_task_can_be_pickled() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_tasks_are_valid_and_named_like_their_files(path: Path) -> None:
-    task = parse_task(path.read_text(encoding="utf-8"), where=path.name, default_model="m")
+    task = parse_task(path.read_text(encoding="utf-8"), source=path.name, default_model="m")
     assert task.name == path.stem
     assert task.description
     assert task.columns()
@@ -187,8 +187,8 @@ def test_required_columns_are_in_every_answer() -> None:
         ("generation.max_output_tokens", 0, "must be a whole number from 1"),
         ("generation.thinking", "minmal", "generation.thinking: 'minmal' is neither one of"),
         ("generation.thinking", "minmal", "did you mean minimal?"),
-        ("generation", "low", "generation: must hold keys with values, not text"),
-        ("generation", None, "generation: must hold keys with values, not nothing"),
+        ("generation", "low", "generation: must be keys with values, not text"),
+        ("generation", None, "generation: must be keys with values, not nothing"),
         ("media_resolution", "ultra", "media_resolution: 'ultra' is not one of"),
         ("image.crop", "box", "image.crop: 'box' is not one of none, bbox; did you mean bbox?"),
         ("image.max_side", 10, "image.max_side: must be a whole number from 64 to 8192"),
@@ -196,7 +196,7 @@ def test_required_columns_are_in_every_answer() -> None:
         ("image.crop", "none", "image.padding: has no effect without `crop: bbox`"),
         ("descripton", "x", "descripton: unknown key; did you mean description?"),
         ("schema", {}, "schema.type: is missing"),
-        ("schema", "text", "schema: must hold keys with values, not text"),
+        ("schema", "text", "schema: must be keys with values, not text"),
         ("schema", {"type": "string"}, "schema.type: the answer must be an object"),
         ("schema", {"type": "object"}, "schema.properties: an object needs at least one property"),
         ("schema.required", ["conditon"], "schema.required: conditon is not a property; did you mean condition?"),
@@ -232,8 +232,8 @@ def test_required_columns_are_in_every_answer() -> None:
         ("schema.properties.defects.items", {}, "schema.properties.defects.items: is missing"),
         ("schema.properties.defects.minItems", 5, "5 is greater than maxItems, which is 4"),
         ("schema.properties.x", {"type": "object", "properties": {}}, "an object needs at least one property"),
-        ("schema.properties.x", "string", "schema.properties.x: must hold keys with values"),
-        ("schema.properties.x", None, "schema.properties.x: must hold keys with values, not nothing"),
+        ("schema.properties.x", "string", "schema.properties.x: must be keys with values"),
+        ("schema.properties.x", None, "schema.properties.x: must be keys with values, not nothing"),
         ("schema.properties.unit_id", {"type": "string"}, "the view already has a column of that name"),
         ("schema.properties.Unit_Id", {"type": "string"}, "the view already has a column of that name"),
         ("schema.properties._version", {"type": "string"}, "start with a letter"),
@@ -248,10 +248,10 @@ def test_invalid_values_are_errors_with_path_and_fix(path: str, value: object, m
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "pole.yaml: the file must hold keys with values"),
-        ("- a", "it is a list"),
+        ("", "pole.yaml: expected keys with values"),
+        ("- a", "not a list"),
         ("name: [", "line 1: not YAML"),
-        ("name: a\nname: b\nprompt: x", "line 2: not YAML: the key name stands here for the second time"),
+        ("name: a\nname: b\nprompt: x", "line 2: not YAML: duplicate key name"),
         ("name: a\n  prompt: x", "not YAML"),
         ("a: !!python/object:os.system {}", "not YAML"),
         ("\x00", "not YAML"),
@@ -445,7 +445,7 @@ def test_version_ignores_the_description(document: dict[str, Any], description: 
 @given(st.text(max_size=60))
 def test_any_text_is_a_task_or_a_one_line_error(text: str) -> None:
     try:
-        parse_task(text, where="pole.yaml", default_model="m")
+        parse_task(text, source="pole.yaml", default_model="m")
     except UserError as error:
         message = str(error)
     else:

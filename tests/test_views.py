@@ -174,7 +174,7 @@ def time(minute: int) -> datetime.datetime:
 
 
 def test_a_task_s_views_are_made_of_its_schema_and_named_after_it() -> None:
-    task = parse_task("name: describe\nprompt: Describe it.\n", where="x.yaml", default_model="gemini-3.5-flash-lite")
+    task = parse_task("name: describe\nprompt: Describe it.\n", source="x.yaml", default_model="gemini-3.5-flash-lite")
     made = views.views(TableName("p", "d", "outcomes"), task)
     assert list(made) == ["describe", "describe_history", "dead_letters", "runs_history"]
     assert "JSON_VALUE(event.answer, '$.text') AS `text`" in made["describe"].sql

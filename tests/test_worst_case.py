@@ -30,7 +30,7 @@ LIMITED = {"generation": {"max_output_tokens": 1000}}
 
 def task(**keys: Any) -> Task:
     text = yaml.safe_dump({"name": "look", "prompt": "What is it?", **keys}, sort_keys=False)
-    return parse_task(text, where="look.yaml", default_model=MODELS.default)
+    return parse_task(text, source="look.yaml", default_model=MODELS.default)
 
 
 def body(task: Task, images: int = 1, **unit: Any) -> dict[str, Any]:
@@ -139,7 +139,7 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string
         (LIMITED, {"usd": "-1"}, "--max_cost_usd=-1 must be above 0"),
         ({}, {"usd": "5"}, "set generation.max_output_tokens in the task, such as 1024"),
         ({"schema": SCHEMA}, {"usd": "5"}, "an answer of task look has no limit"),
-        (LIMITED, {"usd": "0.0001"}, "--max_cost_usd=0.0001 is below what one call of task look can cost at most"),
+        (LIMITED, {"usd": "0.0001"}, "--max_cost_usd=0.0001 is below the maximum cost of one call of task look"),
         (LIMITED, {"usd": "0.005", "processes": 2}, "for each of 2 worker processes: give at least 0.00"),
         (LIMITED, {"calls": 3, "processes": 4}, "--max_calls=3 is less than one call for each of 4 worker processes"),
         ({"model": "gemini-2.5-flash", **LIMITED}, {"usd": "5", "lane": Lane.FLEX}, "in lane flex is not known"),

@@ -22,12 +22,11 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import SystemicError, UserError
-from imagebeam.transforms.core.records import Outcome, Status, Unit, utc_now
+from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit, utc_now
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.error_file import record_failure
-from imagebeam.transforms.gemini.batch_requests import LineTemplate, key_of, named_types
-from imagebeam.transforms.gemini.dispatch import build_lines
-from imagebeam.transforms.gemini.embedding_batch import EmbeddingLines
+from imagebeam.transforms.gemini.batch_requests import key_of, named_types
+from imagebeam.transforms.gemini.task_kinds import RequestLines, task_kind
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.tables import outcome_row
 from imagebeam.transforms.sql.unit_rows import UNIT_COLUMNS, unit_from_row
@@ -93,7 +92,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
     if done >= page.count:
         return
     rows = bq.read_rows(page.result, page.start + done, asked - done, UNIT_COLUMNS) if asked > done else iter(())
-    template = build_lines(settings.task, settings.engine.call_settings.profile, settings.labels())
+    template = task_kind(settings.task).build_lines(settings.engine.call_settings.profile, settings.labels())
     watch = _Lease(settings, bq)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebeam-")))
@@ -164,7 +163,7 @@ class _Writing:
         self._lines = self._size = 0
         self.skipped = 0
 
-    def line(self, template: LineTemplate | EmbeddingLines, unit: Unit, types: Sequence[str]) -> bytes:
+    def line(self, template: RequestLines, unit: Unit, types: Sequence[str]) -> bytes:
         """The unit's line in the job's input."""
         return template.line(key_of(unit.unit_id, unit.input_digest, self._settings.task.version), unit, types)
 
@@ -182,7 +181,7 @@ class _Writing:
     def add(self, unit: Unit, line: bytes) -> None:
         """Takes a unit and its line."""
         self._files["requests.jsonl"].write(line)
-        self._files["manifest.jsonl"].write(self._row(Outcome(unit, Status.SUBMITTED, answered_at=self._at)))
+        self._files["manifest.jsonl"].write(self._row(Outcome(unit, Answer(Status.SUBMITTED), answered_at=self._at)))
         self._lines += 1
         self._size += len(line)
 
@@ -190,9 +189,9 @@ class _Writing:
         """Takes a unit that cannot be asked about: its outcome is known."""
         if "problems.jsonl" not in self._files:
             self._files["problems.jsonl"] = (self._directory / f"{self._shard.name}.problems.jsonl").open("wb")
-        outcome = Outcome(unit, Status.IMAGE_ERROR, problem.reason.value, problem.message, answered_at=self._at)
-        self._files["problems.jsonl"].write(self._row(outcome))
-        count_problem(self._problems, outcome.status.value, outcome.reason)
+        answer = Answer(Status.IMAGE_ERROR, problem.reason.value, problem.message)
+        self._files["problems.jsonl"].write(self._row(Outcome(unit, answer, answered_at=self._at)))
+        count_problem(self._problems, answer.status.value, answer.reason)
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,11 @@
-"""The PTransform that asks Gemini about groups of units."""
+"""The PTransform that calls the model about unit batches."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import apache_beam as beam
@@ -16,34 +16,36 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from imagebeam.transforms.core.counts import OutcomeCounts, sum_counts
 from imagebeam.transforms.core.records import Outcome
-from imagebeam.transforms.core.unit_batch import Group
-from imagebeam.transforms.engine.engine import Done, Engine, Sink, counts_of, get_engine
+from imagebeam.transforms.core.unit_batch import UnitBatch
+from imagebeam.transforms.engine.engine import Engine, Sink
+from imagebeam.transforms.engine.registry import get_engine
 from imagebeam.transforms.engine.settings import EngineSettings
+from imagebeam.transforms.engine.unit_caller import CallResult
 
 NAMESPACE = "imagebeam"
-LOOK_S = 1.0
+CHECK_S = 1.0
 
 
 @dataclasses.dataclass
-class CallModel(beam.PTransform[PCollection[Group], PCollection[Any]]):
-    """Asks about every unit of the groups (see :class:`PackUnits`), one outcome per unit.
+class CallModel(beam.PTransform[PCollection[UnitBatch], PCollection[Any]]):
+    """Calls the model about every unit of the unit batches (see :class:`PackUnits`); one outcome per unit.
 
-    The calls of one process share one window, one pace and one connection pool, whatever the bundles look
-    like; a bundle that the runner retries attaches to the calls that are already under way.
+    All calls of a process share one window, one rate limiter and one connection pool, whatever bundles the runner
+    makes. A retried bundle attaches to the calls that are already in flight.
 
     Attributes:
-        settings: How to ask, how fast, and where to keep the outcomes.
-        emit: ``outcomes`` gives every :class:`~records.Outcome` as an element; ``counts`` gives sums of
-            them (:class:`~books.OutcomeCounts`) as they are recorded, which costs a runner next to nothing.
-        units_ahead: Units that a bundle may have handed over and not yet finished, beyond the window.
+        settings: What to call, how fast, and where to record the outcomes.
+        emit: ``outcomes`` emits every :class:`~records.Outcome`; ``counts`` emits sums of them
+            (:class:`~counts.OutcomeCounts`) as they are recorded, which costs a runner next to nothing.
+        units_ahead: Units beyond the window that a bundle may submit before earlier ones have finished.
     """
 
     settings: EngineSettings
     emit: Literal["outcomes", "counts"] = "outcomes"
     units_ahead: int = 800
 
-    def expand(self, pcoll: PCollection[Group]) -> PCollection[Any]:
-        """Wires the calls."""
+    def expand(self, pcoll: PCollection[UnitBatch]) -> PCollection[Any]:
+        """Apply the calls."""
         calls: PCollection[Any] = pcoll | f"Call({self.settings.call_settings.task.name})" >> beam.ParDo(
             _CallModel(self.settings, self.emit, self.units_ahead)
         )
@@ -51,7 +53,7 @@ class CallModel(beam.PTransform[PCollection[Group], PCollection[Any]]):
 
 
 class _CallModel(beam.DoFn):
-    """Feeds the engine from a bundle and yields what it finishes; never an exception for one unit."""
+    """Submits a bundle's unit batches to the engine, and emits what finishes; never raises for one unit."""
 
     def __init__(self, settings: EngineSettings, emit: str, units_ahead: int) -> None:
         self._settings = settings
@@ -66,87 +68,80 @@ class _CallModel(beam.DoFn):
         }
 
     def start_bundle(self) -> None:
-        """Makes the bundle's own sink: what another bundle waits for never lands here."""
+        """Create the bundle's own sink, which receives no results of other bundles."""
         self._sink: Sink = queue.SimpleQueue()
-        self._left: dict[str, int] = {}
         self._windows: dict[str, tuple[Any, Timestamp]] = {}
         self._outstanding = 0
 
     def process(
         self,
-        group: Group,
+        batch: UnitBatch,
         window: Any = beam.DoFn.WindowParam,
         timestamp: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[WindowedValue]:
-        """Hands a group over; gives back what is finished by now, each in its own group's window."""
+        """Submit a unit batch; emit what has finished, each in the window of its own unit batch."""
         engine = get_engine(self._settings)
-        if group.group_id not in self._left:
-            self._left[group.group_id] = group.size
-            self._windows[group.group_id] = (window, timestamp)
-            self._outstanding += group.size
-            engine.submit(group, self._sink)
+        if batch.batch_id not in self._windows:
+            self._windows[batch.batch_id] = (window, timestamp)
+            self._outstanding += batch.size
+            engine.submit(batch, self._sink)
         yield from self._collect(engine, self._outstanding_limit)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Waits for the rest."""
+        """Wait for the remaining units."""
         if self._outstanding:
             yield from self._collect(get_engine(self._settings), 0)
 
     def _collect(self, engine: Engine, outstanding: int) -> Iterator[WindowedValue]:
-        """Takes what is finished; waits until at most ``outstanding`` units are not."""
-        while True:
-            batch = self._take(engine, wait=self._outstanding > outstanding)
-            if not batch:
-                return
-            self._count(engine, batch)
-            yield from self._elements(batch)
+        """Emit what has finished; wait until at most ``outstanding`` units have not."""
+        while finished := self._take(engine, wait=self._outstanding > outstanding):
+            self._update_metrics(engine, [result for _, result in finished])
+            yield from self._elements(engine, finished)
 
-    def _take(self, engine: Engine, *, wait: bool) -> list[Done]:
-        batch: list[Done] = []
-        while not batch:
+    def _take(self, engine: Engine, *, wait: bool) -> list[tuple[str, CallResult]]:
+        finished: list[tuple[str, CallResult]] = []
+        while not finished:
             try:
-                batch.append(self._sink.get(timeout=LOOK_S) if wait else self._sink.get_nowait())
+                finished.append(self._sink.get(timeout=CHECK_S) if wait else self._sink.get_nowait())
             except queue.Empty:
                 engine.check()
                 if not wait:
-                    return batch
+                    return finished
         while True:
             try:
-                batch.append(self._sink.get_nowait())
+                finished.append(self._sink.get_nowait())
             except queue.Empty:
                 break
-        self._outstanding -= len(batch)
-        for done in batch:
-            self._left[done.group_id] -= 1
-        return batch
+        self._outstanding -= len(finished)
+        return finished
 
-    def _elements(self, batch: list[Done]) -> Iterator[WindowedValue]:
+    def _elements(self, engine: Engine, finished: Sequence[tuple[str, CallResult]]) -> Iterator[WindowedValue]:
         if self._emit == "outcomes":
-            for done in batch:
-                yield self._windowed(done.group_id, done.outcome)
+            for batch_id, result in finished:
+                yield _windowed(result.outcome, self._windows[batch_id])
             return
-        by_window: dict[tuple[Any, Timestamp], list[Done]] = collections.defaultdict(list)
-        for done in batch:
-            by_window[self._windows[done.group_id]].append(done)
-        stop = get_engine(self._settings).stop_reason
-        for (window, timestamp), finished in by_window.items():
-            counts = dataclasses.replace(sum_counts(counts_of(done) for done in finished), stop=stop)
-            yield WindowedValue(counts, timestamp, (window,))
+        by_window: dict[tuple[Any, Timestamp], list[CallResult]] = collections.defaultdict(list)
+        for batch_id, result in finished:
+            by_window[self._windows[batch_id]].append(result)
+        for place, results in by_window.items():
+            counts = sum_counts(result.counts for result in results)
+            yield _windowed(dataclasses.replace(counts, stop=engine.stop_reason), place)
 
-    def _windowed(self, group_id: str, value: Outcome | OutcomeCounts) -> WindowedValue:
-        window, timestamp = self._windows[group_id]
-        return WindowedValue(value, timestamp, (window,))
-
-    def _count(self, engine: Engine, batch: list[Done]) -> None:
-        """Moves Beam's counters: on the bundle's thread, where Beam sees it."""
-        self._calls.inc(sum(done.calls for done in batch))
-        self._throttled.inc(sum(done.throttled for done in batch))
+    def _update_metrics(self, engine: Engine, results: Sequence[CallResult]) -> None:
+        """Update Beam's metrics: on the bundle's thread, where Beam attributes them."""
+        self._calls.inc(sum(result.calls for result in results))
+        self._throttled.inc(sum(result.throttled for result in results))
         self._throttled_seconds.inc(engine.take_throttled_s())
-        for done in batch:
-            outcome = done.outcome
+        for result in results:
+            outcome = result.outcome
             Metrics.counter(NAMESPACE, f"outcome_{outcome.status.value}").inc()
             if outcome.latency_ms:
                 self._latency.update(outcome.latency_ms)
             if outcome.usage.prompt_tokens:
                 for name, distribution in self._tokens.items():
                     distribution.update(getattr(outcome.usage, name))
+
+
+def _windowed(value: Outcome | OutcomeCounts, place: tuple[Any, Timestamp]) -> WindowedValue:
+    window, timestamp = place
+    return WindowedValue(value, timestamp, (window,))

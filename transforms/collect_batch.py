@@ -23,11 +23,11 @@ from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core.counts import OutcomeCounts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import ImageReason, Outcome, Status, Usage, utc_now
+from imagebeam.transforms.core.records import Answer, ImageReason, Outcome, Status, Usage, utc_now
 from imagebeam.transforms.engine.recorder import VectorTable
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.gemini.batch_matching import MatchCounts, Matched, Missing, ShardMatcher, Unmatched
-from imagebeam.transforms.gemini.batch_responses import OutputLine, RowResult, classify, parse_line, parse_row
+from imagebeam.transforms.gemini.batch_responses import OutputLine, build_outcome, parse_answer, parse_line, parse_row
 from imagebeam.transforms.gemini.job_states import BatchJob, Step
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.tables import outcome_row
@@ -176,9 +176,7 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
     manifest = directory / "manifest.jsonl"
     if not storage.download(shard.path("manifest.jsonl"), manifest):
         raise SystemicError(f"{shard.path('manifest.jsonl')} is gone, and with it what job {ended.job.name} is about")
-    matcher = ShardMatcher(
-        _entries(manifest), functools.partial(classify, task=call_settings.task, profile=call_settings.profile), _uris
-    )
+    matcher = ShardMatcher(_entries(manifest), functools.partial(parse_answer, task=call_settings.task), _uris)
     tally, table = _Tally(), _vector_table(settings)
     with (
         (directory / "outcomes.jsonl").open("wb") as outcomes,
@@ -187,14 +185,15 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
     ):
 
         def record(found: Matched | Missing) -> None:
+            answer = found.answer if isinstance(found, Matched) else missing_answer(ended.job)
+            # Events are ordered by time: a failure comes after the unit was submitted, whatever the clocks say.
+            answered_at = found.answered_at if isinstance(found, Matched) and answer.ok else None
             unit = unit_of_row(orjson.loads(found.entry))
-            result = found.result if isinstance(found, Matched) else missing_result(ended.job)
-            outcome = result.outcome(unit, at, attempts=shard.round)
-            if outcome.status is not Status.OK:
-                # Events are ordered by time: this one comes after the unit was submitted, whatever the clocks say.
-                outcome = dataclasses.replace(outcome, answered_at=at)
+            outcome = build_outcome(
+                unit, answer, call_settings.profile, attempts=shard.round, answered_at=answered_at or at
+            )
             tally.add(outcome)
-            if table is not None and outcome.status is Status.OK:
+            if table is not None and answer.ok:
                 vectors.write(load_line(table.row(outcome)))
             outcomes.write(load_line(outcome_row(outcome, **columns)))
 
@@ -248,14 +247,13 @@ class _Tally:
         )
 
 
-def missing_result(job: BatchJob) -> RowResult:
-    """What a unit comes to that the job wrote nothing about: it is due again."""
+def missing_answer(job: BatchJob) -> Answer:
+    """Return the answer of a unit without a row in the job's output: another round may answer it."""
     ended_well = job.rule.step is Step.COLLECT
     reason = "NO_ANSWER" if ended_well else job.rule.phase.upper().replace(" ", "_")
     said = f": {job.error}" if job.error else ""
-    return RowResult(
-        Status.UNAVAILABLE, reason, f"the batch job ({job.rule.phase}) gave no answer{said}"[:500], again=True
-    )
+    message = f"the batch job ({job.rule.phase}) gave no answer{said}"[:500]
+    return Answer(Status.UNAVAILABLE, reason, message, retryable=True)
 
 
 def _entries(manifest: Path) -> Iterator[tuple[str, bytes]]:

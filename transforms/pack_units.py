@@ -1,4 +1,4 @@
-"""The PTransform that packs units into groups for :class:`~call_model.CallModel`."""
+"""The PTransform that packs units into unit batches for :class:`~call_model.CallModel`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from imagebeam.transforms.core.records import Unit
-from imagebeam.transforms.core.unit_batch import Group, pack
+from imagebeam.transforms.core.unit_batch import UnitBatch, pack
 
 
 @dataclasses.dataclass
-class PackUnits(beam.PTransform[PCollection[Unit], PCollection[Group]]):
-    """Packs units of a bundle into groups, and spreads the groups over the workers.
+class PackUnits(beam.PTransform[PCollection[Unit], PCollection[UnitBatch]]):
+    """Packs the units of a bundle into unit batches, and spreads them over the workers.
 
-    For batch pipelines (the global window). The reshuffle makes the groups durable: a retried call does not
+    For batch pipelines (the global window). The reshuffle makes the unit batches durable: a retried call does not
     read the source again.
 
     Attributes:
-        size: Units per group, 1 to 10,000. Larger groups cost the runner less, smaller ones spread better.
+        size: Units per unit batch, 1 to 10,000. Larger ones cost the runner less, smaller ones spread better.
     """
 
     size: int = 200
@@ -30,11 +30,11 @@ class PackUnits(beam.PTransform[PCollection[Unit], PCollection[Group]]):
     def __post_init__(self) -> None:
         """Checks the size."""
         if not 1 <= self.size <= 10_000:
-            raise ValueError(f"PackUnits(size={self.size}): give 1 to 10,000 units per group")
+            raise ValueError(f"PackUnits(size={self.size}): give 1 to 10,000 units per unit batch")
 
-    def expand(self, pcoll: PCollection[Unit]) -> PCollection[Group]:
+    def expand(self, pcoll: PCollection[Unit]) -> PCollection[UnitBatch]:
         """Wires packing and reshuffle."""
-        packed: PCollection[Group] = pcoll | "Pack" >> beam.ParDo(_Pack(self.size)) | "Spread" >> beam.Reshuffle()
+        packed: PCollection[UnitBatch] = pcoll | "Pack" >> beam.ParDo(_Pack(self.size)) | "Spread" >> beam.Reshuffle()
         return packed
 
 
@@ -45,7 +45,7 @@ class _Pack(beam.DoFn):
     def start_bundle(self) -> None:
         self._units: list[Unit] = []
 
-    def process(self, element: Unit) -> Iterator[Group]:
+    def process(self, element: Unit) -> Iterator[UnitBatch]:
         self._units.append(element)
         if len(self._units) >= self._size:
             yield pack(self._units)

@@ -1,4 +1,4 @@
-"""The PTransform that reads the units of a run, page by page, and packs them into groups."""
+"""The PTransform that reads the units of a run, page by page, and packs them into unit batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apache_beam.pvalue import PCollection
 
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.records import Unit
-from imagebeam.transforms.core.unit_batch import Group, pack
+from imagebeam.transforms.core.unit_batch import UnitBatch, pack
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.unit_rows import UNIT_COLUMNS, unit_from_row
@@ -18,15 +18,15 @@ from imagebeam.transforms.start_run import Page
 
 
 @dataclasses.dataclass
-class ReadUnits(beam.PTransform[PCollection[Page], PCollection[Group]]):
-    """Reads pages of the source query's result; the reshuffle behind it makes the groups durable."""
+class ReadUnits(beam.PTransform[PCollection[Page], PCollection[UnitBatch]]):
+    """Reads pages of the source query's result; the reshuffle behind it makes the unit batches durable."""
 
     settings: RunSettings
 
-    def expand(self, pages: PCollection[Page]) -> PCollection[Group]:
+    def expand(self, pages: PCollection[Page]) -> PCollection[UnitBatch]:
         """Wires reading and reshuffle."""
-        read: PCollection[Group] = (
-            pages | "ReadPages" >> beam.ParDo(_ReadPages(self.settings)) | "SpreadGroups" >> beam.Reshuffle()
+        read: PCollection[UnitBatch] = (
+            pages | "ReadPages" >> beam.ParDo(_ReadPages(self.settings)) | "SpreadUnitBatches" >> beam.Reshuffle()
         )
         return read
 
@@ -35,7 +35,7 @@ class _ReadPages(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
-    def process(self, element: Page) -> Iterator[Group]:
+    def process(self, element: Page) -> Iterator[UnitBatch]:
         with record_failure(self._settings):
             bq = BigQueryClient(self._settings.engine.call_settings.project)
             units: list[Unit] = []

@@ -13,7 +13,6 @@ from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.selection import QuerySpec, Selection
 from imagebeam.transforms.sql.sources import Source
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
 
 
@@ -67,9 +66,10 @@ class RunSettings:
     @property
     def answers(self) -> TableName:
         """The view or table with the answers: the task's view, or the table of its vectors."""
-        if isinstance(self.task, EmbedTask):
-            return embedding_table(self.outcomes, self.task.model, self.task.dimension)
-        return self.sibling(self.task.name)
+        dimension = self.task.vector_dimension
+        if dimension is None:
+            return self.sibling(self.task.name)
+        return embedding_table(self.outcomes, self.task.model, dimension)
 
     @property
     def runs(self) -> TableName:

@@ -12,7 +12,6 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import utc_now
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import embedding_tables, tables, views
-from imagebeam.transforms.tasks.embedding import EmbedTask
 
 
 def prepare_tables(bq: BigQueryClient, settings: RunSettings) -> None:
@@ -22,8 +21,8 @@ def prepare_tables(bq: BigQueryClient, settings: RunSettings) -> None:
             settings.sibling(name), table.schema, clustering=table.clustering, description=table.description
         )
     task = settings.task
-    if isinstance(task, EmbedTask):
-        prepare_embeddings(bq, settings.outcomes, task.model, task.dimension)
+    if task.vector_dimension is not None:
+        prepare_embeddings(bq, settings.outcomes, task.model, task.vector_dimension)
     for name, view in views.views(settings.outcomes, task).items():
         bq.put_view(settings.sibling(name), view.sql, description=view.description)
     bq.insert_row(

@@ -103,7 +103,7 @@ def _new(given: flag_parser.Arguments, cwd: Path) -> int:
     text = resources.files("imagebeam.transforms.tasks").joinpath("data/task_template.yaml").read_text(encoding="utf-8")
     text = text.replace("name: my_task", f"name: {name}")
     # A name that no task can have is refused before there is a file.
-    parse_task(text, where=f"tasks new {name}", default_model=catalog.load_models_file().default)
+    parse_task(text, source=f"tasks new {name}", default_model=catalog.load_models_file().default)
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("w" if given.values.get("force") else "x", encoding="utf-8") as file:

@@ -16,8 +16,9 @@ from typing import Literal
 
 from imagebeam.pipeline.diagnostics.iam_roles import READER_ROLE, VERTEX_ROLE, bucket_grant_command
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import TableName, literal, shown
+from imagebeam.transforms.core.identifiers import TableName, literal
 from imagebeam.transforms.core.query import Parameter, Query
+from imagebeam.transforms.core.text import quote
 
 CacheMode = Literal["AUTOMATIC", "MANUAL"]
 
@@ -57,7 +58,7 @@ class Connection:
         parts = ((self.project, _PROJECT), (self.location, _LOCATION), (self.name, _CONNECTION))
         if not all(pattern.fullmatch(text) for text, pattern in parts):
             raise UserError(
-                f"--connection: {shown(self.dotted)} is not a connection; write LOCATION.NAME or PROJECT.LOCATION.NAME,"
+                f"--connection: {quote(self.dotted)} is not a connection; write LOCATION.NAME or PROJECT.LOCATION.NAME,"
                 " such as us.imagery, or DEFAULT"
             )
 
@@ -134,7 +135,7 @@ class Endpoint:
         found = _MODEL_URL.fullmatch(given)
         if found is None:
             raise UserError(
-                f"--endpoint: {shown(given)} is neither the name nor the URL of a model; write gemini-embedding-2 or "
+                f"--endpoint: {quote(given)} is neither the name nor the URL of a model; write gemini-embedding-2 or "
                 "https://REGION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/REGION/publishers/google/"
                 "models/MODEL"
             )
@@ -198,7 +199,7 @@ class ObjectTable:
         for uri in self.uris:
             if not _PREFIX.fullmatch(uri):
                 raise UserError(
-                    f"--object_uris: {shown(uri)} is not a prefix; write gs://bucket/path/* with at most one *"
+                    f"--object_uris: {quote(uri)} is not a prefix; write gs://bucket/path/* with at most one *"
                 )
         least, most = STALENESS_MINUTES
         if self.staleness_minutes and not least <= self.staleness_minutes <= most:

@@ -22,8 +22,9 @@ from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.model_probe import PROBES, sample_query
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import TableName, shown
+from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.text import quote
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.sources import Source
 
@@ -93,7 +94,7 @@ def build_route(settings: EmbedSettings, outcomes: TableName, location: str) -> 
     endpoint = Endpoint.parse(settings.endpoint or str(settings.model))
     if ALIASES.get(endpoint.model, endpoint.model) != settings.model:
         raise UserError(
-            f"--endpoint={shown(endpoint.text)} is model {endpoint.model}, but --model is {settings.model}: vectors of "
+            f"--endpoint={quote(endpoint.text)} is model {endpoint.model}, but --model is {settings.model}: vectors of "
             "two models must not get into one table; give both the same"
         )
     if settings.create_connection and connection is None:

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from imagebeam.pipeline.plan import image_sample, probe
 from imagebeam.pipeline.plan import text as plan_text
@@ -29,16 +29,10 @@ from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.engine import max_cost
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.tasks import catalog, lane_comparison
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.forecast import MIN_MEASURED_UNITS, Forecast, Forecaster, History
 from imagebeam.transforms.tasks.lane_comparison import LanePlan
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models, Quota
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, Quota
 from imagebeam.transforms.tasks.task import Task
-
-LANES: Final[Mapping[str, tuple[Lane, ...]]] = {
-    "classify": (Lane.ONLINE, Lane.FLEX, Lane.BATCH),
-    "embed": (Lane.ONLINE, Lane.BATCH, Lane.SQL),
-}
 
 
 def run(asked: PlanSettings) -> int:
@@ -69,7 +63,7 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
     settings = asked.settings
     models = catalog.load_models_file(settings.models_file)
     task = checks.resolve_task(settings, models)
-    profile = resolve_model(models, task)
+    profile = models.resolve(task)
     if settings.lane != Lane.SQL:
         profile.check(settings.location, settings.lane, task)
     find_credentials()
@@ -99,7 +93,7 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
     min_units = 1 if probed else MIN_MEASURED_UNITS
     expected = Forecaster(profile, task, past, min_units, looked).forecast_remaining(planned)
     lanes = []
-    for lane in LANES[asked.command]:
+    for lane in task.lanes:
         problem = lane_problem(settings, profile, task, lane, bq, like_run)
         lanes.append(lane_plan(settings, profile, task, lane, expected, location, problem))
     return Plan(
@@ -124,11 +118,6 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
         probed=probed,
         looked=looked,
     )
-
-
-def resolve_model(models: Models, task: Task) -> ModelProfile:
-    """The profile of a task's model."""
-    return models.embedding(task.model) if isinstance(task, EmbedTask) else models.profile(task.model)
 
 
 def lane_plan(

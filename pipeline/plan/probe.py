@@ -20,7 +20,9 @@ from imagebeam.transforms.core.errors import ImagebeamError
 from imagebeam.transforms.core.query import Parameter, Query
 from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.core.unit_batch import pack
-from imagebeam.transforms.engine.engine import Done, close_engine, counts_of, get_engine
+from imagebeam.transforms.engine.engine import Sink
+from imagebeam.transforms.engine.registry import close_engine, get_engine
+from imagebeam.transforms.engine.unit_caller import CallResult
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.run_tables import prepare_tables, write_event
@@ -83,12 +85,12 @@ def _asked(run: RunSettings, units: list[Unit]) -> OutcomeCounts:
     if not units:
         return OutcomeCounts()
     engine = get_engine(run.engine)
-    sink: queue.SimpleQueue[Done] = queue.SimpleQueue()
+    sink: Sink = queue.SimpleQueue()
     engine.submit(pack(units), sink)
-    finished: list[Done] = []
-    while len(finished) < len(units):
+    results: list[CallResult] = []
+    while len(results) < len(units):
         try:
-            finished.append(sink.get(timeout=LOOK_S))
+            results.append(sink.get(timeout=LOOK_S)[1])
         except queue.Empty:
             engine.check()
-    return dataclasses.replace(sum_counts(counts_of(done) for done in finished), stop=engine.stop_reason)
+    return dataclasses.replace(sum_counts(result.counts for result in results), stop=engine.stop_reason)

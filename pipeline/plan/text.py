@@ -14,7 +14,6 @@ from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.tasks import lane_comparison
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.forecast import Forecast, ImageSample
 from imagebeam.transforms.tasks.lane_comparison import LanePlan, Recommendation
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, image_tokens
@@ -151,7 +150,7 @@ def _work_lines(plan: Plan) -> list[str]:
         return [f"{in_all}; images are billed by the piece"]
     usage, calls = expected.usage, expected.calls
     each = f"{image_tokens(plan.profile, plan.task):,} for each image"
-    if not isinstance(plan.task, EmbedTask):
+    if plan.task.vector_dimension is None:
         each += f" at media resolution {plan.task.media_resolution}"
     varies = plan.task.media_resolution in plan.profile.image_tokens_limit
     tiles = ", an average: it is a matter of size" if varies and not plan.probed else ""

@@ -50,7 +50,7 @@ def check_task(context: Context) -> Seen:
     settings = context.settings
     models = catalog.load_models_file(settings.models_file)
     context.task = checks.resolve_task(settings, models)
-    context.profile = checks.resolve_model(models, context.task)
+    context.profile = models.resolve(context.task)
     if settings.lane == Lane.BATCH:
         batch_checks.check_task(settings, context.task, context.profile)
     found = f"{context.task.name}, version {context.task.version}, {context.task.model}"

@@ -34,9 +34,8 @@ from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError
 from imagebeam.transforms.core.records import Image, ImageReason, Lane, Transport
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
-from imagebeam.transforms.gemini.error_classes import Failure, Kind
+from imagebeam.transforms.gemini.error_classes import Failure, FailureKind
 from imagebeam.transforms.gemini.requests import ImagePart
-from imagebeam.transforms.tasks.embedding import EmbedTask
 
 #: Tokens per minute that a project of a usage tier is granted for Flash models on the global endpoint (Google,
 #: "Standard PayGo", November 2026); more is given when there is room.
@@ -130,7 +129,7 @@ def check_probe(context: Context) -> Seen:
     """The model answers about a real image, by its URI and with its bytes; that decides the transport."""
     settings, task, sample = context.settings, context.task, context.sample
     if not context.probe:
-        if isinstance(task, EmbedTask):
+        if not task.counts_tokens:
             return Skipped("--no_probe, and embedding models have no call that is free")
         if _inline_only(context):
             return Skipped("--no_probe, and images travel with their bytes")
@@ -149,9 +148,9 @@ def _judged(context: Context, asked: Mapping[Transport, Asked], spent: str) -> S
     """What the answers mean together."""
     failures = {way: one.failure for way, one in asked.items() if one.failure is not None}
     for way, failure in failures.items():
-        if failure.kind is Kind.FATAL:
+        if failure.kind is FailureKind.RUN:
             raise ApiError(f"calling {context.task.model} with the image by {way}", failure, body=asked[way].body)
-    if failures and all(failure.kind is Kind.THROTTLED for failure in failures.values()):
+    if failures and all(failure.kind is FailureKind.THROTTLED for failure in failures.values()):
         return CheckWarning(
             f"the quota is used up right now: {next(iter(failures.values())).message}",
             fix="nothing: a run waits and slows down; or another --location, or --lane=flex",
@@ -198,7 +197,7 @@ def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
 def _unanswered(failures: Mapping[Transport, Failure]) -> ImagebeamError:
     last = list(failures.values())[-1]
     said = f"no answer, by {' or by '.join(failures)}: {last.reason}: {last.message}"
-    if last.kind is Kind.ROW:
+    if last.kind is FailureKind.UNIT:
         return UserError(said, fix="look at the image, and at the task (imagebeam tasks check)")
     return SystemicError(said)
 
@@ -206,7 +205,7 @@ def _unanswered(failures: Mapping[Transport, Failure]) -> ImagebeamError:
 def check_agent(context: Context) -> Seen:
     """Vertex AI's own account can read and write the work directory, where jobs have their files."""
     directory = context.settings.work_dir
-    if isinstance(context.task, EmbedTask):
+    if not context.task.counts_tokens:
         return Skipped("embedding models have no call that is free, and that reads a file")
     bucket = directory.removeprefix("gs://").partition("/")[0]
     number = _project_number(context)
@@ -303,7 +302,7 @@ def check_quota(context: Context) -> Seen:
     fixed = profile.fixed_rpm(settings.location)
     if fixed is not None:
         return f"fixed: {fixed:,} calls a minute for {profile.name} at {settings.location}; --max_rpm says your own"
-    if settings.location != "global" or isinstance(context.task, EmbedTask):
+    if settings.location != "global" or context.task.vector_dimension is not None:
         return f"shared, no published figure for {profile.name} at {settings.location}; a run finds what is granted"
     tokens = max(1, call_tokens(profile, context.task))
     tiers = ", ".join(f"{grant / tokens / 60:,.0f}/s in tier {tier}" for tier, grant in TIERS.items())

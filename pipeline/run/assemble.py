@@ -22,7 +22,6 @@ from imagebeam.transforms.sql import sources
 from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.selection import parse_due
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, estimate_usage
 from imagebeam.transforms.tasks.task import Task
 
@@ -60,11 +59,12 @@ def build_run_settings(
         attempts=FLEX_ATTEMPTS if settings.lane == Lane.FLEX else ATTEMPTS,
         wait_multiplier_s=FLEX_WAIT_S if settings.lane == Lane.FLEX else WAIT_S,
     )
+    dimension = task.vector_dimension
     destination = Destination(
         outcomes=outcomes,
         lease=lease.lease_table(outcomes, task.name),
         claims=storage.join(directory, "groups"),
-        vectors=embedding_table(outcomes, task.model, task.dimension) if isinstance(task, EmbedTask) else None,
+        vectors=None if dimension is None else embedding_table(outcomes, task.model, dimension),
     )
     # A fixed quota need not be found: its published number is the ceiling until a person knows a better one.
     max_rpm = settings.max_rpm or profile.fixed_rpm(settings.location)

@@ -10,11 +10,10 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Transport
-from imagebeam.transforms.gemini.dispatch import build_lines
+from imagebeam.transforms.core.records import Lane, Transport
+from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.run_settings import run_labels
 from imagebeam.transforms.sql.sources import Source
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
@@ -40,7 +39,7 @@ def check_task(settings: ClassifySettings, task: Task, profile: ModelProfile) ->
     Raises:
         UserError: It does not.
     """
-    build_lines(task, profile, run_labels(settings.run_id, task.name))
+    task_kind(task).build_lines(profile, run_labels(settings.run_id, task.name))
     if settings.batch_deadline_s is not None:
         try:
             profile.check(settings.location, settings.batch_fallback, task)
@@ -125,4 +124,4 @@ def check_expiry(settings: ClassifySettings, task: Task, made: datetime.datetime
 
 
 def _other_lane(task: Task) -> str:
-    return "--lane=online" if isinstance(task, EmbedTask) else "--lane=flex, which costs the same"
+    return "--lane=flex, which costs the same" if Lane.FLEX in task.lanes else "--lane=online"

@@ -35,7 +35,6 @@ from imagebeam.transforms.sql.selection import QuerySpec
 from imagebeam.transforms.sql.source_units import MAX_IMAGES
 from imagebeam.transforms.sql.unit_rows import source_counts_from_row
 from imagebeam.transforms.tasks import catalog
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models
 from imagebeam.transforms.tasks.task import Task
 
@@ -72,7 +71,7 @@ def check(settings: ClassifySettings, say: Say) -> Checked:
     check_open_files(settings.in_flight)
     models = catalog.load_models_file(settings.models_file)
     task = resolve_task(settings, models)
-    profile = resolve_model(models, task)
+    profile = models.resolve(task)
     profile.check(settings.location, settings.lane, task)
     for warning in (*task.ignored_warnings(), *filter(None, [retirement(profile)])):
         say(f"warning: {warning}")
@@ -118,15 +117,6 @@ def resolve_task(settings: ClassifySettings, models: Models) -> Task:
             "use --transport=inline or auto"
         )
     return task
-
-
-def resolve_model(models: Models, task: Task) -> ModelProfile:
-    """What is known of the task's model.
-
-    Raises:
-        UserError: Nothing is.
-    """
-    return models.embedding(task.model) if isinstance(task, EmbedTask) else models.profile(task.model)
 
 
 def retirement(profile: ModelProfile) -> str | None:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
+from typing import Any
 
 import orjson
 
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.embedding_client import EmbeddingClient, client_of
+from imagebeam.transforms.clients.embedding_client import client_of
 from imagebeam.transforms.clients.rest import ApiError
 from imagebeam.transforms.clients.vertex import GeminiClient, HttpAnswer, ModelClient
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.images import mime_from_name
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Image, Lane, Transport, Unit, UnitKind
-from imagebeam.transforms.gemini.embeddings import build_embedding_request
-from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_exception, classify_http
-from imagebeam.transforms.gemini.requests import ImagePart, build_request, image_part, lane_headers
-from imagebeam.transforms.gemini.responses import read_usage
+from imagebeam.transforms.core.records import Image, Lane, Transport, Unit, UnitKind, Usage
+from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, classify_exception, classify_http
+from imagebeam.transforms.gemini.requests import ImagePart, image_part, lane_headers
+from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.sql import sources
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
 from imagebeam.transforms.tasks.task import Task
 
@@ -69,17 +67,23 @@ async def check_model(
         return Transport.INLINE
     if settings.transport == Transport.URI or not due:
         return Transport.URI
-    if isinstance(task, EmbedTask) and (settings.max_cost_usd is not None or settings.max_calls is not None):
+    if not task.counts_tokens and (settings.max_cost_usd is not None or settings.max_calls is not None):
         # Embedding models have no call that is free, and every call counts; a batch job knows one way only.
         return Transport.URI if settings.lane == Lane.BATCH else Transport.INLINE
     uris = sample_uris(source, bq, location)
-    if not isinstance(task, EmbedTask):
+    if task.counts_tokens:
         return await free_transport(settings, task, uris)
-    embedding = EmbeddingClient(settings.project, settings.location)
+    client = client_of(task, settings.project, settings.location)
+
+    async def embed(part: ImagePart) -> HttpAnswer:
+        # A call like any other, about a hundredth of a cent.
+        body = build_probe(task, ModelProfile(task.model), Image("preflight", part.uri), part)
+        return await client.send(task.model, body, headers={}, timeout_s=60.0)
+
     try:
-        return await _probe(functools.partial(_embed, embedding, task), uris)
+        return await _probe(embed, uris)
     finally:
-        await embedding.close()
+        await client.close()
 
 
 async def check_exists(settings: ClassifySettings, task: Task) -> None:
@@ -98,7 +102,7 @@ async def check_exists(settings: ClassifySettings, task: Task) -> None:
     finally:
         await client.close()
     if answer.code == 404:
-        where = "" if isinstance(task, EmbedTask) else f" (imagebeam tasks show {task.name})"
+        where = f" (imagebeam tasks show {task.name})" if task.prompt else ""
         raise UserError(
             f"model {task.model} is not known at location {settings.location}, or the project "
             f"{settings.project} may not use it",
@@ -149,28 +153,26 @@ async def ask_once(
 
 
 async def _ask(client: ModelClient, task: Task, profile: ModelProfile, image: Image, part: ImagePart) -> Asked:
-    if isinstance(task, EmbedTask):
-        body = build_embedding_request(task, [part])
-    else:
-        body = build_request(task, profile, Unit("preflight", UnitKind.OBSERVATION, "", (image,)), [part], {})
+    body = build_probe(task, profile, image, part)
     try:
         answer = await client.send(task.model, body, headers=lane_headers(Lane.ONLINE), timeout_s=PROBE_TIMEOUT_S)
     except Exception as error:
         return Asked(classify_exception(error))
     if answer.code != 200:
         return Asked(classify_http(answer.code, answer.body, answer.headers), body=answer.body)
-    if isinstance(task, EmbedTask):
-        return Asked(None, cost_usd(profile, Lane.ONLINE, estimate_usage(profile, task, 1)))
     try:
-        usage = read_usage(orjson.loads(answer.body)["usageMetadata"])
-    except (ValueError, KeyError, TypeError):
+        usage = task_kind(task).parse_response(orjson.loads(answer.body)).usage
+    except (ValueError, AttributeError):  # no JSON object
+        usage = Usage()
+    if not usage.total_tokens:
         usage = estimate_usage(profile, task, 1)
     return Asked(None, cost_usd(profile, Lane.ONLINE, usage))
 
 
-async def _embed(client: EmbeddingClient, task: EmbedTask, part: ImagePart) -> HttpAnswer:
-    """Lets an embedding model read an image: a call like any other, about a hundredth of a cent."""
-    return await client.send(task.model, build_embedding_request(task, [part]), headers={}, timeout_s=60.0)
+def build_probe(task: Task, profile: ModelProfile, image: Image, part: ImagePart) -> dict[str, Any]:
+    """Return the body of a request about one image that belongs to no run."""
+    unit = Unit("preflight", UnitKind.OBSERVATION, "", (image,))
+    return task_kind(task).build_request(profile, unit, [part], {})
 
 
 async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[str]) -> Transport:
@@ -184,9 +186,9 @@ async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[
         if answer.code == 200:
             return Transport.URI
         failure = classify_http(answer.code, answer.body, answer.headers)
-        if failure.kind is Kind.ROW and failure.reason == "FORBIDDEN":
+        if failure.kind is FailureKind.UNIT and failure.reason == "FORBIDDEN":
             return Transport.INLINE
-        if failure.kind is Kind.FATAL:
+        if failure.kind is FailureKind.RUN:
             raise ApiError("reading an image", failure, status=answer.code, body=answer.body)
     return Transport.URI
 

@@ -20,9 +20,9 @@ from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY, MAX_COST_USD
 from imagebeam.pipeline.flags.layers import SOURCES, FlagValues, read_flags
 from imagebeam.pipeline.run import dataflow_options
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import shown
 from imagebeam.transforms.core.images import parse_gs_uri
 from imagebeam.transforms.core.records import Lane, Transport, UnitKind
+from imagebeam.transforms.core.text import quote
 from imagebeam.transforms.sql import filters
 from imagebeam.transforms.sql.selection import parse_due
 
@@ -370,7 +370,7 @@ def work_directory(text: str, cwd: Path) -> str:
             raise UserError(f"--work_dir={text} has no bucket; write gs://bucket/path")
         if parse_gs_uri(f"{text.rstrip('/')}/file") is None:
             raise UserError(
-                f"--work_dir={shown(text)} is no place in Cloud Storage; write gs://bucket/path, "
+                f"--work_dir={quote(text)} is no place in Cloud Storage; write gs://bucket/path, "
                 "where the bucket's name is 3 to 222 lower-case letters, digits, dots, dashes and underscores"
             )
         return text.rstrip("/")

@@ -23,13 +23,17 @@ from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.clients.embedding_client import EmbeddingClient
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import SystemicError, UserError
-from imagebeam.transforms.core.identifiers import TableName, shown
-from imagebeam.transforms.core.records import Status
-from imagebeam.transforms.gemini.embedding_query import build_text_request, read_text_embedding
-from imagebeam.transforms.gemini.embeddings import build_embedding_request, read_embedding
-from imagebeam.transforms.gemini.error_classes import Kind, classify_exception, classify_http
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Answer
+from imagebeam.transforms.core.text import quote
+from imagebeam.transforms.gemini.embeddings import (
+    build_embedding_request,
+    build_text_request,
+    parse_embedding,
+    parse_text_embedding,
+)
+from imagebeam.transforms.gemini.error_classes import FailureKind, classify_exception, classify_http
 from imagebeam.transforms.gemini.requests import ImagePart
-from imagebeam.transforms.gemini.responses import Reply
 from imagebeam.transforms.sql.embedding_tables import is_embedding_table
 from imagebeam.transforms.sql.tables import TABLES
 from imagebeam.transforms.tasks import catalog
@@ -173,20 +177,20 @@ def _no_vector_message(
     ]
     if others:
         return (
-            f"--like: {shown(unit_id)} has no vector in {selected.table.dotted}, only one of another model or length, "
+            f"--like: {quote(unit_id)} has no vector in {selected.table.dotted}, only one of another model or length, "
             f"which cannot be compared: search with {others[0]}"
         )
-    return f"--like: {shown(unit_id)} has no vector in {selected.table.dotted}; ids are in column unit_id"
+    return f"--like: {quote(unit_id)} has no vector in {selected.table.dotted}; ids are in column unit_id"
 
 
 async def _embed_text(project: str, location: str, task: EmbedTask, text: str) -> tuple[float, ...]:
     answer = await _call(project, location, task, build_text_request(task, text), "the text")
-    return _vector_of(read_text_embedding(answer, task), task, "the text")
+    return _vector_of(parse_text_embedding(answer, task), task, "the text")
 
 
 async def _embed_picture(project: str, location: str, task: EmbedTask, picture: ImagePart) -> tuple[float, ...]:
     answer = await _call(project, location, task, build_embedding_request(task, [picture]), "the picture")
-    return _vector_of(read_embedding(answer, task), task, "the picture")
+    return _vector_of(parse_embedding(answer, task), task, "the picture")
 
 
 async def _call(project: str, location: str, task: EmbedTask, body: Mapping[str, Any], what: str) -> Any:
@@ -204,15 +208,15 @@ async def _call(project: str, location: str, task: EmbedTask, body: Mapping[str,
     failure = classify_http(answer.code, answer.body, answer.headers)
     if answer.code == 404:
         raise UserError(f"unknown model {task.model} at location {location}: {failure.message}; give --location")
-    if failure.kind is Kind.ROW or answer.code == 400:
+    if failure.kind is FailureKind.UNIT or answer.code == 400:
         raise UserError(f"{task.model} rejects {what}: {failure.message}")
     raise SystemicError(f"embedding {what} with {task.model}: {failure.reason}: {failure.message}")
 
 
-def _vector_of(reply: Reply, task: EmbedTask, what: str) -> tuple[float, ...]:
-    if reply.status is not Status.OK or reply.vector is None:
-        raise SystemicError(f"embedding {what} with {task.model}: {reply.reason}: {reply.message}")
-    return tuple(reply.vector)
+def _vector_of(answer: Answer, task: EmbedTask, what: str) -> tuple[float, ...]:
+    if answer.vector is None:
+        raise SystemicError(f"embedding {what} with {task.model}: {answer.reason}: {answer.message}")
+    return tuple(answer.vector)
 
 
 def _default_location(model: str) -> str:

@@ -98,7 +98,7 @@ def _check(values: Mapping[str, Any]) -> None:
             "search twice"
         )
     if values["where"] is not None:
-        check_expression(values["where"], where="--where")
+        check_expression(values["where"], source="--where")
     if values["thumbnails"] and values["html"] is None:
         raise UserError("--thumbnails are pictures in the contact sheet: give --html=FILE too")
 

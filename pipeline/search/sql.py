@@ -45,7 +45,7 @@ class Search:
         if not 1 <= self.top_k <= MOST_TOP_K:
             raise UserError(f"--top_k={self.top_k}: give 1 to {MOST_TOP_K:,}")
         if self.where is not None:
-            check_expression(self.where, where="--where")
+            check_expression(self.where, source="--where")
 
 
 def search_query(search: Search, vector: tuple[float, ...]) -> Query:
@@ -61,7 +61,7 @@ def search_query(search: Search, vector: tuple[float, ...]) -> Query:
     # BigQuery is certain to use the vector index only for a whole table given by name.
     base = f"TABLE {search.table.sql()}"
     if search.where is not None:
-        condition = check_expression(search.where, where="--where")
+        condition = check_expression(search.where, source="--where")
         base = f"(\n      SELECT * FROM {search.table.sql()}\n      WHERE (\n{condition}\n      )\n    )"
     others = "TRUE" if search.without is None else "found.unit_id != @without"
     parameters = [Parameter("vector", "FLOAT64", vector, array=True)]

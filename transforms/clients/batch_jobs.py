@@ -18,7 +18,7 @@ from google.genai import errors, types
 from imagebeam.transforms.clients.credentials import SCOPES
 from imagebeam.transforms.clients.rest import ApiError, RestClient
 from imagebeam.transforms.clients.vertex import API_VERSION, endpoint, error_body
-from imagebeam.transforms.gemini.error_classes import Kind, classify_exception, classify_http
+from imagebeam.transforms.gemini.error_classes import FailureKind, classify_exception, classify_http
 from imagebeam.transforms.gemini.job_states import BatchJob, parse_job
 
 TIMEOUT_S = 120.0
@@ -90,14 +90,14 @@ class BatchJobs:
             raise UncertainError(f"created, but the answer cannot be parsed: {error.error_count()} fields") from None
         except errors.APIError as error:
             failure = classify_http(error.code, error_body(error), {})
-            if failure.kind is Kind.THROTTLED:
+            if failure.kind is FailureKind.THROTTLED:
                 raise NotCreatedError(f"{failure.reason}: {failure.message}") from None
-            if failure.kind is Kind.TRANSIENT:
+            if failure.kind is FailureKind.TRANSIENT:
                 raise UncertainError(f"{failure.reason}: {failure.message}") from None
             raise ApiError(operation, failure, status=error.code, body=error_body(error)) from None
         except Exception as error:
             failure = classify_exception(error)
-            if failure.kind is Kind.FATAL:
+            if failure.kind is FailureKind.RUN:
                 raise ApiError(operation, failure) from None
             raise UncertainError(f"{failure.reason}: {failure.message}") from None
         return BatchJob(

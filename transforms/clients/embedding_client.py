@@ -20,7 +20,7 @@ from imagebeam.transforms.clients.vertex import (
     endpoint,
     open_session,
 )
-from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
+from imagebeam.transforms.tasks.embedding import find_embedding_model
 from imagebeam.transforms.tasks.task import Task
 
 
@@ -86,4 +86,4 @@ class EmbeddingClient:
 
 def client_of(task: Task, project: str, location: str) -> ModelClient:
     """The client that asks about a task's units."""
-    return EmbeddingClient(project, location) if isinstance(task, EmbedTask) else GeminiClient(project, location)
+    return (GeminiClient if task.method == "generateContent" else EmbeddingClient)(project, location)

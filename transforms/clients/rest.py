@@ -12,7 +12,7 @@ import tenacity
 
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Status
-from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_exception, classify_http
+from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, classify_exception, classify_http
 
 TIMEOUT_S: Final = 60.0
 TRIES: Final = 5
@@ -38,7 +38,7 @@ class ApiError(SystemicError):
         self.reason = failure.reason
         self.message = failure.message
         self.body = body
-        self.retryable = failure.kind in (Kind.TRANSIENT, Kind.THROTTLED)
+        self.retryable = failure.kind in (FailureKind.TRANSIENT, FailureKind.THROTTLED)
 
     @classmethod
     def from_response(cls, operation: str, status: int, body: bytes | str, headers: Mapping[str, str]) -> ApiError:
@@ -139,7 +139,7 @@ class RestClient:
         try:
             document = orjson.loads(answer.content or b"{}")
         except orjson.JSONDecodeError:
-            invalid = Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not valid JSON")
+            invalid = Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not valid JSON")
             raise ApiError(operation, invalid, status=200) from None
         return document if isinstance(document, dict) else {}
 

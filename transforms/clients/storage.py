@@ -17,9 +17,9 @@ import google.cloud.storage as storage
 import requests.adapters
 
 from imagebeam.transforms.core.errors import UserError, first_line
-from imagebeam.transforms.core.identifiers import shown
 from imagebeam.transforms.core.images import ImageProblem, parse_gs_uri
 from imagebeam.transforms.core.records import ImageReason
+from imagebeam.transforms.core.text import quote
 
 CONNECTIONS = 32
 #: Upload chunk size in bytes; the client's default buffers 100 MB.
@@ -205,5 +205,5 @@ def _place(path: str) -> tuple[str, str] | None:
     """
     place = parse_gs_uri(path)
     if place is None and not is_local(path):
-        raise UserError(f"{shown(path)} is not a Cloud Storage path; use gs://BUCKET/PATH with a valid bucket name")
+        raise UserError(f"{quote(path)} is not a Cloud Storage path; use gs://BUCKET/PATH with a valid bucket name")
     return place

@@ -1,7 +1,7 @@
-"""Names and literals that stand in SQL text, checked so that they can only be what they say they are.
+"""Names and literals for SQL text, validated and quoted.
 
-Values go into queries as parameters. What BigQuery takes no parameter for — table and column names, and
-every value in a view — passes through here.
+Values are passed as query parameters. What BigQuery does not parameterize (table and column names, and every
+value in a view) is quoted here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import re
 
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.text import quote
 
 MAX_NAME = 1024
 
@@ -20,12 +21,12 @@ _DATASET = re.compile(r"\w+", re.ASCII)
 _TABLE = re.compile(r"[\w-]+")
 _COLUMN = re.compile(r"[^\W\d]\w*")
 _FULL_NAME = re.compile(r"(?:(?P<project>.+)[.:])?(?P<dataset>[^.:]+)\.(?P<table>[^.:]+)")
-_SHOWN_ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TableName:
-    """The full name of a BigQuery table or view; cannot be made with a name that is none.
+    """The full name of a BigQuery table or view, validated.
 
     Attributes:
         project: Project id, ``example.com:project`` included.
@@ -33,7 +34,7 @@ class TableName:
         table: Table id.
 
     Raises:
-        UserError: A part is not a name that BigQuery takes.
+        UserError: A part is not a valid name.
     """
 
     project: str
@@ -41,7 +42,7 @@ class TableName:
     table: str
 
     def __post_init__(self) -> None:
-        """Checks the parts."""
+        """Validate the parts."""
         for kind, text, pattern in (
             ("project", self.project, _PROJECT),
             ("dataset", self.dataset, _DATASET),
@@ -49,87 +50,80 @@ class TableName:
         ):
             if not pattern.fullmatch(text) or len(text) > MAX_NAME:
                 raise UserError(
-                    f"{shown(text)} is no {kind} name of BigQuery (in table "
-                    f"{shown(f'{self.project}.{self.dataset}.{self.table}')}); write PROJECT.DATASET.TABLE"
+                    f"invalid {kind} name {quote(text)} (in table "
+                    f"{quote(f'{self.project}.{self.dataset}.{self.table}')}); write PROJECT.DATASET.TABLE"
                 )
 
     @classmethod
     def parse(cls, text: str, default_project: str | None = None) -> TableName:
-        """Reads ``project.dataset.table``, ``project:dataset.table`` or ``dataset.table``.
+        """Parse ``project.dataset.table``, ``project:dataset.table`` or ``dataset.table``.
 
         Args:
-            text: The name as a person writes it; backticks around it do not matter.
-            default_project: Project of a name without one; None demands one.
+            text: The name; backticks are ignored.
+            default_project: Project of a name without one; None requires one.
 
         Raises:
-            UserError: It is no table name, or lacks a project.
+            UserError: It is not a table name, or has no project.
         """
         match = _FULL_NAME.fullmatch(text.strip().replace("`", ""))
         if match is None:
-            raise UserError(f"{shown(text)} is no table; write PROJECT.DATASET.TABLE or DATASET.TABLE")
+            raise UserError(f"invalid table name {quote(text)}; write PROJECT.DATASET.TABLE or DATASET.TABLE")
         project = match["project"] or default_project
         if not project:
-            raise UserError(f"table {shown(text)} has no project; write PROJECT.{match['dataset']}.{match['table']}")
+            raise UserError(f"table {quote(text)} has no project; write PROJECT.{match['dataset']}.{match['table']}")
         return cls(project, match["dataset"], match["table"])
 
     @property
     def dotted(self) -> str:
-        """``project.dataset.table``, as the client takes it."""
+        """``project.dataset.table``, as the client library expects it."""
         return f"{self.project}.{self.dataset}.{self.table}"
 
     def sql(self) -> str:
-        """The name in backticks, as a query takes it."""
+        """Return the name in backticks, for a query."""
         return f"`{self.dotted}`"
 
     def __str__(self) -> str:
         return self.dotted
 
 
-def column(name: str, *, where: str = "column") -> str:
-    """Quotes one column or field name.
+def column(name: str, *, source: str = "column") -> str:
+    """Quote one column or field name.
 
     Args:
         name: Letters, digits and underscores, not starting with a digit, up to 300 characters.
-        where: What names it, for the error: a flag or a place in a file.
+        source: Where the name comes from, for messages: a flag, or a key of a file.
 
     Raises:
-        UserError: It is no such name. The flexible names that BigQuery also knows are refused: give the
-            column a plain name in a ``--query``.
+        UserError: It is not such a name. BigQuery's flexible column names are not supported: rename the column in
+            a ``--query``.
     """
     if not _COLUMN.fullmatch(name) or len(name) > 300:
         raise UserError(
-            f"{where}: {shown(name)} is no plain column name (letters, digits, underscores); "
-            "with --query you can rename it"
+            f"{source}: {quote(name)} is not a plain column name (letters, digits, underscores); rename it with --query"
         )
     return f"`{name}`"
 
 
-def column_path(path: str, *, where: str = "column") -> str:
-    """Quotes a column or a field inside a STRUCT, such as ``camera_pose.heading``.
+def column_path(path: str, *, source: str = "column") -> str:
+    """Quote a column or a field of a STRUCT, such as ``camera_pose.heading``.
 
     Raises:
-        UserError: A part is no plain name.
+        UserError: A part is not a plain name.
     """
-    return ".".join(column(part, where=where) for part in path.split("."))
+    return ".".join(column(part, source=source) for part in path.split("."))
 
 
 def literal(text: str) -> str:
-    """A STRING literal with this value, for views, which cannot have parameters."""
+    """Return a STRING literal with this value, for views, which cannot have parameters."""
     return "'" + "".join(_escaped(character) for character in text) + "'"
 
 
 def _escaped(character: str) -> str:
-    if character in _SHOWN_ESCAPES:
-        return _SHOWN_ESCAPES[character]
+    if character in _ESCAPES:
+        return _ESCAPES[character]
     if character.isprintable():
         return character
     code = ord(character)
     if 0xD800 <= code <= 0xDFFF:
-        return "\ufffd"  # half of a surrogate pair is no character, and no UTF-8
+        return "\ufffd"  # half a surrogate pair is not valid UTF-8
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-
-
-def shown(text: str, limit: int = 80) -> str:
-    """A person's text in quotes on one line, cut, as an error message shows it."""
-    line = " ".join(text.split())
-    return repr(line if len(line) <= limit else line[: limit - 1] + "…")

@@ -1,8 +1,8 @@
-"""A query as text and parameters, and the check of SQL that a person wrote.
+"""Queries with parameters, and checks of SQL from the user.
 
-What a person gives as ``--where`` or ``--query`` is put in parentheses inside a larger query. It runs with
-that person's own rights, so this is no wall against theft; it is what keeps ``a) OR (b`` from quietly
-meaning something else than it says.
+SQL from ``--where`` or ``--query`` is put in parentheses inside a larger query. It runs with the user's own
+permissions, so the check is not a security boundary: it prevents that ``a) OR (b`` silently changes the meaning of the
+larger query.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import shown
+from imagebeam.transforms.core.text import quote
 
 _OPEN = {"(": ")", "[": "]"}
 _QUOTES = ("'''", '"""', "'", '"', "`")
@@ -21,7 +21,7 @@ _QUERY_START = re.compile(r"[\s(]*(SELECT|WITH|FROM)\b", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parameter:
-    """One named query parameter.
+    """A named query parameter.
 
     Attributes:
         name: Its name, without ``@``.
@@ -41,96 +41,96 @@ class Query:
     """A GoogleSQL query.
 
     Attributes:
-        sql: The text.
-        parameters: What its ``@names`` stand for.
+        sql: SQL text.
+        parameters: Values of its ``@names``.
     """
 
     sql: str
     parameters: tuple[Parameter, ...] = ()
 
 
-def check_expression(text: str, *, where: str) -> str:
-    """Checks that a text can stand in parentheses as one SQL expression.
+def check_expression(text: str, *, source: str) -> str:
+    """Check that a text is one SQL expression that can be put in parentheses.
 
     Args:
         text: The SQL.
-        where: The flag that it came from.
+        source: The flag that it came from, for messages.
 
     Returns:
-        The text without blanks around it.
+        The text without surrounding whitespace.
 
     Raises:
-        UserError: It is empty, leaves a quote, comment or bracket open, closes one that it did not open,
-            or holds a semicolon.
+        UserError: It is empty, has an unclosed quote, comment or bracket, an unmatched closing bracket, or a
+            semicolon.
     """
     stripped = text.strip()
     if not stripped:
-        raise UserError(f"{where} is empty; give an SQL condition or leave it away")
-    _check_balance(stripped, where)
+        raise UserError(f"{source} is empty; give an SQL condition, or omit it")
+    _check_balance(stripped, source)
     return stripped
 
 
-def check_select(text: str, *, where: str) -> str:
-    """Checks that a text can stand in parentheses as one SELECT; semicolons at its end are dropped.
+def check_select(text: str, *, source: str) -> str:
+    """Check that a text is one SELECT that can be put in parentheses; trailing semicolons are removed.
 
     Raises:
-        UserError: As :func:`check_expression`, or it does not start as a query.
+        UserError: As for :func:`check_expression`, or it does not start with SELECT, WITH or FROM.
     """
     stripped = re.sub(r"[;\s]+\Z", "", text).strip()
     if not stripped:
-        raise UserError(f"{where} is empty; give a SELECT")
+        raise UserError(f"{source} is empty; give a SELECT")
     if not _QUERY_START.match(_without_leading_comments(stripped)):
-        raise UserError(f"{where} must be one query that starts with SELECT or WITH, not {shown(stripped, 40)}")
-    _check_balance(stripped, where)
+        raise UserError(f"{source} must be one query that starts with SELECT or WITH, not {quote(stripped, 40)}")
+    _check_balance(stripped, source)
     return stripped
 
 
-def _check_balance(text: str, where: str) -> None:
+def _check_balance(text: str, source: str) -> None:
     expected: list[str] = []
     at = 0
     while at < len(text):
-        past = _skip(text, at, where)
-        if past > at:
-            at = past
+        end = _skip(text, at, source)
+        if end > at:
+            at = end
             continue
         character = text[at]
         if character in _OPEN:
             expected.append(_OPEN[character])
         elif character in _OPEN.values() and (not expected or expected.pop() != character):
-            raise UserError(f"{where}: {shown(character)} closes nothing, in {shown(text)}; check the brackets")
+            raise UserError(f"{source}: {quote(character)} is unmatched in {quote(text)}; check the brackets")
         elif character == ";":
-            raise UserError(f"{where} must be one piece of SQL: there is a semicolon in {shown(text)}")
+            raise UserError(f"{source} must be one SQL expression or query: found a semicolon in {quote(text)}")
         at += 1
     if expected:
-        raise UserError(f"{where}: {shown(expected[-1])} is missing at the end of {shown(text)}")
+        raise UserError(f"{source}: {quote(expected[-1])} is missing at the end of {quote(text)}")
 
 
-def _skip(text: str, at: int, where: str) -> int:
-    """The place behind the comment or quoted text that starts here; ``at`` when none does."""
+def _skip(text: str, at: int, source: str) -> int:
+    """Return the index after the comment or quoted text that starts at ``at``; ``at`` if none does."""
     if text.startswith("--", at) or text[at] == "#":
         end = text.find("\n", at)
         return len(text) if end < 0 else end + 1
     if text.startswith("/*", at):
         end = text.find("*/", at + 2)
         if end < 0:
-            raise UserError(f"{where}: a comment is not closed in {shown(text)}")
+            raise UserError(f"{source}: unclosed comment in {quote(text)}")
         return end + 2
-    for quote in _QUOTES:
-        if text.startswith(quote, at):
-            return _end_of_quote(text, at + len(quote), quote, where)
+    for mark in _QUOTES:
+        if text.startswith(mark, at):
+            return _end_of_quote(text, at + len(mark), mark, source)
     return at
 
 
-def _end_of_quote(text: str, at: int, quote: str, where: str) -> int:
-    # In raw strings, too, a backslash keeps the quote behind it from ending the string (GoogleSQL lexis).
+def _end_of_quote(text: str, at: int, mark: str, source: str) -> int:
+    # A backslash escapes the next quote in raw strings too (GoogleSQL, "Lexical structure").
     while at < len(text):
         if text[at] == "\\":
             at += 2
-        elif text.startswith(quote, at):
-            return at + len(quote)
+        elif text.startswith(mark, at):
+            return at + len(mark)
         else:
             at += 1
-    raise UserError(f"{where}: the quote {quote} is not closed in {shown(text)}")
+    raise UserError(f"{source}: unclosed quote {mark} in {quote(text)}")
 
 
 def _without_leading_comments(text: str) -> str:

@@ -181,40 +181,70 @@ class Usage:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What the service answered to one call, or why there is no answer: parsed once, for every lane.
+
+    Attributes:
+        status: See :class:`Status`.
+        reason: Reason code of a status other than OK, such as ``NOT_FOUND`` or ``SAFETY``; None if OK.
+        message: What is wrong, one line; None if OK.
+        value: The answer that fits the task's schema (``{"text": …}`` without a schema); only if OK.
+        raw_text: What the model wrote where that is not a valid answer, cut; None if OK.
+        model_version: Model version that the service reports.
+        response_id: The service's id of the response.
+        usage: Tokens of the call.
+        retryable: True if another call may give a better answer.
+        vector: The embedding, for an embedding task; only if OK, and only until it is recorded.
+    """
+
+    status: Status
+    reason: str | None = None
+    message: str | None = None
+    value: Mapping[str, Any] | None = None
+    raw_text: str | None = None
+    model_version: str | None = None
+    response_id: str | None = None
+    usage: Usage = Usage()
+    retryable: bool = False
+    vector: Sequence[float] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True if the unit is answered."""
+        return self.status is Status.OK
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one unit: a row of ``outcomes``, unless it is SKIPPED.
 
     Attributes:
         unit: The unit, whose identity and place are copied into the row.
-        status: See :class:`Status`.
-        reason: Reason code of a status other than OK, such as ``NOT_FOUND`` or ``SAFETY``.
-        message: What the service or the check said, cut to a line.
-        answer: The answer that fits the task's schema (``{"text": …}`` without a schema); only if OK.
-        raw_text: What the model said when that is no answer, cut.
-        model_version: Model version that the service names.
-        response_id: The service's id of the answer.
+        answer: The answer that decided, or the failure.
         usage: Tokens of all calls for this unit, those with an invalid answer included.
-        cost_usd: Their price.
-        attempts: Calls made; those refused for quota do not count.
-        latency_ms: Of the call that decided, in milliseconds.
-        answered_at: RFC 3339 in UTC.
-        vector: The embedding, if that was asked for; only if OK, and only until it is recorded.
+        cost_usd: Their list price in US dollars.
+        attempts: Calls sent; those refused for quota do not count.
+        latency_ms: Latency of the call that decided, in milliseconds.
+        answered_at: When, RFC 3339 in UTC; None if the unit was never sent.
     """
 
     unit: Unit
-    status: Status
-    reason: str | None = None
-    message: str | None = None
-    answer: Mapping[str, Any] | None = None
-    raw_text: str | None = None
-    model_version: str | None = None
-    response_id: str | None = None
+    answer: Answer
     usage: Usage = Usage()
     cost_usd: Decimal = Decimal(0)
     attempts: int = 0
     latency_ms: int = 0
     answered_at: str | None = None
-    vector: Sequence[float] | None = None
+
+    @property
+    def status(self) -> Status:
+        """Status of the answer."""
+        return self.answer.status
+
+    @property
+    def reason(self) -> str | None:
+        """Reason code of the answer."""
+        return self.answer.reason
 
 
 def utc_now() -> str:

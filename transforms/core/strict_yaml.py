@@ -1,6 +1,6 @@
-"""YAML that people write, read strictly: every mistake names the file, the key path, and the remedy.
+"""Reads YAML strictly: every error names the file, the key path and the fix.
 
-PyYAML takes a key twice without a word and reads ``no`` as false; both have cost somebody an afternoon.
+PyYAML silently accepts duplicate keys and reads ``no`` as false.
 """
 
 from __future__ import annotations
@@ -16,84 +16,82 @@ from imagebeam.transforms.core.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice in one mapping."""
+    """SafeLoader that rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - the signature is PyYAML's
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                break  # PyYAML refuses it below
+                break  # PyYAML rejects it below
             if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} stands here for the second time", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key}", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-def load_mapping(text: str, where: str) -> Section:
-    """Reads a YAML document whose top is a mapping.
+def load_mapping(text: str, source: str) -> Section:
+    """Parse a YAML document whose top level is a mapping.
 
     Args:
         text: The document.
-        where: What messages call it: usually its path.
+        source: Name of the document in messages, usually its path.
 
     Returns:
         Its top level.
 
     Raises:
-        UserError: It is no YAML, or no mapping; says the line.
+        UserError: It is not YAML, or not a mapping; the message gives the line.
     """
     try:
-        # The loader is a SafeLoader: no objects are made.
+        # The loader is a SafeLoader: it creates no objects.
         document = yaml.load(text, Loader=_Loader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not YAML: {error.problem or error.context}") from None
+        raise UserError(f"{source}{line}: not YAML: {error.problem or error.context}") from None
     except Exception as error:
-        # PyYAML lets through what its converters raise: ValueError for 2026-13-45, IndexError for !!int "" ...
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+        # PyYAML's converters raise other exceptions: ValueError for 2026-13-45, IndexError for !!int "" ...
+        raise UserError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise UserError(f"{where}: the file must hold keys with values, such as `name: …`; it is {kind(document)}")
-    return Section(document, where)
+        raise UserError(f"{source}: expected keys with values, such as `name: …`, not {kind(document)}")
+    return Section(document, source)
 
 
 class Section:
-    """One mapping of a document, with typed access to its keys.
+    """A mapping of a document, with typed access to its keys.
 
     Args:
         content: The mapping.
-        where: What messages call the document.
-        path: The mapping's key path in it, such as ``generation``.
+        source: Name of the document in messages.
+        path: Key path of the mapping in the document, such as ``generation``.
     """
 
-    def __init__(self, content: Mapping[Any, Any], where: str, path: str = "") -> None:
+    def __init__(self, content: Mapping[Any, Any], source: str, path: str = "") -> None:
         self.content = content
-        self.where = where
+        self.source = source
         self.path = path
 
     def __contains__(self, key: str) -> bool:
-        """True if the key stands there, even without a value."""
+        """Return True if the key exists, even without a value."""
         return key in self.content
 
     def allow(self, keys: Collection[str]) -> None:
-        """Refuses every key that is not one of ``keys``."""
+        """Raise a UserError if the mapping has a key that is not one of ``keys``."""
         for key in self.content:
             if key not in keys:
                 self.fail(
                     str(key),
-                    f"unknown key{suggestion(str(key), keys)}; allowed here: {', '.join(sorted(keys))}",
+                    f"unknown key{suggestion(str(key), keys)}; expected one of {', '.join(sorted(keys))}",
                 )
 
     def fail(self, key: str, problem: str) -> NoReturn:
-        """Raises the UserError about a key; an empty key means the mapping itself."""
+        """Raise a UserError about a key; an empty key means the mapping itself."""
         path = ".".join(part for part in (self.path, key) if part)
-        raise UserError(f"{self.where}: {path}: {problem}" if path else f"{self.where}: {problem}")
+        raise UserError(f"{self.source}: {path}: {problem}" if path else f"{self.source}: {problem}")
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A non-empty text; required when there is no default."""
+        """Return a text; required and not empty if there is no default."""
         value = self._value(key, default)
         if not isinstance(value, str):
             hint = " (quote it)" if isinstance(value, bool | int | float | datetime.date) else ""
@@ -103,7 +101,7 @@ class Section:
         return value
 
     def choice(self, key: str, allowed: Collection[str], default: str | None = None) -> str:
-        """One of the allowed words."""
+        """Return one of the allowed values."""
         value = self._value(key, default)
         if not isinstance(value, str) or value not in allowed:
             near = suggestion(str(value), allowed)
@@ -111,47 +109,47 @@ class Section:
         return value
 
     def whole(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        """A whole number within a range."""
+        """Return an integer within a range."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.fail(key, f"must be a whole number from {low} to {high}, not {show(value)}")
         return value
 
     def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
-        """A number within a range."""
+        """Return a number within a range."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             self.fail(key, f"must be a number from {low:g} to {high:g}, not {show(value)}")
         return float(value) + 0.0  # no negative zero
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """True or false."""
+        """Return a boolean."""
         value = self.content.get(key, default)
         if not isinstance(value, bool):
             self.fail(key, f"must be true or false, not {show(value)}")
         return value
 
     def date(self, key: str) -> datetime.date:
-        """A date such as 2026-11-20."""
+        """Return a date such as 2026-11-20."""
         value = self._value(key, None)
         if not isinstance(value, datetime.date) or isinstance(value, datetime.datetime):
             self.fail(key, f"must be a date such as 2026-11-20, not {show(value)}")
         return value
 
     def words(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        """A list of texts."""
+        """Return a list of strings."""
         value = self._value(key, default)
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             self.fail(key, f"must be a list of words, not {show(value)}")
         return tuple(value)
 
     def section(self, key: str) -> Section:
-        """A mapping below this one; an absent one is empty."""
+        """Return a nested mapping; an absent one is empty."""
         value = self.content.get(key, {})
         path = ".".join(part for part in (self.path, key) if part)
         if not isinstance(value, dict):
-            self.fail(key, f"must hold keys with values, not {kind(value)}")
-        return Section(value, self.where, path)
+            self.fail(key, f"must be keys with values, not {kind(value)}")
+        return Section(value, self.source, path)
 
     def _value(self, key: str, default: Any) -> Any:
         value = self.content.get(key, default)
@@ -161,7 +159,7 @@ class Section:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: the near one, or nothing.
+    """Return the end of a message about an unknown name: a similar known name, or nothing.
 
     >>> suggestion("temprature", ["temperature", "seed"])
     '; did you mean temperature?'
@@ -174,7 +172,7 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
 
 def kind(value: Any) -> str:
-    """What a YAML value is, in words for people.
+    """Return the kind of a YAML value, for messages.
 
     >>> kind(None), kind([1]), kind(True)
     ('nothing', 'a list', 'true or false')
@@ -191,7 +189,7 @@ def kind(value: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as a message shows it: short.
+    """Return a value for a message, shortened.
 
     >>> show("a" * 99)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…"

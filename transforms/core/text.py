@@ -17,3 +17,9 @@ def format_duration(seconds: float | None) -> str:
         if seconds >= above:
             return f"{seconds / size:.3g} {name}" if seconds / size >= 10 else f"{seconds / size:.2g} {name}"
     return f"{math.ceil(seconds)} s"
+
+
+def quote(text: str, limit: int = 80) -> str:
+    """Return a text in quotes on one line, cut to ``limit`` characters."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= limit else line[: limit - 1] + "…")

@@ -1,7 +1,7 @@
-"""Groups of units, packed: what travels between the steps of the pipeline.
+"""Unit batches: units packed together for their way through the pipeline.
 
-A group is one small element of compressed JSON instead of hundreds of dicts: a million units take 399 MB
-in a local runner instead of 1,540 MB, and a group is what a claim is about.
+A unit batch is one small element of compressed JSON instead of hundreds of dicts: a million units take 399 MB
+in a local runner instead of 1,540 MB. It is also what the engine claims.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import orjson
 
 from imagebeam.transforms.core.records import Image, Unit, UnitKind
 
-LEVEL = 3
+COMPRESSION_LEVEL = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Group:
-    """Some units on their way to the engine.
+class UnitBatch:
+    """Units on their way to the engine.
 
     Attributes:
-        group_id: Hash of the content: the same units make the same group, whoever packs them.
-        size: How many units.
+        batch_id: Hash of the content: the same units always make the same id.
+        size: Number of units.
         payload: The units, compressed.
     """
 
-    group_id: str
+    batch_id: str
     size: int
     payload: bytes
 
 
-def pack(units: Sequence[Unit]) -> Group:
-    """Packs units into a group."""
+def pack(units: Sequence[Unit]) -> UnitBatch:
+    """Pack units into a unit batch."""
     text = orjson.dumps([dataclasses.asdict(unit) for unit in units])
-    return Group(hashlib.sha256(text).hexdigest()[:20], len(units), zlib.compress(text, LEVEL))
+    return UnitBatch(hashlib.sha256(text).hexdigest()[:20], len(units), zlib.compress(text, COMPRESSION_LEVEL))
 
 
-def unpack(group: Group) -> list[Unit]:
-    """The units of a group, as they were packed."""
+def unpack(batch: UnitBatch) -> list[Unit]:
+    """Return the units of a unit batch, in the order in which they were packed."""
     units = []
-    for document in orjson.loads(zlib.decompress(group.payload)):
+    for document in orjson.loads(zlib.decompress(batch.payload)):
         images = tuple(
             Image(**{**image, "bbox": tuple(image["bbox"]) if image["bbox"] else None})
             for image in document.pop("images")

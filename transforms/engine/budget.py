@@ -1,19 +1,19 @@
-"""The budget of a run: ``--max_cost_usd`` and ``--max_calls`` kept by any number of processes.
+"""The budget of a run: enforces ``--max_cost_usd`` and ``--max_calls`` over any number of processes.
 
-Each process has one :class:`Budget` on its event loop. Between processes there is nothing but the run's
-directory, where note k of a cap is taken by creating the object ``notes/<kind>-<k>``: see
+Each process has one :class:`Budget` on its event loop. Processes share only the run's directory, where a process
+takes share k of a cap by creating the object ``notes/<kind>-<k>``: see
 :mod:`imagebeam.transforms.engine.budget_shares` for why that never exceeds a cap and how much of it is usable.
 
 What a call takes from the caps:
 
 =====================================  =======================  =========================================
-what came back                         of ``--max_calls``       of ``--max_cost_usd``
+response                               of ``--max_calls``       of ``--max_cost_usd``
 =====================================  =======================  =========================================
-an answer                              one                      what its tokens cost
-refused for quota (429), never sent    nothing                  nothing
+an answer                              one                      the price of its tokens
+429 (quota), or never sent             nothing                  nothing
 another HTTP error                     one                      nothing: Google bills answers only
-nothing: timeout, broken line,         one                      its worst case: nobody knows whether it
-garbage                                                         was answered and billed
+none: timeout, broken connection,      one                      its maximum cost: it may have been answered
+unreadable body                                                 and billed
 =====================================  =======================  =========================================
 """
 
@@ -36,10 +36,13 @@ from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.images import parse_gs_uri
 from imagebeam.transforms.engine.budget_shares import ShareAllocator
+from imagebeam.transforms.engine.settings import Caps
 
-# Notes taken at once, when many calls wait.
+#: Directory of the shares; the name is part of the work directories of open runs.
+SHARES_DIRECTORY = "notes"
+# Shares taken at once, when many calls wait.
 TAKE_AT_ONCE = 8
-# Callers in the line for whom notes are taken.
+# Callers at the head of the queue that shares are taken for.
 LOOK_AHEAD = 64
 
 _NANOS_PER_USD = 1_000_000_000
@@ -50,10 +53,10 @@ Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 @final
 class Reservation:
-    """What is set aside for one call. Settle it exactly once, also when the call fails.
+    """What is reserved for one call. Settle it exactly once, also when the call fails.
 
-    As a context manager it settles itself at the end, if nobody did, as a call of which nothing is known:
-    an exception or a cancellation can never make a budget wait for ever.
+    As a context manager it settles itself at the end, unless it is settled by then, as a call of unknown cost:
+    an exception or a cancellation can never block the budget.
     """
 
     __slots__ = ("_budget", "_nanos", "_open")
@@ -64,11 +67,11 @@ class Reservation:
         self._open = True
 
     def settle(self, actual_usd: Decimal | None, *, sent: bool) -> None:
-        """Gives back what the call did not take.
+        """Return what the call did not take to the budget.
 
         Args:
-            actual_usd: What it cost; None if nobody knows, which counts as its worst case.
-            sent: It was sent and not refused for quota: it counts as a call.
+            actual_usd: What it cost; None if that is unknown, which counts as its maximum cost.
+            sent: True if it was sent and not refused for quota: it counts as a call.
 
         Raises:
             ValueError: It was settled before.
@@ -89,10 +92,10 @@ class Reservation:
 
 
 class NothingReserved:
-    """The reservation of a run without caps: there is nothing to settle."""
+    """The reservation of a run without caps: nothing to settle."""
 
     def settle(self, actual_usd: Decimal | None, *, sent: bool) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -105,45 +108,32 @@ class Budget:
     """The budget of one process; all methods belong to its event loop.
 
     Args:
-        directory: The run's directory, local or ``gs://``, the same for all processes of the run.
-        max_cost_usd: Cap in USD over all processes; None for none.
-        max_calls: Cap in calls over all processes; None for none.
-        processes: Processes that share the caps; more of them, after crashes, only make smaller notes better.
-        max_call_usd: What one call usually costs at most, see :func:`~worst_case.check_cap`; the same in all
-            processes, since it decides how the cap is cut.
+        caps: The caps of the run, the same in all its processes: they decide how a cap is cut. More processes than
+            they name, after crashes, only make the shares less suitable.
         blocking: Runs a blocking call in a thread.
     """
 
-    def __init__(
-        self,
-        directory: str,
-        *,
-        max_cost_usd: Decimal | None,
-        max_calls: int | None,
-        processes: int,
-        max_call_usd: Decimal,
-        blocking: Blocking,
-    ) -> None:
-        self._directory = storage.join(directory, "notes")
+    def __init__(self, caps: Caps, blocking: Blocking) -> None:
+        self._directory = storage.join(caps.directory, SHARES_DIRECTORY)
         self._blocking = blocking
         self._token = secrets.token_hex(16).encode()
-        order = random.Random(self._token)  # noqa: S311 - for spreading, not for secrecy
-        cut = functools.partial(ShareAllocator, processes=processes, order=order)
+        order = random.Random(self._token)  # noqa: S311 - spreads load, no secret
+        cut = functools.partial(ShareAllocator, processes=caps.processes, order=order)
         self._money: ShareAllocator | None = None
         self._calls: ShareAllocator | None = None
-        if max_cost_usd is not None:
-            # Rounded down: the cap is what a person wrote, or less.
-            cap = int(max_cost_usd * _NANOS_PER_USD)
-            self._money = cut("usd", cap, worst=_nanos(max_call_usd))
-        if max_calls is not None:
-            self._calls = cut("calls", max_calls, worst=1)
-        self._max_cost_usd = max_cost_usd
+        if caps.max_cost_usd is not None:
+            # Rounded down: never above the cap that was given.
+            cap = int(caps.max_cost_usd * _NANOS_PER_USD)
+            self._money = cut("usd", cap, max_call=_nanos(caps.max_call_usd))
+        if caps.max_calls is not None:
+            self._calls = cut("calls", caps.max_calls, max_call=1)
+        self._max_cost_usd = caps.max_cost_usd
         self._waiting: collections.deque[tuple[int, asyncio.Future[Reservation | None]]] = collections.deque()
         self._reserved = 0
         self._taking: asyncio.Task[None] | None = None
         self._ended = False
         self._reason: str | None = None
-        self._told = False
+        self._warned = False
 
     @property
     def reason(self) -> str | None:
@@ -151,19 +141,19 @@ class Budget:
         return self._reason
 
     async def reserve(self, max_call_usd: Decimal) -> Reservation | None:
-        """Sets the worst case of one call aside; first come, first served.
+        """Reserve the maximum cost of one call; first come, first served.
 
-        At the end of the budget it waits for the calls under way, whose worst cases hold what may be left.
-        Whoever waits here must not hold another reservation.
+        At the end of the budget this waits for the calls in flight, whose reservations may return enough.
+        A caller must not wait here while it holds another reservation.
 
         Args:
-            max_call_usd: What the call can cost at most, in USD.
+            max_call_usd: Maximum cost of the call, in USD.
 
         Returns:
             The reservation; None if the budget has ended or was closed: nothing more may be sent.
 
         Raises:
-            SystemicError: Notes cannot be taken.
+            SystemicError: Shares cannot be taken.
         """
         if self._ended:
             return None
@@ -176,7 +166,7 @@ class Budget:
         try:
             return await future
         except asyncio.CancelledError:
-            # Granted in the moment in which its caller was cancelled: it would be missed for ever.
+            # Granted at the moment in which its caller was cancelled: without this it would never be returned.
             if future.done() and not future.cancelled() and not future.exception():
                 granted = future.result()
                 if granted is not None:
@@ -185,7 +175,7 @@ class Budget:
             raise
 
     def close(self) -> None:
-        """Allows nothing more: whoever waits gets None. What is reserved may still be settled."""
+        """Allow nothing more: waiting callers get None. What is reserved may still be settled."""
         self._ended = True
         if self._taking is not None:
             self._taking.cancel()
@@ -194,7 +184,7 @@ class Budget:
                 future.set_result(None)
         self._waiting.clear()
 
-    # -- what is held ----------------------------------------------------------------------------------
+    # -- reservations ----------------------------------------------------------------------------------
 
     def _covers(self, nanos: int) -> bool:
         money, calls = self._money, self._calls
@@ -212,10 +202,10 @@ class Budget:
         self._reserved -= 1
         if self._money is not None:
             self._money.settle(reserved, actual)
-            if actual > reserved and not self._told:
-                self._told = True
+            if actual > reserved and not self._warned:
+                self._warned = True
                 _log.warning(
-                    "a call cost $%.9f, more than was held possible ($%.9f): --max_cost_usd may be exceeded by "
+                    "a call cost $%.9f, more than its estimated maximum of $%.9f: --max_cost_usd may be exceeded by "
                     "the difference; check prices and image_tokens in models.yaml",
                     actual / _NANOS_PER_USD,
                     reserved / _NANOS_PER_USD,
@@ -225,60 +215,60 @@ class Budget:
         if self._waiting:
             self._serve()
 
-    # -- who waits -------------------------------------------------------------------------------------
+    # -- waiting callers -------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Grants in order while there is room; then takes notes, or waits, or ends."""
+        """Grant in order while there is credit; then take shares, or wait, or end."""
         while self._waiting:
             nanos, future = self._waiting[0]
             if not future.done() and not self._covers(nanos):
                 break
             self._waiting.popleft()
-            if not future.done():  # a cancelled caller wants nothing any more
+            if not future.done():  # not cancelled
                 future.set_result(self._grant(nanos))
         if not self._waiting or self._taking is not None:
             return
         if spent := self._spent(self._waiting[0][0]):
-            # What calls under way will give back may be enough.
+            # What calls in flight will return may be enough.
             if not self._reserved:
                 self._reason = spent
                 self.close()
-        elif self._wanted():
-            self._taking = asyncio.get_running_loop().create_task(self._take_notes())
+        elif self._select():
+            self._taking = asyncio.get_running_loop().create_task(self._take_shares())
 
     def _spent(self, nanos: int) -> str | None:
-        """The cap that stands in the way of a call and has no notes left; None if there is none."""
+        """Return the cap that forbids a call and has no shares left; None if there is none."""
         if self._calls is not None and self._calls.credit < 1 and self._calls.exhausted:
             return f"budget: --max_calls={self._calls.cap} is used up"
         if self._money is not None and self._money.credit < nanos and self._money.exhausted:
             return f"budget: --max_cost_usd={self._max_cost_usd:f} is used up"
         return None
 
-    # -- notes -----------------------------------------------------------------------------------------
+    # -- shares ----------------------------------------------------------------------------------------
 
-    def _wanted(self) -> list[tuple[ShareAllocator, list[int]]]:
-        """The notes to try for those who wait; none while calls under way are this process's whole part."""
+    def _select(self) -> list[tuple[ShareAllocator, list[int]]]:
+        """Return the shares to try for the waiting callers; none while calls in flight hold this process's part."""
         waiting = [nanos for nanos, _ in itertools.islice(self._waiting, LOOK_AHEAD)]
         if not waiting or self._spent(waiting[0]):
             return []
-        if not self._reserved:  # nothing would ever be given back: the first one gets what it needs
+        if not self._reserved:  # nothing will be returned: the first caller must get what it needs
             del waiting[1:]
         amounts = ((self._money, sum(waiting)), (self._calls, len(waiting)))
-        wanted = [
-            (purse, purse.wanted(amount, at_most=TAKE_AT_ONCE, modestly=self._reserved > 0))
-            for purse, amount in amounts
-            if purse is not None
+        selected = [
+            (allocator, allocator.select(amount, at_most=TAKE_AT_ONCE, leave_others=self._reserved > 0))
+            for allocator, amount in amounts
+            if allocator is not None
         ]
-        return [(purse, numbers) for purse, numbers in wanted if numbers]
+        return [(allocator, numbers) for allocator, numbers in selected if numbers]
 
-    async def _take_notes(self) -> None:
+    async def _take_shares(self) -> None:
         try:
-            while wanted := self._wanted():
-                for purse, numbers in wanted:
-                    await self._take(purse, numbers)
+            while selected := self._select():
+                for allocator, numbers in selected:
+                    await self._take(allocator, numbers)
                 self._serve()
         except Exception as error:
-            problem = SystemicError(f"the budget's notes in {self._directory} cannot be taken: {error}")
+            problem = SystemicError(f"cannot take budget shares in {self._directory}: {error}")
             for _, future in self._waiting:
                 if not future.done():
                     future.set_exception(problem)
@@ -287,28 +277,28 @@ class Budget:
             self._taking = None
             self._serve()
 
-    async def _take(self, purse: ShareAllocator, numbers: list[int]) -> None:
-        tries = [self._blocking(functools.partial(self._create, purse.kind, number)) for number in numbers]
+    async def _take(self, allocator: ShareAllocator, numbers: list[int]) -> None:
+        tries = [self._blocking(functools.partial(self._create, allocator.kind, number)) for number in numbers]
         results = await asyncio.gather(*tries, return_exceptions=True)
         for number, result in zip(numbers, results, strict=True):
             if result is True:
-                purse.took(number)
+                allocator.add(number)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         lost = {number for number, result in zip(numbers, results, strict=True) if result is False}
         if lost:
-            taken = await self._blocking(functools.partial(taken_notes, self._directory, purse.kind))
-            purse.gone(taken | lost)
+            taken = await self._blocking(functools.partial(list_taken_shares, self._directory, allocator.kind))
+            allocator.discard(taken | lost)
 
     def _create(self, kind: str, number: int) -> bool:
         path = storage.join(self._directory, f"{kind}-{number}")
-        # A client that repeats a request whose answer got lost finds the note that it has just made.
+        # A client that repeats a request whose response was lost finds the share that it has just created.
         return storage.create(path, self._token) or storage.read(path) == self._token
 
 
-def taken_notes(directory: str, kind: str) -> frozenset[int]:
-    """The numbers of the notes of a kind that somebody has taken."""
+def list_taken_shares(directory: str, kind: str) -> frozenset[int]:
+    """Return the numbers of the shares of a kind that any process has taken."""
     place = parse_gs_uri(f"{directory}/{kind}-")
     if place is not None:
         blobs = storage.storage_client().list_blobs(place[0], prefix=place[1], fields="items(name),nextPageToken")
@@ -319,5 +309,5 @@ def taken_notes(directory: str, kind: str) -> frozenset[int]:
 
 
 def _nanos(usd: Decimal) -> int:
-    """Nano-dollars, rounded up."""
+    """Return nano-dollars, rounded up."""
     return int((usd * _NANOS_PER_USD).to_integral_value(ROUND_CEILING))

@@ -1,25 +1,25 @@
-"""A cap cut into numbered notes: how processes share a budget without a word between them.
+"""Cuts a cap into numbered shares, so that processes keep a common budget without communicating.
 
-A cap (nano-dollars, or calls) is cut into N notes that add up to it exactly. Whoever creates the object of
-note k owns its value, so no value is ever owned twice, whatever crashes. A process takes a note when what
-it holds does not cover the calls that wait, reserves the worst case of a call before it is sent, and gets
-back what the call did not cost. So the sum of what was paid never exceeds the cap.
+A cap (nano-dollars, or calls) is cut into N shares that add up to it exactly. The process that creates the
+object of share k owns its value, so no value is ever owned twice, whatever crashes. A process takes a share when
+what it holds does not cover the waiting calls, reserves the maximum cost of a call before sending it, and
+gets back what the call did not cost. So the sum of what was paid never exceeds the cap.
 
-How large is a note? What a process holds and does not spend is lost for the others (P processes, at most W
-calls at once in each, worst case w of one call):
+The size of a share follows from what is lost when a process holds value that it does not spend (P processes,
+at most W calls at once in each, maximum cost m of one call):
 
-* When the budget ends, a process first waits for its calls under way; what it then still holds is less
-  than w. So at least ``1 - P w / cap`` of the cap can be used: 98 % as soon as the cap pays for 50 worst
-  cases per process. The size of a note does not matter.
-* A process that crashes, or has no more work while others have, keeps what it holds. Notes are only taken
-  for calls that wait, so that is less than W w and one note; and of several processes each holds at most
-  a quarter (:data:`SHARE`) of its part of the cap, or one call: at most a quarter of the cap over all of
-  them, and none can take everything before the others have begun. The price: with several processes, a cap
-  below ``4 P W w`` is spent with fewer than W calls at once.
+* When the budget ends, a process first waits for its calls in flight; what it still holds then is less than m.
+  So at least ``1 - P m / cap`` of the cap can be used: 98 % as soon as the cap pays for 50 calls of maximum cost
+  per process. The size of a share does not matter.
+* A process that crashes, or has no more work while others have, keeps what it holds. Shares are only taken
+  for waiting calls, so that is less than W m and one share; and of several processes each holds at most
+  a quarter (:data:`PART`) of its part of the cap, or one call: at most a quarter of the cap over all of
+  them, and none can take everything before the others have begun. The cost: with several processes, a cap
+  below ``4 P W m`` is spent with fewer than W calls at once.
 
-Hence :data:`NOTES_PER_PROCESS`: notes of ``cap / (100 P)`` bound the notes' share of that loss by 1 % of the
-cap over all processes, and a process takes about a hundred in a whole run. A note below w would be of no
-use, and more than :data:`MOST_NOTES` take long to list.
+Hence :data:`SHARES_PER_PROCESS`: shares of ``cap / (100 P)`` bound their part of that loss to 1 % of the
+cap over all processes, and a process takes about a hundred in a whole run. A share below m would be
+useless, and more than :data:`MAX_SHARES` take long to list.
 """
 
 from __future__ import annotations
@@ -27,72 +27,75 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 
-NOTES_PER_PROCESS = 100
-MOST_NOTES = 10_000
-SHARE = 4
+SHARES_PER_PROCESS = 100
+MAX_SHARES = 10_000
+PART = 4
 
 
 class ShareAllocator:
-    """What one process holds of one cap. All amounts are whole: nano-dollars or calls.
+    """What one process holds of one cap. All amounts are integers: nano-dollars or calls.
 
     Args:
-        kind: Name of the cap in the notes' names.
+        kind: Name of the cap in the names of its shares.
         cap: The whole cap.
-        worst: What one call takes at most, for the size of the notes.
+        max_call: Maximum cost of one call, for the size of the shares.
         processes: Processes that share the cap.
-        order: Decides in which order this process tries the notes, so that all do not try the same one.
+        order: Shuffles the order in which this process tries the shares, so that processes do not collide.
+
+    Attributes:
+        count: Number of shares.
+        credit: Owned and not reserved; below zero if a call cost more than its maximum.
+        held: Owned and not spent: the credit and what is reserved.
     """
 
-    def __init__(self, kind: str, cap: int, *, worst: int, processes: int, order: random.Random) -> None:
+    def __init__(self, kind: str, cap: int, *, max_call: int, processes: int, order: random.Random) -> None:
         self.kind = kind
         self.cap = cap
-        self.notes = max(1, min(NOTES_PER_PROCESS * processes, cap // max(1, worst), MOST_NOTES))
-        #: Owned and not reserved; below zero if a call cost more than its worst case.
+        self.count = max(1, min(SHARES_PER_PROCESS * processes, cap // max(1, max_call), MAX_SHARES))
         self.credit = 0
-        #: Owned and not spent: the credit and what is reserved.
         self.held = 0
-        self._limit = cap // (SHARE * processes) if processes > 1 else None
-        self._free = list(range(self.notes))
+        self._limit = cap // (PART * processes) if processes > 1 else None
+        self._free = list(range(self.count))
         order.shuffle(self._free)
 
     @property
     def exhausted(self) -> bool:
-        """True if every note is known to be taken."""
+        """True if every share is known to be taken."""
         return not self._free
 
     def value(self, number: int) -> int:
-        """The value of a note; all of them add up to the cap."""
-        return self.cap * (number + 1) // self.notes - self.cap * number // self.notes
+        """Return the value of a share; all of them add up to the cap."""
+        return self.cap * (number + 1) // self.count - self.cap * number // self.count
 
-    def wanted(self, amount: int, *, at_most: int, modestly: bool = True) -> list[int]:
-        """The notes to try next so that the credit covers an amount.
+    def select(self, amount: int, *, at_most: int, leave_others: bool = True) -> list[int]:
+        """Return the shares to try next so that the credit covers an amount.
 
         Args:
-            amount: What the credit should be.
-            at_most: At most so many.
-            modestly: Only as many as leave their part to the other processes.
+            amount: The credit wanted.
+            at_most: Most shares to return.
+            leave_others: Respect the parts of the other processes.
 
         Returns:
-            Their numbers; empty if the credit is enough, none is left, or this process holds its part.
+            Their numbers; empty if the credit is enough, no share is left, or this process holds its part.
         """
-        short = amount - self.credit
-        smallest, largest = max(1, self.cap // self.notes), -(-self.cap // self.notes)
-        number = min(-(-short // smallest), at_most)
-        if modestly and self._limit is not None:
+        missing = amount - self.credit
+        smallest, largest = max(1, self.cap // self.count), -(-self.cap // self.count)
+        number = min(-(-missing // smallest), at_most)
+        if leave_others and self._limit is not None:
             number = min(number, (self._limit - self.held) // largest)
         return self._free[: max(0, number)]
 
-    def took(self, number: int) -> None:
-        """This process owns a note now."""
+    def add(self, number: int) -> None:
+        """Record that this process owns a share."""
         self._free.remove(number)
         self.credit += self.value(number)
         self.held += self.value(number)
 
     def settle(self, reserved: int, spent: int) -> None:
-        """Of what was reserved this much is spent, and the rest is credit again."""
+        """Record what was spent of a reservation; the rest becomes credit again."""
         self.credit += reserved - spent
         self.held -= spent
 
-    def gone(self, numbers: Collection[int]) -> None:
-        """Others own these notes."""
+    def discard(self, numbers: Collection[int]) -> None:
+        """Record that other processes own these shares."""
         self._free = [number for number in self._free if number not in numbers]

@@ -13,7 +13,7 @@ from typing import TypeVar
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.records import Image, ImageReason, Status, Transport, Unit
-from imagebeam.transforms.gemini.error_classes import Failure, Kind
+from imagebeam.transforms.gemini.error_classes import Failure, FailureKind
 from imagebeam.transforms.gemini.requests import ImagePart
 from imagebeam.transforms.tasks.task import Task
 
@@ -67,14 +67,14 @@ class ImageLoader:
         executor: Threads for reading and preparing.
     """
 
-    def __init__(self, task: Task, transport: str, executor: concurrent.futures.Executor) -> None:
+    def __init__(self, task: Task, transport: Transport, executor: concurrent.futures.Executor) -> None:
         self._task = task
         self._inline = transport == Transport.INLINE
         self._executor = executor
         self._window = ByteWindow()
         self._readers = asyncio.Semaphore(READERS)
 
-    async def make(self, unit: Unit) -> list[ImagePart]:
+    async def load(self, unit: Unit) -> list[ImagePart]:
         """The parts of a unit; give them back with :meth:`release` when its calls are over.
 
         Raises:
@@ -156,7 +156,7 @@ def supported_mime(head: bytes, uri: str | None) -> str:
 
 def image_failure(problem: images.ImageProblem) -> Failure:
     """The row's failure that a problem of its image is."""
-    return Failure(Kind.ROW, Status.IMAGE_ERROR, problem.reason.value, problem.message, None)
+    return Failure(FailureKind.UNIT, Status.IMAGE_ERROR, problem.reason.value, problem.message, None)
 
 
 def size_of(parts: Sequence[ImagePart]) -> int:

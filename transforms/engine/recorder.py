@@ -27,7 +27,6 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Outcome, Status
 from imagebeam.transforms.sql.embedding_tables import embedding_row
 from imagebeam.transforms.sql.tables import outcome_row, row_id
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
 
 FLUSH_S = 0.25
@@ -45,7 +44,7 @@ _log = logging.getLogger(__name__)
 class Recorder(Protocol):
     """Takes outcomes, and says when each is kept. Belongs to the engine's event loop."""
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Waits until one more answer may be bought."""
 
     def put(self, outcome: Outcome, recorded: Recorded) -> None:
@@ -58,7 +57,7 @@ class Recorder(Protocol):
 class PassThrough:
     """Keeps nothing: for pipelines that take the outcomes as elements and store them themselves."""
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """There is always room."""
 
     def put(self, outcome: Outcome, recorded: Recorded) -> None:
@@ -79,13 +78,14 @@ class VectorTable:
     """
 
     def __init__(self, table: TableName, task: Task, run_id: str) -> None:
-        if not isinstance(task, EmbedTask):
+        dimension = task.vector_dimension
+        if dimension is None:
             raise TypeError(f"task {task.name} has no vectors")
         self.table = table
-        self.rows_at_once = max(1, INSERT_BYTES // (NUMBER_BYTES * task.dimension + ROW_BYTES))
+        self.rows_at_once = max(1, INSERT_BYTES // (NUMBER_BYTES * dimension + ROW_BYTES))
         self._columns: dict[str, Any] = {
             "model": task.model,
-            "dimension": task.dimension,
+            "dimension": dimension,
             "version": task.version,
             "run_id": run_id,
         }
@@ -103,7 +103,7 @@ class BigQueryRecorder:
         table: The table ``outcomes``.
         columns: What every row of this run says: task, version, model, lane, run_id.
         executor: Threads for the blocking inserts.
-        failed: Called once, with the reason, when answers can no longer be kept.
+        on_error: Called once, with the reason, when outcomes can no longer be recorded.
         vectors: Where vectors go, if the outcomes have some.
     """
 
@@ -113,7 +113,7 @@ class BigQueryRecorder:
         table: TableName,
         columns: Mapping[str, str],
         executor: concurrent.futures.Executor,
-        failed: Callable[[SystemicError], None],
+        on_error: Callable[[SystemicError], None],
         *,
         vectors: VectorTable | None = None,
     ) -> None:
@@ -121,7 +121,7 @@ class BigQueryRecorder:
         self._table = table
         self._columns = dict(columns)
         self._executor = executor
-        self._failed = failed
+        self._on_error = on_error
         self._vectors = vectors
         self._waiting: list[tuple[Outcome, Recorded]] = []
         self._in_flush = 0
@@ -132,7 +132,7 @@ class BigQueryRecorder:
         self._empty.set()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Waits until fewer answers wait to be kept than may."""
         await self._room.wait()
 
@@ -160,7 +160,7 @@ class BigQueryRecorder:
             try:
                 kept = await loop.run_in_executor(self._executor, self._store, [item[0] for item in batch])
             except Exception as error:
-                self._failed(
+                self._on_error(
                     error
                     if isinstance(error, SystemicError)
                     else SystemicError(f"recording answers: {type(error).__name__}: {first_line(error)}")
@@ -198,7 +198,7 @@ class BigQueryRecorder:
         if self._vectors is None:
             return list(outcomes)
         size = self._vectors.rows_at_once
-        held = [index for index, outcome in enumerate(outcomes) if outcome.vector is not None]
+        held = [index for index, outcome in enumerate(outcomes) if outcome.answer.vector is not None]
         parts = [held[start : start + size] for start in range(0, len(held), size)]
 
         def insert(part: Sequence[int]) -> dict[int, str]:
@@ -210,7 +210,9 @@ class BigQueryRecorder:
         for refused in self._executor.map(insert, parts) if len(parts) > 1 else map(insert, parts):
             reasons |= refused
         return [
-            dataclasses.replace(rejected(outcome, reasons[index]) if index in reasons else outcome, vector=None)
+            rejected(outcome, reasons[index])
+            if index in reasons
+            else dataclasses.replace(outcome, answer=dataclasses.replace(outcome.answer, vector=None))
             for index, outcome in enumerate(outcomes)
         ]
 
@@ -267,17 +269,14 @@ class BigQueryRecorder:
 
 
 def rejected(outcome: Outcome, reason: str) -> Outcome:
-    """What is kept of an outcome whose row BigQuery rejects: the answer as raw text, nothing odd."""
-    raw = outcome.raw_text
-    if outcome.answer is not None:
-        raw = orjson.dumps(dict(outcome.answer), default=str).decode()
+    """Return what is kept of an outcome whose row BigQuery rejects: the answer as raw text, only plain columns."""
+    answer, raw = outcome.answer, outcome.answer.raw_text
+    if answer.value is not None:
+        raw = orjson.dumps(dict(answer.value), default=str).decode()
+        answer = dataclasses.replace(answer, status=Status.INVALID_ANSWER, reason="ROW_REJECTED", value=None)
+    message, raw = f"BigQuery rejected the row: {reason}"[:500], None if raw is None else raw[:4000]
     return dataclasses.replace(
         outcome,
         unit=dataclasses.replace(outcome.unit, extra={}, latitude=None, longitude=None, capture_time=None),
-        status=Status.INVALID_ANSWER if outcome.answer is not None else outcome.status,
-        reason="ROW_REJECTED" if outcome.answer is not None else outcome.reason,
-        message=f"BigQuery rejected the row: {reason}"[:500],
-        answer=None,
-        vector=None,
-        raw_text=None if raw is None else raw[:4000],
+        answer=dataclasses.replace(answer, message=message, raw_text=raw, vector=None),
     )

@@ -1,40 +1,39 @@
-"""When a call is made again, and how: the pure parts of the table in :mod:`asking`."""
+"""When and how a call is retried: the pure parts of the table in :mod:`~engine.unit_caller`."""
 
 from __future__ import annotations
 
-import copy
+import random
 from collections.abc import Mapping
 from typing import Any, Final
-
-import tenacity
 
 from imagebeam.transforms.core.records import ImageReason, Status
 from imagebeam.transforms.gemini.error_classes import Failure
 
-#: Output limit of the second request, where the first one gave none.
-REASK_OUTPUT_TOKENS: Final = 8192
+#: Output limit of a retry, where the first request had none.
+RETRY_OUTPUT_TOKENS: Final = 8192
+#: Longest wait, in multiples of the first.
+MAX_BACKOFF: Final = 60.0
 
 
-def about_content(failure: Failure) -> bool:
-    """True if a look at the image's bytes could explain the failure."""
-    return failure.status is Status.BAD_REQUEST or failure.reason in (
-        ImageReason.UNREADABLE.value,
-        ImageReason.UNSUPPORTED.value,
-    )
+def may_be_image_type(failure: Failure) -> bool:
+    """Return True if the type of an image, as its bytes show it, could explain the failure."""
+    return failure.status is Status.BAD_REQUEST or failure.reason in (ImageReason.UNREADABLE, ImageReason.UNSUPPORTED)
 
 
 def with_larger_limit(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same request with twice the output limit, for an answer that was cut off."""
-    larger = copy.copy(dict(body))
-    config = dict(larger.get("generationConfig", {}))
-    config["maxOutputTokens"] = 2 * int(config.get("maxOutputTokens", REASK_OUTPUT_TOKENS // 2))
-    larger["generationConfig"] = config
-    return larger
+    """Return the same request with twice the output limit, for an answer that was truncated."""
+    config = dict(body.get("generationConfig", {}))
+    config["maxOutputTokens"] = 2 * int(config.get("maxOutputTokens", RETRY_OUTPUT_TOKENS // 2))
+    return {**body, "generationConfig": config}
 
 
-def wait_s(attempt: int, retry_after: float | None, multiplier_s: float = 1.0) -> float:
-    """Seconds before attempt ``attempt + 1``: exponential with full jitter, at least what was asked for."""
-    wait = tenacity.wait_random_exponential(multiplier=multiplier_s, max=60 * multiplier_s)
-    state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-    state.attempt_number = attempt
-    return max(wait(state), retry_after or 0.0)
+def backoff_s(attempt: int, retry_after: float | None, multiplier_s: float = 1.0) -> float:
+    """Return the seconds to wait after a failed attempt: exponential with full jitter.
+
+    Args:
+        attempt: Number of the attempt that failed, from 1.
+        retry_after: Seconds that the service asked to wait, which is the least; None for nothing.
+        multiplier_s: Longest wait after the first attempt; doubled for each further one.
+    """
+    longest = multiplier_s * min(2.0 ** (attempt - 1), MAX_BACKOFF)
+    return max(random.uniform(0, longest), retry_after or 0.0)  # noqa: S311 - jitter, not a secret

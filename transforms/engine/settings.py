@@ -9,7 +9,7 @@ from typing import Any
 
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Lane, Transport
-from imagebeam.transforms.gemini.dispatch import AnyTask
+from imagebeam.transforms.gemini.task_kinds import AnyTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 
 

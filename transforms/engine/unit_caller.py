@@ -1,21 +1,20 @@
-"""Asks about one unit until there is an outcome: images, request, pace, retry, answer.
+"""Calls the model about one unit until there is an outcome: images, request, rate, budget, retry, answer.
 
 What is retried, and what counts as an attempt:
 
-==============  ==========================================  =======================================
-what came back  what is done                                when it gives up
-==============  ==========================================  =======================================
-refused (429)   the pace drops; asked again at that pace,   never by itself: after a long time
-                no attempt is used, the deadline pauses     without any grant the run drains
-408, 499, 5xx,  waited (exponential, full jitter), asked    after ``attempts`` or the unit's
-broken line,    again                                       deadline: UNAVAILABLE, due again
-timeout
-no valid        asked again once, with twice the output     INVALID_ANSWER
-answer          limit if it was truncated
-this row only   nothing                                     at once: BLOCKED, BAD_REQUEST,
-                                                            IMAGE_ERROR
-all rows        the engine drains                           at once; the unit stays due
-==============  ==========================================  =======================================
+====================  ===========================================  =====================================
+response              reaction                                     final outcome
+====================  ===========================================  =====================================
+429 (quota)           lower the rate and retry at it; not an       none: without any granted call for
+                      attempt, and the unit's deadline pauses      :data:`STALL_S` the engine drains
+408, 499, 5xx,        wait (exponential, full jitter) and retry    UNAVAILABLE after ``attempts`` calls
+connection, timeout                                                or the unit's deadline; retried by
+                                                                   the next run
+invalid answer        retry once, with twice the output limit if   INVALID_ANSWER
+                      the answer was truncated
+failure of the unit   none                                         BLOCKED, BAD_REQUEST, IMAGE_ERROR
+failure of the run    drain the engine                             SKIPPED; the unit remains
+====================  ===========================================  =====================================
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
+import functools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -33,44 +33,55 @@ import orjson
 
 from imagebeam.transforms.clients.vertex import ModelClient
 from imagebeam.transforms.core import images
+from imagebeam.transforms.core.counts import OutcomeCounts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
-from imagebeam.transforms.core.records import Outcome, Status, Unit, Usage, utc_now
+from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit, Usage, utc_now
 from imagebeam.transforms.engine.budget import Budget, NothingReserved, Reservation
+from imagebeam.transforms.engine.drain import Drain
 from imagebeam.transforms.engine.image_parts import ImageLoader, image_failure
 from imagebeam.transforms.engine.max_cost import max_call_cost_usd
 from imagebeam.transforms.engine.rate_limiter import AdaptiveRateLimiter
-from imagebeam.transforms.engine.retry_policy import about_content, wait_s, with_larger_limit
-from imagebeam.transforms.engine.settings import CallSettings
-from imagebeam.transforms.gemini.dispatch import build_call, read_call
-from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_exception, classify_http
+from imagebeam.transforms.engine.retry_policy import backoff_s, may_be_image_type, with_larger_limit
+from imagebeam.transforms.engine.settings import EngineSettings
+from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, classify_exception, classify_http
 from imagebeam.transforms.gemini.requests import ImagePart, lane_headers
-from imagebeam.transforms.gemini.responses import Reply
+from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
 
+#: Seconds without a granted call after which a run whose calls are all refused for quota stops.
 STALL_S = 900.0
 POLL_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
-    """An outcome, and what it took.
+class CallResult:
+    """An outcome, and the calls that it took.
 
     Attributes:
         outcome: What became of the unit.
-        calls: Calls sent, refused ones included.
+        calls: Calls sent, those refused for quota included.
         throttled: Calls refused for quota.
+        recovered: True if an earlier attempt at the unit batch recorded the outcome: nothing was sent.
     """
 
     outcome: Outcome
     calls: int = 0
     throttled: int = 0
+    recovered: bool = False
+
+    @property
+    def counts(self) -> OutcomeCounts:
+        """The counts of this one unit."""
+        counts = count_outcome(self.outcome)
+        return dataclasses.replace(counts, read=1, calls=self.calls, throttled=self.throttled)
 
 
 @dataclasses.dataclass(slots=True)
-class _Effort:
-    """What one unit has cost so far."""
+class _CallState:
+    """What the calls about one unit have taken so far; times are of the monotonic clock."""
 
     unit: Unit
+    expected_tokens: float
     calls: int = 0
     throttled: int = 0
     attempts: int = 0
@@ -79,168 +90,159 @@ class _Effort:
     sent_at: float = 0.0
     waited_s: float = 0.0
     latency_ms: int = 0
-    refused_by_http: bool = False
-    tokens: float = 0.0
+    answered_by_http: bool = False
 
 
 class UnitCaller:
-    """Asks about units, one coroutine each; belongs to the engine's event loop.
+    """Calls the model, one coroutine per unit; belongs to the engine's event loop.
 
     Args:
-        asking: How to ask.
-        client: The model.
-        in_flight: Calls under way at once.
-        pacer: The pace of this process.
+        settings: The engine's settings.
+        client: Client of the model.
         executor: Threads for reading and preparing images.
-        labels: Billing labels of every request.
-        stopped: True once nothing new may be sent.
-        stop: Called with the reason when nothing more can be sent: the budget has ended, or the service has
-            granted nothing for a long time.
-        budget: What may be spent; None for no cap.
+        limiter: Rate limiter of this process.
+        drain: The engine's draining state.
+        budget: Budget of this process; None without caps.
 
     Attributes:
-        under_way: Calls sent and not yet answered.
+        in_flight: Calls sent and not yet answered.
     """
 
     def __init__(
         self,
-        call_settings: CallSettings,
+        settings: EngineSettings,
         client: ModelClient,
-        *,
-        in_flight: int,
-        limiter: AdaptiveRateLimiter,
         executor: concurrent.futures.Executor,
-        labels: Mapping[str, str],
-        stopped: Callable[[], bool],
-        stop: Callable[[str], None],
+        *,
+        limiter: AdaptiveRateLimiter,
+        drain: Drain,
         budget: Budget | None = None,
     ) -> None:
-        self._call_settings = call_settings
+        calls = settings.call_settings
+        self._settings = calls
+        self._kind = task_kind(calls.task)
         self._client = client
-        self._pacer = limiter
-        self._parts = ImageLoader(call_settings.task, call_settings.transport, executor)
-        self._labels = dict(labels)
-        self._stopped = stopped
-        self._stop = stop
+        self._limiter = limiter
+        self._drain = drain
         self._budget = budget
-        self._headers = lane_headers(call_settings.lane)
+        self._images = ImageLoader(calls.task, calls.transport, executor)
+        self._labels = {"imagebeam_run": settings.run_id, "imagebeam_task": calls.task.name}
+        self._headers = lane_headers(calls.lane)
         self._turn = asyncio.Lock()
-        self._window = asyncio.Semaphore(in_flight)
-        self._estimates: dict[int, float] = {}
-        self.under_way = 0
+        self._window = asyncio.Semaphore(settings.in_flight)
+        self._expected_tokens = functools.lru_cache(maxsize=None)(self._estimate_tokens)
+        self.in_flight = 0
         self._last_grant = time.monotonic()
         self._throttled_s = 0.0
         self._throttled_lock = threading.Lock()
 
     def take_throttled_s(self) -> int:
-        """Whole seconds for which the pace held calls back, each told once. From any thread."""
+        """Return the whole seconds of throttling that no earlier call of this method returned. Thread-safe."""
         with self._throttled_lock:
             whole = int(self._throttled_s)
             self._throttled_s -= whole
         return whole
 
-    async def ask(self, unit: Unit) -> Asked:
-        """Asks about a unit.
+    async def call(self, unit: Unit) -> CallResult:
+        """Call the model about a unit, with retries.
 
         Raises:
-            SystemicError: Something that every further call would meet too.
+            SystemicError: A failure that every further call would meet too.
         """
-        effort = _Effort(unit, tokens=self._estimate(len(unit.images)))
+        state = _CallState(unit, self._expected_tokens(len(unit.images)))
         try:
-            parts = await self._parts.make(unit)
+            image_parts = await self._images.load(unit)
         except images.ImageProblem as problem:
-            return self._failed(effort, image_failure(problem))
+            return self._failed(state, image_failure(problem))
         except Exception as error:
-            return self._failed(effort, self._row_failure(classify_exception(error)))
+            return self._failed(state, _unit_failure(classify_exception(error)))
         try:
-            return await self._ask_with(effort, parts)
+            return await self._call_with(state, image_parts)
         finally:
-            self._parts.release(parts)
+            self._images.release(image_parts)
 
-    async def _ask_with(self, effort: _Effort, parts: list[ImagePart]) -> Asked:
-        body = self._body(effort.unit, parts)
-        invalid: Reply | None = None
+    async def _call_with(self, state: _CallState, image_parts: list[ImagePart]) -> CallResult:
+        body = self._body(state.unit, image_parts)
+        invalid: Answer | None = None
         corrected = False
-        while (got := await self._send(body, effort)) is not None:
-            if isinstance(got, Reply):
-                effort.usage = effort.usage + got.usage
+        while (got := await self._send(body, state)) is not None:
+            if isinstance(got, Answer):
+                state.usage = state.usage + got.usage
                 if not got.retryable or invalid is not None:
-                    return self._answered(effort, got)
+                    return self._result(state, got)
                 invalid = got
                 if got.reason == "TRUNCATED":
                     body = with_larger_limit(body)
-            elif got.kind is Kind.THROTTLED:
-                self._refused(effort, got)
-            elif got.kind is Kind.TRANSIENT:
-                if effort.attempts >= self._call_settings.attempts or self._late(effort):
-                    return self._failed(effort, got)
-                await self._pause(wait_s(effort.attempts, got.retry_after, self._call_settings.wait_multiplier_s))
-            elif got.kind is Kind.FATAL and invalid is not None:
-                self._stop(f"systemic: {got.reason}: {got.message}")
+            elif got.kind is FailureKind.THROTTLED:
+                self._on_throttled(state, got)
+            elif got.kind is FailureKind.TRANSIENT:
+                if state.attempts >= self._settings.attempts or self._is_past_deadline(state):
+                    return self._failed(state, got)
+                await self._pause(backoff_s(state.attempts, got.retry_after, self._settings.wait_multiplier_s))
+            elif got.kind is FailureKind.RUN and invalid is not None:
+                self._drain.start(f"systemic: {got.reason}: {got.message}")
                 break
             else:
-                failure = self._row_failure(got)
-                if corrected or not about_content(failure):
-                    return self._failed(effort, failure)
+                failure = _unit_failure(got)
+                if corrected or not may_be_image_type(failure):
+                    return self._failed(state, failure)
                 corrected = True
-                better = await self._parts.correct(effort.unit, parts)
+                better = await self._images.correct(state.unit, image_parts)
                 if not isinstance(better, list):
-                    return self._failed(effort, better or failure)
-                body = self._body(effort.unit, better)
+                    return self._failed(state, better or failure)
+                body = self._body(state.unit, better)
         if invalid is not None:
-            return self._answered(effort, invalid)  # it was paid: it stands in the books
-        return Asked(Outcome(effort.unit, Status.SKIPPED), effort.calls, effort.throttled)
+            return self._result(state, invalid)  # it was paid for, so it is recorded
+        return CallResult(Outcome(state.unit, Answer(Status.SKIPPED)), state.calls, state.throttled)
 
-    # -- the call --------------------------------------------------------------------------------------
+    # -- one call --------------------------------------------------------------------------------------
 
-    async def _send(self, body: Mapping[str, Any], effort: _Effort) -> Reply | Failure | None:
-        """One call, within the budget and at the pace; None once nothing may be sent any more."""
-        came = time.monotonic()
-        # First come, first served. Only the first in the line looks at budget and clock: a thousand units
-        # behind it cost nothing, and money is set aside only for a call that is about to go.
+    async def _send(self, body: Mapping[str, Any], state: _CallState) -> Answer | Failure | None:
+        """Send one call, within budget and rate; None if the engine drains."""
+        queued_at = time.monotonic()
+        # First come, first served. Only the first caller polls budget and clock: a thousand units behind it
+        # cost nothing, and money is reserved only for a call that is about to be sent.
         async with self._turn:
             await self._window.acquire()
-            reservation, goes = None, False
+            reservation, granted = None, False
             try:
                 reservation = await self._reserve(body)
-                goes = reservation is not None and await self._keep_pace(effort.tokens)
+                granted = reservation is not None and await self._wait_for_rate(state.expected_tokens)
             finally:
-                if not goes:
+                if not granted:
                     self._window.release()
             if reservation is None:
                 return None
-            if not goes:
+            if not granted:
                 reservation.settle(Decimal(0), sent=False)
                 return None
-        if effort.first_sent is not None:
-            effort.waited_s += time.monotonic() - came
+        if state.first_sent is not None:
+            state.waited_s += time.monotonic() - queued_at
         with reservation:
-            got = await self._call(body, effort)
-            if isinstance(got, Reply):
-                self._pacer.settle(effort.tokens, got.usage.total_tokens)
+            got = await self._exchange(body, state)
+            if isinstance(got, Answer):
+                self._limiter.settle(state.expected_tokens, got.usage.total_tokens)
                 reservation.settle(self._cost(got.usage), sent=True)
-            elif effort.refused_by_http:
-                # Google bills answers; a call that was refused for quota was not even taken.
-                reservation.settle(Decimal(0), sent=got.kind is not Kind.THROTTLED)
+            elif state.answered_by_http:
+                # Google bills answers only; a call that was refused for quota does not even count as one.
+                reservation.settle(Decimal(0), sent=got.kind is not FailureKind.THROTTLED)
         return got
 
     async def _reserve(self, body: Mapping[str, Any]) -> Reservation | NothingReserved | None:
-        if self._budget is None or self._stopped():
+        if self._budget is None or self._drain.started:
             return NothingReserved()
-        call_settings = self._call_settings
-        reservation = await self._budget.reserve(
-            max_call_cost_usd(call_settings.profile, call_settings.task, call_settings.lane, body)
-        )
+        calls = self._settings
+        reservation = await self._budget.reserve(max_call_cost_usd(calls.profile, calls.task, calls.lane, body))
         if reservation is None and self._budget.reason:
-            self._stop(self._budget.reason)
+            self._drain.start(self._budget.reason)
         return reservation
 
-    async def _keep_pace(self, tokens: float) -> bool:
-        """Waits until the pace lets a call go; False once nothing may be sent any more."""
+    async def _wait_for_rate(self, tokens: float) -> bool:
+        """Wait until the rate limiter grants a call; False if the engine drains."""
         first = time.monotonic()
-        while not self._stopped():
+        while not self._drain.started:
             now = time.monotonic()
-            wait = self._pacer.wait_s(now, tokens)
+            wait = self._limiter.wait_s(now, tokens)
             if wait <= 0:
                 if now > first:
                     with self._throttled_lock:
@@ -249,106 +251,88 @@ class UnitCaller:
             await asyncio.sleep(min(wait, POLL_S))
         return False
 
-    async def _call(self, body: Mapping[str, Any], effort: _Effort) -> Reply | Failure:
-        effort.sent_at = time.monotonic()
-        effort.first_sent = effort.first_sent or effort.sent_at
-        effort.calls += 1
-        effort.attempts += 1
-        effort.refused_by_http = False
-        self.under_way += 1
+    async def _exchange(self, body: Mapping[str, Any], state: _CallState) -> Answer | Failure:
+        """Send one request, and parse the response."""
+        state.sent_at = time.monotonic()
+        state.first_sent = state.first_sent or state.sent_at
+        state.calls += 1
+        state.attempts += 1
+        state.answered_by_http = False
+        self.in_flight += 1
         try:
-            answer = await self._client.send(
-                self._call_settings.task.model,
-                body,
-                headers=self._headers,
-                timeout_s=self._call_settings.call_timeout_s,
+            response = await self._client.send(
+                self._settings.task.model, body, headers=self._headers, timeout_s=self._settings.call_timeout_s
             )
         except Exception as error:
             return classify_exception(error)
         finally:
-            # The next call goes out before this answer is read: it waits at the head of the line, prepared.
-            self.under_way -= 1
+            # The next call is sent before this response is parsed: it waits at the head of the queue, prepared.
+            self.in_flight -= 1
             self._window.release()
         now = time.monotonic()
-        effort.latency_ms = round((now - effort.sent_at) * 1000)
-        if answer.code != 200:
-            effort.refused_by_http = True
-            failure = classify_http(answer.code, answer.body, answer.headers)
-            if failure.kind is not Kind.THROTTLED:
+        state.latency_ms = round((now - state.sent_at) * 1000)
+        if response.code != 200:
+            state.answered_by_http = True
+            failure = classify_http(response.code, response.body, response.headers)
+            if failure.kind is not FailureKind.THROTTLED:
                 self._last_grant = now
             return failure
         self._last_grant = now
         try:
-            document = orjson.loads(answer.body or b"{}")
+            document = orjson.loads(response.body or b"{}")
         except orjson.JSONDecodeError:
             document = None
         if not isinstance(document, dict):
-            return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not a JSON object", None)
-        return read_call(document, self._call_settings.task)
+            message = "the answer is not a JSON object"
+            return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", message)
+        return self._kind.parse_response(document)
 
-    def _body(self, unit: Unit, parts: list[ImagePart]) -> dict[str, Any]:
-        return build_call(self._call_settings.task, self._call_settings.profile, unit, parts, self._labels)
+    def _body(self, unit: Unit, image_parts: list[ImagePart]) -> dict[str, Any]:
+        return self._kind.build_request(self._settings.profile, unit, image_parts, self._labels)
 
-    def _refused(self, effort: _Effort, failure: Failure) -> None:
+    def _on_throttled(self, state: _CallState, failure: Failure) -> None:
         now = time.monotonic()
-        effort.attempts -= 1
-        effort.throttled += 1
-        self._pacer.refused(now, effort.sent_at, effort.tokens, failure.retry_after)
+        state.attempts -= 1
+        state.throttled += 1
+        self._limiter.refused(now, state.sent_at, state.expected_tokens, failure.retry_after)
         if now - self._last_grant > STALL_S:
-            self._stop(f"quota: no call was granted for {STALL_S / 60:.0f} minutes: {failure.message}")
+            self._drain.start(f"quota: no call was granted for {STALL_S / 60:.0f} minutes: {failure.message}")
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._stopped() and (left := until - time.monotonic()) > 0:
+        while not self._drain.started and (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(left, POLL_S))
 
-    def _late(self, effort: _Effort) -> bool:
-        sent = effort.first_sent or time.monotonic()
-        return time.monotonic() - sent - effort.waited_s > self._call_settings.unit_deadline_s
+    def _is_past_deadline(self, state: _CallState) -> bool:
+        sent = state.first_sent or time.monotonic()
+        return time.monotonic() - sent - state.waited_s > self._settings.unit_deadline_s
 
-    def _estimate(self, images_sent: int) -> float:
-        """Tokens that a call with so many images will take about."""
-        if images_sent not in self._estimates:
-            usage = estimate_usage(self._call_settings.profile, self._call_settings.task, images_sent)
-            self._estimates[images_sent] = float(usage.total_tokens)
-        return self._estimates[images_sent]
+    def _estimate_tokens(self, image_count: int) -> float:
+        return float(estimate_usage(self._settings.profile, self._settings.task, image_count).total_tokens)
 
     # -- outcomes --------------------------------------------------------------------------------------
 
-    def _answered(self, effort: _Effort, reply: Reply) -> Asked:
-        return self._asked(
-            effort,
-            status=reply.status,
-            reason=reply.reason,
-            message=reply.message,
-            answer=reply.answer,
-            raw_text=reply.raw_text,
-            model_version=reply.model_version,
-            response_id=reply.response_id,
-            vector=reply.vector,
-        )
+    def _failed(self, state: _CallState, failure: Failure) -> CallResult:
+        return self._result(state, Answer(failure.status, failure.reason, failure.message))
 
-    def _failed(self, effort: _Effort, failure: Failure) -> Asked:
-        return self._asked(effort, status=failure.status, reason=failure.reason, message=failure.message)
-
-    def _asked(self, effort: _Effort, **found: Any) -> Asked:
+    def _result(self, state: _CallState, answer: Answer) -> CallResult:
         outcome = Outcome(
-            unit=effort.unit,
-            usage=effort.usage,
-            cost_usd=self._cost(effort.usage),
-            attempts=effort.attempts,
-            latency_ms=effort.latency_ms,
+            unit=state.unit,
+            answer=answer,
+            usage=state.usage,
+            cost_usd=self._cost(state.usage),
+            attempts=state.attempts,
+            latency_ms=state.latency_ms,
             answered_at=utc_now(),
-            **found,
         )
-        return Asked(outcome, effort.calls, effort.throttled)
+        return CallResult(outcome, state.calls, state.throttled)
 
     def _cost(self, usage: Usage) -> Decimal:
-        return cost_usd(self._call_settings.profile, self._call_settings.lane, usage)
+        return cost_usd(self._settings.profile, self._settings.lane, usage)
 
-    @staticmethod
-    def _row_failure(failure: Failure) -> Failure:
-        """The failure, if it is this row's; what every call would meet is raised."""
-        if failure.kind is Kind.FATAL:
-            raise SystemicError(f"{failure.reason}: {failure.message}")
-        return failure
+
+def _unit_failure(failure: Failure) -> Failure:
+    """Return a failure that concerns one unit only; raise one that concerns the run."""
+    if failure.kind is FailureKind.RUN:
+        raise SystemicError(f"{failure.reason}: {failure.message}")
+    return failure

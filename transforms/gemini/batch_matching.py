@@ -13,7 +13,8 @@ import enum
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from imagebeam.transforms.gemini.batch_responses import OutputLine, RowResult, parse_line
+from imagebeam.transforms.core.records import Answer
+from imagebeam.transforms.gemini.batch_responses import OutputLine, parse_line
 
 # Two units with the same images: neither can be told by them.
 _AMBIGUOUS = ""
@@ -37,17 +38,19 @@ class Cause(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Matched:
-    """A unit with its result.
+    """A unit with its answer.
 
     Attributes:
         key: The unit's key.
         entry: Its line of the manifest.
-        result: What its row came to.
+        answer: The answer of its row.
+        answered_at: When the service finished the row, RFC 3339 in UTC; None if it does not report it.
     """
 
     key: str
     entry: bytes
-    result: RowResult
+    answer: Answer
+    answered_at: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class ShardMatcher:
 
     Args:
         manifest: Key and line of every unit of the shard; the lines are opaque here.
-        classify: Judges a line, see :func:`batch_results.classify`.
+        parse: Parses the answer of a line, see :func:`~batch_responses.parse_answer`.
         uris_of: The images of a manifest line, in the order sent; called only if a line comes without a key.
 
     Attributes:
@@ -126,10 +129,10 @@ class ShardMatcher:
     def __init__(
         self,
         manifest: Iterable[tuple[str, bytes]],
-        classify: Callable[[OutputLine], RowResult],
+        parse: Callable[[OutputLine], Answer],
         uris_of: Callable[[bytes], Sequence[str]],
     ) -> None:
-        self._classify = classify
+        self._parse = parse
         self._uris_of = uris_of
         self._entries: dict[str, bytes] = {}
         self._answered: set[str] = set()
@@ -163,12 +166,12 @@ class ShardMatcher:
             self.counts.duplicates += 1
         else:
             self.counts.matched += 1
-        result = self._classify(line)
-        if result.ok:
+        answer = self._parse(line)
+        if answer.ok:
             self.counts.ok += 1
             self._answered.add(key)
             self._waiting.pop(key, None)
-            return Matched(key, self._entries[key], result)
+            return Matched(key, self._entries[key], answer, line.answered_at)
         if key not in self._waiting:
             self._waiting[key] = zlib.compress(line.without_echo(), 1)
         return None
@@ -181,7 +184,8 @@ class ShardMatcher:
                 if key not in self._answered:
                     yield Missing(key, entry)
             else:
-                yield Matched(key, entry, self._classify(parse_line(zlib.decompress(waiting))))
+                line = parse_line(zlib.decompress(waiting))
+                yield Matched(key, entry, self._parse(line), line.answered_at)
 
     def _key_by_images(self, line: OutputLine) -> str | Cause:
         if line.problem is not None:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import http
-from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 
-from imagebeam.transforms.core.records import Lane, Outcome, Status, Unit, Usage
-from imagebeam.transforms.gemini.dispatch import read_call
-from imagebeam.transforms.gemini.error_classes import Failure, Kind, classify_http, one_line
-from imagebeam.transforms.gemini.responses import Reply
+from imagebeam.transforms.core.records import Answer, Lane, Outcome, Status, Unit, Usage
+from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, classify_http, one_line
+from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd
 from imagebeam.transforms.tasks.task import Task
 
@@ -112,71 +110,6 @@ class OutputLine:
         return self.raw if self.problem else _dumped(fields) or self.raw
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RowResult:
-    """What a row came to.
-
-    Attributes:
-        status: As online: OK, BLOCKED, INVALID_ANSWER, BAD_REQUEST, IMAGE_ERROR or UNAVAILABLE.
-        reason: As online; NO_ANSWER for a row that the job did not get to, UNKNOWN for a status that cannot
-            be read. None if OK.
-        message: What is wrong, one line; None if OK.
-        answer: The answer that fits the schema; only if OK.
-        raw_text: What the model wrote when that is no answer, cut.
-        usage: Tokens of the row.
-        cost_usd: Their price in the batch lane.
-        model_version: The model's version as the service names it.
-        response_id: The service's id of the answer.
-        finish_reason: Why the model stopped, as the service says it; None if it did not begin.
-        again: True if another round may do better: a refused, unfinished or badly answered row.
-        answered_at: When the row was finished, RFC 3339 in UTC; None if the service does not say.
-        vector: The embedding, if that was asked for; only if OK.
-    """
-
-    status: Status
-    reason: str | None = None
-    message: str | None = None
-    answer: Mapping[str, Any] | None = None
-    raw_text: str | None = None
-    usage: Usage = Usage()
-    cost_usd: Decimal = Decimal(0)
-    model_version: str | None = None
-    response_id: str | None = None
-    finish_reason: str | None = None
-    again: bool = False
-    answered_at: str | None = None
-    vector: Sequence[float] | None = None
-
-    @property
-    def ok(self) -> bool:
-        """True if the unit is answered."""
-        return self.status is Status.OK
-
-    def outcome(self, unit: Unit, collected_at: str, attempts: int = 1) -> Outcome:
-        """The unit's outcome.
-
-        Args:
-            unit: Whose row it is.
-            collected_at: When the results were read, RFC 3339 in UTC: for rows that say no time.
-            attempts: Calls made for the unit, those of earlier rounds included.
-        """
-        return Outcome(
-            unit=unit,
-            status=self.status,
-            reason=self.reason,
-            message=self.message,
-            answer=self.answer,
-            raw_text=self.raw_text,
-            model_version=self.model_version,
-            response_id=self.response_id,
-            usage=self.usage,
-            cost_usd=self.cost_usd,
-            attempts=attempts,
-            answered_at=self.answered_at or collected_at,
-            vector=self.vector,
-        )
-
-
 def parse_line(raw: bytes) -> OutputLine:
     """Reads one line of JSONL output; never raises, whatever the bytes are."""
     try:
@@ -200,61 +133,68 @@ def parse_row(row: Mapping[str, Any]) -> OutputLine:
     return _read(raw, document)
 
 
-def classify(line: OutputLine, task: Task, profile: ModelProfile) -> RowResult:
-    """Judges a row with the code that judges online answers.
+def parse_answer(line: OutputLine, task: Task) -> Answer:
+    """Parse the answer of a row with the code that parses online responses.
 
     Args:
         line: The row.
-        task: What was asked.
-        profile: The task's model.
+        task: The task.
 
     Returns:
-        What it came to. A failure that would stop an online run is this row's UNAVAILABLE here: the rest of
-        the job is done already.
+        The answer. A failure that would stop an online run is UNAVAILABLE for this row only: the job has
+        processed the others. The reason is NO_ANSWER for a row that the job did not reach, UNKNOWN for a
+        status that cannot be read.
     """
     # The output is a table: a row without an answer may have all its fields, and null in each.
     response = {name: value for name, value in (line.response or {}).items() if value is not None}
-    reply = read_call(response, task)
+    answer = task_kind(task).parse_response(response)
     failure = _failure(line, response)
     if failure is None:
-        found: Reply | Failure = reply
-        again = reply.retryable
-    else:
-        found, again = failure, failure.kind in (Kind.THROTTLED, Kind.TRANSIENT)
-    answered = found is reply
-    # Without a response nothing was looked at, and nothing is billed.
-    usage = reply.usage if response else Usage()
-    return RowResult(
-        status=found.status,
-        reason=found.reason,
-        message=found.message,
-        answer=reply.answer if answered else None,
-        raw_text=reply.raw_text if answered else None,
-        usage=usage,
-        cost_usd=cost_usd(profile, Lane.BATCH, usage),
-        model_version=reply.model_version,
-        response_id=reply.response_id,
-        finish_reason=_finish_reason(response),
-        again=again,
-        answered_at=line.answered_at,
-        vector=reply.vector if answered else None,
+        return answer
+    return dataclasses.replace(
+        answer,
+        status=failure.status,
+        reason=failure.reason,
+        message=failure.message,
+        value=None,
+        raw_text=None,
+        # Without a response nothing was processed, and nothing is billed.
+        usage=answer.usage if response else Usage(),
+        retryable=failure.kind in (FailureKind.THROTTLED, FailureKind.TRANSIENT),
+        vector=None,
     )
+
+
+def build_outcome(unit: Unit, answer: Answer, profile: ModelProfile, *, attempts: int = 1, answered_at: str) -> Outcome:
+    """Build the outcome of a unit from the answer of its row.
+
+    Args:
+        unit: The unit.
+        answer: Its answer.
+        profile: The task's model, for the price of the batch lane.
+        attempts: Calls about the unit, those of earlier rounds included.
+        answered_at: When, RFC 3339 in UTC.
+    """
+    cost = cost_usd(profile, Lane.BATCH, answer.usage)
+    return Outcome(unit, answer, answer.usage, cost, attempts=attempts, answered_at=answered_at)
 
 
 def _failure(line: OutputLine, response: Mapping[str, Any]) -> Failure | None:
     """The failure of a row; None if there is an answer to judge."""
     if line.problem is not None:
-        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", line.problem)
+        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", line.problem)
     error = line.error
     if error is None:
         if response:
             return None
-        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "NO_ANSWER", "the job ended without an answer to this row")
+        return Failure(
+            FailureKind.TRANSIENT, Status.UNAVAILABLE, "NO_ANSWER", "the job ended without an answer to this row"
+        )
     if error.code is not None:
         return classify_http(error.code, error.document, {})
     if any(response.get(name) for name in _ANSWERS):
         return None  # a status that tells nothing, beside an answer that does
-    return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "UNKNOWN", one_line(error.message))
+    return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "UNKNOWN", one_line(error.message))
 
 
 # -- reading -----------------------------------------------------------------------------------------------
@@ -340,13 +280,6 @@ def _uris(request: Any) -> Iterator[str]:
             uri = (file.get("fileUri") or file.get("file_uri")) if isinstance(file, dict) else None
             if isinstance(uri, str):
                 yield uri
-
-
-def _finish_reason(response: Mapping[str, Any]) -> str | None:
-    candidates = response.get("candidates")
-    first = candidates[0] if isinstance(candidates, list) and candidates else None
-    reason = first.get("finishReason") if isinstance(first, dict) else None
-    return reason if isinstance(reason, str) and reason else None
 
 
 def _utc(time: Any) -> str | None:

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imagebeam.transforms.core.records import Status, Usage
+from imagebeam.transforms.core.records import Answer, Status, Usage
 from imagebeam.transforms.gemini.requests import ImagePart, image_part
-from imagebeam.transforms.gemini.responses import Reply, read_usage
+from imagebeam.transforms.gemini.responses import read_usage
 from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
 
 
@@ -63,7 +63,7 @@ def build_embedding_row(task: EmbedTask, part: ImagePart) -> dict[str, Any]:
     }
 
 
-def read_embedding(body: Mapping[str, Any], task: EmbedTask) -> Reply:
+def parse_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
     """Reads the answer to a request for a vector; never raises for anything that a service may send.
 
     Args:
@@ -77,19 +77,44 @@ def read_embedding(body: Mapping[str, Any], task: EmbedTask) -> Reply:
     metadata = body.get("usageMetadata")
     usage = read_usage(metadata if isinstance(metadata, dict) else {"promptTokenCount": body.get("tokenCount")})
     model_version = body.get("modelVersion")
-    return Reply(
+    return Answer(
         status=Status.OK if reason is None else Status.INVALID_ANSWER,
         reason=reason,
         message=message,
-        answer={"dimension": task.dimension} if reason is None else None,
-        raw_text=None,
+        value={"dimension": task.dimension} if reason is None else None,
         usage=usage + Usage(images=1),
         model_version=model_version if isinstance(model_version, str) else None,
-        response_id=None,
         retryable=reason is not None,
         # 24 kB for 3,072 numbers, where a list of floats takes 98.
         vector=array.array("d", values) if reason is None and values is not None else None,
     )
+
+
+def build_text_request(task: EmbedTask, text: str) -> dict[str, Any]:
+    """Builds the request for the vector of a text.
+
+    Args:
+        task: Which model and length.
+        text: What is looked for.
+
+    Returns:
+        The REST body of ``:embedContent`` or ``:predict``, in camelCase.
+    """
+    if find_embedding_model(task.model).method == "embedContent":
+        return {
+            "content": {"role": "user", "parts": [{"text": text}]},
+            "embedContentConfig": {"outputDimensionality": task.dimension},
+        }
+    return {"instances": [{"text": text}], "parameters": {"dimension": task.dimension}}
+
+
+def parse_text_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
+    """Reads the answer to a request for the vector of a text; never raises for anything that a service may send."""
+    predictions = body.get("predictions")
+    if isinstance(predictions, list) and predictions and isinstance(predictions[0], dict):
+        # The one field of the answer that is called otherwise than for an image.
+        body = {**body, "predictions": [{"imageEmbedding": predictions[0].get("textEmbedding")}]}
+    return parse_embedding(body, task)
 
 
 def _values(body: Mapping[str, Any]) -> list[Any] | None:

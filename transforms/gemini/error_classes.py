@@ -3,17 +3,17 @@
 The table, after Google's "API errors" page and the bodies that the service really sends:
 
 ====================================  ==========  =====================================================
-what came back                        kind        outcome if nothing better follows
+response                              kind        outcome if nothing better follows
 ====================================  ==========  =====================================================
 429, or status RESOURCE_EXHAUSTED     THROTTLED   UNAVAILABLE (QUOTA)
 408, 409 ABORTED, 499, 5xx            TRANSIENT   UNAVAILABLE (HTTP_503 ...)
 timeout · broken connection ·         TRANSIENT   UNAVAILABLE (TIMEOUT · CONNECTION · GARBAGE ·
 unreadable body · token endpoint                  CREDENTIALS)
-400, 403, 404 about the input file    ROW         IMAGE_ERROR (see :class:`records.ImageReason`)
-any other 4xx                         ROW         BAD_REQUEST (Google's status, such as INVALID_ARGUMENT)
-a 404 that does not say about what    ROW         UNAVAILABLE (NOT_FOUND): due again, not retried now
-401, 403, 404, 407, 501               FATAL       none: the run drains and the unit stays due
-an error of our own                   ROW         UNAVAILABLE (INTERNAL): due again, not retried now
+400, 403, 404 about the input file    UNIT        IMAGE_ERROR (see :class:`records.ImageReason`)
+any other 4xx                         UNIT        BAD_REQUEST (Google's status, such as INVALID_ARGUMENT)
+404 that does not name its subject    UNIT        UNAVAILABLE (NOT_FOUND): retried by the next run
+401, 403, 404, 407, 501               RUN         none: the run drains and the unit remains
+an error of our own                   UNIT        UNAVAILABLE (INTERNAL): retried by the next run
 ====================================  ==========  =====================================================
 
 Exceptions are told apart by their class names and not by their classes: no client is imported here.
@@ -80,7 +80,7 @@ _CONNECTIONS = frozenset({"ConnectionError", "TransportError", "ClientError", "S
 _GARBAGE = frozenset({"JSONDecodeError", "UnicodeDecodeError", "UnknownApiResponseError", "DecodingError"})
 
 
-class Kind(enum.StrEnum):
+class FailureKind(enum.StrEnum):
     """What to do about a failed call."""
 
     THROTTLED = "THROTTLED"
@@ -89,10 +89,10 @@ class Kind(enum.StrEnum):
     TRANSIENT = "TRANSIENT"
     """Ask again after a pause."""
 
-    ROW = "ROW"
+    UNIT = "UNIT"
     """This unit only: asking again now cannot help."""
 
-    FATAL = "FATAL"
+    RUN = "RUN"
     """Every further call would meet it: drain the run."""
 
 
@@ -109,7 +109,7 @@ class Failure:
         retry_after: Seconds that the service asked to wait; None if it asked for nothing.
     """
 
-    kind: Kind
+    kind: FailureKind
     status: Status
     reason: str
     message: str
@@ -132,22 +132,22 @@ def classify_http(code: int, body: bytes | str, headers: Mapping[str, str]) -> F
     message = one_line(str(error.get("message") or "")) or f"HTTP {code} without an explanation"
     retry_after = _retry_after(error, {name.lower(): value for name, value in headers.items()})
     if code == 429 or status == "RESOURCE_EXHAUSTED":
-        return Failure(Kind.THROTTLED, Status.UNAVAILABLE, "QUOTA", message, retry_after)
+        return Failure(FailureKind.THROTTLED, Status.UNAVAILABLE, "QUOTA", message, retry_after)
     if code == 501:
-        return Failure(Kind.FATAL, Status.UNAVAILABLE, "UNIMPLEMENTED", message)
+        return Failure(FailureKind.RUN, Status.UNAVAILABLE, "UNIMPLEMENTED", message)
     if code in (408, 499) or code >= 500 or code < 400 or status == "ABORTED":
-        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, f"HTTP_{code}", message, retry_after)
+        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, f"HTTP_{code}", message, retry_after)
     if code in (400, 403, 404, 413):
         image = _image_reason(code, message.lower())
         if image is not None:
-            return Failure(Kind.ROW, Status.IMAGE_ERROR, image.value, message)
+            return Failure(FailureKind.UNIT, Status.IMAGE_ERROR, image.value, message)
     if code == 404 and status == "NOT_FOUND" and not _ABOUT_THE_API.search(message.lower()):
         # "Requested entity was not found." may be the image or the model: one missing image must not stop a
         # run, and a unit must not be written off for a missing model. The breaker sees it if all meet it.
-        return Failure(Kind.ROW, Status.UNAVAILABLE, "NOT_FOUND", message)
+        return Failure(FailureKind.UNIT, Status.UNAVAILABLE, "NOT_FOUND", message)
     if code in (401, 403, 404, 407):
-        return Failure(Kind.FATAL, Status.UNAVAILABLE, _fatal_reason(code, status, error), message)
-    return Failure(Kind.ROW, Status.BAD_REQUEST, _reason_code(status) or f"HTTP_{code}", message)
+        return Failure(FailureKind.RUN, Status.UNAVAILABLE, _fatal_reason(code, status, error), message)
+    return Failure(FailureKind.UNIT, Status.BAD_REQUEST, _reason_code(status) or f"HTTP_{code}", message)
 
 
 def classify_exception(error: BaseException) -> Failure:
@@ -170,12 +170,12 @@ def classify_exception(error: BaseException) -> Failure:
         text = json.dumps({"error": {"message": message, "status": _text(error, "status")}})
         return classify_http(code, text, headers if isinstance(headers, Mapping) else {})
     if any(word in name for name in names for word in _TIMEOUTS):
-        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "TIMEOUT", message)
+        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "TIMEOUT", message)
     if names & _GARBAGE:
-        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", message)
+        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", message)
     if names & _CONNECTIONS:
-        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "CONNECTION", message)
-    return Failure(Kind.ROW, Status.UNAVAILABLE, "INTERNAL", message)
+        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "CONNECTION", message)
+    return Failure(FailureKind.UNIT, Status.UNAVAILABLE, "INTERNAL", message)
 
 
 # -- HTTP --------------------------------------------------------------------------------------------------
@@ -282,8 +282,8 @@ def _classify_auth(error: BaseException, names: set[str], message: str) -> Failu
     """Credentials that will never work are fatal; a token endpoint that stumbles is not."""
     lasting = "DefaultCredentialsError" in names or _BAD_CREDENTIALS.search(message.lower()) is not None
     if "TransportError" in names or getattr(error, "retryable", False) or not lasting:
-        return Failure(Kind.TRANSIENT, Status.UNAVAILABLE, "CREDENTIALS", message)
-    return Failure(Kind.FATAL, Status.UNAVAILABLE, "CREDENTIALS", message)
+        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "CREDENTIALS", message)
+    return Failure(FailureKind.RUN, Status.UNAVAILABLE, "CREDENTIALS", message)
 
 
 def _http_code(error: BaseException) -> int | None:

@@ -6,14 +6,13 @@ JSON, or JSON that does not fit the schema.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from imagebeam.transforms.core.records import Status, Usage
+from imagebeam.transforms.core.records import Answer, Status, Usage
 from imagebeam.transforms.tasks.answer_schema import OffSchemaError, fit_answer
 from imagebeam.transforms.tasks.task import Task
 
@@ -27,58 +26,25 @@ _BLOCKED = frozenset(
 _FENCED = re.compile(r"```(?:json|JSON)?[ \t]*\r?\n(.*?)```", re.DOTALL)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back for a unit, and what it cost in tokens.
-
-    Attributes:
-        status: OK, BLOCKED or INVALID_ANSWER.
-        reason: The service's code if BLOCKED; TRUNCATED, EMPTY, NOT_JSON, OFF_SCHEMA or an odd finish reason
-            if INVALID_ANSWER; None if OK.
-        message: What is wrong, one line; None if OK.
-        answer: The answer that fits the schema, ``{"text": …}`` without one; only if OK.
-        raw_text: What the model wrote, at most 4,000 characters; None if OK or if it wrote nothing.
-        usage: Tokens of the call.
-        model_version: The model's version as the service names it.
-        response_id: The service's id of the answer.
-        retryable: True if asking again may help, which is worth one more call.
-        vector: The embedding, if that was asked for; only if OK.
-    """
-
-    status: Status
-    reason: str | None
-    message: str | None
-    answer: Mapping[str, Any] | None
-    raw_text: str | None
-    usage: Usage
-    model_version: str | None
-    response_id: str | None
-    retryable: bool
-    vector: Sequence[float] | None = None
-
-
-def read_reply(body: Mapping[str, Any], task: Task) -> Reply:
-    """Reads the answer to a request of a task.
+def parse_response(body: Mapping[str, Any], task: Task) -> Answer:
+    """Parse the response to a request of a task; never raises, whatever a service may send.
 
     Args:
         body: The JSON body of an HTTP 200, or the ``response`` of a batch line.
-        task: What was asked.
-
-    Returns:
-        What it means; never raises for anything that a service may send.
+        task: The task.
     """
     candidate = _first(body.get("candidates"))
     text = _text(candidate)
-    status, reason, message, answer = _read(body, candidate, text, task)
-    return Reply(
+    status, reason, message, value = _read(body, candidate, text, task)
+    return Answer(
         status=status,
         reason=reason,
         message=None if message is None else " ".join(message.split())[:MESSAGE_CHARS],
-        answer=answer,
+        value=value,
         raw_text=None if status is Status.OK or not text else text[:RAW_TEXT_CHARS],
-        usage=read_usage(_mapping(body.get("usageMetadata"))),
         model_version=_word(body.get("modelVersion")),
         response_id=_word(body.get("responseId")),
+        usage=read_usage(_mapping(body.get("usageMetadata"))),
         retryable=status is Status.INVALID_ANSWER,
     )
 

@@ -78,7 +78,7 @@ def embedding_row(outcome: Outcome, *, model: str, dimension: int, version: str,
     Raises:
         ValueError: The outcome is not OK, or has no vector of this length.
     """
-    unit, vector = outcome.unit, outcome.vector
+    unit, vector = outcome.unit, outcome.answer.vector
     if outcome.status is not Status.OK or vector is None or len(vector) != dimension:
         raise ValueError(f"unit {unit.unit_id} has no vector of {dimension} numbers")
     image = unit.images[-1]

@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import shown
 from imagebeam.transforms.core.query import Parameter, check_expression
+from imagebeam.transforms.core.text import quote
 
 MAX_LIMIT = 2**62
 MAX_RADIUS_M = 20_037_508.0  # half the way around the earth
@@ -75,7 +75,7 @@ class Filters:
                 "the end itself does not count"
             )
         if self.where is not None:
-            check_expression(self.where, where="--where")
+            check_expression(self.where, source="--where")
         if any(not name.strip() for name in self.asset_types):
             raise UserError("--asset_types holds an empty name; separate the types by one comma")
         place = ("latitude", "longitude")
@@ -167,7 +167,7 @@ def instant(text: str, *, where: str) -> datetime.datetime:
         else:
             zoned = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
             return zoned.astimezone(datetime.UTC)
-    raise UserError(f"{where}={shown(text)} is no time; write 2026-05-31 or 2026-05-31T12:00:00Z")
+    raise UserError(f"{where}={quote(text)} is no time; write 2026-05-31 or 2026-05-31T12:00:00Z")
 
 
 def parse_bbox(text: str, *, where: str = "--bbox") -> tuple[float, float, float, float]:
@@ -218,7 +218,7 @@ def _geometries(document: Any, where: str) -> list[str]:
         return _geometries(document.get("geometry"), where)
     if kind not in _AREA_TYPES:
         raise UserError(
-            f"{where} holds {shown(str(kind or document))}; give a GeoJSON Polygon or MultiPolygon, "
+            f"{where} holds {quote(str(kind or document))}; give a GeoJSON Polygon or MultiPolygon, "
             "a Feature or a FeatureCollection of them"
         )
     polygons = document.get("coordinates")
@@ -239,7 +239,7 @@ def _check_ring(ring: Any, where: str) -> None:
         )
         if not numbers or len(position) < 2 or not (-180 <= position[0] <= 180 and -90 <= position[1] <= 90):
             raise UserError(
-                f"{where}: {shown(str(position), 60)} is no position; GeoJSON writes [longitude, latitude] in degrees"
+                f"{where}: {quote(str(position), 60)} is no position; GeoJSON writes [longitude, latitude] in degrees"
             )
     if ring[0] != ring[-1]:
         raise UserError(f"{where}: a ring is not closed; its last position must equal its first, {ring[0]}")
@@ -251,7 +251,7 @@ def _numbers(text: str, count: int, where: str, form: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != count:
-        raise UserError(f"{where}={shown(text)} must be {form}, separated by commas")
+        raise UserError(f"{where}={quote(text)} must be {form}, separated by commas")
     return values
 
 

@@ -18,8 +18,9 @@ import re
 from collections.abc import Sequence
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import TableName, shown
+from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import UnitKind
+from imagebeam.transforms.core.text import quote
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.sources import Source
 
@@ -116,11 +117,11 @@ def _parse(text: str, flag: str, known: tuple[str, ...]) -> Selection:
             near = difflib.get_close_matches(state, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near and near[0] != state else ""
             raise UserError(
-                f"{flag}={shown(text)}: unknown state {shown(word)}{hint}; use {', '.join(known)} or failed:REASON, "
+                f"{flag}={quote(text)}: unknown state {quote(word)}{hint}; use {', '.join(known)} or failed:REASON, "
                 "separated by commas"
             )
         if colon:
-            reasons.append(_parse_reason(reason.strip().upper(), f"{flag}={shown(text)}"))
+            reasons.append(_parse_reason(reason.strip().upper(), f"{flag}={quote(text)}"))
         all_failures |= state == "failed" and not colon
         if state not in states:
             states.append(state)

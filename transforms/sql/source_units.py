@@ -86,7 +86,7 @@ def where(conditions: Sequence[str]) -> str:
 
 def _raw(source: Source, filters: Filters) -> str:
     # The closing bracket is on its own line: the user's expression may end in a comment.
-    condition = "" if filters.where is None else f"\nWHERE (\n{check_expression(filters.where, where='--where')}\n)"
+    condition = "" if filters.where is None else f"\nWHERE (\n{check_expression(filters.where, source='--where')}\n)"
     return f"SELECT source.* FROM {source.sql()} AS source{condition}"
 
 

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import TableName, column_path, shown
+from imagebeam.transforms.core.identifiers import TableName, column_path
 from imagebeam.transforms.core.query import check_select
+from imagebeam.transforms.core.text import quote
 from imagebeam.transforms.sql.filters import Filters
 
 __all__ = [
@@ -199,7 +200,7 @@ class Source:
         for name in names:
             found = self.detected.fields.get(name.lower())
             if found is None:
-                raise UserError(f"{where}: {self.label} has no column {shown(name)}{_near(name, self.detected.fields)}")
+                raise UserError(f"{where}: {self.label} has no column {quote(name)}{_near(name, self.detected.fields)}")
             if kept.setdefault(found.path.replace(".", "_"), found.path) != found.path:
                 raise UserError(f"{where}: {found.path} and {kept[found.path.replace('.', '_')]} get the same name")
         return kept
@@ -220,7 +221,7 @@ def source_of(
     """
     if (table is None) == (query is None):
         raise UserError("give either --source (a table) or --query (a SELECT), not both and not neither")
-    checked = None if query is None else check_select(query, where="--query")
+    checked = None if query is None else check_select(query, source="--query")
     return Source(table, checked, detected, snapshots, assets)
 
 
@@ -245,7 +246,7 @@ def detect_profile(
     fields = {found.path.lower(): found for found in _flatten(schema_fields)}
     if profile not in ("auto", *PROFILES):
         raise UserError(
-            f"profile {shown(profile)} is unknown; choose from auto, {', '.join(PROFILES)}{_near(profile, PROFILES)}"
+            f"profile {quote(profile)} is unknown; choose from auto, {', '.join(PROFILES)}{_near(profile, PROFILES)}"
         )
     if mapping:
         if profile not in ("auto", "custom"):
@@ -325,13 +326,13 @@ def _mapped(mapping: Mapping[str, str], fields: Mapping[str, SourceColumn], tabl
     for name, path in mapping.items():
         if name not in CANONICAL:
             raise UserError(
-                f"--columns: {shown(str(name))} is no column that imagebeam knows{_near(str(name), CANONICAL)}; "
+                f"--columns: {quote(str(name))} is no column that imagebeam knows{_near(str(name), CANONICAL)}; "
                 f"known are {', '.join(CANONICAL)}"
             )
         found = fields.get(str(path).lower())
         if found is None:
             raise UserError(
-                f"--columns={name}={shown(str(path))}: {table_name} has no such column{_near(str(path), fields)}"
+                f"--columns={name}={quote(str(path))}: {table_name} has no such column{_near(str(path), fields)}"
             )
         _check_type(name, found, table_name)
         columns[name] = found
@@ -382,7 +383,7 @@ def canonical_sql(source: Source, name: str, alias: str) -> str:
     found = source.columns.get(name)
     if found is None:
         return f"CAST(NULL AS {target})"
-    text = f"{alias}.{column_path(found.path, where='source')}"
+    text = f"{alias}.{column_path(found.path, source='source')}"
     if name in _NEVER_BLANK and found.type == "STRING":
         return f"NULLIF({text}, '')"
     if _NAME_OF.get(found.type, found.type) == target:

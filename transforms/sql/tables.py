@@ -154,18 +154,18 @@ def outcome_row(outcome: Outcome, *, task: str, version: str, model: str, lane: 
     """
     if outcome.status is Status.SKIPPED or not outcome.answered_at:
         raise ValueError(f"unit {outcome.unit.unit_id} is {outcome.status.value} and was not asked: it has no row")
-    unit, usage, ok = outcome.unit, outcome.usage, outcome.status is Status.OK
+    unit, answer, usage = outcome.unit, outcome.answer, outcome.usage
     return {
         "task": task,
         "version": version,
         "unit_id": clean_text(unit.unit_id),
         "unit_type": unit.unit_type,
         "input_digest": unit.input_digest,
-        "status": outcome.status.value,
-        "reason": clean_text(outcome.reason),
-        "message": clean_text(outcome.message, MESSAGE_LIMIT),
-        "answer": json_text(outcome.answer) if ok and outcome.answer is not None else None,
-        "raw_text": None if ok else clean_text(outcome.raw_text, RAW_TEXT_LIMIT),
+        "status": answer.status.value,
+        "reason": clean_text(answer.reason),
+        "message": clean_text(answer.message, MESSAGE_LIMIT),
+        "answer": json_text(answer.value) if answer.ok and answer.value is not None else None,
+        "raw_text": None if answer.ok else clean_text(answer.raw_text, RAW_TEXT_LIMIT),
         "asset_id": clean_text(unit.asset_id),
         "asset_type": clean_text(unit.asset_type),
         "observation_ids": [clean_text(image.observation_id) for image in unit.images],
@@ -177,7 +177,7 @@ def outcome_row(outcome: Outcome, *, task: str, version: str, model: str, lane: 
         "map_url": clean_text(unit.map_url),
         "extra": json_text(unit.extra) if unit.extra else None,
         "model": model,
-        "model_version": clean_text(outcome.model_version),
+        "model_version": clean_text(answer.model_version),
         "lane": lane,
         "traffic_type": clean_text(usage.traffic_type),
         "attempts": outcome.attempts,
@@ -187,7 +187,7 @@ def outcome_row(outcome: Outcome, *, task: str, version: str, model: str, lane: 
         "thought_tokens": usage.thought_tokens,
         "cost_usd": numeric(outcome.cost_usd),
         "latency_ms": outcome.latency_ms,
-        "response_id": clean_text(outcome.response_id),
+        "response_id": clean_text(answer.response_id),
         "run_id": run_id,
         "answered_at": outcome.answered_at,
     }

@@ -134,7 +134,7 @@ def _underscored(names: Sequence[str]) -> list[str]:
 
 
 def _typed(columns: Sequence[Column]) -> list[str]:
-    return [f"{_read(found)} AS {column(found.name, where='task schema')}" for found in columns]
+    return [f"{_read(found)} AS {column(found.name, source='task schema')}" for found in columns]
 
 
 def _read(found: Column) -> str:

@@ -60,7 +60,7 @@ def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> T
     Raises:
         UserError: The file is invalid.
     """
-    task = parse_task(file.text, where=file.where, default_model=models.default)
+    task = parse_task(file.text, source=file.where, default_model=models.default)
     if model:
         task = dataclasses.replace(task, model=model)
     try:
@@ -107,8 +107,8 @@ def load_models_file(path: Path | None = None) -> Models:
     """
     if path is None:
         text = resources.files("imagebeam.transforms.tasks").joinpath("data/models.yaml").read_text(encoding="utf-8")
-        return load_models(text, where="models.yaml (shipped)")
-    return load_models(_read(path, str(path)).text, where=str(path))
+        return load_models(text, source="models.yaml (shipped)")
+    return load_models(_read(path, str(path)).text, source=str(path))
 
 
 @functools.cache

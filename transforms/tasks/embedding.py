@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.tasks.task import ImageSettings, Task
 
 # Part of every version: increase it when gemini/embeddings.py builds a different request for the same image.
@@ -98,6 +99,18 @@ class EmbedTask(Task):
     """
 
     dimension: int = 0
+    lanes: ClassVar[tuple[Lane, ...]] = (Lane.ONLINE, Lane.BATCH, Lane.SQL)
+    counts_tokens: ClassVar[bool] = False
+
+    @property
+    def method(self) -> str:
+        """REST method of the task's calls."""
+        return find_embedding_model(self.model).method
+
+    @property
+    def vector_dimension(self) -> int:
+        """Length of the vector that a call returns."""
+        return self.dimension
 
     def definition(self) -> dict[str, Any]:
         """Return everything that can change a vector, as JSON values; :attr:`version` is its hash."""

@@ -14,7 +14,6 @@ import orjson
 
 from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.records import Lane, Usage
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_total
 from imagebeam.transforms.tasks.task import Task
 
@@ -228,7 +227,7 @@ class Forecaster:
                 found = self._scale(measured, formula, units, images, basis)
                 usage = dataclasses.replace(found.usage, prompt_tokens=formula.prompt_tokens, cached_tokens=0)
                 return dataclasses.replace(found, usage=usage)
-        embeds = isinstance(self.task, EmbedTask)
+        embeds = self.task.vector_dimension is not None
         basis = "by the model's table" if embeds else "by the length of texts and schema, images by table"
         return Forecast(units, units, images, formula, basis)
 

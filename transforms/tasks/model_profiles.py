@@ -18,7 +18,6 @@ from typing import Any, Literal
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, Usage
 from imagebeam.transforms.core.strict_yaml import suggestion
-from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.task import Task
 
 LANES = (Lane.ONLINE, Lane.FLEX, Lane.BATCH)
@@ -246,14 +245,14 @@ class Models:
         as_of: Date of the prices and properties.
         default: Model of tasks without one.
         profiles: Model id → profile.
-        where: Name of the file in messages.
+        source: Name of the file in messages.
         embeddings: Embedding model id → profile.
     """
 
     as_of: datetime.date
     default: str
     profiles: Mapping[str, ModelProfile]
-    where: str
+    source: str
     embeddings: Mapping[str, ModelProfile] = dataclasses.field(default_factory=dict)
 
     def profile(self, name: str) -> ModelProfile:
@@ -271,7 +270,7 @@ class Models:
         if _ENDPOINT.fullmatch(name):
             return ModelProfile(name)
         raise UserError(
-            f"unknown model {name}{suggestion(name, self.profiles)}; {self.where} has "
+            f"unknown model {name}{suggestion(name, self.profiles)}; {self.source} has "
             f"{', '.join(self.profiles)}; add others there"
         )
 
@@ -283,10 +282,18 @@ class Models:
         """
         if name not in self.embeddings:
             raise UserError(
-                f"{self.where} does not have embedding model {name}: add it under `embeddings`, as in the shipped "
+                f"{self.source} does not have embedding model {name}: add it under `embeddings`, as in the shipped "
                 "models.yaml"
             )
         return self.embeddings[name]
+
+    def resolve(self, task: Task) -> ModelProfile:
+        """Return the profile of a task's model.
+
+        Raises:
+            UserError: The model is unknown.
+        """
+        return self.profile(task.model) if task.vector_dimension is None else self.embedding(task.model)
 
 
 def cost_usd(profile: ModelProfile, lane: Lane, usage: Usage) -> Decimal:
@@ -337,7 +344,7 @@ def estimate_total(profile: ModelProfile, task: Task, *, calls: int, images: int
     rough estimates, until a run or a probe has measured them.
     """
     image_prompt = images * image_tokens(profile, task)
-    if isinstance(task, EmbedTask):
+    if task.vector_dimension is not None:
         return Usage(prompt_tokens=image_prompt, images=images)
     schema = json.dumps(task.schema, ensure_ascii=False, separators=(",", ":")) if task.schema else ""
     text = sum(_text_tokens(len(part)) for part in (task.prompt, task.system or "", schema))

@@ -15,17 +15,17 @@ from imagebeam.transforms.tasks.task import MEDIA_RESOLUTIONS, THINKING_WORDS
 WARN_DAYS = 90
 
 
-def load_models(text: str, where: str) -> Models:
+def load_models(text: str, source: str) -> Models:
     """Read ``models.yaml``.
 
     Args:
         text: The document; the shipped file explains its keys.
-        where: Name of the document in messages.
+        source: Name of the document in messages.
 
     Raises:
         UserError: The document is invalid; names the key path.
     """
-    section = load_mapping(text, where)
+    section = load_mapping(text, source)
     section.allow(["as_of", "default", "thought_tokens", "assumed_quotas", "models", "embeddings"])
     thoughts = section.section("thought_tokens")
     thoughts.allow(THINKING_WORDS)
@@ -38,7 +38,7 @@ def load_models(text: str, where: str) -> Models:
     default = section.choice("default", list(profiles))
     known = section.section("embeddings")
     embeddings = {str(name): _read_embedding(str(name), known.section(name)) for name in known.content}
-    return Models(section.date("as_of"), default, profiles, where, embeddings)
+    return Models(section.date("as_of"), default, profiles, source, embeddings)
 
 
 def _read_profile(

@@ -10,9 +10,9 @@ import dataclasses
 import hashlib
 import json
 import re
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
-from imagebeam.transforms.core.records import UnitKind
+from imagebeam.transforms.core.records import Lane, UnitKind
 from imagebeam.transforms.core.strict_yaml import Section, load_mapping, show, suggestion
 from imagebeam.transforms.tasks.answer_schema import Schema, bigquery_type, read_schema
 
@@ -144,6 +144,21 @@ class Task:
     ignored_settings: tuple[str, ...] = ()
     version: str = dataclasses.field(init=False)
 
+    #: Lanes that the task can take.
+    lanes: ClassVar[tuple[Lane, ...]] = (Lane.ONLINE, Lane.FLEX, Lane.BATCH)
+    #: Whether ``countTokens``, which is free of charge, takes requests of the task's model.
+    counts_tokens: ClassVar[bool] = True
+
+    @property
+    def method(self) -> str:
+        """REST method of the task's calls."""
+        return "generateContent"
+
+    @property
+    def vector_dimension(self) -> int | None:
+        """Length of the vector that a call returns; None if it returns text."""
+        return None
+
     def __post_init__(self) -> None:
         canonical = json.dumps(self.definition(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
@@ -190,18 +205,18 @@ class Task:
         return tuple(columns)
 
 
-def parse_task(text: str, *, where: str, default_model: str) -> Task:
+def parse_task(text: str, *, source: str, default_model: str) -> Task:
     """Read a task as its file states it; :func:`~catalog.load_task` also drops what the model ignores.
 
     Args:
         text: The YAML document.
-        where: Name of the document in messages, usually its path.
+        source: Name of the document in messages, usually its path.
         default_model: Model of a task without one.
 
     Raises:
         UserError: The task is invalid; names the file, the key path and the fix.
     """
-    section = load_mapping(text, where)
+    section = load_mapping(text, source)
     section.allow(_KEYS)
     name = section.text("name")
     _check_name(section, name)
