@@ -317,7 +317,7 @@ def test_warns_once_about_a_call_above_its_maximum_cost_and_charges_it(
     with caplog.at_level(logging.WARNING):
         run(work())
     assert [record.message.partition(":")[0] for record in caplog.records] == [
-        "a call cost $0.006000000, more than its estimated maximum ($0.003000000)"
+        "a call cost $0.006000000, more than its estimated maximum of $0.003000000"
     ]
 
 
@@ -521,6 +521,7 @@ PROGRAM = """
 import asyncio, os, random, sys
 from decimal import Decimal
 from imagebeam.transforms.engine.budget import Budget
+from imagebeam.transforms.engine.settings import Caps
 
 directory, log, usd, calls, processes, seed = sys.argv[1:]
 chance = random.Random(int(seed))

@@ -82,7 +82,7 @@ def test_arrays_have_no_null_for_images_without_uri() -> None:
     assert row["image_uris"] == ["gs://b/b.jpg"]
 
 
-@pytest.mark.parametrize("wrong", [{"status": Status.SKIPPED}, {"answered_at": None}])
+@pytest.mark.parametrize("wrong", [{"answer": Answer(Status.SKIPPED)}, {"answered_at": None}])
 def test_units_without_a_call_have_no_row(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="has no row"):
         outcome_row(outcome(**wrong), **COLUMNS)
