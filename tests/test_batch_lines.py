@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from imagebeam.transforms.gemini.batch_requests import (
     line_template,
     lint,
     named_types,
-    shard_numbers,
 )
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.tasks.models_file import load_models
@@ -179,6 +179,17 @@ def test_a_key_knows_where_one_part_ends() -> None:
 # -- shards ------------------------------------------------------------------------------------------------
 
 
+def shard_numbers(sizes: Iterable[int], limits: ShardLimits) -> Iterator[int]:
+    """Fill shards as :mod:`build_batch_requests` does; the number of the shard of each line, from 0."""
+    shard = lines = used = 0
+    for size in sizes:
+        if limits.is_full(lines, used, size):
+            shard, lines, used = shard + 1, 0, 0
+        lines += 1
+        used += size
+        yield shard
+
+
 @given(st.lists(st.integers(1, 50)), st.integers(1, 7), st.integers(50, 200))
 def test_shards_are_filled_in_order_and_never_beyond_their_limits(sizes: list[int], lines: int, size: int) -> None:
     numbers = list(shard_numbers(sizes, ShardLimits(lines, size)))
@@ -201,7 +212,7 @@ def test_a_shard_takes_as_much_as_a_job_takes() -> None:
 
 
 def test_a_line_that_fits_into_no_shard_is_said() -> None:
-    with pytest.raises(UserError, match="one request takes 101 bytes, and a whole input file may have 100"):
+    with pytest.raises(UserError, match="one request takes 101 bytes, and a whole input file can have 100"):
         list(shard_numbers([100, 101], ShardLimits(10, 100)))
 
 
@@ -223,18 +234,18 @@ def test_limits_beyond_those_of_the_service_are_refused(lines: int, size: int) -
         ({"a": {"b": None}}, "a.b: null"),
         ({"s": {"$ref": "#/x"}}, "s.$ref: write the schema out where it is used"),
         ({"s": {"$defs": {"x": 1}}}, "s.$defs: write the schema out where it is used"),
-        ({"s": {"type": ["string", "null"]}}, "s.type: a list of types: name one, and nullable beside it"),
+        ({"s": {"type": ["string", "null"]}}, "s.type: a list of types: use one type and nullable"),
         ({"s": {"enum": ["a", None]}}, "s.enum[1]: null"),
         ({"s": {"enum": ["a", 1]}}, "s.enum: items of different structure"),
         ({"s": {"anyOf": [{"type": "STRING"}]}}, "s.anyOf: one type with nullable, or an enum"),
         ({"s": [{"a": 1}, {"b": 1}]}, "s: items of different structure"),
         ({"g": {"responseJsonSchema": {"type": "object"}}}, "g.responseJsonSchema: use responseSchema"),
         ({"parts": [{"inlineData": {"data": "a"}}]}, "parts[0].inlineData: a batch job reads images by URI"),
-        ({"s": {"type_": "STRING"}}, "s.type_: is called type"),
-        ({"t": float("nan")}, "t: nan is no number in JSON"),
-        ({"t": float("inf")}, "t: inf is no number in JSON"),
-        ({"t": b"x"}, "t: bytes is no JSON"),
-        ({1: "x"}, "the request: 1 is no name"),
+        ({"s": {"type_": "STRING"}}, "s.type_: use type"),
+        ({"t": float("nan")}, "t: nan is not a JSON number"),
+        ({"t": float("inf")}, "t: inf is not a JSON number"),
+        ({"t": b"x"}, "t: bytes is not a JSON value"),
+        ({1: "x"}, "the request: 1 is not a string key"),
     ],
 )
 def test_what_the_import_stumbles_over_is_named(body: Any, says: str) -> None:

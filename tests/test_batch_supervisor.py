@@ -120,7 +120,7 @@ def test_whatever_becomes_of_its_job_every_unit_is_answered_in_the_end(cloud: Lo
     assert len([name for name in jobs if name.startswith("r1")]) == len(ENDINGS)
     assert not [name for name in jobs if name.startswith("r3")]
     for words in (
-        "does not know the state JOB_STATE_MELTING", "2 lines duplicated", "2 lines found by image",
+        "unknown state JOB_STATE_MELTING", "2 lines duplicated", "2 lines found by image",
         "1 lines of no unit", "code 13: INTERNAL", "BACKEND", "the service counts 2 rows, its files 0",
     ):  # fmt: skip
         assert words in said, words

@@ -239,7 +239,7 @@ def test_an_html_page_is_told_by_its_title() -> None:
 
 
 def test_an_empty_body_still_gets_a_message() -> None:
-    assert classify_http(500, b"", {}).message == "HTTP 500 without an explanation"
+    assert classify_http(500, b"", {}).message == "HTTP 500 without a message"
 
 
 def test_an_oauth_error_document_is_read() -> None:

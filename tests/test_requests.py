@@ -121,13 +121,13 @@ def test_inline_bytes_travel_as_base64() -> None:
 
 
 def test_there_must_be_one_part_per_image() -> None:
-    with pytest.raises(ValueError, match="1 parts for 3 images of unit t1:p"):
+    with pytest.raises(ValueError, match="1 image parts for 3 images of unit t1:p"):
         build_request(small(), MODELS.profile(MODELS.default), POLE, [ImagePart("image/png", uri="gs://b/x")], {})
 
 
 @pytest.mark.parametrize("given_as", [{}, {"uri": "gs://b/x", "data": b"x"}])
 def test_a_part_is_either_a_uri_or_bytes(given_as: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="not both or neither"):
+    with pytest.raises(ValueError, match="either a URI or bytes"):
         ImagePart("image/png", **given_as)
 
 
@@ -187,7 +187,7 @@ def test_the_flex_lane_has_its_documented_headers_and_the_online_lane_none() -> 
         "X-Vertex-AI-LLM-Shared-Request-Type": "flex",
         "X-Vertex-AI-LLM-Request-Type": "shared",
     }
-    with pytest.raises(ValueError, match="no such lane: batch"):
+    with pytest.raises(ValueError, match="lane batch has no HTTP calls"):
         lane_headers(Lane.BATCH)
 
 

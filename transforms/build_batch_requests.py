@@ -1,4 +1,4 @@
-"""The PTransform that writes the input of batch jobs: a page of units is a shard, a file, a job."""
+"""The PTransform that writes the input of batch jobs: each page of units becomes a shard, a file and a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core import images
-from imagebeam.transforms.core.errors import SystemicError, UserError
+from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit, utc_now
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.error_file import record_failure
@@ -42,14 +42,14 @@ REQUESTS_SCHEMA = (
 
 @dataclasses.dataclass
 class BuildBatchRequests(beam.PTransform[PCollection[Page], PCollection[Shard]]):
-    """Writes the requests of every page, and marks its units as submitted.
+    """Writes the requests of every page, and records its units as submitted.
 
-    The files of a shard depend on its page only: a retried bundle writes the same again, and what is whole
-    already is left alone. Gives one :class:`Shard` per input file.
+    The files of a shard depend on its page only: a retried bundle writes the same files again, and skips those that
+    are complete. Emits one :class:`Shard` per input file.
 
     Attributes:
         settings: The run.
-        batch: How it goes through jobs.
+        batch: Settings of the batch lane.
         allowed: Units that the budget allows, counted from the first row of the result; None for all.
     """
 
@@ -58,7 +58,7 @@ class BuildBatchRequests(beam.PTransform[PCollection[Page], PCollection[Shard]])
     allowed: int | None = None
 
     def expand(self, pages: PCollection[Page]) -> PCollection[Shard]:
-        """Wires the writing."""
+        """Apply the writing."""
         shards: PCollection[Shard] = pages | "WriteRequests" >> beam.ParDo(
             _WriteRequests(self.settings, self.batch, self.allowed)
         )
@@ -77,21 +77,21 @@ class _WriteRequests(beam.DoFn):
 
 
 def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed: int | None) -> Iterator[Shard]:
-    """Writes the shards of a page, registers their units as submitted, and gives them.
+    """Write the shards of a page, record their units as submitted, and yield them.
 
     Raises:
         SystemicError: The files cannot be written, or the lease is lost.
     """
-    asked = page.count if allowed is None else min(page.count, max(0, allowed - page.start))
+    allowed_rows = page.count if allowed is None else min(page.count, max(0, allowed - page.start))
     bq = BigQueryClient(settings.engine.call_settings.project)
     part = done = 0
-    # What an attempt before this one made whole stays as it is, also if an image reads differently by now.
-    while done < page.count and (whole := read_shard(settings, shard_name(page.start, part))) is not None:
-        yield _record(bq, settings, batch, whole)
-        part, done = part + 1, done + whole.read
+    # A shard that an earlier attempt completed stays as it is, also if an image reads differently by now.
+    while done < page.count and (complete := read_shard(settings, shard_name(page.start, part))) is not None:
+        yield _record(bq, settings, batch, complete)
+        part, done = part + 1, done + complete.read
     if done >= page.count:
         return
-    rows = bq.read_rows(page.result, page.start + done, asked - done, UNIT_COLUMNS) if asked > done else iter(())
+    rows = bq.read_rows(page.result, page.start + done, max(0, allowed_rows - done), UNIT_COLUMNS)
     template = task_kind(settings.task).build_lines(settings.engine.call_settings.profile, settings.labels())
     watch = _Lease(settings, bq)
     with contextlib.ExitStack() as stack:
@@ -101,7 +101,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
         units = map(unit_from_row, rows)
         while chunk := list(itertools.islice(units, CHUNK)):
             watch.extend()
-            for unit, types in _typed(chunk, readers):
+            for unit, types in _with_types(chunk, readers):
                 if isinstance(types, images.ImageProblem):
                     shard.add_problem(unit, types)
                     continue
@@ -111,18 +111,18 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
                     part += 1
                     shard = stack.enter_context(_Writing(settings, batch, shard_name(page.start, part), directory))
                 shard.add(unit, line)
-        shard.skipped = page.count - asked
+        shard.skipped = page.count - allowed_rows
         yield _record(bq, settings, batch, shard.close())
 
 
 def read_shard(settings: RunSettings, name: str) -> Shard | None:
-    """A shard of the run's round that is whole; None while it is not."""
+    """Return a shard of the run's round; None while it is incomplete."""
     data = storage.read(Shard(settings.run_id, settings.directory, settings.round, name).path("shard.json"))
     return None if data is None else Shard(**orjson.loads(data))
 
 
 def _record(bq: BigQueryClient, settings: RunSettings, batch: BatchSettings, shard: Shard) -> Shard:
-    """Puts into BigQuery what a whole shard needs there; again is no harm."""
+    """Load into BigQuery what a complete shard needs there. Idempotent."""
     register(bq, settings, shard)
     if shard.lines and batch.source == "bigquery":
         load = LoadJob(
@@ -139,7 +139,7 @@ def _record(bq: BigQueryClient, settings: RunSettings, batch: BatchSettings, sha
 
 
 def register(bq: BigQueryClient, settings: RunSettings, shard: Shard) -> None:
-    """Makes the units of a shard known as submitted, so that no other run buys them. Again is no harm."""
+    """Record the units of a shard as submitted, so that no other run sends them. Idempotent."""
     for kind, wanted in (("manifest", shard.lines), ("problems", sum(shard.problems.values()))):
         if wanted:
             path, job_id = shard.path(f"{kind}.jsonl"), shard.job_id(kind)
@@ -147,7 +147,7 @@ def register(bq: BigQueryClient, settings: RunSettings, shard: Shard) -> None:
 
 
 class _Writing:
-    """A shard that is being written, in local files until it is whole."""
+    """A shard that is being written, in local files until it is complete."""
 
     def __init__(self, settings: RunSettings, batch: BatchSettings, name: str, directory: Path) -> None:
         self._settings = settings
@@ -164,29 +164,22 @@ class _Writing:
         self.skipped = 0
 
     def line(self, template: RequestLines, unit: Unit, types: Sequence[str]) -> bytes:
-        """The unit's line in the job's input."""
+        """Return the unit's line of the job's input."""
         return template.line(key_of(unit.unit_id, unit.input_digest, self._settings.task.version), unit, types)
 
-    def is_full(self, size: int) -> bool:
-        """True if a line of this size does not fit any more.
-
-        Raises:
-            UserError: It would not fit into an empty shard either.
-        """
-        limits = self._batch.limits
-        if size > limits.size:
-            raise UserError(f"one request takes {size:,} bytes, and a whole input file may have {limits.size:,}")
-        return self._lines >= limits.lines or self._size + size > limits.size
+    def is_full(self, line_size: int) -> bool:
+        """Return True if one more line does not fit; see :meth:`~batch_requests.ShardLimits.is_full`."""
+        return self._batch.limits.is_full(self._lines, self._size, line_size)
 
     def add(self, unit: Unit, line: bytes) -> None:
-        """Takes a unit and its line."""
+        """Add a unit and its line."""
         self._files["requests.jsonl"].write(line)
         self._files["manifest.jsonl"].write(self._row(Outcome(unit, Answer(Status.SUBMITTED), answered_at=self._at)))
         self._lines += 1
         self._size += len(line)
 
     def add_problem(self, unit: Unit, problem: images.ImageProblem) -> None:
-        """Takes a unit that cannot be asked about: its outcome is known."""
+        """Add a unit that cannot be sent: its outcome is known."""
         if "problems.jsonl" not in self._files:
             self._files["problems.jsonl"] = (self._directory / f"{self._shard.name}.problems.jsonl").open("wb")
         answer = Answer(Status.IMAGE_ERROR, problem.reason.value, problem.message)
@@ -201,7 +194,7 @@ class _Writing:
             file.close()
 
     def close(self) -> Shard:
-        """Puts the files where they belong, and last of all says that the shard is whole."""
+        """Upload the files, and last the object that marks the shard as complete."""
         for file in self._files.values():
             file.close()
         shard = dataclasses.replace(
@@ -219,7 +212,7 @@ class _Writing:
 
 
 class _Lease:
-    """Keeps the run's lease while a long page is written."""
+    """Extends the run's lease while a long page is written."""
 
     def __init__(self, settings: RunSettings, bq: BigQueryClient) -> None:
         destination = settings.engine.destination
@@ -229,23 +222,23 @@ class _Lease:
         self._next = time.monotonic() + lease.EXTEND_EVERY_S
 
     def extend(self) -> None:
-        """Extends it every half minute.
+        """Extend it every half minute.
 
         Raises:
-            SystemicError: It is no longer this run's.
+            SystemicError: Another run holds it.
         """
         if self._table is None or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + lease.EXTEND_EVERY_S
         if not lease.extend(self._bq, self._table, self._run_id):
-            raise SystemicError(f"lease lost: table {self._table.dotted} is not this run's any more")
+            raise SystemicError(f"lease lost: table {self._table.dotted} is held by another run")
 
 
 Types = Sequence[str] | images.ImageProblem
 
 
-def _typed(units: Sequence[Unit], readers: concurrent.futures.Executor) -> Iterator[tuple[Unit, Types]]:
-    """Units with the types of their images: by their names, or else by their first bytes, read side by side."""
+def _with_types(units: Sequence[Unit], readers: concurrent.futures.Executor) -> Iterator[tuple[Unit, Types]]:
+    """Yield units with the types of their images: by name, else by their first bytes, read in parallel."""
     named = [_named(unit) for unit in units]
     sniffed = readers.map(_sniffed, (unit for unit, types in zip(units, named, strict=True) if types is None))
     for unit, types in zip(units, named, strict=True):

@@ -1,4 +1,4 @@
-"""The PTransform that reads what batch jobs wrote: each shard by itself, its manifest against its output."""
+"""The PTransform that collects the output of batch jobs: matches it with the manifest of its shard, and records it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Ended:
 
     Attributes:
         shard: The shard.
-        job: Its job as it was last seen.
+        job: Its job, as last read.
     """
 
     shard: Shard
@@ -50,26 +50,26 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Collected:
-    """What became of the units of a shard.
+    """Counts of the units of a shard.
 
     Attributes:
         name: The shard.
         round: Its round.
         ok: Units answered.
-        failed: Units that failed for good, by failure.
-        again: Units that another round may answer, by failure.
+        failed: Units with a permanent failure, by ``STATUS/REASON``.
+        again: Units that another round may answer, by ``STATUS/REASON``.
         usage: Tokens.
-        cost_usd: Their price.
+        cost_usd: Their list price.
         lines: Lines of the output.
-        by_uri: Units found by their images, because the service did not echo their keys.
-        duplicates: Lines about a unit that had one already.
-        unmatched: Lines of no unit.
+        by_uri: Units matched by their images, because the service did not echo their keys.
+        duplicates: Further lines of a matched unit.
+        unmatched: Lines without a unit.
         missing: Units without a line.
-        told_ok: Rows that the service says succeeded; None if it does not say.
-        told_failed: Rows that the service says failed.
+        told_ok: Rows that succeeded according to the service; None if it does not report them.
+        told_failed: Rows that failed according to the service; None if it does not report them.
         state: The job's last state.
-        error: What the job said of itself.
-        error_code: google.rpc.Code of that; None if it was not told.
+        error: Error that the job reports; empty for none.
+        error_code: Its google.rpc.Code; None if it is not reported.
     """
 
     name: str
@@ -98,12 +98,12 @@ class Collected:
 
 @dataclasses.dataclass
 class CollectBatch(beam.PTransform[PCollection[Ended], PCollection[Collected]]):
-    """Reads the output of every job, judges and records it; collecting a shard again records nothing twice."""
+    """Parses and records the output of every job. Idempotent: a shard that is collected again is recorded once."""
 
     settings: RunSettings
 
     def expand(self, ended: PCollection[Ended]) -> PCollection[Collected]:
-        """Wires the collecting."""
+        """Apply the collection."""
         collected: PCollection[Collected] = (
             ended | "SpreadShards" >> beam.Reshuffle() | "Collect" >> beam.ParDo(_Collect(self.settings))
         )
@@ -120,18 +120,18 @@ class _Collect(beam.DoFn):
 
 
 def collect(settings: RunSettings, ended: Ended) -> Collected:
-    """Collects a shard: its outcomes go to BigQuery in one load job, then it is marked as collected.
+    """Collect a shard: load its outcomes into BigQuery with one load job, then mark it as collected.
 
-    Vectors go there before, in a load job of their own: no outcome ever stands without its vector.
+    Vectors are loaded before, with another load job, so that no outcome lacks its vector.
 
     Raises:
-        SystemicError: Its files cannot be read, or its outcomes not be loaded.
+        SystemicError: Its files cannot be read, or its outcomes cannot be loaded.
     """
     shard = ended.shard
     if (done := read_collected(shard)) is not None:
         return done
     bq = BigQueryClient(settings.engine.call_settings.project)
-    # Read once: the load job below takes the first reading, whatever a second one would find.
+    # Matched once: the load job below reads these files, whatever the output contains later.
     data = storage.read(shard.path("matched.json"))
     if data is not None:
         found = _COLLECTED.validate_json(data)
@@ -164,18 +164,18 @@ def _vector_table(settings: RunSettings) -> VectorTable | None:
 
 
 def read_collected(shard: Shard) -> Collected | None:
-    """What was collected of a shard; None while nothing was."""
+    """Return the counts of a collected shard; None if it is not collected."""
     data = storage.read(shard.path("collected.json"))
     return None if data is None else _COLLECTED.validate_json(data)
 
 
 def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: Path) -> Collected:
-    """Writes the outcomes of a shard, its vectors and its unmatched lines to local files; gives the counts."""
+    """Write the outcomes, vectors and unmatched lines of a shard to local files, and return the counts."""
     shard, call_settings = ended.shard, settings.engine.call_settings
     at, columns = utc_now(), call_settings.columns(settings.run_id)
     manifest = directory / "manifest.jsonl"
     if not storage.download(shard.path("manifest.jsonl"), manifest):
-        raise SystemicError(f"{shard.path('manifest.jsonl')} is gone, and with it what job {ended.job.name} is about")
+        raise SystemicError(f"{shard.path('manifest.jsonl')} is missing: the units of job {ended.job.name} are unknown")
     matcher = ShardMatcher(_entries(manifest), functools.partial(parse_answer, task=call_settings.task), _uris)
     tally, table = _Tally(), _vector_table(settings)
     with (
@@ -216,15 +216,15 @@ class _Tally:
         self._again_sum = OutcomeCounts()
 
     def add(self, outcome: Outcome) -> None:
-        """OutcomeCounts an outcome."""
-        # As the due table has it: these are due again without asking.
+        """Count an outcome."""
+        # As the query of remaining units has it: the next run retries these.
         if outcome.status is Status.UNAVAILABLE or outcome.reason == ImageReason.FORBIDDEN:
             self._again_sum = self._again_sum + count_outcome(outcome)
         else:
             self._final_sum = self._final_sum + count_outcome(outcome)
 
     def collected(self, ended: Ended, counts: MatchCounts) -> Collected:
-        """What it comes to."""
+        """Return the counts of the shard."""
         both = self._final_sum + self._again_sum
         return Collected(
             name=ended.shard.name,
@@ -268,7 +268,7 @@ def _uris(entry: bytes) -> list[str]:
 
 
 def _lines(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: Path) -> Iterator[OutputLine]:
-    """The lines of a job's output."""
+    """Yield the lines of a job's output."""
     if ended.job.output_table is not None:
         yield from _table_lines(bq, ended.job.output_table, settings)
         return
@@ -284,11 +284,11 @@ def _lines(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
 
 
 def output_files(ended: Ended) -> list[str]:
-    """The files that hold a job's answers.
+    """List the files with a job's answers.
 
-    The directory is the one that the service names, else every one that the shard's prefix has: nobody else
-    writes there, and of two answers to a unit one counts. What is written while a job runs counts only if
-    there is nothing else. Other files are not ours.
+    They are in the directory that the service reports, else in every directory below the shard's prefix: only its
+    jobs write there, and of two answers to a unit one counts. Incremental files, written while a job runs, count only
+    if there are no final ones.
     """
     prefix = ended.shard.output_prefix
     roots = [ended.job.output_directory] if ended.job.output_directory else []

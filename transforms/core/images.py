@@ -1,4 +1,4 @@
-"""Images as bytes: what they are, whether Gemini takes them, and cutting them down before they are sent."""
+"""Image bytes: detects their type, checks that Gemini supports them, and crops or downscales them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from PIL import Image, ImageOps
 from imagebeam.transforms.core.records import ImageReason
 
 SUPPORTED = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
-"""Types that Gemini takes (Google, model pages)."""
+"""Image types that Gemini supports (Google, model pages)."""
 
 MAX_INLINE_BYTES = 7 * 1024 * 1024
-"""Largest image that may travel inside a request (Google, model pages)."""
+"""Largest inline image of a request (Google, model pages)."""
 
 MAX_PIXELS = 100_000_000
-"""Largest image that is decoded here: some bytes of PNG can unfold into gigabytes."""
+"""Largest image to decode: a small PNG can expand to gigabytes."""
 
-# What a box may stick out of the image, in pixels: detectors round.
+# Pixels that a box may exceed the image by: detectors round.
 _SLACK_PX = 2.0
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -59,11 +59,11 @@ Box = tuple[float, float, float, float]
 
 
 class ImageProblem(Exception):  # noqa: N818 - it is an outcome of one unit, not an error of the run
-    """An image cannot be asked about.
+    """An image cannot be sent.
 
     Attributes:
-        reason: Why, as it stands in the outcome.
-        message: The same for people, one line.
+        reason: Reason code of the outcome.
+        message: Message of the outcome, one line.
     """
 
     def __init__(self, reason: ImageReason, message: str) -> None:
@@ -77,13 +77,13 @@ class ImageProblem(Exception):  # noqa: N818 - it is an outcome of one unit, not
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """An image ready to travel in a request.
+    """An image ready to be sent inline.
 
     Attributes:
-        data: Its bytes: the given ones if nothing had to be done, else a JPEG without metadata.
-        mime_type: What they are.
-        width: Pixels as a viewer shows it; 0 if unknown (HEIC and HEIF are passed on unopened).
-        height: Likewise.
+        data: Its bytes: the original ones if nothing changed, else a JPEG without metadata.
+        mime_type: Their type.
+        width: Width in pixels, EXIF orientation applied; 0 if unknown (HEIC and HEIF are not decoded).
+        height: Height in pixels, likewise.
     """
 
     data: bytes
@@ -93,13 +93,13 @@ class PreparedImage:
 
 
 def sniff_mime(head: bytes) -> str | None:
-    """What the first bytes of a file (64 are enough) say it is.
+    """Detect the type of a file by its first bytes (64 are enough).
 
     Args:
         head: The first bytes.
 
     Returns:
-        A MIME type, also of formats that Gemini does not take; None if they look like no image.
+        A MIME type, also of formats that Gemini does not support; None if they are not a known image.
 
     >>> sniff_mime(b"GIF89a...")
     'image/gif'
@@ -120,7 +120,7 @@ def sniff_mime(head: bytes) -> str | None:
 
 
 def _sniff_iso(head: bytes) -> str | None:
-    """ISO media files say their kind by brands: the major one, or the compatible ones after it."""
+    """Detect ISO media by brand: the major one, or the compatible ones after it."""
     size = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, size - 3, 4))]
     for known, mime in (
@@ -134,7 +134,7 @@ def _sniff_iso(head: bytes) -> str | None:
 
 
 def mime_from_name(uri: str) -> str | None:
-    """The type that a name's suffix promises, if it is one that Gemini takes.
+    """Return the type of a name's suffix, if Gemini supports it.
 
     >>> mime_from_name("gs://b/o1:aa:bb.JPG")
     'image/jpeg'
@@ -147,13 +147,13 @@ def mime_from_name(uri: str) -> str | None:
 
 
 def parse_gs_uri(uri: str | None) -> tuple[str, str] | None:
-    """Takes a ``gs://`` URI apart.
+    """Split a ``gs://`` URI.
 
     Args:
-        uri: Such as ``gs://bucket/o1:aa:bb/photo.jpg``: an object's name may hold nearly anything.
+        uri: URI such as ``gs://bucket/o1:aa:bb/photo.jpg``; an object name may contain nearly anything.
 
     Returns:
-        Bucket and object name; None if it is none.
+        Bucket and object name; None if it is not a ``gs://`` URI.
 
     >>> parse_gs_uri("gs://street/o1:aa:bb.jpg")
     ('street', 'o1:aa:bb.jpg')
@@ -169,13 +169,13 @@ def parse_gs_uri(uri: str | None) -> tuple[str, str] | None:
 
 
 def checked_uri(uri: str | None) -> str:
-    """The URI of an image that the service is to read.
+    """Return the URI of an image, checked.
 
     Args:
-        uri: What the source says.
+        uri: URI from the source.
 
     Raises:
-        ImageProblem: It is none, or no ``gs://`` URI.
+        ImageProblem: It is missing, or not a ``gs://`` URI.
     """
     if uri is None or parse_gs_uri(uri) is None:
         raise ImageProblem(ImageReason.NO_URI, f"not a gs:// URI: {uri[:200]}" if uri else "no image URI")
@@ -183,30 +183,30 @@ def checked_uri(uri: str | None) -> str:
 
 
 def prepare(data: bytes, *, crop: Box | None, padding: float, max_side: int | None, quality: int) -> PreparedImage:
-    """Checks an image, and cuts it down if asked for.
+    """Check an image, and crop or downscale it if required.
 
     Args:
-        data: The file's bytes.
-        crop: Left, top, right, bottom in pixels of the image as a viewer shows it (EXIF orientation applied).
-            A box that does not fit into the image is ignored: Imagery Insights gives boxes in the source
-            frame also for images that are cropped already.
+        data: Bytes of the file.
+        crop: Left, top, right, bottom in pixels, EXIF orientation applied; None for no crop.
+            A box that does not fit into the image is ignored: Imagery Insights has boxes in the source
+            frame also for images that are already cropped.
         padding: Margin around the box, as a fraction of its longer side.
-        max_side: Longest side of the result in pixels; None leaves the size.
+        max_side: Longest side of the result in pixels; None keeps the size.
         quality: JPEG quality of a changed image, 1 to 100.
 
     Returns:
-        The image; the same bytes if nothing had to be done.
+        The image; with the same bytes if nothing changed.
 
     Raises:
-        ImageProblem: It is no readable image of a type that Gemini takes, or too large.
+        ImageProblem: It is not a readable image of a supported type, or too large.
     """
     mime = sniff_mime(data[:64])
     if mime is None:
-        raise ImageProblem(ImageReason.UNREADABLE, "the bytes are no image")
+        raise ImageProblem(ImageReason.UNREADABLE, "not an image")
     if mime not in SUPPORTED:
-        raise ImageProblem(ImageReason.UNSUPPORTED, f"Gemini does not take {mime}")
+        raise ImageProblem(ImageReason.UNSUPPORTED, f"Gemini does not support {mime}")
     if mime not in _FORMATS:
-        return _pass_on(data, mime, changed=crop is not None or max_side is not None)
+        return _pass_through(data, mime, changed=crop is not None or max_side is not None)
     try:
         prepared = _prepare(data, mime, crop, padding, max_side, quality)
     except ImageProblem:
@@ -214,24 +214,24 @@ def prepare(data: bytes, *, crop: Box | None, padding: float, max_side: int | No
     except Image.DecompressionBombError as error:
         raise ImageProblem(ImageReason.TOO_LARGE, _one_line(error)) from None
     except Exception as error:
-        # Given broken bytes, decoders raise whatever they stumble over.
+        # Decoders raise many types of exceptions for broken bytes.
         raise ImageProblem(ImageReason.UNREADABLE, f"cannot decode {mime}: {_one_line(error)}") from None
-    return _small_enough(prepared)
+    return _check_size(prepared)
 
 
-def _pass_on(data: bytes, mime: str, *, changed: bool) -> PreparedImage:
+def _pass_through(data: bytes, mime: str, *, changed: bool) -> PreparedImage:
     if changed:
         raise ImageProblem(
-            ImageReason.UNSUPPORTED, f"{mime} cannot be cropped or downscaled here; as it is, Gemini takes it"
+            ImageReason.UNSUPPORTED, f"{mime} cannot be cropped or downscaled here; Gemini supports it unchanged"
         )
-    return _small_enough(PreparedImage(data, mime, 0, 0))
+    return _check_size(PreparedImage(data, mime, 0, 0))
 
 
-def _small_enough(prepared: PreparedImage) -> PreparedImage:
+def _check_size(prepared: PreparedImage) -> PreparedImage:
     if len(prepared.data) > MAX_INLINE_BYTES:
         raise ImageProblem(
             ImageReason.TOO_LARGE,
-            f"{len(prepared.data):,} bytes; a request takes {MAX_INLINE_BYTES:,} inline: set image.max_side",
+            f"{len(prepared.data):,} bytes; an inline image can have {MAX_INLINE_BYTES:,}: set image.max_side",
         )
     return prepared
 
@@ -241,24 +241,22 @@ def _prepare(
 ) -> PreparedImage:
     with Image.open(io.BytesIO(data), formats=[_FORMATS[mime]]) as opened:
         if opened.width * opened.height > MAX_PIXELS:
-            raise ImageProblem(
-                ImageReason.TOO_LARGE, f"{opened.width} x {opened.height} pixels are more than {MAX_PIXELS:,}"
-            )
-        # EXIF orientations 5 to 8 lie on their side.
+            raise ImageProblem(ImageReason.TOO_LARGE, f"{opened.width} x {opened.height} pixels exceed {MAX_PIXELS:,}")
+        # EXIF orientations 5 to 8 swap width and height.
         turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         width, height = (opened.height, opened.width) if turned else opened.size
         box = None if crop is None else _pixels(crop, padding, width, height)
         cut = box or (0, 0, width, height)
         target = _target(cut[2] - cut[0], cut[3] - cut[1], max_side)
         if cut == (0, 0, width, height) and target == (width, height):
-            # Nothing to do but to see that it can be read: at an eighth of the size a JPEG tells as well.
+            # Unchanged: only check that it can be decoded, a JPEG at an eighth of its size.
             opened.draft(None, (max(1, opened.width // 8), max(1, opened.height // 8)))
             opened.load()
             return PreparedImage(data, mime, width, height)
         if box is None:
-            # The decoder itself halves a JPEG as long as twice the target is left.
+            # The JPEG decoder downscales by halves, to at least twice the target.
             opened.draft(None, (2 * max(target), 2 * max(target)))
-        image = _flat(ImageOps.exif_transpose(opened))
+        image = _to_rgb(ImageOps.exif_transpose(opened))
     if box is not None:
         image = image.crop(box)
     if image.size != target:
@@ -269,7 +267,7 @@ def _prepare(
 
 
 def _pixels(crop: Box, padding: float, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """The padded box in whole pixels inside the image; None if the box does not fit into it."""
+    """Return the padded box in whole pixels inside the image; None if the box does not fit into it."""
     left, top, right, bottom = crop
     if not all(math.isfinite(value) for value in crop) or right <= left or bottom <= top:
         return None
@@ -286,15 +284,15 @@ def _pixels(crop: Box, padding: float, width: int, height: int) -> tuple[int, in
 
 
 def _target(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-    """The size after downscaling, same shape; never larger than it is."""
+    """Return the size after downscaling, with the same aspect ratio; never larger."""
     longest = max(width, height)
     if max_side is None or longest <= max_side:
         return width, height
     return max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    """RGB, as JPEG wants it: transparency on white, sixteen bits on eight."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB for JPEG: transparency to white, 16 bits to 8."""
     if image.mode.startswith(("I", "F")):
         image = image.point(lambda value: value / 256).convert("L")
     if image.has_transparency_data:

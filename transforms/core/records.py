@@ -1,7 +1,7 @@
-"""The records that travel between the steps: a unit with its images, and the outcome of asking about it.
+"""The records that pass between the steps: units with their images, answers and outcomes.
 
-Plain frozen values without Beam and without a client. Times are RFC 3339 strings in UTC, as BigQuery
-takes and JSON keeps them.
+Frozen values without dependencies on Beam or a client. Times are RFC 3339 strings in UTC, as in BigQuery
+and JSON.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ class Image:
 
     Attributes:
         observation_id: Identity of the observation, stable across snapshots.
-        uri: ``gs://bucket/name`` of the image; None or malformed makes the unit's outcome IMAGE_ERROR.
+        uri: ``gs://bucket/name`` of the image; None or malformed causes IMAGE_ERROR.
         capture_time: When the photo was taken, RFC 3339 in UTC.
         heading: Camera heading in degrees, −180 to 180.
         pitch: Camera pitch in degrees.
         roll: Camera roll in degrees.
-        bbox: Left, top, right, bottom of the thing in pixels of the source frame.
+        bbox: Left, top, right, bottom of the object in pixels of the source frame.
     """
 
     observation_id: str
@@ -100,22 +100,22 @@ class Image:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unit:
-    """What one call answers: an observation, or an asset with up to K of its images.
+    """What one call is about: an observation, or an asset with up to K of its images.
 
     Attributes:
-        unit_id: The observation's or the asset's id.
-        unit_type: ``observation`` or ``asset``.
-        input_digest: Lower-case hex sha256 over the observation ids that are really sent, joined by commas
+        unit_id: Id of the observation or the asset.
+        unit_type: Observation or asset.
+        input_digest: Lower-case hex sha256 over the ids of the observations that are sent, joined by commas
             in the order in which they are sent.
         images: The images in capture order (oldest first).
         asset_id: Asset the unit belongs to, if any.
         asset_type: Class of the asset, such as ``ASSET_CLASS_UTILITY_POLE``.
-        snapshot_id: Snapshot of the source that the (newest) image came from.
+        snapshot_id: Snapshot of the source with the (newest) image.
         capture_time: Capture time of the newest image, RFC 3339 in UTC.
         latitude: Degrees north.
         longitude: Degrees east.
-        map_url: A link for people.
-        extra: Columns of the source kept by ``--keep_columns``.
+        map_url: Link to a map.
+        extra: Columns of the source from ``--keep_columns``.
     """
 
     unit_id: str
@@ -134,15 +134,15 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one or several calls, as the service reported them.
+    """Tokens of one or several calls, as reported by the service.
 
     Attributes:
         prompt_tokens: Input tokens, cached ones included.
         cached_tokens: Input tokens served from the implicit cache.
         output_tokens: Tokens of the answer, thoughts not included.
         thought_tokens: Tokens of thinking, billed as output.
-        traffic_type: What was billed: ``ON_DEMAND``, ``ON_DEMAND_FLEX`` ...
-        images: Images, where the service bills them by the piece instead of tokens.
+        traffic_type: Billed traffic type, such as ``ON_DEMAND`` or ``ON_DEMAND_FLEX``.
+        images: Images of embedding calls, which may be billed per image.
     """
 
     prompt_tokens: int = 0
@@ -154,11 +154,11 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """All tokens that a quota counts."""
+        """All tokens that count toward a quota."""
         return self.prompt_tokens + self.output_tokens + self.thought_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        """Adds the tokens; the later traffic type wins."""
+        """Add the tokens; the later traffic type wins."""
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.cached_tokens + other.cached_tokens,
@@ -169,7 +169,7 @@ class Usage:
         )
 
     def times(self, calls: int) -> Usage:
-        """What so many calls like this one take."""
+        """Return the usage of a number of calls like this one."""
         return Usage(
             self.prompt_tokens * calls,
             self.cached_tokens * calls,
@@ -216,7 +216,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one unit: a row of ``outcomes``, unless it is SKIPPED.
+    """The outcome of one unit: a row of ``outcomes``, unless it is SKIPPED.
 
     Attributes:
         unit: The unit, whose identity and place are copied into the row.
@@ -248,5 +248,5 @@ class Outcome:
 
 
 def utc_now() -> str:
-    """Now, as tables hold times: RFC 3339 in UTC with microseconds."""
+    """Return the present time, RFC 3339 in UTC with microseconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The images of a unit as parts of a request: by URI as they are, or read, prepared and sent along."""
+"""Loads the images of a unit as parts of a request: by URI, or read, prepared and sent inline."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from imagebeam.transforms.tasks.task import Task
 
 SNIFF_BYTES = 64
 READERS = 16
-#: Image bytes of requests under way, at most; each is in memory about three times (raw, base64, request).
+#: Most image bytes of requests in flight; each is in memory about three times (raw, base64, request).
 BYTES_IN_FLIGHT = 96 * 2**20
 
 T = TypeVar("T")
 
 
 class ByteWindow:
-    """Bounds bytes under way; first come, first served. One holder may exceed the bound, alone.
+    """Bounds the bytes in flight; first come, first served. A single holder may exceed the bound.
 
     Args:
-        limit: Bytes.
+        limit: Most bytes.
     """
 
     def __init__(self, limit: int = BYTES_IN_FLIGHT) -> None:
@@ -38,7 +38,7 @@ class ByteWindow:
         self._waiting: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
 
     async def acquire(self, size: int) -> None:
-        """Waits until so many bytes fit."""
+        """Wait until so many bytes fit."""
         if self._waiting or not self._fits(size):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((size, turn))
@@ -47,11 +47,11 @@ class ByteWindow:
             self._used += size
 
     def release(self, size: int) -> None:
-        """Gives bytes back."""
+        """Return bytes."""
         self._used -= size
         while self._waiting and self._fits(self._waiting[0][0]):
-            following, turn = self._waiting.popleft()
-            self._used += following
+            size, turn = self._waiting.popleft()
+            self._used += size
             turn.set_result(None)
 
     def _fits(self, size: int) -> bool:
@@ -59,11 +59,11 @@ class ByteWindow:
 
 
 class ImageLoader:
-    """Makes the parts of units; belongs to the engine's event loop.
+    """Loads the images of units; belongs to the engine's event loop.
 
     Args:
-        task: Says how images are prepared.
-        transport: ``uri`` or ``inline``.
+        task: The task, which defines how images are prepared.
+        transport: URI or inline.
         executor: Threads for reading and preparing.
     """
 
@@ -75,48 +75,50 @@ class ImageLoader:
         self._readers = asyncio.Semaphore(READERS)
 
     async def load(self, unit: Unit) -> list[ImagePart]:
-        """The parts of a unit; give them back with :meth:`release` when its calls are over.
+        """Return the image parts of a unit; call :meth:`release` with them after its calls.
 
         Raises:
-            ImageProblem: The row's problem.
+            ImageProblem: An image cannot be sent.
         """
         if not unit.images:
             raise images.ImageProblem(ImageReason.NO_URI, "the unit has no image")
         if not self._inline:
             return [await self._by_uri(image) for image in unit.images]
-        # A reader's place is kept until its bytes fit: what waits is never more than the readers hold.
+        # A reader keeps its slot until its bytes fit, so that no more bytes wait than the readers hold.
         async with self._readers:
-            made = [await self._blocking(functools.partial(inline_part, image, self._task)) for image in unit.images]
-            await self._window.acquire(size_of(made))
-        return made
+            image_parts = [
+                await self._blocking(functools.partial(inline_part, image, self._task)) for image in unit.images
+            ]
+            await self._window.acquire(size_of(image_parts))
+        return image_parts
 
-    def release(self, parts: Sequence[ImagePart]) -> None:
-        """Gives back what the parts hold."""
-        if self._inline and parts:
-            self._window.release(size_of(parts))
+    def release(self, image_parts: Sequence[ImagePart]) -> None:
+        """Return the bytes of image parts to the window."""
+        if self._inline and image_parts:
+            self._window.release(size_of(image_parts))
 
-    async def correct(self, unit: Unit, parts: Sequence[ImagePart]) -> list[ImagePart] | Failure | None:
-        """After the service could not take an image by its URI: what its first bytes say.
+    async def correct(self, unit: Unit, image_parts: Sequence[ImagePart]) -> list[ImagePart] | Failure | None:
+        """Check the types of images that the service rejected by URI, by their first bytes.
 
         Returns:
-            Parts with the right types if one was declared wrongly, the row's failure if the bytes are no
-            image that Gemini takes, None if the bytes say nothing new.
+            Image parts with corrected types if one was wrong, the unit's failure if an image is not
+            supported, None if the types were right.
         """
         if self._inline:
             return None
         better = []
-        for image, part in zip(unit.images, parts, strict=True):
+        for image, part in zip(unit.images, image_parts, strict=True):
             try:
                 better.append(dataclasses.replace(part, mime_type=await self._sniff(image)))
             except images.ImageProblem as problem:
                 return image_failure(problem)
             except Exception:
-                return None  # a look that fails changes nothing of what the service said
-        return better if better != list(parts) else None
+                return None  # the service's own message stays
+        return better if better != list(image_parts) else None
 
     async def _by_uri(self, image: Image) -> ImagePart:
         uri = images.checked_uri(image.uri)
-        # The name is believed until the service objects (see correct): a read per image would cost more.
+        # The name is trusted until the service rejects it (see correct): a read per image would cost more.
         return ImagePart(images.mime_from_name(uri) or await self._sniff(image), uri=uri)
 
     async def _sniff(self, image: Image) -> str:
@@ -128,7 +130,7 @@ class ImageLoader:
 
 
 def inline_part(image: Image, task: Task) -> ImagePart:
-    """Reads an image and prepares it as the task says: cropped, downscaled, or as it is."""
+    """Read an image and prepare it as the task defines: cropped, downscaled, or unchanged."""
     settings = task.image
     prepared = images.prepare(
         storage.read_image(image.uri),
@@ -141,24 +143,24 @@ def inline_part(image: Image, task: Task) -> ImagePart:
 
 
 def supported_mime(head: bytes, uri: str | None) -> str:
-    """The type that the first bytes of an image tell.
+    """Return the type of an image by its first bytes.
 
     Raises:
-        ImageProblem: They are no image, or one that Gemini does not take.
+        ImageProblem: They are not an image, or not of a type that Gemini supports.
     """
     mime = images.sniff_mime(head)
     if mime is None:
         raise images.ImageProblem(ImageReason.UNREADABLE, f"not an image: {uri}")
     if mime not in images.SUPPORTED:
-        raise images.ImageProblem(ImageReason.UNSUPPORTED, f"Gemini does not take {mime}: {uri}")
+        raise images.ImageProblem(ImageReason.UNSUPPORTED, f"Gemini does not support {mime}: {uri}")
     return mime
 
 
 def image_failure(problem: images.ImageProblem) -> Failure:
-    """The row's failure that a problem of its image is."""
+    """Return the failure of a unit with an image that cannot be sent."""
     return Failure(FailureKind.UNIT, Status.IMAGE_ERROR, problem.reason.value, problem.message, None)
 
 
-def size_of(parts: Sequence[ImagePart]) -> int:
-    """Image bytes of the parts."""
-    return sum(len(part.data or b"") for part in parts)
+def size_of(image_parts: Sequence[ImagePart]) -> int:
+    """Return the bytes of inline images."""
+    return sum(len(part.data or b"") for part in image_parts)

@@ -1,28 +1,28 @@
-"""How fast to ask: finds the rate that the service grants, and stays there.
+"""An adaptive rate limiter: finds the rate that the service grants, and stays there.
 
-Pure: the clock is an argument, waiting is the caller's. Gemini's shared quota has no number to configure,
-its 429s carry neither a limit nor a time to wait, and a sharp ramp is refused even below the quota
+Pure: the clock is an argument, and the caller waits. Gemini's shared quota has no published number,
+its 429s carry neither a limit nor a time to wait, and a steep ramp is refused even below the quota
 ("acceleration limit"; Google, "Error code 429").
 
 A quota refills at some rate and refuses when it is empty. So it is empty at every refusal, and what was
 granted between two refusals, divided by the time between them, *is* its rate, however unevenly the calls
-went out. The pacer lives on that:
+were sent. The limiter is built on that:
 
 * **Ramp**: from a slow start the rate doubles every second until the first refusal.
-* **Hold**: at the measured rate. After a refusal it first waits until all refusals of calls under way are in,
-  and lets the quota refill by a call or two, so that a small error of measurement is not a refusal at once.
+* **Hold**: at the measured rate. After a refusal it first waits until all refusals of calls in flight are in,
+  and lets the quota refill by a call or two, so that a small measurement error does not cause a refusal at once.
 * **Probe**: after :data:`PROBE_S` or :data:`PROBE_CALLS` granted calls, whichever is more, the rate grows, gently
-  near the held rate and then ever faster, until a refusal comes. It costs a call or two, and either confirms
-  the rate or finds that there is more.
-* **Hit**: a refusal while holding says that the quota fell, or that another process took from it. The rate
-  yields a little; refusals of more calls under way, and hits soon after one another, cut it faster.
+  near the held rate and then increasingly fast, until a refusal. It costs a call or two, and either confirms
+  the rate or finds a higher one.
+* **Hit**: a refusal while holding means that the quota fell, or that another process took from it. The rate
+  drops a little; refusals of more calls in flight, and hits soon after one another, cut it faster.
 
-A quota may count requests or tokens, and nobody says which. Both rates are measured, and the one that
-comes out more alike from one refusal to the next is the one that is paced.
+A quota may count requests or tokens; the service does not report which. Both rates are measured, and the one that
+varies less from one refusal to the next is limited.
 
-Several processes on one quota need no word between them. Who probes takes what the others left, about as much
-for each because all probe about as often; and a hit takes the larger a share of a rate, the larger the rate.
-What all gain alike and lose by size evens out (Chiu and Jain, "Analysis of the increase and decrease
+Several processes share one quota without communicating. A probe takes what the others left, about as much
+for each because all probe about as often; and the larger a rate, the larger the share that a hit takes of it.
+Equal gains and proportional losses converge to equal rates (Chiu and Jain, "Analysis of the increase and decrease
 algorithms for congestion avoidance", 1989). ``python -m benchmarks.simulate_pacing`` shows how well.
 """
 
@@ -37,32 +37,32 @@ PROBE_CALLS = 80.0
 FIRST_PROBE_CALLS = 10.0
 #: A probe's boost is 2 after so many seconds and calls, and four times as much after as many again.
 BOOST_S, BOOST_CALLS = 1.4, 25.0
-MORE_THAN = 2.0  # a probe that finds more than so many times the rate is followed by another at once
+MORE_THAN = 2.0  # a probe that finds more than this many times the rate is followed by another at once
 REFILL_CALLS = 2.0
-#: What a hit takes of a rate of ten per second; of another rate to this power more or less, up to a limit.
+#: Share that a hit takes of a rate of ten per second; it scales with the rate to this power, up to a limit.
 HIT, HIT_POWER, HIT_LIMIT = 0.1, 0.9, 0.3
 SOON_CALLS = 6.0
 SOON_HITS, SOON_CUT = 3, 0.85
-#: Each refusal of a call under way after a hit multiplies the rate by the first, until the second is left of it.
+#: Each refusal of a call in flight after a hit multiplies the rate by the first, down to the second.
 FLIGHT_CUT, FLIGHT_LEAST = 0.8, 0.1
 LONGEST_FLIGHT_S = 0.5
 FLIGHT_MEMORY = 0.95
 MAX_PER_S = 1e5
 MIN_PER_S = 1 / 60
 BURST_S = 0.05
-#: How much more alike token rates must be before tokens are paced instead of requests.
+#: How much less token rates must vary before tokens are limited instead of requests.
 TOKENS_AHEAD = 0.02
 MEMORY = 0.7
-ROUNDING = 1e-9  # what is missing is rounding: no time would pass for it
+ROUNDING = 1e-9  # a shorter wait is a rounding error
 
 
 class AdaptiveRateLimiter:
-    """Paces calls of one process, in requests and tokens per second.
+    """Limits the calls of one process, in requests and tokens per second.
 
     Args:
-        now: The clock at construction, in seconds; every later call gives its own.
-        max_requests_per_s: A hard ceiling; None for none.
-        max_tokens_per_s: The same in tokens.
+        now: Clock at construction, in seconds; every method takes its own.
+        max_requests_per_s: Upper limit in requests per second; None for none.
+        max_tokens_per_s: Upper limit in tokens per second; None for none.
     """
 
     def __init__(
@@ -86,23 +86,18 @@ class AdaptiveRateLimiter:
 
     @property
     def rate_per_s(self) -> float:
-        """The rate that the pacer believes in, in requests (of the usual size, if tokens count) per second."""
-        return self._paced.rate
-
-    @property
-    def tokens_per_s(self) -> float:
-        """The same in tokens per second; 0 while no call told its tokens."""
-        return self._tokens.rate * (self._usual_tokens or 0.0)
+        """The present rate in requests per second (of the usual size, if tokens are limited)."""
+        return self._limited.rate
 
     def wait_s(self, now: float, tokens: float = 0.0) -> float:
-        """Takes one request from the pace.
+        """Take one request from the rate.
 
         Args:
-            now: The clock.
-            tokens: About how many tokens the call will take.
+            now: Clock in seconds.
+            tokens: Estimated tokens of the call.
 
         Returns:
-            0 to send now, else seconds after which to ask again.
+            0 to send now, else seconds to wait before the next attempt.
         """
         if now < self._hold_until:
             return self._hold_until - now
@@ -113,30 +108,30 @@ class AdaptiveRateLimiter:
         if wait > ROUNDING:
             return wait
         size = self._size(tokens)
-        self._credit -= size if self._paced is self._tokens else 1.0
+        self._credit -= size if self._limited is self._tokens else 1.0
         self._requests.passed += 1.0
         self._tokens.passed += size
         for ceiling, amount in zip(self._ceilings, (1.0, tokens), strict=True):
             ceiling.credit -= amount
         if self._probe is not None:
             self._probe.sent(now)
-        elif self._holding and self._paced.passed >= self._probe_after:
+        elif self._holding and self._limited.passed >= self._probe_after:
             self._probe = _Probe(now)
         return 0.0
 
     def settle(self, estimated: float, actual: float) -> None:
-        """Corrects the tokens of a call once they are known."""
+        """Correct the tokens of a call once they are known."""
         self._tokens.passed += self._size(actual) - self._size(estimated)
         self._ceilings[1].credit -= actual - estimated
 
     def refused(self, now: float, sent_at: float, tokens: float = 0.0, retry_after_s: float | None = None) -> None:
-        """The service refused a call for quota (429).
+        """Record that the service refused a call for quota (429).
 
         Args:
-            now: The clock.
-            sent_at: When the call was sent.
-            tokens: What :meth:`wait_s` was told.
-            retry_after_s: What the service asked for, if it did.
+            now: Clock in seconds.
+            sent_at: Clock when the call was sent.
+            tokens: Estimated tokens, as given to :meth:`wait_s`.
+            retry_after_s: Seconds that the service asks to wait; None if it does not.
         """
         self._requests.passed -= 1.0
         self._tokens.passed -= self._size(tokens)
@@ -144,7 +139,7 @@ class AdaptiveRateLimiter:
         if retry_after_s:
             self._hold_until = max(self._hold_until, now + retry_after_s)
         if self._holding and sent_at <= self._refused_at:
-            # It was under way when the pace was last cut. After a probe that says nothing new.
+            # It was in flight when the rate was last cut; after a probe, that is expected.
             if self._hit and self.rate_per_s > self._least:
                 self._cut(FLIGHT_CUT)
             return
@@ -156,7 +151,7 @@ class AdaptiveRateLimiter:
         self._hold_until = max(self._hold_until, now + self._flight_s)
 
     def _learn(self, now: float) -> None:
-        """Takes from a refusal what it says about the rate."""
+        """Update the rate from a refusal."""
         before, elapsed = self.rate_per_s, max(now - self._refused_at, 1e-3)
         soon = self._holding and self._requests.passed < SOON_CALLS
         self._soon_hits = self._soon_hits + 1 if soon else 0
@@ -165,7 +160,7 @@ class AdaptiveRateLimiter:
             if not self._holding:
                 measure.begin(elapsed)
             else:
-                measure.learn(elapsed, believe=not self._hit)
+                measure.learn(elapsed, update_rate=not self._hit)
         self._least = FLIGHT_LEAST * self.rate_per_s
         if self._soon_hits >= SOON_HITS:
             self._cut(SOON_CUT)
@@ -178,29 +173,29 @@ class AdaptiveRateLimiter:
 
     def _cut(self, factor: float) -> None:
         for measure in (self._requests, self._tokens):
-            measure.rate = within(measure.rate * factor)
+            measure.rate = clamp(measure.rate * factor)
 
     @property
-    def _paced(self) -> _Measure:
-        return min(self._requests, self._tokens, key=lambda measure: measure.unlike)
+    def _limited(self) -> _Measure:
+        return min(self._requests, self._tokens, key=lambda measure: measure.variation)
 
     def _size(self, tokens: float) -> float:
-        """Tokens of a call in calls of the usual size."""
+        """Return the tokens of a call, in calls of the usual size."""
         if tokens <= 0:
             return 1.0
         self._usual_tokens = self._usual_tokens or tokens
         return tokens / self._usual_tokens
 
     def _advance(self, now: float) -> float:
-        """Lets time pass; gives the rate at which calls go out now."""
+        """Add credit for the time passed; return the present rate of sending."""
         elapsed = min(max(0.0, now - self._updated), 10.0)
         self._updated = now
         if not self._holding:
             self._cut(RAMP_PER_S**elapsed)
-        rate = self._paced.rate
+        rate = self._limited.rate
         if self._probe is not None:
-            rate = within(rate * self._probe.boost)
-        # A short burst at most keeps the traffic smooth inside each second.
+            rate = clamp(rate * self._probe.boost)
+        # Only short bursts, so that traffic is smooth within each second.
         self._credit = min(self._credit + elapsed * rate, max(1.0, rate * BURST_S))
         return rate
 
@@ -213,17 +208,17 @@ class _Probe:
         self._progress = 0.0
 
     def sent(self, now: float) -> None:
-        """A call went out: while calls are rare each of them counts, and while they are many the time does.
+        """Record a call: rare calls count by number, frequent ones by time.
 
-        Not the lesser of all time and all calls: the time that rare calls took would let the rate explode as soon
-        as they are many, sooner than the first refusal can be back.
+        This is not the minimum of total time and total calls: time accumulated by rare calls would let the rate explode
+        once they are frequent, before the first refusal can arrive.
         """
         self._progress += min((now - self._sent) / BOOST_S, 1 / BOOST_CALLS)
         self._sent = now
 
     @property
     def boost(self) -> float:
-        """At least 1."""
+        """Factor on the held rate, at least 1."""
         progress = self._progress
         doublings = progress * progress if progress < 1 else 2 * progress - 1
         return math.exp2(min(doublings, 20.0))
@@ -233,43 +228,43 @@ class _Measure:
     """A rate, measured between refusals; in calls, or in tokens as calls of the usual size.
 
     Args:
-        unlike: How unlike successive measurements are held to be before there are any.
+        variation: Assumed variation of successive measurements before there are any.
     """
 
-    def __init__(self, unlike: float) -> None:
+    def __init__(self, variation: float) -> None:
         self.rate = START_PER_S
         self.passed = 0.0
-        self.unlike = unlike
+        self.variation = variation
         self._last: float | None = None
 
     def begin(self, elapsed: float) -> None:
-        """The first refusal. Whatever the quota held when the run began is in what passed, so it is rather high."""
+        """Measure at the first refusal. The quota's initial content is included, so the rate is rather high."""
         self.rate = min(self.rate, self._measured(elapsed))
         self.passed = 0.0
 
-    def learn(self, elapsed: float, *, believe: bool) -> None:
-        """Takes what passed since the last refusal as the rate, the more the more it was.
+    def learn(self, elapsed: float, *, update_rate: bool) -> None:
+        """Move the rate to what passed since the last refusal; more calls have more weight.
 
         Args:
             elapsed: Seconds since the last refusal.
-            believe: Whether it is the rate; otherwise it only tells how alike measurements are.
+            update_rate: Whether to update the rate; else only the variation is updated.
         """
         measured = self._measured(elapsed)
         if self._last is not None:
             change = abs(math.log(measured / self._last))
-            self.unlike = MEMORY * self.unlike + (1 - MEMORY) * change
+            self.variation = MEMORY * self.variation + (1 - MEMORY) * change
         self._last = measured
-        if believe:
+        if update_rate:
             trust = max(self.passed, 0.0) / (max(self.passed, 0.0) + SOON_CALLS)
-            self.rate = within(self.rate ** (1 - trust) * measured**trust)
+            self.rate = clamp(self.rate ** (1 - trust) * measured**trust)
         self.passed = 0.0
 
     def _measured(self, elapsed: float) -> float:
-        return within(max(self.passed, 1.0) / elapsed)
+        return clamp(max(self.passed, 1.0) / elapsed)
 
 
 class _Ceiling:
-    """A hard ceiling: never more than this per second, after a burst of one call."""
+    """An upper limit per second, after a burst of one call."""
 
     def __init__(self, now: float, per_s: float | None) -> None:
         self._per_s = per_s
@@ -277,7 +272,7 @@ class _Ceiling:
         self.credit = 0.0
 
     def wait_s(self, now: float, amount: float) -> float:
-        """Seconds until so much may go; what is more than the burst goes when the ceiling owes nothing."""
+        """Return the seconds until an amount may be sent; more than the burst may be sent once nothing is owed."""
         if self._per_s is None:
             return 0.0
         burst = max(amount, self._per_s * BURST_S)
@@ -286,6 +281,6 @@ class _Ceiling:
         return max(0.0, amount - self.credit) / self._per_s
 
 
-def within(rate: float) -> float:
-    """A rate within what can be meant."""
+def clamp(rate: float) -> float:
+    """Return a rate within the supported range."""
     return min(max(rate, MIN_PER_S), MAX_PER_S)

@@ -1,9 +1,9 @@
-"""Makes answers durable: micro-batches of outcomes into BigQuery, as they come.
+"""Records outcomes in BigQuery, in micro-batches as they arrive.
 
 An outcome counts only once it is recorded. A vector is recorded before its outcome: a crash in between leaves a
-vector that is bought again, and never an outcome without its vector. The recorder flushes every quarter of a
-second or every 400 rows; while BigQuery is unavailable it keeps trying, and holds back new calls as soon as more
-answers wait than it may hold: nothing is bought that cannot be kept.
+vector whose call is repeated, and never an outcome without its vector. The recorder flushes every quarter of a
+second or every 400 rows. While BigQuery is unavailable it retries, and holds back new calls as soon as too many
+outcomes wait, so that no answer is paid for that cannot be recorded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FLUSH_ROWS = 400
 WAITING_ROWS = 2_000
 GIVE_UP_S = 600.0
 TOO_LARGE = 413
-#: Bytes of an insert of vectors, about; BigQuery takes 10 MB. A number is written with some 20 characters.
+#: Approximate bytes of an insert of vectors; BigQuery allows 10 MB. A number has about 20 characters.
 INSERT_BYTES, NUMBER_BYTES, ROW_BYTES = 8_000_000, 24, 2_000
 
 Recorded = Callable[[Outcome], None]
@@ -42,30 +42,30 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder(Protocol):
-    """Takes outcomes, and says when each is kept. Belongs to the engine's event loop."""
+    """Records outcomes; belongs to the engine's event loop."""
 
     async def wait_for_room(self) -> None:
-        """Waits until one more answer may be bought."""
+        """Wait until one more call may be sent."""
 
     def put(self, outcome: Outcome, recorded: Recorded) -> None:
-        """Takes an outcome; calls ``recorded`` with what was really kept."""
+        """Take an outcome; ``recorded`` is called with the outcome as it was recorded."""
 
     async def close(self) -> None:
-        """Waits until everything taken so far is kept, and ends."""
+        """Wait until everything taken so far is recorded, and end."""
 
 
 class PassThrough:
-    """Keeps nothing: for pipelines that take the outcomes as elements and store them themselves."""
+    """Records nothing: for pipelines that emit the outcomes as elements and store them themselves."""
 
     async def wait_for_room(self) -> None:
-        """There is always room."""
+        """Return at once."""
 
     def put(self, outcome: Outcome, recorded: Recorded) -> None:
-        """Gives the outcome back at once."""
+        """Return the outcome at once."""
         recorded(outcome)
 
     async def close(self) -> None:
-        """Nothing waits."""
+        """Do nothing."""
 
 
 class VectorTable:
@@ -73,8 +73,11 @@ class VectorTable:
 
     Args:
         table: The table.
-        task: Which vectors.
+        task: The embedding task.
         run_id: The run.
+
+    Raises:
+        TypeError: The task does not make vectors.
     """
 
     def __init__(self, table: TableName, task: Task, run_id: str) -> None:
@@ -91,7 +94,7 @@ class VectorTable:
         }
 
     def row(self, outcome: Outcome) -> dict[str, Any]:
-        """The row of an outcome's vector."""
+        """Return the row of an outcome's vector."""
         return embedding_row(outcome, **self._columns)
 
 
@@ -101,10 +104,10 @@ class BigQueryRecorder:
     Args:
         bq: BigQuery client.
         table: The table ``outcomes``.
-        columns: What every row of this run says: task, version, model, lane, run_id.
+        columns: Columns that are the same in every row of the run: task, version, model, lane, run_id.
         executor: Threads for the blocking inserts.
         on_error: Called once, with the reason, when outcomes can no longer be recorded.
-        vectors: Where vectors go, if the outcomes have some.
+        vectors: The table of the vectors, for an embedding task.
     """
 
     def __init__(
@@ -133,11 +136,11 @@ class BigQueryRecorder:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def wait_for_room(self) -> None:
-        """Waits until fewer answers wait to be kept than may."""
+        """Wait while :data:`WAITING_ROWS` or more outcomes wait."""
         await self._room.wait()
 
     def put(self, outcome: Outcome, recorded: Recorded) -> None:
-        """Takes an outcome; ``recorded`` is called once BigQuery has it."""
+        """Take an outcome; ``recorded`` is called once BigQuery has it."""
         self._waiting.append((outcome, recorded))
         self._empty.clear()
         if len(self._waiting) + self._in_flush >= WAITING_ROWS:
@@ -145,7 +148,7 @@ class BigQueryRecorder:
         self._wake.set()
 
     async def close(self) -> None:
-        """Waits until every outcome taken so far is in BigQuery, or given up with the reason told; ends."""
+        """Wait until every outcome taken so far is in BigQuery, or ``on_error`` was called; end."""
         await self._empty.wait()
         self._task.cancel()
 
@@ -163,7 +166,7 @@ class BigQueryRecorder:
                 self._on_error(
                     error
                     if isinstance(error, SystemicError)
-                    else SystemicError(f"recording answers: {type(error).__name__}: {first_line(error)}")
+                    else SystemicError(f"recording outcomes: {type(error).__name__}: {first_line(error)}")
                 )
                 self._room.set()
                 self._empty.set()
@@ -178,7 +181,7 @@ class BigQueryRecorder:
                 self._empty.set()
 
     def _store(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Keeps a batch, in a thread. Returns the outcomes as they were kept, in the same order."""
+        """Record a batch, in a thread. Return the outcomes as they were recorded, in the same order."""
         kept = self._store_vectors(outcomes)
         again = []
         for index, reason in self._insert_outcomes(kept).items():
@@ -189,12 +192,12 @@ class BigQueryRecorder:
             if refused:
                 raise SystemicError(
                     f"BigQuery rejects rows of {self._table.dotted}: {next(iter(refused.values()))[:300]}; "
-                    "is it the table that imagebeam made?"
+                    "is it the table that imagebeam created?"
                 )
         return kept
 
     def _store_vectors(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Keeps the vectors of a batch. Returns the outcomes without them; what had to be refused is no longer OK."""
+        """Record the vectors of a batch. Return the outcomes without them; a rejected vector makes its outcome fail."""
         if self._vectors is None:
             return list(outcomes)
         size = self._vectors.rows_at_once
@@ -205,7 +208,7 @@ class BigQueryRecorder:
             refused = self._insert_vectors([outcomes[index] for index in part])
             return {part[place]: reason for place, reason in refused.items()}
 
-        # At once: a batch of long vectors is several requests. One batch at a time waits here, so threads are left.
+        # In parallel: a batch of long vectors is several requests. One batch at a time waits here, so threads remain.
         reasons: dict[int, str] = {}
         for refused in self._executor.map(insert, parts) if len(parts) > 1 else map(insert, parts):
             reasons |= refused
@@ -239,11 +242,11 @@ class BigQueryRecorder:
                 google.auth.exceptions.RefreshError,
             ) as error:
                 raise SystemicError(
-                    f"may not write to {table.dotted}: {first_line(error)}; the account needs "
+                    f"no permission to write to {table.dotted}: {first_line(error)}; the account needs "
                     "roles/bigquery.dataEditor on the dataset"
                 ) from None
             except (
-                # NotFound is waited for too: streaming can take a while to know a table just made.
+                # NotFound is retried too: streaming may not find a new table at first.
                 api_errors.GoogleAPIError,
                 google.auth.exceptions.TransportError,
                 requests.exceptions.RequestException,
@@ -253,15 +256,15 @@ class BigQueryRecorder:
                     return self._insert_halves(table, rows, ids)
                 if time.monotonic() > give_up:
                     raise SystemicError(
-                        f"answers could not be recorded for {GIVE_UP_S:.0f} s: {first_line(error)}"
+                        f"outcomes could not be recorded for {GIVE_UP_S:.0f} s: {first_line(error)}"
                     ) from None
-                _log.warning("recording is held up, trying again: %s", first_line(error))
+                _log.warning("retrying to record outcomes: %s", first_line(error))
                 time.sleep(wait)
                 wait = min(wait * 2, 10.0)
 
     def _insert_halves(self, table: TableName, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[int, str]:
         if len(rows) == 1:
-            return {0: "the row is larger than BigQuery takes"}
+            return {0: "the row is larger than BigQuery allows"}
         middle = len(rows) // 2
         left = self._insert(table, rows[:middle], ids[:middle])
         right = self._insert(table, rows[middle:], ids[middle:])

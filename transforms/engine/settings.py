@@ -1,4 +1,4 @@
-"""What an engine needs to know: how to ask, what may be spent, where outcomes are kept."""
+"""Settings of the engine: calls, caps, and where outcomes are recorded."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from imagebeam.transforms.tasks.model_profiles import ModelProfile
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Destination:
-    """Where outcomes are kept.
+    """Where outcomes are recorded.
 
     Attributes:
-        outcomes: The table.
-        lease: The lease that the engine keeps alive; None when nobody took one.
-        claims: Directory of the run's claims, local or ``gs://``; None to do without.
-        runs: The table of runs, for heartbeats; None to do without.
-        heartbeat: What every heartbeat of the run says.
-        vectors: The table of the vectors, if embeddings are asked for.
+        outcomes: The table ``outcomes``.
+        lease: The lease that the engine extends; None without one.
+        claims: Directory of the run's claims on unit batches, local or ``gs://``; None for no claims.
+        runs: The table ``runs``, for heartbeats; None for no heartbeats.
+        heartbeat: Columns of every heartbeat of the run.
+        vectors: The table of the vectors, for an embedding task.
     """
 
     outcomes: TableName
@@ -36,14 +36,14 @@ class Destination:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caps:
-    """What a run may spend, over all its processes.
+    """Caps of a run, over all its processes.
 
     Attributes:
-        directory: The run's directory, where the notes of the budget are.
-        max_cost_usd: At most so many dollars at list price; None for no cap.
-        max_calls: At most so many calls; None for no cap.
+        directory: The run's directory, which holds the budget shares; local or ``gs://``.
+        max_cost_usd: Most US dollars to spend, at list price; None for no cap.
+        max_calls: Most calls to send; None for no cap.
         processes: Worker processes that share the caps.
-        max_call_usd: What one call usually costs at most, see :func:`~worst_case.check_cap`.
+        max_call_usd: Maximum cost of a typical call, see :func:`~max_cost.check_cap`.
     """
 
     directory: str
@@ -55,18 +55,18 @@ class Caps:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What an engine needs to know; picklable, the same for every bundle of a run.
+    """Settings of an engine; picklable, the same for every bundle of a run.
 
     Attributes:
-        run_id: The machine-made id of the run.
-        asking: How to ask, see :class:`CallSettings`.
-        in_flight: Calls under way at once in one process, 1 to 4096.
-        max_per_s: Hard ceiling of this process in requests per second; None for none.
+        run_id: Id of the run.
+        call_settings: Settings of the calls.
+        in_flight: Most calls in flight in one process, 1 to 4096.
+        max_per_s: Rate limit of one process in requests per second; None for none.
         max_tokens_per_s: The same in tokens per second, those of the answer included.
-        max_failure_percent: The process drains when more of its units have failed, once it has seen
-            :data:`FAILURES_AFTER` of them; None for never.
-        caps: What the run may spend; None for no cap.
-        destination: Where outcomes are kept; None to hand them on as elements only.
+        max_failure_percent: The process drains when more of its units have failed, judged after
+            :data:`~breaker.FAILURES_AFTER` units; None for never.
+        caps: Caps of the run; None for none.
+        destination: Where outcomes are recorded; None to emit them as elements only.
     """
 
     run_id: str
@@ -81,19 +81,18 @@ class EngineSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallSettings:
-    """How to ask: the same for every unit of a run; picklable.
+    """Settings of the calls; picklable, the same for every unit of a run.
 
     Attributes:
         project: Project that pays for the calls.
         location: Location of the model.
-        task: What is asked.
+        task: The task.
         profile: The task's model.
-        lane: ``online`` or ``flex``.
-        transport: ``uri`` (the service reads the image) or ``inline`` (the image travels in the request).
-        call_timeout_s: Seconds until one call is given up.
-        unit_deadline_s: Seconds from a unit's first call until it is UNAVAILABLE; time spent refused for
-            quota does not count.
-        attempts: Calls per unit at most; refused ones do not count.
+        lane: Lane of the calls.
+        transport: How images reach the model, URI or inline.
+        call_timeout_s: Timeout of one call, in seconds.
+        unit_deadline_s: Seconds from a unit's first call until it is UNAVAILABLE; waiting for quota does not count.
+        attempts: Most calls per unit; those refused for quota do not count.
         wait_multiplier_s: Longest wait before the second attempt, in seconds; doubled for each further one.
     """
 
@@ -109,7 +108,7 @@ class CallSettings:
     wait_multiplier_s: float = 1.0
 
     def columns(self, run_id: str) -> dict[str, str]:
-        """What every outcome of the run says of how it was asked."""
+        """Return the columns that are the same in every outcome of a run."""
         return {
             "task": self.task.name,
             "version": self.task.version,

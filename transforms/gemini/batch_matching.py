@@ -1,9 +1,9 @@
-"""Finds the unit of every line that a batch job wrote, and the units that it wrote nothing about.
+"""Matches the output lines of a batch job with the units of its manifest.
 
-One matcher serves one shard, which is one job: its manifest against its output, in any order. Lines are
-found by their key. Where the service echoed none, the images of the request decide, if no other unit of the
-shard has the same ones. A line that has a key, but not one of ours, is never matched by its images: it may
-be another task's.
+One matcher serves one shard, which is one job; lines come in any order. A line is matched by its key. Where the
+service echoed none, the images of the request decide, if no other unit of the
+shard has the same ones. A line with a key of another shard is never matched by its images: it may belong to another
+task.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from imagebeam.transforms.core.records import Answer
 from imagebeam.transforms.gemini.batch_responses import OutputLine, parse_line
 
-# Two units with the same images: neither can be told by them.
+# Two units with the same images: the images identify neither.
 _AMBIGUOUS = ""
 
 
 class Cause(enum.StrEnum):
-    """Why a line belongs to no unit."""
+    """Why a line has no unit."""
 
     UNREADABLE = "UNREADABLE"
-    """It is no JSON object: damaged, or cut off."""
+    """It is not a JSON object: damaged, or truncated."""
 
     FOREIGN = "FOREIGN"
     """Its key or its images are not of this shard."""
@@ -59,7 +59,7 @@ class Unmatched:
 
     Attributes:
         cause: Why.
-        text: The line, cut.
+        text: The line, shortened.
     """
 
     cause: Cause
@@ -81,16 +81,16 @@ class Missing:
 
 @dataclasses.dataclass(slots=True)
 class MatchCounts:
-    """The books of a shard: ``submitted = matched + missing``, ``lines = matched + duplicates + unmatched``.
+    """Counts of a shard: ``submitted = matched + missing``, ``lines = matched + duplicates + unmatched``.
 
     Attributes:
         submitted: Units of the manifest.
         lines: Lines read.
-        matched: Units that at least one line is about.
-        ok: Those that are answered.
-        by_uri: Lines whose unit was found by its images.
-        duplicates: Further lines about a matched unit.
-        unmatched: Lines about no unit, whatever the cause.
+        matched: Units with at least one line.
+        ok: Matched units with an answer.
+        by_uri: Lines matched by their images.
+        duplicates: Further lines of a matched unit.
+        unmatched: Lines without a unit, for any cause.
     """
 
     submitted: int = 0
@@ -103,24 +103,24 @@ class MatchCounts:
 
     @property
     def missing(self) -> int:
-        """Units that no line is about, so far."""
+        """Units without a line, so far."""
         return self.submitted - self.matched
 
 
 class ShardMatcher:
     """Matches the lines of one shard with its manifest, one line at a time.
 
-    An answer is given out at once. Anything else waits, compressed and without its echo, until
-    :meth:`finish`: a later line about the same unit may be an answer, and the first answer wins. Beside the
-    manifest's lines a unit takes less than 400 bytes, a waiting failure its compressed line more.
+    An answer is returned at once. A failure waits, compressed and without its echo, until
+    :meth:`finish`: a later line of the same unit may be an answer, and the first answer wins. Beside the
+    manifest's lines a unit takes less than 400 bytes, a waiting failure its compressed line in addition.
 
     Args:
-        manifest: Key and line of every unit of the shard; the lines are opaque here.
+        manifest: Key and manifest line of every unit of the shard; the lines are not interpreted.
         parse: Parses the answer of a line, see :func:`~batch_responses.parse_answer`.
-        uris_of: The images of a manifest line, in the order sent; called only if a line comes without a key.
+        uris_of: Returns the image URIs of a manifest line, in the order sent; called only if a line has no key.
 
     Attributes:
-        counts: The books so far.
+        counts: Counts so far.
 
     Raises:
         ValueError: Two units have the same key.
@@ -145,15 +145,16 @@ class ShardMatcher:
         self.counts = MatchCounts(submitted=len(self._entries))
 
     def feed(self, raw: bytes) -> Matched | Unmatched | None:
-        """Takes one line of the output.
+        """Match one line of the output.
 
         Returns:
-            The unit and its answer; the line, if it is no unit's; None if nothing is certain yet, or nothing new.
+            The unit and its answer; the line, if it has no unit; None if the line is a failure that waits, or a
+            duplicate.
         """
         return self.feed_line(parse_line(raw))
 
     def feed_line(self, line: OutputLine) -> Matched | Unmatched | None:
-        """Takes one line or row that is read already; see :meth:`feed`."""
+        """Match one parsed line or row; see :meth:`feed`."""
         self.counts.lines += 1
         key = line.key if line.key is not None and line.key in self._entries else self._key_by_images(line)
         if isinstance(key, Cause):
@@ -177,7 +178,7 @@ class ShardMatcher:
         return None
 
     def finish(self) -> Iterator[Matched | Missing]:
-        """After the last line: the units that failed, with their first failure, and those without a line."""
+        """After the last line, yield the failed units with their first failure, and the units without a line."""
         for key, entry in self._entries.items():
             waiting = self._waiting.get(key)
             if waiting is None:
@@ -204,7 +205,7 @@ class ShardMatcher:
         return key
 
     def _index(self) -> dict[int, str]:
-        """Images → key, made when it is first needed."""
+        """Return keys by a hash of the images, built at first use."""
         if self._by_images is None:
             self._by_images = {}
             for key, entry in self._entries.items():

@@ -1,7 +1,7 @@
-"""The lines of a batch job's input: the online lane's requests as JSONL, one keyed line per unit.
+"""The input of a batch job: the online lane's requests as JSONL, one keyed line per unit.
 
-A :class:`LineTemplate` renders once what all lines of a task share; a line is then spliced together from
-that and from what is the unit's own. The service imports the lines of a job into one table, so the shared
+A :class:`LineTemplate` renders the shared text of a task's lines once; a line is then spliced together from
+it and from the unit's own text. The service imports the lines of a job into one table, so the shared
 structure is linted before anything is written.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -22,26 +22,26 @@ from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
 MAX_LINES = 200_000
-"""Requests that a job takes (Google, "Batch inference")."""
+"""Most requests of a job (Google, "Batch inference")."""
 
 MAX_BYTES = 1_000_000_000 - 16_000_000
-"""Bytes of an input file: 1 GB (Google, "Batch inference"), less a margin."""
+"""Most bytes of an input file: 1 GB (Google, "Batch inference"), minus a margin."""
 
 _OPEN, _REQUEST, _CLOSE = b'{"custom_id":"', b'","request":', b"}\n"
 _CONTENTS = b'{"contents":[{"role":"user","parts":['
-# Stands for a URI while the text around it is rendered: no URI and no MIME type holds it.
+# Placeholder for a URI while the text around it is rendered: no URI and no MIME type contains it.
 _HOLE = "\0"
-# Keywords that a schema of the import cannot carry.
+# Schema keywords that the import cannot represent.
 _REFERENCES = frozenset({"$ref", "$defs", "$schema", "$id", "definitions"})
 _JSON_SCHEMA = frozenset({"responseJsonSchema", "response_json_schema"})
 _INLINE = frozenset({"inlineData", "inline_data"})
-# What stands below them are names that people chose, not keywords.
+# The keys below these are user-chosen names, not keywords.
 _NAMES = frozenset({"properties", "labels"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShardLimits:
-    """How much one input file, which is one job, may hold.
+    """Limits of one input file, which is one job.
 
     Attributes:
         lines: Lines, 1 to 200,000.
@@ -52,25 +52,40 @@ class ShardLimits:
     size: int = MAX_BYTES
 
     def __post_init__(self) -> None:
-        """Checks the limits."""
+        """Validate the limits."""
         if not 1 <= self.lines <= MAX_LINES:
-            raise UserError(f"a batch job takes 1 to {MAX_LINES:,} lines, not {self.lines:,}")
+            raise UserError(f"a batch job can have 1 to {MAX_LINES:,} lines, not {self.lines:,}")
         if not 1 <= self.size <= MAX_BYTES:
-            raise UserError(f"the file of a batch job may have 1 to {MAX_BYTES:,} bytes, not {self.size:,}")
+            raise UserError(f"the file of a batch job can have 1 to {MAX_BYTES:,} bytes, not {self.size:,}")
+
+    def is_full(self, lines: int, size: int, line_size: int) -> bool:
+        """Return True if a file cannot take one more line.
+
+        Args:
+            lines: Lines in the file.
+            size: Bytes in the file.
+            line_size: Bytes of the next line, line feed included.
+
+        Raises:
+            UserError: The line does not fit into an empty file either.
+        """
+        if line_size > self.size:
+            raise UserError(f"one request takes {line_size:,} bytes, and a whole input file can have {self.size:,}")
+        return lines >= self.lines or size + line_size > self.size
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LineTemplate:
-    """Renders the lines of one task; made by :func:`line_template`, picklable.
+    """Renders the lines of one task; create it with :func:`line_template`. Picklable.
 
     Attributes:
         prompt: The task's prompt.
-        text: The text part of every request; None if the prompt has fields, which every unit fills anew.
-        heads: MIME type → the text of an image part up to its URI.
-        tail: The text of an image part after its URI.
-        end: The text of a request after its parts.
-        single_heads: MIME type → the text of a line with one image between its key and the URI.
-        single_end: The text of such a line after the URI; None if ``text`` is.
+        text: The text part of every request; None if the prompt has fields, so that each unit has its own.
+        heads: Text of an image part before its URI, by MIME type.
+        tail: Text of an image part after its URI.
+        end: Text of a request after its parts.
+        single_heads: Text of a line with one image between its key and the URI, by MIME type.
+        single_end: Text of such a line after the URI; None if ``text`` is None.
         resolution: The task's media resolution.
     """
 
@@ -84,28 +99,28 @@ class LineTemplate:
     resolution: str
 
     def line(self, key: str, unit: Unit, mime_types: Sequence[str]) -> bytes:
-        """One line of the input file.
+        """Return one line of the input file.
 
         Args:
             key: The unit's key, see :func:`key_of`.
-            unit: What it is about; all its images have URIs, see :func:`images.checked_uri`.
-            mime_types: What its images are, one per image.
+            unit: The unit; all its images have URIs, see :func:`~images.checked_uri`.
+            mime_types: Types of its images, one per image.
 
         Returns:
-            ``{"custom_id": …, "request": …}`` and a line feed, UTF-8. The request is
-            :func:`requests.build_request`'s for the same unit, its images by URI.
+            ``{"custom_id": …, "request": …}`` and a line feed, UTF-8. The request is that of
+            :func:`~requests.build_request` for the same unit, its images by URI.
 
         Raises:
-            ValueError: The unit has no image, there is not one MIME type per image, or an image has no URI.
+            ValueError: The unit has no image, the number of MIME types is wrong, or an image has no URI.
         """
         if self.single_end and len(unit.images) == 1 == len(mime_types) and mime_types[0] in self.single_heads:
-            # The common case, four times as fast: all but the key and the URI is there already.
+            # The common case, four times as fast: only the key and the URI are missing.
             uri = quoted(_uri(unit, 0))
             return b"".join((_OPEN, key.encode(), self.single_heads[mime_types[0]], uri, self.single_end))
         return b"".join((_OPEN, key.encode(), _REQUEST, self.request(unit, mime_types), _CLOSE))
 
     def request(self, unit: Unit, mime_types: Sequence[str]) -> bytes:
-        """The request alone, as the column ``request`` of a BigQuery source holds it; as in :meth:`line`."""
+        """Return the request without its key; see :meth:`line`."""
         images = unit.images
         if not images:
             raise ValueError(f"unit {unit.unit_id} has no image")
@@ -123,15 +138,15 @@ class LineTemplate:
 
 
 def line_template(task: Task, profile: ModelProfile, labels: Mapping[str, str]) -> LineTemplate:
-    """Renders what all lines of a task share, and lints it.
+    """Render the shared text of a task's lines, and lint it.
 
     Args:
-        task: What is asked.
+        task: The task.
         profile: The task's model.
         labels: Billing labels, the same for every request of a run.
 
     Raises:
-        UserError: The task cannot go through a batch job; says why and what to do instead.
+        UserError: The task cannot go through a batch job.
     """
     if task.image.changes_images:
         raise UserError(
@@ -139,7 +154,7 @@ def line_template(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
             "reads images by URI: use --lane=flex, which costs the same"
         )
     frame = request_frame(task, profile, labels)
-    # The rest of a request, its contents, has one structure that is known to be taken.
+    # The rest of a request, its contents, has one structure that the import is known to accept.
     if frame and (problems := lint(frame)):
         raise UserError(f"task {task.name} cannot go through a batch job: {'; '.join(problems)}; or use --lane=flex")
     edges = {mime: _edges(mime, task.media_resolution) for mime in sorted(SUPPORTED)}
@@ -160,89 +175,65 @@ def line_template(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
 
 
 def key_of(unit_id: str, input_digest: str, version: str) -> str:
-    """The key that finds a unit's line again in any file.
+    """Return the key that identifies the line of a unit in any file.
 
-    It depends on what is asked about what, and on nothing else: a file of another task never matches, and a
+    It depends on the unit, its input and the task's version only: a file of another task never matches, and a
     late file of an earlier round does.
 
     Args:
-        unit_id: The unit.
-        input_digest: Its input.
-        version: The task's version.
+        unit_id: Id of the unit.
+        input_digest: Digest of its input.
+        version: Version of the task.
 
     Returns:
-        ``k-`` and 32 hex digits; it starts with a letter, so that no import takes it for a number or a date.
+        ``k-`` and 32 hex digits; it starts with a letter, so that no import reads it as a number or a date.
 
     >>> key_of("o1:a", "d" * 64, "0123456789ab")
     'k-93bf82b1db6db85a0b09074e5062186e'
     """
-    # Version and digest are hex, so the parts stay apart whatever an id holds.
+    # Version and digest are hex, so the parts cannot be confused, whatever an id contains.
     text = f"{version}\0{input_digest}\0{unit_id}"
     return "k-" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def named_types(unit: Unit) -> tuple[str | None, ...]:
-    """What the names of a unit's images say they are, believed as online.
+    """Return the MIME types of a unit's images by their names, as in the online lane.
 
     Args:
         unit: The unit.
 
     Returns:
-        A MIME type per image; None where only the first bytes can tell.
+        A MIME type per image; None where the name does not show it.
 
     Raises:
-        ImageProblem: The unit has no image, or one without a ``gs://`` URI: its outcome, and no line.
+        ImageProblem: The unit has no image, or one without a ``gs://`` URI.
     """
     if not unit.images:
         raise ImageProblem(ImageReason.NO_URI, "the unit has no image")
     return tuple(mime_from_name(checked_uri(image.uri)) for image in unit.images)
 
 
-def shard_numbers(sizes: Iterable[int], limits: ShardLimits) -> Iterator[int]:
-    """Cuts a stream of lines into shards, in order.
-
-    Args:
-        sizes: Bytes of each line, line feed included.
-        limits: What one shard may hold.
-
-    Yields:
-        The number of the shard that the line goes into, from 0 on; a new one when the last is full.
-
-    Raises:
-        UserError: A single line is larger than a whole shard may be.
-    """
-    shard = lines = used = 0
-    for size in sizes:
-        if size > limits.size:
-            raise UserError(f"one request takes {size:,} bytes, and a whole input file may have {limits.size:,}")
-        if lines == limits.lines or used + size > limits.size:
-            shard, lines, used = shard + 1, 0, 0
-        lines += 1
-        used += size
-        yield shard
-
-
 def lint(body: Any) -> list[str]:
-    """What the import of a batch job would stumble over.
+    """Return the problems that the import of a batch job would have with a request.
 
     Args:
         body: A request, or a part of one.
 
     Returns:
-        One line per problem, beginning with where it is; none if the import will take it.
+        One line per problem, starting with its path; none if the import will accept it.
     """
     return list(_lint(body, ""))
 
 
 def _lint(value: Any, path: str, *, chosen: bool = False) -> Iterator[str]:
-    """The problems of a value; ``chosen`` if the names in it are people's."""
+    """Yield the problems of a value; ``chosen`` if its keys are user-chosen names."""
     here = path or "the request"
     if isinstance(value, Mapping):
         if not value:
             yield f"{here}: an empty object"
         for key, item in value.items():
             if not isinstance(key, str):
-                yield f"{here}: {key!r} is no name"
+                yield f"{here}: {key!r} is not a string key"
                 continue
             inner = f"{path}.{key}" if path else key
             if not chosen:
@@ -251,7 +242,7 @@ def _lint(value: Any, path: str, *, chosen: bool = False) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         if not value:
             yield f"{here}: an empty list"
-        # The parts of a content are images and texts: the one documented mixture.
+        # The parts of a content are images and texts: the only documented mixture.
         elif not f".{path}".endswith(".parts") and len({_shape(item) for item in value if item is not None}) > 1:
             yield f"{here}: items of different structure"
         for number, item in enumerate(value):
@@ -259,9 +250,9 @@ def _lint(value: Any, path: str, *, chosen: bool = False) -> Iterator[str]:
     elif value is None:
         yield f"{here}: null"
     elif isinstance(value, float) and value - value != 0:
-        yield f"{here}: {value} is no number in JSON"
+        yield f"{here}: {value} is not a JSON number"
     elif not isinstance(value, str | int | float):
-        yield f"{here}: {type(value).__name__} is no JSON"
+        yield f"{here}: {type(value).__name__} is not a JSON value"
 
 
 def _lint_name(key: str, item: Any, path: str) -> Iterator[str]:
@@ -272,15 +263,15 @@ def _lint_name(key: str, item: Any, path: str) -> Iterator[str]:
     elif key in _INLINE:
         yield f"{path}: a batch job reads images by URI"
     elif key == "type_":
-        yield f"{path}: is called type"
+        yield f"{path}: use type"
     elif key in ("type", "additionalProperties") and isinstance(item, list):
-        yield f"{path}: a list of types: name one, and nullable beside it"
+        yield f"{path}: a list of types: use one type and nullable"
     elif key in ("anyOf", "oneOf", "allOf"):
-        yield f"{path}: one type with nullable, or an enum"
+        yield f"{path}: use one type with nullable, or an enum"
 
 
 def _shape(value: Any) -> Any:
-    """The structure of a value as a column sees it."""
+    """Return the structure of a value as a table column sees it."""
     if isinstance(value, Mapping):
         return tuple(sorted((str(key), _shape(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):
@@ -289,7 +280,7 @@ def _shape(value: Any) -> Any:
 
 
 def _edges(mime_type: str, resolution: str) -> tuple[bytes, bytes]:
-    """An image part before and after its URI."""
+    """Return the text of an image part before and after its URI."""
     head, tail = orjson.dumps(image_part(ImagePart(mime_type, uri=_HOLE), resolution)).split(orjson.dumps(_HOLE))
     return head, tail
 
@@ -306,7 +297,7 @@ def _text_part(text: str) -> bytes:
 
 
 def quoted(text: str) -> bytes:
-    """A text as JSON; half a surrogate pair, which UTF-8 cannot say, becomes U+FFFD."""
+    """Return a text as JSON; half a surrogate pair, which is not valid UTF-8, becomes U+FFFD."""
     try:
         return orjson.dumps(text)
     except TypeError:

@@ -1,9 +1,8 @@
-"""What a batch job wrote about one unit: a line of its output, read with care and judged as online.
+"""Parses the output of a batch job: lines or rows, with the answers parsed as online.
 
-A line holds the key that was given (maybe), the request as the import rendered it, an answer, and a status
-that is empty unless the row failed. An empty status is no success yet: the answer is judged by the online
-lane's reader. A failed row's status is ``<reason phrase>: <Google's error document>`` and is judged by the
-online lane's classifier.
+A line has the key of the request (not always), the request as the import rendered it, a response, and a status
+that is empty unless the row failed. An empty status does not mean success: the response is parsed as in the online
+lane. A failed row's status is ``<reason phrase>: <Google's error document>``, and is classified as in the online lane.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd
 from imagebeam.transforms.tasks.task import Task
 
 DEAD_LETTER_CHARS = 4000
-# What an answer has at least one of.
+# An answer has at least one of these.
 _ANSWERS = ("candidates", "promptFeedback", "embedding")
 
 # google.rpc.Code → HTTP, as Google's API guide pairs them: some services put the former into ``code``.
@@ -42,12 +41,12 @@ _HTTP_OF_STATUS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowError:
-    """Why the service could not answer a row.
+    """The error of a failed row.
 
     Attributes:
-        code: HTTP status; None if the text does not tell.
-        status: Google's status, such as ``INVALID_ARGUMENT``; empty if the text does not tell.
-        message: What the service said.
+        code: HTTP status; None if unknown.
+        status: Google's status, such as ``INVALID_ARGUMENT``; empty if unknown.
+        message: Error message of the service.
         document: Google's error document, JSON.
     """
 
@@ -59,16 +58,16 @@ class RowError:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OutputLine:
-    """One line of a job's output; any bytes make one.
+    """One line of a job's output, valid or not.
 
     Attributes:
         raw: The bytes.
-        key: The key that was given with the request; None if the service did not echo it.
-        request: The request as it was echoed, of any shape; None if it was not.
-        response: The answer; None if there is none.
-        status: What the service says of the row, as it came; nothing if it did not fail.
-        processed_time: When the service finished the row, as it came.
-        problem: Why this is no output at all, such as a line that was cut off; None if it is one.
+        key: Key of the request; None if the service did not echo it.
+        request: The echoed request, of any shape; None if it was not echoed.
+        response: The response; None if there is none.
+        status: Status of the row, unparsed; empty if it did not fail.
+        processed_time: When the service finished the row, unparsed.
+        problem: Why this is not an output line, such as truncation; None if it is one.
     """
 
     raw: bytes
@@ -81,26 +80,26 @@ class OutputLine:
 
     @property
     def error(self) -> RowError | None:
-        """Why the row failed, read from the status; None if it did not."""
+        """Error of the row, parsed from the status; None if it did not fail."""
         return _error(self.status) if self.status else None
 
     @property
     def answered_at(self) -> str | None:
-        """When the service finished the row, RFC 3339 in UTC; None if it does not say."""
+        """When the service finished the row, RFC 3339 in UTC; None if it does not report it."""
         return _utc(self.processed_time)
 
     @property
     def uris(self) -> tuple[str, ...]:
-        """The images of the echoed request, in order, whatever spelling the import gave their fields."""
+        """Image URIs of the echoed request, in order, in either spelling of the fields."""
         return tuple(_uris(self.request))
 
     @property
     def dead_letter(self) -> str:
-        """The line for people, cut to 4,000 characters."""
+        """The line as text, cut to 4,000 characters."""
         return self.raw[: 4 * DEAD_LETTER_CHARS].decode("utf-8", "replace")[:DEAD_LETTER_CHARS]
 
     def without_echo(self) -> bytes:
-        """The line without its request: a small line that reads the same but for its images."""
+        """Return the line without its request: a smaller line that parses to the same, except for its images."""
         fields = {
             "custom_id": self.key,
             "status": self.status if isinstance(self.status, dict) else str(self.status or ""),
@@ -111,7 +110,7 @@ class OutputLine:
 
 
 def parse_line(raw: bytes) -> OutputLine:
-    """Reads one line of JSONL output; never raises, whatever the bytes are."""
+    """Parse one line of JSONL output; never raises."""
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -122,11 +121,11 @@ def parse_line(raw: bytes) -> OutputLine:
 
 
 def parse_row(row: Mapping[str, Any]) -> OutputLine:
-    """Reads one row of an output table, where request and response may be JSON text; never raises."""
+    """Parse one row of an output table, whose request and response may be JSON text; never raises."""
     raw = _dumped(dict(row))
-    document = _loaded(raw)  # as a line would say it: times are text, and no number is infinite
+    document = _loaded(raw)  # as in a line: times are text, and no number is infinite
     if not isinstance(document, dict):
-        return OutputLine(repr(row).encode("utf-8", "replace"), problem="not a row that JSON can say")
+        return OutputLine(repr(row).encode("utf-8", "replace"), problem="not a row that JSON can represent")
     for name in ("request", "response"):
         if isinstance(document.get(name), str):
             document[name] = _loaded(document[name].encode("utf-8", "replace"))
@@ -180,7 +179,7 @@ def build_outcome(unit: Unit, answer: Answer, profile: ModelProfile, *, attempts
 
 
 def _failure(line: OutputLine, response: Mapping[str, Any]) -> Failure | None:
-    """The failure of a row; None if there is an answer to judge."""
+    """Return the failure of a row; None if there is a response to parse."""
     if line.problem is not None:
         return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", line.problem)
     error = line.error
@@ -193,7 +192,7 @@ def _failure(line: OutputLine, response: Mapping[str, Any]) -> Failure | None:
     if error.code is not None:
         return classify_http(error.code, error.document, {})
     if any(response.get(name) for name in _ANSWERS):
-        return None  # a status that tells nothing, beside an answer that does
+        return None  # an unknown status beside an answer
     return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "UNKNOWN", one_line(error.message))
 
 
@@ -221,32 +220,32 @@ def _key(document: Mapping[str, Any]) -> str | None:
 
 
 def _error(status: Any) -> RowError | None:
-    """The error that a status names; ``Bad Request: {"error": {...}}`` as a rule."""
+    """Parse the error of a status, usually ``Bad Request: {"error": {...}}``."""
     found: Any
     if isinstance(status, Mapping):
-        told, phrase, found = _dumped(status).decode(), "", status
+        text, phrase, found = _dumped(status).decode(), "", status
     else:
-        told = str(status)
-        start, end = told.find("{"), told.rfind("}")
-        phrase = told if start < 0 else told[:start]
-        found = _loaded(told[start : end + 1].encode("utf-8", "replace")) if 0 <= start < end else None
+        text = str(status)
+        start, end = text.find("{"), text.rfind("}")
+        phrase = text if start < 0 else text[:start]
+        found = _loaded(text[start : end + 1].encode("utf-8", "replace")) if 0 <= start < end else None
         found = found if isinstance(found, dict) else {}
     error = found.get("error", found)
     if not isinstance(error, Mapping):
         error = {"message": str(error)}
     word, message = error.get("status"), error.get("message")
     word = word if isinstance(word, str) else ""
-    message = message if isinstance(message, str) and message else told
+    message = message if isinstance(message, str) and message else text
     if not phrase.strip() and not error:
         return None
     essence = {"message": message, "status": word}
-    # The details say what was wrong with an API; what is nested too deep to be written is left out.
+    # The details name a disabled API; they are omitted if they are nested too deep to be written.
     document = _dumped({"error": {**error, **essence}}) or _dumped({"error": essence})
     return RowError(_code(error.get("code"), word, phrase), word, message, document)
 
 
 def _code(value: Any, word: str, phrase: str) -> int | None:
-    """The HTTP status: of the document's code, else of its status, else of the phrase before it."""
+    """Return the HTTP status: from the document's code, else its status, else the phrase before it."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:4])
     if isinstance(value, int) and not isinstance(value, bool):
@@ -256,16 +255,16 @@ def _code(value: Any, word: str, phrase: str) -> int | None:
             return _HTTP_OF_RPC[value]
     if word in _HTTP_OF_STATUS:
         return _HTTP_OF_STATUS[word]
-    told = phrase.partition(":")[0].strip()
-    number = told[:3]
+    name = phrase.partition(":")[0].strip()
+    number = name[:3]
     if number.isascii() and number.isdigit() and 400 <= int(number) <= 599:
         return int(number)
-    code = _HTTP_OF_PHRASE.get(told.lower(), 0)
-    return code if code >= 400 else _HTTP_OF_STATUS.get(told)
+    code = _HTTP_OF_PHRASE.get(name.lower(), 0)
+    return code if code >= 400 else _HTTP_OF_STATUS.get(name)
 
 
 def _uris(request: Any) -> Iterator[str]:
-    """Walks to every file that a request names, past nulls and through both spellings."""
+    """Yield every file URI of a request, in both spellings; nulls are skipped."""
     if isinstance(request, str):
         request = _loaded(request.encode("utf-8", "replace"))
     if not isinstance(request, dict):
@@ -283,7 +282,7 @@ def _uris(request: Any) -> Iterator[str]:
 
 
 def _utc(time: Any) -> str | None:
-    """A time as the table of outcomes takes it; None for what is no time."""
+    """Return a time as the table ``outcomes`` stores it; None if it is not a time."""
     if not isinstance(time, str):
         return None
     try:
@@ -295,7 +294,7 @@ def _utc(time: Any) -> str | None:
 
 
 def _dumped(value: Any) -> bytes:
-    """JSON; nothing if the value is nested deeper than can be written."""
+    """Return JSON; empty if the value is nested too deep to be written."""
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:

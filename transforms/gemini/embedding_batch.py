@@ -1,4 +1,4 @@
-"""The lines of an embedding job's input: the online lane's requests as JSONL, one keyed line per image."""
+"""The input of an embedding job: the online lane's requests as JSONL, one keyed line per image."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from imagebeam.transforms.gemini.requests import ImagePart
 from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
 
 _OPEN, _CLOSE = b'{"key":"', b"}\n"
-# Stands for a URI while the text around it is rendered: no URI and no MIME type holds it.
+# Placeholder for a URI while the text around it is rendered: no URI and no MIME type contains it.
 _HOLE = "\0"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EmbeddingLines:
-    """Renders the lines of one task; made by :func:`embedding_lines`, picklable.
+    """Renders the lines of one task; create it with :func:`embedding_lines`. Picklable.
 
     Attributes:
-        heads: MIME type → the text of a line between its key and the URI.
-        end: The text after the URI.
+        heads: Text of a line between its key and the URI, by MIME type.
+        end: Text of a line after the URI.
     """
 
     heads: Mapping[str, bytes]
     end: bytes
 
     def line(self, key: str, unit: Unit, mime_types: Sequence[str]) -> bytes:
-        """One line of the input file.
+        """Return one line of the input file.
 
         Args:
-            key: The unit's key, see :func:`batch_lines.key_of`.
-            unit: What it is about: one image with a URI, see :func:`images.checked_uri`.
-            mime_types: What the image is: one of :data:`images.SUPPORTED`.
+            key: The unit's key, see :func:`~batch_requests.key_of`.
+            unit: A unit of one image with a URI, see :func:`~images.checked_uri`.
+            mime_types: Type of the image, one of :data:`~images.SUPPORTED`.
 
         Returns:
-            ``{"key": …, "request": …}`` and a line feed, UTF-8; see :func:`embedding_calls.build_embedding_row`.
+            ``{"key": …, "request": …}`` and a line feed, UTF-8; see :func:`~embeddings.build_embedding_row`.
 
         Raises:
-            ValueError: There is not exactly one image with a URI and a type.
+            ValueError: The unit does not have exactly one image with a URI and a type.
         """
         if len(unit.images) != 1 or len(mime_types) != 1:
-            raise ValueError(f"a vector is of one image, not of {len(unit.images)}: unit {unit.unit_id}")
+            raise ValueError(f"a vector needs one image, not {len(unit.images)}: unit {unit.unit_id}")
         uri, head = unit.images[0].uri, self.heads.get(mime_types[0])
         if uri is None or head is None:
-            raise ValueError(f"unit {unit.unit_id}: no line can be about {uri} of type {mime_types[0]}")
+            raise ValueError(f"unit {unit.unit_id}: cannot send {uri} of type {mime_types[0]}")
         return b"".join((_OPEN, key.encode(), head, quoted(uri), self.end))
 
 
 def embedding_lines(task: EmbedTask) -> EmbeddingLines:
-    """Renders what all lines of a task share.
+    """Render the shared text of a task's lines.
 
     Raises:
-        UserError: The task cannot go through a batch job; says why and what to do instead.
+        UserError: The task cannot go through a batch job.
     """
     check_batch(task)
     heads: dict[str, bytes] = {}
@@ -71,15 +71,15 @@ def embedding_lines(task: EmbedTask) -> EmbeddingLines:
 
 
 def check_batch(task: EmbedTask) -> None:
-    """Makes sure that a task can go through batch jobs.
+    """Check that a task can go through batch jobs.
 
     Raises:
-        UserError: It cannot; says why and what to do instead.
+        UserError: It cannot.
     """
     if find_embedding_model(task.model).method != "embedContent":
         raise UserError(
             f"--lane=batch: {task.model} has no batch jobs: use --lane=online or --lane=sql, or "
-            "--model=gemini-embedding-2, whose vectors are others"
+            "--model=gemini-embedding-2, which makes different vectors"
         )
     if task.image.changes_images:
         raise UserError(

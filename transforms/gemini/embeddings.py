@@ -1,7 +1,7 @@
-"""A call for a vector: the request of both embedding models, and the reading of their answers.
+"""Builds embedding requests, of images and of search texts, and parses their responses.
 
-Google's client library drops the image of a request to ``multimodalembedding@001`` without an error, so neither
-request goes through it.
+google-genai silently drops the image of a request to ``multimodalembedding@001``, so embedding requests do not go
+through it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from imagebeam.transforms.gemini.responses import read_usage
 from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
 
 
-def build_embedding_request(task: EmbedTask, parts: Sequence[ImagePart]) -> dict[str, Any]:
-    """Builds the request for the vector of one image.
+def build_embedding_request(task: EmbedTask, image_parts: Sequence[ImagePart]) -> dict[str, Any]:
+    """Build the request for the vector of one image.
 
     Args:
-        task: Which model and length.
-        parts: The image.
+        task: Model and length of the vector.
+        image_parts: The image.
 
     Returns:
         The REST body of ``:embedContent`` or ``:predict``, in camelCase.
@@ -31,26 +31,27 @@ def build_embedding_request(task: EmbedTask, parts: Sequence[ImagePart]) -> dict
     Raises:
         ValueError: There is not exactly one image.
     """
-    if len(parts) != 1:
-        raise ValueError(f"a vector is of one image, not of {len(parts)}")
+    if len(image_parts) != 1:
+        raise ValueError(f"a vector needs one image, not {len(image_parts)}")
+    part = image_parts[0]
     if find_embedding_model(task.model).method == "embedContent":
         return {
-            "content": {"role": "user", "parts": [image_part(parts[0], task.media_resolution)]},
+            "content": {"role": "user", "parts": [image_part(part, task.media_resolution)]},
             "embedContentConfig": {"outputDimensionality": task.dimension},
         }
-    image = {"mimeType": parts[0].mime_type}
-    if parts[0].data is not None:
-        image["bytesBase64Encoded"] = base64.b64encode(parts[0].data).decode("ascii")
+    image = {"mimeType": part.mime_type}
+    if part.data is not None:
+        image["bytesBase64Encoded"] = base64.b64encode(part.data).decode("ascii")
     else:
-        image["gcsUri"] = str(parts[0].uri)
+        image["gcsUri"] = str(part.uri)
     return {"instances": [{"image": image}], "parameters": {"dimension": task.dimension}}
 
 
 def build_embedding_row(task: EmbedTask, part: ImagePart) -> dict[str, Any]:
-    """The same request as a line of a batch job says it (Google, "Get batch embeddings inferences").
+    """Build the same request in the spelling of batch jobs (Google, "Get batch embeddings inferences").
 
     Args:
-        task: Which model and length; a model that is called by ``embedContent``.
+        task: Model and length of the vector; a model of ``embedContent``.
         part: The image.
 
     Returns:
@@ -64,13 +65,13 @@ def build_embedding_row(task: EmbedTask, part: ImagePart) -> dict[str, Any]:
 
 
 def parse_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
-    """Reads the answer to a request for a vector; never raises for anything that a service may send.
+    """Parse the response to an embedding request; never raises, whatever a service may send.
+
+    A vector of zeros is invalid: it has no direction, and a single one breaks every search by cosine.
 
     Args:
-        body: The JSON body of an HTTP 200, or the ``response`` of a batch line, which counts tokens elsewhere.
-        task: What was asked.
-
-    A vector of zeros is no answer: it has no direction, and one of them breaks every search by cosine.
+        body: The JSON body of an HTTP 200, or the ``response`` of a batch line, which has another token count.
+        task: The task.
     """
     values = _values(body)
     reason, message = _problem(values, task.dimension)
@@ -91,11 +92,11 @@ def parse_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
 
 
 def build_text_request(task: EmbedTask, text: str) -> dict[str, Any]:
-    """Builds the request for the vector of a text.
+    """Build the request for the vector of a search text.
 
     Args:
-        task: Which model and length.
-        text: What is looked for.
+        task: Model and length of the vector.
+        text: The text.
 
     Returns:
         The REST body of ``:embedContent`` or ``:predict``, in camelCase.
@@ -109,16 +110,16 @@ def build_text_request(task: EmbedTask, text: str) -> dict[str, Any]:
 
 
 def parse_text_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
-    """Reads the answer to a request for the vector of a text; never raises for anything that a service may send."""
+    """Parse the response to a request for the vector of a text; never raises, whatever a service may send."""
     predictions = body.get("predictions")
     if isinstance(predictions, list) and predictions and isinstance(predictions[0], dict):
-        # The one field of the answer that is called otherwise than for an image.
+        # The only field of the response with another name than for an image.
         body = {**body, "predictions": [{"imageEmbedding": predictions[0].get("textEmbedding")}]}
     return parse_embedding(body, task)
 
 
 def _values(body: Mapping[str, Any]) -> list[Any] | None:
-    """The numbers: of ``embedding.values``, or of the first prediction's ``imageEmbedding``."""
+    """Return the numbers of ``embedding.values``, or of the first prediction's ``imageEmbedding``."""
     embedding, predictions = body.get("embedding"), body.get("predictions")
     values: Any = None
     if isinstance(embedding, dict):
@@ -135,7 +136,7 @@ def _problem(values: list[Any] | None, dimension: int) -> tuple[str | None, str 
         return "WRONG_LENGTH", f"the vector has {len(values)} numbers, not {dimension}"
     # JSON has no NaN: services write it as text.
     if not all(type(value) in (float, int) and abs(value) <= sys.float_info.max for value in values):
-        return "NOT_FINITE", "the vector has elements that are no finite numbers"
+        return "NOT_FINITE", "the vector has elements that are not finite numbers"
     if not any(values):
-        return "ALL_ZERO", "every number of the vector is 0"
+        return "ALL_ZERO", "all numbers of the vector are 0"
     return None, None

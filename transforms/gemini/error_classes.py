@@ -1,14 +1,14 @@
-"""What a failed call means for its unit and for the run: one classifier for every lane.
+"""Classifies failed calls, for every lane: what a failure means for its unit and for the run.
 
-The table, after Google's "API errors" page and the bodies that the service really sends:
+The table follows Google's "API errors" page and observed responses:
 
 ====================================  ==========  =====================================================
 response                              kind        outcome if nothing better follows
 ====================================  ==========  =====================================================
 429, or status RESOURCE_EXHAUSTED     THROTTLED   UNAVAILABLE (QUOTA)
 408, 409 ABORTED, 499, 5xx            TRANSIENT   UNAVAILABLE (HTTP_503 ...)
-timeout · broken connection ·         TRANSIENT   UNAVAILABLE (TIMEOUT · CONNECTION · GARBAGE ·
-unreadable body · token endpoint                  CREDENTIALS)
+timeout, broken connection,           TRANSIENT   UNAVAILABLE (TIMEOUT, CONNECTION, GARBAGE,
+unreadable body, token endpoint                   CREDENTIALS)
 400, 403, 404 about the input file    UNIT        IMAGE_ERROR (see :class:`records.ImageReason`)
 any other 4xx                         UNIT        BAD_REQUEST (Google's status, such as INVALID_ARGUMENT)
 404 that does not name its subject    UNIT        UNAVAILABLE (NOT_FOUND): retried by the next run
@@ -16,7 +16,7 @@ any other 4xx                         UNIT        BAD_REQUEST (Google's status, 
 an error of our own                   UNIT        UNAVAILABLE (INTERNAL): retried by the next run
 ====================================  ==========  =====================================================
 
-Exceptions are told apart by their class names and not by their classes: no client is imported here.
+Exceptions are identified by the names of their classes, so that no client library is imported here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from imagebeam.transforms.core.records import ImageReason, Status
 
 MESSAGE_CHARS = 500
 
-# How the service speaks of the file that a request names, in lower case.
+# Words of the service about the file of a request, in lower case.
 _INPUT_FILE = re.compile(
     r"input file|gs://|storage\.objects|storage object|no such object|cloud storage|\bbucket\b|specified key"
 )
@@ -44,7 +44,7 @@ _SAYS_NOT_FOUND = re.compile(
 )
 _SAYS_FORBIDDEN = re.compile(r"permission|denied|forbidden|does not have .*access|not authori[sz]ed")
 _ABOUT_THE_API = re.compile(r"\b(?:models?|publisher|endpoint|project|location|region|method|api)\b")
-# A 400 that blames the image itself; the first that matches wins.
+# A 400 about the image itself; the first match wins.
 _IMAGE_COMPLAINTS: tuple[tuple[ImageReason, re.Pattern[str]], ...] = (
     (
         ImageReason.TOO_LARGE,
@@ -84,16 +84,16 @@ class FailureKind(enum.StrEnum):
     """What to do about a failed call."""
 
     THROTTLED = "THROTTLED"
-    """Slow down and ask again: refused for quota, no attempt used."""
+    """Refused for quota: lower the rate and retry; not an attempt."""
 
     TRANSIENT = "TRANSIENT"
-    """Ask again after a pause."""
+    """Retry after a pause."""
 
     UNIT = "UNIT"
-    """This unit only: asking again now cannot help."""
+    """Concerns this unit only: a retry now cannot help."""
 
     RUN = "RUN"
-    """Every further call would meet it: drain the run."""
+    """Concerns every further call: drain the run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,11 +102,11 @@ class Failure:
 
     Attributes:
         kind: What to do.
-        status: The unit's outcome if this stays the last word; UNAVAILABLE for THROTTLED, TRANSIENT and
-            FATAL, so that the unit is due again.
+        status: Status of the outcome if there is no better answer; UNAVAILABLE for THROTTLED, TRANSIENT and
+            RUN, so that the next run retries the unit.
         reason: Reason code of the outcome.
-        message: What the service said, one line without secrets, at most 500 characters.
-        retry_after: Seconds that the service asked to wait; None if it asked for nothing.
+        message: Message of the service, one line without secrets, at most 500 characters.
+        retry_after: Seconds that the service asks to wait; None if it does not.
     """
 
     kind: FailureKind
@@ -117,19 +117,19 @@ class Failure:
 
 
 def classify_http(code: int, body: bytes | str, headers: Mapping[str, str]) -> Failure:
-    """Classifies an HTTP answer other than 200.
+    """Classify an HTTP response other than 200.
 
     Args:
         code: The HTTP status; it wins over a code in the body.
-        body: Google's error document, one wrapped in a list, an HTML page of a proxy, or nothing.
+        body: Google's error document, one wrapped in a list, an HTML page of a proxy, or empty.
         headers: Response headers, names in any case; ``Retry-After`` is read.
 
     Returns:
-        What it means.
+        The failure.
     """
     error = _error_document(body)
     status = str(error.get("status") or "")
-    message = one_line(str(error.get("message") or "")) or f"HTTP {code} without an explanation"
+    message = one_line(str(error.get("message") or "")) or f"HTTP {code} without a message"
     retry_after = _retry_after(error, {name.lower(): value for name, value in headers.items()})
     if code == 429 or status == "RESOURCE_EXHAUSTED":
         return Failure(FailureKind.THROTTLED, Status.UNAVAILABLE, "QUOTA", message, retry_after)
@@ -142,8 +142,8 @@ def classify_http(code: int, body: bytes | str, headers: Mapping[str, str]) -> F
         if image is not None:
             return Failure(FailureKind.UNIT, Status.IMAGE_ERROR, image.value, message)
     if code == 404 and status == "NOT_FOUND" and not _ABOUT_THE_API.search(message.lower()):
-        # "Requested entity was not found." may be the image or the model: one missing image must not stop a
-        # run, and a unit must not be written off for a missing model. The breaker sees it if all meet it.
+        # "Requested entity was not found." may mean the image or the model: one missing image must not stop a
+        # run, and a missing model must not fail a unit permanently. The breaker stops the run if all units fail.
         return Failure(FailureKind.UNIT, Status.UNAVAILABLE, "NOT_FOUND", message)
     if code in (401, 403, 404, 407):
         return Failure(FailureKind.RUN, Status.UNAVAILABLE, _fatal_reason(code, status, error), message)
@@ -151,14 +151,14 @@ def classify_http(code: int, body: bytes | str, headers: Mapping[str, str]) -> F
 
 
 def classify_exception(error: BaseException) -> Failure:
-    """Classifies what a client raised instead of answering.
+    """Classify an exception of a client.
 
     Args:
         error: An exception of asyncio, aiohttp, httpx, requests, google-auth, google-api-core,
             google-genai, or of our own code.
 
     Returns:
-        What it means; see the table of the module.
+        The failure; see the table of the module.
     """
     names = {cls.__name__ for cls in type(error).__mro__}
     message = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
@@ -182,7 +182,7 @@ def classify_exception(error: BaseException) -> Failure:
 
 
 def _error_document(body: bytes | str) -> Mapping[str, Any]:
-    """The ``error`` of Google's model, whatever it is wrapped in; a message of other text."""
+    """Return the ``error`` object of Google's error model, whatever wraps it; other text as its message."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     try:
         document = json.loads(text)
@@ -195,12 +195,12 @@ def _error_document(body: bytes | str) -> Mapping[str, Any]:
     error = document.get("error", document)
     if isinstance(error, dict):
         return error
-    # The token endpoint speaks OAuth: the error is a word, beside it a description.
+    # The token endpoint follows OAuth: the error is a code, with a description beside it.
     return {"message": f"{error}: {document.get('error_description', '')}".rstrip(": ")}
 
 
 def _text_of_page(text: str) -> str:
-    """The title of an HTML page, or the text as it is."""
+    """Return the title of an HTML page, or the text unchanged."""
     if not re.search(r"<(?:!doctype|html|head|body)", text, re.IGNORECASE):
         return text
     found = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
@@ -208,7 +208,7 @@ def _text_of_page(text: str) -> str:
 
 
 def _image_reason(code: int, message: str) -> ImageReason | None:
-    """The image's problem, if the message speaks of the request's file and not of the API."""
+    """Return the image's problem, if the message is about the request's file and not about the API."""
     if code == 413:
         return ImageReason.TOO_LARGE
     if code in (403, 404):
@@ -224,7 +224,7 @@ def _image_reason(code: int, message: str) -> ImageReason | None:
 
 
 def _fatal_reason(code: int, status: str, error: Mapping[str, Any]) -> str:
-    """SERVICE_DISABLED and the like from ErrorInfo, MODEL_NOT_FOUND, else Google's status."""
+    """Return the reason of ErrorInfo such as SERVICE_DISABLED, MODEL_NOT_FOUND, or else Google's status."""
     for detail in _details(error):
         if str(detail.get("@type", "")).endswith("google.rpc.ErrorInfo") and detail.get("reason"):
             return _reason_code(str(detail["reason"])) or f"HTTP_{code}"
@@ -243,13 +243,13 @@ def _details(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _retry_after(error: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
-    """Seconds from the ``Retry-After`` header (a number or a date), else from RetryInfo."""
+    """Return seconds from the ``Retry-After`` header (a number or a date), else from RetryInfo."""
     asked = str(headers.get("retry-after", "")).strip()
     if re.fullmatch(r"\d+(?:\.\d+)?", asked):
         return float(asked)
     until, now = _date(asked), _date(str(headers.get("date", "")))
     if until and now:
-        # Measured against the server's own clock: ours may be wrong.
+        # Relative to the server's clock, because ours may be wrong.
         return max(0.0, (until - now).total_seconds())
     for detail in _details(error):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay", "")))
@@ -267,7 +267,7 @@ def _date(text: str) -> datetime.datetime | None:
 
 
 def _reason_code(status: str) -> str | None:
-    """A status that can stand as a reason code; a reason phrase such as ``Bad Request`` can not."""
+    """Return the status if it is a code; None for a phrase such as ``Bad Request``."""
     return status if re.fullmatch(r"[A-Z][A-Z0-9_]*", status) else None
 
 
@@ -279,7 +279,7 @@ def _is_from(error: BaseException, package: str) -> bool:
 
 
 def _classify_auth(error: BaseException, names: set[str], message: str) -> Failure:
-    """Credentials that will never work are fatal; a token endpoint that stumbles is not."""
+    """Invalid credentials concern the run; a failing token endpoint is transient."""
     lasting = "DefaultCredentialsError" in names or _BAD_CREDENTIALS.search(message.lower()) is not None
     if "TransportError" in names or getattr(error, "retryable", False) or not lasting:
         return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "CREDENTIALS", message)
@@ -287,7 +287,7 @@ def _classify_auth(error: BaseException, names: set[str], message: str) -> Failu
 
 
 def _http_code(error: BaseException) -> int | None:
-    """The HTTP status that some clients' exceptions carry as ``code`` or ``status``."""
+    """Return the HTTP status, which some exceptions have as ``code`` or ``status``."""
     for name in ("code", "status"):
         value = getattr(error, name, None)
         if isinstance(value, int) and 100 <= value <= 599:
@@ -301,6 +301,6 @@ def _text(error: BaseException, name: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message as it may be kept and shown: one line without secrets, at most 500 characters."""
+    """Return a message for tables and logs: one line without secrets, at most 500 characters."""
     line = _SECRETS.sub("[secret]", " ".join(text.split()))
     return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 1] + "…"

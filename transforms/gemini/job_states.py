@@ -1,22 +1,22 @@
-"""What the state of a batch job asks of its supervisor, and the job resource as a record.
+"""The job resource of a batch job, and what its supervisor does in each state.
 
 =====================  =========  =========================================================================
 state                  step       why
 =====================  =========  =========================================================================
-UNSPECIFIED, QUEUED,   WAIT       not begun; 72 hours in the queue at most, then EXPIRED
+UNSPECIFIED, QUEUED,   WAIT       not started; at most 72 hours in the queue, then EXPIRED
 PENDING
-RUNNING, UPDATING      WAIT       at work; 24 hours at most, then FAILED or EXPIRED
-CANCELLING             WAIT       rows that are finished are still being written
+RUNNING, UPDATING      WAIT       running; at most 24 hours, then FAILED or EXPIRED
+CANCELLING             WAIT       finished rows are still being written
 SUCCEEDED              COLLECT    every row has an answer or an error
-PARTIALLY_SUCCEEDED    COLLECT    some rows have; the others are missing
-FAILED, CANCELLED,     SALVAGE    rows that were finished before are kept and billed; there may be none
+PARTIALLY_SUCCEEDED    COLLECT    some rows have one; the others are missing
+FAILED, CANCELLED,     SALVAGE    rows finished before are kept and billed; there may be none
 EXPIRED
-PAUSED                 CANCEL     nobody can resume it; cancelled first, or it might run (and cost) later
-any other              WAIT       this release does not know it: reported, and polled until it changes; or
-                       SALVAGE    if the service says when the job ended
+PAUSED                 CANCEL     it cannot be resumed; without cancellation it might run (and cost) later
+any other              WAIT       unknown to this release: reported, and polled until it changes
+                       SALVAGE    if the service reports when the job ended
 =====================  =========  =========================================================================
 
-``BatchJob.done`` of google-genai 2.34 knows neither PARTIALLY_SUCCEEDED nor PAUSED, and would wait for ever.
+``BatchJob.done`` of google-genai 2.34 supports neither PARTIALLY_SUCCEEDED nor PAUSED, and would wait forever.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ class Step(enum.StrEnum):
     """What the supervisor does next."""
 
     WAIT = "WAIT"
-    """Ask again later."""
+    """Poll again later."""
 
     COLLECT = "COLLECT"
-    """Read the output, which must be there."""
+    """Read the output, which must exist."""
 
     SALVAGE = "SALVAGE"
-    """Read what output there is; what is not in it goes to another round."""
+    """Read the output that exists; units without an answer go to another round."""
 
     CANCEL = "CANCEL"
-    """Cancel it; when it is CANCELLED, salvage."""
+    """Cancel the job; once CANCELLED, salvage."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StateRule:
-    """What a state means.
+    """What the supervisor does in a state.
 
     Attributes:
-        step: What the supervisor does.
-        phase: Word for people: ``waiting``, ``running``, ``stopping``, ``done``, ``partly done``, ``failed``,
-            ``cancelled``, ``expired``, ``paused`` or ``unknown``.
-        reason: Why that is done, one line.
-        terminal: True if the job gets no further by itself.
-        known: False for a state that this release does not know: to be reported.
+        step: The next step.
+        phase: Name of the state for display: ``waiting``, ``running``, ``stopping``, ``done``, ``partly done``,
+            ``failed``, ``cancelled``, ``expired``, ``paused`` or ``unknown``.
+        reason: Why, one line.
+        terminal: True if the job does not change by itself any more.
+        known: False for a state that this release does not know.
     """
 
     step: Step
@@ -70,9 +70,9 @@ class StateRule:
     known: bool = True
 
 
-_QUEUED = StateRule(Step.WAIT, "waiting", "in the queue, for 72 hours at most")
-_RUNNING = StateRule(Step.WAIT, "running", "at work, for 24 hours at most")
-_KEPT = "rows that were finished before are kept and billed"
+_QUEUED = StateRule(Step.WAIT, "waiting", "in the queue, for at most 72 hours")
+_RUNNING = StateRule(Step.WAIT, "running", "running, for at most 24 hours")
+_KEPT = "rows finished before are kept and billed"
 
 RULES: Mapping[str, StateRule] = {
     f"{PREFIX}UNSPECIFIED": _QUEUED,
@@ -87,9 +87,9 @@ RULES: Mapping[str, StateRule] = {
     ),
     f"{PREFIX}FAILED": StateRule(Step.SALVAGE, "failed", f"it failed; {_KEPT}", terminal=True),
     f"{PREFIX}CANCELLED": StateRule(Step.SALVAGE, "cancelled", f"it was cancelled; {_KEPT}", terminal=True),
-    f"{PREFIX}EXPIRED": StateRule(Step.SALVAGE, "expired", f"its time was over; {_KEPT}", terminal=True),
+    f"{PREFIX}EXPIRED": StateRule(Step.SALVAGE, "expired", f"it ran out of time; {_KEPT}", terminal=True),
     f"{PREFIX}PAUSED": StateRule(
-        Step.CANCEL, "paused", "nobody can resume it, and it might run and cost later", terminal=True
+        Step.CANCEL, "paused", "it cannot be resumed, and might run and cost later", terminal=True
     ),
 }
 """Every state of google-genai's ``JobState``."""
@@ -102,20 +102,20 @@ class BatchJob:
     """A ``batchPredictionJobs`` resource.
 
     Attributes:
-        name: ``projects/NUMBER/locations/L/batchPredictionJobs/ID``; empty if the service sent none.
-        display_name: The name that it was created with.
-        state: As the service says it.
-        created: When it was created; None if the service does not say. So are the other times.
-        started: When it began to run.
+        name: ``projects/NUMBER/locations/L/batchPredictionJobs/ID``; empty if not reported.
+        display_name: Display name.
+        state: State, as the service reports it.
+        created: When it was created; None if not reported, like the other times.
+        started: When it started to run.
         ended: When it ended.
-        updated: When the service last wrote it.
-        successful: Rows with an answer, blocked ones included; None if not told. So are the other counts.
+        updated: When the resource was last updated.
+        successful: Rows with an answer, blocked ones included; None if not reported, like the other counts.
         failed: Rows with an error.
-        incomplete: Rows that it did not get to.
-        output_directory: ``gs://`` directory of its output; None until the service says it.
-        output_table: ``project.dataset.table`` of its output; None if there is none, or until it is said.
-        error: What went wrong, one line without secrets; empty if nothing did.
-        error_code: google.rpc.Code of that; None if not told.
+        incomplete: Rows that were not processed.
+        output_directory: ``gs://`` directory of the output; None until reported.
+        output_table: ``project.dataset.table`` of the output; None if there is none, or until reported.
+        error: Error, one line without secrets; empty for none.
+        error_code: Its google.rpc.Code; None if not reported.
     """
 
     name: str
@@ -135,49 +135,46 @@ class BatchJob:
 
     @property
     def rule(self) -> StateRule:
-        """What its state asks for; one that is not known ends the job if the service says when it ended."""
+        """Rule of the state; in an unknown state the job has ended if the service reports when it ended."""
         rule = rule_of(self.state)
         if rule.known or self.ended is None:
             return rule
-        return dataclasses.replace(rule, step=Step.SALVAGE, reason=f"{rule.reason}; but it has ended", terminal=True)
+        return dataclasses.replace(rule, step=Step.SALVAGE, reason=f"{rule.reason}; it has ended", terminal=True)
 
     @property
     def job_id(self) -> str:
-        """The last part of the name: its id inside project and location."""
+        """Last part of the name: the id within project and location."""
         return self.name.rpartition("/")[2]
 
     def age_s(self, now: datetime.datetime) -> float | None:
-        """Seconds from its creation to its end, or to now; never negative; None if not known."""
+        """Return the seconds from its creation to its end, or to now; never negative; None if unknown."""
         if self.created is None:
             return None
         return max(0.0, ((self.ended or now) - self.created).total_seconds())
 
 
 def rule_of(state: str) -> StateRule:
-    """What a state asks for; one that is not known is waited for, and says so.
+    """Return the rule of a state; an unknown state is polled until it changes.
 
     >>> rule_of("JOB_STATE_EXPIRED").step
     <Step.SALVAGE: 'SALVAGE'>
     >>> rule_of("JOB_STATE_MELTING").reason
-    'this release does not know the state JOB_STATE_MELTING: asked again until it changes'
+    'unknown state JOB_STATE_MELTING: polled until it changes'
     """
     known = RULES.get(state)
     if known is not None:
         return known
-    shown = one_line(state)[:80] or "(none)"
-    reason = f"this release does not know the state {shown}: asked again until it changes"
+    name = one_line(state)[:80] or "(none)"
+    reason = f"unknown state {name}: polled until it changes"
     return StateRule(Step.WAIT, "unknown", reason, known=False)
 
 
 def parse_job(document: Any) -> BatchJob:
-    """Reads a job resource.
+    """Parse a job resource; never raises.
 
     Args:
-        document: The JSON of get, create, or an item of list. What is missing or of another type than
-            documented reads as not told.
-
-    Returns:
-        The job; never raises.
+        document: JSON of get, create, or an item of list. Fields that are missing or of another type than
+            documented count as not reported.
     """
     job = _mapping(document)
     counts, output = _mapping(job.get("completionStats")), _mapping(job.get("outputInfo"))
@@ -200,7 +197,7 @@ def parse_job(document: Any) -> BatchJob:
 
 
 def _table(job: Mapping[str, Any], output: Mapping[str, Any]) -> str | None:
-    """The output table: what the service says, else what was asked for."""
+    """Return the output table: as reported, else as requested."""
     table, dataset = (_bare(output.get(name)) for name in ("bigqueryOutputTable", "bigqueryOutputDataset"))
     if table and dataset and "." not in table:
         table = f"{dataset}.{table}"
@@ -217,19 +214,19 @@ def _bare(value: Any) -> str:
 
 
 def _errors(job: Mapping[str, Any]) -> Iterator[str]:
-    """The error of the job, its details, and those that stopped only parts of it."""
+    """Yield the error of the job, its details, and partial failures."""
     partial = job.get("partialFailures")
     for error in (job.get("error"), *(partial if isinstance(partial, list) else ())):
         if isinstance(error, Mapping) and error:
             code = _code(error.get("code"))
-            yield (f"code {code}: " if code is not None else "") + (_text(error.get("message")) or "no explanation")
+            yield (f"code {code}: " if code is not None else "") + (_text(error.get("message")) or "no message")
             details = error.get("details")
-            yield from (_shown(detail) for detail in (details if isinstance(details, list) else ()) if detail)
+            yield from (_as_text(detail) for detail in (details if isinstance(details, list) else ()) if detail)
         elif error:
-            yield _shown(error)
+            yield _as_text(error)
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     try:
@@ -247,7 +244,7 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    """A count, which proto JSON writes as text; −1 and whatever is no number mean that it is not known."""
+    """Return a count, which proto JSON writes as text; None for −1 and for anything else."""
     number = _code(value)
     return number if number is not None and number >= 0 else None
 
@@ -259,7 +256,7 @@ def _code(value: Any) -> int | None:
 
 
 def _time(value: Any) -> datetime.datetime | None:
-    """A time in UTC; the service writes up to nine decimals."""
+    """Return a time in UTC; the service writes up to nine decimals."""
     try:
         parsed = datetime.datetime.fromisoformat(_text(value))
         return parsed.astimezone(datetime.UTC) if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)

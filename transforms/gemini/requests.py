@@ -1,4 +1,4 @@
-"""The body of a ``generateContent`` request: built here for every lane, online, flex and batch alike.
+"""Builds ``generateContent`` requests, for every lane.
 
 A batch job imports its requests as one table, so there is never a null, an empty object or an empty list,
 and all requests of one task have the same structure.
@@ -17,7 +17,7 @@ from imagebeam.transforms.tasks.task import FIELD, Task
 
 UNKNOWN = "unknown"
 
-# Google, "Flex PayGo": at the flex price only, not after provisioned throughput.
+# Google, "Flex PayGo": flex only, without using provisioned throughput first.
 _LANE_HEADERS: Mapping[Lane, Mapping[str, str]] = {
     Lane.ONLINE: {},
     Lane.FLEX: {
@@ -29,12 +29,12 @@ _LANE_HEADERS: Mapping[Lane, Mapping[str, str]] = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImagePart:
-    """An image as a request carries it: by reference or with its bytes.
+    """An image in a request: by URI, or with its bytes.
 
     Attributes:
         mime_type: Such as ``image/jpeg``.
-        uri: ``gs://`` URI that the service reads.
-        data: The bytes, if they travel in the request.
+        uri: ``gs://`` URI that the service reads; None with ``data``.
+        data: The bytes, if they are part of the request.
     """
 
     mime_type: str
@@ -43,48 +43,48 @@ class ImagePart:
 
     def __post_init__(self) -> None:
         if (self.uri is None) == (self.data is None):
-            raise ValueError("an image part has a URI or bytes, not both or neither")
+            raise ValueError("an image part needs either a URI or bytes")
 
 
 def build_request(
     task: Task,
     profile: ModelProfile,
     unit: Unit,
-    parts: Sequence[ImagePart],
+    image_parts: Sequence[ImagePart],
     labels: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Builds the request about one unit.
+    """Build the request about one unit.
 
     Args:
-        task: What is asked.
-        profile: The task's model, which decides how thinking and sampling are said.
-        unit: What it is asked about.
-        parts: The unit's images, in its order.
+        task: The task.
+        profile: The task's model, which decides how thinking and sampling are expressed.
+        unit: The unit.
+        image_parts: The unit's images, in its order.
         labels: Billing labels, the same for every request of a run.
 
     Returns:
         The REST body in camelCase, JSON values only.
 
     Raises:
-        ValueError: There is not one part per image.
+        ValueError: The number of image parts is wrong.
     """
-    if len(parts) != len(unit.images):
-        raise ValueError(f"{len(parts)} parts for {len(unit.images)} images of unit {unit.unit_id}")
+    if len(image_parts) != len(unit.images):
+        raise ValueError(f"{len(image_parts)} image parts for {len(unit.images)} images of unit {unit.unit_id}")
     content: list[dict[str, Any]] = []
-    for number, (image, part) in enumerate(zip(unit.images, parts, strict=True), 1):
-        if len(parts) > 1:
-            content.append({"text": image_label(image, number, len(parts))})
+    for number, (image, part) in enumerate(zip(unit.images, image_parts, strict=True), 1):
+        if len(image_parts) > 1:
+            content.append({"text": image_label(image, number, len(image_parts))})
         content.append(image_part(part, task.media_resolution))
-    # An image comes before the text about it (Google, "Image understanding").
+    # Images come before the text (Google, "Image understanding").
     content.append({"text": render_prompt(task.prompt, unit)})
     return {"contents": [{"role": "user", "parts": content}], **request_frame(task, profile, labels)}
 
 
 def request_frame(task: Task, profile: ModelProfile, labels: Mapping[str, str]) -> dict[str, Any]:
-    """What is the same in every request of a task: all but ``contents``.
+    """Return what is the same in every request of a task: everything except ``contents``.
 
     Args:
-        task: What is asked.
+        task: The task.
         profile: The task's model.
         labels: Billing labels.
     """
@@ -99,21 +99,21 @@ def request_frame(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
 
 
 def lane_headers(lane: Lane) -> dict[str, str]:
-    """The extra HTTP headers of a lane.
+    """Return the extra HTTP headers of a lane.
 
     Args:
-        lane: ``online`` or ``flex``.
+        lane: Online or flex.
 
     Raises:
-        ValueError: There is no such lane over HTTP.
+        ValueError: The lane has no calls over HTTP.
     """
     if lane not in _LANE_HEADERS:
-        raise ValueError(f"no such lane: {lane}")
+        raise ValueError(f"lane {lane} has no HTTP calls")
     return dict(_LANE_HEADERS[lane])
 
 
 def image_label(image: Image, number: int, count: int) -> str:
-    """What stands before each of several images, so that an answer can tell them apart.
+    """Return the text before each of several images, so that an answer can refer to them.
 
     >>> image_label(Image("o1:a", None, "2025-05-01T10:00:00Z", heading=-137.25), 2, 3)
     'Image 2 of 3, captured 2025-05-01T10:00:00Z, camera heading -137 degrees:'
@@ -125,14 +125,14 @@ def image_label(image: Image, number: int, count: int) -> str:
 
 
 def render_prompt(prompt: str, unit: Unit) -> str:
-    """Fills the fields of a prompt; what the unit lacks reads ``unknown``.
+    """Fill the fields of a prompt; missing values become ``unknown``.
 
     Args:
-        prompt: The prompt with fields such as ``{{capture_time}}``.
-        unit: Where they come from; the heading is that of its newest image.
+        prompt: Prompt with fields such as ``{{capture_time}}``.
+        unit: The unit with the values; the heading is that of its newest image.
 
     Returns:
-        The text. A value that looks like a field stays as it is.
+        The text. A value that looks like a field is not expanded.
     """
     newest = unit.images[-1] if unit.images else None
     heading = newest.heading if newest else None
@@ -158,7 +158,7 @@ def render_prompt(prompt: str, unit: Unit) -> str:
 
 
 def image_part(part: ImagePart, resolution: str) -> dict[str, Any]:
-    """An image as it stands among the parts of a request.
+    """Return the part of a request for an image.
 
     Args:
         part: The image.
@@ -171,34 +171,34 @@ def image_part(part: ImagePart, resolution: str) -> dict[str, Any]:
     else:
         body = {"fileData": {"mimeType": part.mime_type, "fileUri": part.uri}}
     if resolution == "ultra_high":
-        # The only resolution that exists per part only.
+        # The only resolution that is set per part.
         body["mediaResolution"] = {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}
     return body
 
 
 def _degrees(angle: float) -> str:
-    """Whole degrees: a camera's pose is no better, and -0 is 0."""
+    """Return whole degrees, the precision of a camera pose; -0 becomes 0."""
     return str(round(angle))
 
 
 def _generation_config(task: Task, profile: ModelProfile) -> dict[str, Any]:
     # A task that was not loaded for this model may still hold settings that it ignores.
-    wanted = profile.drop_ignored_settings(task).generation
+    generation = profile.drop_ignored_settings(task).generation
     config: dict[str, Any] = {}
-    if wanted.temperature is not None:
-        config["temperature"] = wanted.temperature
-    if wanted.top_p is not None:
-        config["topP"] = wanted.top_p
-    if wanted.max_output_tokens is not None:
-        config["maxOutputTokens"] = wanted.max_output_tokens
-    if wanted.seed is not None:
-        config["seed"] = wanted.seed
+    if generation.temperature is not None:
+        config["temperature"] = generation.temperature
+    if generation.top_p is not None:
+        config["topP"] = generation.top_p
+    if generation.max_output_tokens is not None:
+        config["maxOutputTokens"] = generation.max_output_tokens
+    if generation.seed is not None:
+        config["seed"] = generation.seed
     if task.schema is not None:
-        # Google, "Structured output": JSON is guaranteed with both only.
+        # Google, "Structured output": JSON is guaranteed only with both.
         config["responseMimeType"] = "application/json"
         config["responseSchema"] = task.schema
     if task.media_resolution not in ("default", "ultra_high"):
         config["mediaResolution"] = f"MEDIA_RESOLUTION_{task.media_resolution.upper()}"
-    if thinking := profile.thinking.config(wanted.thinking):
+    if thinking := profile.thinking.config(generation.thinking):
         config["thinkingConfig"] = thinking
     return config

@@ -1,7 +1,7 @@
-"""What a ``generateContent`` answer means: one reader for every lane.
+"""Parses ``generateContent`` responses, for every lane.
 
-HTTP 200 is not yet an answer: the prompt or the answer may have been blocked, the text cut off, empty, no
-JSON, or JSON that does not fit the schema.
+A response with HTTP 200 can still lack an answer: the prompt or the answer may be blocked, the text truncated, empty,
+not JSON, or JSON that does not match the schema.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ def _read(body: Mapping[str, Any], candidate: Mapping[str, Any] | None, text: st
         feedback = _mapping(body.get("promptFeedback"))
         block = _word(feedback.get("blockReason"))
         if block:
-            told = _word(feedback.get("blockReasonMessage"))
-            return Status.BLOCKED, block, told or f"the prompt was blocked: {block}", None
+            detail = _word(feedback.get("blockReasonMessage"))
+            return Status.BLOCKED, block, detail or f"the prompt was blocked: {block}", None
         return _invalid("EMPTY", "the answer has no candidate")
     finish = _word(candidate.get("finishReason")) or ""
-    told = _word(candidate.get("finishMessage"))
+    detail = _word(candidate.get("finishMessage"))
     # IMAGE_SAFETY, IMAGE_PROHIBITED_CONTENT, IMAGE_RECITATION ...
     if finish in _BLOCKED or finish.startswith("IMAGE_"):
-        return Status.BLOCKED, finish, told or f"the answer was blocked: {finish}", None
+        return Status.BLOCKED, finish, detail or f"the answer was blocked: {finish}", None
     if finish == "MAX_TOKENS":
-        return _invalid("TRUNCATED", "the output limit cut the answer off")
+        return _invalid("TRUNCATED", "the answer was truncated at the output limit")
     if finish not in _FINISHED:
-        return _invalid(finish, told or f"the model stopped with {finish}")
+        return _invalid(finish, detail or f"the model stopped with {finish}")
     if not text.strip():
         return _invalid("EMPTY", "the answer has no text")
     if task.schema is None:
@@ -88,7 +88,7 @@ def _invalid(reason: str, message: str) -> _Read:
 
 
 def _json(text: str) -> Any:
-    """The JSON of a text: all of it, or the one fenced block in it."""
+    """Parse a text as JSON: all of it, or its only fenced block."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -99,7 +99,7 @@ def _json(text: str) -> Any:
 
 
 def _text(candidate: Mapping[str, Any] | None) -> str:
-    """The text of an answer: its parts without thoughts, joined."""
+    """Return the text of an answer: its parts without thoughts, joined."""
     parts = _mapping((candidate or {}).get("content")).get("parts")
     if not isinstance(parts, list):
         return ""
@@ -111,7 +111,7 @@ def _text(candidate: Mapping[str, Any] | None) -> str:
 
 
 def read_usage(metadata: Mapping[str, Any]) -> Usage:
-    """The tokens that ``usageMetadata`` tells."""
+    """Return the tokens of ``usageMetadata``."""
     return Usage(
         prompt_tokens=_count(metadata, "promptTokenCount") + _count(metadata, "toolUsePromptTokenCount"),
         cached_tokens=_count(metadata, "cachedContentTokenCount"),
@@ -122,7 +122,7 @@ def read_usage(metadata: Mapping[str, Any]) -> Usage:
 
 
 def _count(metadata: Mapping[str, Any], key: str) -> int:
-    """A token count; proto JSON may write an int64 as text."""
+    """Return a token count; proto JSON may write an int64 as text."""
     value = metadata.get(key)
     if isinstance(value, str) and value.isascii() and value.isdigit():
         return int(value[:18])
