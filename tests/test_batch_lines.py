@@ -237,7 +237,7 @@ def test_limits_beyond_those_of_the_service_are_refused(lines: int, size: int) -
         ({"s": {"type": ["string", "null"]}}, "s.type: a list of types: use one type and nullable"),
         ({"s": {"enum": ["a", None]}}, "s.enum[1]: null"),
         ({"s": {"enum": ["a", 1]}}, "s.enum: items of different structure"),
-        ({"s": {"anyOf": [{"type": "STRING"}]}}, "s.anyOf: one type with nullable, or an enum"),
+        ({"s": {"anyOf": [{"type": "STRING"}]}}, "s.anyOf: use one type with nullable, or an enum"),
         ({"s": [{"a": 1}, {"b": 1}]}, "s: items of different structure"),
         ({"g": {"responseJsonSchema": {"type": "object"}}}, "g.responseJsonSchema: use responseSchema"),
         ({"parts": [{"inlineData": {"data": "a"}}]}, "parts[0].inlineData: a batch job reads images by URI"),
