@@ -1,9 +1,8 @@
-"""``imagebeam classify``: every due unit of a source, one answer each, on a laptop or on Dataflow."""
+"""``imagebeam classify``: call the model for every remaining unit of a source, on a laptop or on Dataflow."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from imagebeam.pipeline.batch import command as batch_command
+from imagebeam.pipeline.batch import follow as batch_follow
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import submit as batch_submit
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
-from imagebeam.pipeline.console.exit_code import STOP_CODES, exit_code
 from imagebeam.pipeline.console.progress import Progress
 from imagebeam.pipeline.run import checks, dataflow_staging
 from imagebeam.pipeline.run.assemble import build_batch_settings
@@ -35,27 +33,29 @@ from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.start_run import StartRun
 
-_log = logging.getLogger(__name__)
-
 
 def build(pipeline: beam.Pipeline, settings: RunSettings) -> PCollection[dict[str, Any]]:
-    """Builds the job; gives its summary, one element.
+    """Add the steps of a run: ``start → read pages → call → sum → finish → fail on mismatch``.
 
-    ``start → read pages → call → sum → finish → verdict``, with a reshuffle wherever a retry must not
-    repeat what came before.
+    A reshuffle precedes every step whose retry must not repeat the steps before it.
+
+    Returns:
+        The run's summary, one element.
     """
     started = pipeline | "Start" >> StartRun(settings)
-    counts = started["pages"] | "Read" >> ReadUnits(settings) | "Ask" >> CallModel(settings.engine, emit="counts")
+    counts = started["pages"] | "Read" >> ReadUnits(settings) | "Call" >> CallModel(settings.engine, emit="counts")
     summary: PCollection[dict[str, Any]] = counts | "Finish" >> FinishRun(settings, started["source"])
     return summary
 
 
 def run(settings: ClassifySettings, beam_args: list[str]) -> int:
-    """Checks everything, says what it will cost, runs the job and tells the books.
+    """Check the settings, print the estimate, run the pipeline and print the report.
 
     Returns:
-        The exit code: 0 when the books balance, 5 when too many units failed; an
-        :class:`~errors.ImagebeamError` carries the others.
+        The exit code of :func:`~imagebeam.pipeline.console.report.exit_code`.
+
+    Raises:
+        ImagebeamError: The run cannot start or was stopped; the error has the exit code.
     """
     console = Console(quiet=settings.quiet, json=settings.json)
     if settings.runner == "DataflowRunner":
@@ -64,17 +64,17 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     if settings.lane == Lane.BATCH:
         return _run_batch(settings, checked, beam_args, console)
     started = time.monotonic()
-    summary = _run_pipeline(settings, checked.run, beam_args, console, due=checked.planned.remaining)
+    summary = _run_pipeline(settings, checked.run, beam_args, console, remaining=checked.planned.remaining)
     if summary is None:
-        console.status("submitted; the run's books will be in " + checked.run.summary_path)
+        console.status("submitted; the summary will be in " + checked.run.summary_path)
         return 0
     took_s = time.monotonic() - started
-    report.tell(summary, checked.run.outcomes, took_s=took_s, as_document=settings.json)
-    return exit_code(summary, settings.max_failure_percent)
+    report.print_report(summary, checked.run.outcomes, took_s=took_s, as_json=settings.json)
+    return report.exit_code(summary, settings.max_failure_percent)
 
 
 def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_args: Sequence[str]) -> BatchRun:
-    """The run as its supervisors will know it."""
+    """Return the batch run as later processes will read it."""
     return BatchRun(
         run_settings,
         build_batch_settings(settings),
@@ -86,41 +86,41 @@ def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_
 
 
 def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: list[str], console: Console) -> int:
-    """Writes the requests, creates the jobs and follows them; ``imagebeam batch`` can go on from any point."""
+    """Write the requests, create the jobs and follow them. ``imagebeam batch`` can continue from any point."""
     batch = build_batch_run(settings, checked.run, beam_args)
     if settings.runner == "DataflowRunner":
         batch_submit.submit(batch)
         console.status(f"submitted; once jobs exist, run `imagebeam batch collect --work_dir={settings.work_dir}`")
         return 0
     if not checked.planned.remaining:
-        console.status("nothing is due: no job is submitted")
+        console.status("no units remain: no job is created")
     batch_state.save_run(batch)
     try:
         with draining_on_signals(lambda _reason: None):  # the jobs continue without this process
-            summary = batch_command.follow(batch, console, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
+            summary = batch_follow.follow(batch, console, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
     except UserError as error:
-        if batch_state.prepared(batch, 1) is None:  # nothing was bought: nobody shall find the run open
+        if batch_state.load_prepared(batch, 1) is None:  # no job exists: do not leave the run open
             batch_state.cancel(batch)
             with contextlib.suppress(Exception):
-                batch_command.follow(batch, console, poll_s=0, wait=False)
+                batch_follow.follow(batch, console, poll_s=0, wait=False)
             raise error.__cause__ or error from None
         raise
     except KeyboardInterrupt:
         console.status(f"\nthe jobs continue; wait again with `imagebeam batch collect --work_dir={settings.work_dir}`")
-        return STOP_CODES["interrupted"]
+        return report.STOP_CODES["interrupted"]
     if summary is None:
         console.status(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` completes the run")
         return 0
-    return batch_command.tell(summary, batch, as_document=settings.json)
+    return batch_follow.print_report(summary, batch, as_json=settings.json)
 
 
 def _run_pipeline(
-    settings: ClassifySettings, run_settings: RunSettings, beam_args: list[str], console: Console, *, due: int
+    settings: ClassifySettings, run_settings: RunSettings, beam_args: list[str], console: Console, *, remaining: int
 ) -> Mapping[str, Any] | None:
-    """Runs the pipeline; gives its summary, or None where it was only submitted."""
+    """Run the pipeline; return its summary, or None if it was only submitted."""
     dataflow = settings.runner == "DataflowRunner"
     try:
-        with draining_on_signals(_drain), Progress(due, console):
+        with draining_on_signals(_drain), Progress(remaining, console):
             run_pipeline(
                 lambda pipeline: build(pipeline, run_settings),
                 run_settings,
@@ -134,12 +134,12 @@ def _run_pipeline(
             return summary
         raise
     finally:
-        _end(run_settings)
+        _release(run_settings)
     return None if dataflow else read_json(run_settings.summary_path)
 
 
-def _end(settings: RunSettings) -> None:
-    """Whatever happened: what is answered is recorded, and the lease is free for the next run."""
+def _release(settings: RunSettings) -> None:
+    """Record pending answers and release the lease."""
     close_engine(settings.run_id)
     destination = settings.engine.destination
     if destination is not None and destination.lease is not None:

@@ -16,7 +16,7 @@ from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.batch import state as batch_state
-from imagebeam.pipeline.batch.command import no_answer
+from imagebeam.pipeline.batch.command import storage_error
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def refused(job: Job, arguments: list[str], code: int = 2) -> str:
     assert len(told) == 1, err
     assert "Traceback" not in err
     assert created(job) == {}, "nothing may be submitted"
-    assert batch_state.run_ids(work_dir(job)) == [], "no run is left open"
+    assert batch_state.list_run_ids(work_dir(job)) == [], "no run is left open"
     return told[0]
 
 
@@ -125,14 +125,14 @@ def test_a_work_directory_that_may_not_be_written_gets_one_line(job: Job) -> Non
 def test_a_run_that_is_not_known_gets_one_line(job: Job, name: str) -> None:
     code, out, err = command(job, name, "--run_id=20200101-000000-none")
     assert (code, out) == (2, "")
-    assert "there is no batch run of that name" in err
+    assert "unknown batch run in" in err
     assert len(err.splitlines()) == 1
 
 
 def test_batch_commands_without_anything_to_do_say_so(cloud: LocalCloud, tmp_path: Path) -> None:
     for name in ("status", "collect", "cancel"):
         code, out, _ = run_cli(["batch", name, f"--work_dir={tmp_path / 'empty'}"])
-        assert (code, out) == (0, f"no batch run is open in {tmp_path / 'empty'}\n")
+        assert (code, out) == (0, f"no open batch runs in {tmp_path / 'empty'}\n")
     assert run_cli(["batch", "colect"])[0] == 2
     assert "collect" in run_cli(["batch", "colect"])[2]
     assert run_cli(["batch", "collect", "--lane=batch"])[0] == 2
@@ -205,7 +205,7 @@ def test_batch_commands_without_credentials_get_one_line(name: str, monkeypatch:
     ],
 )
 def test_a_storage_that_cannot_be_asked_gets_one_line(error: Exception, code: int, says: str) -> None:
-    told = no_answer(error, "gs://some-bucket/x")
+    told = storage_error(error, "gs://some-bucket/x")
     assert told.exit_code == code
     assert says in str(told)
     assert "/storage/v1" not in str(told)

@@ -23,7 +23,7 @@ BUSY = (1, 4, 5)
 
 def work_on(job: Job) -> list[str]:
     """What a person, or cron, would start now."""
-    if batch_state.run_ids(work_dir(job), ended=True):
+    if batch_state.list_run_ids(work_dir(job), ended=True):
         return ["batch", "collect", f"--work_dir={work_dir(job)}", "--batch_poll_s=0.05"]
     return batch_arguments(job, "--batch_lines=2", "--batch_poll_s=0.05")
 
@@ -46,7 +46,7 @@ def test_a_killed_supervisor_is_followed_by_one_that_goes_on(cloud: LocalCloud, 
         process.join(chance.uniform(0.3, 2.6))
         process.kill()
         process.join()
-    if batch_state.run_ids(work_dir(job)) or not batch_state.run_ids(work_dir(job), ended=True):
+    if batch_state.list_run_ids(work_dir(job)) or not batch_state.list_run_ids(work_dir(job), ended=True):
         code, out, err = run_cli(work_on(job))
         assert code == 0, (out, err)
         assert "all units accounted for" in out

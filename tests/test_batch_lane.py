@@ -142,7 +142,7 @@ def test_what_is_done_is_not_submitted_again_and_what_failed_only_on_wish(cloud:
     again = batch_arguments(job, "--limit=4")
     code, out, err = run_cli(again)
     assert code == 0
-    assert "nothing is due: no job is submitted" in err
+    assert "no units remain: no job is created" in err
     assert "already done" in out
     assert sum(created(job).values()) == 1
     blocked = first["counted"]["failed"].get("BLOCKED/SAFETY", 0)
@@ -209,5 +209,5 @@ def test_status_and_collect_go_on_from_the_work_directory(cloud: LocalCloud, tmp
     assert code == 0
     assert "6 OK" in out
     assert "all units accounted for" in out
-    assert command(job, "status")[1] == f"no batch run is open in {work_dir(job)}\n"
+    assert command(job, "status")[1] == f"no open batch runs in {work_dir(job)}\n"
     assert cloud.counters()["batch"]["paid_uris"] == {"distinct": 6, "repeated": 0}

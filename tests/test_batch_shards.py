@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebeam.pipeline.batch import state as batch_state
-from imagebeam.pipeline.batch.state import BatchRun, Prepared, Rest
+from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.pipeline.run.assemble import build_batch_settings, build_run_settings
 from imagebeam.pipeline.run.checks import build_filters
 from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, shard_name, unit_of_row
-from imagebeam.transforms.core.counts import SourceCounts
+from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Answer, Image, Outcome, Status, Unit, UnitKind
 from imagebeam.transforms.gemini.batch_requests import key_of
@@ -200,7 +201,7 @@ def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flag
     assert found.run.task.version == asked.version
     assert found.run.task.definition() == asked.definition()
     assert list(found.run.task.definition()) == list(asked.definition())
-    assert batch_state.run_ids(str(tmp_path)) == [run.run_id]
+    assert batch_state.list_run_ids(str(tmp_path)) == [run.run_id]
 
 
 def test_an_open_run_of_an_ignored_setting_keeps_its_version(tmp_path: Path) -> None:
@@ -234,17 +235,18 @@ def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:
     )
     made = BatchRun(dataclasses.replace(run, directory=str(tmp_path / "x")), build_batch_settings(settings), AT)
     shard = Shard(run.run_id, made.run.directory, 2, shard_name(0, 1), 3, 400, {"IMAGE_ERROR/NO_URI": 1}, 2)
-    assert (batch_state.prepared(made, 2), batch_state.rest_of(made), batch_state.rounds_begun(made)) == (None, None, 1)
+    assert (batch_state.load_prepared(made, 2), batch_state.load_remainder(made)) == (None, None)
+    assert batch_state.newest_round(made) == 1
     prepared = Prepared(SourceCounts(9, 6, 3), (shard,))
     batch_state.save_prepared(made.in_round(2), prepared)
-    found = batch_state.prepared(made, 2)
+    found = batch_state.load_prepared(made, 2)
     assert found is not None
     assert (found.source, list(found.shards)) == (prepared.source, [shard])
-    assert batch_state.rounds_begun(made) == 2
-    rest = Rest(3, 1, {"UNAVAILABLE/QUOTA": 1}, 1, 4, "budget: x")
-    batch_state.save_rest(made.run, rest)
-    assert batch_state.rest_of(made) == rest
-    assert not batch_state.is_cancelled(made)
+    assert batch_state.newest_round(made) == 2
+    rest = OutcomeCounts(3, 1, {"UNAVAILABLE/QUOTA": 1}, 1, 4, stop="budget: x", cost_usd=Decimal("0.000001"))
+    batch_state.save_remainder(made.run, rest)
+    assert batch_state.load_remainder(made) == rest
+    assert not batch_state.is_canceled(made)
     batch_state.cancel(made)
     batch_state.cancel(made)
-    assert batch_state.is_cancelled(made)
+    assert batch_state.is_canceled(made)

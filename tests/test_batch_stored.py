@@ -71,13 +71,13 @@ def make_table(client: bigquery.Client, name: str, made: ResultTable, rows: list
 def test_finishes_a_run_of_the_previous_version(cloud: LocalCloud, tmp_path: Path, kind: str) -> None:
     job, run_id = restore(cloud, tmp_path, kind)
 
-    assert batch_state.run_ids(work_dir(job)) == [run_id]
+    assert batch_state.list_run_ids(work_dir(job)) == [run_id]
     run = batch_state.load_run(work_dir(job), run_id)
     assert (run.run.run_id, run.batch.rounds, run.batch.limits.lines) == (run_id, 3, 2)
     caps = run.run.engine.caps
     assert caps is not None
     assert (str(caps.max_cost_usd), caps.max_call_usd > 0) == ("5", True)
-    prepared = batch_state.prepared(run, 1)
+    prepared = batch_state.load_prepared(run, 1)
     assert prepared is not None
     assert (prepared.source.units_in, prepared.source.callable_units) == (6, 5)
     assert [shard.read for shard in prepared.shards] == [2, 2, 2]

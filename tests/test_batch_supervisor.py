@@ -41,7 +41,7 @@ def submit(job: Job, *more: str) -> str:
     """Writes the requests and creates the jobs; the run's id."""
     code, _, err = run_cli(batch_arguments(job, "--no_wait", *more))
     assert code == 0, err
-    (run_id,) = batch_state.run_ids(work_dir(job))
+    (run_id,) = batch_state.list_run_ids(work_dir(job))
     return run_id
 
 
@@ -57,7 +57,7 @@ def until(job: Job, *states: str) -> list[dict[str, Any]]:
 
 def shards_of(job: Job) -> list[list[int]]:
     """Which rows went into which job of the first round: the query gives units in no order."""
-    (run_id,) = batch_state.run_ids(work_dir(job), ended=True)
+    (run_id,) = batch_state.list_run_ids(work_dir(job), ended=True)
     bucket = storage.Client().bucket(work_dir(job).split("/")[2])
     places = {row["observation_id"]: place for place, row in enumerate(job.rows)}
     manifests = sorted(
@@ -120,8 +120,8 @@ def test_whatever_becomes_of_its_job_every_unit_is_answered_in_the_end(cloud: Lo
     assert len([name for name in jobs if name.startswith("r1")]) == len(ENDINGS)
     assert not [name for name in jobs if name.startswith("r3")]
     for words in (
-        "unknown state JOB_STATE_MELTING", "2 lines duplicated", "2 lines found by image",
-        "1 lines of no unit", "code 13: INTERNAL", "BACKEND", "the service counts 2 rows, its files 0",
+        "unknown state JOB_STATE_MELTING", "2 duplicate lines", "2 lines matched by image",
+        "1 lines without a unit", "code 13: INTERNAL", "BACKEND", "the service reports 2 rows, the output has 0",
     ):  # fmt: skip
         assert words in said, words
 
@@ -169,7 +169,7 @@ def test_a_run_that_may_not_create_jobs_stays_open_and_keeps_no_other_back(cloud
     assert denied in err
     assert "stays open and loses nothing" in err
     assert "Traceback" not in err
-    (first,) = batch_state.run_ids(work_dir(job))
+    (first,) = batch_state.list_run_ids(work_dir(job))
     calls = [{"match": f"imagebeam-{first}-*", "do": "http", "code": 403, "message": denied}]
     fault(job, {"match": f"imagebeam-{first}-*"}, {"stuck": "PENDING"}, calls=calls)
     code, _, err = run_cli(batch_arguments(other, "--no_wait"))
@@ -179,7 +179,7 @@ def test_a_run_that_may_not_create_jobs_stays_open_and_keeps_no_other_back(cloud
     code, out, err = command(job, "collect")
     assert code == 3, (out, err)
     assert "2 OK" in out, "the other run is done"
-    assert batch_state.run_ids(work_dir(job)) == [first]
+    assert batch_state.list_run_ids(work_dir(job)) == [first]
     fault(job)
     assert summary_of(job)["counted"]["ok"] == 2
     assert sorted(created(job).values()) == [2], "one job for each of the two runs"
@@ -257,7 +257,7 @@ def test_a_foreign_file_and_foreign_lines_change_nothing(cloud: LocalCloud, tmp_
     summary = summary_of(job)
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (4, [], 0), summary["err"]
     assert sum(created(job).values()) == 1
-    assert "2 lines of no unit" in summary["err"]
+    assert "2 lines without a unit" in summary["err"]
     letters = bucket.blob(f"work/runs/{run_id}/batch/r1/0000000000-0.unmatched.jsonl").download_as_text()
     assert "k-other" in letters
     assert "not even JSON" in letters
@@ -271,7 +271,7 @@ def test_jobs_that_may_not_write_stop_the_run_and_leave_all_due(cloud: LocalClou
     assert "storage.objects.create" in out
     assert "stopped early (systemic: every batch job failed" in out
     assert created(job) == {"r1-0000000000-0": 1, "r1-0000000002-0": 1}, "another round would fail as well"
-    assert batch_state.run_ids(work_dir(job)) == []
+    assert batch_state.list_run_ids(work_dir(job)) == []
     fault(job)
     rest = batch(job)
     assert (rest["source"]["remaining"], rest["counted"]["ok"], rest["exit_code"]) == (4, 4, 0)
@@ -303,7 +303,7 @@ def test_a_cancelled_run_keeps_what_is_finished_and_leaves_the_rest_due(cloud: L
     assert code == 130, (out, err)
     assert "3 OK" in out
     assert "3 UNAVAILABLE/CANCELLED" in out
-    assert "the batch run was cancelled" in out
+    assert "the batch run was canceled" in out
     again = command(job, "cancel", f"--run_id={run_id}")
     assert again[0] == 2
     assert "has ended" in again[2]
@@ -321,7 +321,7 @@ def test_a_run_whose_requests_cannot_all_be_written_ends_and_leaves_all_due(clou
     code, out, err = run_cli(batch_arguments(job, "--batch_lines=1", "--batch_bytes=1500", task=str(task)))
     assert (code, out) == (2, ""), err
     assert "one request takes" in err
-    assert batch_state.run_ids(work_dir(job)) == []
+    assert batch_state.list_run_ids(work_dir(job)) == []
     assert created(job) == {}
     summary = batch(job, task=str(task))
     assert (summary["source"]["remaining"], summary["counted"]["ok"], summary["exit_code"]) == (6, 6, 0), summary["err"]

@@ -10,7 +10,7 @@ import pytest
 from jobs import make_job
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline.console.exit_code import exit_code
+from imagebeam.pipeline.console.report import exit_code
 
 
 def test_a_cap_of_calls_is_used_up_and_kept(

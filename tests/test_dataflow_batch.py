@@ -15,7 +15,6 @@ from jobs import captured, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import classify
-from imagebeam.pipeline.batch import command as batch_command
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import supervisor
 from imagebeam.pipeline.batch.state import BatchRun
@@ -32,7 +31,7 @@ from imagebeam.transforms.run_tables import prepare_tables
 
 STEPS = {
     *("Start/Once", "Start/Start/ParDo(_Start)", "Start/SpreadPages"),
-    *("Open", "Build/WriteRequests", "Whole", "Settle", "Submit"),
+    *("Open", "Build/WriteRequests", "Complete", "Settle", "Submit"),
 }
 
 
@@ -45,7 +44,7 @@ def submitted(place: Place, *more: str) -> str:
 
 
 def build_run_settings(place: Place) -> BatchRun:
-    (run_id,) = batch_state.run_ids(work_dir(place.job))
+    (run_id,) = batch_state.list_run_ids(work_dir(place.job))
     return batch_state.load_run(work_dir(place.job), run_id)
 
 
@@ -61,7 +60,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     assert (workers.num_workers, workers.num_threads_per_worker) == (1, 4)
     assert workers.worker_harness_container_image == IMAGE
     assert place.steps() >= STEPS
-    assert batch_state.run_ids(work_dir(job)) == [], "nothing is begun before a worker begins it"
+    assert batch_state.list_run_ids(work_dir(job)) == [], "nothing is begun before a worker begins it"
     assert created(job) == {}
     place.work()
     first = {"r1-0000000000-0": 1, "r1-0000000003-0": 1, "r1-0000000006-0": 1}
@@ -70,7 +69,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     place.work()
     assert created(job) == first
     run = build_run_settings(place)
-    supervisor.tick(run, batch_command.jobs_of(run), only_create=True)
+    supervisor.reconcile(run, supervisor.jobs_client(run), only_create=True)
     assert created(job) == first
     code, out, _ = command(job, "status")
     assert (code, "on-dataflow, round 1: 3 jobs" in out) == (0, True), out
@@ -90,7 +89,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     run = batch_state.load_run(work_dir(job), "once-more")
     ended = read_json(run.run.summary_path) or {}
     assert (ended["state"], ended["source"]["already_done"], ended["problems"]) == ("DONE", 7, [])
-    assert batch_state.run_ids(work_dir(job)) == []
+    assert batch_state.list_run_ids(work_dir(job)) == []
     assert sum(created(job).values()) == 4
 
 
@@ -142,7 +141,7 @@ def test_a_run_whose_requests_are_being_written_elsewhere_is_left_alone_until_it
     place = make_place(cloud, tmp_path, 2)
     run = begun(place)
     code, _, err = command(place.job, "collect", "--no_wait")
-    assert (code, created(place.job), batch_state.prepared(run, 1)) == (0, {}, None)
+    assert (code, created(place.job), batch_state.load_prepared(run, 1)) == (0, {}, None)
     assert "its requests are being written on worker-1, since " in err
     take(run, socket.gethostname())
     summary = summary_of(place.job)
@@ -154,10 +153,10 @@ def test_a_run_that_is_cancelled_meanwhile_ends_when_its_worker_has(cloud: Local
     run = begun(place)
     code, _, err = command(place.job, "cancel", f"--run_id={run.run.run_id}", "--no_wait")
     assert (code, "its requests are being written on worker-1" in err) == (0, True), err
-    assert batch_state.run_ids(work_dir(place.job)) == [run.run.run_id]
+    assert batch_state.list_run_ids(work_dir(place.job)) == [run.run.run_id]
     take(run, socket.gethostname())
     code, _, err = command(place.job, "collect", "--no_wait")
-    assert (created(place.job), batch_state.run_ids(work_dir(place.job))) == ({}, []), err
+    assert (created(place.job), batch_state.list_run_ids(work_dir(place.job))) == ({}, []), err
 
 
 def test_a_worker_writes_nothing_for_a_run_that_was_cancelled(cloud: LocalCloud, tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_a_worker_writes_nothing_for_a_run_that_was_cancelled(cloud: LocalCloud,
     run = begun(make_place(cloud, tmp_path / "other", 1))
     run = dataclasses.replace(run, run=dataclasses.replace(run.run, directory=f"{work_dir(place.job)}/runs/stopped"))
     batch_state.cancel(run)
-    with pytest.raises(UserError, match="run stopped was cancelled: no more requests are written"):
+    with pytest.raises(UserError, match="run stopped was canceled: no more requests are written"):
         place.work()
     assert created(place.job) == {}
     assert place.job.query("SELECT COUNT(*) AS n FROM {results}.outcomes") == [{"n": 0}]

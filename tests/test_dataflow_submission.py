@@ -65,7 +65,7 @@ def options(submission: Submission) -> dict[str, Any]:
 def test_the_job_is_submitted_and_nobody_waits_for_it(cloud: LocalCloud, submission: Submission) -> None:
     assert submission.code == 0, submission.said
     summary = f"gs://{submission.place.bucket}/imagebeam/runs/first-{submission.command}/summary.json"
-    assert submission.said.splitlines()[-1] == f"submitted; the run's books will be in {summary}"
+    assert submission.said.splitlines()[-1] == f"submitted; the summary will be in {summary}"
     assert submission.calls == {"create": 1}
 
 
@@ -120,9 +120,9 @@ def test_the_staged_graph_has_every_step_of_the_job(cloud: LocalCloud, submissio
     doing = {
         "Start/Start/ParDo(_Start)",
         "Read/ReadPages",
-        f"Ask/Call({task})",
+        f"Call/Call({task})",
         "Finish/Finish",
-        "Finish/Verdict",
+        "Finish/FailOnMismatch",
     }
     # Whatever a retry must not repeat is kept by a shuffle behind it.
     keeping = {"Start/Once", "Start/SpreadPages", "Read/SpreadGroups", "Finish/Sum", "Finish/Settle"}

@@ -270,7 +270,7 @@ def test_rows_that_fail_are_missing_or_double_land_every_vector_once(cloud: Loca
     assert (summary["counted"]["ok"], summary["counted"]["failed"]) == (20, {})
     assert len(vectors(job)) == statuses(job)["OK"] == 20
     assert {name.partition("-")[0] for name in created(job)} == {"r1", "r2"}
-    prepared = batch_state.prepared(batch_state.load_run(work_dir(job), summary["run_id"]), 1)
+    prepared = batch_state.load_prepared(batch_state.load_run(work_dir(job), summary["run_id"]), 1)
     collected = [read_collected(shard) for shard in (prepared.shards if prepared else ())]
     assert sum(found.by_uri for found in collected if found) > 0
     unwritten = cloud.counters()["batch"]["paid_unwritten"]
@@ -309,7 +309,7 @@ def test_status_collect_and_cancel_look_after_it(cloud: LocalCloud, tmp_path: Pa
     assert "no vector index yet: the run is still in progress; create it later with: CREATE VECTOR INDEX" in err
     code, out, _ = command(job, "status", "--json")
     assert (code, [each["units"] for each in json.loads(out)[0]["jobs"]]) == (0, [2, 2])
-    (run_id,) = batch_state.run_ids(work_dir(job))
+    (run_id,) = batch_state.list_run_ids(work_dir(job))
     code, out, _ = command(job, "cancel", f"--run_id={run_id}")
     assert "2 OK\n           2 UNAVAILABLE/CANCELLED" in out
     assert len(vectors(job)) == 2, "what is finished is kept"

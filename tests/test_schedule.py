@@ -218,7 +218,7 @@ def test_the_scheduled_commands_are_commands_of_imagebeam(here: Path) -> None:
     # Their flags are read again, by the commands themselves; what is missing is said before anything is asked.
     submit, collect = [command for command in printed("batch") if command[1:4] == ["run", "jobs", "deploy"]]
     looked = [text.replace("gs://my-bucket", str(here)) for text in listed(flag(collect, "args"))]
-    assert run_cli(looked)[:2] == (0, f"no batch run is open in {here}/imagebeam\n")
+    assert run_cli(looked)[:2] == (0, f"no open batch runs in {here}/imagebeam\n")
     arguments = [text for text in listed(flag(submit, "args")) if not text.startswith("--task=")]
     assert "no task: --task=NAME says what to ask" in refusal(*arguments)
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.pipeline.console.exit_code import exit_code
+from imagebeam.pipeline.console.report import exit_code
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Image, Lane, Unit, Usage
 from imagebeam.transforms.engine.max_cost import check_cap, max_call_cost_usd, max_cost_of_units_usd

@@ -1,11 +1,11 @@
-"""What is known of a batch run, in its work directory: a supervisor has no state of its own."""
+"""State of a batch run in its work directory. Any process can continue the run from it."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import orjson
 import pydantic
@@ -13,24 +13,25 @@ import pydantic
 from imagebeam.pipeline.batch.upgrade import FORMAT, upgrade
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, batch_directory, round_directory
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.core.counts import SourceCounts
+from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.run_settings import RunSettings
 
-RUNS, RUN_FILE, PREPARED_FILE, SUMMARY_FILE = "runs", "batch/run.json", "prepared.json", "summary.json"
+RUNS, RUN_FILE, SUMMARY_FILE = "runs", "batch/run.json", "summary.json"
+_PREPARED_FILE, _REMAINDER_FILE, _CANCELED_FILE = "prepared.json", "rest.json", "cancelled.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchRun:
-    """A run that goes through batch jobs: all that any later process needs to go on with it.
+    """A run in batch jobs: everything that another process needs to continue it.
 
     Attributes:
         run: The run.
-        batch: How it goes through jobs.
-        created_at: When it began, RFC 3339 in UTC.
-        max_failure_percent: More failures end it with exit code 5.
-        runner: Beam runner of the steps that prepare and collect.
-        beam_args: Options of Beam.
+        batch: Settings of its jobs.
+        created_at: Start of the run, RFC 3339 in UTC.
+        max_failure_percent: The run ends with exit code 5 if more of its units failed, in percent.
+        runner: Beam runner of the steps that write requests and collect answers.
+        beam_args: Beam options.
     """
 
     run: RunSettings
@@ -42,15 +43,20 @@ class BatchRun:
 
     @property
     def directory(self) -> str:
-        """Where it keeps what belongs to its jobs."""
+        """The directory with the state of its jobs."""
         return batch_directory(self.run.directory)
 
+    @property
+    def work_dir(self) -> str:
+        """The work directory that holds the run."""
+        return self.run.directory.rpartition(f"/{RUNS}/")[0]
+
     def age_s(self, now: datetime.datetime) -> float:
-        """Seconds since it began."""
+        """Return the seconds since the run started."""
         return (now - datetime.datetime.fromisoformat(self.created_at)).total_seconds()
 
     def in_round(self, number: int) -> RunSettings:
-        """The run's settings in a round."""
+        """Return the run's settings in a round."""
         return dataclasses.replace(self.run, round=number)
 
 
@@ -67,111 +73,96 @@ class Prepared:
     shards: Sequence[Shard] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rest:
-    """What the fallback lane did with the units that no job answered.
-
-    Attributes:
-        read: Units that it took.
-        ok: Units answered.
-        failed: Units that failed, by failure.
-        skipped: Units that it did not get to.
-        calls: Calls sent.
-        stop: Why it stopped early, if it did.
-    """
-
-    read: int = 0
-    ok: int = 0
-    failed: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    skipped: int = 0
-    calls: int = 0
-    stop: str | None = None
-
-
 def save_run(run: BatchRun) -> None:
-    """Makes a batch run known to whoever looks into the work directory."""
+    """Write the run file, which makes the run visible to ``imagebeam batch``."""
     storage.write(storage.join(run.run.directory, RUN_FILE), _dump(_RUN, run))
 
 
 def load_run(work_dir: str, run_id: str) -> BatchRun:
-    """A batch run of a work directory.
+    """Read a batch run of a work directory, also one that the previous version wrote.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: The run does not exist, or a newer version wrote it.
     """
     data = storage.read(storage.join(work_dir, RUNS, run_id, RUN_FILE))
     if data is None:
-        raise UserError(f"--run_id={run_id}: there is no batch run of that name in {work_dir}")
-    return _RUN.validate_python(upgrade(orjson.loads(data)))
+        raise UserError(f"--run_id={run_id}: unknown batch run in {work_dir}")
+    return _load(_RUN, data)
 
 
-def run_ids(work_dir: str, *, ended: bool = False) -> list[str]:
-    """The batch runs of a work directory, the oldest name first; by default those that are open."""
+def list_run_ids(work_dir: str, *, ended: bool = False) -> list[str]:
+    """List the open batch runs of a work directory in the order of their ids; with ``ended`` all batch runs."""
     names = set(storage.list_names(storage.join(work_dir, RUNS)))
     found = sorted(name.removesuffix(f"/{RUN_FILE}") for name in names if name.endswith(f"/{RUN_FILE}"))
     return [run_id for run_id in found if ended or f"{run_id}/{SUMMARY_FILE}" not in names]
 
 
-def rounds_begun(run: BatchRun) -> int:
-    """The newest round of which there is anything; 1 before that."""
-    begun = {name.partition("/")[0] for name in storage.list_names(run.directory)}
-    numbers = [int(name[1:]) for name in begun if name[:1] == "r" and name[1:].isdigit()]
+def newest_round(run: BatchRun) -> int:
+    """Return the newest round that has any file; 1 before that."""
+    names = {name.partition("/")[0] for name in storage.list_names(run.directory)}
+    numbers = [int(name[1:]) for name in names if name[:1] == "r" and name[1:].isdigit()]
     return max(numbers, default=1)
 
 
 def save_prepared(run: RunSettings, prepared: Prepared) -> None:
-    """Says that all requests of a round are written."""
-    path = storage.join(round_directory(run.directory, run.round), PREPARED_FILE)
-    storage.write(path, _dump(_PREPARED, prepared))
+    """Record that all requests of a round are written."""
+    storage.write(storage.join(round_directory(run.directory, run.round), _PREPARED_FILE), _dump(_PREPARED, prepared))
 
 
-def prepared(run: BatchRun, number: int) -> Prepared | None:
-    """A round whose requests are written; None while they are not."""
-    data = storage.read(storage.join(round_directory(run.run.directory, number), PREPARED_FILE))
-    return None if data is None else _PREPARED.validate_python(upgrade(orjson.loads(data)))
+def load_prepared(run: BatchRun, number: int) -> Prepared | None:
+    """Read a round whose requests are written; None while they are not."""
+    data = storage.read(storage.join(round_directory(run.run.directory, number), _PREPARED_FILE))
+    return None if data is None else _load(_PREPARED, data)
 
 
-def abandon(run: BatchRun, number: int) -> Prepared:
-    """Makes do with the shards of a round that are whole: the others were never heard of, and nothing was bought."""
+def prepare_from_complete_shards(run: BatchRun, number: int) -> Prepared:
+    """Close a round with the shards that are complete, as if the source had only their units.
+
+    For a canceled run: the other shards have no job, and their units were never submitted.
+    """
     directory = round_directory(run.run.directory, number)
-    whole = (storage.read(storage.join(directory, name)) for name in storage.list_names(directory) if _is_shard(name))
-    shards = tuple(_SHARD.validate_json(data) for data in whole if data is not None)
-    read = sum(shard.read for shard in shards)
-    found = Prepared(SourceCounts(units_in=read, remaining=read), shards)
+    names = [name for name in storage.list_names(directory) if name.endswith(".shard.json") and "/" not in name]
+    contents = (storage.read(storage.join(directory, name)) for name in names)
+    shards = tuple(_SHARD.validate_json(data) for data in contents if data is not None)
+    units = sum(shard.read for shard in shards)
+    found = Prepared(SourceCounts(units_in=units, remaining=units), shards)
     save_prepared(run.in_round(number), found)
     return found
 
 
-def _is_shard(name: str) -> bool:
-    return name.endswith(".shard.json") and "/" not in name
+def save_remainder(run: RunSettings, counts: OutcomeCounts) -> None:
+    """Record the outcomes of the units that the fallback lane processed."""
+    storage.write(storage.join(batch_directory(run.directory), _REMAINDER_FILE), _dump(_COUNTS, counts))
 
 
-def save_rest(run: RunSettings, rest: Rest) -> None:
-    """Keeps what the fallback lane did."""
-    storage.write(storage.join(batch_directory(run.directory), "rest.json"), _REST.dump_json(rest))
-
-
-def rest_of(run: BatchRun) -> Rest | None:
-    """What the fallback lane did; None if it did not end yet, or was not needed."""
-    data = storage.read(storage.join(run.directory, "rest.json"))
-    return None if data is None else _REST.validate_json(data)
+def load_remainder(run: BatchRun) -> OutcomeCounts | None:
+    """Read the outcomes of the fallback lane; None if it did not run to its end."""
+    data = storage.read(storage.join(run.directory, _REMAINDER_FILE))
+    return None if data is None else _load(_COUNTS, data)
 
 
 def cancel(run: BatchRun) -> None:
-    """Marks a run as cancelled: nothing more is bought for it."""
-    storage.create(storage.join(run.directory, "cancelled.json"), b"{}")
+    """Mark a run as canceled: no more jobs are created for it."""
+    storage.create(storage.join(run.directory, _CANCELED_FILE), b"{}")
 
 
-def is_cancelled(run: BatchRun) -> bool:
-    """True if somebody cancelled it."""
-    return storage.read(storage.join(run.directory, "cancelled.json")) is not None
+def is_canceled(run: BatchRun) -> bool:
+    """Return whether the run is marked as canceled."""
+    return storage.read(storage.join(run.directory, _CANCELED_FILE)) is not None
+
+
+_T = TypeVar("_T")
 
 
 def _dump(adapter: pydantic.TypeAdapter[Any], value: object) -> bytes:
     return orjson.dumps({"format": FORMAT, **adapter.dump_python(value, mode="json")})
 
 
+def _load(adapter: pydantic.TypeAdapter[_T], data: bytes) -> _T:
+    return adapter.validate_python(upgrade(orjson.loads(data)))
+
+
 _RUN = pydantic.TypeAdapter(BatchRun)
 _PREPARED = pydantic.TypeAdapter(Prepared)
 _SHARD = pydantic.TypeAdapter(Shard)
-_REST = pydantic.TypeAdapter(Rest)
+_COUNTS = pydantic.TypeAdapter(OutcomeCounts)

@@ -1,4 +1,4 @@
-"""The three Beam pipelines of a batch run: write the requests, collect the answers, ask the rest one by one."""
+"""The Beam pipelines of a batch run: write requests, collect answers, call the model for the remainder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apache_beam.pvalue import AsSingleton
 from apache_beam.transforms.combiners import ToList
 
 from imagebeam.pipeline.batch import state as batch_state
-from imagebeam.pipeline.batch.state import BatchRun, Prepared, Rest
+from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.pipeline.run.assemble import patient
 from imagebeam.pipeline.run.launch import run_pipeline
 from imagebeam.transforms.batch_shards import BatchSettings, Shard
@@ -33,23 +33,23 @@ from imagebeam.transforms.start_run import StartRun
 def build_prepare(
     pipeline: beam.Pipeline, settings: RunSettings, batch: BatchSettings, allowed: int | None = None
 ) -> None:
-    """Builds the job that writes a round's requests: ``start → write pages → say that the round is whole``."""
+    """Add the steps that write the requests of a round: ``start → write pages → complete the round``."""
     started = pipeline | "Start" >> StartRun(settings, page_units=batch.limits.lines)
     (
         started["pages"]
         | "Build" >> BuildBatchRequests(settings, batch, allowed)
         | "Shards" >> ToList()
-        | "Whole" >> beam.ParDo(Whole(settings), source=AsSingleton(started["source"]))
+        | "Complete" >> beam.ParDo(CompleteRound(settings), source=AsSingleton(started["source"]))
     )
 
 
 def prepare(run: BatchRun, number: int, allowed: int | None) -> Prepared:
-    """Writes the requests of a round; what was written before stays.
+    """Write the requests of a round. Shards that an earlier attempt completed are kept.
 
     Args:
         run: The run.
         number: The round.
-        allowed: Units that the budget allows; None for all.
+        allowed: Maximum number of units; None for all.
     """
     settings = run.in_round(number)
     try:
@@ -60,15 +60,15 @@ def prepare(run: BatchRun, number: int, allowed: int | None) -> Prepared:
             beam_args=run.beam_args,
         )
     finally:
-        free_lease(settings)
-    found = batch_state.prepared(run, number)
+        release_lease(settings)
+    found = batch_state.load_prepared(run, number)
     if found is None:
-        raise SystemicError(f"the requests of run {settings.run_id} were written, but {settings.directory} lacks them")
+        raise SystemicError(f"the requests of run {settings.run_id} are missing in {settings.directory}")
     return found
 
 
 def collect(run: BatchRun, ended: Sequence[Ended]) -> None:
-    """Reads and records the output of jobs that have ended."""
+    """Read and record the output of jobs that have ended."""
 
     def build(pipeline: beam.Pipeline) -> object:
         return pipeline | "Ended" >> beam.Create(list(ended)) | "Collect" >> CollectBatch(run.run)
@@ -76,13 +76,13 @@ def collect(run: BatchRun, ended: Sequence[Ended]) -> None:
     run_pipeline(build, run.run, runner=run.runner, beam_args=run.beam_args)
 
 
-def ask_rest(run: BatchRun, number: int, caps: Caps | None) -> Rest:
-    """Asks about what no job answered, one call a unit, in the fallback lane.
+def process_remainder(run: BatchRun, number: int, caps: Caps | None) -> OutcomeCounts:
+    """Call the model for each unit that no job answered, in the fallback lane.
 
     Args:
         run: The run.
         number: Its next round.
-        caps: What it may still spend; None for no cap.
+        caps: The remaining budget; None for no cap.
     """
     settings = in_lane(run.in_round(number), run.batch.fallback, caps)
 
@@ -91,45 +91,45 @@ def ask_rest(run: BatchRun, number: int, caps: Caps | None) -> Rest:
         (
             started["pages"]
             | "Read" >> ReadUnits(settings)
-            | "Ask" >> CallModel(settings.engine, emit="counts")
+            | "Call" >> CallModel(settings.engine, emit="counts")
             | "Sum" >> beam.CombineGlobally(sum_counts)
-            | "Keep" >> beam.ParDo(_Keep(settings), source=AsSingleton(started["source"]))
+            | "Save" >> beam.ParDo(_SaveRemainder(settings), source=AsSingleton(started["source"]))
         )
 
     try:
         run_pipeline(build, settings, runner=run.runner, beam_args=run.beam_args)
     finally:
         close_engine(settings.run_id)
-        free_lease(settings)
-    found = batch_state.rest_of(run)
+        release_lease(settings)
+    found = batch_state.load_remainder(run)
     if found is None:
-        raise SystemicError(f"the rest of run {settings.run_id} was asked, but {settings.directory} does not say so")
+        raise SystemicError(f"the counts of the fallback lane are missing in {settings.directory}")
     return found
 
 
 def in_lane(settings: RunSettings, lane: Lane, caps: Caps | None) -> RunSettings:
-    """The run in an online lane, with the patience that the lane needs and what it may still spend."""
+    """Return the run in an online lane, with the timeouts of the flex lane and the remaining budget."""
     call_settings = patient(dataclasses.replace(settings.engine.call_settings, lane=lane))
     return dataclasses.replace(
         settings, engine=dataclasses.replace(settings.engine, call_settings=call_settings, caps=caps)
     )
 
 
-def free_lease(settings: RunSettings) -> None:
-    """Gives the task's lease back: while jobs run, others may ask about other units."""
+def release_lease(settings: RunSettings) -> None:
+    """Release the task's lease: while jobs run, other runs can process other units."""
     destination = settings.engine.destination
     if destination is not None and destination.lease is not None:
         lease.release(BigQueryClient(settings.engine.call_settings.project), destination.lease, settings.run_id)
 
 
-class Whole(beam.DoFn):
-    """Says that all shards of a round are written, if they account for all units that are due."""
+class CompleteRound(beam.DoFn):
+    """Records that all shards of a round are written, if they account for all remaining units."""
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
     def process(self, element: list[Shard], source: SourceCounts) -> Iterator[int]:
-        """Gives their number."""
+        """Emit the number of shards."""
         with record_failure(self._settings):
             shards = sorted(element, key=lambda shard: shard.name)
             read = sum(shard.read for shard in shards)
@@ -139,11 +139,10 @@ class Whole(beam.DoFn):
             yield len(shards)
 
 
-class _Keep(beam.DoFn):
+class _SaveRemainder(beam.DoFn):
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
 
     def process(self, element: OutcomeCounts, source: SourceCounts) -> Iterator[int]:
-        rest = Rest(source.remaining, element.ok, dict(element.failed), element.skipped, element.calls, element.stop)
-        batch_state.save_rest(self._settings, rest)
+        batch_state.save_remainder(self._settings, dataclasses.replace(element, read=source.remaining))
         yield source.remaining

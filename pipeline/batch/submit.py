@@ -1,7 +1,7 @@
-"""A batch run on Dataflow: one job writes the requests and creates the batch jobs, and nobody waits for it.
+"""A batch run on Dataflow: one Dataflow job writes the requests, creates the batch jobs and ends.
 
-What follows is done by ``imagebeam batch collect``, wherever that is called: looking at jobs for days needs no
-workers, and reading their answers one process.
+``imagebeam batch collect`` does the rest, from any machine: waiting for days needs no workers, and reading the
+answers needs one process.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import apache_beam as beam
 from apache_beam.pvalue import AsSingleton, PCollection
 from apache_beam.transforms.combiners import ToList
 
-from imagebeam.pipeline.batch import command as batch_command
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import steps as batch_steps
 from imagebeam.pipeline.batch import supervisor
 from imagebeam.pipeline.batch import totals as batch_totals
 from imagebeam.pipeline.batch.state import BatchRun
+from imagebeam.pipeline.batch.status import format_status
 from imagebeam.pipeline.run.launch import run_pipeline
 from imagebeam.transforms.build_batch_requests import BuildBatchRequests
 from imagebeam.transforms.clients import storage
@@ -31,36 +31,37 @@ _log = logging.getLogger(__name__)
 
 
 def build(pipeline: beam.Pipeline, run: BatchRun) -> PCollection[int]:
-    """Builds the job: ``start → write pages → say that the round is whole → create the batch jobs``.
-
-    Gives the number of batch jobs, one element. Every step may be done again.
+    """Add the steps: ``start → write pages → complete the round → create the batch jobs``. All can be repeated.
 
     Args:
-        pipeline: Gets the steps.
-        run: The run, as those who go on with it will find it.
+        pipeline: The pipeline.
+        run: The run, as later processes will read it.
+
+    Returns:
+        The number of batch jobs, one element.
     """
     started = pipeline | "Start" >> StartRun(run.run, page_units=run.batch.limits.lines)
-    whole = (
+    completed = (
         started["pages"]
         | "Open" >> beam.ParDo(_Open(run))
-        | "Build" >> BuildBatchRequests(run.run, run.batch, batch_totals.allowed(run, 1))
+        | "Build" >> BuildBatchRequests(run.run, run.batch, batch_totals.allowed_units(run, 1))
         | "Shards" >> ToList()
-        | "Whole" >> beam.ParDo(batch_steps.Whole(run.run), source=AsSingleton(started["source"]))
+        | "Complete" >> beam.ParDo(batch_steps.CompleteRound(run.run), source=AsSingleton(started["source"]))
     )
-    submitted: PCollection[int] = whole | "Settle" >> beam.Reshuffle() | "Submit" >> beam.ParDo(_Submit(run))
+    submitted: PCollection[int] = completed | "Settle" >> beam.Reshuffle() | "Submit" >> beam.ParDo(_Submit(run))
     return submitted
 
 
 def submit(run: BatchRun) -> None:
-    """Submits the job that prepares the run and creates its batch jobs. The run is open as soon as that has begun.
+    """Submit the Dataflow job that prepares the run and creates its batch jobs. The run is open once that has begun.
 
     Args:
-        run: The run, with the runner and the options of that job.
+        run: The run, with the runner and options of the Dataflow job.
 
     Raises:
-        ImagebeamError: The job is not taken.
+        ImagebeamError: Dataflow rejects the job.
     """
-    # Where the rest is done there is neither Dataflow nor this job's image.
+    # The machine that collects has neither Dataflow nor this job's image.
     later = dataclasses.replace(
         run, runner="FnApiRunner", beam_args=(f"--project={run.run.engine.call_settings.project}",)
     )
@@ -70,21 +71,21 @@ def submit(run: BatchRun) -> None:
 
 
 class _Open(beam.DoFn):
-    """Makes the run known before the first of its units is marked as submitted."""
+    """Writes the run file before the first unit is recorded as submitted."""
 
     def __init__(self, run: BatchRun) -> None:
         self._run = run
 
     def process(self, element: Page) -> Iterator[Page]:
         with record_failure(self._run.run):
-            if batch_state.is_cancelled(self._run):
-                raise UserError(f"run {self._run.run.run_id} was cancelled: no more requests are written")
+            if batch_state.is_canceled(self._run):
+                raise UserError(f"run {self._run.run.run_id} was canceled: no more requests are written")
             batch_state.save_run(self._run)
             yield element
 
 
 class _Submit(beam.DoFn):
-    """Creates the jobs whose requests are written, each once, however often it is done."""
+    """Creates the jobs whose requests are written, each once, also if the step is repeated."""
 
     def __init__(self, run: BatchRun) -> None:
         self._run = run
@@ -92,10 +93,10 @@ class _Submit(beam.DoFn):
     def process(self, element: int) -> Iterator[int]:
         run = self._run
         with record_failure(run.run):
-            batch_state.save_run(run)  # without a page nobody has heard of it
-            batch_steps.free_lease(run.run)
-            status = supervisor.tick(run, batch_command.jobs_of(run), only_create=True)
-            for line in batch_command.lines(status):
+            batch_state.save_run(run)  # a run without units has no page that wrote it
+            batch_steps.release_lease(run.run)
+            status = supervisor.reconcile(run, supervisor.jobs_client(run), only_create=True)
+            for line in format_status(status):
                 _log.info("%s", line)
-            storage.delete(run.run.error_path)  # an attempt before this one may have failed
+            storage.delete(run.run.error_path)  # of an earlier attempt that failed
             yield len(status.jobs)

@@ -1,4 +1,4 @@
-"""What a batch run may still buy, and the books at its end: the sums over its rounds."""
+"""The remaining budget of a batch run, and its counts at the end: sums over its rounds."""
 
 from __future__ import annotations
 
@@ -8,46 +8,45 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from imagebeam.pipeline.batch import state as batch_state
-from imagebeam.pipeline.batch.state import BatchRun, Prepared, Rest
+from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.transforms.batch_shards import Shard
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import Collected, read_collected
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
-from imagebeam.transforms.core.records import Usage
 from imagebeam.transforms.engine.settings import Caps
 from imagebeam.transforms.finish_run import finish, recount
 
-#: Failures that pass: what another round may answer.
-PASSING = ("UNAVAILABLE", "IMAGE_ERROR/FORBIDDEN")
-#: The caps of a run that may buy nothing more.
-NOTHING_LEFT: Final = "nothing"
+#: Prefixes of transient failures, which another round retries.
+TRANSIENT = ("UNAVAILABLE", "IMAGE_ERROR/FORBIDDEN")
+#: The remaining caps of a run whose budget is exhausted.
+NO_BUDGET: Final = "nothing"
 
 
-def caps_left(run: BatchRun, rounds: int) -> Caps | Literal["nothing"] | None:
-    """What the caps still allow after so many rounds; None without caps.
+def remaining_caps(run: BatchRun, rounds: int) -> Caps | Literal["nothing"] | None:
+    """Return what the caps still allow after the first rounds; None without caps.
 
-    A row that the service did not give back may have been billed: it counts with its worst case.
+    A row without an output line may have been billed, so it counts with its maximum cost.
     """
     caps = run.run.engine.caps
     if caps is None:
         return None
-    before = _collected(run, rounds)
+    collected = _load_collected(run, rounds)
     calls, usd = caps.max_calls, caps.max_cost_usd
     if calls is not None:
-        calls -= sum(found.units for found in before)
+        calls -= sum(each.units for each in collected)
     if usd is not None:
-        usd -= sum((found.cost_usd + found.missing * caps.max_call_usd for found in before), Decimal(0))
+        usd -= sum((each.cost_usd + each.missing * caps.max_call_usd for each in collected), Decimal(0))
     if (calls is not None and calls <= 0) or (usd is not None and usd < caps.max_call_usd):
-        return NOTHING_LEFT
+        return NO_BUDGET
     return dataclasses.replace(caps, max_calls=calls, max_cost_usd=usd)
 
 
-def allowed(run: BatchRun, number: int) -> int | None:
-    """Units that the caps still allow in a round; None without caps."""
-    caps = caps_left(run, number - 1)
+def allowed_units(run: BatchRun, number: int) -> int | None:
+    """Return the number of units that the caps still allow in a round; None without caps."""
+    caps = remaining_caps(run, number - 1)
     if caps is None:
         return None
-    if caps == NOTHING_LEFT:
+    if caps == NO_BUDGET:
         return 0
     limits = [] if caps.max_calls is None else [caps.max_calls]
     if caps.max_cost_usd is not None:
@@ -55,79 +54,93 @@ def allowed(run: BatchRun, number: int) -> int | None:
     return min(limits)
 
 
-def shards(run: BatchRun, rounds: int) -> Iterator[Shard]:
-    """The shards of the first rounds, as far as they are prepared."""
+def load_shards(run: BatchRun, rounds: int) -> Iterator[Shard]:
+    """Read the shards of the first rounds that are prepared."""
     for number in range(1, rounds + 1):
-        prepared = batch_state.prepared(run, number)
+        prepared = batch_state.load_prepared(run, number)
         yield from prepared.shards if prepared else ()
 
 
-def _collected(run: BatchRun, rounds: int) -> list[Collected]:
-    """What was collected in the first rounds."""
-    found = (read_collected(shard) for shard in shards(run, rounds))
-    return [collected for collected in found if collected is not None]
-
-
 def finish_batch(
-    run: BatchRun, rounds: int, bq: BigQueryClient, *, cancelled: bool, failed: str, poor: bool
+    run: BatchRun, rounds: int, bq: BigQueryClient, *, canceled: bool, all_jobs_failed: str, budget_exhausted: bool
 ) -> Mapping[str, Any]:
-    """Adds up all rounds, balances the books and ends the run.
+    """Add up all rounds, reconcile the counts and end the run.
 
     Args:
         run: The run.
         rounds: Its rounds.
         bq: BigQuery client.
-        cancelled: Somebody cancelled it.
-        failed: Why another round would help nothing; empty if it might.
-        poor: Nothing was left of its caps for what no job answered.
+        canceled: The run was canceled.
+        all_jobs_failed: Error that all jobs have in common; empty if they do not.
+        budget_exhausted: The caps left nothing for the fallback lane.
+
+    Returns:
+        The run's summary.
     """
-    each = [batch_state.prepared(run, number) or Prepared(SourceCounts()) for number in range(1, rounds + 1)]
-    rest = batch_state.rest_of(run) or Rest()
-    found = _collected(run, rounds)
-    final: dict[str, int] = {}
-    waiting: dict[str, int] = {}
-    lost = 0
-    for number, prepared in enumerate(each, 1):
-        # What waited after one round is what the next one asks about; a unit whose row is gone goes on waiting.
-        lost += max(0, sum(waiting.values()) - sum(shard.read - shard.skipped for shard in prepared.shards))
-        waiting = {}
-        for shard in prepared.shards:
-            _sort(shard.problems, final, waiting)
-        for part in (part for part in found if part.round == number):
-            _sort(part.failed, final, waiting)
-            _sort(part.again, final, waiting)
-    if rest.read:
-        lost += sum(waiting.values()) - rest.read + rest.skipped
-        waiting = {}
-        _sort(rest.failed, final, waiting)
-    if lost:
-        recorded = recount(bq, run.run, OutcomeCounts())
-        waiting = {key: count for key, count in recorded.failed.items() if key.startswith(PASSING)}
-    _sort(waiting, final, final)
-    first = each[0]
-    skipped = sum(shard.skipped for shard in first.shards)
-    stop = rest.stop
-    if cancelled:
-        stop = "interrupted: the batch run was cancelled"
-    elif failed:
-        stop = f"systemic: every batch job failed: {failed}"
-    elif poor or any(shard.skipped for prepared in each for shard in prepared.shards):
-        stop = "budget: the cap does not allow all units"
+    prepared = [batch_state.load_prepared(run, number) or Prepared(SourceCounts()) for number in range(1, rounds + 1)]
+    remainder = batch_state.load_remainder(run) or OutcomeCounts()
+    collected = _load_collected(run, rounds)
+    failed = _failures(run, prepared, collected, remainder, bq)
+    first = prepared[0]
     counted = OutcomeCounts(
         read=first.source.remaining,
-        ok=rest.ok + sum(part.ok for part in found),
-        failed=final,
-        skipped=skipped,
-        calls=rest.calls + sum(part.units for part in found),
-        usage=sum((part.usage for part in found), Usage()),
-        cost_usd=sum((part.cost_usd for part in found), Decimal(0)),
-        stop=stop,
+        ok=remainder.ok + sum(each.ok for each in collected),
+        failed=failed,
+        skipped=sum(shard.skipped for shard in first.shards),
+        calls=remainder.calls + sum(each.units for each in collected),
+        throttled=remainder.throttled,
+        usage=sum((each.usage for each in collected), remainder.usage),
+        cost_usd=sum((each.cost_usd for each in collected), remainder.cost_usd),
+        stop=remainder.stop,
     )
+    if canceled:
+        counted = dataclasses.replace(counted, stop="interrupted: the batch run was canceled")
+    elif all_jobs_failed:
+        counted = dataclasses.replace(counted, stop=f"systemic: every batch job failed: {all_jobs_failed}")
+    elif budget_exhausted or any(shard.skipped for each in prepared for shard in each.shards):
+        counted = dataclasses.replace(counted, stop="budget: the cap does not allow all units")
     return finish(run.run, first.source, counted)
 
 
-def _sort(failures: Mapping[str, int], final: dict[str, int], waiting: dict[str, int]) -> None:
-    """Adds failures to those that are final, or to those that another round may mend."""
-    for key, count in failures.items():
-        into = waiting if key.startswith(PASSING) else final
-        into[key] = into.get(key, 0) + count
+def _failures(
+    run: BatchRun,
+    prepared: list[Prepared],
+    collected: list[Collected],
+    remainder: OutcomeCounts,
+    bq: BigQueryClient,
+) -> dict[str, int]:
+    """Count the failures of all rounds, each unit once."""
+    permanent: dict[str, int] = {}
+    transient: dict[str, int] = {}
+    vanished = 0
+    for number, each in enumerate(prepared, 1):
+        # A round processes the transient failures of the round before; units whose row left the source keep theirs.
+        vanished += max(0, sum(transient.values()) - sum(shard.read - shard.skipped for shard in each.shards))
+        transient = {}
+        for shard in each.shards:
+            _sort(shard.problems, permanent, transient)
+        for part in (part for part in collected if part.round == number):
+            _sort(part.failed, permanent, transient)
+            _sort(part.again, permanent, transient)
+    if remainder.read:
+        vanished += sum(transient.values()) - remainder.read + remainder.skipped
+        transient = {}
+        _sort(remainder.failed, permanent, transient)
+    if vanished:
+        recorded = recount(bq, run.run, OutcomeCounts())
+        transient = {key: units for key, units in recorded.failed.items() if key.startswith(TRANSIENT)}
+    _sort(transient, permanent, permanent)
+    return permanent
+
+
+def _sort(failures: Mapping[str, int], permanent: dict[str, int], transient: dict[str, int]) -> None:
+    """Add failures to the permanent or the transient ones."""
+    for key, units in failures.items():
+        into = transient if key.startswith(TRANSIENT) else permanent
+        into[key] = into.get(key, 0) + units
+
+
+def _load_collected(run: BatchRun, rounds: int) -> list[Collected]:
+    """Read the outcomes of the collected shards of the first rounds."""
+    found = (read_collected(shard) for shard in load_shards(run, rounds))
+    return [collected for collected in found if collected is not None]

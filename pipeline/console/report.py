@@ -1,49 +1,77 @@
-"""What a run tells at its end."""
+"""The report at the end of a run, and the exit code."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
+from imagebeam.pipeline.console.console import Console
+from imagebeam.transforms.core.errors import ReconciliationError, SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 
+#: Exit code by the first word of the reason to stop; other reasons are systemic.
+STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
+#: Exit code when too many units failed.
+FAILURES_CODE = STOP_CODES["failures"]
+#: With fewer units, the share of failures does not affect the exit code.
+FAILURES_AFTER = 200
 
-def lines(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> list[str]:
-    """The report of a run, a line each: books, calls, tokens, cost, and how to look."""
-    counted, recorded, source = summary["counted"], summary["recorded"], summary["source"]
+
+def print_report(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float, as_json: bool) -> None:
+    """Print the report of a run to standard output, or its whole summary as JSON."""
+    console = Console()
+    if as_json:
+        console.print_json(summary)
+    else:
+        console.print(*format_report(summary, outcomes, took_s=took_s), format_state(summary))
+
+
+def format_report(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> list[str]:
+    """Return the report of a run as lines: counts, calls, tokens, cost, and where the answers are."""
+    counted, recorded = summary["counted"], summary["recorded"]
     usage = recorded["usage"]
-    told = list(summary["counts"])
-    without = source["assets_without_images"]
-    if without:
-        told.append(f"{without:>12,} assets of the source have no images: no calls were made for them")
-    told.append("")
-    told.append(f"calls    {counted['calls']:,} ({counted['throttled']:,} refused for quota) in {took_s:.1f} s")
-    told.append(
+    lines = list(summary["counts"])
+    if without_images := summary["source"]["assets_without_images"]:
+        lines.append(f"{without_images:>12,} assets of the source have no images: no calls were made for them")
+    tokens = (
         f"tokens   {usage['prompt_tokens']:,} in ({usage['cached_tokens']:,} cached), "
         f"{usage['output_tokens']:,} out, {usage['thought_tokens']:,} thought"
     )
-    told.append(f"cost     ${float(recorded['cost_usd']):,.4f} at list price")
-    told.append(f"answers  {summary['answers']}")
+    lines += [
+        "",
+        f"calls    {counted['calls']:,} ({counted['throttled']:,} refused for quota) in {took_s:.1f} s",
+        tokens,
+        f"cost     ${float(recorded['cost_usd']):,.4f} at list price",
+        f"answers  {summary['answers']}",
+    ]
     if counted["failed"]:
-        told.append(f"failures {TableName(outcomes.project, outcomes.dataset, 'dead_letters').dotted}")
-    return told
+        lines.append(f"failures {TableName(outcomes.project, outcomes.dataset, 'dead_letters').dotted}")
+    return lines
 
 
-def tell(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float, as_document: bool) -> None:
-    """Writes the end of a run to standard output: its report, or the whole summary as JSON."""
-    if as_document:
-        sys.stdout.write(json.dumps(summary, indent=2, default=str) + "\n")
-        return
-    for line in [*lines(summary, outcomes, took_s=took_s), state_line(summary)]:
-        sys.stdout.write(line + "\n")
-
-
-def state_line(summary: Mapping[str, Any]) -> str:
-    """How the run ended, in one line."""
+def format_state(summary: Mapping[str, Any]) -> str:
+    """Return in one line how the run ended."""
     if summary["problems"]:
         return "COUNTS DO NOT RECONCILE: " + "; ".join(summary["problems"])
     if summary["stop"]:
         return f"stopped early ({summary['stop']}); answers are kept; run again to continue"
     return "all units accounted for"
+
+
+def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> int:
+    """Return the exit code of a run: 0, 1 if its counts do not reconcile, or the code of its reason to stop.
+
+    Args:
+        summary: The run's summary.
+        max_failure_percent: Share of failures, in percent, above which the exit code is 5; None for no limit.
+    """
+    counted = summary["counted"]
+    if summary["problems"]:
+        return ReconciliationError.exit_code
+    if summary["stop"]:
+        return STOP_CODES.get(summary["stop"].partition(":")[0], SystemicError.exit_code)
+    failed = sum(counted["failed"].values())
+    units = counted["ok"] + failed
+    if max_failure_percent is not None and units >= FAILURES_AFTER and 100 * failed > max_failure_percent * units:
+        return FAILURES_CODE
+    return 0

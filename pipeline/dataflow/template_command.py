@@ -113,7 +113,7 @@ def _launch(argv: Sequence[str], job: TemplateJob, cwd: Path, environ: Mapping[s
         sys.stderr.write("note: without --yes or --max_cost_usd the job asks, and ends, when it would cost much\n")
     _run(start.commands, dry_run=dry_run)
     if not dry_run:
-        sys.stderr.write(f"started; the run's books will be in {start.summary}\n")
+        sys.stderr.write(f"started; the summary will be in {start.summary}\n")
         if start.parameters.get("lane") == "batch":
             place = start.parameters["work_dir"]
             sys.stderr.write(

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
-from imagebeam.pipeline.console.exit_code import exit_code
 from imagebeam.pipeline.embed_sql import setup as prepare
 from imagebeam.pipeline.embed_sql import statements as embedding_sql
 from imagebeam.pipeline.embed_sql.jobs import StatementError
@@ -96,8 +95,8 @@ def run(settings: EmbedSettings) -> int:
         say(f"made dataset {ready.run.outcomes.project}.{ready.run.outcomes.dataset} in {ready.make_dataset}")
     started = time.monotonic()
     summary = embed_due(ready, bq, say)
-    report.tell(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_document=settings.json)
-    code = exit_code(summary, settings.max_failure_percent)
+    report.print_report(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_json=settings.json)
+    code = report.exit_code(summary, settings.max_failure_percent)
     if settings.vector_index:
         create_vector_index(settings, code, console)
     return code

@@ -32,13 +32,16 @@ class ApiError(SystemicError):
         retryable: Whether a later call may succeed.
     """
 
-    def __init__(self, operation: str, failure: Failure, *, status: int = 0, body: bytes | str = b"") -> None:
-        super().__init__(f"{operation}: {failure.reason}: {failure.message}")
+    def __init__(
+        self, operation: str, failure: Failure | None = None, *, status: int = 0, body: bytes | str = b""
+    ) -> None:
+        # Beam creates the error of a failed step anew, from its message alone.
+        super().__init__(operation if failure is None else f"{operation}: {failure.reason}: {failure.message}")
         self.status = status
-        self.reason = failure.reason
-        self.message = failure.message
+        self.reason = failure.reason if failure else ""
+        self.message = failure.message if failure else operation
         self.body = body
-        self.retryable = failure.kind in (FailureKind.TRANSIENT, FailureKind.THROTTLED)
+        self.retryable = failure is not None and failure.kind in (FailureKind.TRANSIENT, FailureKind.THROTTLED)
 
     @classmethod
     def from_response(cls, operation: str, status: int, body: bytes | str, headers: Mapping[str, str]) -> ApiError:
