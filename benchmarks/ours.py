@@ -18,7 +18,7 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import OutcomeCounts
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.unit_batch import pack
-from imagebeam.transforms.engine.registry import close_engine, live_engines
+from imagebeam.transforms.engine.engine import close_engine, live_engines
 from imagebeam.transforms.engine.settings import CallSettings, Destination, EngineSettings
 from imagebeam.transforms.sql.tables import OUTCOMES
 

@@ -27,7 +27,7 @@ from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 from imagebeam.transforms.core.records import Lane, utc_now
-from imagebeam.transforms.engine.registry import close_engine, live_engines
+from imagebeam.transforms.engine.engine import close_engine, live_engines
 from imagebeam.transforms.finish_run import FinishRun
 from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run_settings import RunSettings

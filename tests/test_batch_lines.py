@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.images import ImageProblem
+from imagebeam.transforms.core.images import ImageError
 from imagebeam.transforms.core.records import Image, ImageReason, Unit, UnitKind
 from imagebeam.transforms.gemini.batch_requests import (
     MAX_BYTES,
@@ -138,7 +138,7 @@ def test_names_of_images_are_believed_as_online() -> None:
 
 @pytest.mark.parametrize("images", [(), (Image("o", None),), (Image("o", "https://b/a.jpg"),), (Image("o", "gs://b"),)])
 def test_a_unit_without_images_to_read_gets_no_line(images: tuple[Image, ...]) -> None:
-    with pytest.raises(ImageProblem) as caught:
+    with pytest.raises(ImageError) as caught:
         named_types(Unit("o1:a", UnitKind.OBSERVATION, "d", images))
     assert caught.value.reason is ImageReason.NO_URI
 

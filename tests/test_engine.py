@@ -17,8 +17,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Image, Status, Unit, UnitKind
 from imagebeam.transforms.core.unit_batch import UnitBatch, pack
-from imagebeam.transforms.engine.engine import Engine, Sink
-from imagebeam.transforms.engine.registry import close_engine, get_engine, live_engines
+from imagebeam.transforms.engine.engine import Engine, Sink, close_engine, get_engine, live_engines
 from imagebeam.transforms.engine.retry_policy import backoff_s, with_larger_limit
 from imagebeam.transforms.engine.settings import CallSettings, EngineSettings
 from imagebeam.transforms.engine.unit_caller import CallResult

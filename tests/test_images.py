@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagebeam.transforms.core import images
-from imagebeam.transforms.core.images import ImageProblem, PreparedImage, prepare
+from imagebeam.transforms.core.images import ImageError, PreparedImage, prepare
 from imagebeam.transforms.core.records import ImageReason
 
 PHOTOS = Path(__file__).parents[1] / "emulators" / "sample_data" / "photos"
@@ -43,7 +43,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 def problem(data: bytes, **options: object) -> ImageReason:
-    with pytest.raises(ImageProblem) as caught:
+    with pytest.raises(ImageError) as caught:
         prepare(data, **{"crop": None, "padding": 0.0, "max_side": None, "quality": 90, **options})  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     return caught.value.reason
@@ -335,7 +335,7 @@ def test_damaged_bytes_give_an_image_or_a_problem_and_nothing_else(at: int, dama
     def verdict(data: bytes) -> object:
         try:
             return smaller(data, 64).mime_type
-        except ImageProblem as error:
+        except ImageError as error:
             return error.reason
 
     possible = ("image/jpeg", ImageReason.UNREADABLE, ImageReason.TOO_LARGE)
@@ -343,5 +343,5 @@ def test_damaged_bytes_give_an_image_or_a_problem_and_nothing_else(at: int, dama
 
 
 def test_a_problem_survives_pickling() -> None:
-    again = pickle.loads(pickle.dumps(ImageProblem(ImageReason.NOT_FOUND, "gone")))
+    again = pickle.loads(pickle.dumps(ImageError(ImageReason.NOT_FOUND, "gone")))
     assert (again.reason, str(again)) == (ImageReason.NOT_FOUND, "gone")

@@ -13,7 +13,7 @@ import pytest
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.images import ImageProblem
+from imagebeam.transforms.core.images import ImageError
 from imagebeam.transforms.core.records import ImageReason
 
 
@@ -110,13 +110,13 @@ def test_maps_image_errors_to_reasons(cloud: LocalCloud, image: Callable[[bytes]
         f"{uri}.missing": ImageReason.NOT_FOUND,
     }
     for address, reason in cases.items():
-        with pytest.raises(ImageProblem) as told:
+        with pytest.raises(ImageError) as told:
             storage.read_image(address)
         assert told.value.reason is reason, address
-    with pytest.raises(ImageProblem) as told:
+    with pytest.raises(ImageError) as told:
         storage.read_image(uri, limit=64)
     assert told.value.reason is ImageReason.UNREADABLE
     cloud.faults(storage={"rules": [{"match": "0123", "do": "http", "code": 403}]})
-    with pytest.raises(ImageProblem) as told:
+    with pytest.raises(ImageError) as told:
         storage.read_image(uri)
     assert told.value.reason is ImageReason.FORBIDDEN

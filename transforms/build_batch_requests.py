@@ -102,7 +102,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
         while chunk := list(itertools.islice(units, CHUNK)):
             watch.extend()
             for unit, types in _with_types(chunk, readers):
-                if isinstance(types, images.ImageProblem):
+                if isinstance(types, images.ImageError):
                     shard.add_problem(unit, types)
                     continue
                 line = shard.line(template, unit, types)
@@ -178,7 +178,7 @@ class _Writing:
         self._lines += 1
         self._size += len(line)
 
-    def add_problem(self, unit: Unit, problem: images.ImageProblem) -> None:
+    def add_problem(self, unit: Unit, problem: images.ImageError) -> None:
         """Add a unit that cannot be sent: its outcome is known."""
         if "problems.jsonl" not in self._files:
             self._files["problems.jsonl"] = (self._directory / f"{self._shard.name}.problems.jsonl").open("wb")
@@ -234,7 +234,7 @@ class _Lease:
             raise SystemicError(f"lease lost: table {self._table.dotted} is held by another run")
 
 
-Types = Sequence[str] | images.ImageProblem
+Types = Sequence[str] | images.ImageError
 
 
 def _with_types(units: Sequence[Unit], readers: concurrent.futures.Executor) -> Iterator[tuple[Unit, Types]]:
@@ -248,7 +248,7 @@ def _with_types(units: Sequence[Unit], readers: concurrent.futures.Executor) -> 
 def _named(unit: Unit) -> Types | None:
     try:
         types = named_types(unit)
-    except images.ImageProblem as problem:
+    except images.ImageError as problem:
         return problem
     known = [name for name in types if name is not None]
     return known if len(known) == len(types) else None
@@ -260,5 +260,5 @@ def _sniffed(unit: Unit) -> Types:
             named or supported_mime(storage.read_image(image.uri, limit=SNIFF_BYTES), image.uri)
             for named, image in zip(named_types(unit), unit.images, strict=True)
         ]
-    except images.ImageProblem as problem:
+    except images.ImageError as problem:
         return problem

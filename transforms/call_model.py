@@ -17,8 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from imagebeam.transforms.core.counts import OutcomeCounts, sum_counts
 from imagebeam.transforms.core.records import Outcome
 from imagebeam.transforms.core.unit_batch import UnitBatch
-from imagebeam.transforms.engine.engine import Engine, Sink
-from imagebeam.transforms.engine.registry import get_engine
+from imagebeam.transforms.engine.engine import Engine, Sink, get_engine
 from imagebeam.transforms.engine.settings import EngineSettings
 from imagebeam.transforms.engine.unit_caller import CallResult
 

@@ -24,7 +24,7 @@ from imagebeam.transforms.core.counts import (
 )
 from imagebeam.transforms.core.errors import ReconciliationError, SystemicError
 from imagebeam.transforms.core.records import Usage, utc_now
-from imagebeam.transforms.engine.registry import close_engine
+from imagebeam.transforms.engine.engine import close_engine
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.run_tables import write_event

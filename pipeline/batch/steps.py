@@ -22,7 +22,7 @@ from imagebeam.transforms.collect_batch import CollectBatch, Ended
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts, sum_counts
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Lane
-from imagebeam.transforms.engine.registry import close_engine
+from imagebeam.transforms.engine.engine import close_engine
 from imagebeam.transforms.engine.settings import Caps
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.read_units import ReadUnits

@@ -18,7 +18,7 @@ import rich.text
 from imagebeam.pipeline.console.console import Console
 from imagebeam.transforms.core.counts import OutcomeCounts, sum_counts
 from imagebeam.transforms.core.text import format_duration
-from imagebeam.transforms.engine.registry import live_engines
+from imagebeam.transforms.engine.engine import live_engines
 
 #: Seconds between two looks at the engines, which update a terminal, and between two lines in a log.
 SAMPLE_INTERVAL_S: Final = 0.5

@@ -81,7 +81,7 @@ def _fate(unit: Unit, *, inline: bool) -> tuple[str | None, int]:
         named = images.mime_from_name(image.uri or "")
         try:
             found = _mime(image)
-        except images.ImageProblem as problem:
+        except images.ImageError as problem:
             return problem.reason.value, 0 if inline or named is None else 1
         if not inline and named not in (None, found):
             calls = 2  # the name is believed until the service objects

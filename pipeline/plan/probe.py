@@ -20,8 +20,7 @@ from imagebeam.transforms.core.errors import ImagebeamError
 from imagebeam.transforms.core.query import Parameter, Query
 from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.core.unit_batch import pack
-from imagebeam.transforms.engine.engine import Sink
-from imagebeam.transforms.engine.registry import close_engine, get_engine
+from imagebeam.transforms.engine.engine import Sink, close_engine, get_engine
 from imagebeam.transforms.engine.unit_caller import CallResult
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings

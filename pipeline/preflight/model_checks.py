@@ -81,7 +81,7 @@ def check_sample(context: Context) -> Seen:
         try:
             data = storage.read_image(uri, client=client)
             context.sample = _sample(context, uri, data)
-        except images.ImageProblem as problem:
+        except images.ImageError as problem:
             problems.append(problem)
             continue
         return concern or f"{uri}, {len(data):,} bytes, as {who}"
@@ -95,7 +95,7 @@ def _sample(context: Context, uri: str, data: bytes) -> Sample:
     """An image in every way that it can travel.
 
     Raises:
-        ImageProblem: It is none that Gemini takes, or too large for the one way that there is.
+        ImageError: It is none that Gemini takes, or too large for the one way that there is.
     """
     wanted = context.task.image
     mime = supported_mime(data[:SNIFF_BYTES], uri)
@@ -103,7 +103,7 @@ def _sample(context: Context, uri: str, data: bytes) -> Sample:
     ways = {} if _inline_only(context) else {Transport.URI: ImagePart(mime, uri=uri)}
     try:
         made = images.prepare(data, crop=None, padding=wanted.padding, max_side=wanted.max_side, quality=wanted.quality)
-    except images.ImageProblem as problem:
+    except images.ImageError as problem:
         if problem.reason is not ImageReason.TOO_LARGE or not ways:
             raise
     else:

@@ -231,7 +231,7 @@ def _read_picture(path: Path) -> ImagePart:
         raise UserError(f"--image={path}: {error.strerror}") from None
     try:
         prepared = images.prepare(data, crop=None, padding=0, max_side=1024, quality=90)
-    except images.ImageProblem as problem:
+    except images.ImageError as problem:
         raise UserError(f"--image={path}: {problem}") from None
     return ImagePart(prepared.mime_type, data=prepared.data)
 
@@ -301,7 +301,7 @@ def _load_thumbnails(rows: Sequence[Mapping[str, Any]]) -> dict[str, Picture]:
     def load(row: Mapping[str, Any]) -> Picture | None:
         try:
             return _thumbnail(storage.read_image(row["uri"]))
-        except images.ImageProblem:
+        except images.ImageError:
             return None
 
     with ThreadPoolExecutor(THUMBNAIL_THREADS) as threads:

@@ -17,7 +17,7 @@ import google.cloud.storage as storage
 import requests.adapters
 
 from imagebeam.transforms.core.errors import UserError, first_line
-from imagebeam.transforms.core.images import ImageProblem, parse_gs_uri
+from imagebeam.transforms.core.images import ImageError, parse_gs_uri
 from imagebeam.transforms.core.records import ImageReason
 from imagebeam.transforms.core.text import quote
 
@@ -51,20 +51,20 @@ def read_image(uri: str | None, *, limit: int | None = None, client: storage.Cli
         client: Client of another account; the client of this process by default.
 
     Raises:
-        ImageProblem: The URI is missing or malformed, or the object is missing, forbidden or empty.
+        ImageError: The URI is missing or malformed, or the object is missing, forbidden or empty.
     """
     place = parse_gs_uri(uri)
     if place is None:
-        raise ImageProblem(ImageReason.NO_URI, "no image URI" if not uri else f"not a gs:// URI: {uri[:200]}")
+        raise ImageError(ImageReason.NO_URI, "no image URI" if not uri else f"not a gs:// URI: {uri[:200]}")
     blob = (client or storage_client()).bucket(place[0]).blob(place[1])
     try:
         return bytes(blob.download_as_bytes(end=None if limit is None else limit - 1, raw_download=True))
     except api_errors.NotFound:
-        raise ImageProblem(ImageReason.NOT_FOUND, f"no such object: {uri}") from None
+        raise ImageError(ImageReason.NOT_FOUND, f"no such object: {uri}") from None
     except (api_errors.Forbidden, api_errors.Unauthorized) as error:
-        raise ImageProblem(ImageReason.FORBIDDEN, f"may not read {uri}: {error.message}"[:500]) from None
+        raise ImageError(ImageReason.FORBIDDEN, f"may not read {uri}: {error.message}"[:500]) from None
     except api_errors.RequestRangeNotSatisfiable:
-        raise ImageProblem(ImageReason.UNREADABLE, f"the object is empty: {uri}") from None
+        raise ImageError(ImageReason.UNREADABLE, f"the object is empty: {uri}") from None
 
 
 def create(path: str, data: bytes) -> bool:

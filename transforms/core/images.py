@@ -58,7 +58,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 Box = tuple[float, float, float, float]
 
 
-class ImageProblem(Exception):  # noqa: N818 - it is an outcome of one unit, not an error of the run
+class ImageError(Exception):
     """An image cannot be sent.
 
     Attributes:
@@ -175,10 +175,10 @@ def checked_uri(uri: str | None) -> str:
         uri: URI from the source.
 
     Raises:
-        ImageProblem: It is missing, or not a ``gs://`` URI.
+        ImageError: It is missing, or not a ``gs://`` URI.
     """
     if uri is None or parse_gs_uri(uri) is None:
-        raise ImageProblem(ImageReason.NO_URI, f"not a gs:// URI: {uri[:200]}" if uri else "no image URI")
+        raise ImageError(ImageReason.NO_URI, f"not a gs:// URI: {uri[:200]}" if uri else "no image URI")
     return uri
 
 
@@ -198,30 +198,30 @@ def prepare(data: bytes, *, crop: Box | None, padding: float, max_side: int | No
         The image; with the same bytes if nothing changed.
 
     Raises:
-        ImageProblem: It is not a readable image of a supported type, or too large.
+        ImageError: It is not a readable image of a supported type, or too large.
     """
     mime = sniff_mime(data[:64])
     if mime is None:
-        raise ImageProblem(ImageReason.UNREADABLE, "not an image")
+        raise ImageError(ImageReason.UNREADABLE, "not an image")
     if mime not in SUPPORTED:
-        raise ImageProblem(ImageReason.UNSUPPORTED, f"Gemini does not support {mime}")
+        raise ImageError(ImageReason.UNSUPPORTED, f"Gemini does not support {mime}")
     if mime not in _FORMATS:
         return _pass_through(data, mime, changed=crop is not None or max_side is not None)
     try:
         prepared = _prepare(data, mime, crop, padding, max_side, quality)
-    except ImageProblem:
+    except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageProblem(ImageReason.TOO_LARGE, _one_line(error)) from None
+        raise ImageError(ImageReason.TOO_LARGE, _one_line(error)) from None
     except Exception as error:
         # Decoders raise many types of exceptions for broken bytes.
-        raise ImageProblem(ImageReason.UNREADABLE, f"cannot decode {mime}: {_one_line(error)}") from None
+        raise ImageError(ImageReason.UNREADABLE, f"cannot decode {mime}: {_one_line(error)}") from None
     return _check_size(prepared)
 
 
 def _pass_through(data: bytes, mime: str, *, changed: bool) -> PreparedImage:
     if changed:
-        raise ImageProblem(
+        raise ImageError(
             ImageReason.UNSUPPORTED, f"{mime} cannot be cropped or downscaled here; Gemini supports it unchanged"
         )
     return _check_size(PreparedImage(data, mime, 0, 0))
@@ -229,7 +229,7 @@ def _pass_through(data: bytes, mime: str, *, changed: bool) -> PreparedImage:
 
 def _check_size(prepared: PreparedImage) -> PreparedImage:
     if len(prepared.data) > MAX_INLINE_BYTES:
-        raise ImageProblem(
+        raise ImageError(
             ImageReason.TOO_LARGE,
             f"{len(prepared.data):,} bytes; an inline image can have {MAX_INLINE_BYTES:,}: set image.max_side",
         )
@@ -241,7 +241,7 @@ def _prepare(
 ) -> PreparedImage:
     with Image.open(io.BytesIO(data), formats=[_FORMATS[mime]]) as opened:
         if opened.width * opened.height > MAX_PIXELS:
-            raise ImageProblem(ImageReason.TOO_LARGE, f"{opened.width} x {opened.height} pixels exceed {MAX_PIXELS:,}")
+            raise ImageError(ImageReason.TOO_LARGE, f"{opened.width} x {opened.height} pixels exceed {MAX_PIXELS:,}")
         # EXIF orientations 5 to 8 swap width and height.
         turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         width, height = (opened.height, opened.width) if turned else opened.size

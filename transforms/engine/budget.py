@@ -117,7 +117,7 @@ class Budget:
         self._directory = storage.join(caps.directory, SHARES_DIRECTORY)
         self._blocking = blocking
         self._token = secrets.token_hex(16).encode()
-        order = random.Random(self._token)  # noqa: S311 - spreads load, no secret
+        order = random.SystemRandom()
         cut = functools.partial(ShareAllocator, processes=caps.processes, order=order)
         self._money: ShareAllocator | None = None
         self._calls: ShareAllocator | None = None

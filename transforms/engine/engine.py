@@ -14,6 +14,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import logging
+import os
 import queue
 import threading
 import time
@@ -26,13 +27,11 @@ from imagebeam.transforms.core.counts import OutcomeCounts
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, first_line
 from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit
 from imagebeam.transforms.core.unit_batch import UnitBatch, unpack
-from imagebeam.transforms.engine.breaker import Breaker
 from imagebeam.transforms.engine.budget import Budget
-from imagebeam.transforms.engine.drain import Drain
+from imagebeam.transforms.engine.drain import Breaker, Drain
 from imagebeam.transforms.engine.keep_alive import keep_alive
 from imagebeam.transforms.engine.rate_limiter import AdaptiveRateLimiter
-from imagebeam.transforms.engine.recorder import BigQueryRecorder, PassThrough, Recorder, VectorTable
-from imagebeam.transforms.engine.recovery import recover_outcomes
+from imagebeam.transforms.engine.recorder import BigQueryRecorder, PassThrough, Recorder, VectorTable, recover_outcomes
 from imagebeam.transforms.engine.settings import EngineSettings
 from imagebeam.transforms.engine.unit_caller import CallResult, UnitCaller
 
@@ -56,7 +55,7 @@ class _Entry:
 
 
 class Engine:
-    """The engine of one run in this process; start it with :func:`~registry.get_engine`. Thread-safe."""
+    """The engine of one run in this process; start it with :func:`get_engine`. Thread-safe."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
@@ -275,3 +274,31 @@ def wrap_error(error: BaseException) -> ImagebeamError:
     if isinstance(error, ImagebeamError):
         return error
     return SystemicError(f"the engine failed: {type(error).__name__}: {first_line(error)}")
+
+
+# The process id is part of the key: a forked worker must not use its parent's engine, whose thread it lacks.
+_engines: dict[tuple[int, str], Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def get_engine(settings: EngineSettings) -> Engine:
+    """Return the engine of a run in this process; the first call starts it."""
+    key = (os.getpid(), settings.run_id)
+    with _engines_lock:
+        if key not in _engines:
+            _engines[key] = Engine(settings)
+        return _engines[key]
+
+
+def live_engines() -> list[Engine]:
+    """Return the engines of this process."""
+    with _engines_lock:
+        return [engine for (pid, _), engine in _engines.items() if pid == os.getpid()]
+
+
+def close_engine(run_id: str) -> None:
+    """Close the engine of a run in this process, if there is one."""
+    with _engines_lock:
+        engine = _engines.pop((os.getpid(), run_id), None)
+    if engine is not None:
+        engine.close()

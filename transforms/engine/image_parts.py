@@ -78,10 +78,10 @@ class ImageLoader:
         """Return the image parts of a unit; call :meth:`release` with them after its calls.
 
         Raises:
-            ImageProblem: An image cannot be sent.
+            ImageError: An image cannot be sent.
         """
         if not unit.images:
-            raise images.ImageProblem(ImageReason.NO_URI, "the unit has no image")
+            raise images.ImageError(ImageReason.NO_URI, "the unit has no image")
         if not self._inline:
             return [await self._by_uri(image) for image in unit.images]
         # A reader keeps its slot until its bytes fit, so that no more bytes wait than the readers hold.
@@ -110,7 +110,7 @@ class ImageLoader:
         for image, part in zip(unit.images, image_parts, strict=True):
             try:
                 better.append(dataclasses.replace(part, mime_type=await self._sniff(image)))
-            except images.ImageProblem as problem:
+            except images.ImageError as problem:
                 return image_failure(problem)
             except Exception:
                 return None  # the service's own message stays
@@ -146,17 +146,17 @@ def supported_mime(head: bytes, uri: str | None) -> str:
     """Return the type of an image by its first bytes.
 
     Raises:
-        ImageProblem: They are not an image, or not of a type that Gemini supports.
+        ImageError: They are not an image, or not of a type that Gemini supports.
     """
     mime = images.sniff_mime(head)
     if mime is None:
-        raise images.ImageProblem(ImageReason.UNREADABLE, f"not an image: {uri}")
+        raise images.ImageError(ImageReason.UNREADABLE, f"not an image: {uri}")
     if mime not in images.SUPPORTED:
-        raise images.ImageProblem(ImageReason.UNSUPPORTED, f"Gemini does not support {mime}: {uri}")
+        raise images.ImageError(ImageReason.UNSUPPORTED, f"Gemini does not support {mime}: {uri}")
     return mime
 
 
-def image_failure(problem: images.ImageProblem) -> Failure:
+def image_failure(problem: images.ImageError) -> Failure:
     """Return the failure of a unit with an image that cannot be sent."""
     return Failure(FailureKind.UNIT, Status.IMAGE_ERROR, problem.reason.value, problem.message, None)
 

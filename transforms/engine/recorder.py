@@ -1,4 +1,4 @@
-"""Records outcomes in BigQuery, in micro-batches as they arrive.
+"""Records outcomes in BigQuery, in micro-batches as they arrive, and recovers those of an earlier attempt.
 
 An outcome counts only once it is recorded. A vector is recorded before its outcome: a crash in between leaves a
 vector whose call is repeated, and never an outcome without its vector. The recorder flushes every quarter of a
@@ -12,6 +12,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -21,11 +22,14 @@ import google.auth.exceptions
 import orjson
 import requests.exceptions
 
+from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError, first_line
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Outcome, Status
+from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit
+from imagebeam.transforms.engine.settings import EngineSettings
 from imagebeam.transforms.sql.embedding_tables import embedding_row
+from imagebeam.transforms.sql.outcome_queries import answered_units_query
 from imagebeam.transforms.sql.tables import outcome_row, row_id
 from imagebeam.transforms.tasks.task import Task
 
@@ -198,14 +202,15 @@ class BigQueryRecorder:
 
     def _store_vectors(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record the vectors of a batch. Return the outcomes without them; a rejected vector makes its outcome fail."""
-        if self._vectors is None:
+        table = self._vectors
+        if table is None:
             return list(outcomes)
-        size = self._vectors.rows_at_once
+        size = table.rows_at_once
         held = [index for index, outcome in enumerate(outcomes) if outcome.answer.vector is not None]
         parts = [held[start : start + size] for start in range(0, len(held), size)]
 
         def insert(part: Sequence[int]) -> dict[int, str]:
-            refused = self._insert_vectors([outcomes[index] for index in part])
+            refused = self._insert_vectors(table, [outcomes[index] for index in part])
             return {part[place]: reason for place, reason in refused.items()}
 
         # In parallel: a batch of long vectors is several requests. One batch at a time waits here, so threads remain.
@@ -219,10 +224,9 @@ class BigQueryRecorder:
             for index, outcome in enumerate(outcomes)
         ]
 
-    def _insert_vectors(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
-        assert self._vectors is not None  # noqa: S101
-        rows = [self._vectors.row(outcome) for outcome in outcomes]
-        return self._insert(self._vectors.table, rows, self._ids(outcomes))
+    def _insert_vectors(self, table: VectorTable, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        rows = [table.row(outcome) for outcome in outcomes]
+        return self._insert(table.table, rows, self._ids(outcomes))
 
     def _insert_outcomes(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
         rows = [outcome_row(outcome, **self._columns) for outcome in outcomes]
@@ -283,3 +287,34 @@ def rejected(outcome: Outcome, reason: str) -> Outcome:
         unit=dataclasses.replace(outcome.unit, extra={}, latitude=None, longitude=None, capture_time=None),
         answer=dataclasses.replace(answer, message=message, raw_text=raw, vector=None),
     )
+
+
+def recover_outcomes(
+    bq: BigQueryClient, settings: EngineSettings, batch_id: str, units: Sequence[Unit]
+) -> Mapping[tuple[str, str], Outcome]:
+    """Claim a unit batch, and find the outcomes that an earlier attempt recorded. Blocking.
+
+    The first attempt creates the claim object. Only a later one, which finds it, queries BigQuery.
+
+    Args:
+        bq: BigQuery client.
+        settings: The engine's settings.
+        batch_id: Id of the unit batch.
+        units: Its units.
+
+    Returns:
+        Outcomes by unit id and input digest.
+    """
+    destination = settings.destination
+    if destination is None or destination.claims is None:
+        return {}
+    if storage.create(storage.join(destination.claims, batch_id), str(os.getpid()).encode()):
+        return {}
+    task = settings.call_settings.task
+    query = answered_units_query(destination.outcomes, task.name, task.version, [unit.unit_id for unit in units])
+    by_key = {(unit.unit_id, unit.input_digest): unit for unit in units}
+    return {
+        key: Outcome(by_key[key], Answer(Status(row["status"]), row.get("reason")))
+        for row in bq.query_rows(query)
+        if (key := (row["unit_id"], row["input_digest"])) in by_key
+    }

@@ -13,6 +13,7 @@ from imagebeam.transforms.gemini.error_classes import Failure
 RETRY_OUTPUT_TOKENS: Final = 8192
 #: Longest wait, in multiples of the first.
 MAX_BACKOFF: Final = 60.0
+_random = random.SystemRandom()
 
 
 def may_be_image_type(failure: Failure) -> bool:
@@ -36,4 +37,4 @@ def backoff_s(attempt: int, retry_after: float | None, multiplier_s: float = 1.0
         multiplier_s: Longest wait after the first attempt; doubled for each further one.
     """
     longest = multiplier_s * min(2.0 ** (attempt - 1), MAX_BACKOFF)
-    return max(random.uniform(0, longest), retry_after or 0.0)  # noqa: S311 - jitter, not a secret
+    return max(_random.uniform(0, longest), retry_after or 0.0)

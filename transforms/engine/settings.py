@@ -64,7 +64,7 @@ class EngineSettings:
         max_per_s: Rate limit of one process in requests per second; None for none.
         max_tokens_per_s: The same in tokens per second, those of the answer included.
         max_failure_percent: The process drains when more of its units have failed, judged after
-            :data:`~breaker.FAILURES_AFTER` units; None for never.
+            :data:`~drain.FAILURES_AFTER` units; None for never.
         caps: Caps of the run; None for none.
         destination: Where outcomes are recorded; None to emit them as elements only.
     """

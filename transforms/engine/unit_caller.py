@@ -152,7 +152,7 @@ class UnitCaller:
         state = _CallState(unit, self._expected_tokens(len(unit.images)))
         try:
             image_parts = await self._images.load(unit)
-        except images.ImageProblem as problem:
+        except images.ImageError as problem:
             return self._failed(state, image_failure(problem))
         except Exception as error:
             return self._failed(state, _unit_failure(classify_exception(error)))

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.images import SUPPORTED, ImageProblem, checked_uri, mime_from_name
+from imagebeam.transforms.core.images import SUPPORTED, ImageError, checked_uri, mime_from_name
 from imagebeam.transforms.core.records import ImageReason, Unit
 from imagebeam.transforms.gemini.requests import ImagePart, image_label, image_part, render_prompt, request_frame
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
@@ -206,10 +206,10 @@ def named_types(unit: Unit) -> tuple[str | None, ...]:
         A MIME type per image; None where the name does not show it.
 
     Raises:
-        ImageProblem: The unit has no image, or one without a ``gs://`` URI.
+        ImageError: The unit has no image, or one without a ``gs://`` URI.
     """
     if not unit.images:
-        raise ImageProblem(ImageReason.NO_URI, "the unit has no image")
+        raise ImageError(ImageReason.NO_URI, "the unit has no image")
     return tuple(mime_from_name(checked_uri(image.uri)) for image in unit.images)
 
 

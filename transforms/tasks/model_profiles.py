@@ -281,10 +281,8 @@ class Models:
             UserError: The file does not have it.
         """
         if name not in self.embeddings:
-            raise UserError(
-                f"{self.source} does not have embedding model {name}: add it under `embeddings`, as in the shipped "
-                "models.yaml"
-            )
+            fix = "add it under `embeddings`, as in the shipped models.yaml"
+            raise UserError(f"{self.source} does not have embedding model {name}: {fix}")
         return self.embeddings[name]
 
     def resolve(self, task: Task) -> ModelProfile:
