@@ -55,7 +55,7 @@ def _list(given: flag_parser.Arguments, cwd: Path) -> int:
                 "version": task.version,
                 "unit": task.unit,
                 "model": task.model,
-                "from": "shipped" if file.shipped else file.where,
+                "from": "shipped" if file.shipped else file.source,
                 "description": task.description,
             }
         )
@@ -75,8 +75,8 @@ def _show(given: flag_parser.Arguments, cwd: Path) -> int:
     models = catalog.load_models_file(_models_path(given, cwd))
     task = catalog.build_task(file, models, model=given.values.get("model"))
     if given.values.get("json"):
-        return _write_json(_facts(task, models, file.where))
-    sys.stdout.write("\n".join([*_fact_lines(_facts(task, models, file.where)), "", file.text.strip()]) + "\n")
+        return _write_json(_facts(task, models, file.source))
+    sys.stdout.write("\n".join([*_fact_lines(_facts(task, models, file.source)), "", file.text.strip()]) + "\n")
     return 0
 
 
@@ -87,7 +87,7 @@ def _check(given: flag_parser.Arguments, cwd: Path) -> int:
     facts = []
     for word in given.words:
         file = catalog.find_task(word, cwd)
-        facts.append(_facts(catalog.build_task(file, models, model=given.values.get("model")), models, file.where))
+        facts.append(_facts(catalog.build_task(file, models, model=given.values.get("model")), models, file.source))
     if given.values.get("json"):
         return _write_json(facts)
     sys.stdout.write("\n\n".join("\n".join(_fact_lines(fact)) for fact in facts) + "\n")

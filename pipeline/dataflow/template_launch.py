@@ -279,7 +279,7 @@ def _task_path(task: str, cwd: Path) -> Path | None:
     if is_path(task):
         return cwd / task
     found = catalog.find_task(task, cwd)
-    return None if found.shipped else cwd / found.where
+    return None if found.shipped else cwd / found.source
 
 
 def _environment(options: argparse.Namespace, beam: Sequence[str]) -> list[str]:

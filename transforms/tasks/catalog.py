@@ -21,13 +21,13 @@ class TaskFile:
 
     Attributes:
         name: File name without extension.
-        where: Name in messages: ``tasks/poles.yaml``, or ``image_quality (shipped)``.
+        source: Name in messages: ``tasks/poles.yaml``, or ``image_quality (shipped)``.
         text: The YAML.
         shipped: Whether the task is part of imagebeam.
     """
 
     name: str
-    where: str
+    source: str
     text: str
     shipped: bool
 
@@ -60,7 +60,7 @@ def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> T
     Raises:
         UserError: The file is invalid.
     """
-    task = parse_task(file.text, source=file.where, default_model=models.default)
+    task = parse_task(file.text, source=file.source, default_model=models.default)
     if model:
         task = dataclasses.replace(task, model=model)
     try:
@@ -126,10 +126,10 @@ def _shipped() -> tuple[TaskFile, ...]:
     )
 
 
-def _read(path: Path, where: str) -> TaskFile:
+def _read(path: Path, source: str) -> TaskFile:
     try:
-        return TaskFile(path.stem, where, path.read_text(encoding="utf-8"), shipped=False)
+        return TaskFile(path.stem, source, path.read_text(encoding="utf-8"), shipped=False)
     except FileNotFoundError:
-        raise UserError(f"file {where} does not exist") from None
+        raise UserError(f"file {source} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {where}: {error}") from None
+        raise UserError(f"cannot read {source}: {error}") from None

@@ -322,24 +322,16 @@ def cost_usd(profile: ModelProfile, lane: Lane, usage: Usage) -> Decimal:
 
 
 def estimate_usage(profile: ModelProfile, task: Task, images: int) -> Usage:
-    """Estimate the tokens of one call.
-
-    Args:
-        profile: The model.
-        task: The task.
-        images: Images in the call.
-
-    Returns:
-        Text by its length, images by the table, the answer by its schema, thoughts by the thinking level.
-    """
+    """Estimate the tokens of one call with a number of images, see :func:`estimate_total`."""
     return estimate_total(profile, task, calls=1, images=images)
 
 
 def estimate_total(profile: ModelProfile, task: Task, *, calls: int, images: int) -> Usage:
     """Estimate the tokens of a number of calls with a total number of images.
 
-    Text is estimated at four characters per token (Google, "Understand and count tokens"). Answers and thoughts are
-    rough estimates, until a run or a probe has measured them.
+    Text is estimated by its length, at four characters per token (Google, "Understand and count tokens"), images by the
+    table, answers by the schema, and thoughts by the thinking level. Answers and thoughts are rough estimates, until a
+    run or a probe has measured them.
     """
     image_prompt = images * image_tokens(profile, task)
     if task.vector_dimension is not None:
