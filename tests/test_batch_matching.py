@@ -65,7 +65,7 @@ def run(
     return {item.key: item for item in matched}, missing, unmatched, matcher
 
 
-def test_lines_are_matched_by_key_in_any_order() -> None:
+def test_matches_lines_by_key_in_any_order() -> None:
     matched, missing, unmatched, _ = run(shard("a", "b", "c"), [written(OK, "k-2"), written(BUSY, "k-0")])
     assert {key: item.answer.status for key, item in matched.items()} == {
         "k-2": Status.OK,
@@ -75,7 +75,7 @@ def test_lines_are_matched_by_key_in_any_order() -> None:
     assert unmatched == []
 
 
-def test_an_answer_is_given_out_at_once_and_a_failure_at_the_end() -> None:
+def test_returns_answers_at_once_and_failures_at_the_end() -> None:
     matcher = ShardMatcher(shard("a", "b"), READ, uris_of)
     assert matcher.feed(written(BUSY, "k-0")) is None
     assert isinstance(matcher.feed(written(OK, "k-1")), Matched)
@@ -84,7 +84,7 @@ def test_an_answer_is_given_out_at_once_and_a_failure_at_the_end() -> None:
     assert (failed.key, failed.answer.reason, failed.answer.retryable) == ("k-0", "HTTP_503", True)
 
 
-def test_without_a_key_the_images_decide() -> None:
+def test_matches_by_images_without_a_key() -> None:
     matched, missing, unmatched, matcher = run(
         shard("a", "b,c", "c,b", "b"),
         [written(OK, None, "c,b"), written(BLOCKED, None, "a"), written(OK, None, "b"), written(OK, None, "d")],
@@ -95,7 +95,7 @@ def test_without_a_key_the_images_decide() -> None:
     assert matcher.counts.by_uri == 3
 
 
-def test_images_that_several_units_have_decide_nothing() -> None:
+def test_images_of_several_units_are_ambiguous() -> None:
     # Also when one of the two is answered already: the line may be about either.
     lines = [written(OK, "k-0", "a"), written(OK, None, "a")]
     matched, missing, unmatched, _ = run(shard("a", "a"), lines)
@@ -104,20 +104,20 @@ def test_images_that_several_units_have_decide_nothing() -> None:
     assert [item.cause for item in unmatched] == [Cause.AMBIGUOUS]
 
 
-def test_a_foreign_key_is_never_matched_by_its_images() -> None:
+def test_foreign_key_is_never_matched_by_images() -> None:
     _, missing, unmatched, _ = run(shard("a"), [written(OK, "k-of-another-task", "a")])
     assert len(missing) == 1
     assert [item.cause for item in unmatched] == [Cause.FOREIGN]
     assert "k-of-another-task" in unmatched[0].text
 
 
-def test_what_names_nothing_and_what_is_damaged_is_kept() -> None:
+def test_keeps_damaged_lines_and_lines_without_key_and_images() -> None:
     _, _, unmatched, _ = run(shard("a"), [written(OK), written(OK, "k-0")[:-3], b"", b"[]"])
     assert [item.cause for item in unmatched] == [Cause.NAMELESS, *[Cause.UNREADABLE] * 3]
     assert unmatched[1].text.startswith('{"custom_id":"k-0"')
 
 
-def test_the_first_answer_wins_over_failures_and_later_answers() -> None:
+def test_first_answer_wins() -> None:
     other = written(OK, "k-0").replace(b"fine", b"later")
     lines = [written(BUSY, "k-0"), written(OK, "k-0"), other, written(BLOCKED, None, "a")]
     matched, _, _, matcher = run(shard("a"), lines)
@@ -125,17 +125,17 @@ def test_the_first_answer_wins_over_failures_and_later_answers() -> None:
     assert (matcher.counts.matched, matcher.counts.duplicates) == (1, 3)
 
 
-def test_among_failures_the_first_stays() -> None:
+def test_first_failure_wins() -> None:
     matched, _, _, _ = run(shard("a"), [written(BLOCKED, "k-0"), written(BUSY, "k-0")])
     assert matched["k-0"].answer.status is Status.BLOCKED
 
 
-def test_an_empty_output_leaves_every_unit_missing() -> None:
+def test_empty_output_leaves_every_unit_missing() -> None:
     assert len(run(shard("a", "b"), [])[1]) == 2
     assert run([], [written(OK, "k-0")])[2][0].cause is Cause.FOREIGN
 
 
-def test_a_manifest_with_one_key_twice_is_refused() -> None:
+def test_rejects_a_manifest_with_duplicate_keys() -> None:
     with pytest.raises(ValueError, match="k-0"):
         ShardMatcher([*shard("a"), *shard("b")], READ, uris_of)
 
@@ -156,7 +156,7 @@ LINES = st.lists(
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a,b", "d"]), max_size=6), LINES)
-def test_the_books_balance_for_any_output(images: list[str], lines: list[bytes]) -> None:
+def test_counts_reconcile_for_any_output(images: list[str], lines: list[bytes]) -> None:
     matched, _, _, _ = run(shard(*images), lines)  # which checks them
     for key, item in matched.items():
         about = [raw for raw in lines if key_in(raw) == key]
@@ -164,9 +164,7 @@ def test_the_books_balance_for_any_output(images: list[str], lines: list[bytes])
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a,b", "d"]), max_size=6), LINES, st.randoms(use_true_random=False))
-def test_the_order_of_lines_changes_no_count_and_no_unit(
-    images: list[str], lines: list[bytes], rng: random.Random
-) -> None:
+def test_order_of_lines_does_not_matter(images: list[str], lines: list[bytes], rng: random.Random) -> None:
     shuffled = list(lines)
     rng.shuffle(shuffled)
     one, other = run(shard(*images), lines), run(shard(*images), shuffled)
@@ -185,7 +183,7 @@ def key_in(raw: bytes) -> str | None:
 
 
 @pytest.mark.parametrize("with_key", ["with keys", "without keys"])
-def test_a_unit_takes_less_than_400_bytes_beside_its_manifest_line(with_key: str) -> None:
+def test_unit_takes_less_than_400_bytes_beside_its_manifest_line(with_key: str) -> None:
     # 87,400 units make Python's dicts and sets as empty as they get: the worst case per unit.
     units = 87_400
     uris = [f"gs://street/{number:06d}.jpg" for number in range(units)]
@@ -203,7 +201,7 @@ def test_a_unit_takes_less_than_400_bytes_beside_its_manifest_line(with_key: str
         tracemalloc.stop()
 
 
-def test_failures_that_wait_are_small() -> None:
+def test_waiting_failures_are_small() -> None:
     units = 2000
     long = {
         "candidates": [{"content": {"parts": [{"text": '{"a": "b' + "c, c, " * 2000}]}, "finishReason": "MAX_TOKENS"}]

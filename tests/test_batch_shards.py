@@ -1,4 +1,4 @@
-"""What a batch run writes into its work directory says the same when it is read again."""
+"""The files of a batch run: what is written into its work directory round-trips."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def units(draw: st.DrawFn) -> Unit:
 
 
 @given(units())
-def test_a_unit_comes_back_from_its_manifest_line(unit: Unit) -> None:
+def test_unit_round_trips_through_its_manifest_line(unit: Unit) -> None:
     line = load_line(outcome_row(Outcome(unit, Answer(Status.SUBMITTED), answered_at=AT), **ASKED))
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
@@ -73,23 +73,21 @@ def test_a_unit_comes_back_from_its_manifest_line(unit: Unit) -> None:
 
 
 @given(units(), st.dictionaries(texts, values | texts | st.lists(texts, max_size=2), max_size=3))
-def test_an_answer_is_loaded_as_the_value_that_it_is(unit: Unit, answer: dict[str, Any]) -> None:
+def test_answer_is_loaded_as_json(unit: Unit, answer: dict[str, Any]) -> None:
     outcome = Outcome(unit, Answer(Status.OK, value=answer), answered_at=AT)
     row = orjson.loads(load_line(outcome_row(outcome, **ASKED)))
     assert row.get("answer") == json.loads(json.dumps(answer))
     assert row.get("extra", {}) == dict(unit.extra)
 
 
-def test_a_unit_without_an_address_keeps_its_observation() -> None:
+def test_unit_without_uri_keeps_its_observation() -> None:
     unit = Unit("o1:a", UnitKind.OBSERVATION, "0" * 64, (Image("o1:a", None),))
     row = orjson.loads(load_line(outcome_row(Outcome(unit, Answer(Status.IMAGE_ERROR), answered_at=AT), **ASKED)))
     assert unit_of_row(row) == unit
 
 
 @given(st.integers(0, 10**9), st.integers(0, 99), st.integers(1, 10), st.sampled_from(("requests", "results")))
-def test_the_names_of_a_shard_are_its_own_and_such_as_the_services_take(
-    start: int, part: int, number: int, kind: str
-) -> None:
+def test_shard_names_are_unique_and_valid(start: int, part: int, number: int, kind: str) -> None:
     shard = Shard("20261121-093000-abcd", "gs://b/imagebeam/runs/x", number, shard_name(start, part))
     other = dataclasses.replace(shard, name=shard_name(start + 1, part))
     outcomes = TableName("p", "d", "outcomes")
@@ -109,14 +107,14 @@ def test_the_names_of_a_shard_are_its_own_and_such_as_the_services_take(
     ]  # fmt: skip
 
 
-def test_a_shard_accounts_for_every_unit_of_its_page() -> None:
+def test_shard_counts_every_unit_of_its_page() -> None:
     shard = Shard(
         "r", "d", 1, "0-0", lines=5, problems={"IMAGE_ERROR/NO_URI": 2, "IMAGE_ERROR/NOT_FOUND": 1}, skipped=4
     )
     assert shard.read == 12
 
 
-def test_a_state_of_tomorrow_that_has_an_end_is_read_and_not_waited_for() -> None:
+def test_unknown_state_with_an_end_time_is_collected() -> None:
     job = BatchJob("n", "d", "JOB_STATE_MELTED")
     assert (job.rule.step, job.rule.terminal, job.rule.known) == (Step.WAIT, False, False)
     over = dataclasses.replace(job, ended=datetime.datetime.now(datetime.UTC))

@@ -1,4 +1,4 @@
-"""The budget: never exceeded, by any number of processes and with crashes; next to all of it usable."""
+"""The budget: never exceeded, by any number of processes and with crashes; nearly all of it is usable."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_processes_try_shares_in_different_orders() -> None:
 # -- one process -------------------------------------------------------------------------------------------
 
 
-def test_where_there_is_room_nobody_waits(tmp_path: Path) -> None:
+def test_grants_at_once_while_there_is_credit(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "3", calls=1000)
         (await reserved(shared)).settle(NOTHING, sent=False)
@@ -103,7 +103,7 @@ def test_where_there_is_room_nobody_waits(tmp_path: Path) -> None:
     run(work())
 
 
-def test_all_of_a_cap_can_be_spent_and_then_it_says_so(tmp_path: Path) -> None:
+def test_spends_the_whole_cap_and_reports_its_end(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.03")
         for _ in range(10):
@@ -116,7 +116,7 @@ def test_all_of_a_cap_can_be_spent_and_then_it_says_so(tmp_path: Path) -> None:
     run(work())
 
 
-def test_calls_are_counted_and_refused_ones_are_not(tmp_path: Path) -> None:
+def test_counts_calls_but_not_throttled_ones(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, None, calls=3)
         for sent in (False, True, False, True, True):
@@ -127,7 +127,7 @@ def test_calls_are_counted_and_refused_ones_are_not(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_cheap_call_gives_back_what_it_did_not_cost(tmp_path: Path) -> None:
+def test_returns_what_a_call_did_not_cost(tmp_path: Path) -> None:
     async def work() -> None:
         shared, calls = budget(tmp_path, "0.03"), 0
         while (reservation := await shared.reserve(MAX_CALL)) is not None:
@@ -138,7 +138,7 @@ def test_a_cheap_call_gives_back_what_it_did_not_cost(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_call_of_which_nothing_is_known_counts_in_full(tmp_path: Path) -> None:
+def test_charges_the_maximum_cost_of_a_call_of_unknown_cost(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.009", calls=100)
         (await reserved(shared)).settle(None, sent=True)
@@ -151,7 +151,7 @@ def test_a_call_of_which_nothing_is_known_counts_in_full(tmp_path: Path) -> None
     run(work())
 
 
-def test_a_reservation_is_settled_once(tmp_path: Path) -> None:
+def test_reservation_is_settled_once(tmp_path: Path) -> None:
     async def work() -> None:
         reservation = await reserved(budget(tmp_path, "1"))
         reservation.settle(NOTHING, sent=True)
@@ -161,7 +161,7 @@ def test_a_reservation_is_settled_once(tmp_path: Path) -> None:
     run(work())
 
 
-def test_the_end_waits_for_the_calls_under_way(tmp_path: Path) -> None:
+def test_end_waits_for_calls_in_flight(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
         first, second = await reserved(shared), await reserved(shared)
@@ -178,7 +178,7 @@ def test_the_end_waits_for_the_calls_under_way(tmp_path: Path) -> None:
     run(work())
 
 
-def test_the_last_call_under_way_decides_for_all_who_wait(tmp_path: Path) -> None:
+def test_last_call_in_flight_decides_for_all_waiting_callers(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.003")
         last = await reserved(shared)
@@ -189,7 +189,7 @@ def test_the_last_call_under_way_decides_for_all_who_wait(tmp_path: Path) -> Non
     run(work())
 
 
-def test_who_came_first_is_served_first_even_if_a_later_one_needs_less(tmp_path: Path) -> None:
+def test_serves_callers_in_order_even_if_a_later_one_needs_less(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
         held = [await reserved(shared), await reserved(shared)]
@@ -206,7 +206,7 @@ def test_who_came_first_is_served_first_even_if_a_later_one_needs_less(tmp_path:
     run(work())
 
 
-def test_a_call_that_can_never_be_granted_ends_the_budget(tmp_path: Path) -> None:
+def test_call_that_can_never_be_granted_ends_the_budget(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
         held = await reserved(shared)
@@ -218,7 +218,7 @@ def test_a_call_that_can_never_be_granted_ends_the_budget(tmp_path: Path) -> Non
     run(work())
 
 
-def test_whoever_stood_behind_a_cancelled_caller_is_served_at_once(tmp_path: Path) -> None:
+def test_serves_the_next_caller_after_a_canceled_one(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
         await reserved(shared)
@@ -229,7 +229,7 @@ def test_whoever_stood_behind_a_cancelled_caller_is_served_at_once(tmp_path: Pat
     run(work())
 
 
-def test_parts_of_a_nano_dollar_are_rounded_against_the_spender(tmp_path: Path) -> None:
+def test_rounds_parts_of_a_nano_dollar_up(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.0000000059", max_call_usd=NOTHING)
         for _ in range(2):
@@ -258,7 +258,7 @@ def test_late_process_does_not_try_every_share(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_caller_that_is_cancelled_takes_nothing_with_it(tmp_path: Path) -> None:
+def test_canceled_caller_keeps_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.006")
         held = await reserved(shared, 2 * MAX_CALL)
@@ -275,7 +275,7 @@ def test_a_caller_that_is_cancelled_takes_nothing_with_it(tmp_path: Path) -> Non
     run(work())
 
 
-def test_a_closed_budget_sends_everybody_home(tmp_path: Path) -> None:
+def test_closing_the_budget_returns_none_to_waiting_callers(tmp_path: Path) -> None:
     async def work() -> None:
         shared = budget(tmp_path, "0.003")
         held = await reserved(shared)
@@ -321,7 +321,7 @@ def test_warns_once_about_a_call_above_its_maximum_cost_and_charges_it(
     ]
 
 
-def test_storage_that_cannot_be_written_is_said_and_tried_again(tmp_path: Path) -> None:
+def test_reports_unwritable_storage_and_retries(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     directory.write_text("a file where the directory should be")
 
@@ -425,7 +425,7 @@ class World:
     max_calls_paid=st.none() | st.integers(1, 60),
     calls=st.none() | st.integers(1, 300),
 )
-def test_processes_that_crash_and_come_back_never_exceed_a_cap(
+def test_crashing_and_restarted_processes_never_exceed_a_cap(
     seed: int, crashes: list[int | None], callers: int, max_calls_paid: int | None, calls: int | None
 ) -> None:
     usd = MAX_CALL * max_calls_paid if max_calls_paid else None
@@ -443,7 +443,7 @@ def test_processes_that_crash_and_come_back_never_exceed_a_cap(
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32), processes=st.integers(1, 4), callers=st.integers(1, 12))
-def test_without_crashes_98_percent_of_the_money_can_be_used(seed: int, processes: int, callers: int) -> None:
+def test_uses_98_percent_of_the_money_without_crashes(seed: int, processes: int, callers: int) -> None:
     usd = 50 * processes * MAX_CALL
 
     async def work() -> None:
@@ -464,7 +464,7 @@ def test_without_crashes_98_percent_of_the_money_can_be_used(seed: int, processe
     callers=st.integers(1, 12),
     calls=st.integers(1, 1500),
 )
-def test_without_crashes_every_single_call_can_be_used(seed: int, processes: int, callers: int, calls: int) -> None:
+def test_uses_every_call_without_crashes(seed: int, processes: int, callers: int, calls: int) -> None:
     async def work() -> None:
         await asyncio.gather(*(world.process(callers, None) for _ in range(processes)))
 
@@ -481,7 +481,7 @@ def test_without_crashes_every_single_call_can_be_used(seed: int, processes: int
     callers=st.integers(1, 100),
     in_calls=st.booleans(),
 )
-def test_processes_that_have_no_more_work_keep_a_quarter_of_the_cap_at_most(
+def test_idle_processes_hold_at_most_a_quarter_of_the_cap(
     seed: int, works: list[int], callers: int, *, in_calls: bool
 ) -> None:
     processes = len(works) + 1
@@ -501,9 +501,7 @@ def test_processes_that_have_no_more_work_keep_a_quarter_of_the_cap_at_most(
 
 
 @pytest.mark.parametrize(("usd", "calls"), [("3", None), (None, 1000), ("3", 1000)])
-def test_one_process_does_not_take_everything_before_the_others_begin(
-    tmp_path: Path, usd: str | None, calls: int | None
-) -> None:
+def test_one_process_leaves_shares_to_the_others(tmp_path: Path, usd: str | None, calls: int | None) -> None:
     async def work() -> None:
         first, second = (budget(tmp_path, usd, calls, processes=2) for _ in range(2))
         for shared in (first, second):
@@ -588,7 +586,7 @@ def costs(logs: Path) -> list[list[Decimal]]:
     return [[Decimal(line) for line in log.read_text().split()] for log in sorted(logs.glob("*.log"))]
 
 
-def test_real_processes_share_one_cap(tmp_path: Path) -> None:
+def test_real_processes_share_a_cap(tmp_path: Path) -> None:
     usd = Decimal("1.2")
     told = ended(start(str(tmp_path / "run"), tmp_path, str(usd), "-", processes=4))
     assert told == {"budget: --max_cost_usd=1.2 is used up"}
@@ -597,7 +595,7 @@ def test_real_processes_share_one_cap(tmp_path: Path) -> None:
     assert Decimal("0.98") * usd <= sum(map(sum, by_process)) <= usd
 
 
-def test_a_killed_process_takes_no_more_than_what_it_held(tmp_path: Path) -> None:
+def test_killed_process_loses_only_what_it_held(tmp_path: Path) -> None:
     usd = Decimal("1.2")
     processes = start(str(tmp_path / "run"), tmp_path, str(usd), "-", processes=3)
     while len(costs(tmp_path)) < 3 or len(costs(tmp_path)[0]) < 30:
@@ -633,7 +631,7 @@ def test_shares_are_objects_of_the_run_directory(bucket: str) -> None:
     assert storage.read(f"{bucket}/runs/r1/notes/calls-0") is not None
 
 
-def test_real_processes_share_one_cap_in_cloud_storage(bucket: str, tmp_path: Path) -> None:
+def test_real_processes_share_a_cap_in_cloud_storage(bucket: str, tmp_path: Path) -> None:
     told = ended(start(f"{bucket}/runs/r2", tmp_path, "0.6", "150", processes=3))
     assert told == {"budget: --max_calls=150 is used up"}
     assert sum(map(len, costs(tmp_path))) == 150

@@ -1,4 +1,4 @@
-"""The engine: one per process, groups belong to it, and what kills it is heard by everybody."""
+"""The engine: one per process and run, unit batches, draining, retries and errors."""
 
 from __future__ import annotations
 
@@ -53,31 +53,31 @@ def take(sink: Sink, number: int) -> list[CallResult]:
     return [sink.get(timeout=20)[1] for _ in range(number)]
 
 
-def test_every_unit_is_told_once_to_the_sink_of_its_group(settings: EngineSettings, uri: str) -> None:
+def test_sink_receives_each_unit_of_its_batch_once(settings: EngineSettings, uri: str) -> None:
     engine = get_engine(settings)
     first: Sink = queue.SimpleQueue()
     second: Sink = queue.SimpleQueue()
     engine.submit(batch_of(uri, 6, "a"), first)
     engine.submit(batch_of(uri, 3, "b"), second)
-    assert {done.outcome.unit.unit_id for done in take(first, 6)} == {f"a{i}" for i in range(6)}
-    assert {done.outcome.status for done in take(second, 3)} == {Status.OK}
+    assert {result.outcome.unit.unit_id for result in take(first, 6)} == {f"a{i}" for i in range(6)}
+    assert {result.outcome.status for result in take(second, 3)} == {Status.OK}
     with pytest.raises(queue.Empty):
         first.get(timeout=0.2)
 
 
-def test_a_retried_bundle_attaches_to_its_running_group(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
+def test_retried_bundle_attaches_to_running_batch(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
     cloud.faults(vertex={"latency": {"median_s": 0.3, "sigma": 0.01}})
-    engine, group = get_engine(settings), batch_of(uri, 8)
+    engine, batch = get_engine(settings), batch_of(uri, 8)
     failed_bundle: Sink = queue.SimpleQueue()
     retried: Sink = queue.SimpleQueue()
-    engine.submit(group, failed_bundle)
+    engine.submit(batch, failed_bundle)
     take(failed_bundle, 2)
-    engine.submit(group, retried)
-    assert len({done.outcome.unit.unit_id for done in take(retried, 8)}) == 8
+    engine.submit(batch, retried)
+    assert len({result.outcome.unit.unit_id for result in take(retried, 8)}) == 8
     assert cloud.counters()["vertex"]["calls"] == 8
 
 
-def test_there_is_one_engine_per_run_and_process(settings: EngineSettings, cloud: LocalCloud) -> None:
+def test_one_engine_per_run_and_process(settings: EngineSettings, cloud: LocalCloud) -> None:
     made: list[Engine] = []
     threads = [threading.Thread(target=lambda: made.append(get_engine(settings))) for _ in range(8)]
     for thread in threads:
@@ -98,21 +98,21 @@ def test_calls_in_flight_never_exceed_the_window(cloud: LocalCloud, settings: En
     assert cloud.counters()["vertex"]["max_in_flight"] <= 4
 
 
-def test_draining_skips_what_was_not_sent(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
+def test_draining_skips_units_that_were_not_sent(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
     cloud.faults(vertex={"latency": {"median_s": 0.5, "sigma": 0.01}})
     engine = get_engine(settings)
     sink: Sink = queue.SimpleQueue()
     engine.submit(batch_of(uri, 20), sink)
     threading.Event().wait(0.3)
     engine.drain("interrupted: test")
-    done = take(sink, 20)
-    statuses = [finished.outcome.status for finished in done]
+    results = take(sink, 20)
+    statuses = [finished.outcome.status for finished in results]
     assert statuses.count(Status.OK) == cloud.counters()["vertex"]["calls"] > 0
     assert statuses.count(Status.SKIPPED) == 20 - statuses.count(Status.OK)
     assert engine.stop_reason == "interrupted: test"
 
 
-def test_a_group_that_cannot_be_opened_is_heard_of_and_never_waited_for(settings: EngineSettings) -> None:
+def test_unreadable_unit_batch_raises_instead_of_blocking(settings: EngineSettings) -> None:
     engine = get_engine(settings)
     sink: Sink = queue.SimpleQueue()
     engine.submit(UnitBatch("broken", 3, b"no units"), sink)
@@ -123,7 +123,7 @@ def test_a_group_that_cannot_be_opened_is_heard_of_and_never_waited_for(settings
         engine.submit(batch_of("gs://a/b", 1), sink)
 
 
-def test_a_dead_loop_is_noticed(settings: EngineSettings, cloud: LocalCloud) -> None:
+def test_check_raises_when_the_loop_has_ended(settings: EngineSettings, cloud: LocalCloud) -> None:
     engine = get_engine(settings)
     engine._loop.call_soon_threadsafe(engine._loop.stop)
     engine._thread.join(timeout=10)
@@ -131,29 +131,27 @@ def test_a_dead_loop_is_noticed(settings: EngineSettings, cloud: LocalCloud) -> 
         engine.check()
 
 
-def test_a_truncated_answer_is_asked_for_again_with_more_room(
-    cloud: LocalCloud, settings: EngineSettings, uri: str
-) -> None:
+def test_retries_truncated_answer_with_larger_limit(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
     cloud.faults(vertex={"rules": [{"match": uri, "times": 1, "do": "finish", "reason": "MAX_TOKENS"}]})
     sink: Sink = queue.SimpleQueue()
     get_engine(settings).submit(batch_of(uri, 1), sink)
-    (done,) = take(sink, 1)
-    assert (done.outcome.status, done.calls, done.outcome.attempts) == (Status.OK, 2, 2)
+    (result,) = take(sink, 1)
+    assert (result.outcome.status, result.calls, result.outcome.attempts) == (Status.OK, 2, 2)
     assert with_larger_limit({"generationConfig": {"maxOutputTokens": 100}, "a": 1}) == {
         "generationConfig": {"maxOutputTokens": 200},
         "a": 1,
     }
 
 
-def test_a_broken_connection_is_tried_again(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
+def test_retries_broken_connection(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:
     cloud.faults(vertex={"rules": [{"match": uri, "times": 1, "do": "reset"}]})
     sink: Sink = queue.SimpleQueue()
     get_engine(settings).submit(batch_of(uri, 1), sink)
-    (done,) = take(sink, 1)
-    assert (done.outcome.status, done.outcome.attempts) == (Status.OK, 2)
+    (result,) = take(sink, 1)
+    assert (result.outcome.status, result.outcome.attempts) == (Status.OK, 2)
 
 
-def test_waits_grow_are_jittered_and_respect_what_the_service_asks_for() -> None:
+def test_backoff_grows_has_jitter_and_respects_retry_after() -> None:
     for attempt in range(1, 8):
         waits = [backoff_s(attempt, None) for _ in range(200)]
         assert min(waits) >= 0
@@ -163,11 +161,11 @@ def test_waits_grow_are_jittered_and_respect_what_the_service_asks_for() -> None
     assert max(backoff_s(1, None, 10.0) for _ in range(200)) > 1
 
 
-def test_vectors_can_be_taken_as_they_come(settings: EngineSettings, uri: str) -> None:
+def test_engine_without_destination_returns_vectors(settings: EngineSettings, uri: str) -> None:
     task = embed_task("gemini-embedding-2", 5)
     profile = load_models_file().embedding(task.model)
     call_settings = dataclasses.replace(settings.call_settings, task=task, profile=profile)
     engine = get_engine(dataclasses.replace(settings, call_settings=call_settings))
     sink: Sink = queue.SimpleQueue()
     engine.submit(batch_of(uri, 2), sink)
-    assert [len(done.outcome.answer.vector or ()) for done in take(sink, 2)] == [5, 5]
+    assert [len(result.outcome.answer.vector or ()) for result in take(sink, 2)] == [5, 5]

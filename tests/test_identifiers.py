@@ -1,4 +1,4 @@
-"""Names and literals in SQL: what is taken, what is refused, and that a literal is always its text."""
+"""Names and literals in SQL: which are accepted, and that a literal always equals its text."""
 
 import dataclasses
 import pickle
@@ -16,21 +16,21 @@ from imagebeam.transforms.core.identifiers import TableName, column, column_path
     "text",
     ["my-project.data.table", "my-project:data.table", "`my-project.data.table`", "`my-project`.data.`table`"],
 )
-def test_a_full_table_name_is_read_in_every_usual_spelling(text: str) -> None:
+def test_parses_full_table_names(text: str) -> None:
     name = TableName.parse(text, "another-project")
     assert name == TableName("my-project", "data", "table")
     assert name.dotted == str(name) == "my-project.data.table"
     assert name.sql() == "`my-project.data.table`"
 
 
-def test_a_name_without_project_takes_the_default_one() -> None:
+def test_name_without_project_uses_the_default() -> None:
     assert TableName.parse("data.table", "home-1").dotted == "home-1.data.table"
     with pytest.raises(UserError, match=r"has no project; write PROJECT.data.table"):
         TableName.parse("data.table")
 
 
 @pytest.mark.parametrize("text", ["example.com:p.data.table", "example.com:p:data.table"])
-def test_a_project_of_a_domain_keeps_its_domain(text: str) -> None:
+def test_keeps_the_domain_of_a_project(text: str) -> None:
     assert TableName.parse(text) == TableName("example.com:p", "data", "table")
 
 
@@ -54,13 +54,13 @@ def test_a_project_of_a_domain_keeps_its_domain(text: str) -> None:
         "p.d.t\n-- x",
     ],
 )
-def test_what_is_no_table_name_is_refused_in_one_line(text: str) -> None:
+def test_rejects_invalid_table_names(text: str) -> None:
     with pytest.raises(UserError) as caught:
         TableName.parse(text, "p")
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_name_cannot_be_changed_into_a_wrong_one() -> None:
+def test_table_name_is_validated_when_replaced() -> None:
     name = TableName("p", "d", "t")
     assert dataclasses.replace(name, table="u").dotted == "p.d.u"
     with pytest.raises(UserError):
@@ -68,20 +68,20 @@ def test_a_table_name_cannot_be_changed_into_a_wrong_one() -> None:
     assert pickle.loads(pickle.dumps(name)) == name
 
 
-def test_columns_and_paths_are_quoted_part_by_part() -> None:
+def test_quotes_columns_and_paths() -> None:
     assert column("select") == "`select`"
     assert column_path("camera_pose.heading") == "`camera_pose`.`heading`"
     assert column("größe") == "`größe`"
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a`b", "a.b", "a-b", "a\nb", "a\\", "x" * 301])
-def test_what_is_no_plain_column_is_refused_and_says_where(name: str) -> None:
+def test_rejects_invalid_column_names(name: str) -> None:
     with pytest.raises(UserError, match="--keep_columns"):
         column(name, source="--keep_columns")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_literal_reads_back_as_its_text_and_stays_on_one_line(text: str) -> None:
+def test_literal_round_trips_on_one_line(text: str) -> None:
     sql = literal(text)
     assert not any(character in sql for character in "\n\r\0")
     # sqlglot reads every escape but \u and \U, which GoogleSQL has; characters that print need none.
@@ -91,6 +91,6 @@ def test_a_literal_reads_back_as_its_text_and_stays_on_one_line(text: str) -> No
         assert parsed.this == text
 
 
-def test_what_does_not_print_is_escaped_by_its_code() -> None:
+def test_escapes_unprintable_characters() -> None:
     assert literal("a\0b\u200f\U000e0001'\\") == r"'a\u0000b\u200f\U000e0001\'\\'"
     assert literal("\ud800") == "'\ufffd'"

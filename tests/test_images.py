@@ -1,4 +1,4 @@
-"""Images: sniffing, gs:// URIs, and preparing real photographs."""
+"""Images: type detection, gs:// URIs, and preparing real photographs."""
 
 import io
 import math
@@ -61,7 +61,7 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
-def test_every_shipped_photo_is_a_readable_jpeg_and_comes_back_unchanged() -> None:
+def test_shipped_photos_are_returned_unchanged() -> None:
     photos = sorted(PHOTOS.glob("*.jpg"))
     assert len(photos) >= 10
     for photo in photos:
@@ -87,7 +87,7 @@ def test_every_shipped_photo_is_a_readable_jpeg_and_comes_back_unchanged() -> No
         ("PDF", "application/pdf"),
     ],
 )
-def test_a_file_is_known_by_its_first_bytes(form: str, mime: str) -> None:
+def test_detects_supported_types(form: str, mime: str) -> None:
     assert images.sniff_mime(encoded(opened(CAT), form)[:64]) == mime
 
 
@@ -105,12 +105,12 @@ def test_a_file_is_known_by_its_first_bytes(form: str, mime: str) -> None:
         (b"\xff\xd8", None),
     ],
 )
-def test_other_first_bytes_are_told_apart(head: bytes, mime: str | None) -> None:
+def test_detects_other_types(head: bytes, mime: str | None) -> None:
     assert images.sniff_mime(head) == mime
 
 
 @given(st.binary(max_size=80))
-def test_any_first_bytes_can_be_sniffed(head: bytes) -> None:
+def test_detects_any_bytes_without_errors(head: bytes) -> None:
     assert images.sniff_mime(head) is None or "/" in str(images.sniff_mime(head))
 
 
@@ -128,7 +128,7 @@ def test_any_first_bytes_can_be_sniffed(head: bytes) -> None:
         ("", None),
     ],
 )
-def test_a_name_promises_only_types_that_gemini_takes(name: str, mime: str | None) -> None:
+def test_types_by_name_are_supported(name: str, mime: str | None) -> None:
     assert images.mime_from_name(name) == mime
 
 
@@ -157,18 +157,18 @@ def test_a_name_promises_only_types_that_gemini_takes(name: str, mime: str | Non
         ("bucket/x", None),
     ],
 )
-def test_a_gs_uri_is_taken_apart_or_refused(uri: str | None, parsed: tuple[str, str] | None) -> None:
+def test_parses_or_rejects_gs_uris(uri: str | None, parsed: tuple[str, str] | None) -> None:
     assert images.parse_gs_uri(uri) == parsed
 
 
 @given(st.text(st.characters(exclude_characters="\r\n"), min_size=1, max_size=200))
-def test_any_object_name_without_line_breaks_survives(name: str) -> None:
+def test_parses_any_object_name_without_line_breaks(name: str) -> None:
     expected = None if name in (".", "..") else ("bucket", name)
     assert images.parse_gs_uri(f"gs://bucket/{name}") == expected
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_an_image_is_downscaled_to_its_longest_side_as_jpeg(form: str) -> None:
+def test_downscales_to_the_longest_side_as_jpeg(form: str) -> None:
     data = encoded(opened(CAT), form)
     prepared = smaller(data, 100)
     assert prepared.mime_type == "image/jpeg"
@@ -177,18 +177,18 @@ def test_an_image_is_downscaled_to_its_longest_side_as_jpeg(form: str) -> None:
     assert opened(prepared.data).format == "JPEG"
 
 
-def test_a_downscaled_photo_still_looks_like_itself() -> None:
+def test_downscaled_photo_resembles_the_original() -> None:
     before = opened(CAT).convert("RGB").resize((16, 16))
     after = opened(smaller(CAT, 120).data).resize((16, 16))
     difference = [abs(a - b) for a, b in zip(before.tobytes(), after.tobytes(), strict=True)]
     assert sum(difference) / len(difference) < 6
 
 
-def test_a_small_enough_image_is_left_as_it_is() -> None:
+def test_keeps_a_small_image_unchanged() -> None:
     assert smaller(CAT, 8192).data is CAT
 
 
-def test_a_lower_quality_gives_fewer_bytes() -> None:
+def test_lower_quality_gives_fewer_bytes() -> None:
     def size(quality: int) -> int:
         return len(prepare(CAT, crop=None, padding=0, max_side=200, quality=quality).data)
 
@@ -196,7 +196,7 @@ def test_a_lower_quality_gives_fewer_bytes() -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_a_box_is_cut_out_where_it_says(form: str) -> None:
+def test_crops_to_the_box(form: str) -> None:
     image = Image.new("RGB", (200, 100), "white")
     image.paste("red", (50, 20, 90, 60))
     prepared = cropped(encoded(image, form), (50, 20, 90, 60))
@@ -206,7 +206,7 @@ def test_a_box_is_cut_out_where_it_says(form: str) -> None:
     assert max(green, blue) < 40
 
 
-def test_padding_is_a_fraction_of_the_longer_side_and_stays_inside_the_image() -> None:
+def test_padding_is_a_fraction_of_the_longer_side_within_the_image() -> None:
     image = encoded(Image.new("RGB", (200, 100)), "PNG")
     middle = cropped(image, (80, 40, 120, 60), 0.5)
     assert (middle.width, middle.height) == (80, 60)
@@ -214,7 +214,7 @@ def test_padding_is_a_fraction_of_the_longer_side_and_stays_inside_the_image() -
     assert (corner.width, corner.height) == (60, 40)
 
 
-def test_crop_and_downscale_work_together() -> None:
+def test_crops_and_downscales() -> None:
     prepared = prepare(CAT, crop=(10, 10, 210, 110), padding=0, max_side=64, quality=80)
     assert (prepared.width, prepared.height) == (64, 32)
 
@@ -230,11 +230,11 @@ def test_crop_and_downscale_work_together() -> None:
         (0.0, 0.0, math.inf, 40.0),
     ],
 )
-def test_a_box_that_does_not_fit_leaves_the_image_whole(box: images.Box) -> None:
+def test_ignores_a_box_that_does_not_fit(box: images.Box) -> None:
     assert cropped(CAT, box).data is CAT
 
 
-def test_a_box_that_sticks_out_by_a_rounding_error_is_cut_out() -> None:
+def test_accepts_a_box_with_a_rounding_error() -> None:
     image = encoded(Image.new("RGB", (200, 100)), "PNG")
     prepared = cropped(image, (-0.6, 50.0, 100.0, 100.9))
     assert (prepared.width, prepared.height) == (100, 50)
@@ -249,7 +249,7 @@ def turned(orientation: int, size: tuple[int, int] = (200, 100)) -> bytes:
     return encoded(image, "JPEG", exif=exif, quality=95)
 
 
-def test_exif_orientation_is_applied_before_downscaling() -> None:
+def test_applies_exif_orientation_before_downscaling() -> None:
     prepared = smaller(turned(6), 50)  # 6: turn 90 degrees clockwise; the left side comes to the top
     assert (prepared.width, prepared.height) == (25, 50)
     shown = opened(prepared.data)
@@ -259,13 +259,13 @@ def test_exif_orientation_is_applied_before_downscaling() -> None:
     assert shown.getpixel((12, 45))[2] > 200  # type: ignore[index]
 
 
-def test_a_box_is_in_the_frame_that_a_viewer_shows() -> None:
+def test_box_refers_to_the_oriented_image() -> None:
     prepared = cropped(turned(6), (0, 0, 100, 90))
     assert (prepared.width, prepared.height) == (100, 90)
     assert opened(prepared.data).getpixel((50, 40))[0] > 200  # type: ignore[index]
 
 
-def test_a_turned_image_that_needs_nothing_keeps_its_bytes_and_tells_its_shown_size() -> None:
+def test_unchanged_rotated_image_reports_its_oriented_size() -> None:
     data = turned(8)
     prepared = as_is(data)
     assert prepared.data is data
@@ -273,14 +273,14 @@ def test_a_turned_image_that_needs_nothing_keeps_its_bytes_and_tells_its_shown_s
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "LA", "1", "I;16"])
-def test_every_colour_mode_becomes_a_jpeg(mode: str) -> None:
+def test_converts_every_color_mode_to_jpeg(mode: str) -> None:
     form = "TIFF" if mode == "CMYK" else "PNG"
     image = Image.new("I;16", (300, 300), 0x8000) if mode == "I;16" else opened(CAT).convert(mode)
     data = encoded(image, "JPEG" if mode == "CMYK" else form)
     assert opened(smaller(data, 64).data).mode == "RGB"
 
 
-def test_sixteen_bits_keep_their_brightness() -> None:
+def test_16_bit_images_keep_their_brightness() -> None:
     data = encoded(Image.new("I;16", (300, 300), 0x8000), "PNG")
     assert 120 < opened(smaller(data, 64).data).getpixel((30, 30))[0] < 136  # type: ignore[index]
 
@@ -292,7 +292,7 @@ def test_transparency_becomes_white() -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
-def test_a_truncated_image_is_unreadable(form: str, fraction: float) -> None:
+def test_truncated_image_is_unreadable(form: str, fraction: float) -> None:
     data = encoded(opened(CAT), form)
     cut = data[: int(len(data) * fraction)]
     assert problem(cut) is ImageReason.UNREADABLE
@@ -300,22 +300,22 @@ def test_a_truncated_image_is_unreadable(form: str, fraction: float) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff" + b"\0" * 500, CAT[:40]])
-def test_what_is_no_image_is_unreadable(data: bytes) -> None:
+def test_other_bytes_are_unreadable(data: bytes) -> None:
     assert problem(data) is ImageReason.UNREADABLE
 
 
 @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "AVIF"])
-def test_a_type_that_gemini_does_not_take_is_unsupported(form: str) -> None:
+def test_other_types_are_unsupported(form: str) -> None:
     assert problem(encoded(opened(CAT), form), max_side=64) is ImageReason.UNSUPPORTED
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (12_000, 9_000)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_decompression_bomb_is_too_large_and_never_unpacked(size: tuple[int, int]) -> None:
+def test_decompression_bomb_is_too_large(size: tuple[int, int]) -> None:
     assert problem(bomb(*size)) is ImageReason.TOO_LARGE
 
 
-def test_more_bytes_than_a_request_takes_are_too_large_unless_downscaled() -> None:
+def test_image_above_the_inline_limit_is_too_large_unless_downscaled() -> None:
     noise = Image.effect_noise((3000, 3000), 100)
     data = encoded(noise, "PNG")
     assert len(data) > images.MAX_INLINE_BYTES
@@ -323,7 +323,7 @@ def test_more_bytes_than_a_request_takes_are_too_large_unless_downscaled() -> No
     assert smaller(data, 512).width == 512
 
 
-def test_heic_is_passed_on_but_cannot_be_changed() -> None:
+def test_heic_is_passed_through_but_cannot_be_changed() -> None:
     data = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + b"\0" * 99
     assert as_is(data) == PreparedImage(data, "image/heic", 0, 0)
     assert problem(data, max_side=64) is ImageReason.UNSUPPORTED
@@ -331,7 +331,7 @@ def test_heic_is_passed_on_but_cannot_be_changed() -> None:
 
 @given(st.integers(0, len(CAT) - 1), st.binary(min_size=1, max_size=40))
 @settings(max_examples=40, deadline=None)
-def test_damaged_bytes_give_an_image_or_a_problem_and_nothing_else(at: int, damage: bytes) -> None:
+def test_damaged_bytes_give_an_image_or_an_image_error(at: int, damage: bytes) -> None:
     def verdict(data: bytes) -> object:
         try:
             return smaller(data, 64).mime_type
@@ -342,6 +342,6 @@ def test_damaged_bytes_give_an_image_or_a_problem_and_nothing_else(at: int, dama
     assert verdict(CAT[:at] + damage + CAT[at + len(damage) :]) in possible
 
 
-def test_a_problem_survives_pickling() -> None:
+def test_image_error_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(ImageError(ImageReason.NOT_FOUND, "gone")))
     assert (again.reason, str(again)) == (ImageReason.NOT_FOUND, "gone")

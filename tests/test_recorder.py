@@ -1,4 +1,4 @@
-"""The recorder of vectors: long ones go in as several requests, each row once, and before their outcomes."""
+"""The recorder: long vectors are split into requests, and inserted once and before their outcomes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def count(results: TableName, table: str) -> tuple[int, int]:
     return row["n"], row["units"]
 
 
-def test_long_vectors_go_in_as_several_requests_and_each_of_them_once(cloud: LocalCloud, results: TableName) -> None:
+def test_splits_long_vectors_into_requests_and_inserts_each_once(cloud: LocalCloud, results: TableName) -> None:
     vectors = VectorTable(dataclasses.replace(results, table="embeddings_gemini_embedding_2_3072"), LONG, "r")
     before = cloud.counters().get("bigquery", {}).get("insert_requests", 0)
     asked = [outcome(number, ok=number % 10 != 3) for number in range(250)]
@@ -82,7 +82,7 @@ def test_long_vectors_go_in_as_several_requests_and_each_of_them_once(cloud: Loc
     assert cloud.counters()["bigquery"]["insert_requests"] - before == 3 + 1
 
 
-def test_a_request_of_the_longest_vectors_stays_below_what_bigquery_takes() -> None:
+def test_insert_of_the_longest_vectors_is_below_the_limit() -> None:
     vectors = VectorTable(TableName("my-project", "d", "t"), LONG, "r")
     long = dataclasses.replace(outcome(1), answer=Answer(Status.OK, vector=[-1 / 3 * 1e-100] * 3072))
     row = embedding_row(long, model=LONG.model, dimension=3072, version="v", run_id="r")
@@ -91,7 +91,7 @@ def test_a_request_of_the_longest_vectors_stays_below_what_bigquery_takes() -> N
     assert INSERT_BYTES < 10_000_000
 
 
-def test_only_a_task_of_embedding_has_vectors() -> None:
+def test_vector_table_rejects_a_classification_task() -> None:
     task = parse_task("name: seen\nprompt: What?\n", source="seen", default_model="gemini-3.5-flash-lite")
     with pytest.raises(TypeError, match="no vectors"):
         VectorTable(TableName("my-project", "d", "t"), task, "r")

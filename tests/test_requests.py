@@ -1,4 +1,4 @@
-"""Request bodies, exactly as they are sent, for every shipped task and every way of sending an image."""
+"""Request bodies, exactly as they are sent, for every shipped task and every transport."""
 
 import base64
 import json
@@ -73,7 +73,7 @@ def built(task: Task, unit: Unit, labels: dict[str, str] | None = None) -> dict[
 @pytest.mark.parametrize(
     ("name", "unit"), [("describe", SIGN), ("image_quality", SIGN), ("road_sign", SIGN), ("utility_pole", POLE)]
 )
-def test_a_shipped_task_is_sent_exactly_as_in_its_golden_file(name: str, unit: Unit) -> None:
+def test_requests_of_shipped_tasks_match_golden_files(name: str, unit: Unit) -> None:
     golden = json.loads((GOLDEN / f"request_{name}.json").read_text(encoding="utf-8"))
     body = built(shipped(name), unit)
     assert body == golden
@@ -84,7 +84,7 @@ def test_a_shipped_task_is_sent_exactly_as_in_its_golden_file(name: str, unit: U
 # -- parts -------------------------------------------------------------------------------------------------
 
 
-def test_one_image_comes_before_the_text_without_a_label() -> None:
+def test_single_image_precedes_the_text_without_a_label() -> None:
     assert built(small(), SIGN, {}) == {
         "contents": [
             {
@@ -98,7 +98,7 @@ def test_one_image_comes_before_the_text_without_a_label() -> None:
     }
 
 
-def test_each_of_several_images_comes_after_its_own_label() -> None:
+def test_each_of_several_images_follows_its_label() -> None:
     parts = built(small(unit="asset"), POLE)["contents"][0]["parts"]
     assert [part.get("text") for part in parts] == [
         "Image 1 of 3, captured 2022-03-04T05:06:07Z, camera heading 90 degrees:",
@@ -112,7 +112,7 @@ def test_each_of_several_images_comes_after_its_own_label() -> None:
     assert parts[3] == {"fileData": {"mimeType": "image/png", "fileUri": "gs://street/t1:p/o1:b.png"}}
 
 
-def test_inline_bytes_travel_as_base64() -> None:
+def test_inline_bytes_are_base64() -> None:
     data = bytes(range(256))
     body = build_request(small(), MODELS.profile(MODELS.default), SIGN, [ImagePart("image/png", data=data)], LABELS)
     inline = body["contents"][0]["parts"][0]["inlineData"]
@@ -120,13 +120,13 @@ def test_inline_bytes_travel_as_base64() -> None:
     assert base64.b64decode(inline["data"], validate=True) == data
 
 
-def test_there_must_be_one_part_per_image() -> None:
+def test_rejects_a_wrong_number_of_image_parts() -> None:
     with pytest.raises(ValueError, match="1 image parts for 3 images of unit t1:p"):
         build_request(small(), MODELS.profile(MODELS.default), POLE, [ImagePart("image/png", uri="gs://b/x")], {})
 
 
 @pytest.mark.parametrize("given_as", [{}, {"uri": "gs://b/x", "data": b"x"}])
-def test_a_part_is_either_a_uri_or_bytes(given_as: dict[str, Any]) -> None:
+def test_image_part_needs_either_uri_or_bytes(given_as: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="either a URI or bytes"):
         ImagePart("image/png", **given_as)
 
@@ -142,7 +142,7 @@ def config(task: Task) -> dict[str, Any]:
 GENERATION = {"temperature": 0.5, "top_p": 0.9, "seed": 7, "max_output_tokens": 99, "thinking": "low"}
 
 
-def test_sampling_is_sent_to_a_model_that_heeds_it() -> None:
+def test_sends_sampling_to_a_model_that_supports_it() -> None:
     assert config(small(model="gemini-3.1-flash-lite", generation=GENERATION)) == {
         "temperature": 0.5,
         "topP": 0.9,
@@ -152,7 +152,7 @@ def test_sampling_is_sent_to_a_model_that_heeds_it() -> None:
     }
 
 
-def test_sampling_is_not_sent_to_a_model_that_ignores_it() -> None:
+def test_omits_sampling_for_a_model_that_ignores_it() -> None:
     sent = config(small(model="gemini-3.5-flash-lite", generation=GENERATION))
     assert sent == {"seed": 7, "maxOutputTokens": 99, "thinkingConfig": {"thinkingLevel": "LOW"}}
 
@@ -173,7 +173,7 @@ def test_thinking_is_a_budget_before_gemini_3() -> None:
         ("ultra_high", None, {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}),
     ],
 )
-def test_the_media_resolution_stands_where_the_service_takes_it(
+def test_media_resolution_is_set_globally_or_per_part(
     resolution: str, for_all: str | None, per_part: dict[str, str] | None
 ) -> None:
     body = built(small(media_resolution=resolution), SIGN)
@@ -181,7 +181,7 @@ def test_the_media_resolution_stands_where_the_service_takes_it(
     assert body["contents"][0]["parts"][0].get("mediaResolution") == per_part
 
 
-def test_the_flex_lane_has_its_documented_headers_and_the_online_lane_none() -> None:
+def test_flex_lane_has_documented_headers_and_online_lane_none() -> None:
     assert lane_headers(Lane.ONLINE) == {}
     assert lane_headers(Lane.FLEX) == {
         "X-Vertex-AI-LLM-Shared-Request-Type": "flex",
@@ -206,12 +206,12 @@ def test_the_flex_lane_has_its_documented_headers_and_the_online_lane_none() -> 
         ('{"a": {"b": {{image_count}}}} {{"c": 1}}', SIGN, '{"a": {"b": 1}} {{"c": 1}}'),
     ],
 )
-def test_the_fields_of_a_prompt_are_filled_from_the_unit(prompt: str, unit: Unit, text: str) -> None:
+def test_fills_prompt_fields_from_the_unit(prompt: str, unit: Unit, text: str) -> None:
     assert render_prompt(prompt, unit) == text
 
 
 @given(st.text(max_size=30), st.sampled_from(PROMPT_FIELDS))
-def test_a_value_that_looks_like_a_field_is_not_filled_again(value: str, field: str) -> None:
+def test_does_not_expand_values_that_look_like_fields(value: str, field: str) -> None:
     unit = Unit("u", UnitKind.OBSERVATION, "d", IMAGES[:1], extra={"note": value + "{{" + field + "}}"})
     assert render_prompt("{{extra.note}}", unit) == value + "{{" + field + "}}"
 
@@ -252,7 +252,7 @@ def shape(value: Any) -> Any:
     ),
     st.sampled_from([{}, LABELS]),
 )
-def test_no_request_holds_anything_that_a_batch_job_refuses(keys: dict[str, Any], labels: dict[str, str]) -> None:
+def test_requests_pass_the_lint_of_batch_jobs(keys: dict[str, Any], labels: dict[str, str]) -> None:
     task = small(**keys)
     unit = POLE if keys["unit"] == "asset" else SIGN
     body = built(task, unit, labels)

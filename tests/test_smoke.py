@@ -1,4 +1,4 @@
-"""The smoke test of ``make test-gcp``, here on the local cloud, and what ``make`` says without a project."""
+"""The smoke test of ``make test-gcp`` on the local cloud, and ``make`` without a project."""
 
 import subprocess
 from pathlib import Path
@@ -14,7 +14,7 @@ from imagebeam.emulators.cloud import LocalCloud
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_smoke_test_passes_on_the_local_cloud_and_leaves_nothing(cloud: LocalCloud) -> None:
+def test_smoke_test_passes_on_the_local_cloud_and_cleans_up(cloud: LocalCloud) -> None:
     client = storage.Client()
     samples = client.create_bucket(BUCKET)
     for name, photo in zip(IMAGES, PHOTOS, strict=False):
@@ -30,7 +30,7 @@ def test_the_smoke_test_passes_on_the_local_cloud_and_leaves_nothing(cloud: Loca
     assert sorted(calls.values()) == [1] * 6  # by address to be classified, by content to be embedded
 
 
-def test_without_a_project_make_says_what_to_set_and_is_content() -> None:
+def test_make_without_a_project_prints_what_to_set() -> None:
     environ = {name: value for name, value in NOT_UNDER_MAKE.items() if not name.startswith("IMAGEBEAM_GCP")}
     done = subprocess.run(
         ["make", "--no-print-directory", "test-gcp"], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
@@ -40,7 +40,7 @@ def test_without_a_project_make_says_what_to_set_and_is_content() -> None:
     assert said.startswith("skipped: export IMAGEBEAM_GCP_PROJECT")
 
 
-def test_the_usual_tests_never_touch_a_real_project() -> None:
+def test_default_tests_use_no_real_project() -> None:
     config = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'testpaths = ["tests"]' in config
     assert not list((ROOT / "tests").rglob("*gcp*"))

@@ -1,4 +1,4 @@
-"""The requests to both embedding models, as they go over the wire, and what their answers mean."""
+"""Requests to both embedding models, as sent, and their responses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BY_URI, INLINE = ImagePart("image/jpeg", uri="gs://b/o1:a.jpg"), ImagePart("imag
 PROFILES = load_models_file()
 
 
-def test_gemini_embedding_is_sent_one_content() -> None:
+def test_gemini_embedding_request_has_one_content() -> None:
     assert build_embedding_request(GEMINI, [BY_URI]) == {
         "content": {
             "role": "user",
@@ -41,7 +41,7 @@ def test_gemini_embedding_is_sent_one_content() -> None:
     assert part == {"inlineData": {"mimeType": "image/png", "data": base64.b64encode(b"\x89PNG").decode()}}
 
 
-def test_multimodalembedding_is_sent_one_instance() -> None:
+def test_multimodalembedding_request_has_one_instance() -> None:
     assert build_embedding_request(MULTIMODAL, [BY_URI]) == {
         "instances": [{"image": {"mimeType": "image/jpeg", "gcsUri": "gs://b/o1:a.jpg"}}],
         "parameters": {"dimension": 128},
@@ -51,12 +51,12 @@ def test_multimodalembedding_is_sent_one_instance() -> None:
 
 
 @pytest.mark.parametrize("parts", [[], [BY_URI, BY_URI]])
-def test_a_vector_is_of_exactly_one_image(parts: list[ImagePart]) -> None:
+def test_embedding_needs_exactly_one_image(parts: list[ImagePart]) -> None:
     with pytest.raises(ValueError, match="one image"):
         build_embedding_request(GEMINI, parts)
 
 
-def test_the_engine_asks_through_the_same_two_functions_as_for_gemini() -> None:
+def test_task_kind_builds_and_parses_embeddings() -> None:
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/o1:a.jpg"),))
     body = task_kind(GEMINI).build_request(
         PROFILES.embedding("gemini-embedding-2"), unit, [BY_URI], {"imagebeam_run": "r"}
@@ -65,7 +65,7 @@ def test_the_engine_asks_through_the_same_two_functions_as_for_gemini() -> None:
     assert task_kind(GEMINI).parse_response({"embedding": {"values": [1, 0, 0]}}).status is Status.OK
 
 
-def test_a_good_vector_is_taken_as_it_is_with_what_it_cost() -> None:
+def test_parses_vector_and_usage() -> None:
     usage = {"promptTokenCount": 258, "totalTokenCount": 258}
     reply = parse_embedding({"embedding": {"values": [0.6, -0.8, 0]}, "usageMetadata": usage}, GEMINI)
     assert (reply.status, reply.reason, reply.retryable) == (Status.OK, None, False)
@@ -93,7 +93,7 @@ def test_a_good_vector_is_taken_as_it_is_with_what_it_cost() -> None:
         ({"0": 1.0}, "EMPTY"),
     ],
 )
-def test_what_is_no_good_vector_is_no_answer(values: Any, reason: str) -> None:
+def test_rejects_invalid_vectors(values: Any, reason: str) -> None:
     reply = parse_embedding({"embedding": {"values": values}}, GEMINI)
     assert (reply.status, reply.reason, reply.vector) == (Status.INVALID_ANSWER, reason, None)
     assert reply.message
@@ -118,7 +118,7 @@ JSON = st.recursive(
         },
     )
 )
-def test_whatever_a_service_says_it_is_a_good_vector_or_none(body: dict[str, Any]) -> None:
+def test_any_response_is_a_valid_vector_or_a_failure(body: dict[str, Any]) -> None:
     reply = parse_embedding(body, GEMINI)
     if reply.status is Status.OK:
         assert reply.vector is not None
@@ -134,14 +134,14 @@ def test_whatever_a_service_says_it_is_a_good_vector_or_none(body: dict[str, Any
 @pytest.mark.parametrize(
     ("model", "million_usd"), [("gemini-embedding-2", "116.1"), ("multimodalembedding@001", "100")]
 )
-def test_a_million_images_cost_what_the_price_lists_say(model: str, million_usd: str) -> None:
+def test_cost_of_a_million_images(model: str, million_usd: str) -> None:
     profile, task = PROFILES.embedding(model), embed_task(model, 512)
     one = estimate_usage(profile, task, 1)
     assert cost_usd(profile, Lane.ONLINE, one.times(1_000_000)) == Decimal(million_usd)
     assert max_call_cost_usd(profile, task, Lane.ONLINE, {}) == cost_usd(profile, Lane.ONLINE, one)
 
 
-def test_a_cap_needs_no_limit_of_the_answer_but_must_allow_one_image() -> None:
+def test_cap_must_allow_one_image() -> None:
     profile = PROFILES.embedding("gemini-embedding-2")
     caps: dict[str, Any] = {"max_calls": None, "processes": 2}
     assert check_cap(profile, GEMINI, Lane.ONLINE, max_cost_usd=Decimal("0.001"), **caps) == Decimal("0.0001161")
@@ -149,13 +149,13 @@ def test_a_cap_needs_no_limit_of_the_answer_but_must_allow_one_image() -> None:
         check_cap(profile, GEMINI, Lane.ONLINE, max_cost_usd=Decimal("0.0002"), **caps)
 
 
-def test_the_fixed_quota_is_that_of_the_place() -> None:
+def test_fixed_quota_depends_on_the_location() -> None:
     profile = PROFILES.embedding("multimodalembedding@001")
     assert [profile.fixed_rpm(place) for place in ("us-central1", "asia-east1", "europe-west4")] == [600, 600, 120]
     assert PROFILES.embedding("gemini-embedding-2").fixed_rpm("global") is None
 
 
-def test_every_embedding_model_is_priced_and_no_model_of_tasks() -> None:
+def test_embedding_models_have_prices_and_are_not_task_models() -> None:
     assert set(PROFILES.embeddings) == set(MODELS)
     assert all(profile.priced for profile in PROFILES.embeddings.values())
     assert not set(PROFILES.embeddings) & set(PROFILES.profiles)
@@ -171,7 +171,7 @@ def test_every_embedding_model_is_priced_and_no_model_of_tasks() -> None:
         ("regions: 600", "regions"),
     ],
 )
-def test_a_mistake_in_the_file_is_named(change: str, said: str) -> None:
+def test_reports_mistakes_in_the_file(change: str, said: str) -> None:
     text = (Path(__file__).parent.parent / "transforms" / "tasks" / "data" / "models.yaml").read_text(encoding="utf-8")
     bad = {
         "locations": "locations: []\n    requests",

@@ -1,4 +1,4 @@
-"""What a call can cost at most, and which caps a run may have."""
+"""The maximum cost of a call, and which caps a run can have."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -44,7 +44,7 @@ def worst(task: Task, lane: Lane = Lane.ONLINE, images: int = 1, **unit: Any) ->
     return max_call_cost_usd(MODELS.profile(task.model), task, lane, body(task, images, **unit))
 
 
-def test_the_bound_is_images_text_and_the_whole_answer_at_list_price() -> None:
+def test_maximum_cost_is_images_text_and_the_whole_answer_at_list_price() -> None:
     # 1000 x 2.50 for the answer and 1120 x 0.30 for the image; one token at most for each character of text.
     bound = worst(task(**LIMITED))
     without_text = Decimal("0.0025") + Decimal("0.000336")
@@ -52,32 +52,32 @@ def test_the_bound_is_images_text_and_the_whole_answer_at_list_price() -> None:
 
 
 @pytest.mark.parametrize("resolution", ["low", "medium", "high", "ultra_high"])
-def test_every_image_is_counted_as_closely_as_it_is_looked_at(resolution: str) -> None:
+def test_counts_images_at_their_resolution(resolution: str) -> None:
     several = task(unit="asset", media_resolution=resolution, **LIMITED)
     tokens = MODELS.profile(several.model).image_tokens[resolution]
     more = worst(several, images=5) - worst(several, images=4)
     assert tokens * Decimal("0.3e-6") < more < (tokens + 150) * Decimal("0.3e-6")
 
 
-def test_a_request_sent_again_with_twice_the_limit_is_bound_by_twice_the_answer() -> None:
+def test_retry_with_twice_the_limit_has_twice_the_answer_cost() -> None:
     asked = task(**LIMITED)
     profile = MODELS.profile(asked.model)
     again = max_call_cost_usd(profile, asked, Lane.ONLINE, with_larger_limit(body(asked)))
     assert again - worst(asked) == 1000 * Decimal("2.5e-6")
 
 
-def test_what_a_unit_brings_into_the_prompt_is_counted() -> None:
+def test_counts_prompt_fields_of_the_unit() -> None:
     asked = task(prompt="{{extra.note}}", **LIMITED)
     long = worst(asked, extra={"note": "é" * 1000}) - worst(asked, extra={"note": ""})
     assert long >= 2000 * Decimal("0.3e-6") - Decimal("0.00001"), "each byte may be a token"
 
 
-def test_a_flex_call_may_be_billed_as_a_common_one() -> None:
+def test_flex_call_may_be_billed_at_the_online_price() -> None:
     asked = task(**LIMITED)
     assert worst(asked, lane=Lane.FLEX) == worst(asked, lane=Lane.ONLINE)
 
 
-def test_an_average_of_tiles_is_no_bound() -> None:
+def test_uses_the_limit_where_the_table_has_an_average() -> None:
     tiled = task(model="gemini-2.5-flash", **LIMITED)
     assert worst(tiled) > 13 * 258 * Decimal("0.3e-6") + Decimal("0.0025")
 
@@ -89,7 +89,7 @@ def test_an_average_of_tiles_is_no_bound() -> None:
     st.integers(1, 65_536),
     st.sampled_from([Lane.ONLINE, Lane.FLEX, Lane.BATCH]),
 )
-def test_no_call_costs_more_than_its_bound(prompt: str, images: int, model: str, limit: int, lane: Lane) -> None:
+def test_no_call_exceeds_its_maximum_cost(prompt: str, images: int, model: str, limit: int, lane: Lane) -> None:
     asked = task(prompt=prompt, model=model, unit="asset", generation={"max_output_tokens": limit})
     profile = MODELS.profile(model)
     # As dear as it gets: a token per byte, nothing cached, the answer as long as it may be.
@@ -99,7 +99,7 @@ def test_no_call_costs_more_than_its_bound(prompt: str, images: int, model: str,
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.stem))
-def test_every_shipped_task_can_be_capped_and_the_bound_is_above_the_estimate(path: Path) -> None:
+def test_shipped_tasks_can_be_capped_above_their_estimate(path: Path) -> None:
     asked = catalog.load_task(path.stem, MODELS, path.parent)
     profile = MODELS.profile(asked.model)
     planned = check(asked, "100")
@@ -145,16 +145,14 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string
         ({"model": "gemini-2.5-flash", **LIMITED}, {"usd": "5", "lane": Lane.FLEX}, "in lane flex is not known"),
     ],
 )
-def test_a_cap_that_cannot_be_kept_is_refused_in_one_line(
-    keys: dict[str, Any], caps: dict[str, Any], said: str
-) -> None:
+def test_rejects_a_cap_that_cannot_be_enforced(keys: dict[str, Any], caps: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as caught:
         check(task(**keys), **caps)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_without_a_price_can_be_capped_in_calls_only() -> None:
+def test_model_without_a_price_can_only_be_capped_in_calls() -> None:
     name = "projects/p/locations/us-central1/endpoints/123"
     asked = task(model=name, **LIMITED)
     assert check(asked, calls=5) == 0
@@ -162,7 +160,7 @@ def test_a_model_without_a_price_can_be_capped_in_calls_only() -> None:
         check(asked, "5")
 
 
-def test_the_cap_that_a_refusal_names_is_taken() -> None:
+def test_accepts_the_cap_that_the_error_suggests() -> None:
     asked = task(**LIMITED)
     with pytest.raises(UserError) as caught:
         check(asked, "0.001", processes=3)
@@ -170,7 +168,7 @@ def test_the_cap_that_a_refusal_names_is_taken() -> None:
     assert check(asked, named, processes=3) == Decimal(named) / 3
 
 
-def test_without_a_cap_nothing_is_refused() -> None:
+def test_accepts_any_run_without_a_cap() -> None:
     assert check(task()) > 0
 
 
@@ -186,11 +184,11 @@ def test_without_a_cap_nothing_is_refused() -> None:
         ("systemic: the budget's notes in x cannot be taken", [], 3),
     ],
 )
-def test_a_budget_that_ended_is_exit_code_4_if_the_books_balance(stop: str, problems: list[str], code: int) -> None:
+def test_end_of_budget_is_exit_code_4_if_counts_reconcile(stop: str, problems: list[str], code: int) -> None:
     summary = {"counted": {"ok": 5, "failed": {}}, "stop": stop, "problems": problems}
     assert exit_code(summary, 20.0) == code
 
 
-def test_a_schema_is_text_too() -> None:
+def test_counts_the_schema_as_text() -> None:
     schema: Schema = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(50)}}
     assert worst(task(schema=schema, **LIMITED)) > worst(task(**LIMITED)) + 500 * Decimal("0.3e-6")

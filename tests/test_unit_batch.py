@@ -1,4 +1,4 @@
-"""Groups: what is packed comes back as it was."""
+"""Unit batches: units round-trip."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ units = st.builds(
 
 
 @hypothesis.given(st.lists(units, max_size=5))
-def test_units_come_back_as_they_were_packed(packed: list[Unit]) -> None:
+def test_units_round_trip_through_a_batch(packed: list[Unit]) -> None:
     group = pack(packed)
     assert unpack(group) == packed
     assert group.size == len(packed)
 
 
 @hypothesis.given(st.lists(units, max_size=4), st.lists(units, max_size=4))
-def test_the_id_of_a_group_is_its_content(left: list[Unit], right: list[Unit]) -> None:
+def test_batch_id_depends_on_the_content(left: list[Unit], right: list[Unit]) -> None:
     assert (pack(left).batch_id == pack(right).batch_id) == (left == right)

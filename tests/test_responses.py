@@ -1,4 +1,4 @@
-"""Answers: every documented HTTP 200 that is none, and any answer that a schema allows."""
+"""Responses: every documented HTTP 200 without an answer, and any answer that a schema allows."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def body(*texts: str, finish: str | None = "STOP", **more: Any) -> dict[str, Any
     }
 
 
-def test_a_good_answer_is_read_with_its_usage_and_identity() -> None:
+def test_parses_answer_usage_and_ids() -> None:
     parsed = parse_response(body(GOOD), SIGN)
     assert (parsed.status, parsed.reason, parsed.message, parsed.raw_text) == (Status.OK, None, None, None)
     assert parsed.value == {"category": "SIGN", "confidence": 0.93}
@@ -74,15 +74,15 @@ def test_a_good_answer_is_read_with_its_usage_and_identity() -> None:
     assert not parsed.retryable
 
 
-def test_free_text_is_answered_as_text() -> None:
+def test_free_text_becomes_a_text_value() -> None:
     assert parse_response(body("A red ", "sign.\n"), FREE).value == {"text": "A red sign."}
 
 
-def test_free_text_that_looks_like_json_stays_text() -> None:
+def test_free_text_that_looks_like_json_is_not_parsed() -> None:
     assert parse_response(body(GOOD), FREE).value == {"text": GOOD}
 
 
-def test_thoughts_and_parts_without_text_are_skipped() -> None:
+def test_ignores_thoughts_and_parts_without_text() -> None:
     document = body(GOOD)
     document["candidates"][0]["content"]["parts"] = [
         {"text": "Let me look at it.", "thought": True},
@@ -104,17 +104,17 @@ def test_thoughts_and_parts_without_text_are_skipped() -> None:
         f"\n  {GOOD}\n",
     ],
 )
-def test_fences_around_the_json_are_tolerated(text: str) -> None:
+def test_accepts_fenced_json(text: str) -> None:
     assert parse_response(body(text), SIGN).value == {"category": "SIGN", "confidence": 0.93}
 
 
-def test_of_two_fenced_answers_none_is_chosen() -> None:
+def test_rejects_two_fenced_answers() -> None:
     two = f"```json\n{GOOD}\n```\nor\n```json\n{GOOD}\n```"
     assert parse_response(body(two), SIGN).reason == "NOT_JSON"
 
 
 @pytest.mark.parametrize("finish", ["STOP", None, "", "FINISH_REASON_UNSPECIFIED"])
-def test_a_missing_finish_reason_is_a_finish(finish: str | None) -> None:
+def test_missing_finish_reason_counts_as_stop(finish: str | None) -> None:
     assert parse_response(body(GOOD, finish=finish), SIGN).status is Status.OK
 
 
@@ -122,7 +122,7 @@ def test_a_missing_finish_reason_is_a_finish(finish: str | None) -> None:
     "code",
     ["SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "MODEL_ARMOR", "IMAGE_SAFETY", "JAILBREAK", "NEW_ONE"],
 )
-def test_a_blocked_prompt_is_blocked_with_the_services_code(code: str) -> None:
+def test_blocked_prompt_has_the_code_of_the_service(code: str) -> None:
     parsed = parse_response(
         {"promptFeedback": {"blockReason": code, "blockReasonMessage": "No."}, "usageMetadata": USAGE}, SIGN
     )
@@ -146,7 +146,7 @@ def test_a_blocked_prompt_is_blocked_with_the_services_code(code: str) -> None:
     ],
 )
 @pytest.mark.parametrize("content", [True, False])
-def test_a_stopped_answer_is_blocked_even_if_its_text_is_good(code: str, content: bool) -> None:  # noqa: FBT001
+def test_blocking_finish_reason_wins_over_valid_text(code: str, content: bool) -> None:  # noqa: FBT001
     document = body(GOOD, finish=code)
     if not content:
         del document["candidates"][0]["content"]
@@ -158,13 +158,13 @@ def test_a_stopped_answer_is_blocked_even_if_its_text_is_good(code: str, content
 @pytest.mark.parametrize(
     "code", ["OTHER", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "NO_IMAGE", "CONTINUATION", "NEW_ONE"]
 )
-def test_an_odd_finish_is_an_invalid_answer_worth_one_more_call(code: str) -> None:
+def test_other_finish_reason_is_a_retryable_invalid_answer(code: str) -> None:
     parsed = parse_response(body(GOOD, finish=code), SIGN)
     assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, code, True)
 
 
 @pytest.mark.parametrize("text", [GOOD[:-4], "", GOOD])
-def test_the_token_limit_is_truncation_whatever_the_text_is(text: str) -> None:
+def test_max_tokens_is_truncation_for_any_text(text: str) -> None:
     for task in (SIGN, FREE):
         parsed = parse_response(body(text, finish="MAX_TOKENS"), task)
         assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, "TRUNCATED", True)
@@ -185,7 +185,7 @@ def test_the_token_limit_is_truncation_whatever_the_text_is(text: str) -> None:
         {"promptFeedback": {}},
     ],
 )
-def test_no_text_is_an_empty_answer(document: dict[str, Any]) -> None:
+def test_answer_without_text_is_empty(document: dict[str, Any]) -> None:
     for task in (SIGN, FREE):
         parsed = parse_response(document, task)
         assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, "EMPTY", True)
@@ -202,7 +202,7 @@ def test_no_text_is_an_empty_answer(document: dict[str, Any]) -> None:
         "```json\n{\n```",
     ],
 )
-def test_what_is_not_json_says_so(text: str) -> None:
+def test_reports_text_that_is_not_json(text: str) -> None:
     parsed = parse_response(body(text), SIGN)
     assert (parsed.status, parsed.reason, parsed.raw_text) == (Status.INVALID_ANSWER, "NOT_JSON", text)
 
@@ -234,29 +234,29 @@ def test_what_is_not_json_says_so(text: str) -> None:
         ({"category": "SIGN", "confidence": 1, "place": {"side": None}}, "place.side: is null"),
     ],
 )
-def test_an_answer_off_the_schema_says_where_and_how(answer: Any, told: str) -> None:
+def test_reports_path_and_problem_of_a_schema_mismatch(answer: Any, told: str) -> None:
     parsed = parse_response(body(json.dumps(answer)), SIGN)
     assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, "OFF_SCHEMA", True)
     assert str(parsed.message).startswith(told)
     assert parsed.value is None
 
 
-def test_a_whole_number_written_with_a_point_becomes_whole() -> None:
+def test_converts_integral_floats_to_integers() -> None:
     parsed = parse_response(body('{"category":"SIGN","confidence":1,"count":3.0}'), SIGN)
     assert parsed.value is not None
     assert type(parsed.value["count"]) is int
 
 
-def test_properties_beyond_the_schema_are_kept() -> None:
+def test_keeps_properties_beyond_the_schema() -> None:
     parsed = parse_response(body('{"category":"SIGN","confidence":1,"more":[1]}'), SIGN)
     assert parsed.value == {"category": "SIGN", "confidence": 1, "more": [1]}
 
 
-def test_what_the_model_wrote_is_kept_short() -> None:
+def test_cuts_raw_text() -> None:
     assert len(str(parse_response(body("x" * 9000), SIGN).raw_text)) == RAW_TEXT_CHARS
 
 
-def test_counts_that_come_as_text_are_read() -> None:
+def test_parses_token_counts_written_as_text() -> None:
     document = body(GOOD)
     document["usageMetadata"] = {"promptTokenCount": "480", "candidatesTokenCount": -1, "thoughtsTokenCount": None}
     assert parse_response(document, SIGN).usage == Usage(480, 0, 0, 0)
@@ -334,7 +334,7 @@ def questions(draw: st.DrawFn) -> tuple[Task, Any]:
 
 
 @given(questions(), st.sampled_from([None, 2]))
-def test_any_answer_that_a_schema_allows_is_ok(question: tuple[Task, Any], indent: int | None) -> None:
+def test_any_answer_that_matches_its_schema_is_ok(question: tuple[Task, Any], indent: int | None) -> None:
     task, answer = question
     parsed = parse_response(body(json.dumps(answer, indent=indent)), task)
     assert (parsed.status, parsed.message) == (Status.OK, None)
@@ -342,7 +342,7 @@ def test_any_answer_that_a_schema_allows_is_ok(question: tuple[Task, Any], inden
 
 
 @given(questions(), st.floats(0, 1, exclude_max=True), st.booleans(), st.sampled_from(["STOP", "MAX_TOKENS"]))
-def test_a_truncated_answer_is_never_ok(
+def test_truncated_answer_is_never_ok(
     question: tuple[Task, Any],
     fraction: float,
     fenced: bool,  # noqa: FBT001
@@ -358,7 +358,7 @@ def test_a_truncated_answer_is_never_ok(
 
 
 @given(questions(), st.data())
-def test_an_answer_without_something_required_is_never_ok(question: tuple[Task, Any], data: st.DataObject) -> None:
+def test_answer_without_a_required_property_is_never_ok(question: tuple[Task, Any], data: st.DataObject) -> None:
     task, answer = question
     assert task.schema is not None
     assume("required" in task.schema)
@@ -394,7 +394,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["candidates", "promptFeedback", "usageMetadata", "modelVersion"]), JSON))
-def test_any_body_at_all_gets_a_status_and_a_reason(document: dict[str, Any]) -> None:
+def test_any_body_has_a_status_and_a_reason(document: dict[str, Any]) -> None:
     for task in (SIGN, FREE):
         parsed = parse_response(document, task)
         assert (parsed.status is Status.OK) == (parsed.reason is None) == (parsed.value is not None)

@@ -1,4 +1,4 @@
-"""States of a batch job: every one is mapped, and the job resource is read whatever it holds."""
+"""States of a batch job: every one is mapped, and any job resource parses."""
 
 import datetime
 from typing import Any
@@ -30,16 +30,16 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("state", [state.value for state in JobState])
-def test_every_state_of_the_client_is_mapped(state: str) -> None:
+def test_maps_every_state_of_the_client(state: str) -> None:
     assert state in RULES
     assert rule_of(state).known
 
 
-def test_no_state_is_mapped_that_the_client_does_not_know() -> None:
+def test_maps_only_states_of_the_client() -> None:
     assert set(RULES) == {state.value for state in JobState}
 
 
-def test_a_job_is_over_in_these_states_only() -> None:
+def test_terminal_states() -> None:
     over = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PAUSED")
     assert {f"JOB_STATE_{name}" for name in over} == TERMINAL
     assert all(rule.terminal == (rule.step is not Step.WAIT) for rule in RULES.values())
@@ -59,19 +59,19 @@ def test_a_job_is_over_in_these_states_only() -> None:
         ("PAUSED", Step.CANCEL),
     ],
 )
-def test_a_state_asks_for_a_step(state: str, step: Step) -> None:
+def test_step_of_each_state(state: str, step: Step) -> None:
     assert rule_of(f"JOB_STATE_{state}").step is step
 
 
 @pytest.mark.parametrize("state", ["JOB_STATE_MELTING", "", "SUCCEEDED", "job_state_succeeded\n"])
-def test_an_unknown_state_is_waited_for_and_reported(state: str) -> None:
+def test_unknown_state_is_polled_and_reported(state: str) -> None:
     rule = rule_of(state)
     assert (rule.step, rule.terminal, rule.known, rule.phase) == (Step.WAIT, False, False, "unknown")
     assert (state.strip() or "(none)") in rule.reason
     assert "\n" not in rule.reason
 
 
-def test_a_finished_job_is_read() -> None:
+def test_parses_a_finished_job() -> None:
     job = parse_job(DONE)
     assert job == BatchJob(
         name=str(DONE["name"]),
@@ -90,7 +90,7 @@ def test_a_finished_job_is_read() -> None:
     assert job.rule.step is Step.COLLECT
 
 
-def test_a_job_that_has_just_been_created_tells_little() -> None:
+def test_parses_a_new_job() -> None:
     job = parse_job({"name": "projects/1/locations/global/batchPredictionJobs/7", "state": "JOB_STATE_PENDING"})
     assert (job.output_directory, job.output_table, job.successful, job.error, job.error_code) == (None,) * 3 + (
         "",
@@ -99,14 +99,14 @@ def test_a_job_that_has_just_been_created_tells_little() -> None:
     assert job.age_s(datetime.datetime.now(UTC)) is None
 
 
-def test_the_age_of_a_job_ends_with_it() -> None:
+def test_age_ends_with_the_job() -> None:
     late = datetime.datetime(2026, 12, 1, tzinfo=UTC)
     assert parse_job(DONE).age_s(late) == 3600
     assert parse_job({**DONE, "endTime": None}).age_s(datetime.datetime(2026, 11, 20, 10, 0, 10, 123456, UTC)) == 10
     assert parse_job({**DONE, "endTime": None}).age_s(datetime.datetime(2026, 11, 19, tzinfo=UTC)) == 0
 
 
-def test_details_of_an_error_may_be_objects() -> None:
+def test_parses_error_details_that_are_objects() -> None:
     detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "IMPORT"}
     error = {"code": 3, "message": "Failed to import data.\n Syntax error", "details": [detail, "as text"]}
     job = parse_job({**DONE, "state": "JOB_STATE_FAILED", "error": error, "partialFailures": [{"message": "a shard"}]})
@@ -117,7 +117,7 @@ def test_details_of_an_error_may_be_objects() -> None:
     assert job.error_code == 3
 
 
-def test_an_error_shows_no_secret() -> None:
+def test_error_shows_no_secret() -> None:
     assert "ya29" not in parse_job({"error": {"message": "bad token ya29.abcdefgh"}}).error
 
 
@@ -133,7 +133,7 @@ def test_an_error_shows_no_secret() -> None:
         ({"gcsOutputDirectory": "gs://b/o"}, None, None),
     ],
 )
-def test_the_output_table_is_the_one_named_or_the_one_asked_for(
+def test_output_table_is_the_reported_or_the_requested_one(
     info: dict[str, str], wanted: str | None, table: str | None
 ) -> None:
     config = {"bigqueryDestination": {"outputUri": wanted}} if wanted else {}
@@ -141,7 +141,7 @@ def test_the_output_table_is_the_one_named_or_the_one_asked_for(
 
 
 @given(JSON | st.fixed_dictionaries({}, optional=dict.fromkeys([*DONE, "error", "partialFailures"], JSON)))
-def test_whatever_the_service_sends_is_a_job(document: Any) -> None:
+def test_any_document_parses_as_a_job(document: Any) -> None:
     job = parse_job(document)
     assert "\n" not in job.error
     assert len(job.error) <= 500

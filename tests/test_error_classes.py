@@ -1,4 +1,4 @@
-"""Failed calls, table by table: what the service and the clients really send, and what it means."""
+"""Failed calls: what the service and the clients really return, and how it is classified."""
 
 import asyncio
 import json
@@ -227,22 +227,20 @@ HTTP_TABLE = [
 
 
 @pytest.mark.parametrize(("code", "text", "kind", "status", "reason"), HTTP_TABLE)
-def test_an_error_body_is_classified_as_the_table_says(
-    code: int, text: bytes, kind: str, status: str, reason: str
-) -> None:
+def test_classifies_error_bodies(code: int, text: bytes, kind: str, status: str, reason: str) -> None:
     failure = classify_http(code, text, {})
     assert (failure.kind.value, failure.status.value, failure.reason) == (kind, status, reason)
 
 
-def test_an_html_page_is_told_by_its_title() -> None:
+def test_uses_the_title_of_an_html_page() -> None:
     assert classify_http(502, HTML_502, {}).message == "Error 502 (Server Error)!!1"
 
 
-def test_an_empty_body_still_gets_a_message() -> None:
+def test_empty_body_has_a_message() -> None:
     assert classify_http(500, b"", {}).message == "HTTP 500 without a message"
 
 
-def test_an_oauth_error_document_is_read() -> None:
+def test_parses_oauth_errors() -> None:
     text = '{"error": "invalid_grant", "error_description": "Token has been revoked."}'
     assert classify_http(400, text, {}).message == "invalid_grant: Token has been revoked."
 
@@ -267,14 +265,12 @@ def test_an_oauth_error_document_is_read() -> None:
         ({}, [], None),
     ],
 )
-def test_the_wait_that_the_service_asks_for_is_read(
-    headers: dict[str, str], details: list[object], seconds: float | None
-) -> None:
+def test_parses_retry_after(headers: dict[str, str], details: list[object], seconds: float | None) -> None:
     text = body(429, "RESOURCE_EXHAUSTED", EXHAUSTED, details=details)
     assert classify_http(429, text, headers).retry_after == seconds
 
 
-def test_a_message_is_one_short_line_without_secrets() -> None:
+def test_message_is_one_short_line_without_secrets() -> None:
     text = body(400, "INVALID_ARGUMENT", "bad\ntoken ya29.a0AfH6SMBx-y and Bearer abc.def\n" + "x" * 9000)
     message = classify_http(400, text, {}).message
     assert len(message) == MESSAGE_CHARS
@@ -312,13 +308,13 @@ EXCEPTION_TABLE = [
 
 
 @pytest.mark.parametrize(("error", "kind", "reason"), EXCEPTION_TABLE)
-def test_an_exception_is_classified_as_the_table_says(error: BaseException, kind: str, reason: str) -> None:
+def test_classifies_exceptions(error: BaseException, kind: str, reason: str) -> None:
     failure = classify_exception(error)
     assert (failure.kind.value, failure.status.value, failure.reason) == (kind, "UNAVAILABLE", reason)
     assert type(error).__name__ in failure.message
 
 
-def test_an_exception_with_an_http_status_is_classified_by_it() -> None:
+def test_classifies_exceptions_with_an_http_status() -> None:
     class RefusedError(Exception):
         code = 503
         status = "UNAVAILABLE"
@@ -327,7 +323,7 @@ def test_an_exception_with_an_http_status_is_classified_by_it() -> None:
 
 
 @given(st.integers(100, 599), st.binary(max_size=200), st.dictionaries(st.text(max_size=9), st.text()))
-def test_any_answer_at_all_gets_a_kind_and_a_reason_code(code: int, text: bytes, headers: dict[str, str]) -> None:
+def test_any_response_has_a_kind_and_a_reason_code(code: int, text: bytes, headers: dict[str, str]) -> None:
     failure = classify_http(code, text, headers)
     assert failure.reason.replace("_", "A").isalnum()
     assert failure.message
@@ -349,5 +345,5 @@ def test_any_answer_at_all_gets_a_kind_and_a_reason_code(code: int, text: bytes,
         max_leaves=12,
     )
 )
-def test_any_json_document_is_survived(document: object) -> None:
+def test_any_json_document_is_classified(document: object) -> None:
     assert classify_http(403, json.dumps(document), {}).message

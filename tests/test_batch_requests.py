@@ -1,4 +1,4 @@
-"""Lines of a batch job: the same requests as online, keys that match nothing else, files within the limits."""
+"""Lines of a batch job: the same requests as online, unique keys, files within the limits."""
 
 import json
 import pickle
@@ -84,7 +84,7 @@ def same_as_online(task: Task, unit: Unit, mimes: list[str], labels: dict[str, s
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_line_of_a_shipped_task_is_the_online_request(name: str) -> None:
+def test_line_of_a_shipped_task_has_the_online_request(name: str) -> None:
     images = (Image("o1:a", "gs://street/o1:a.jpg", "2025-01-02T03:04:05Z", 12.5), Image("o1:b", 'gs://street/"ö.png'))
     task = shipped(name)
     unit = Unit("t1:p", task.unit, "d" * 64, images if task.unit == "asset" else images[:1], asset_type="POLE")
@@ -99,7 +99,7 @@ def test_a_line_of_a_shipped_task_is_the_online_request(name: str) -> None:
     labels=st.sampled_from([{}, LABELS]),
     data=st.data(),
 )
-def test_a_line_is_the_online_request_for_any_unit(
+def test_line_of_any_unit_has_the_online_request(
     unit: Unit, prompt: str, resolution: str, labels: dict[str, str], data: st.DataObject
 ) -> None:
     mimes = data.draw(st.lists(st.sampled_from(MIMES), min_size=len(unit.images), max_size=len(unit.images)))
@@ -109,14 +109,14 @@ def test_a_line_is_the_online_request_for_any_unit(
     same_as_online(graded, unit, mimes, labels)
 
 
-def test_half_a_surrogate_pair_does_not_stop_a_shard() -> None:
+def test_replaces_half_a_surrogate_pair() -> None:
     template = line_template(task_of(), MODELS.profile(MODELS.default), {})
     unit = Unit("o1:a", UnitKind.OBSERVATION, "d", (Image("o1:a", "gs://b/\ud800x.jpg"),))
     line = orjson.loads(template.line("k-1", unit, ["image/jpeg"]))
     assert line["request"]["contents"][0]["parts"][0]["fileData"]["fileUri"] == "gs://b/\ufffdx.jpg"
 
 
-def test_a_template_travels_between_processes() -> None:
+def test_template_can_be_pickled() -> None:
     template = line_template(task_of(), MODELS.profile(MODELS.default), LABELS)
     assert pickle.loads(pickle.dumps(template)) == template
 
@@ -125,30 +125,30 @@ def test_a_template_travels_between_processes() -> None:
     ("images", "mimes"),
     [((Image("o1:a", None),), ["image/jpeg"]), ((Image("o1:a", "gs://b/a.jpg"),), []), ((), [])],
 )
-def test_a_unit_that_cannot_be_written_is_refused(images: tuple[Image, ...], mimes: list[str]) -> None:
+def test_rejects_a_unit_without_images_or_types(images: tuple[Image, ...], mimes: list[str]) -> None:
     template = line_template(task_of(), MODELS.profile(MODELS.default), {})
     with pytest.raises(ValueError, match="o1:a"):
         template.line("k-1", Unit("o1:a", UnitKind.OBSERVATION, "d", images), mimes)
 
 
-def test_names_of_images_are_believed_as_online() -> None:
+def test_uses_the_types_of_image_names() -> None:
     images = tuple(Image("o", f"gs://bkt/o1:aa.{suffix}") for suffix in ("JPG", "png", "dat"))
     assert named_types(Unit("o1:a", UnitKind.ASSET, "d", images)) == ("image/jpeg", "image/png", None)
 
 
 @pytest.mark.parametrize("images", [(), (Image("o", None),), (Image("o", "https://b/a.jpg"),), (Image("o", "gs://b"),)])
-def test_a_unit_without_images_to_read_gets_no_line(images: tuple[Image, ...]) -> None:
+def test_rejects_a_unit_without_readable_images(images: tuple[Image, ...]) -> None:
     with pytest.raises(ImageError) as caught:
         named_types(Unit("o1:a", UnitKind.OBSERVATION, "d", images))
     assert caught.value.reason is ImageReason.NO_URI
 
 
-def test_a_task_that_changes_its_images_is_sent_to_the_flex_lane() -> None:
+def test_rejects_a_task_that_changes_its_images() -> None:
     with pytest.raises(UserError, match=r"by URI: use --lane=flex, which costs the same"):
         line_template(task_of(image={"max_side": 512}), MODELS.profile(MODELS.default), {})
 
 
-def test_a_template_that_the_import_would_refuse_is_refused() -> None:
+def test_rejects_a_template_that_the_import_would_reject() -> None:
     task = Task("look", "", MODELS.default, "Look.", schema={"type": "OBJECT", "properties": {}})
     with pytest.raises(UserError, match=r"generationConfig\.responseSchema\.properties: an empty object"):
         line_template(task, MODELS.profile(MODELS.default), {})
@@ -157,7 +157,7 @@ def test_a_template_that_the_import_would_refuse_is_refused() -> None:
 # -- keys --------------------------------------------------------------------------------------------------
 
 
-def test_a_key_never_changes() -> None:
+def test_key_is_stable() -> None:
     # Files of a job that was submitted by an older release must still match.
     assert key_of("o1:a", "d" * 64, "0123456789ab") == "k-93bf82b1db6db85a0b09074e5062186e"
 
@@ -166,13 +166,13 @@ HEX = st.text("0123456789abcdef")
 
 
 @given(st.tuples(ANY_TEXT, HEX, HEX), st.tuples(ANY_TEXT, HEX, HEX))
-def test_keys_are_equal_only_for_the_same_input_of_the_same_task(
+def test_keys_are_equal_only_for_equal_inputs_and_versions(
     one: tuple[str, str, str], other: tuple[str, str, str]
 ) -> None:
     assert (key_of(*one) == key_of(*other)) == (one == other)
 
 
-def test_a_key_knows_where_one_part_ends() -> None:
+def test_key_separates_its_parts() -> None:
     assert len({key_of("c", "b", "a"), key_of("", "bc", "a"), key_of("c", "", "ab"), key_of("b\0c", "", "a")}) == 4
 
 
@@ -191,7 +191,7 @@ def shard_numbers(sizes: Iterable[int], limits: ShardLimits) -> Iterator[int]:
 
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 7), st.integers(50, 200))
-def test_shards_are_filled_in_order_and_never_beyond_their_limits(sizes: list[int], lines: int, size: int) -> None:
+def test_fills_shards_in_order_up_to_their_limits(sizes: list[int], lines: int, size: int) -> None:
     numbers = list(shard_numbers(sizes, ShardLimits(lines, size)))
     assert len(numbers) == len(sizes)
     assert numbers == sorted(numbers)
@@ -205,19 +205,19 @@ def test_shards_are_filled_in_order_and_never_beyond_their_limits(sizes: list[in
         assert not after or len(inside) == lines or sum(inside) + after[0] > size
 
 
-def test_a_shard_takes_as_much_as_a_job_takes() -> None:
+def test_default_limits_are_those_of_a_job() -> None:
     assert ShardLimits() == ShardLimits(200_000, MAX_BYTES)
     numbers = list(shard_numbers([700] * 400_001, ShardLimits()))
     assert [numbers.count(shard) for shard in range(3)] == [200_000, 200_000, 1]
 
 
-def test_a_line_that_fits_into_no_shard_is_said() -> None:
+def test_rejects_a_line_larger_than_a_shard() -> None:
     with pytest.raises(UserError, match="one request takes 101 bytes, and a whole input file can have 100"):
         list(shard_numbers([100, 101], ShardLimits(10, 100)))
 
 
 @pytest.mark.parametrize(("lines", "size"), [(0, 1), (MAX_LINES + 1, 1), (1, 0), (1, MAX_BYTES + 1)])
-def test_limits_beyond_those_of_the_service_are_refused(lines: int, size: int) -> None:
+def test_rejects_limits_beyond_those_of_the_service(lines: int, size: int) -> None:
     with pytest.raises(UserError, match="batch job"):
         ShardLimits(lines, size)
 
@@ -248,7 +248,7 @@ def test_limits_beyond_those_of_the_service_are_refused(lines: int, size: int) -
         ({1: "x"}, "the request: 1 is not a string key"),
     ],
 )
-def test_what_the_import_stumbles_over_is_named(body: Any, says: str) -> None:
+def test_lint_reports_problems(body: Any, says: str) -> None:
     assert says in lint(body)
 
 
@@ -262,7 +262,7 @@ def test_what_the_import_stumbles_over_is_named(body: Any, says: str) -> None:
         {"a": 0, "b": False, "c": ""},
     ],
 )
-def test_what_the_import_takes_is_not_complained_about(body: Any) -> None:
+def test_lint_accepts_valid_requests(body: Any) -> None:
     assert lint(body) == []
 
 
@@ -272,11 +272,11 @@ def test_what_the_import_takes_is_not_complained_about(body: Any) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_lint_has_an_opinion_on_anything(body: Any) -> None:
+def test_lint_accepts_any_value_as_input(body: Any) -> None:
     assert all(isinstance(problem, str) for problem in lint(body))
 
 
-def test_the_benchmark_of_the_format_runs_and_its_contestants_do_the_same() -> None:
+def test_format_benchmark_runs_with_equal_results() -> None:
     command = [sys.executable, "-m", "benchmarks.batch_format", "--units=30", "--repeat=1", "--json"]
     done = subprocess.run(command, cwd=DATA.parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

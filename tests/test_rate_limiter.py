@@ -1,4 +1,4 @@
-"""The pacer in virtual time: it uses a quota, and does not fight it."""
+"""The rate limiter in virtual time: it uses a quota with few refusals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def hit(per_s: float) -> tuple[AdaptiveRateLimiter, float, float]:
     return limiter, now, before
 
 
-def test_a_fixed_quota_is_used_and_not_fought() -> None:
+def test_uses_a_fixed_quota_with_few_refusals() -> None:
     limiter, quota = AdaptiveRateLimiter(0.0), Quota(10.0)
     run(limiter, quota, 20)
     granted, refused = run(limiter, quota, 120, start=20.0)
@@ -84,7 +84,7 @@ def test_a_fixed_quota_is_used_and_not_fought() -> None:
     assert refused <= 0.02 * (granted + refused)
 
 
-def test_ten_times_the_quota_is_found_within_ten_seconds() -> None:
+def test_finds_a_tenfold_quota_within_ten_seconds() -> None:
     limiter, quota = AdaptiveRateLimiter(0.0), Quota(10.0)
     run(limiter, quota, 60)
     quota.per_s = 100.0
@@ -94,7 +94,7 @@ def test_ten_times_the_quota_is_found_within_ten_seconds() -> None:
     assert refused <= 0.02 * (granted + refused)
 
 
-def test_a_tenth_of_the_quota_is_found_within_ten_seconds() -> None:
+def test_finds_a_tenth_of_the_quota_within_ten_seconds() -> None:
     limiter, quota = AdaptiveRateLimiter(0.0), Quota(100.0)
     run(limiter, quota, 60)
     quota.per_s = 10.0
@@ -103,7 +103,7 @@ def test_a_tenth_of_the_quota_is_found_within_ten_seconds() -> None:
     assert refused <= 0.1 * (granted + refused)
 
 
-def test_four_processes_share_a_quota_without_a_word_between_them() -> None:
+def test_four_processes_share_a_quota() -> None:
     pacers, quota = [AdaptiveRateLimiter(0.0) for _ in range(4)], Quota(40.0)
     run_all(pacers, quota, 60)
     granted, refused = run_all(pacers, quota, 240, start=60.0)
@@ -112,7 +112,7 @@ def test_four_processes_share_a_quota_without_a_word_between_them() -> None:
     assert max(granted) <= 3 * min(granted)
 
 
-def test_a_hit_takes_the_larger_a_share_of_a_rate_the_larger_the_rate() -> None:
+def test_hit_takes_a_larger_share_of_a_larger_rate() -> None:
     shares = []
     for per_s in (8.0, 16.0, 32.0, 64.0):
         limiter, _, before = hit(per_s)
@@ -122,7 +122,7 @@ def test_a_hit_takes_the_larger_a_share_of_a_rate_the_larger_the_rate() -> None:
     assert shares[-1] == pytest.approx(0.3)  # never more, however large the rate
 
 
-def test_refusals_of_calls_under_way_say_nothing_new_after_a_probe() -> None:
+def test_ignores_refusals_of_calls_in_flight_after_a_probe() -> None:
     limiter, _, now = settled(10.0)
     found = limiter.rate_per_s
     assert found == pytest.approx(10.0, rel=0.1)
@@ -131,7 +131,7 @@ def test_refusals_of_calls_under_way_say_nothing_new_after_a_probe() -> None:
     assert limiter.rate_per_s == found
 
 
-def test_refusals_of_calls_under_way_cut_the_pace_further_after_a_hit_but_never_below_a_tenth() -> None:
+def test_refusals_of_calls_in_flight_after_a_hit_cut_the_rate_to_a_tenth_at_most() -> None:
     limiter, now, before = hit(10.0)
     rates = [limiter.rate_per_s]
     for late in range(30):
@@ -141,7 +141,7 @@ def test_refusals_of_calls_under_way_cut_the_pace_further_after_a_hit_but_never_
     assert 0.08 * before <= rates[-1] <= 0.1 * before
 
 
-def test_a_pace_that_was_slow_for_long_does_not_explode_before_a_refusal_can_be_back() -> None:
+def test_slow_rate_does_not_explode_before_the_first_refusal() -> None:
     limiter, _, now = settled(2.0)
     start = now
     sent: list[float] = []
@@ -155,14 +155,14 @@ def test_a_pace_that_was_slow_for_long_does_not_explode_before_a_refusal_can_be_
     assert all(later <= 1.5 * sooner + 3 for sooner, later in itertools.pairwise(steps))
 
 
-def test_without_a_quota_the_pace_grows_out_of_the_way() -> None:
+def test_rate_grows_without_a_quota() -> None:
     limiter = AdaptiveRateLimiter(0.0)
     granted, refused = run(limiter, Quota(1e9), 8)
     assert refused == 0
     assert granted > 2_000
 
 
-def test_a_quota_of_tokens_is_found_although_sizes_differ() -> None:
+def test_finds_a_token_quota_for_calls_of_different_sizes() -> None:
     limiter, sizes, per_s = AdaptiveRateLimiter(0.0), [600.0, 1200.0, 3000.0, 5400.0], 20_000.0
     credit, granted, refused, calls = 60_000.0, 0.0, 0, 0
     for step in range(int(150 / STEP_S)):
@@ -182,7 +182,7 @@ def test_a_quota_of_tokens_is_found_although_sizes_differ() -> None:
 
 
 @hypothesis.given(ceiling=st.floats(100, 100_000), sizes=st.lists(st.floats(50, 5_000), min_size=1, max_size=20))
-def test_a_hard_ceiling_of_tokens_is_never_exceeded(ceiling: float, sizes: list[float]) -> None:
+def test_never_exceeds_the_token_limit(ceiling: float, sizes: list[float]) -> None:
     limiter = AdaptiveRateLimiter(0.0, max_tokens_per_s=ceiling)
     sent, calls = 0.0, 0
     for step in range(int(10 / 0.05)):
@@ -192,19 +192,19 @@ def test_a_hard_ceiling_of_tokens_is_never_exceeded(ceiling: float, sizes: list[
     assert sent <= 10 * ceiling + max(*sizes, ceiling / 10, 0) + 1e-6
 
 
-def test_the_start_is_slow() -> None:
+def test_starts_slowly() -> None:
     granted, _ = run(AdaptiveRateLimiter(0.0), Quota(1e9), 1)
     assert granted <= 45
 
 
-def test_a_time_to_wait_that_the_service_names_is_kept() -> None:
+def test_respects_retry_after() -> None:
     limiter = AdaptiveRateLimiter(0.0)
     limiter.refused(1.0, 0.9, retry_after_s=7.0)
     assert limiter.wait_s(2.0) == pytest.approx(6.0)
     assert limiter.wait_s(8.5) == 0
 
 
-def test_refusals_of_one_moment_cut_the_pace_once() -> None:
+def test_simultaneous_refusals_cut_the_rate_once() -> None:
     limiter = AdaptiveRateLimiter(0.0)
     limiter.refused(1.0, 0.9)
     once = limiter.rate_per_s
@@ -217,7 +217,7 @@ def test_refusals_of_one_moment_cut_the_pace_once() -> None:
     ceiling=st.floats(0.5, 200),
     refusals=st.lists(st.integers(0, 30), max_size=5),
 )
-def test_a_hard_ceiling_is_never_exceeded(ceiling: float, refusals: list[int]) -> None:
+def test_never_exceeds_the_request_limit(ceiling: float, refusals: list[int]) -> None:
     limiter = AdaptiveRateLimiter(0.0, max_requests_per_s=ceiling)
     sent = 0
     for step in range(int(30 / 0.05)):
@@ -243,7 +243,7 @@ def test_a_hard_ceiling_is_never_exceeded(ceiling: float, refusals: list[int]) -
         max_size=200,
     ),
 )
-def test_whatever_happens_the_rate_is_one_that_can_be_meant_and_no_wait_is_negative(
+def test_rate_stays_in_range_and_waits_are_not_negative(
     ceiling: float | None,
     token_ceiling: float | None,
     events: list[tuple[float, str, float, float, float | None]],

@@ -1,4 +1,4 @@
-"""Output lines of a batch job: read whatever they hold, judged as online, priced as batch."""
+"""Output lines of a batch job: any content parses, answers as online, at the price of the batch lane."""
 
 import datetime
 import json
@@ -92,7 +92,7 @@ def cost_of(answer: Answer) -> Decimal:
 # -- answers -----------------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_ok_at_half_the_price() -> None:
+def test_answer_is_ok_at_half_the_price() -> None:
     row = line(answer())
     result = parse_answer(row, TASK)
     assert (row.key, row.uris) == ("k-1", ("gs://b/1.jpg",))
@@ -103,7 +103,7 @@ def test_an_answer_is_ok_at_half_the_price() -> None:
     assert row.answered_at == "2026-11-20T10:13:16.826000Z"
 
 
-def test_an_answer_becomes_the_outcome_of_its_unit() -> None:
+def test_builds_the_outcome_of_a_unit() -> None:
     row = line(answer())
     outcome = build_outcome(UNIT, parse_answer(row, TASK), PROFILE, attempts=2, answered_at=AT)
     assert (outcome.unit, outcome.status, outcome.answer.value) == (UNIT, Status.OK, {"category": "SIGN"})
@@ -124,18 +124,18 @@ def test_an_answer_becomes_the_outcome_of_its_unit() -> None:
         {"usageMetadata": USAGE},
     ],
 )
-def test_an_answer_is_judged_as_online(response: dict[str, Any]) -> None:
+def test_answer_equals_the_online_answer(response: dict[str, Any]) -> None:
     reply, result = parse_response(response, TASK), parse_answer(line(response), TASK)
     assert result == reply
 
 
-def test_an_empty_status_beside_a_blocked_prompt_is_no_success() -> None:
+def test_empty_status_with_a_blocked_prompt_is_blocked() -> None:
     result = parse_answer(line({"promptFeedback": {"blockReason": "SAFETY"}}), TASK)
     assert (result.status, result.reason, result.retryable) == (Status.BLOCKED, "SAFETY", False)
 
 
 @pytest.mark.parametrize("response", [None, {}, "", []])
-def test_a_row_that_the_job_did_not_get_to_is_asked_again(response: Any) -> None:
+def test_row_without_an_answer_is_retryable(response: Any) -> None:
     result = parse_answer(line(response), TASK)
     assert (result.status, result.reason, result.retryable) == (Status.UNAVAILABLE, "NO_ANSWER", True)
 
@@ -166,7 +166,7 @@ def test_a_row_that_the_job_did_not_get_to_is_asked_again(response: Any) -> None
         ({"odd": 1}, "UNAVAILABLE/UNKNOWN again"),
     ],
 )
-def test_a_failed_row_is_judged_as_online(status: Any, says: str) -> None:
+def test_failed_row_is_classified_as_online(status: Any, says: str) -> None:
     result = parse_answer(line({}, status), TASK)
     assert f"{result.status}/{result.reason}{' again' if result.retryable else ''}" == says
     assert result.message
@@ -174,7 +174,7 @@ def test_a_failed_row_is_judged_as_online(status: Any, says: str) -> None:
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 408, 409, 413, 429, 499, 500, 502, 503, 504])
-def test_a_code_means_the_same_as_online(code: int) -> None:
+def test_error_code_is_classified_as_online(code: int) -> None:
     document = json.dumps({"error": {"code": code, "message": "told", "status": ""}})
     online = classify_http(code, document, {})
     result = parse_answer(line({}, f"Whatever: {document}"), TASK)
@@ -182,18 +182,18 @@ def test_a_code_means_the_same_as_online(code: int) -> None:
     assert result.retryable == (online.kind in (FailureKind.THROTTLED, FailureKind.TRANSIENT))
 
 
-def test_the_message_of_a_failed_row_is_googles() -> None:
+def test_error_has_the_message_of_the_service() -> None:
     error = line({}, refused(400, "Please use a valid role.", "INVALID_ARGUMENT")).error
     assert error is not None
     assert (error.code, error.status, error.message) == (400, "INVALID_ARGUMENT", "Please use a valid role.")
 
 
-def test_a_failed_row_that_was_billed_is_paid() -> None:
+def test_charges_a_failed_row_with_usage() -> None:
     result = parse_answer(line({"usageMetadata": USAGE}, refused(503, "late", "UNAVAILABLE")), TASK)
     assert (result.status, cost_of(result)) == (Status.UNAVAILABLE, Decimal("0.00057"))
 
 
-def test_an_odd_status_does_not_hide_an_answer() -> None:
+def test_unknown_status_does_not_hide_an_answer() -> None:
     assert parse_answer(line(answer(), "OK"), TASK).ok
     assert parse_answer(line({"promptFeedback": {"blockReason": "SAFETY"}}, "done"), TASK).reason == "SAFETY"
 
@@ -202,12 +202,12 @@ def test_an_odd_status_does_not_hide_an_answer() -> None:
 
 
 @pytest.mark.parametrize("name", ["custom_id", "key"])
-def test_both_names_of_the_key_are_read(name: str) -> None:
+def test_reads_both_names_of_the_key(name: str) -> None:
     assert parse_line(orjson.dumps({name: "k-7", "response": {}})).key == "k-7"
 
 
 @pytest.mark.parametrize("fields", [{}, {"custom_id": 7}, {"custom_id": ""}, {"key": None}])
-def test_what_is_no_text_is_no_key(fields: dict[str, Any]) -> None:
+def test_key_must_be_text(fields: dict[str, Any]) -> None:
     assert parse_line(orjson.dumps(fields)).key is None
 
 
@@ -222,22 +222,22 @@ def test_what_is_no_text_is_no_key(fields: dict[str, Any]) -> None:
         '{"contents": [{"parts": [{"fileData": {"fileUri": "gs://b/1"}}]}]}',
     ],
 )
-def test_uris_are_found_in_every_rendering_of_the_echo(request_echo: Any) -> None:
+def test_finds_uris_in_every_spelling_of_the_echo(request_echo: Any) -> None:
     assert line(request=request_echo).uris == ("gs://b/1",)
 
 
-def test_a_truncated_line_is_a_problem_and_kept_for_people() -> None:
+def test_truncated_line_is_a_dead_letter() -> None:
     row = parse_line(orjson.dumps({"custom_id": "k-1", "response": answer()})[:-5])
     assert row.problem is not None
     assert row.key is None
     assert row.dead_letter.startswith('{"custom_id":"k-1"')
 
 
-def test_a_dead_letter_is_cut() -> None:
+def test_cuts_dead_letters() -> None:
     assert len(parse_line("ü".encode() * 10_000).dead_letter) == DEAD_LETTER_CHARS
 
 
-def test_a_row_of_a_table_reads_as_a_line() -> None:
+def test_table_row_parses_like_a_line() -> None:
     time = datetime.datetime(2026, 11, 20, 10, 13, 16, 826000, datetime.UTC)
     row = parse_row(
         {
@@ -254,7 +254,7 @@ def test_a_row_of_a_table_reads_as_a_line() -> None:
 
 
 @pytest.mark.parametrize("depth", [300, 900, 5000])
-def test_deep_nesting_is_survived(depth: int) -> None:
+def test_parses_deep_nesting(depth: int) -> None:
     deep = b'{"a":' * depth + b"1" + b"}" * depth
     for raw in (
         b'{"custom_id":"k-1","response":' + deep + b"}",
@@ -269,13 +269,13 @@ def test_deep_nesting_is_survived(depth: int) -> None:
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_are_a_line(raw: bytes) -> None:
+def test_any_bytes_parse(raw: bytes) -> None:
     check(parse_line(raw))
 
 
 @example({"status": float("inf")})
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON)))
-def test_any_values_in_the_known_fields_are_a_line_and_a_row(fields: dict[str, Any]) -> None:
+def test_any_values_in_known_fields_parse(fields: dict[str, Any]) -> None:
     check(parse_line(json.dumps(fields).encode()))
     check(parse_row(fields))
 
@@ -286,7 +286,7 @@ def test_any_values_in_the_known_fields_are_a_line_and_a_row(fields: dict[str, A
         {}, optional=dict.fromkeys(("candidates", "promptFeedback", "usageMetadata", "modelVersion"), JSON)
     ),
 )
-def test_any_status_and_any_response_have_a_meaning(status: str, response: dict[str, Any]) -> None:
+def test_any_status_and_response_have_an_answer(status: str, response: dict[str, Any]) -> None:
     check(parse_line(json.dumps({"custom_id": "k-1", "status": status, "response": response}).encode()))
 
 

@@ -1,4 +1,4 @@
-"""SQL that a person wrote: what can stand in parentheses passes, what would break out does not."""
+"""SQL from the user: balanced conditions and queries are accepted, others rejected."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ from imagebeam.transforms.core.query import check_expression, check_select
         "a = ';'",
     ],
 )
-def test_whole_conditions_pass_as_they_are(text: str) -> None:
+def test_accepts_complete_conditions(text: str) -> None:
     assert check_expression(f"  {text}\n", source="--where") == text
 
 
@@ -43,7 +43,7 @@ def test_whole_conditions_pass_as_they_are(text: str) -> None:
         ("a = 1; DROP TABLE x", "semicolon"),
     ],
 )
-def test_what_would_break_out_is_refused_in_one_line(text: str, says: str) -> None:
+def test_rejects_unbalanced_conditions(text: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         check_expression(text, source="--where")
     assert str(caught.value).startswith("--where")
@@ -51,7 +51,7 @@ def test_what_would_break_out_is_refused_in_one_line(text: str, says: str) -> No
 
 
 @given(st.text("ab()[]'\"`\\#-/*;\n ", max_size=30))
-def test_what_passes_leaves_nothing_open_behind_it(text: str) -> None:
+def test_accepted_condition_is_balanced(text: str) -> None:
     try:
         checked = check_expression(text, source="--where")
     except UserError:
@@ -72,13 +72,13 @@ def test_what_passes_leaves_nothing_open_behind_it(text: str) -> None:
         ("FROM t |> WHERE a", None),
     ],
 )
-def test_one_query_passes_without_the_semicolons_at_its_end(text: str, kept: str | None) -> None:
+def test_accepts_one_query_without_trailing_semicolons(text: str, kept: str | None) -> None:
     assert check_select(text, source="--query") == (kept or text.strip())
 
 
 @pytest.mark.parametrize(
     "text", ["", ";", "DROP TABLE x", "SELECT 1; SELECT 2", "SELECT 1) AS a, (SELECT 2", "-- SELECT", "SELECTED"]
 )
-def test_what_is_not_one_query_is_refused(text: str) -> None:
+def test_rejects_anything_but_one_query(text: str) -> None:
     with pytest.raises(UserError, match="--query"):
         check_select(text, source="--query")
