@@ -79,7 +79,7 @@ def _commands(directory: Path, environment: Mapping[str, str]) -> int:
         ("The same command again: everything is done, nothing is called.", [*classify, "--task", TASK]),
         ("Another prompt is another version: the old answers are outdated, and still there.",
          [*classify, "--task", str(changed)]),
-        ("Ask again only because you say so.", [*classify, "--task", str(changed), "--due", "outdated"]),
+        ("Ask again only because you say so.", [*classify, "--task", str(changed), "--reprocess=outdated"]),
         ("Both versions are kept.", [*look, _VERSIONS]),
     ]  # fmt: skip
     for why, command in steps:

@@ -57,7 +57,7 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     Raises:
         ImagebeamError: The run cannot start or was stopped; the error has the exit code.
     """
-    console = Console(quiet=settings.quiet, json=settings.json)
+    console = Console(quiet=settings.quiet, json=settings.as_json)
     if settings.runner == "DataflowRunner":
         dataflow_staging.check(beam_args)
     checked = checks.check(settings, console.status)
@@ -69,7 +69,7 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
         console.status("submitted; the summary will be in " + checked.run.summary_path)
         return 0
     took_s = time.monotonic() - started
-    report.print_report(summary, checked.run.outcomes, took_s=took_s, as_json=settings.json)
+    report.print_report(summary, checked.run.outcomes, took_s=took_s, as_json=settings.as_json)
     return report.exit_code(summary, settings.max_failure_percent)
 
 
@@ -111,7 +111,7 @@ def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: l
     if summary is None:
         console.status(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` completes the run")
         return 0
-    return batch_follow.print_report(summary, batch, as_json=settings.json)
+    return batch_follow.print_report(summary, batch, as_json=settings.as_json)
 
 
 def _run_pipeline(

@@ -21,5 +21,5 @@ def run(settings: EmbedSettings, beam_args: list[str]) -> int:
         return embed_sql_command.run(settings)
     code = classify.run(settings, beam_args)
     if settings.vector_index:
-        create_vector_index(settings, code, Console(quiet=settings.quiet, json=settings.json))
+        create_vector_index(settings, code, Console(quiet=settings.quiet, json=settings.as_json))
     return code

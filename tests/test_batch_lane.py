@@ -146,7 +146,7 @@ def test_what_is_done_is_not_submitted_again_and_what_failed_only_on_wish(cloud:
     assert "already done" in out
     assert sum(created(job).values()) == 1
     blocked = first["counted"]["failed"].get("BLOCKED/SAFETY", 0)
-    asked = batch(job, "--due=failed:SAFETY,new")
+    asked = batch(job, "--reprocess=failed:SAFETY")
     assert (asked["source"]["remaining"], asked["counted"]["ok"]) == (1 + blocked, 1 + blocked), asked["err"]
     assert sum(paid(job).values()) == 5 + blocked
 

@@ -111,10 +111,10 @@ def test_what_failed_for_good_waits_until_it_is_asked_for(cloud: LocalCloud, tmp
     again = job.run()
     assert (again["source"]["failed_before"], again["source"]["remaining"]) == (1, 0)
     assert job.calls() == {}
-    code, _, err = run_cli(job.arguments("--due=failed:SAFTY"))
+    code, _, err = run_cli(job.arguments("--reprocess=failed:SAFTY"))
     assert code == 0
     assert "no unit failed for SAFTY; failed before: SAFETY 1" in err
-    asked = job.run("--due=failed:SAFETY")
+    asked = job.run("--reprocess=failed:SAFETY")
     assert (asked["source"]["remaining"], asked["counted"]["ok"]) == (1, 1)
     assert job.query("SELECT * FROM {results}.dead_letters") == []
 
@@ -134,7 +134,7 @@ def test_a_changed_prompt_outdates_and_keeps_the_old_answers(cloud: LocalCloud, 
     first = job.run(task=own_task(tmp_path))
     second = job.run(task=own_task(tmp_path, "Look twice."))
     assert (second["source"]["outdated"], second["source"]["remaining"]) == (5, 0)
-    third = job.run("--due=outdated", task=own_task(tmp_path, "Look twice."))
+    third = job.run("--reprocess=outdated", task=own_task(tmp_path, "Look twice."))
     assert (third["counted"]["ok"], third["exit_code"]) == (5, 0)
     versions = job.query("SELECT version, COUNT(*) AS n FROM {results}.outcomes GROUP BY 1")
     assert {row["version"]: row["n"] for row in versions} == {first["version"]: 5, third["version"]: 5}

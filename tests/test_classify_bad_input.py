@@ -47,6 +47,7 @@ def write_task(directory: Path, text: str) -> str:
         (["--limit=0"], "limit"),
         (["--limit=many"], "limit"),
         (["--due=old"], "outdated"),
+        (["--reprocess=old"], "outdated"),
         (["--task=image_qualty"], "image_quality"),
         (["--task=missing/file.yaml"], "missing/file.yaml"),
         (["--source=nowhere.observations"], "nowhere"),

@@ -16,6 +16,7 @@ from imagebeam.pipeline.cli import main as cli
 from imagebeam.pipeline.console import help as help_text
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags.classify import CLASSIFY
+from imagebeam.pipeline.flags.command import FlagCommand
 from imagebeam.transforms.core.errors import ReconciliationError, SystemicError, UserError
 from imagebeam.transforms.tasks import catalog
 
@@ -40,7 +41,8 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 
 def command(name: str, function: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "COMMANDS", {**cli.COMMANDS, name: cli.Command("Test.", function)})
+    made = FlagCommand(f"imagebeam {name}", {}, lambda line: function(list(line.words)))
+    monkeypatch.setattr(cli, "COMMANDS", {**cli.COMMANDS, name: made})
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def command(name: str, function: Callable[[list[str]], int], monkeypatch: pytest
         (["clasify"], "unknown command clasify; did you mean classify?"),
         (["xyzzy"], "unknown command xyzzy; the commands are init, "),
         (["--task=x"], "the command comes first"),
-        (["classify"], "no task: --task=NAME says what to ask"),
+        (["classify"], "no task: give --task=NAME"),
         (["classify", "--limt=5"], "unknown flag --limt; did you mean --limit?"),
         (["classify", "--task=x"], "no source"),
         (["classify", "--sample_percent=200"], "--sample_percent takes a number above 0 up to 100"),
@@ -103,10 +105,10 @@ def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, colum
     monkeypatch.setenv("COLUMNS", str(columns))
     code, out, _ = run("classify", "--help")
     assert code == 0
-    described = out.split("Examples:")[1].split("\n\n", 1)[1].split("\n\nFlags may")[0]
+    described = out.split("Examples:")[1].split("\n\n", 1)[1]
     assert max(len(line) for line in described.splitlines()) <= columns
-    for flag in CLASSIFY:
-        assert f"\n  --{flag.name}" in out
+    for name, flag in CLASSIFY.items():
+        assert (f"\n  --{name}" in out) == (not flag.replaced_by)
 
 
 def test_help_is_between_60_and_110_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,14 +292,14 @@ def test_init_writes_the_given_flags_and_never_overwrites(run: Run, tmp_path: Pa
     code, out, _ = run("init", "--project=my-project", "--results=answers", "--limit=5")
     assert (code, out) == (0, "imagebeam.yaml written: project, results, limit\n")
     read = config_file.read(tmp_path / "imagebeam.yaml", required=True)
-    assert read.values == {"project": "my-project", "results": "answers", "limit": 5}
+    assert read.given == {"project": "my-project", "results": "answers", "limit": 5}
     before = (tmp_path / "imagebeam.yaml").read_text()
     code, _, err = run("init", "--limit=6")
     assert code == 2
     assert "exists; edit it, or give --force to overwrite it" in err
     assert (tmp_path / "imagebeam.yaml").read_text() == before
     assert run("init", "--limit=6", "--force")[0] == 0
-    assert config_file.read(tmp_path / "imagebeam.yaml", required=True).values == {"limit": 6}
+    assert config_file.read(tmp_path / "imagebeam.yaml", required=True).given == {"limit": 6}
 
 
 def test_init_keeps_options_of_beam(run: Run, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Settings: flags over imagebeam.yaml over defaults, typed and checked."""
 
-import dataclasses
 import datetime as dt
 import os
 from collections.abc import Callable
@@ -12,9 +11,10 @@ import pytest
 import yaml
 
 from imagebeam.pipeline.flags import config_file
-from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE, by_name
+from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
 from imagebeam.pipeline.run.settings import ClassifySettings, classify_settings, new_run_id
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.records import Lane
 
 NEEDED = (
     "--task=describe",
@@ -94,7 +94,7 @@ def test_four_flags_are_enough(settings: Settings, tmp_path: Path) -> None:
         ("--direct_num_workers=2", {"direct_num_workers": 2}),
         ("--unit_batch_size=10", {"unit_batch_size": 10}),
         ("--yes", {"yes": True}),
-        ("--json", {"json": True}),
+        ("--json", {"as_json": True}),
         ("--quiet", {"quiet": True}),
         ("--log_level=debug", {"log_level": "debug"}),
     ],
@@ -102,18 +102,30 @@ def test_four_flags_are_enough(settings: Settings, tmp_path: Path) -> None:
 def test_each_flag_changes_its_own_setting_only(
     settings: Settings, tmp_path: Path, argument: str, changed: dict[str, Any]
 ) -> None:
-    expected = dataclasses.replace(default(tmp_path), **changed)
+    expected = default(tmp_path).replace(**changed)
     got = settings(argument)
-    assert dataclasses.replace(got, given=expected.given) == expected
+    assert got.replace(given=expected.given) == expected
 
 
-def test_every_flag_has_a_setting_of_the_same_default() -> None:
-    fields = {field.name: field.default for field in dataclasses.fields(ClassifySettings)}
-    read_into_others = {"query_file", "polygon_file", "config"}
-    assert set(by_name(CLASSIFY)) - read_into_others == set(fields) - {"polygon", "given", "dataflow_workers"}
-    for flag in CLASSIFY:
-        if fields.get(flag.name) not in (None, dataclasses.MISSING):
-            assert fields[flag.name] == flag.default, flag.name
+def test_every_field_is_a_flag_or_follows_from_flags() -> None:
+    fields = {field.alias or name for name, field in ClassifySettings.model_fields.items()}
+    assert fields - {"polygon", "given", "dataflow_workers"} == set(CLASSIFY)
+
+
+def test_python_values_are_checked_as_those_of_a_person() -> None:
+    needed: dict[str, Any] = {
+        "task": "describe",
+        "project": "my-project",
+        "results": "my-project.answers",
+        "run_id": "r",
+    }
+    given: dict[str, Any] = {"lane": "flex", "limit": 5, "max_cost_usd": 0.1, "bbox": [-7.5, 46, 8, 47]}
+    made = ClassifySettings(**needed, **given, source="my-project.d.t")
+    assert (made.lane, made.limit, made.max_cost_usd) == (Lane.FLEX, 5, Decimal("0.1"))
+    with pytest.raises(UserError, match="limit takes a whole number from 1 up, not 0"):
+        ClassifySettings(**needed, limit=0)
+    with pytest.raises(UserError, match="--batch_rounds is for --lane=batch"):
+        ClassifySettings(**needed, batch_rounds=2)
 
 
 def test_the_file_is_below_the_flags_and_above_the_defaults(settings: Settings, tmp_path: Path) -> None:
@@ -183,19 +195,83 @@ def test_query_and_polygon_come_from_their_files(settings: Settings, tmp_path: P
 
 def test_options_of_beam_go_to_beam_from_the_line_and_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text(
-        "region: europe-west6\ntemp_location: gs://b/old\nno_auth: true\nprofile_cpu: false\nexperiments: [a, b]\n"
+        "region: europe-west6\ntemp_location: gs://bucket/old\nno_auth: true\nprofile_cpu: false\nexperiments: [a, b]\n"
     )
-    _, beam = classify_settings([*NEEDED, "--temp_location=gs://b/new"], cwd=tmp_path, environ={})
-    assert beam == [
+    dataflow = ("--runner=DataflowRunner", "--work_dir=gs://bucket/w", "--sdk_container_image=image")
+    _, beam = classify_settings([*NEEDED, *dataflow, "--temp_location=gs://bucket/new"], cwd=tmp_path, environ={})
+    assert beam[:9] == [
         "--project=my-project",
-        "--runner=FnApiRunner",
+        "--runner=DataflowRunner",
         "--direct_num_workers=1",
         "--region=europe-west6",
         "--no_auth",
         "--experiments=a",
         "--experiments=b",
-        "--temp_location=gs://b/new",
+        "--sdk_container_image=image",
+        "--temp_location=gs://bucket/new",
     ]
+
+
+def test_options_of_another_runner_may_be_in_the_file_but_not_on_the_line(tmp_path: Path) -> None:
+    (tmp_path / "imagebeam.yaml").write_text("region: europe-west6\nnum_workers: 3\nexperiments: [a]\n")
+    _, beam = classify_settings([*NEEDED, "--direct_running_mode=multi_processing"], cwd=tmp_path, environ={})
+    assert beam[3:] == ["--experiments=a", "--direct_running_mode=multi_processing"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--num_workers=3"], "--num_workers needs --runner=DataflowRunner; this run uses FnApiRunner"),
+        (["--subnetwork=x"], "--subnetwork needs --runner=DataflowRunner"),
+        (["--setup_file=./setup.py"], "--setup_file needs --runner=DataflowRunner"),
+        (["--num_workers=3", "--runner=PortableRunner"], "--num_workers needs --runner=DataflowRunner; this run uses"),
+        (["--job_endpoint=x"], "--job_endpoint needs --runner=PortableRunner; this run uses FnApiRunner"),
+        (["--flink_version=1.19"], "--flink_version needs --runner=PortableRunner"),
+        (["--direct_running_mode=in_memory", "--runner=DataflowRunner"], "--direct_running_mode needs --runner=FnApi"),
+        (["--s3_region_name=x"], "unknown flag --s3_region_name"),
+        (["--streaming"], "unknown flag --streaming"),
+        (["--dry_run=true"], "unknown flag --dry_run; imagebeam plan estimates a run and processes nothing"),
+        (["--dry-run", "--runner=DataflowRunner"], "imagebeam plan"),
+    ],
+)
+def test_an_option_of_beam_without_effect_is_refused(settings: Settings, argv: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        settings(*argv)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "states"),
+    [
+        ([], "new,retry"),
+        (["--reprocess=outdated"], "new,retry,outdated"),
+        (["--reprocess=failed:not_found,outdated"], "new,retry,outdated,failed:NOT_FOUND"),
+        (["--due=outdated"], "outdated"),
+        (["--due=new,failed"], "new,failed"),
+    ],
+)
+def test_reprocess_adds_states_and_due_replaces_them(settings: Settings, argv: list[str], states: str) -> None:
+    assert sorted(str(settings(*argv).selection).split(",")) == sorted(states.split(","))
+
+
+def test_deprecated_names_work_with_one_line_of_warning(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got = settings("--due=new", "--group_size=5")
+    assert (got.due, got.unit_batch_size, got.given["unit_batch_size"]) == (("new",), 5, "5")
+    assert capsys.readouterr().err == (
+        "warning: --due is deprecated; use --reprocess\nwarning: --group_size is deprecated; use --unit_batch_size\n"
+    )
+    (tmp_path / "imagebeam.yaml").write_text("due: [new, outdated]\ngroup_size: 7\n")
+    got = settings()
+    assert (got.due, got.unit_batch_size) == (("new", "outdated"), 7)
+    assert capsys.readouterr().err == (
+        "warning: due in imagebeam.yaml is deprecated; use reprocess\n"
+        "warning: group_size in imagebeam.yaml is deprecated; use unit_batch_size\n"
+    )
+    assert settings("--reprocess=outdated").due == (), "the command line replaces the file"
+    with pytest.raises(UserError, match="--reprocess and --due are both given"):
+        settings("--reprocess=outdated", "--due=new")
 
 
 def test_a_run_id_is_made_and_is_new_each_time(settings: Settings) -> None:
@@ -223,14 +299,14 @@ def test_what_is_needed_and_missing_is_named(settings: Settings, missing: str) -
         (["--captured_from=2025-02-01T00:00:00.5Z", "--captured_until=2025-02-01"], "nothing can match"),
         (["--runner=DataflowRunner"], "give --work_dir=gs://bucket/path"),
         (["--work_dir=gs:///x"], "has no bucket"),
-        (["--work_dir=gs://Bad_Bucket!"], "--work_dir='gs://Bad_Bucket!' is no place in Cloud Storage"),
+        (["--work_dir=gs://Bad_Bucket!"], "--work_dir='gs://Bad_Bucket!' is not a valid Cloud Storage path"),
         (["--work_dir=gs://My-Bucket/x"], "write gs://bucket/path"),
         (["--work_dir=s3://b/x"], "a local directory or gs://bucket/path"),
         (["--work_dir=file.txt/runs"], "file.txt is a file, not a directory"),
         (["--polygon_file=none.geojson"], "--polygon_file=none.geojson: no such file"),
         (["--polygon_file=file.txt"], "--polygon_file=file.txt holds no JSON"),
         (["--polygon_file=empty.txt"], "--polygon_file=empty.txt is empty"),
-        (["--polygon_file=binary.bin"], "--polygon_file=binary.bin is no text in UTF-8"),
+        (["--polygon_file=binary.bin"], "--polygon_file=binary.bin is not UTF-8 text"),
         (["--polygon_file=directory"], "--polygon_file=directory: Is a directory"),
         (["--config=none.yaml"], "none.yaml; imagebeam init writes one"),
     ],
@@ -260,14 +336,14 @@ def test_a_work_directory_that_is_not_writable_is_refused(
     [
         ("limt: 5", "unknown key limt in imagebeam.yaml; did you mean limit?"),
         ("reigon: x", "unknown key reigon in imagebeam.yaml; did you mean region?"),
-        ("qqqqqq: x", "the keys are the flags of imagebeam classify --help"),
+        ("qqqqqq: x", "keys are flags of imagebeam classify --help"),
         ("limit: 0", "limit in imagebeam.yaml takes a whole number from 1 up, not 0"),
-        ("limit: {a: 1}", "limit in imagebeam.yaml takes a whole number, not a dict; for example 100"),
-        ("limit: [1, 2]", "limit in imagebeam.yaml takes a whole number, not a list"),
-        ("yes: true", "yes cannot stand in imagebeam.yaml: give --yes on the command line"),
-        ("run_id: a", "run_id cannot stand in imagebeam.yaml"),
+        ("limit: {a: 1}", "limit in imagebeam.yaml takes a whole number from 1 up, not a dict; for example 100"),
+        ("limit: [1, 2]", "limit in imagebeam.yaml takes a whole number from 1 up, not a list"),
+        ("yes: true", "yes cannot be set in imagebeam.yaml; give --yes on the command line"),
+        ("run_id: a", "run_id cannot be set in imagebeam.yaml"),
         ("no_auth: 3", "no_auth in imagebeam.yaml takes true or false, not 3"),
-        ("num_workers: many", "invalid int value: 'many' (an option of Beam)"),
+        ("num_workers: many", "invalid int value: 'many' (a Beam option)"),
         ("- limit", "imagebeam.yaml"),
         ("limit: 1\nlimit: 2", "duplicate key limit"),
         ("limit: [", "imagebeam.yaml, line"),
@@ -285,13 +361,14 @@ def test_a_bad_file_is_one_line_that_names_file_and_key(
 
 def test_every_line_of_a_written_file_can_be_switched_on() -> None:
     text = config_file.write({})
-    assert config_file.parse(text, where="imagebeam.yaml").values == {}
-    keys = [f"# {flag.name}: " for flag in IN_FILE]
+    assert config_file.parse(text, where="imagebeam.yaml").given == {}
+    listed = {name for name, flag in IN_FILE.items() if not flag.replaced_by}
+    keys = [f"# {name}: " for name in IN_FILE]
     switched_on = "\n".join(
         line.removeprefix("# ") if line.startswith(tuple(keys)) else line for line in text.splitlines()
     )
-    assert set(config_file.parse(switched_on, where="imagebeam.yaml").values) == set(by_name(IN_FILE))
-    assert set(yaml.safe_load(switched_on)) == set(by_name(IN_FILE))
+    assert set(config_file.parse(switched_on, where="imagebeam.yaml").given) == listed
+    assert set(yaml.safe_load(switched_on)) == listed
 
 
 def test_what_is_written_to_the_file_is_read_back() -> None:
@@ -307,5 +384,5 @@ def test_what_is_written_to_the_file_is_read_back() -> None:
     }
     beam = ("--region=us-central1", "--no_auth", "--experiments=a", "--experiments=b")
     read = config_file.parse(config_file.write(values, beam), where="x")
-    assert read.values == values
+    assert read.given == values
     assert read.beam == beam

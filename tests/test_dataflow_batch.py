@@ -19,9 +19,8 @@ from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import supervisor
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.cli import flex_template
-from imagebeam.pipeline.dataflow.template_metadata import JOBS
-from imagebeam.pipeline.flags.classify import by_name
 from imagebeam.pipeline.run import checks
+from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.pipeline.run.launch import read_json
 from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.clients import lease
@@ -171,7 +170,7 @@ def test_a_worker_writes_nothing_for_a_run_that_was_cancelled(cloud: LocalCloud,
     assert place.job.query("SELECT COUNT(*) AS n FROM {results}.outcomes") == [{"n": 0}]
 
 
-@pytest.mark.parametrize("job", [job for job, made in JOBS.items() if "batch" in by_name(made.flags)["lane"].choices])
+@pytest.mark.parametrize("job", [job for job, made in JOBS.items() if "batch" in made.flags["lane"].choices])
 def test_a_template_submits_batch_jobs_too(
     cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from jobs import run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline.dataflow.template_metadata import JOBS
 from imagebeam.pipeline.run import assemble, dataflow_options, dataflow_staging
+from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.transforms.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent

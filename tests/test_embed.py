@@ -168,7 +168,7 @@ def test_a_first_look_that_fails_settles_nothing(cloud: LocalCloud, tmp_path: Pa
 def test_images_can_be_cut_down_before_they_are_sent(cloud: LocalCloud, tmp_path: Path, flags: tuple[str]) -> None:
     job = make_job(cloud, tmp_path, 3)
     plain = embed(job, "--dimension=8", "--transport=uri")
-    summary = embed(job, "--dimension=8", "--due=new,outdated", *flags)
+    summary = embed(job, "--dimension=8", "--reprocess=outdated", *flags)
     assert summary["counted"]["ok"] == 3, summary["err"]
     assert summary["version"] != plain["version"]
     newest = job.query("SELECT unit_id, version FROM {results}.embeddings")
@@ -352,6 +352,7 @@ def bad(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
         (["--padding=0.1"], "--crop=bbox"),
         (["--max_cost_usd=0.0001"], "0.000116"),
         (["--due=old"], "outdated"),
+        (["--reprocess=old"], "outdated"),
         (["--source=nowhere.observations"], "nowhere"),
         (["--results=a b"], "--results"),
         (["--maximum_bytes_billed=1"], "maximum_bytes_billed"),

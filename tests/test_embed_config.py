@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY, Flag, by_name
-from imagebeam.pipeline.flags.embed import EMBED, EMBED_BATCH
+from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY
+from imagebeam.pipeline.flags.setting import Setting
 from imagebeam.pipeline.run.assemble import build_run_settings
-from imagebeam.pipeline.run.embed_settings import EmbedSettings, embed_settings
+from imagebeam.pipeline.run.embed_settings import EMBED, EmbedSettings, embed_settings
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.run_settings import RunSettings
@@ -111,20 +111,15 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
 
 
 def test_flags_that_embed_shares_with_classify_are_the_same_flags() -> None:
-    own = {"model", "dimension", "unit", "crop", "padding", "max_side", "vector_index", "lane", "transport", "max_rpm"}
-    classify = by_name(CLASSIFY)
-    jobs = {flag.name: flag for flag in EMBED_BATCH}
-    assert set(jobs) == {flag.name for flag in BATCH_ONLY}
-    for name in set(jobs) - {"batch_lines", "batch_fallback"}:
-        assert dataclasses.replace(jobs[name], in_file=classify[name].in_file) == classify[name], name
-    own |= set(jobs)
-    shared = by_name(tuple(flag for flag in EMBED if flag.name not in own and flag.name in classify))
-    assert {"source", "due", "limit", "results", "max_cost_usd", "runner"} <= shared.keys()
-    assert all(classify[name] is flag for name, flag in shared.items())
-    fields = {field.name for field in dataclasses.fields(EmbedSettings)}
-    assert set(by_name(EMBED)) - fields == {"query_file", "polygon_file", "config", "crop", "padding", "max_side"}
+    own = {"model", "unit", "lane", "transport", "max_rpm"}
+    for name in set(BATCH_ONLY) - {"batch_lines", "batch_fallback"}:
+        assert dataclasses.replace(EMBED[name], in_file=CLASSIFY[name].in_file) == CLASSIFY[name], name
+    shared = EMBED.keys() & CLASSIFY.keys() - own - BATCH_ONLY.keys()
+    assert {"source", "reprocess", "limit", "results", "max_cost_usd", "runner"} <= shared
+    assert all(CLASSIFY[name] == EMBED[name] for name in shared)
+    assert not EMBED.keys() & {"task", "max_images"}
 
 
-@pytest.mark.parametrize("flag", EMBED, ids=lambda flag: flag.name)
-def test_the_example_of_every_flag_is_a_good_value(flag: Flag) -> None:
-    assert flag_values.from_text(flag, flag.example, where=f"--{flag.name}") is not None
+@pytest.mark.parametrize("flag", EMBED.values(), ids=lambda flag: flag.name)
+def test_the_example_of_every_flag_is_a_good_value(flag: Setting) -> None:
+    assert flag_values.read(flag, flag.example, where=f"--{flag.name}") is not None

@@ -9,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebeam.pipeline.flags import beam as beam_flags
-from imagebeam.pipeline.flags import classify as flags
-from imagebeam.pipeline.flags import parser as flag_parser
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import CLASSIFY, Flag, Kind, by_name
+from imagebeam.pipeline.flags.classify import CLASSIFY
+from imagebeam.pipeline.flags.command import FlagCommand
+from imagebeam.pipeline.flags.layers import FlagValues
+from imagebeam.pipeline.flags.setting import Kind, Setting
 from imagebeam.transforms.core.errors import UserError
 
-FLAGS = by_name(CLASSIFY)
+FLAGS = list(CLASSIFY.values())
 
 
-def read(*argv: str) -> flag_parser.Arguments:
-    return flag_parser.read(argv, FLAGS, command="imagebeam classify")
+def read(*argv: str) -> FlagValues:
+    return FlagCommand("imagebeam classify", CLASSIFY, beam=True).parse(argv)
 
 
 def refusal(*argv: str) -> str:
@@ -30,41 +31,43 @@ def refusal(*argv: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("flag", CLASSIFY, ids=lambda flag: flag.name)
-def test_every_flag_has_help_and_an_example_that_it_takes(flag: Flag) -> None:
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+def test_every_flag_has_help_and_an_example_that_it_takes(flag: Setting) -> None:
     assert flag.help.endswith(".")
     assert flag.name == flag.name.lower().replace("-", "_")
-    value = flag_values.from_text(flag, flag.example, where=flag.name)
+    value = flag_values.read(flag, flag.example, where=flag.name)
     assert value is not None
     assert bool(flag.pattern) == bool(flag.form), "a pattern needs words for a person"
 
 
-@pytest.mark.parametrize("flag", CLASSIFY, ids=lambda flag: flag.name)
-def test_every_default_can_be_written_as_text_and_read_back(flag: Flag) -> None:
-    if flag.default not in (None, ()):
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+def test_every_default_can_be_written_as_text_and_read_back(flag: Setting) -> None:
+    if flag.default not in (None, (), {}):
         text = flag_values.to_text(flag, flag.default)
-        assert flag_values.from_text(flag, text, where=flag.name) == flag.default
+        assert flag_values.read(flag, text, where=flag.name) == flag.default
 
 
-def test_flag_names_are_unique() -> None:
-    assert len(FLAGS) == len(CLASSIFY)
+def test_every_flag_says_what_its_value_is() -> None:
+    for flag in FLAGS:
+        assert flag.kind is Kind.BOOLEAN or flag.metavar or flag.choices, flag.name
+        assert flag.metavar not in {"TEXT", "VALUE"}
 
 
 def test_only_the_flags_that_say_so_share_a_name_with_an_option_of_beam() -> None:
-    shared = {flag.name for flag in CLASSIFY if beam_flags.is_beam_option(flag.name)}
-    assert shared == {flag.name for flag in CLASSIFY if flag.to_beam}
+    shared = {flag.name for flag in FLAGS if beam_flags.is_known(flag.name) or flag.name == "runner"}
+    assert shared == {flag.name for flag in FLAGS if flag.to_beam}
 
 
 def test_a_value_comes_after_an_equals_sign_or_as_the_next_word() -> None:
-    assert read("--task=describe", "--limit", "10").values == {"task": "describe", "limit": 10}
+    assert read("--task=describe", "--limit", "10").given == {"task": "describe", "limit": 10}
 
 
 def test_dashes_are_as_good_as_underscores() -> None:
-    assert read("--sample-percent=5").values == {"sample_percent": 5.0}
+    assert read("--sample-percent=5").given == {"sample_percent": 5.0}
 
 
 def test_a_boolean_stands_alone_or_takes_true_or_false() -> None:
-    assert read("--yes", "--json=false", "--quiet", "true").values == {
+    assert read("--yes", "--json=false", "--quiet", "true").given == {
         "yes": True,
         "json": False,
         "quiet": True,
@@ -72,27 +75,27 @@ def test_a_boolean_stands_alone_or_takes_true_or_false() -> None:
 
 
 def test_a_boolean_does_not_swallow_the_next_flag() -> None:
-    assert read("--yes", "--limit=1").values == {"yes": True, "limit": 1}
+    assert read("--yes", "--limit=1").given == {"yes": True, "limit": 1}
 
 
 def test_negative_coordinates_are_values_and_no_flags() -> None:
-    assert read("--bbox", "-122.5,37.7,-122.3,37.8").values["bbox"] == (-122.5, 37.7, -122.3, 37.8)
+    assert read("--bbox", "-122.5,37.7,-122.3,37.8").given["bbox"] == (-122.5, 37.7, -122.3, 37.8)
 
 
 def test_lists_add_up_when_a_flag_is_given_again() -> None:
-    assert read("--asset_types=A,B", "--asset_types=C,A").values["asset_types"] == ("A", "B", "C")
+    assert read("--asset_types=A,B", "--asset_types=C,A").given["asset_types"] == ("A", "B", "C")
 
 
 def test_the_last_value_of_a_plain_flag_counts() -> None:
-    assert read("--limit=1", "--limit=2").values["limit"] == 2
+    assert read("--limit=1", "--limit=2").given["limit"] == 2
 
 
 def test_due_is_replaced_and_not_added_to() -> None:
-    assert read("--due=new", "--due=failed:NOT_FOUND").values["due"] == ("failed:NOT_FOUND",)
+    assert read("--due=new", "--due=failed:NOT_FOUND").given["due"] == ("failed:NOT_FOUND",)
 
 
 def test_column_pairs_add_up_and_contradict() -> None:
-    pairs = read("--columns=observation_id=id", "--columns=gcs_uri=file.uri").values["columns"]
+    pairs = read("--columns=observation_id=id", "--columns=gcs_uri=file.uri").given["columns"]
     assert pairs == {"observation_id": "id", "gcs_uri": "file.uri"}
     assert "gives a twice" in refusal("--columns=a=b", "--columns=a=c")
 
@@ -107,7 +110,7 @@ def test_column_pairs_add_up_and_contradict() -> None:
     ],
 )
 def test_times_become_utc(text: str, utc: str) -> None:
-    assert read(f"--captured_from={text}").values["captured_from"] == utc
+    assert read(f"--captured_from={text}").given["captured_from"] == utc
 
 
 @pytest.mark.parametrize(
@@ -159,8 +162,8 @@ def test_times_become_utc(text: str, utc: str) -> None:
         ("-limit=5", "flags are written with two dashes"),
         ("limit=5", "flags are written --name=value; did you mean --limit?"),
         ("describe", "imagebeam classify takes no 'describe'"),
-        ("--num_workers=many", "invalid int value: 'many' (an option of Beam)"),
-        ("--region", "--region needs a value (an option of Beam)"),
+        ("--num_workers=many", "invalid int value: 'many' (a Beam option)"),
+        ("--region", "--region needs a value (a Beam option)"),
         ("--no_auth=perhaps", "--no_auth takes true or false, not 'perhaps'"),
     ],
 )
@@ -175,20 +178,21 @@ def test_a_flag_needs_its_value_even_when_another_flag_follows() -> None:
 def test_options_of_beam_go_through_in_their_own_form() -> None:
     line = read("--region=europe-west6", "--temp-location", "gs://b/t", "--no_auth", "--enable_hot_key_logging=false")
     assert line.beam == ("--region=europe-west6", "--temp_location=gs://b/t", "--no_auth")
-    assert line.values == {}
+    assert line.given == {}
 
 
 def test_a_value_may_hold_equals_signs_and_dashes() -> None:
-    assert read("--where=a = 1 -- and b").values["where"] == "a = 1 -- and b"
+    assert read("--where=a = 1 -- and b").given["where"] == "a = 1 -- and b"
 
 
 def test_our_own_flags_are_read_without_importing_beam() -> None:
     program = (
         "import sys\n"
-        "from imagebeam.pipeline.flags import classify as flags, parser as arguments\n"
-        "table = flags.by_name(flags.CLASSIFY)\n"
-        "arguments.read(['--task=a', '--runner=FnApiRunner'], table, command='x')\n"
-        "try: arguments.read(['--limit=0'], table, command='x')\n"
+        "from imagebeam.pipeline.flags.classify import CLASSIFY\n"
+        "from imagebeam.pipeline.flags.command import FlagCommand\n"
+        "command = FlagCommand('x', CLASSIFY, beam=True)\n"
+        "command.parse(['--task=a', '--runner=FnApiRunner'])\n"
+        "try: command.parse(['--limit=0'])\n"
         "except Exception as error: print(type(error).__name__)\n"
         "print([name for name in sys.modules if name.startswith(('apache_beam', 'google.cloud.'))])\n"
     )
@@ -202,26 +206,26 @@ _NAMES = st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), 
 
 @given(
     st.one_of(
-        st.tuples(st.just(flags.LIMIT), st.integers(1, 10**12)),
-        st.tuples(st.just(flags.SAMPLE_PERCENT), st.integers(1, 10**6).map(lambda n: n / 10**4)),
-        st.tuples(st.just(flags.ASSET_TYPES), _NAMES),
+        st.tuples(st.just(CLASSIFY["limit"]), st.integers(1, 10**12)),
+        st.tuples(st.just(CLASSIFY["sample_percent"]), st.integers(1, 10**6).map(lambda n: n / 10**4)),
+        st.tuples(st.just(CLASSIFY["asset_types"]), _NAMES),
         st.tuples(
-            st.just(flags.COLUMNS),
+            st.just(CLASSIFY["columns"]),
             st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.sampled_from(["a", "b.c"]), min_size=1),
         ),
-        st.tuples(st.just(flags.YES), st.booleans()),
+        st.tuples(st.just(CLASSIFY["yes"]), st.booleans()),
     )
 )
-def test_what_is_written_is_what_is_read(case: tuple[Flag, Any]) -> None:
+def test_what_is_written_is_what_is_read(case: tuple[Setting, Any]) -> None:
     flag, value = case
-    assert flag_values.from_text(flag, flag_values.to_text(flag, value), where=flag.name) == value
+    assert flag_values.read(flag, flag_values.to_text(flag, value), where=flag.name) == value
 
 
-@given(st.sampled_from(CLASSIFY), st.text(max_size=30))
-def test_any_text_is_a_value_or_one_line_of_refusal(flag: Flag, text: str) -> None:
+@given(st.sampled_from(FLAGS), st.text(max_size=30))
+def test_any_text_is_a_value_or_one_line_of_refusal(flag: Setting, text: str) -> None:
     message = f"--{flag.name}"
     try:
-        flag_values.from_text(flag, text, where=f"--{flag.name}")
+        flag_values.read(flag, text, where=f"--{flag.name}")
     except UserError as error:
         message = str(error)
     assert message.startswith(f"--{flag.name}")
@@ -229,4 +233,4 @@ def test_any_text_is_a_value_or_one_line_of_refusal(flag: Flag, text: str) -> No
 
 
 def test_every_kind_of_value_has_a_flag() -> None:
-    assert {flag.kind for flag in CLASSIFY} == set(Kind)
+    assert {flag.kind for flag in FLAGS} == set(Kind)

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import run_cli
 
-from imagebeam.pipeline.plan.settings import plan_settings
+from imagebeam.pipeline.flags.command import FlagCommand
+from imagebeam.pipeline.plan.settings import PLAN, PlanSettings, load_plan
 from imagebeam.pipeline.run import assemble, cost_estimate
+from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, UnitKind, Usage
@@ -378,7 +381,7 @@ CLASSIFY = ("--task=image_quality", "--source=d.t", "--results=r", "--project=my
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (("embd", *CLASSIFY), "imagebeam plan takes classify or embed, not 'embd'; did you mean embed?"),
+        (("embd", *CLASSIFY), "unknown command plan embd; did you mean embed?"),
         ((*CLASSIFY, "--probe"), "--probe needs a value; for example --probe=5"),
         ((*CLASSIFY, "--probe", "--json"), "--probe needs a value"),
         ((*CLASSIFY, "--probe=0"), "--probe takes a whole number from 1 to 1000, not 0"),
@@ -387,16 +390,25 @@ CLASSIFY = ("--task=image_quality", "--source=d.t", "--results=r", "--project=my
         (("--source=d.t",), "no task"),
     ],
 )
-def test_a_mistake_in_the_arguments_gets_one_line(argv: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        plan_settings(argv, cwd=tmp_path, environ={})
-    assert told in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_a_mistake_in_the_arguments_gets_one_line(
+    argv: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_cli(["plan", *argv])
+    assert (code, out) == (2, "")
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def plan_settings(job: str, *argv: str, cwd: Path) -> PlanSettings:
+    command = FlagCommand("imagebeam plan", {**JOBS[job].flags, **PLAN}, beam=True)
+    return load_plan(JOBS[job], command.parse(argv), cwd=cwd, environ={})
 
 
 def test_the_flags_and_the_file_are_those_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text("project: my-project\nresults: r\nsource: d.t\nlane: flex\n")
-    asked = plan_settings(["--task=image_quality", "--probe", "7", "--max_tpm=5000"], cwd=tmp_path, environ={})
+    asked = plan_settings("classify", "--task=image_quality", "--probe", "7", "--max_tpm=5000", cwd=tmp_path)
     assert (asked.command, asked.probe, asked.settings.lane, asked.settings.max_tpm) == ("classify", 7, "flex", 5_000)
-    other = plan_settings(["embed", "--dimension=64", "--probe=3", "--probe=4"], cwd=tmp_path, environ={})
+    other = plan_settings("embed", "--dimension=64", "--probe=3", "--probe=4", "--look=9", cwd=tmp_path)
     assert (other.command, other.probe, other.settings.task) == ("embed", 4, "embed/gemini-embedding-2/64")
+    assert (asked.sample_images, other.sample_images) == (500, 9)

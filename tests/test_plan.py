@@ -90,10 +90,10 @@ def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: L
     code, text, _ = run_cli(["plan", *street.arguments(source, task=task)])
     assert code == 0
     assert f"changed  prompt since version {ran['version']}" in text
-    assert "296 outdated, about $0.11 to ask again (--due=outdated); due now: 4 new" in text
+    assert "296 outdated, about $0.11 to ask again (--reprocess=outdated); due now: 4 new" in text
 
-    second = planned(street.arguments(source, "--due=outdated", task=task))
-    ran = street.run(source, "--due=outdated", task=task)
+    second = planned(street.arguments(source, "--reprocess=outdated", task=task))
+    ran = street.run(source, "--reprocess=outdated", task=task)
     real = Decimal(ran["recorded"]["cost_usd"])
     assert abs(Decimal(lanes(second)["online"]["usd"]) - real) <= real * Decimal("0.01")
     assert abs(Decimal(told["changed"]["usd"]) - real) <= real * Decimal("0.01")
@@ -108,8 +108,8 @@ def test_images_that_may_not_be_looked_at_are_said_and_planned_without(cloud: Lo
     assert "may not read gs://" in plan["look"]["refused"]
     assert plan["calls"] == 3
     cloud.reset()
-    assert planned(job.arguments(), "--look=0")["look"] is None
-    assert planned(job.arguments(), "--look=2")["look"]["units"] == 2
+    assert planned(job.arguments(), "--sample_images=0")["look"] is None
+    assert planned(job.arguments(), "--sample_images=2")["look"]["units"] == 2
 
 
 def test_images_that_travel_inside_the_request_make_no_call_when_they_cannot_be_read(
@@ -172,7 +172,7 @@ def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: L
     assert "note     nothing is due that has an image: nothing was probed" in text
     assert calls(job)["calls"] == 11
 
-    other = planned(job.arguments("--due=outdated", task=str(changed_task(tmp_path))), "--probe=2")
+    other = planned(job.arguments("--reprocess=outdated", task=str(changed_task(tmp_path))), "--probe=2")
     assert (other["changed"]["fields"], other["probe"]["ok"]) == (["prompt"], 2)
     assert other["units"]["remaining_outdated"] == 9
     assert calls(job)["calls"] == 13
@@ -273,7 +273,7 @@ def test_help_says_what_it_does() -> None:
     code, out, _ = run_cli(["plan", "--help"])
     assert code == 0
     assert "--probe=N" in out
-    assert "no model is called" in out
+    assert "without calling a" in out
 
 
 @pytest.mark.parametrize(

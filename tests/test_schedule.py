@@ -116,7 +116,6 @@ def test_dataflow_reads_the_body_of_the_nightly_request() -> None:
     assert start.job_name == "imagebeam-utility-pole"
     assert start.container_spec_gcs_path == NEEDED["daily"]["template"]
     assert dict(start.parameters) == {
-        "due": "new,retry",
         "max_cost_usd": "25",
         "results": "answers",
         "source": "my_dataset.photos",
@@ -167,12 +166,12 @@ def test_files_of_this_machine_are_copied_to_where_the_job_reads_them(here: Path
     assert request(found[-1]).launch_parameter.parameters["query_file"] == place
 
 
-def test_what_is_due_can_be_said_and_stands_in_the_file_too(here: Path) -> None:
-    (command,) = scheduled(printed("daily", "--due=outdated"))
-    assert request(command).launch_parameter.parameters["due"] == "outdated"
-    (here / "imagebeam.yaml").write_text("due: failed\n")
+def test_reprocessed_states_come_from_flags_or_file(here: Path) -> None:
+    (command,) = scheduled(printed("daily", "--reprocess=outdated"))
+    assert request(command).launch_parameter.parameters["reprocess"] == "outdated"
+    (here / "imagebeam.yaml").write_text("reprocess: failed\n")
     (command,) = scheduled(printed("daily"))
-    assert request(command).launch_parameter.parameters["due"] == "failed"
+    assert request(command).launch_parameter.parameters["reprocess"] == "failed"
 
 
 def test_who_starts_the_job_may_use_the_account_of_its_workers() -> None:
@@ -197,9 +196,7 @@ def test_batch_jobs_are_made_every_night_and_looked_after_in_between() -> None:
     assert flag(submit, "command") == "imagebeam"
     asked = listed(flag(submit, "args"))
     assert asked[0] == "classify"
-    assert {"--lane=batch", "--no_wait=true", "--due=new,retry", "--batch_rounds=2", "--project=my-project"} <= set(
-        asked
-    )
+    assert {"--lane=batch", "--no_wait=true", "--batch_rounds=2", "--project=my-project"} <= set(asked)
     assert listed(flag(collect, "args")) == [
         "batch",
         "collect",
@@ -220,14 +217,14 @@ def test_the_scheduled_commands_are_commands_of_imagebeam(here: Path) -> None:
     looked = [text.replace("gs://my-bucket", str(here)) for text in listed(flag(collect, "args"))]
     assert run_cli(looked)[:2] == (0, f"no open batch runs in {here}/imagebeam\n")
     arguments = [text for text in listed(flag(submit, "args")) if not text.startswith("--task=")]
-    assert "no task: --task=NAME says what to ask" in refusal(*arguments)
+    assert "no task: give --task=NAME" in refusal(*arguments)
 
 
 # One small VM
 
 
 def test_a_vm_runs_once_and_turns_itself_off() -> None:
-    found = printed("vm", "--worker_zone=europe-west6-a", "--machine_type=e2-small", "--due=new,retry")
+    found = printed("vm", "--worker_zone=europe-west6-a", "--machine_type=e2-small", "--reprocess=outdated,failed")
     (create,) = [command for command in found if command[1:4] == ["compute", "instances", "create"]]
     assert (flag(create, "zone"), flag(create, "machine-type")) == ("europe-west6-a", "e2-small")
     assert flag(create, "service-account") == WORKER
@@ -238,7 +235,7 @@ def test_a_vm_runs_once_and_turns_itself_off() -> None:
     assert docker[: docker.index(IMAGE) + 2] == [
         *("docker", "run", "--rm", "--log-driver=gcplogs", "--entrypoint=imagebeam", IMAGE, "classify"),
     ]
-    assert "--due=new,retry" in docker
+    assert "--reprocess=outdated,failed" in docker
     assert "--no-address" not in create
     (command,) = scheduled(found)
     assert flag(command, "uri").endswith(
@@ -310,7 +307,7 @@ def test_a_nightly_job_on_lane_batch_says_who_looks_after_its_jobs() -> None:
         ("daily", ["--service_account_email="], "--service_account_email=imagebeam-worker@my-project.iam"),
         ("daily", ["--template="], "imagebeam schedule daily needs --template"),
         ("daily", ["--template=gs://b-b/t"], "write gs://bucket/path/name.json"),
-        ("daily", ["--no_wait=true"], "a template waits for no batch job"),
+        ("daily", ["--no_wait=true"], "a template does not wait for batch jobs"),
         ("daily", ["--schedule=every day"], "five fields"),
         ("daily", ["--region=europe-west"], "no region of Google Cloud"),
         ("daily", ["--work_dir=runs"], "give --work_dir=gs://bucket/path"),

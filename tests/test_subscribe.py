@@ -39,21 +39,21 @@ def error_line(*arguments: str) -> str:
 def test_derives_the_names_of_the_imagery_insights_guide(tmp_path: Path) -> None:
     given = ["--project=my-project", "--customer_id=12-34-56", "--location=EU"]
     settings = subscribe_settings(given, cwd=tmp_path, environ={})
-    assert settings.listing == (
+    assert settings.listing_name == (
         "projects/maps-platform-analytics-hub/locations/eu/dataExchanges/imagery_insights_exchange_eu"
         "/listings/imagery_insights_12_34_56__eu"
     )
-    assert settings.dataset == "imagery_insights___preview___eu"
+    assert settings.dataset_id == "imagery_insights___preview___eu"
 
 
 def test_accepts_other_names(tmp_path: Path) -> None:
     given = ["--hub_project=hub-two", "--exchange=e", "--listing=x", "--dataset=d", "--project=my-project"]
     settings = subscribe_settings(given, cwd=tmp_path, environ={})
-    assert settings.listing == "projects/hub-two/locations/us/dataExchanges/e/listings/x"
-    assert settings.dataset == "d"
+    assert settings.listing_name == "projects/hub-two/locations/us/dataExchanges/e/listings/x"
+    assert settings.dataset_id == "d"
     whole = "projects/hub-two/locations/eu/dataExchanges/e/listings/x"
     given = [f"--listing={whole}", "--location=eu", "--project=my-project"]
-    assert subscribe_settings(given, cwd=tmp_path, environ={}).listing == whole
+    assert subscribe_settings(given, cwd=tmp_path, environ={}).listing_name == whole
 
 
 def test_ignores_the_model_location_of_the_config_file(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_ignores_the_model_location_of_the_config_file(tmp_path: Path) -> None:
         ([], "which listing? Give --customer_id"),
         (["--list", "--dry_run"], "give one of them"),
         (["--listing=projects/p/locations/eu/dataExchanges/e/listings/x"], "give --location=eu"),
-        (["--listing=projects/p/locations/us/dataExchanges/e/listings/x", "--exchange=e"], "--exchange says nothing"),
+        (["--listing=projects/p/locations/us/dataExchanges/e/listings/x", "--exchange=e"], "--exchange has no effect"),
         (["--customer_id=a b"], "--customer_id"),
         (["--costumer_id=1"], "did you mean --customer_id?"),
     ],

@@ -12,10 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jobs import run_cli
 
-from imagebeam.pipeline.dataflow import template_launch, template_metadata
-from imagebeam.pipeline.dataflow.template_metadata import JOBS, NO_PARAMETERS, NO_VALUES
+from imagebeam.pipeline.dataflow import template_launch
+from imagebeam.pipeline.dataflow.template_metadata import NO_PARAMETERS, NO_VALUES
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import Group, by_name
+from imagebeam.pipeline.flags.setting import Group
+from imagebeam.pipeline.run.embed_settings import JOBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -181,7 +182,10 @@ def test_a_missing_gcloud_is_one_line_that_says_where_to_get_it(monkeypatch: pyt
 def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path, job: str) -> None:
     code, _, err = run_cli(line("launch", LAUNCHES[job], "--max_cost_usd=25", job=job))
     assert code == 0
-    assert err.splitlines()[-1] == "started; the summary will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
+    assert (
+        err.splitlines()[-1]
+        == "started; the summary will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
+    )
     (command,) = asked(gcloud)
     assert command[:4] == ["dataflow", "flex-template", "run", "imagebeam-poles-1"]
     assert set(command[4:]) == {
@@ -241,8 +245,8 @@ def test_a_launch_of_batch_jobs_says_who_looks_after_them(gcloud: Path) -> None:
 
 
 def test_a_value_with_commas_stays_one_parameter() -> None:
-    (command,) = printed("--due=new,retry,outdated", "--where=city IN ('Bern', 'Thun') AND ~level > 1")
-    assert "--parameters=^~^due=new,retry,outdated" in command
+    (command,) = printed("--reprocess=failed,outdated", "--where=city IN ('Bern', 'Thun') AND ~level > 1")
+    assert "--parameters=^~^reprocess=failed,outdated" in command
     assert "--parameters=^|^where=city IN ('Bern', 'Thun') AND ~level > 1" in command
 
 
@@ -289,7 +293,7 @@ def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
         (["--results="], "no results"),
         (["--source="], "no source"),
         (["--query=SELECT 1"], "--source and --query are both given"),
-        (["--work_dir=runs"], "--work_dir=runs is on this machine"),
+        (["--work_dir=runs"], "/runs is on this machine"),
         (["--work_dir="], "give --work_dir=gs://bucket/path"),
         (["--region="], "no region: give --region"),
         (["--region=europe-west66"], "--region=europe-west66 is no region of Google Cloud; did you mean europe-west6?"),
@@ -316,11 +320,15 @@ def test_a_mistake_in_a_launch_is_one_line_and_gcloud_is_not_asked(
     ("job", "more", "said"),
     [
         ("classify", ["--task=utility_pol"], "task utility_pol does not exist"),
-        ("classify", ["--task="], "no task: --task=NAME says what to ask"),
+        ("classify", ["--task="], "no task: give --task=NAME"),
         ("classify", ["--lane=batch", "--transport=inline"], "--lane=batch sends images by URI"),
-        ("classify", ["--lane=batch", "--location=eu"], "batch jobs are made at global or at a region"),
+        ("classify", ["--lane=batch", "--location=eu"], "batch jobs run at global or in a region"),
         ("classify", ["--batch_lines=7"], "--batch_lines is for --lane=batch; this run's lane is online"),
-        ("classify", ["--no_wait=true"], "--no_wait is no parameter of this template: a template waits for no batch"),
+        (
+            "classify",
+            ["--no_wait=true"],
+            "--no_wait is not a parameter of this template: a template does not wait",
+        ),
         ("embed", ["--task=utility_pole"], "unknown flag --task"),
         ("embed", ["--lane=sql"], "--lane=sql: BigQuery does all the work, and Dataflow would only wait for it"),
         ("embed", ["--lane=sql", "--rows_per_job=9"], "imagebeam embed --lane=sql"),
@@ -354,7 +362,7 @@ def test_classify_is_what_is_meant_when_no_job_is_named() -> None:
 def test_help_names_the_verbs_and_the_jobs() -> None:
     code, out, _ = run_cli(["template", "--help"])
     assert code == 0
-    assert all(word in out for word in ("build", "launch", "metadata", *template_metadata.JOBS, "--dry_run"))
+    assert all(word in out for word in ("build", "launch", "metadata", *JOBS, "--dry_run"))
 
 
 def test_the_commands_of_the_readme_give_gcloud_what_it_needs(gcloud: Path, here: Path) -> None:
@@ -387,7 +395,7 @@ def test_gcloud_splits_a_list_into_what_was_put_in(parts: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("job", "flag"),
-    [(job, flag) for job, made in JOBS.items() for flag in made.flags if flag.name not in NO_PARAMETERS],
+    [(job, flag) for job, made in JOBS.items() for flag in made.flags.values() if flag.name not in NO_PARAMETERS],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_every_flag_of_the_job_reaches_it_as_a_parameter(job: str, flag: Any, here: Path) -> None:
@@ -420,5 +428,5 @@ def test_every_flag_of_the_job_reaches_it_as_a_parameter(job: str, flag: Any, he
     elif copies:
         assert parameters(command)[flag.name] == copies[0][-1]
     else:
-        value = flag_values.from_text(flag, parameters(command)[flag.name], where=flag.name)
-        assert value == flag_values.from_text(by_name(JOBS[job].flags)[flag.name], more[flag.name], where=flag.name)
+        value = flag_values.read(flag, parameters(command)[flag.name], where=flag.name)
+        assert value == flag_values.read(JOBS[job].flags[flag.name], more[flag.name], where=flag.name)

@@ -11,7 +11,7 @@ from jobs import captured
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.cli import flex_template
-from imagebeam.pipeline.dataflow.template_metadata import JOBS
+from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.transforms.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -75,9 +75,9 @@ def test_files_are_fetched_and_keep_their_ending(tmp_path: Path) -> None:
     ("argument", "said"),
     [
         ("--runner=FnApiRunner", "a template always runs on Dataflow"),
-        ("--direct_num_workers=4", "--direct_num_workers is no parameter of this template"),
+        ("--direct_num_workers=4", "--direct_num_workers is not a parameter of this template"),
         ("--lane=sql", "--lane=sql: BigQuery does all the work, and Dataflow would only wait for it"),
-        ("--json=true", "--json is no parameter of this template"),
+        ("--json=true", "--json is not a parameter of this template"),
         ("--polygon_file=area.json", "the launcher of the template cannot see it; give a file as gs://bucket/path"),
         ("--config=gs://my-bucket/none.yaml", "--config=gs://my-bucket/none.yaml: no such object"),
         ("--task=tasks/poles.yaml", "--task=tasks/poles.yaml: the launcher of the template cannot see it"),
@@ -93,9 +93,13 @@ def test_a_parameter_that_a_template_cannot_take_is_refused(tmp_path: Path, job:
 @pytest.mark.parametrize(
     ("job", "argument", "said"),
     [
-        ("classify", "--no_wait=true", "a template waits for no batch job; imagebeam batch collect looks after them"),
+        (
+            "classify",
+            "--no_wait=true",
+            "a template does not wait for batch jobs; imagebeam batch collect collects their answers",
+        ),
         ("embed", "--vector_index=true", "run imagebeam embed --vector_index afterwards"),
-        ("embed", "--rows_per_job=7", "a template has no lane sql; imagebeam embed --lane=sql has"),
+        ("embed", "--rows_per_job=7", "a template has no lane sql; use imagebeam embed --lane=sql"),
     ],
 )
 def test_what_only_one_job_has_is_refused_with_what_to_do_instead(
@@ -142,7 +146,7 @@ def test_the_launcher_ends_with_one_line(job: str, more: list[str], said: str, m
 @pytest.mark.parametrize(
     ("job", "more", "said"),
     [
-        ("classify", ["--task="], "no task: --task=NAME says what to ask"),
+        ("classify", ["--task="], "no task: give --task=NAME"),
         ("classify", ["--dimension=768"], "unknown flag --dimension"),
         ("classify", ["--lane=batch", "--transport=inline"], "--lane=batch sends images by URI"),
         ("classify", ["--max_images=2", "--unit=observation"], "--max_images is for --unit=asset"),

@@ -23,15 +23,14 @@ from packaging.version import Version
 from imagebeam.pipeline.dataflow import template_metadata
 from imagebeam.pipeline.dataflow.template_metadata import (
     CHANGING_DEFAULTS,
-    DEFAULT_JOB,
     FILES,
-    JOBS,
     NO_PARAMETERS,
     NO_VALUES,
     REQUIRED,
 )
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import Flag, Kind, by_name
+from imagebeam.pipeline.flags.setting import Flags, Kind, Setting
+from imagebeam.pipeline.run.embed_settings import DEFAULT_JOB, JOBS
 from imagebeam.transforms.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +48,9 @@ def checked_in(job: str) -> TemplateMetadata:
 PARAMETERS: dict[str, dict[str, ParameterMetadata]] = {
     job: {parameter.name: parameter for parameter in checked_in(job).parameters} for job in JOBS
 }
-FLAGS: dict[str, dict[str, Flag]] = {job: by_name(made.flags) for job, made in JOBS.items()}
+FLAGS: dict[str, Flags] = {name: job.flags for name, job in JOBS.items()}
+#: Deprecated names, which a template accepts and does not show.
+ALIASES = {alias for flag in FLAGS["classify"].values() for alias in flag.aliases}
 #: Every parameter that is a flag of its job.
 EACH = [(job, name) for job, parameters in PARAMETERS.items() for name in parameters if name in FLAGS[job]]
 
@@ -68,7 +69,8 @@ def test_every_job_has_a_file_and_every_file_a_job() -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_every_flag_is_a_parameter_or_has_a_reason_not_to_be_and_nothing_else_is_one(job: str) -> None:
     named = set() if job == DEFAULT_JOB else {"job"}
-    assert set(PARAMETERS[job]) == set(FLAGS[job]) - set(NO_PARAMETERS) | named
+    assert set(PARAMETERS[job]) == set(FLAGS[job]) - set(NO_PARAMETERS) | named | ALIASES
+    assert {name for name, parameter in PARAMETERS[job].items() if parameter.hidden_ui} == ALIASES | {"due"}
     assert len(PARAMETERS[job]) == len(checked_in(job).parameters)
     assert {name for name, parameter in PARAMETERS[job].items() if not parameter.is_optional} == (
         REQUIRED & (set(FLAGS[job]) | named)
@@ -93,15 +95,15 @@ def test_a_parameter_says_the_same_as_its_flag(job: str, name: str) -> None:
     parameter, flag = PARAMETERS[job][name], FLAGS[job][name]
     assert parameter.label
     assert parameter.help_text.endswith(".")
-    assert parameter.group_name == flag.group.value
+    assert parameter.group_name == str(flag.group)
     assert [option.value for option in parameter.enum_options] == choices(flag)
     if parameter.default_value:
-        assert flag_values.from_text(flag, parameter.default_value, where=name) == flag.default
+        assert flag_values.read(flag, parameter.default_value, where=name) == flag.default
     elif name not in REQUIRED | CHANGING_DEFAULTS and name not in FILES:
-        assert flag.default in (None, ())
+        assert flag.computed or flag.default in (None, (), {})
 
 
-def choices(flag: Flag) -> list[str]:
+def choices(flag: Setting) -> list[str]:
     return [choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES]
 
 
@@ -133,7 +135,7 @@ def test_regular_expressions_take_defaults_and_examples_and_every_engine_reads_t
         assert not re.search(pattern, "!")
 
 
-def examples(flag: Flag) -> list[str]:
+def examples(flag: Setting) -> list[str]:
     if flag.name == "task":
         return [flag.example, "gs://my-bucket/tasks/poles.yaml"]
     return [f"gs://my-bucket/{flag.example}"] if flag.name in FILES else [flag.example]
@@ -165,14 +167,14 @@ def test_a_value_that_the_flag_takes_and_prints_is_never_refused_by_the_metadata
     flag = FLAGS[job][name]
     value = data.draw(values(flag))
     text = flag_values.to_text(flag, value)
-    assert flag_values.from_text(flag, text, where=name) is not None
+    assert flag_values.read(flag, text, where=name) is not None
     assert all(re.search(pattern, text) for pattern in PARAMETERS[job][name].regexes)
 
 
-def values(flag: Flag) -> st.SearchStrategy[object]:
+def values(flag: Setting) -> st.SearchStrategy[object]:
     low, high = flag.minimum or 0, flag.maximum or 1e9
     degrees = st.decimals(1, 80, places=3).map(float)
-    written = flag_values.from_text(flag, flag.example, where=flag.name)
+    written = flag_values.read(flag, flag.example, where=flag.name)
     by_kind: dict[Kind, st.SearchStrategy[object]] = {
         Kind.INTEGER: st.integers(int(low), int(high)),
         Kind.NUMBER: st.decimals(low + 1, high, places=2).map(float) if high > low + 1 else st.just(written),
@@ -181,7 +183,7 @@ def values(flag: Flag) -> st.SearchStrategy[object]:
     }
     if flag.choices:
         return st.sampled_from(choices(flag))
-    return by_kind.get(flag.kind, st.just(written))
+    return by_kind.get(flag.kind or Kind.TEXT, st.just(written))
 
 
 @pytest.mark.parametrize("job", JOBS)

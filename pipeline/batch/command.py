@@ -19,54 +19,43 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import supervisor
 from imagebeam.pipeline.batch.follow import JobWatcher, print_report
+from imagebeam.pipeline.batch.settings import BATCH
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.batch.status import format_status, status_to_json
-from imagebeam.pipeline.console import help as help_text
 from imagebeam.pipeline.console.console import Console
-from imagebeam.pipeline.flags import config_file
-from imagebeam.pipeline.flags import parser as flag_parser
-from imagebeam.pipeline.flags.classify import BATCH, BATCH_POLL_S, CONFIG, WORK_DIR, by_name
+from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.run.draining import draining_on_signals
 from imagebeam.pipeline.run.launch import read_json
-from imagebeam.pipeline.run.settings import work_directory
+from imagebeam.pipeline.run.settings import merge_layers, work_directory
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.batch_jobs import UncertainError
 from imagebeam.transforms.clients.credentials import find_credentials, missing_credentials
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
-from imagebeam.transforms.core.strict_yaml import suggestion
 
 
-def main(argv: list[str], *, cwd: Path) -> int:
-    """Run a subcommand.
+def run(name: str, line: FlagValues, *, cwd: Path) -> int:
+    """Run ``imagebeam batch status``, ``collect`` or ``cancel``.
 
     Args:
-        argv: Arguments after ``batch``.
+        name: Which of them.
+        line: The command line.
         cwd: Directory that relative paths start from and that may contain ``imagebeam.yaml``.
 
     Raises:
-        UserError: Unknown subcommand, flag or run.
+        UserError: Invalid flag or unknown run.
         SystemicError: The services are not available; every run stays as it is.
     """
-    if not argv or any(argument in {"--help", "-h"} for argument in argv):
-        sys.stdout.write(_help(help_text.width()))
-        return 0
-    name, *rest = argv
-    if name not in COMMANDS:
-        hint = suggestion(name, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command batch {name}{hint}")
-    line = flag_parser.read(rest, by_name(BATCH), command=f"imagebeam batch {name}", beam=False)
-    file = config_file.read(cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values)
-    given = {**file.values, **line.values}
-    work_dir = work_directory(str(given.get("work_dir", WORK_DIR.default)), cwd)
+    given = merge_layers(line, BATCH, cwd=cwd)
+    work_dir = work_directory(str(given.get(BATCH["work_dir"])), cwd)
     if not storage.is_local(work_dir):
         find_credentials()
     try:
-        runs = _runs(work_dir, given.get("run_id"))
+        runs = _runs(work_dir, given.get(BATCH["run_id"]))
         if not runs:
             sys.stdout.write(f"no open batch runs in {work_dir}\n")
             return 0
         with draining_on_signals(lambda _reason: None):  # the jobs continue without this process
-            return COMMANDS[name](runs, given)
+            return COMMANDS[name](runs, {setting.name: given.get(setting) for setting in BATCH.values()})
     except (GoogleAuthError, api_errors.RetryError, requests.RequestException) as error:
         raise storage_error(error, work_dir) from None
 
@@ -95,7 +84,7 @@ def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
         found = [supervisor.get_status(run, supervisor.jobs_client(run)) for run in runs]
     except UncertainError as error:
         raise SystemicError(f"Vertex AI does not respond, try again later: {error}") from None
-    if given.get("json"):
+    if given["json"]:
         Console().print_json([status_to_json(status) for status in found])
     else:
         Console().print(*(line for status in found for line in format_status(status)))
@@ -104,7 +93,6 @@ def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
 
 def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
     """Reconcile every run until it ends, or once with ``--no_wait``. An error in one does not stop the others."""
-    poll_s = float(given.get("batch_poll_s", BATCH_POLL_S.default))
     console = Console()
     watchers = [JobWatcher(run, console) for run in runs]
     codes = [0]
@@ -118,11 +106,11 @@ def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
                 watchers.remove(each)
                 continue
             if summary is not None:
-                codes.append(print_report(summary, each.run, as_json=bool(given.get("json"))))
+                codes.append(print_report(summary, each.run, as_json=given["json"]))
                 watchers.remove(each)
-        if not watchers or given.get("no_wait"):
+        if not watchers or given["no_wait"]:
             break
-        time.sleep(poll_s)
+        time.sleep(given["batch_poll_s"])
     for more in failed[1:]:
         console.warn(str(more))
     if failed:
@@ -131,7 +119,7 @@ def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
 
 
 def _cancel(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
-    if "run_id" not in given:
+    if given["run_id"] is None:
         raise UserError(
             f"batch cancel needs --run_id; open runs: {', '.join(run.run.run_id for run in runs)}. Finished rows are "
             "kept and billed, the other units remain"
@@ -149,17 +137,3 @@ COMMANDS: Mapping[str, Callable[[Sequence[BatchRun], Mapping[str, Any]], int]] =
     "collect": _collect,
     "cancel": _cancel,
 }
-
-
-def _help(columns: int) -> str:
-    text = [
-        "imagebeam batch: manage the jobs of runs with --lane=batch",
-        "",
-        "Usage: imagebeam batch status|collect|cancel [--flag=value …]",
-        "",
-        "  status   Print the state of every job.",
-        "  collect  Create jobs, collect answers and retry until all runs end, or once with --no_wait.",
-        "  cancel   Cancel the jobs of --run_id. Finished rows are kept, the other units remain.",
-        *help_text.flags_help(BATCH, columns),
-    ]
-    return "\n".join(text) + "\n"

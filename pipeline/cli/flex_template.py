@@ -17,17 +17,16 @@ from pathlib import Path
 
 from imagebeam.pipeline.cli import main as cli
 from imagebeam.pipeline.dataflow.template_metadata import (
-    DEFAULT_JOB,
     FILES,
     GIVEN_BY_THE_LAUNCHER,
     NO_PARAMETERS,
-    TemplateJob,
     check_value,
     default_of,
     find_job,
     is_path,
+    parameters_of,
 )
-from imagebeam.pipeline.flags.classify import by_name
+from imagebeam.pipeline.run.embed_settings import DEFAULT_JOB, Job
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 
 #: Gives what is stored at a ``gs://`` place; None when nothing is.
@@ -69,7 +68,7 @@ def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
     """
     jobs = [argument.removeprefix("--job=") for argument in given if argument.startswith("--job=")]
     job = find_job(jobs[-1] if jobs else DEFAULT_JOB)
-    defaults = {flag.name: default_of(flag) for flag in job.parameters}
+    defaults = {flag.name: default_of(flag) for flag in parameters_of(job).values()}
     arguments = [job.name, "--runner=DataflowRunner"]
     has_file = any(argument.startswith("--config=gs://") for argument in given)
     for argument in given:
@@ -100,12 +99,12 @@ def fetched(given: Sequence[str], directory: Path) -> list[str]:
     return arguments
 
 
-def _check(job: TemplateJob, name: str, text: str) -> None:
+def _check(job: Job, name: str, text: str) -> None:
     check_value(name, text)
     if name == "runner" and text not in {"", "DataflowRunner"}:
         raise UserError(f"--runner={text}: a template always runs on Dataflow; leave the parameter out")
-    if name in NO_PARAMETERS.keys() & by_name(job.flags).keys() - GIVEN_BY_THE_LAUNCHER:
-        raise UserError(f"--{name} is no parameter of this template: {NO_PARAMETERS[name]}")
+    if name in NO_PARAMETERS.keys() & job.flags.keys() - GIVEN_BY_THE_LAUNCHER:
+        raise UserError(f"--{name} is not a parameter of this template: {NO_PARAMETERS[name]}")
 
 
 def _fetched(name: str, place: str, directory: Path, fetch: Fetch) -> str:

@@ -1,58 +1,54 @@
-"""``imagebeam init``: writes ``imagebeam.yaml``."""
+"""``imagebeam init``: write ``imagebeam.yaml``."""
 
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
-from imagebeam.pipeline.console import help as help_text
 from imagebeam.pipeline.flags import config_file
-from imagebeam.pipeline.flags import parser as flag_parser
-from imagebeam.pipeline.flags.classify import CONFIG, FORCE, IN_FILE, by_name
+from imagebeam.pipeline.flags.classify import IN_FILE
+from imagebeam.pipeline.flags.command import FlagCommand
+from imagebeam.pipeline.flags.execution import ConfigSettings, ForceSettings
+from imagebeam.pipeline.flags.layers import FlagValues
+from imagebeam.pipeline.flags.model import flags_of
+from imagebeam.pipeline.flags.setting import Flags
 from imagebeam.transforms.core.errors import UserError
 
-_FLAGS = (*IN_FILE, CONFIG, FORCE)
+
+class InitFlags(ForceSettings, ConfigSettings):
+    """Settings of ``imagebeam init`` itself."""
 
 
-def main(argv: list[str], *, cwd: Path) -> int:
-    """Writes the file: the given flags as keys, all others as comments.
+INIT: Final[Flags] = flags_of(InitFlags)
 
-    Args:
-        argv: Arguments after ``init``.
-        cwd: Directory of the file.
+
+def run(line: FlagValues) -> int:
+    """Write the file: the given flags as keys, all others as comments.
 
     Raises:
-        UserError: A bad flag, or the file exists and ``--force`` is not given.
+        UserError: The file exists and ``--force`` is not given, or cannot be written.
     """
-    if any(argument in {"--help", "-h"} for argument in argv):
-        sys.stdout.write(_help(help_text.width()))
-        return 0
-    given = flag_parser.read(argv, by_name(_FLAGS), command="imagebeam init")
-    values = dict(given.values)
-    force = values.pop("force", False)
-    path = cwd / str(values.pop("config", CONFIG.default))
-    text = config_file.write(values, given.beam)
+    own, keys = line.split(INIT)
+    path = Path.cwd() / str(own.get(INIT["config"]))
+    text = config_file.write(keys.given, line.beam)
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
+        with path.open("w" if own.get(INIT["force"]) else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise UserError(f"{path} exists; edit it, or give --force to overwrite it") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
-    shown = os.path.relpath(path, cwd)
-    sys.stdout.write(f"{shown} written: {', '.join(values) or 'every key is a comment'}\n")
+    sys.stdout.write(f"{os.path.relpath(path)} written: {', '.join(keys.given) or 'every key is a comment'}\n")
     return 0
 
 
-def _help(columns: int) -> str:
-    lines = [
-        "imagebeam init: write imagebeam.yaml, which keeps the flags that repeat",
-        "",
-        "Usage: imagebeam init [--flag=value …] [--force]",
-        "",
-        "Example:",
-        "  imagebeam init --project=my-project --results=image_answers --source=my_dataset.my_table",
-        "",
-        "Given flags become keys; all others are there as comments with an example.",
-        *help_text.flags_help(_FLAGS, columns),
-    ]
-    return "\n".join(lines) + "\n"
+command: Final = FlagCommand(
+    "imagebeam init",
+    {**IN_FILE, **INIT},
+    run,
+    summary="Write imagebeam.yaml, a file for flags that repeat.",
+    usage="[--flag=value …] [--force]",
+    examples=("imagebeam init --project=my-project --results=image_answers",),
+    notes="Given flags become keys; all other flags are written as comments with an example.",
+    beam=True,
+)

@@ -1,355 +1,184 @@
 """The command line: finds the command, and turns errors into one line and an exit code.
 
-Beam takes two seconds to import, so a command imports what it needs when it runs.
+Beam takes two seconds to import, so every command imports what it needs when it runs.
 """
 
-import dataclasses
+from __future__ import annotations
+
+import contextlib
 import importlib.metadata
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, Final
 
-from imagebeam.pipeline.console import help as help_text
-from imagebeam.pipeline.flags.classify import CLASSIFY, NO_PROBE
-from imagebeam.pipeline.flags.embed import EMBED
-from imagebeam.pipeline.flags.search import SEARCH
-from imagebeam.pipeline.flags.subscribe import SUBSCRIBE
+import click
+import click.shell_completion
+
+from imagebeam.pipeline.flags.command import CommandGroup
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
-from imagebeam.transforms.core.strict_yaml import suggestion
 
 #: Entry points of this group add commands: the local Google Cloud, which production code never imports.
 PLUGINS: Final = "imagebeam.commands"
-#: Loading a plugin to ask what it does would make --help slow.
-_PLUGIN_SUMMARIES: Final = {"local": "A local Google Cloud, to try everything without an account."}
-_HELP: Final = ("--help", "-h", "help")
+#: Loading a plugin for its summary would make --help slow.
+_PLUGIN_SUMMARIES: Final = {"local": "Run a local Google Cloud, to try everything without an account."}
+_COMPLETE: Final = "_IMAGEBEAM_COMPLETE"
+_HERE: Final = "imagebeam.pipeline.cli.commands"
+_DATAFLOW: Final = "imagebeam.pipeline.dataflow"
+
+#: Name → summary and place of every command.
+COMMANDS: Mapping[str, click.Command | tuple[str, str]] = {
+    "init": ("Write imagebeam.yaml, a file for flags that repeat.", "imagebeam.pipeline.cli.init:command"),
+    "tasks": ("List, show, create and check tasks.", "imagebeam.pipeline.cli.tasks:command"),
+    "preflight": ("Check everything a run needs, and print how to fix failures.", f"{_HERE}:preflight"),
+    "plan": ("Estimate units, duration and cost of a run in each lane.", f"{_HERE}:plan"),
+    "classify": ("Run a model on every image of a table.", f"{_HERE}:classify"),
+    "embed": ("Compute an embedding of every image of a table.", f"{_HERE}:embed"),
+    "search": ("Find images by a text, a picture, or another image.", f"{_HERE}:search"),
+    "batch": ("Follow the batch jobs of runs with --lane=batch.", f"{_HERE}:batch"),
+    "template": ("Build a Dataflow Flex Template and launch jobs from it.", f"{_DATAFLOW}.template_command:command"),
+    "schedule": ("Print the commands that schedule a recurring run.", f"{_DATAFLOW}.schedule_command:command"),
+    "subscribe": ("Link the Imagery Insights dataset to your project.", f"{_HERE}:subscribe"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command.
+    """Run a command.
 
     Args:
         argv: Arguments after ``imagebeam``; those of the process when None.
 
     Returns:
-        The exit code: 0 ok · 1 books or internal · 2 your input · 3 systemic stop · 4 budget · 5 too many
-        failures · 130 interrupted.
+        The exit code: 0 ok · 1 counts or internal · 2 your input · 3 systemic stop · 4 budget · 5 too many failures ·
+        130 interrupted.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    try:
-        return _run(arguments)
-    except ImagebeamError as error:
-        if _wants_traceback(arguments):
-            traceback.print_exc()
-        sys.stderr.write(f"imagebeam: {' '.join(str(error).split())}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("imagebeam: interrupted\n")
-        return 130
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain again when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    with _closed_pipes():
+        try:
+            return _run(arguments)
+        except ImagebeamError as error:
+            if _wants_traceback(arguments):
+                traceback.print_exc()
+            sys.stderr.write(f"imagebeam: {' '.join(str(error).split())}\n")
+            return error.exit_code
+        except KeyboardInterrupt:
+            sys.stderr.write("imagebeam: interrupted\n")
+            return 130
 
 
 def _run(argv: Sequence[str]) -> int:
-    if not argv or argv[0] in _HELP:
-        _print(_main_help(help_text.width()))
-        return 0
-    name, *rest = argv
-    if name in {"--version", "-V"}:
-        _print([f"imagebeam {importlib.metadata.version('imagebeam')}"])
-        return 0
-    if name in COMMANDS:
-        return COMMANDS[name].run(rest)
-    plugins = {point.name: point for point in importlib.metadata.entry_points(group=PLUGINS)}
-    if name in plugins:
-        return _run_plugin(plugins[name], rest)
-    if name in _PLUGIN_SUMMARIES:
+    completes = os.environ.get(_COMPLETE)
+    # Looking for plugins takes a while.
+    root = _build_root({**COMMANDS, **({} if argv[:1] and argv[0] in COMMANDS and not completes else _plugins())})
+    if completes:
+        return click.shell_completion.shell_complete(root, {}, "imagebeam", _COMPLETE, completes)
+    name = argv[0] if argv else ""
+    if name in _PLUGIN_SUMMARIES and name not in root.members:
         raise UserError(
             f"imagebeam {name} is not part of this installation, as in the image for Dataflow: run "
             f"`pip install '.[{name}]'` in a checkout of imagebeam"
         )
-    if name.startswith("-"):
-        raise UserError(f"{name}: the command comes first, as in imagebeam classify --task=NAME")
-    known = [*COMMANDS, *plugins]
-    hint = suggestion(name, known) or f"; the commands are {', '.join(known)}"
-    raise UserError(f"unknown command {name}{hint}")
-
-
-def _run_plugin(point: importlib.metadata.EntryPoint, argv: list[str]) -> int:
     try:
-        command: Callable[[list[str]], int] = point.load()
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("imagebeam"):
-            raise
-        raise UserError(
-            f"imagebeam {point.name} needs the module {error.name}: pip install 'imagebeam[{point.name}]'"
-        ) from error
-    return command(argv)
+        with root.make_context("imagebeam", ["--help"] if argv[:1] == ["help"] else list(argv)) as context:
+            code: int = root.invoke(context)
+            return code
+    except click.exceptions.Exit as done:  # --help, --version
+        return done.exit_code
 
 
-def _classify(argv: list[str]) -> int:
-    if any(argument in _HELP[:2] for argument in argv):
-        _print(_classify_help(help_text.width()))
-        return 0
-    from imagebeam.pipeline.run.settings import classify_settings
-
-    settings, beam_arguments = classify_settings(argv, cwd=Path.cwd(), environ=os.environ)
-    from imagebeam.pipeline import classify
-
-    return classify.run(settings, beam_arguments)
-
-
-def _embed(argv: list[str]) -> int:
-    if any(argument in _HELP[:2] for argument in argv):
-        _print(_embed_help(help_text.width()))
-        return 0
-    from imagebeam.pipeline.run.embed_settings import embed_settings
-
-    settings, beam_arguments = embed_settings(argv, cwd=Path.cwd(), environ=os.environ)
-    from imagebeam.pipeline import embed
-
-    return embed.run(settings, beam_arguments)
+def _build_root(commands: Mapping[str, click.Command | tuple[str, str]]) -> CommandGroup:
+    return CommandGroup(
+        "imagebeam",
+        commands,
+        summary="Ask Gemini about every image of a BigQuery table.",
+        examples=(
+            "imagebeam local demo",
+            "imagebeam tasks list",
+            "imagebeam classify --task=image_quality --source=my_dataset.images",
+        ),
+        notes="imagebeam COMMAND --help describes a command. Exit codes: 0 ok, 1 counts or internal, 2 your input, 3 "
+        "stopped, 4 budget, 5 too many failures, 130 interrupted.\n\n"
+        f'Shell completion: eval "$({_COMPLETE}=bash_source imagebeam)", or zsh_source, or fish_source.',
+        options=[click.Option(["--version", "-V"], is_flag=True, is_eager=True, expose_value=False, callback=_version)],
+    )
 
 
-def _plan(argv: list[str]) -> int:
-    if any(argument in _HELP[:2] for argument in argv):
-        _print(_plan_help(help_text.width()))
-        return 0
-    from imagebeam.pipeline.plan.settings import plan_settings
-
-    asked = plan_settings(argv, cwd=Path.cwd(), environ=os.environ)
-    from imagebeam.pipeline.plan import command as plan_command
-
-    return plan_command.run(asked)
+def _version(ctx: click.Context, _: click.Parameter, value: object) -> None:
+    if value:
+        sys.stdout.write(f"imagebeam {importlib.metadata.version('imagebeam')}\n")
+        ctx.exit()
 
 
-def _preflight(argv: list[str]) -> int:
-    if any(argument in _HELP[:2] for argument in argv):
-        _print(_preflight_help(help_text.width()))
-        return 0
-    from imagebeam.pipeline.preflight import command as preflight_command
-
-    return preflight_command.main(argv, cwd=Path.cwd(), environ=os.environ)
+def _plugins() -> dict[str, click.Command]:
+    return {point.name: _PluginCommand(point) for point in importlib.metadata.entry_points(group=PLUGINS)}
 
 
-def _search(argv: list[str]) -> int:
-    if any(argument in _HELP[:2] for argument in argv):
-        _print(_search_help(help_text.width()))
-        return 0
-    from imagebeam.pipeline.search.settings import search_settings
+class _PluginCommand(click.Command):
+    """A command of another package, which reads its arguments itself."""
 
-    settings = search_settings(argv, cwd=Path.cwd(), environ=os.environ)
-    from imagebeam.pipeline.search import command as search_command
+    def __init__(self, point: importlib.metadata.EntryPoint) -> None:
+        summary = _PLUGIN_SUMMARIES.get(point.name, f"From {point.value.partition(':')[0]}.")
+        super().__init__(point.name, callback=self._call, help=summary, add_help_option=False)
+        self._point = point
 
-    return search_command.run(settings)
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leave the arguments as they are."""
+        ctx.params = {"argv": args}
+        return []
 
-
-def _subscribe(argv: list[str]) -> int:
-    if any(argument in _HELP[:2] for argument in argv):
-        _print(_subscribe_help(help_text.width()))
-        return 0
-    from imagebeam.pipeline.subscribe.settings import subscribe_settings
-
-    settings = subscribe_settings(argv, cwd=Path.cwd(), environ=os.environ)
-    from imagebeam.pipeline.subscribe import command as subscribe_command
-
-    return subscribe_command.run(settings)
-
-
-def _batch(argv: list[str]) -> int:
-    from imagebeam.pipeline.batch import command as batch_command
-
-    return batch_command.main(argv, cwd=Path.cwd())
+    def _call(self, argv: list[str]) -> int:
+        point = self._point
+        try:
+            command: Callable[[list[str]], int] = point.load()
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("imagebeam"):
+                raise
+            raise UserError(
+                f"imagebeam {point.name} needs the module {error.name}: pip install 'imagebeam[{point.name}]'"
+            ) from error
+        return command(argv)
 
 
-def _tasks(argv: list[str]) -> int:
-    from imagebeam.pipeline.cli import tasks as tasks_command
+class _Pipe:
+    """A standard stream whose reader (head, less) may close it: what is written later is lost, the exit code is not."""
 
-    return tasks_command.main(argv, cwd=Path.cwd())
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
-def _init(argv: list[str]) -> int:
-    from imagebeam.pipeline.cli import init as init_command
+    def write(self, text: str) -> int:
+        """Write text."""
+        with self._survive():
+            self._stream.write(text)
+        return len(text)
 
-    return init_command.main(argv, cwd=Path.cwd())
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._survive():
+            self._stream.flush()
 
-
-def _template(argv: list[str]) -> int:
-    from imagebeam.pipeline.dataflow import template_command
-
-    return template_command.main(argv, cwd=Path.cwd(), environ=os.environ)
-
-
-def _schedule(argv: list[str]) -> int:
-    from imagebeam.pipeline.dataflow import schedule_command
-
-    return schedule_command.main(argv, cwd=Path.cwd(), environ=os.environ)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Command:
-    """A command of ``imagebeam``.
-
-    Attributes:
-        summary: One line for ``imagebeam --help``.
-        run: Takes the arguments after the command, gives the exit code.
-    """
-
-    summary: str
-    run: Callable[[list[str]], int]
+    @contextlib.contextmanager
+    def _survive(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # Python would complain again when it closes the stream.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
-COMMANDS: Final[Mapping[str, Command]] = {
-    "init": Command("Write imagebeam.yaml, which keeps the flags that repeat.", _init),
-    "tasks": Command("List, show, make and check tasks: prompts with an answer schema.", _tasks),
-    "preflight": Command("Try everything that a run needs, and say what mends what is missing.", _preflight),
-    "plan": Command("Say what a run would do, take and cost in each lane; no model is called.", _plan),
-    "classify": Command("Ask a model about every image of a table; answers go to BigQuery.", _classify),
-    "embed": Command("Make a vector of every image of a table, to find what looks alike.", _embed),
-    "search": Command("Find images by a text, a picture, or another image of the table.", _search),
-    "batch": Command("Look after the jobs of runs with --lane=batch: status, collect, cancel.", _batch),
-    "template": Command("Build a Flex Template of Dataflow, and start jobs from it.", _template),
-    "schedule": Command("Print the commands that make a run come back every night.", _schedule),
-    "subscribe": Command("Link the dataset of Imagery Insights to your project.", _subscribe),
-}
-
-
-def _main_help(columns: int) -> list[str]:
-    summaries = {name: command.summary for name, command in COMMANDS.items()}
-    summaries |= {
-        point.name: _PLUGIN_SUMMARIES.get(point.name, f"From {point.value.partition(':')[0]}.")
-        for point in importlib.metadata.entry_points(group=PLUGINS)
-    }
-    return [
-        "imagebeam: ask Gemini about every image of a BigQuery table",
-        "",
-        "Usage: imagebeam COMMAND [--flag=value …]",
-        "",
-        "Commands:",
-        *help_text.table(summaries, columns),
-        "",
-        "Examples:",
-        "  imagebeam local demo",
-        "  imagebeam tasks list",
-        "  imagebeam classify --task=image_quality --source=my-project.my_dataset.my_table --limit=100",
-        "",
-        "imagebeam COMMAND --help says more. Exit codes: 0 ok, 1 books or internal, 2 your input, 3 stopped,",
-        "4 budget, 5 too many failures.",
-    ]
-
-
-def _preflight_help(columns: int) -> list[str]:
-    return [
-        "imagebeam preflight: try everything that a run needs, and say what mends what is missing",
-        "",
-        "Usage: imagebeam preflight [classify|embed] [the flags of that command] [--no_probe] [--json]",
-        "",
-        "Examples:",
-        "  imagebeam preflight --task=utility_pole                  (the rest is in imagebeam.yaml)",
-        "  imagebeam preflight classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam",
-        "  imagebeam preflight embed --dimension=768 --no_probe",
-        "",
-        "One flag more:",
-        *help_text.table({f"--{NO_PROBE.name}": NO_PROBE.help}, columns),
-        "",
-        "Two real calls about one image are paid for, a fraction of a cent, in no run's books. What is written for a",
-        "check is deleted again. Exit codes: 0 nothing failed, 2 you must mend something, 3 a service cannot be used.",
-    ]
-
-
-def _classify_help(columns: int) -> list[str]:
-    return [
-        "imagebeam classify: ask a model about every image of a table; answers go to BigQuery",
-        "",
-        "Usage: imagebeam classify --task=NAME --source=TABLE --results=DATASET [--flag=value …]",
-        "",
-        "Examples:",
-        "  imagebeam classify --task=utility_pole --limit=100        (the rest is in imagebeam.yaml)",
-        "  imagebeam classify --task=my_task.yaml --near=46.948,7.447,500 --captured_from=2025-01-01",
-        "  imagebeam classify --task=describe --query='SELECT * FROM d.t' --lane=flex --due=new,outdated",
-        *help_text.flags_help(CLASSIFY, columns),
-        "",
-        "Flags may stand in imagebeam.yaml too. Options of Beam (--region, --temp_location …) go through.",
-    ]
-
-
-def _embed_help(columns: int) -> list[str]:
-    return [
-        "imagebeam embed: make a vector of every image of a table; vectors go to BigQuery",
-        "",
-        "Usage: imagebeam embed --source=TABLE --results=DATASET [--flag=value …]",
-        "",
-        "Examples:",
-        "  imagebeam embed --dimension=768 --limit=100              (the rest is in imagebeam.yaml)",
-        "  imagebeam embed --model=multimodalembedding@001 --location=us-central1 --vector_index",
-        "  imagebeam embed --lane=batch --work_dir=gs://my-bucket/imagebeam",
-        *help_text.flags_help(EMBED, columns),
-        "",
-        "Every model and length has a table, embeddings_<model>_<dimension>; the view embeddings is over all of",
-        "them. What became of each image stands in outcomes, under task embed/<model>/<dimension>.",
-        "Flags of classify may stand in imagebeam.yaml too. Options of Beam (--region …) go through.",
-    ]
-
-
-def _plan_help(columns: int) -> list[str]:
-    from imagebeam.pipeline.plan.settings import PLAN
-
-    return [
-        "imagebeam plan: what a run would do, take and cost in each lane; no model is called",
-        "",
-        "Usage: imagebeam plan [classify|embed] [--look=N] [--probe=N] [--flag=value …]",
-        "",
-        "Examples:",
-        "  imagebeam plan --task=utility_pole                       (the rest is in imagebeam.yaml)",
-        "  imagebeam plan --task=utility_pole --due=new,outdated --max_tpm=4000000",
-        "  imagebeam plan embed --dimension=768 --probe=5",
-        *help_text.flags_help(PLAN, columns),
-        "",
-        "All other flags are those of the command that is planned: imagebeam classify --help, imagebeam embed --help.",
-        "--max_rpm and --max_tpm are taken as the quota; without them the published or an assumed one is, and said.",
-    ]
-
-
-def _search_help(columns: int) -> list[str]:
-    return [
-        "imagebeam search: find images by a text, a picture, or another image of the table",
-        "",
-        "Usage: imagebeam search --text=WORDS|--image=FILE|--like=ID --results=DATASET [--flag=value …]",
-        "",
-        "Examples:",
-        "  imagebeam search --text='a dark street' --html=found.html --thumbnails",
-        "  imagebeam search --like=o1:0123:00250082 --top_k=50 --out_table=my_dataset.like_it",
-        *help_text.flags_help(SEARCH, columns),
-        "",
-        "Vectors come from imagebeam embed. A search is over the vectors of one model and length.",
-    ]
-
-
-def _subscribe_help(columns: int) -> list[str]:
-    return [
-        "imagebeam subscribe: link the dataset of Imagery Insights to your project",
-        "",
-        "Usage: imagebeam subscribe --customer_id=ID [--location=us|eu] [--dry_run]",
-        "       imagebeam subscribe --list",
-        "",
-        "Examples:",
-        "  imagebeam subscribe --list --location=eu",
-        "  imagebeam subscribe --customer_id=1234-5678 --project=my-project",
-        *help_text.flags_help(SUBSCRIBE, columns),
-        "",
-        "A dataset that is linked already is left as it is. Nothing here costs money; queries over it do.",
-    ]
-
-
-def _print(lines: Sequence[str]) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+@contextlib.contextmanager
+def _closed_pipes() -> Iterator[None]:
+    out, errors = _Pipe(sys.stdout), _Pipe(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        try:
+            yield
+        finally:
+            out.flush()
 
 
 def _wants_traceback(argv: Sequence[str]) -> bool:
-    said = " ".join(argv).replace("-", "_").replace("=", " ")
-    return "__log_level debug" in said or bool(os.environ.get("IMAGEBEAM_TRACE"))
+    words = " ".join(argv).replace("-", "_").replace("=", " ")
+    return "__log_level debug" in words or bool(os.environ.get("IMAGEBEAM_TRACE"))

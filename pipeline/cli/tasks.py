@@ -1,50 +1,40 @@
-"""``imagebeam tasks list|show|new|check``: what can be asked, and what it costs per image."""
+"""``imagebeam tasks list|show|new|check``: tasks, and what they cost per image."""
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from imagebeam.pipeline.console import help as help_text
-from imagebeam.pipeline.flags import parser as flag_parser
-from imagebeam.pipeline.flags.classify import FORCE, JSON, MODEL, MODELS_FILE, Flag, by_name
+from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand
+from imagebeam.pipeline.flags.execution import ForceSettings, JsonSettings, ModelsFileSettings
+from imagebeam.pipeline.flags.layers import FlagValues
+from imagebeam.pipeline.flags.model import flags_of
+from imagebeam.pipeline.flags.setting import Flags, Group, Setting
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane
-from imagebeam.transforms.core.strict_yaml import suggestion
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.model_profiles import Models, cost_usd, estimate_usage
 from imagebeam.transforms.tasks.task import Task, parse_task
 
 _LANES: Final = (Lane.ONLINE, Lane.FLEX)
-_COMMON: Final[tuple[Flag, ...]] = (MODEL, MODELS_FILE, JSON)
 
 
-def main(argv: list[str], *, cwd: Path) -> int:
-    """Runs one of the four.
-
-    Args:
-        argv: Arguments after ``tasks``.
-        cwd: Directory whose ``tasks/`` holds a person's own tasks.
-
-    Raises:
-        UserError: Unknown command or flag, a missing task or one that is not good.
-    """
-    if not argv or any(argument in {"--help", "-h"} for argument in argv):
-        sys.stdout.write(_help(help_text.width()))
-        return 0
-    name, *rest = argv
-    if name not in _COMMANDS:
-        hint = suggestion(name, _COMMANDS) or f"; there are {', '.join(_COMMANDS)}"
-        raise UserError(f"unknown command tasks {name}{hint}")
-    run, flags = _COMMANDS[name]
-    given = flag_parser.read(rest, by_name(flags), command=f"imagebeam tasks {name}", words=True, beam=False)
-    return run(given, cwd)
+class ListFlags(JsonSettings, ModelsFileSettings):
+    """Settings of ``imagebeam tasks list``."""
 
 
-def _list(given: flag_parser.Arguments, cwd: Path) -> int:
-    _no_words(given, "list")
+class ShowFlags(ListFlags):
+    """Settings of ``imagebeam tasks show`` and ``check``."""
+
+    model: Annotated[
+        str | None,
+        Setting("Use this model instead of the task's.", "MODEL", "gemini-3.5-flash-lite", group=Group.TASK),
+    ] = None
+
+
+def _list(given: FlagValues, cwd: Path) -> int:
     models = catalog.load_models_file(_models_path(given, cwd))
     rows = []
     for file in catalog.list_tasks(cwd):
@@ -59,7 +49,7 @@ def _list(given: flag_parser.Arguments, cwd: Path) -> int:
                 "description": task.description,
             }
         )
-    if given.values.get("json"):
+    if given.given.get("json"):
         return _write_json(rows)
     widths = {key: max(len(str(row[key])) for row in rows) for key in ("name", "version", "unit", "from")}
     for row in rows:
@@ -68,33 +58,33 @@ def _list(given: flag_parser.Arguments, cwd: Path) -> int:
     return 0
 
 
-def _show(given: flag_parser.Arguments, cwd: Path) -> int:
+def _show(given: FlagValues, cwd: Path) -> int:
     if len(given.words) != 1:
         raise UserError("imagebeam tasks show takes one task, such as imagebeam tasks show image_quality")
     file = catalog.find_task(given.words[0], cwd)
     models = catalog.load_models_file(_models_path(given, cwd))
-    task = catalog.build_task(file, models, model=given.values.get("model"))
-    if given.values.get("json"):
+    task = catalog.build_task(file, models, model=given.given.get("model"))
+    if given.given.get("json"):
         return _write_json(_facts(task, models, file.source))
     sys.stdout.write("\n".join([*_fact_lines(_facts(task, models, file.source)), "", file.text.strip()]) + "\n")
     return 0
 
 
-def _check(given: flag_parser.Arguments, cwd: Path) -> int:
+def _check(given: FlagValues, cwd: Path) -> int:
     if not given.words:
         raise UserError("imagebeam tasks check takes files, such as imagebeam tasks check tasks/poles.yaml")
     models = catalog.load_models_file(_models_path(given, cwd))
     facts = []
     for word in given.words:
         file = catalog.find_task(word, cwd)
-        facts.append(_facts(catalog.build_task(file, models, model=given.values.get("model")), models, file.source))
-    if given.values.get("json"):
+        facts.append(_facts(catalog.build_task(file, models, model=given.given.get("model")), models, file.source))
+    if given.given.get("json"):
         return _write_json(facts)
     sys.stdout.write("\n\n".join("\n".join(_fact_lines(fact)) for fact in facts) + "\n")
     return 0
 
 
-def _new(given: flag_parser.Arguments, cwd: Path) -> int:
+def _new(given: FlagValues, cwd: Path) -> int:
     if len(given.words) != 1:
         raise UserError("imagebeam tasks new takes one name, such as imagebeam tasks new street_light")
     name = given.words[0]
@@ -106,7 +96,7 @@ def _new(given: flag_parser.Arguments, cwd: Path) -> int:
     parse_task(text, source=f"tasks new {name}", default_model=catalog.load_models_file().default)
     try:
         path.parent.mkdir(exist_ok=True)
-        with path.open("w" if given.values.get("force") else "x", encoding="utf-8") as file:
+        with path.open("w" if given.given.get("force") else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise UserError(f"{shown} already exists; edit it, or use --force to overwrite it") from None
@@ -114,14 +104,6 @@ def _new(given: flag_parser.Arguments, cwd: Path) -> int:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     sys.stdout.write(f"{shown} written; edit it, then: imagebeam tasks check {shown}\n")
     return 0
-
-
-_COMMANDS: Final[Mapping[str, tuple[Callable[[flag_parser.Arguments, Path], int], tuple[Flag, ...]]]] = {
-    "list": (_list, (MODELS_FILE, JSON)),
-    "show": (_show, _COMMON),
-    "new": (_new, (FORCE,)),
-    "check": (_check, _COMMON),
-}
 
 
 def _facts(task: Task, models: Models, where: str) -> dict[str, Any]:
@@ -168,14 +150,9 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
     return [f"{label:<10}{text}" for label, text in lines]
 
 
-def _models_path(given: flag_parser.Arguments, cwd: Path) -> Path | None:
-    written = given.values.get("models_file")
+def _models_path(given: FlagValues, cwd: Path) -> Path | None:
+    written = given.given.get("models_file")
     return cwd / written if written else None
-
-
-def _no_words(given: flag_parser.Arguments, command: str) -> None:
-    if given.words:
-        raise UserError(f"imagebeam tasks {command} takes no {given.words[0]!r}")
 
 
 def _write_json(value: object) -> int:
@@ -183,23 +160,33 @@ def _write_json(value: object) -> int:
     return 0
 
 
-def _help(columns: int) -> str:
-    commands = {
-        "list": "Shipped tasks, and those in tasks/.",
-        "show NAME": "A task: version, columns, tokens and price per image, and its file.",
-        "new NAME": "Write tasks/NAME.yaml with every key explained.",
-        "check FILE …": "Check task files; nothing is called.",
-    }
-    lines: Sequence[str] = [
-        "imagebeam tasks: what can be asked",
-        "",
-        "Usage: imagebeam tasks COMMAND [NAME] [--flag=value …]",
-        "",
-        "Commands:",
-        *help_text.table(commands, columns),
-        "",
-        "Example:",
-        "  imagebeam tasks new street_light && imagebeam tasks check tasks/street_light.yaml",
-        *help_text.flags_help((*_COMMON, FORCE), columns),
-    ]
-    return "\n".join(lines) + "\n"
+def _command(name: str, run: Callable[[FlagValues, Path], int], flags: Flags, usage: str, summary: str) -> FlagCommand:
+    return FlagCommand(
+        f"imagebeam tasks {name}",
+        flags,
+        lambda line: run(line, Path.cwd()),
+        summary=summary,
+        usage=f"{usage}[--flag=value …]",
+        words=bool(usage),
+    )
+
+
+_SHOW: Final = flags_of(ShowFlags)
+command: Final = CommandGroup(
+    "imagebeam tasks",
+    {
+        "list": _command("list", _list, flags_of(ListFlags), "", "List shipped tasks and those in tasks/."),
+        "show": _command("show", _show, _SHOW, "NAME ", "Show version, columns, price per image and file of a task."),
+        "new": _command(
+            "new", _new, flags_of(ForceSettings), "NAME ", "Write tasks/NAME.yaml with every key explained."
+        ),
+        "check": _command("check", _check, _SHOW, "FILE … ", "Check task files without calling a service."),
+    },
+    summary="List, show, create and check tasks: prompts with an answer schema.",
+    usage="COMMAND [NAME] [--flag=value …]",
+    examples=(
+        "imagebeam tasks new street_light",
+        "imagebeam tasks check tasks/street_light.yaml",
+    ),
+    shown={**_SHOW, **flags_of(ForceSettings)},
+)

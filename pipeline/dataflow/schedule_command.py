@@ -1,80 +1,109 @@
-"""``imagebeam schedule``: prints the gcloud commands that make a run come back. It runs none of them."""
+"""``imagebeam schedule``: print the gcloud commands that schedule a recurring run. It runs none of them."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from imagebeam.pipeline.console import help as help_text
-from imagebeam.pipeline.dataflow import schedule, template_launch, template_metadata
-from imagebeam.pipeline.dataflow.template_command import TEMPLATE
+from imagebeam.pipeline.dataflow import schedule, template_launch
 from imagebeam.pipeline.dataflow.template_launch import Start
-from imagebeam.pipeline.flags import parser as flag_parser
-from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import DUE, Flag, by_name
-from imagebeam.pipeline.flags.schedule import BATCH, COLLECT_SCHEDULE, DAILY, RUN_IMAGE, VM
-from imagebeam.pipeline.flags.schedule import SCHEDULE as SCHEDULE_FLAG
-from imagebeam.pipeline.flags.schedule import TIME_ZONE as TIME_ZONE_FLAG
+from imagebeam.pipeline.flags.command import CommandGroup, job_group
+from imagebeam.pipeline.flags.layers import FlagValues
+from imagebeam.pipeline.flags.model import Settings, flags_of
+from imagebeam.pipeline.flags.setting import Flags, Group, Setting
+from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane
-from imagebeam.transforms.core.strict_yaml import suggestion
 
-_VERBS: Final[Mapping[str, tuple[Flag, ...]]] = {"daily": DAILY, "batch": BATCH, "vm": VM}
 _ACCOUNT: Final = "imagebeam-scheduler"
 _WORKERS: Final = "imagebeam-worker"
+_CRON: Final = r"(?:[0-9A-Za-z*/,-]+ ){4}[0-9A-Za-z*/,-]+"
 
 
-def main(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> int:
-    """Runs ``imagebeam schedule daily|batch|vm``.
+# fmt: off
+class ScheduleFlags(Settings, group=Group.SCHEDULE, in_file=False):
+    """Settings of every ``imagebeam schedule`` command."""
 
-    Args:
-        argv: Arguments after ``schedule``.
-        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
-        environ: The environment.
+    schedule: Annotated[str, Setting(
+        "When to run, in cron format: minute, hour, day of month, month, day of week.",
+        metavar="CRON", pattern=_CRON, form="five fields such as '0 3 * * *'", example="30 2 * * MON-FRI"
+    )] = "0 3 * * *"
+    time_zone: Annotated[str, Setting(
+        "Time zone of the schedule.", metavar="ZONE", pattern=r"[A-Za-z]+(?:/[A-Za-z0-9_+-]+)*",
+        form="a name such as Europe/Zurich", example="Europe/Zurich")] = "Etc/UTC"
+    name: Annotated[str | None, Setting(
+        "Name of the created resources.", metavar="NAME", pattern=r"[a-z](?:[-a-z0-9]{0,38}[a-z0-9])?",
+        form="at most 40 lower-case letters, digits and -, beginning with a letter",
+        example="poles-nightly", computed="imagebeam- and the task")] = None
+    scheduler_account: Annotated[str | None, Setting(
+        "Service account that the schedule uses.", metavar="ACCOUNT", pattern=r"[^@\s]+@[^@\s]+\.[a-z]+",
+        form="an account such as scheduler@my-project.iam.gserviceaccount.com",
+        example="scheduler@my-project.iam.gserviceaccount.com", computed=f"{_ACCOUNT}, which is created")] = None
+    scheduler_location: Annotated[str | None, Setting(
+        "Region of Cloud Scheduler, which not every region has.", metavar="REGION",
+        pattern=r"[a-z]+-[a-z]+[0-9]+", form="a region such as europe-west1",
+        example="europe-west1", computed="--region")] = None
 
-    Returns:
-        0; failures are exceptions.
+
+class DailyFlags(ScheduleFlags, group=Group.SCHEDULE, in_file=False):
+    """Settings of ``imagebeam schedule daily``."""
+
+    template: Annotated[str | None, Setting(
+        "Path of the template.", metavar="PATH", example="gs://my-bucket/templates/classify.json")] = None
+
+
+class VmFlags(ScheduleFlags, group=Group.SCHEDULE, in_file=False):
+    """Settings of ``imagebeam schedule vm``."""
+
+    image: Annotated[str | None, Setting(
+        "Container image, as built by imagebeam template build.",
+        metavar="IMAGE", example="europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0")] = None
+
+
+class BatchFlags(VmFlags, group=Group.SCHEDULE, in_file=False):
+    """Settings of ``imagebeam schedule batch``."""
+
+    collect_schedule: Annotated[str, Setting(
+        "When to collect the jobs of open batch runs, in cron format.",
+        metavar="CRON", pattern=_CRON, form="five fields such as '*/15 * * * *'", example="0 * * * *"
+    )] = "*/15 * * * *"
+# fmt: on
+
+
+FLAGS: Final[Mapping[str, Flags]] = {
+    "daily": flags_of(DailyFlags),
+    "batch": flags_of(BatchFlags),
+    "vm": flags_of(VmFlags),
+}
+
+
+def run(verb: str, job: str, line: FlagValues) -> int:
+    """Print the commands of ``imagebeam schedule daily|batch|vm``.
 
     Raises:
-        UserError: A bad flag, or something that the run would refuse.
+        UserError: An invalid flag, or something that the run would refuse.
     """
-    if not argv or any(argument in {"--help", "-h"} for argument in argv):
-        sys.stdout.write("\n".join(_help(help_text.width())) + "\n")
-        return 0
-    verb, *rest = argv
-    if verb not in _VERBS:
-        hint = suggestion(verb, _VERBS) or f"; write imagebeam schedule {'|'.join(_VERBS)}"
-        raise UserError(f"imagebeam schedule does not know {verb}{hint}")
-    words = [word for word in rest[:1] if not word.startswith("-")]
-    job = template_metadata.find_job(words[0] if words else "classify")
-    own = {flag.name: flag for flag in _VERBS[verb]}
-    given = flag_parser.read(
-        rest[len(words) :], by_name((*job.flags, *own.values())), command=f"imagebeam schedule {verb}"
-    )
-    values = {name: given.values.get(name, flag.default) for name, flag in own.items()}
-    _check(verb, values, given.values)
-    of_run = {name: value for name, value in given.values.items() if name not in own}
-    if verb == "batch":
-        of_run["lane"] = "batch"
-    name = values["name"] or _name(str(given.values.get("task", job.name)))
+    own, of_run = line.split(FLAGS[verb])
+    values = {name: own.get(flag) for name, flag in FLAGS[verb].items()}
+    _check(verb, values, of_run.given)
+    name = values["name"] or _name(str(of_run.given.get("task", job)))
+    lane = {"lane": "batch"} if verb == "batch" else {}
     start = template_launch.checked(
-        job,
-        flag_parser.Arguments({**of_run, "run_id": name}, given.beam),
-        cwd=cwd,
-        environ=environ,
+        JOBS[job],
+        FlagValues({**of_run.given, **lane, "run_id": name}, of_run.beam),
+        cwd=Path.cwd(),
+        environ=os.environ,
         of_template=verb == "daily",
     )
-    # FlagValues although it is the default: what is scheduled shall not change when a default does.
-    due = flag_values.to_text(DUE, DUE.default)
-    start = dataclasses.replace(start, parameters={DUE.name: due, **start.parameters})
     _check_start(start)
     when = _when(values, name, start)
-    commands = _commands(verb, job.name, start, when, values)
+    commands = _commands(verb, job, start, when, values)
     sys.stdout.write("\n".join(shlex.join(command) for command in commands) + "\n")
     _note(verb, start, when)
     return 0
@@ -89,7 +118,7 @@ def _commands(verb: str, job: str, start: Start, when: schedule.When, values: Ma
 
 
 def _check(verb: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    needed = TEMPLATE if verb == "daily" else RUN_IMAGE
+    needed = FLAGS[verb]["template" if verb == "daily" else "image"]
     if values[needed.name] is None:
         raise UserError(f"imagebeam schedule {verb} needs --{needed.name}, such as --{needed.name}={needed.example}")
     if verb == "daily":
@@ -151,22 +180,44 @@ def _note(verb: str, start: Start, when: schedule.When) -> None:
     sys.stderr.write("\n".join(notes) + "\n")
 
 
-def _help(columns: int) -> list[str]:
-    flags = (TEMPLATE, RUN_IMAGE, SCHEDULE_FLAG, TIME_ZONE_FLAG, *VM[3:], COLLECT_SCHEDULE)
-    return [
-        "imagebeam schedule: print the gcloud commands that make a run come back; nothing is run",
-        "",
-        "Usage: imagebeam schedule daily [JOB] --template=gs://… --region=REGION --task=NAME …   (on Dataflow)",
-        "       imagebeam schedule batch [JOB] --image=NAME:TAG --region=REGION --task=NAME …    (batch jobs)",
-        "       imagebeam schedule vm [JOB] --image=NAME:TAG --region=REGION --task=NAME …       (one small VM)",
-        "",
-        f"JOB is {' or '.join(template_metadata.JOBS)}; without it, classify.",
-        "",
-        "Example:",
-        f"  imagebeam schedule daily --template={TEMPLATE.example} --region=europe-west6 --task=utility_pole",
-        "    --service_account_email=workers@my-project.iam.gserviceaccount.com --max_cost_usd=25",
-        *help_text.flags_help(flags, columns),
-        "",
-        "All flags of that command go, also from imagebeam.yaml, and options of Beam. They are checked as the",
-        "run itself will. A run asks for what is new, and for what failed for a passing reason (--due=new,retry).",
-    ]
+def _group(verb: str, summary: str, example: str) -> CommandGroup:
+    return job_group(
+        f"imagebeam schedule {verb}",
+        functools.partial(run, verb),
+        {name: job.flags for name, job in JOBS.items()},
+        own=FLAGS[verb],
+        summary=summary,
+        examples=(example,),
+        notes="All flags of the job's command are accepted, also from imagebeam.yaml, and Beam options. They are "
+        "checked as in the run. A run processes new units and retries, and what --reprocess adds.",
+    )
+
+
+command: Final = CommandGroup(
+    "imagebeam schedule",
+    {
+        "daily": _group(
+            "daily",
+            "Schedule a job on Dataflow, from a template.",
+            "imagebeam schedule daily --template=gs://… --region=REGION --task=NAME …",
+        ),
+        "batch": _group(
+            "batch",
+            "Schedule batch jobs, created and collected by Cloud Run jobs.",
+            "imagebeam schedule batch --image=IMAGE:TAG --region=REGION --task=NAME …",
+        ),
+        "vm": _group(
+            "vm",
+            "Schedule a run on one small VM.",
+            "imagebeam schedule vm --image=IMAGE:TAG --region=REGION --task=NAME …",
+        ),
+    },
+    summary="Print the gcloud commands that schedule a recurring run. Nothing is run.",
+    usage=f"daily|batch|vm [{'|'.join(JOBS)}] [--flag=value …]",
+    examples=(
+        "imagebeam schedule daily --template=gs://my-bucket/classify.json \\",
+        "    --region=europe-west6 --task=utility_pole --max_cost_usd=25 \\",
+        "    --service_account_email=worker@my-project.iam.gserviceaccount.com",
+    ),
+    shown={**FLAGS["daily"], **FLAGS["batch"]},
+)

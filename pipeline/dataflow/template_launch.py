@@ -5,33 +5,24 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from imagebeam.pipeline.dataflow.template_metadata import (
-    DEFAULT_JOB,
     FILES,
     NO_PARAMETERS,
-    TemplateJob,
     check_value,
     is_path,
 )
 from imagebeam.pipeline.flags import beam as beam_flags
-from imagebeam.pipeline.flags import parser as flag_parser
-from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import CONFIG, RUN_ID, RUNNER, Flag, by_name
+from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.run import dataflow_options
-from imagebeam.pipeline.run import embed_settings as embed_config
-from imagebeam.pipeline.run import settings as config
+from imagebeam.pipeline.run.embed_settings import DEFAULT_JOB, Job
+from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.tasks import catalog
 
-#: What reads and checks the flags of a job, as its command does.
-_SETTINGS: Final[Mapping[str, Callable[..., tuple[config.ClassifySettings, list[str]]]]] = {
-    "classify": config.classify_settings,
-    "embed": embed_config.embed_settings,
-}
 #: Options of Beam that gcloud has flags of its own for: Beam's name, gcloud's.
 _GCLOUD: Final[Mapping[str, str]] = {
     "region": "region",
@@ -78,7 +69,7 @@ class Launch:
 
 
 def build_commands(
-    job: TemplateJob, root: Path, *, image: str, template: str, project: str | None, reuse: bool = False
+    job: Job, root: Path, *, image: str, template: str, project: str | None, reuse: bool = False
 ) -> list[list[str]]:
     """The commands that build the image and write the template.
 
@@ -108,9 +99,7 @@ def build_commands(
     return [write] if reuse else [build, write]
 
 
-def launch(
-    job: TemplateJob, given: flag_parser.Arguments, *, template: str, cwd: Path, environ: Mapping[str, str]
-) -> Launch:
+def launch(job: Job, given: FlagValues, *, template: str, cwd: Path, environ: Mapping[str, str]) -> Launch:
     """Checks the parameters as the job itself will, and gives the commands.
 
     Args:
@@ -148,7 +137,7 @@ class Start:
         copying: Commands that bring the files of this machine there.
     """
 
-    settings: config.ClassifySettings
+    settings: ClassifySettings
     options: argparse.Namespace
     beam: Sequence[str]
     parameters: Mapping[str, str]
@@ -156,8 +145,8 @@ class Start:
 
 
 def checked(
-    job: TemplateJob,
-    given: flag_parser.Arguments,
+    job: Job,
+    given: FlagValues,
     *,
     cwd: Path,
     environ: Mapping[str, str],
@@ -177,18 +166,17 @@ def checked(
     Raises:
         UserError: Something that the job would refuse, or that a template cannot do.
     """
-    without = NO_PARAMETERS.keys() if of_template else {RUNNER.name}
+    without = NO_PARAMETERS.keys() if of_template else {"runner"}
     if of_template:
-        for name in given.values.keys() & NO_PARAMETERS.keys() - {"project"}:
-            raise UserError(f"--{name} is no parameter of this template: {NO_PARAMETERS[name]}")
-    flags = by_name(job.flags)
-    remote = {name: text for name in FILES if str(text := given.values.get(name, "")).startswith("gs://")}
-    settings, beam = _SETTINGS[job.name](
-        [*_line(flags, given, remote), "--runner=DataflowRunner"],
+        for name in given.given.keys() & NO_PARAMETERS.keys() - {"project"}:
+            raise UserError(f"--{name} is not a parameter of this template: {NO_PARAMETERS[name]}")
+    remote = {name: text for name in FILES if str(text := given.given.get(name, "")).startswith("gs://")}
+    settings, beam = job.load(
+        _without_remote_files(given, remote),
         cwd=cwd,
         environ={**environ, dataflow_options.IMAGE_VARIABLE: _TEMPLATES_IMAGE},
     )
-    if "task" in flags and not remote.keys() & {"task", "models_file"}:
+    if "task" in job.flags and not remote.keys() & {"task", "models_file"}:
         catalog.load_task(settings.task, catalog.load_models_file(settings.models_file), cwd)
     options = beam_flags.read(beam)
     for name in _OF_THE_IMAGE:
@@ -200,7 +188,7 @@ def checked(
     parameters = {name: text for name, text in settings.given.items() if name not in without}
     parameters["work_dir"] = settings.work_dir
     # Who starts it has another directory: what the file here says is among the parameters already.
-    for name in (CONFIG.name, RUN_ID.name):
+    for name in ("config", "run_id"):
         parameters.pop(name, None)
     if of_template and job.name != DEFAULT_JOB:
         parameters["job"] = job.name
@@ -242,20 +230,16 @@ def check_image(image: str, *, built: bool = False) -> None:
         raise UserError(f"--image={image}: give the tag that it is built with, which it also names its workers by")
 
 
-def _line(flags: Mapping[str, Flag], given: flag_parser.Arguments, remote: Mapping[str, Any]) -> list[str]:
-    """The command line that the settings are read from; what is in Cloud Storage stands in for itself."""
-    line = [
-        f"--{name}={flag_values.to_text(flags[name], value)}"
-        for name, value in given.values.items()
-        if name not in {*remote, RUNNER.name}
-    ]
-    if "query_file" in remote:
-        line.append("--query=SELECT 1")
-    if "task" in remote:
-        line.append("--task=in_cloud_storage")
+def _without_remote_files(given: FlagValues, remote: Mapping[str, str]) -> FlagValues:
+    """Return the command line to check here, with other values for files that are in Cloud Storage."""
     if "config" in remote:
         raise UserError(f"--config={remote['config']}: imagebeam.yaml is read here; give a file on this machine")
-    return [*line, *given.beam]
+    values = {name: value for name, value in given.given.items() if name not in remote}
+    if "query_file" in remote:
+        values["query"] = "SELECT 1"
+    if "task" in remote:
+        values["task"] = "in_cloud_storage"
+    return FlagValues({**values, "runner": "DataflowRunner"}, given.beam)
 
 
 def _copies(parameters: Mapping[str, str], directory: str, cwd: Path) -> dict[str, tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""The metadata of a Flex Template, made of the table of flags: what the console asks for, and what it checks.
+"""The metadata of a Flex Template, made from the declarations of the settings: what the console shows and checks.
 
-``templates/<job>.json`` holds the result; a test proves that it is this. See ``imagebeam template metadata``.
+``templates/<job>.json`` holds the result, which a test compares. See ``imagebeam template metadata``.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import BATCH_POLL_S, CLASSIFY, NO_WAIT, Flag, Group, Kind
-from imagebeam.pipeline.flags.embed import EMBED, EMBED_SQL, NO_DATAFLOW, VECTOR_INDEX
+from imagebeam.pipeline.flags.embed import NO_DATAFLOW, SQL_ONLY
+from imagebeam.pipeline.flags.setting import Flags, Group, Kind, Setting
+from imagebeam.pipeline.run.embed_settings import DEFAULT_JOB, JOBS, Job
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.strict_yaml import suggestion
 
-#: Flags that are no parameters of a template, and why.
+#: Flags that are not parameters of a template, and why.
 NO_PARAMETERS: Final[Mapping[str, str]] = {
-    "project": "it is the project that the job is started in",
+    "project": "it is the project in which the job is launched",
     "runner": "a template always runs on Dataflow",
     "direct_num_workers": "Dataflow takes the number of workers from the job's environment (--num_workers)",
-    "json": "the launcher has no reader",
-    "quiet": "the launcher's log is for looking at",
-    **{
-        flag.name: "a template waits for no batch job; imagebeam batch collect looks after them"
-        for flag in (BATCH_POLL_S, NO_WAIT)
-    },
-    VECTOR_INDEX.name: "the launcher ends before there are vectors; run imagebeam embed --vector_index afterwards",
-    **{flag.name: "a template has no lane sql; imagebeam embed --lane=sql has" for flag in EMBED_SQL},
+    "json": "the launcher only writes a log",
+    "quiet": "the launcher only writes a log",
+    **dict.fromkeys(
+        ("batch_poll_s", "no_wait"),
+        "a template does not wait for batch jobs; imagebeam batch collect collects their answers",
+    ),
+    "vector_index": "the launcher ends before there are vectors; run imagebeam embed --vector_index afterwards",
+    **dict.fromkeys(SQL_ONLY, "a template has no lane sql; use imagebeam embed --lane=sql"),
 }
-#: Values that a parameter does not have, and why.
+#: Values that a parameter cannot have, and why.
 NO_VALUES: Final[Mapping[tuple[str, str], str]] = {
     ("lane", "sql"): NO_DATAFLOW,
 }
@@ -39,12 +40,9 @@ NO_VALUES: Final[Mapping[tuple[str, str], str]] = {
 GIVEN_BY_THE_LAUNCHER: Final = frozenset({"project", "runner"})
 #: Parameters whose value is a file: in Cloud Storage, where the launcher can read it.
 FILES: Final = ("task", "query_file", "polygon_file", "models_file", "config")
-#: Parameters that a job always needs. One of source, query and query_file too, which metadata cannot say.
+#: Parameters that a job always needs. It also needs one of source, query and query_file, which metadata cannot express.
 REQUIRED: Final = frozenset({"job", "task", "results", "work_dir"})
-#: What the launcher runs when no parameter says which job.
-DEFAULT_JOB: Final = "classify"
-
-#: Parameters whose default is another one on lane flex. The console sends what it shows, so it shows none.
+#: Parameters whose default depends on the lane. The console sends what it shows, so it shows no default.
 CHANGING_DEFAULTS: Final = frozenset({"unit_deadline_s", "call_timeout_s"})
 
 _PARAM_TYPES: Final[Mapping[str, str]] = {
@@ -55,11 +53,12 @@ _PARAM_TYPES: Final[Mapping[str, str]] = {
     "models_file": "GCS_READ_FILE",
     "config": "GCS_READ_FILE",
 }
-#: Where a template means less than the command line.
+#: Help texts where a template differs from the command line.
 _HELP: Final[Mapping[str, str]] = {
     "task": "A shipped task such as utility_pole, or a YAML file as gs://bucket/path.yaml.",
-    "work_dir": "Directory for what runs leave behind, as gs://bucket/path.",
-    "config": "An imagebeam.yaml with the parameters that repeat. Those that are no default override it.",
+    "work_dir": "Directory for the files of runs, as gs://bucket/path.",
+    "config": "An imagebeam.yaml with parameters that repeat. Parameters with another value than their default "
+    "override it.",
 }
 _NUMBER: Final = r"-?[0-9]+(?:\.[0-9]+)?"
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_.]*"
@@ -82,52 +81,20 @@ _KIND_PATTERNS: Final[Mapping[Kind, str]] = {
 _WORDS: Final[Mapping[str, str]] = {"usd": "USD", "rpm": "RPM", "tpm": "TPM", "s": "(seconds)", "id": "id"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TemplateJob:
-    """A job that has a template.
-
-    Attributes:
-        name: The command: ``classify`` or ``embed``.
-        title: Name of the template in the console.
-        description: What it does.
-        flags: All flags of the command.
-    """
-
-    name: str
-    title: str
-    description: str
-    flags: tuple[Flag, ...]
-
-    @property
-    def parameters(self) -> tuple[Flag, ...]:
-        """The flags that are parameters, and before them what tells the launcher which job it is."""
-        own = () if self.name == DEFAULT_JOB else (_job_flag(self.name),)
-        return (*own, *(flag for flag in self.flags if flag.name not in NO_PARAMETERS))
-
-
-JOBS: Final[Mapping[str, TemplateJob]] = {
-    "classify": TemplateJob(
-        "classify",
-        "imagebeam classify",
-        "Asks Gemini about every image of a BigQuery table; every answer becomes an accounted-for row of BigQuery. "
-        "What is answered already is never asked again.",
-        CLASSIFY,
-    ),
-    "embed": TemplateJob(
-        "embed",
-        "imagebeam embed",
-        "Makes a vector of every image of a BigQuery table, for VECTOR_SEARCH. An image that has its vector already is "
-        "never embedded again.",
-        EMBED,
-    ),
+#: What the job of each template does.
+_DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "classify": "Runs Gemini on every image of a BigQuery table and writes the answers to BigQuery. Skips what is "
+    "already answered.",
+    "embed": "Computes an embedding of every image of a BigQuery table, for VECTOR_SEARCH. Skips images that already "
+    "have one.",
 }
 
 
-def find_job(name: str) -> TemplateJob:
-    """A job by its name.
+def find_job(name: str) -> Job:
+    """Return the job of a template.
 
     Raises:
-        UserError: It has no template.
+        UserError: There is no template for it.
     """
     if name not in JOBS:
         hint = suggestion(name, JOBS) or f"; there is one for {', '.join(JOBS)}"
@@ -135,68 +102,89 @@ def find_job(name: str) -> TemplateJob:
     return JOBS[name]
 
 
-def metadata(job: TemplateJob) -> dict[str, Any]:
-    """The metadata of a job's template, as Dataflow reads it."""
+def parameters_of(job: Job) -> Flags:
+    """Return the flags that are parameters of a template, and before them the one that selects the job."""
+    flags = {name: flag for name, flag in job.flags.items() if name not in NO_PARAMETERS}
+    # Defaults are not sent to the launcher, so the parameter is required and has one value. The service refuses any
+    # other value, and a launch without it, before anything runs.
+    own = Setting(
+        f"Job of this template: {job.name}.", name="job", choices=(job.name,), example=job.name, group=Group.TASK
+    )
+    return flags if job.name == DEFAULT_JOB else {"job": own, **flags}
+
+
+def metadata(job: Job) -> dict[str, Any]:
+    """Return the metadata of a job's template, as Dataflow reads it.
+
+    Deprecated names are hidden parameters, because Dataflow refuses parameters that the metadata does not have.
+    """
+    flags = parameters_of(job).values()
+    aliases = [
+        dataclasses.replace(flag, name=alias, replaced_by=flag.name, default=None)
+        for flag in flags
+        for alias in flag.aliases
+    ]
     return {
-        "name": job.title,
-        "description": job.description,
+        "name": f"imagebeam {job.name}",
+        "description": _DESCRIPTIONS[job.name],
         "streaming": False,
-        "parameters": [parameter(flag) for flag in job.parameters],
+        "parameters": [parameter(flag) for flag in (*flags, *aliases)],
     }
 
 
-def text(job: TemplateJob) -> str:
-    """The metadata as the text of its file."""
+def text(job: Job) -> str:
+    """Return the metadata as the text of its file."""
     return json.dumps(metadata(job), indent=2, ensure_ascii=False) + "\n"
 
 
-def parameter(flag: Flag) -> dict[str, Any]:
-    """A flag as a parameter of a template."""
+def parameter(flag: Setting) -> dict[str, Any]:
+    """Return a flag as a parameter of a template."""
     fields: dict[str, Any] = {
         "name": flag.name,
         "label": label(flag),
         "helpText": _help(flag),
         "isOptional": flag.name not in REQUIRED,
-        "groupName": flag.group.value,
+        "groupName": str(flag.group),
         "paramType": _param_type(flag),
     }
     default = default_of(flag)
     if default is not None:
         fields["defaultValue"] = default
     if flag.choices:
-        shown = [choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES]
-        fields["enumOptions"] = [{"value": choice, "label": choice} for choice in shown]
+        allowed = [choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES]
+        fields["enumOptions"] = [{"value": choice, "label": choice} for choice in allowed]
     elif (pattern := pattern_of(flag)) is not None:
         fields["regexes"] = [f"^(?:{pattern})$"]
-    return fields
+    return fields | ({"hiddenUi": True} if flag.replaced_by else {})
 
 
-def label(flag: Flag) -> str:
-    """A flag's name as people read it.
+def label(flag: Setting) -> str:
+    """Return the label of a flag.
 
-    >>> from imagebeam.pipeline.flags.classify import MAX_COST_USD
-    >>> label(MAX_COST_USD)
+    >>> from imagebeam.pipeline.flags.classify import CLASSIFY
+    >>> label(CLASSIFY["max_cost_usd"])
     'Max cost USD'
     """
     words = " ".join(_WORDS.get(word, word) for word in flag.name.split("_"))
     return words[0].upper() + words[1:]
 
 
-def default_of(flag: Flag) -> str | None:
-    """The default that a template shows; None when a person gives the value, or nothing is the default."""
-    if flag.name in REQUIRED | CHANGING_DEFAULTS or flag.name in FILES or flag.default in (None, ()):
+def default_of(flag: Setting) -> str | None:
+    """Return the default that a template shows; None for none."""
+    computed = flag.name in REQUIRED | CHANGING_DEFAULTS or flag.name in FILES or flag.computed
+    if computed or flag.default in (None, (), {}):
         return None
     return flag_values.to_text(flag, flag.default)
 
 
-def pattern_of(flag: Flag) -> str | None:
-    """A regular expression for the whole value, which Java, JavaScript and Python read alike; None for any text.
+def pattern_of(flag: Setting) -> str | None:
+    """Return a regular expression for the whole value that Java, JavaScript and Python read alike; None for any text.
 
-    It is as strict as it is simple. What it lets through, the job checks again.
+    It is simple rather than strict: the job checks the value again.
     """
     if flag.name in _PATTERNS:
         return _PATTERNS[flag.name]
-    if flag.kind in _KIND_PATTERNS:
+    if flag.kind is not None and flag.kind in _KIND_PATTERNS:
         return _KIND_PATTERNS[flag.kind]
     if flag.kind is Kind.NAMES:
         item = flag.pattern or _NAME
@@ -208,29 +196,21 @@ def pattern_of(flag: Flag) -> str | None:
 
 
 def check_value(name: str, text: str) -> None:
-    """Checks that a template can do what a parameter asks for.
+    """Check that a template can have a value.
 
     Raises:
-        UserError: The command line can, but no template.
+        UserError: Only the command line can.
     """
     if (name, text) in NO_VALUES:
         raise UserError(f"--{name}={text}: {NO_VALUES[name, text]}")
 
 
 def is_path(task: str) -> bool:
-    """Whether a task is given as a file rather than by name."""
+    """Return whether a task is given as a file rather than by name."""
     return "/" in task or task.endswith((".yaml", ".yml"))
 
 
-def _job_flag(name: str) -> Flag:
-    # A template says nothing to its image but parameters, and defaults are not sent: so it is one that must be given.
-    # The service refuses any other value, and a start without it, before anything runs.
-    return Flag(
-        "job", Kind.TEXT, f"What the image is to run: {name}.", Group.ASK, choices=(name,), example=name, in_file=False
-    )
-
-
-def _help(flag: Flag) -> str:
+def _help(flag: Setting) -> str:
     meaning = _HELP.get(flag.name, flag.help)
     if missing := [choice for choice in flag.choices if (flag.name, choice) in NO_VALUES]:
         meaning = f"{meaning} Not in a template: {', '.join(missing)}."
@@ -240,10 +220,10 @@ def _help(flag: Flag) -> str:
     return f"{meaning} For example {'gs://my-bucket/' if is_file else ''}{flag.example}."
 
 
-def _param_type(flag: Flag) -> str:
+def _param_type(flag: Setting) -> str:
     if flag.name in _PARAM_TYPES:
         return _PARAM_TYPES[flag.name]
     if flag.choices:
         return "ENUM"
     kinds = {Kind.BOOLEAN: "BOOLEAN", Kind.INTEGER: "NUMBER", Kind.NUMBER: "NUMBER"}
-    return kinds.get(flag.kind, "TEXT")
+    return kinds.get(flag.kind or Kind.TEXT, "TEXT")

@@ -81,7 +81,7 @@ def run(settings: EmbedSettings) -> int:
         UserError: Something is wrong that a person can mend.
         SystemicError: BigQuery cannot be used; nothing that was embedded is lost.
     """
-    console = Console(quiet=settings.quiet, json=settings.json)
+    console = Console(quiet=settings.quiet, json=settings.as_json)
     say = console.status
     bq = BigQueryClient(settings.project)
     ready = check(settings, bq, say)
@@ -95,7 +95,7 @@ def run(settings: EmbedSettings) -> int:
         say(f"made dataset {ready.run.outcomes.project}.{ready.run.outcomes.dataset} in {ready.make_dataset}")
     started = time.monotonic()
     summary = embed_due(ready, bq, say)
-    report.print_report(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_json=settings.json)
+    report.print_report(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_json=settings.as_json)
     code = report.exit_code(summary, settings.max_failure_percent)
     if settings.vector_index:
         create_vector_index(settings, code, console)
@@ -125,7 +125,7 @@ def check(settings: EmbedSettings, bq: BigQueryClient, say: Say) -> Ready:
     make = checks.check_results(settings, bq, outcomes, location)
     storage.check_writable(settings.work_dir, location)
     route = build_route(settings, outcomes, location)
-    like = dataclasses.replace(settings, lane=Lane.ONLINE, location=profile.locations[0])
+    like = settings.replace(lane=Lane.ONLINE, location=profile.locations[0])
     wanted = build_run_settings(like, task, profile, source, filters, outcomes, location)
     settled = _in_this_lane(wanted)
     planned = checks.plan(bq, settled)

@@ -1,47 +1,73 @@
-"""Beam's own options, so that an unknown flag is told from one that goes through to Beam.
+"""Options of Beam that imagebeam passes on, by runner.
 
-Beam itself drops options that it doesn't know with a warning, and the job then runs with defaults. Here they
-are errors. Importing Beam takes about two seconds, so it is imported when a flag is not ours, and only then.
+Beam drops options that it does not know with a warning, and accepts many that have no effect on a run. Here both are
+errors. Importing Beam takes about two seconds, so it is imported only when a flag is not ours.
 """
 
 import argparse
 import functools
 import json
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.strict_yaml import suggestion
+
+#: Where a person finds what an option of Beam seems to offer.
+INSTEAD: Final[Mapping[str, str]] = {
+    "dry_run": "imagebeam plan estimates a run and processes nothing",
+}
+
+_COMMON: Final = ("TypeOptions", "ProfilingOptions")
+#: Classes of options that a runner uses, and single ones of other classes.
+_CLASSES: Final[Mapping[str, frozenset[str]]] = {
+    "FnApiRunner": frozenset({*_COMMON, "DirectOptions"}),
+    "PortableRunner": frozenset({
+        *(*_COMMON, "PortableOptions", "JobServerOptions", "FlinkRunnerOptions", "SparkRunnerOptions"),
+        *("PrismRunnerOptions", "SetupOptions", "DebugOptions"),
+    }),
+    "DataflowRunner": frozenset({*_COMMON, "GoogleCloudOptions", "WorkerOptions", "DebugOptions", "SetupOptions"}),
+}  # fmt: skip
+_SINGLE: Final[Mapping[str, frozenset[str]]] = {
+    "FnApiRunner": frozenset({
+        *("environment_type", "environment_config", "environment_option", "environment_options"),
+        *("experiment", "experiments"),
+    }),
+    "PortableRunner": frozenset({"job_name", "sdk_harness_log_level_overrides", "default_sdk_harness_log_level"}),
+    "DataflowRunner": frozenset({"resource_hint", "resource_hints"}),
+}  # fmt: skip
+RUNNERS: Final = tuple(_CLASSES)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (an option of Beam)")
+        raise UserError(f"{message} (a Beam option)")
 
 
-def is_beam_option(name: str) -> bool:
-    """Whether Beam knows an option of this name (snake_case, without dashes)."""
-    return name in _actions()
+def is_known(name: str) -> bool:
+    """Return whether any runner uses the Beam option of this name (snake_case, without dashes)."""
+    return any(name in names for names in _names().values())
+
+
+def near(name: str) -> str:
+    """Return the end of a message about an unknown name: the Beam option that is spelled alike, or nothing."""
+    return suggestion(f"--{name}", [f"--{other}" for other in sorted(set().union(*_names().values()))])
 
 
 def takes_value(name: str) -> bool:
-    """Whether an option of Beam is followed by a value; else it is a switch."""
-    return _actions()[name].nargs != 0
+    """Return whether a value follows a Beam option; otherwise it is a switch."""
+    return _parser()[1][name].nargs != 0
 
 
 def switch(name: str, *, on: bool) -> list[str]:
-    """A switch as Beam takes it. Off is its opposite where Beam has one: ``use_public_ips``, ``no_use_public_ips``."""
+    """Return a switch as Beam takes it. Off is its opposite where Beam has one: ``--no_use_public_ips``."""
     if on:
         return [f"--{name}"]
-    return [f"--no_{name}"] if is_beam_option(f"no_{name}") else []
-
-
-def names() -> list[str]:
-    """The names of all options of Beam."""
-    return sorted(_actions())
+    return [f"--no_{name}"] if f"no_{name}" in _parser()[1] else []
 
 
 def from_yaml(name: str, value: object, *, where: str) -> list[str]:
-    """An option of Beam from a file, as arguments: a switch takes true or false, a list repeats the option.
+    """Return a Beam option of a file as arguments: a switch takes true or false, a list repeats the option.
 
     Raises:
         UserError: A switch has another value than true or false.
@@ -57,8 +83,38 @@ def from_yaml(name: str, value: object, *, where: str) -> list[str]:
     return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
 
 
-def check(arguments: list[str]) -> None:
-    """Lets Beam's own parser look at the arguments.
+def from_words(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the Beam options among arguments of a command line, and the words that are not options.
+
+    Raises:
+        UserError: A missing value, or one that Beam refuses.
+    """
+    rest = list(words)
+    found: list[str] = []
+    others: list[str] = []
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            others.append(argument)
+            continue
+        name, (_, equals, text) = option_name(argument), argument.partition("=")
+        if not takes_value(name):
+            # Templates pass every value as text, so a switch may come as --name=true.
+            if equals and text.lower() not in {"true", "false"}:
+                raise UserError(f"--{name} takes true or false, not {text!r} (a Beam option)")
+            found += switch(name, on=not equals or text.lower() == "true")
+            continue
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--{name} needs a value (a Beam option)")
+            text = rest.pop(0)
+        found.append(f"--{name}={text}")
+    check(found)
+    return tuple(found), tuple(others)
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Check values with Beam's own parser.
 
     Raises:
         UserError: A value that Beam refuses, such as ``--num_workers=many``.
@@ -67,36 +123,71 @@ def check(arguments: list[str]) -> None:
         read(arguments)
 
 
+def check_runner(arguments: Sequence[str], runner: str) -> None:
+    """Check that a runner uses every option.
+
+    Raises:
+        UserError: It ignores one; names the runner that uses it.
+    """
+    for argument in arguments:
+        name = option_name(argument)
+        if name not in _names()[runner]:
+            users = [other for other in reversed(RUNNERS) if name in _names()[other]]
+            raise UserError(f"--{name} needs --runner={users[0]}; this run uses {runner}")
+
+
+def for_runner(arguments: Sequence[str], runner: str) -> tuple[str, ...]:
+    """Return the options that a runner uses."""
+    return tuple(argument for argument in arguments if option_name(argument) in _names()[runner])
+
+
 def read(arguments: Sequence[str]) -> argparse.Namespace:
-    """What Beam reads in the arguments: one attribute per option, with Beam's defaults.
+    """Parse arguments as Beam does: one attribute per option, with Beam's defaults.
 
     Raises:
         UserError: See :func:`check`.
     """
-    parser, _ = _parser()
-    return parser.parse_args(list(arguments))
+    return _parser()[0].parse_args(list(arguments))
 
 
-def _actions() -> dict[str, argparse.Action]:
-    return _parser()[1]
+def option_name(argument: str) -> str:
+    """Return the name of an option in snake_case.
+
+    >>> option_name("--temp-location=gs://my-bucket/temp")
+    'temp_location'
+    """
+    return argument.removeprefix("--").partition("=")[0].replace("-", "_")
 
 
 @functools.cache
-def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Action]]:
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Action], Mapping[str, frozenset[str]]]:
+    """Return a parser of all Beam options, its actions by name, and the names by class of options."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     parser = _Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    by_class = {}
     for options in _subclasses(PipelineOptions):
-        # Options that somebody's own program declares are not Beam's.
+        # Options that a user's program declares are not Beam's.
         if options.__module__.startswith("apache_beam.") and "_add_argparse_args" in vars(options):
+            known = {id(action) for action in parser._actions}
             options._add_argparse_args(parser)
-    actions = {
-        option.removeprefix("--").replace("-", "_"): action
-        for action in parser._actions
-        for option in action.option_strings
-        if option.startswith("--")
+            by_class[options.__name__] = frozenset(
+                option_name(option)
+                for action in parser._actions
+                if id(action) not in known
+                for option in action.option_strings
+            )
+    actions = {option_name(option): action for action in parser._actions for option in action.option_strings}
+    return parser, actions, by_class
+
+
+@functools.cache
+def _names() -> Mapping[str, frozenset[str]]:
+    """Return the names of the options that each runner uses."""
+    by_class = _parser()[2]
+    return {
+        runner: _SINGLE[runner].union(*(by_class[name] for name in classes)) for runner, classes in _CLASSES.items()
     }
-    return parser, actions
 
 
 def _subclasses(cls: Any) -> list[Any]:

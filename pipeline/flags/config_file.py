@@ -1,4 +1,4 @@
-"""``imagebeam.yaml``: the flags that repeat, under the same names."""
+"""``imagebeam.yaml``: flags that repeat, under the same names."""
 
 import datetime as dt
 import textwrap
@@ -10,77 +10,71 @@ import yaml
 
 from imagebeam.pipeline.flags import beam as beam_flags
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import IN_FILE, Flag, Group, by_name
-from imagebeam.pipeline.flags.parser import Arguments
+from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
+from imagebeam.pipeline.flags.layers import FlagValues, find_setting
+from imagebeam.pipeline.flags.setting import Group, Setting
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.strict_yaml import load_mapping, suggestion
 
 
-def read(path: Path, *, required: bool) -> Arguments:
-    """Reads the file.
+def read(path: Path, *, required: bool) -> FlagValues:
+    """Read the file.
 
     Args:
         path: Where it is.
-        required: Whether a missing file is an error; else it is the same as an empty one.
+        required: Whether a missing file is an error; otherwise it is the same as an empty one.
 
     Raises:
-        UserError: The file is missing, no YAML mapping, or has an unknown key or a bad value.
+        UserError: The file is missing, not a YAML mapping, or has an unknown key or an invalid value.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if required:
             raise UserError(f"no file {path}; imagebeam init writes one") from None
-        return Arguments({})
+        return FlagValues()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     return parse(text, where=path.name)
 
 
-def parse(text: str, *, where: str) -> Arguments:
-    """Reads the file's text.
+def parse(text: str, *, where: str) -> FlagValues:
+    """Read the text of a file.
 
-    >>> parse("limit: 10", where="imagebeam.yaml").values
+    >>> parse("limit: 10", where="imagebeam.yaml").given
     {'limit': 10}
 
     Raises:
         UserError: See :func:`read`.
     """
     if all(line.lstrip().startswith("#") or not line.strip() for line in text.splitlines()):
-        return Arguments({})
-    document = load_mapping(text, where).content
-    flags = by_name(IN_FILE)
+        return FlagValues()
     values: dict[str, Any] = {}
     beam: list[str] = []
-    for key, value in document.items():
+    for key, value in load_mapping(text, where).content.items():
         # YAML 1.1 reads a bare `yes` as true.
         name = "yes" if key is True else str(key)
         here = f"{name} in {where}"
-        if name in flags:
-            if value is not None:
-                values[name] = flag_values.from_yaml(flags[name], value, where=here)
-        else:
+        setting = find_setting(name, IN_FILE, where=f" in {where}")
+        if setting is None:
             beam += _beam_option(name, value, here, where)
+        elif value is not None:
+            values[setting.name] = flag_values.read(setting, value, where=here)
     beam_flags.check(beam)
-    return Arguments(values, tuple(beam))
+    return FlagValues(values, tuple(beam))
 
 
 def _beam_option(name: str, value: object, here: str, where: str) -> list[str]:
-    if name in {"yes", "json", "config", "run_id", "force"}:
-        raise UserError(f"{name} cannot stand in {where}: give --{name} on the command line")
-    known = [flag.name for flag in IN_FILE]
-    if not beam_flags.is_beam_option(name):
-        hint = suggestion(name, known) or suggestion(name, beam_flags.names())
-        raise UserError(
-            f"unknown key {name} in {where}{hint or '; the keys are the flags of imagebeam classify --help'}"
-        )
-    if value is None:
-        return []
-    return beam_flags.from_yaml(name, value, where=here)
+    if name in CLASSIFY or name == "force":
+        raise UserError(f"{name} cannot be set in {where}; give --{name} on the command line")
+    if name in beam_flags.INSTEAD or not beam_flags.is_known(name):
+        hint = suggestion(name, IN_FILE) or beam_flags.near(name).replace("--", "")
+        raise UserError(f"unknown key {name} in {where}{hint or '; keys are flags of imagebeam classify --help'}")
+    return [] if value is None else beam_flags.from_yaml(name, value, where=here)
 
 
 def write(given: Mapping[str, Any], beam: Sequence[str] = ()) -> str:
-    """The text of a file with these values, and every other key as a comment.
+    """Return the text of a file with these values, and every other key as a comment.
 
     Args:
         given: Values by flag name.
@@ -88,37 +82,30 @@ def write(given: Mapping[str, Any], beam: Sequence[str] = ()) -> str:
     """
     lines = [
         "# imagebeam.yaml: flags that repeat, under the same names. Flags on the command line override them.",
-        "# Every key is here; take the # away to set one. Options of Beam (region …) may stand here too.",
+        "# Remove the # in front of a key to set it. Options of Beam (region …) can be set here, too.",
     ]
     for group in Group:
-        lines += ["", f"# --- {group.value} ---"]
-        for flag in IN_FILE:
-            if flag.group is group:
-                lines += [
-                    "",
-                    *textwrap.wrap(_comment(flag), 108, initial_indent="# ", subsequent_indent="# "),
-                ]
-                lines.append(
-                    f"{flag.name}: {_yaml(flag, given[flag.name])}"
-                    if flag.name in given
-                    else f"# {flag.name}: {_yaml(flag, _shown(flag))}"
-                )
+        of_group = [setting for setting in IN_FILE.values() if setting.group is group and not setting.replaced_by]
+        if of_group:
+            lines += ["", f"# --- {group.value} ---"]
+        for setting in of_group:
+            lines += ["", *textwrap.wrap(_comment(setting), 108, initial_indent="# ", subsequent_indent="# ")]
+            value = given.get(setting.name)
+            lines.append(f"{'# ' if value is None else ''}{setting.name}: {_yaml(setting, value)}")
     if beam:
-        lines += ["", "# --- Beam ---", ""]
-        lines += _beam_lines(beam)
+        lines += ["", "# --- Beam ---", "", *_beam_lines(beam)]
     return "\n".join(lines) + "\n"
 
 
-def _comment(flag: Flag) -> str:
-    return f"{flag.help} One of {', '.join(flag.choices)}." if flag.choices else flag.help
+def _comment(setting: Setting) -> str:
+    return f"{setting.help} One of {', '.join(setting.choices)}." if setting.choices else setting.help
 
 
-def _shown(flag: Flag) -> Any:
-    return flag_values.from_text(flag, flag.example, where=flag.name) if flag.default in (None, ()) else flag.default
-
-
-def _yaml(flag: Flag, value: Any) -> str:
-    scalar: object = value if isinstance(value, bool | int) else flag_values.to_text(flag, value)
+def _yaml(setting: Setting, value: Any) -> str:
+    """Return a value as YAML; an example where it is None."""
+    if value is None:
+        value = setting.default or flag_values.read(setting, setting.example, where=setting.name)
+    scalar: object = value if isinstance(value, bool | int) else flag_values.to_text(setting, value)
     if isinstance(value, float):
         scalar = int(value) if value.is_integer() else value
     if isinstance(scalar, str) and _is_time(scalar):

@@ -1,72 +1,86 @@
-"""What a person said: the command line over ``imagebeam.yaml`` over the defaults."""
+"""The layers of settings: the command line, over ``imagebeam.yaml``, over the defaults of the declarations."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
 
-from imagebeam.pipeline.flags import config_file
-from imagebeam.pipeline.flags import parser as flag_parser
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import CONFIG, PROJECT, Flag, by_name
+from imagebeam.pipeline.flags.setting import Flags, Kind, Setting
+from imagebeam.transforms.core.errors import UserError
 
-#: What may be read: one of these, never two.
-SOURCES = ("source", "query", "query_file")
+#: Settings that exclude each other: one on the command line replaces all of them in the file.
+ALTERNATIVES: Final = (("source", "query", "query_file"), ("reprocess", "due"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FlagValues:
-    """What a person said, on the command line and in ``imagebeam.yaml``.
+    """Values that a person gave, in one layer or in several that were merged.
 
     Attributes:
-        values: The value of every flag of the command, defaults included.
-        given: Those that were given.
-        line_beam: Options for Beam on the command line.
-        file_beam: Those in the file.
+        given: Values by the name of their setting.
+        beam: Beam's own options, as Beam takes them.
+        words: Arguments that are not flags, in order.
     """
 
-    values: dict[str, Any]
-    given: Mapping[str, Any]
-    line_beam: Sequence[str]
-    file_beam: Sequence[str]
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    beam: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+    def get(self, setting: Setting) -> Any:
+        """Return a value, or the default of its setting."""
+        return self.given.get(setting.name, setting.default)
+
+    def over(self, lower: FlagValues) -> FlagValues:
+        """Return both layers as one, in which this one's values count."""
+        replaced = {name for names in ALTERNATIVES if self.given.keys() & set(names) for name in names}
+        kept = {name: value for name, value in lower.given.items() if name not in replaced}
+        options = {argument.partition("=")[0] for argument in self.beam}
+        beam = [argument for argument in lower.beam if argument.partition("=")[0] not in options]
+        return FlagValues({**kept, **self.given}, (*beam, *self.beam), self.words)
+
+    def split(self, flags: Flags) -> tuple[FlagValues, FlagValues]:
+        """Return the values of these settings, and everything else."""
+        own = {name: value for name, value in self.given.items() if name in flags}
+        rest = {name: value for name, value in self.given.items() if name not in flags}
+        return FlagValues(own), FlagValues(rest, self.beam, self.words)
+
+    def as_text(self, flags: Flags) -> dict[str, str]:
+        """Return the values as a person writes them on the command line."""
+        return {name: flag_values.to_text(flags[name], value) for name, value in self.given.items()}
 
 
-def read_flags(
-    argv: Sequence[str],
-    flags: tuple[Flag, ...],
-    *,
-    command: str,
-    cwd: Path,
-    environ: Mapping[str, str],
-    beam: bool = True,
-) -> FlagValues:
-    """Reads the command line over the file over the defaults.
-
-    Args:
-        argv: Arguments after the command.
-        flags: Flags of the command. What the file says of other commands is left alone.
-        command: Its name, for messages.
-        cwd: Directory that ``imagebeam.yaml`` is looked for in.
-        environ: The environment.
-        beam: Whether Beam's own options go through.
+def join_values(setting: Setting, values: list[Any]) -> Any:
+    """Return the value of a flag that was given once or several times.
 
     Raises:
-        UserError: Unknown flag or key, bad value.
+        UserError: A name has two values.
     """
-    line = flag_parser.read(argv, by_name(flags), command=command, beam=beam)
-    file = config_file.read(cwd / str(line.values.get("config", CONFIG.default)), required="config" in line.values)
-    ours = {flag.name for flag in flags if flag.in_file}
-    given = _merged(line.values, {name: value for name, value in file.values.items() if name in ours})
-    values = {flag.name: given.get(flag.name, flag.default) for flag in flags}
-    if values["project"] is None and environ.get("GOOGLE_CLOUD_PROJECT"):
-        project = environ["GOOGLE_CLOUD_PROJECT"]
-        values["project"] = flag_values.from_text(PROJECT, project, where="GOOGLE_CLOUD_PROJECT")
-    return FlagValues(values, given, line.beam, file.beam)
+    first, *others = values if setting.repeatable else values[-1:]
+    for other in others:
+        if setting.kind is not Kind.PAIRS:
+            first = tuple(dict.fromkeys((*first, *other)))
+            continue
+        for name in first.keys() & other.keys():
+            raise UserError(f"--{setting.name} gives {name} twice: {first[name]!r} and {other[name]!r}")
+        first = {**first, **other}
+    return first
 
 
-def _merged(line: Mapping[str, Any], file: Mapping[str, Any]) -> dict[str, Any]:
-    # A source on the command line replaces the file's, whichever of the three ways either is given in.
-    replaced = SOURCES if any(name in line for name in SOURCES) else ()
-    return {**{name: value for name, value in file.items() if name not in replaced}, **line}
+def find_setting(name: str, flags: Flags, *, where: str = "") -> Setting | None:
+    """Return the setting of a name, which may be a deprecated one; prints a warning then.
+
+    Args:
+        name: Name in snake_case.
+        flags: Settings of the command.
+        where: End of the warning, such as ``in imagebeam.yaml``; the command line where it is empty.
+    """
+    found = flags.get(name) or next((each for each in flags.values() if name in each.aliases), None)
+    if found is not None and (found.replaced_by or found.name != name):
+        dashes = "" if where else "--"
+        sys.stderr.write(
+            f"warning: {dashes}{name}{where} is deprecated; use {dashes}{found.replaced_by or found.name}\n"
+        )
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
 import json
 import sys
@@ -46,9 +45,9 @@ def run(asked: PlanSettings) -> int:
         SystemicError: A service cannot be used.
     """
     settings = asked.settings
-    say = _quiet if settings.quiet or settings.json else _say
+    say = _quiet if settings.quiet or settings.as_json else _say
     plan = make_plan(asked, say)
-    text = json.dumps(plan_text.document(plan), indent=2) if settings.json else "\n".join(plan_text.lines(plan))
+    text = json.dumps(plan_text.document(plan), indent=2) if settings.as_json else "\n".join(plan_text.lines(plan))
     sys.stdout.write(text + "\n")
     return 0
 
@@ -76,7 +75,7 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
     make_dataset = checks.check_results(settings, bq, outcomes, location)
     like = settings
     if settings.lane == Lane.SQL:
-        like = dataclasses.replace(settings, lane=Lane.ONLINE, location=profile.locations[0])
+        like = settings.replace(lane=Lane.ONLINE, location=profile.locations[0])
     like_run = build_run_settings(like, task, profile, source, filters, outcomes, location)
     planned = checks.plan(bq, like_run)
     past = before = cost_estimate.history(bq, like_run)
@@ -89,7 +88,11 @@ def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
         planned = checks.plan(bq, like_run)
         past = cost_estimate.history(bq, like_run)
     due = checks.remaining_query(bq, like_run)
-    looked = image_sample.look(bq, like_run, due, asked.look) if asked.look and planned.callable_units else None
+    looked = (
+        image_sample.look(bq, like_run, due, asked.sample_images)
+        if asked.sample_images and planned.callable_units
+        else None
+    )
     min_units = 1 if probed else MIN_MEASURED_UNITS
     expected = Forecaster(profile, task, past, min_units, looked).forecast_remaining(planned)
     lanes = []
@@ -240,8 +243,7 @@ def _probe(
 ) -> Probed:
     """Asks about some units, in the lane asked for if that is one of calls, else online."""
     lane = settings.lane if settings.lane in (Lane.ONLINE, Lane.FLEX) else Lane.ONLINE
-    few = dataclasses.replace(
-        settings,
+    few = settings.replace(
         lane=lane,
         runner="FnApiRunner",
         direct_num_workers=1,
@@ -250,7 +252,7 @@ def _probe(
     )
     profile.check(few.location, few.lane, like.task)
     transport = asyncio.run(model_probe.check_model(few, like.task, like.source, bq, like.location, due=units))
-    few = dataclasses.replace(few, transport=transport)
+    few = few.replace(transport=transport)
     run = build_run_settings(few, like.task, profile, like.source, like.filters, like.outcomes, like.location)
     summary = probe.ask(bq, run, units)
     if summary["problems"]:

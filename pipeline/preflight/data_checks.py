@@ -149,7 +149,7 @@ def check_limits(context: Context) -> Seen:
     """Caps and ceilings can be kept."""
     settings = context.settings
     if settings.lane == Lane.SQL:  # what a run is called there; BigQuery keeps the pace itself
-        settings = dataclasses.replace(settings, lane=Lane.ONLINE, location=context.profile.locations[0])
+        settings = settings.replace(lane=Lane.ONLINE, location=context.profile.locations[0])
     context.run = build_run_settings(
         settings, context.task, context.profile, context.source, context.filters, context.outcomes, context.location
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, cast
 
 import orjson
 
@@ -21,7 +20,6 @@ from imagebeam.transforms.run_tables import run_event
 from imagebeam.transforms.sql import sources
 from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.sql.filters import Filters
-from imagebeam.transforms.sql.selection import parse_due
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, estimate_usage
 from imagebeam.transforms.tasks.task import Task
 
@@ -84,7 +82,7 @@ def build_run_settings(
         engine=engine,
         source=source,
         filters=filters,
-        selection=parse_due(",".join(settings.due)),
+        selection=settings.selection,
         keep_columns=tuple(settings.keep_columns),
         outcomes=outcomes,
         location=location,
@@ -113,8 +111,8 @@ def patient(call_settings: CallSettings) -> CallSettings:
 def build_batch_settings(settings: ClassifySettings) -> BatchSettings:
     """How a run goes through batch jobs."""
     return BatchSettings(
-        source=cast("Literal['gcs', 'bigquery']", settings.batch_source),
-        destination=cast("Literal['gcs', 'bigquery']", settings.batch_destination),
+        source=settings.batch_source,
+        destination=settings.batch_destination,
         limits=ShardLimits(settings.batch_lines, settings.batch_bytes),
         rounds=settings.batch_rounds,
         deadline_s=settings.batch_deadline_s,

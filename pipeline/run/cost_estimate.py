@@ -140,7 +140,7 @@ def change_line(changed: Changed, planned: SourceCounts) -> str:
     line = f"changed  {', '.join(changed.fields)} since version {changed.since} ({changed.used_at[:10]})"
     if not planned.outdated:
         return line
-    price = "" if changed.usd is None else f", about ${changed.usd:,.2f} to ask again (--due=outdated)"
+    price = "" if changed.usd is None else f", about ${changed.usd:,.2f} to ask again (--reprocess=outdated)"
     return f"{line}: {planned.outdated:,} outdated{price}; due now: {planned.remaining_new:,} new"
 
 
@@ -156,8 +156,8 @@ def tell_units(planned: SourceCounts, say: Say) -> None:
     states = {
         f"due ({due})" if due else "due": planned.remaining,
         "already done": planned.already_done,
-        "outdated (--due=outdated asks again)": planned.outdated,
-        "failed before (--due=failed asks again)": planned.failed_before,
+        "outdated (--reprocess=outdated asks again)": planned.outdated,
+        "failed before (--reprocess=failed asks again)": planned.failed_before,
         "submitted to a batch job": planned.submitted,
         "left out by --due": planned.left_out,
     }

@@ -1,15 +1,21 @@
-"""The settings of ``imagebeam embed``: those of a run, and which vectors."""
+"""The settings of ``imagebeam embed``, and the table of the commands that run a job."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Final, Protocol, Self
 
-from imagebeam.pipeline.flags.embed import EMBED, EMBED_SQL, NO_DATAFLOW
-from imagebeam.pipeline.flags.layers import read_flags
-from imagebeam.pipeline.run.settings import ClassifySettings, check, field_values, require, with_beam
+import pydantic
+
+from imagebeam.pipeline.flags.classify import CLASSIFY
+from imagebeam.pipeline.flags.command import FlagCommand
+from imagebeam.pipeline.flags.embed import NO_DATAFLOW, EmbedBatchSettings, SqlSettings, VectorSettings
+from imagebeam.pipeline.flags.layers import FlagValues
+from imagebeam.pipeline.flags.model import flags_of
+from imagebeam.pipeline.flags.setting import Flags, Group
+from imagebeam.pipeline.run.settings import ClassifySettings, changed, load_classify, merge_layers, resolve, with_beam
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.gemini.embedding_batch import check_batch
@@ -17,91 +23,112 @@ from imagebeam.transforms.tasks.embedding import EmbedTask, embed_task, resolve_
 from imagebeam.transforms.tasks.task import ImageSettings
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class EmbedSettings(ClassifySettings):
-    """What ``imagebeam embed`` was told; ``task`` is the name under which the outcomes stand.
+class EmbedSettings(VectorSettings, EmbedBatchSettings, SqlSettings, ClassifySettings):
+    """Settings of ``imagebeam embed``.
 
     Attributes:
-        dimension: Length of the vectors.
-        image: What is done to an image before it is sent.
-        vector_index: Make a vector index of the table after the run.
-        connection: ``DEFAULT``, ``location.name`` or ``project.location.name``.
-        create_connection: Make the connection if it is not there.
-        endpoint: Name or URL of the model for BigQuery; None for the model's name.
-        object_uris: Prefixes of an object table; empty to read images straight from their URIs.
-        max_staleness_minutes: How old the object table's listing may be.
-        metadata_cache_mode: ``AUTOMATIC`` or ``MANUAL``.
-        rows_per_job: Images per job at most.
-        max_passes: Passes at most.
-        pass_pause_s: Seconds before the second pass.
-        dry_run: Show the statements, do nothing.
+        task: Name under which outcomes are recorded.
+        max_images: Not used: a vector describes one image.
     """
 
-    dimension: int = 0
-    image: ImageSettings = ImageSettings()
-    vector_index: bool = False
-    connection: str = "DEFAULT"
-    create_connection: bool = False
-    endpoint: str | None = None
-    object_uris: tuple[str, ...] = ()
-    max_staleness_minutes: int = 0
-    metadata_cache_mode: str = "AUTOMATIC"
-    rows_per_job: int = 40_000
-    max_passes: int = 20
-    pass_pause_s: float = 10.0
-    dry_run: bool = False
+    task: str = ""
+    max_images: int | None = None
+
+    @property
+    def image(self) -> ImageSettings:
+        """How an image is changed before it is sent."""
+        return ImageSettings(crop=self.crop, padding=self.padding or 0.0, max_side=self.max_side)
 
     def embed_task(self) -> EmbedTask:
-        """The task that this is."""
+        """Return the task."""
         return embed_task(str(self.model), self.dimension, self.image)
+
+    @pydantic.model_validator(mode="after")
+    def _check_embed(self) -> Self:
+        # A setting without effect would make another version for nothing.
+        if self.padding is not None and self.crop == "none":
+            raise UserError("--padding has no effect without --crop=bbox: leave it out")
+        if self.transport == Transport.URI and self.image.changes_images:
+            raise UserError(
+                "--crop and --max_side change the images, so their bytes must travel: use --transport=inline or auto"
+            )
+        if self.lane == Lane.SQL and self.runner == "DataflowRunner":
+            raise UserError(f"--lane=sql: {NO_DATAFLOW}")
+        if self.lane != Lane.SQL and (wrong := changed(self, Group.SQL)):
+            raise UserError(f"--{wrong[0]} is for --lane=sql; this run's lane is {self.lane}")
+        return self
+
+    def check_batch(self) -> None:
+        """Check what ``--lane=batch`` needs.
+
+        Raises:
+            UserError: A value that batch jobs cannot have.
+        """
+        check_batch(self.embed_task())
+        if self.transport == Transport.INLINE:
+            raise UserError(
+                "--lane=batch sends images by URI, and --transport=inline sends their bytes: use --lane=online"
+            )
+        for name in ("batch_source", "batch_destination"):
+            if getattr(self, name) == "bigquery":
+                raise UserError(f"--{name}=bigquery: embedding jobs read and write files only: leave --{name} at gcs")
+
+
+#: Settings of ``imagebeam embed``.
+EMBED: Final[Flags] = flags_of(EmbedSettings)
 
 
 def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> tuple[EmbedSettings, list[str]]:
-    """The settings of ``imagebeam embed``, and the options that Beam gets.
+    """Return the settings of a command line of ``imagebeam embed``; see :func:`load_embed`."""
+    return load_embed(FlagCommand("imagebeam embed", EMBED, beam=True).parse(argv), cwd=cwd, environ=environ)
+
+
+def load_embed(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> tuple[EmbedSettings, list[str]]:
+    """Return the settings of ``imagebeam embed``, and the options that Beam gets.
 
     Args:
-        argv: Arguments after ``embed``.
-        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
-        environ: The environment; ``GOOGLE_CLOUD_PROJECT`` is the project when nothing else says one.
+        line: The command line.
+        cwd: Directory that relative paths start from and that may contain ``imagebeam.yaml``.
+        environ: The environment; ``GOOGLE_CLOUD_PROJECT`` is the default project.
 
     Raises:
-        UserError: Unknown flag or key, bad value, contradiction, missing file.
+        UserError: Unknown key, invalid value, contradiction, missing file.
     """
-    said = read_flags(argv, EMBED, command="imagebeam embed", cwd=cwd, environ=environ)
-    values = said.values
-    values["dimension"] = resolve_dimension(values["model"], values["dimension"])
-    image = _image(values)
-    require(values)
-    task = embed_task(values["model"], values["dimension"], image)
-    check(values, said.given, lambda values: _check_batch(values, task))
-    if values["lane"] == Lane.SQL and values["runner"] == "DataflowRunner":
-        raise UserError(f"--lane=sql: {NO_DATAFLOW}")
-    if values["lane"] != Lane.SQL and (wrong := [flag.name for flag in EMBED_SQL if flag.name in said.given]):
-        raise UserError(f"--{wrong[0]} is for --lane=sql; this run's lane is {values['lane']}")
-    plain = field_values(said, EmbedSettings, EMBED, cwd)
-    return with_beam(EmbedSettings(**{**plain, "task": task.name, "image": image}), said, environ)
+    found = merge_layers(line, EMBED, cwd=cwd)
+    values = resolve(found, EMBED, cwd=cwd, environ=environ)
+    dimension = resolve_dimension(found.get(EMBED["model"]), values.get("dimension"))
+    settings = EmbedSettings(**{**values, "dimension": dimension})
+    return with_beam(settings.replace(task=settings.embed_task().name), found, environ)
 
 
-def _check_batch(values: Mapping[str, Any], task: EmbedTask) -> None:
-    check_batch(task)
-    if values["transport"] == Transport.INLINE:
-        raise UserError("--lane=batch sends images by URI, and --transport=inline sends their bytes: use --lane=online")
-    for name in ("batch_source", "batch_destination"):
-        if values[name] == "bigquery":
-            raise UserError(f"--{name}=bigquery: embedding jobs read and write files only: leave --{name} at gcs")
+class Load(Protocol):
+    """Type of :func:`load_classify` and :func:`load_embed`."""
+
+    def __call__(
+        self, line: FlagValues, *, cwd: Path, environ: Mapping[str, str]
+    ) -> tuple[ClassifySettings, list[str]]:
+        """Return the settings of a command line, and the options that Beam gets."""
+        ...
 
 
-def _image(values: Mapping[str, Any]) -> ImageSettings:
-    # A setting without effect would make another version for nothing.
-    if values["padding"] is not None and values["crop"] == "none":
-        raise UserError("--padding has no effect without --crop=bbox: leave it out")
-    image = ImageSettings(
-        crop=cast("Literal['none', 'bbox']", values["crop"]),
-        padding=values["padding"] or 0.0,
-        max_side=values["max_side"],
-    )
-    if values["transport"] == Transport.URI and image.changes_images:
-        raise UserError(
-            "--crop and --max_side change the images, so their bytes must travel: use --transport=inline or auto"
-        )
-    return image
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """A command that runs a job.
+
+    Attributes:
+        name: ``classify`` or ``embed``.
+        flags: Its settings.
+        load: Reads and checks a command line.
+    """
+
+    name: str
+    flags: Flags
+    load: Load
+
+
+JOBS: Final[Mapping[str, Job]] = {
+    "classify": Job("classify", CLASSIFY, load_classify),
+    "embed": Job("embed", EMBED, load_embed),
+}
+#: Job of a command that names none.
+DEFAULT_JOB: Final = "classify"

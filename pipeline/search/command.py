@@ -81,10 +81,10 @@ def run(settings: SearchSettings) -> int:
     if settings.html is not None and not settings.html.parent.is_dir():
         raise UserError(f"--html: directory {settings.html.parent} does not exist")
     bq = BigQueryClient(settings.project)
-    location = bq.get_dataset_location(*settings.results)
+    location = bq.get_dataset_location(*settings.results_dataset)
     if location is None:
-        raise UserError(f"--results: dataset {'.'.join(settings.results)} does not exist, or you cannot access it")
-    tables = list_tables(bq, settings.results, location)
+        raise UserError(f"--results: dataset {settings.results} does not exist, or you cannot access it")
+    tables = list_tables(bq, settings.results_dataset, location)
     selected = select_table(tables, settings)
     out = _resolve_out_table(settings, bq)
     picture = None if settings.image is None else _read_picture(settings.image)
@@ -118,7 +118,7 @@ def select_table(tables: Sequence[EmbeddingTable], settings: SearchSettings) -> 
     Raises:
         UserError: No table matches, or more than one.
     """
-    dataset = ".".join(settings.results)
+    dataset = settings.results
     if settings.model in MODELS and settings.dimension is not None:
         resolve_dimension(str(settings.model), settings.dimension)
     matching = [
@@ -255,7 +255,7 @@ def _print(
     out: TableName | None,
     console: Console,
 ) -> None:
-    if settings.json:
+    if settings.as_json:
         document = {
             "model": selected.model,
             "dimension": selected.dimension,

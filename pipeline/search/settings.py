@@ -2,108 +2,117 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Final, Self
 
-from imagebeam.pipeline.flags.classify import RESULTS
-from imagebeam.pipeline.flags.layers import read_flags
-from imagebeam.pipeline.flags.search import SEARCH
+import pydantic
+
+from imagebeam.pipeline.flags.command import FlagCommand
+from imagebeam.pipeline.flags.execution import ConfigSettings, ForceSettings, JsonSettings
+from imagebeam.pipeline.flags.inputs import DATASET, TABLE, TABLE_FORM, DatasetSettings
+from imagebeam.pipeline.flags.layers import FlagValues
+from imagebeam.pipeline.flags.model import Settings, flags_of
+from imagebeam.pipeline.flags.setting import Flags, Group, Setting
+from imagebeam.pipeline.run.settings import merge_layers, qualified_name, resolve_project
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import check_expression
 
-#: What can be searched for: exactly one of these.
-WANTED = ("text", "image", "like")
+#: What to search for: exactly one of these.
+WANTED: Final = ("text", "image", "like")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SearchSettings:
-    """What ``imagebeam search`` was told.
+# fmt: off
+class SearchFlags(Settings, group=Group.SEARCH, in_file=False):
+    """What to search for, and what to do with the result."""
 
-    Attributes:
-        project: Project that runs and pays.
-        results: Project and dataset of the vectors.
-        text: What to look for, in words.
-        image: A local picture that others are to be like.
-        like: Unit that others are to be like.
-        where: GoogleSQL condition on the table of vectors.
-        top_k: So many of the nearest.
-        model: Model of the vectors; None for the only one there is.
-        dimension: Their length; None for the only one there is.
-        location: Vertex AI location of the model; None for its usual one.
-        out_table: Table to keep what was found in.
-        force: Overwrite ``out_table`` and ``html``.
-        html: File for the contact sheet.
-        thumbnails: Put small pictures into it.
-        json: Print what was found as JSON.
-    """
+    text: Annotated[str | None, Setting(
+        "Find images that show what this text describes.", metavar="TEXT", example="a dark street")] = None
+    image: Annotated[Path | None, Setting(
+        "Find images that look like this local picture.", metavar="FILE", example="pole.jpg")] = None
+    like: Annotated[str | None, Setting(
+        "Find images that look like the image of this unit.",
+        metavar="UNIT_ID", example="o1:0123:00250082")] = None
+    where: Annotated[str | None, Setting(
+        "Search only rows that meet this GoogleSQL condition on the table of embeddings.",
+        metavar="SQL", example="asset_type = 'ASSET_CLASS_UTILITY_POLE'")] = None
+    top_k: Annotated[int, Setting("Return the N nearest images.", minimum=1, maximum=4_999, example="100")] = 20
+    model: Annotated[str | None, Setting(
+        "Model of the embeddings. Needed only if there are several tables of embeddings.",
+        metavar="MODEL", example="gemini-embedding-2")] = None
+    dimension: Annotated[int | None, Setting(
+        "Length of the embeddings. Needed only if there are several tables of embeddings.",
+        minimum=1, example="768")] = None
+    location: Annotated[str | None, Setting(
+        "Vertex AI location of the model that embeds the text or picture.",
+        metavar="LOCATION", pattern=r"[a-z]+(?:-[a-z]+[0-9]+)?", form="global, us, eu or a region",
+        example="us-central1", computed="a location of the model")] = None
+    out_table: Annotated[str | None, Setting(
+        "Save the result in this table, which imagebeam classify accepts as --source.",
+        metavar="TABLE", pattern=TABLE, form=TABLE_FORM, example="my_dataset.dark_streets",
+        group=Group.RESULTS)] = None
+    html: Annotated[Path | None, Setting(
+        "Write a contact sheet of the result to this file.",
+        metavar="FILE", example="found.html", group=Group.RESULTS)] = None
+    thumbnails: Annotated[bool, Setting(
+        "Put thumbnails into the contact sheet.", example="true", group=Group.RESULTS)] = False
+# fmt: on
 
-    project: str
-    results: tuple[str, str]
-    text: str | None = None
-    image: Path | None = None
-    like: str | None = None
-    where: str | None = None
-    top_k: int = 20
-    model: str | None = None
-    dimension: int | None = None
-    location: str | None = None
-    out_table: str | None = None
-    force: bool = False
-    html: Path | None = None
-    thumbnails: bool = False
-    json: bool = False
+
+class SearchSettings(ConfigSettings, JsonSettings, ForceSettings, DatasetSettings, SearchFlags):
+    """Settings of ``imagebeam search``."""
 
     def title(self) -> str:
-        """What is searched for, in words."""
+        """Return a description of what is searched for."""
         if self.text is not None:
             return f"images that show: {self.text}"
         return f"images like {self.image.name if self.image else self.like}"
 
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Self:
+        wanted = [name for name in WANTED if getattr(self, name) is not None]
+        if len(wanted) != 1:
+            given = f"{' and '.join(f'--{name}' for name in wanted)} are given" if wanted else "nothing is given"
+            raise UserError(
+                f"{given}, but a search is for one thing: --text='a dark street', --image=FILE or --like=ID"
+            )
+        if "," in (self.model or ""):
+            raise UserError(
+                f"--model={self.model}: vectors of two models cannot be compared, so a search is over one model; "
+                "search twice"
+            )
+        if self.where is not None:
+            check_expression(self.where, source="--where")
+        if self.thumbnails and self.html is None:
+            raise UserError("--thumbnails are part of the contact sheet: give --html=FILE too")
+        return self
+
+
+#: Settings of ``imagebeam search``.
+SEARCH: Final[Flags] = flags_of(SearchSettings)
+
 
 def search_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> SearchSettings:
-    """The settings of ``imagebeam search``.
+    """Return the settings of a command line of ``imagebeam search``; see :func:`load_search`."""
+    return load_search(FlagCommand("imagebeam search", SEARCH).parse(argv), cwd=cwd, environ=environ)
+
+
+def load_search(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> SearchSettings:
+    """Return the settings of ``imagebeam search``.
 
     Args:
-        argv: Arguments after ``search``.
-        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
-        environ: The environment; ``GOOGLE_CLOUD_PROJECT`` is the project when nothing else says one.
+        line: The command line.
+        cwd: Directory that relative paths start from and that may contain ``imagebeam.yaml``.
+        environ: The environment; ``GOOGLE_CLOUD_PROJECT`` is the default project.
 
     Raises:
-        UserError: Unknown flag, bad value, contradiction, missing file.
+        UserError: Invalid value, contradiction, missing file.
     """
-    values = read_flags(argv, SEARCH, command="imagebeam search", cwd=cwd, environ=environ, beam=False).values
-    _check(values)
-    names = {field.name for field in dataclasses.fields(SearchSettings)}
-    plain = {name: value for name, value in values.items() if name in names}
-    for name in ("image", "html"):
-        plain[name] = None if values[name] is None else cwd / Path(values[name]).expanduser()
-    return SearchSettings(**{**plain, "results": _dataset(values["results"], values["project"])})
-
-
-def _check(values: Mapping[str, Any]) -> None:
-    if values["project"] is None:
-        raise UserError("no project: give --project=PROJECT, or export GOOGLE_CLOUD_PROJECT")
-    if values["results"] is None:
+    found = merge_layers(line, SEARCH, cwd=cwd)
+    values, project = dict(found.given), resolve_project(found, environ)
+    if "results" not in values:
         raise UserError("no results: give --results=DATASET, where the vectors are, or write it into imagebeam.yaml")
-    wanted = [name for name in WANTED if values[name] is not None]
-    if len(wanted) != 1:
-        said = f"{' and '.join(f'--{name}' for name in wanted)} are given" if wanted else "nothing is given"
-        raise UserError(f"{said}, but a search is for one thing: --text='a dark street', --image=FILE or --like=ID")
-    if "," in (values["model"] or ""):
-        raise UserError(
-            f"--model={values['model']}: vectors of two models cannot be compared, so a search is over one model; "
-            "search twice"
-        )
-    if values["where"] is not None:
-        check_expression(values["where"], source="--where")
-    if values["thumbnails"] and values["html"] is None:
-        raise UserError("--thumbnails are pictures in the contact sheet: give --html=FILE too")
-
-
-def _dataset(text: str, project: str) -> tuple[str, str]:
-    found = re.fullmatch(RESULTS.pattern or "", text)
-    assert found is not None  # noqa: S101  (the flag has checked it)
-    return found["project"] or project, found["dataset"]
+    values |= {name: cwd / Path(values[name]).expanduser() for name in ("image", "html") if name in values}
+    return SearchSettings(**{
+        **values, "project": project, "results": qualified_name(DATASET, values["results"], project),
+    })  # fmt: skip

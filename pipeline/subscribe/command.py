@@ -57,9 +57,9 @@ def _subscribe(hub: AnalyticsHub, settings: SubscribeSettings, console: Console)
         return False, existing
     if _is_linked(hub, settings):
         return False, None
-    body = analytics_hub.subscribe_body(settings.project, settings.dataset, settings.location)
+    body = analytics_hub.subscribe_body(settings.project, settings.dataset_id, settings.location)
     try:
-        return True, hub.subscribe(settings.listing, body)
+        return True, hub.subscribe(settings.listing_name, body)
     except ApiError as error:
         # Another process, or a call of ours whose answer was lost, can have created it meanwhile.
         if error.status != 409:
@@ -78,13 +78,13 @@ def _find_subscription(hub: AnalyticsHub, settings: SubscribeSettings, console: 
         if not _may_not_list(error):
             raise
         return None  # an account that may subscribe is not always allowed to list; the dataset shows it too
-    of_listing = [each for each in subscriptions if each.is_of(settings.listing)]
+    of_listing = [each for each in subscriptions if each.is_of(settings.listing_name)]
     for each in of_listing:
-        if settings.dataset not in each.datasets:
+        if settings.dataset_id not in each.datasets:
             continue
         if each.state not in ("", ACTIVE):
             raise UserError(
-                f"{settings.project}.{settings.dataset} is linked to this listing, but the subscription is "
+                f"{settings.project}.{settings.dataset_id} is linked to this listing, but the subscription is "
                 f"{each.state}: delete the dataset and subscribe again"
             )
         return each
@@ -100,7 +100,7 @@ def _is_linked(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
     Raises:
         UserError: The dataset exists and is something else.
     """
-    name = f"{settings.project}.{settings.dataset}"
+    name = f"{settings.project}.{settings.dataset_id}"
     try:
         found = BigQueryClient(settings.project).client.get_dataset(name)
     except api_errors.NotFound:
@@ -115,7 +115,7 @@ def _is_linked(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
     source = (found.to_api_repr().get("linkedDatasetSource") or {}).get("sourceDataset") or {}
     if not source:
         raise _conflict(settings)
-    shared = hub.listing(settings.listing).source
+    shared = hub.listing(settings.listing_name).source
     if not shared:
         raise UserError(
             f"{name} is a linked dataset, but {hub.account} cannot see which listing it is linked to: grant "
@@ -129,15 +129,15 @@ def _is_linked(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
 
 def _conflict(settings: SubscribeSettings) -> UserError:
     return UserError(
-        f"dataset {settings.project}.{settings.dataset} already exists and is not linked to this listing: give another "
-        "name with --dataset"
+        f"dataset {settings.project}.{settings.dataset_id} already exists and is not linked to this listing: give "
+        "another name with --dataset"
     )
 
 
 def _print_request(settings: SubscribeSettings, console: Console) -> None:
-    body = analytics_hub.subscribe_body(settings.project, settings.dataset, settings.location)
-    url = analytics_hub.subscribe_url(settings.listing)
-    if settings.json:
+    body = analytics_hub.subscribe_body(settings.project, settings.dataset_id, settings.location)
+    url = analytics_hub.subscribe_url(settings.listing_name)
+    if settings.as_json:
         console.print_json({"method": "POST", "url": url, "body": body})
     else:
         console.print(f"POST {url}", json.dumps(body, indent=2))
@@ -157,7 +157,7 @@ def _print_listings(hub: AnalyticsHub, settings: SubscribeSettings, console: Con
         listing.name: [name for each in subscriptions if each.is_of(listing.name) for name in each.datasets]
         for listing in listings
     }
-    if settings.json:
+    if settings.as_json:
         console.print_json([_to_json(listing, linked[listing.name]) for listing in listings])
     elif not listings:
         console.print(
@@ -176,14 +176,14 @@ def _print_listings(hub: AnalyticsHub, settings: SubscribeSettings, console: Con
 
 def _exchanges(hub: AnalyticsHub, settings: SubscribeSettings) -> list[str]:
     """Return the data exchanges to search for listings."""
-    if settings.exchange_given:
-        return [settings.exchange]
+    if settings.exchange:
+        return [settings.exchange_name]
     try:
         return [exchange.name for exchange in hub.exchanges(settings.hub_project, settings.location)]
     except ApiError as error:
         if not _may_not_list(error):
             raise
-        return [settings.exchange]  # an account that may see listings is not always allowed to list exchanges
+        return [settings.exchange_name]  # an account that may see listings is not always allowed to list exchanges
 
 
 def _may_not_list(error: ApiError) -> bool:
@@ -202,19 +202,19 @@ def _to_json(listing: SharedResource, linked: list[str]) -> dict[str, Any]:
 def _print_dataset(
     settings: SubscribeSettings, subscription: Subscription | None, console: Console, *, created: bool
 ) -> None:
-    dataset = f"{settings.project}.{settings.dataset}"
+    dataset = f"{settings.project}.{settings.dataset_id}"
     tables = _list_tables(settings, console)
-    if settings.json:
+    if settings.as_json:
         document = {
             "dataset": dataset,
-            "listing": settings.listing,
+            "listing": settings.listing_name,
             "subscription": subscription.name if subscription else None,
             "made": created,
             "tables": tables,
         }
         console.print_json(document)
         return
-    console.print(f"{dataset} is {'now' if created else 'already'} linked to {settings.listing}")
+    console.print(f"{dataset} is {'now' if created else 'already'} linked to {settings.listing_name}")
     first = next((name for name in _FIRST_TABLES if name in tables), None)
     if first is not None:
         console.print(
@@ -225,7 +225,7 @@ def _print_dataset(
 
 def _list_tables(settings: SubscribeSettings, console: Console) -> list[str]:
     try:
-        listed = BigQueryClient(settings.project).client.list_tables(f"{settings.project}.{settings.dataset}")
+        listed = BigQueryClient(settings.project).client.list_tables(f"{settings.project}.{settings.dataset_id}")
         return sorted(str(table.table_id) for table in listed)
     except (api_errors.GoogleAPIError, OSError) as error:
         console.warn(f"cannot list the tables yet: {first_line(error)}")
@@ -247,8 +247,8 @@ def _explain(error: ApiError, settings: SubscribeSettings, account: str) -> str:
         )
     if error.status == 404:
         return (
-            f"{text}; {settings.listing or settings.exchange} does not exist, or {account} may not see it: check "
-            f"--customer_id and --location={settings.location}; imagebeam subscribe --list shows what exists"
+            f"{text}; {settings.listing_name or settings.exchange_name} does not exist, or {account} may not see it: "
+            f"check --customer_id and --location={settings.location}; imagebeam subscribe --list shows what exists"
         )
     if "location" in error.message.lower() or "region" in error.message.lower():
         return f"{text}; --location must be the location of the listing: try imagebeam subscribe --list --location=eu"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.gemini.task_kinds import AnyTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
+
+#: Defaults, which the command line shares.
+IN_FLIGHT: Final = 256
+CALL_TIMEOUT_S: Final = 120.0
+UNIT_DEADLINE_S: Final = 600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class EngineSettings:
 
     run_id: str
     call_settings: CallSettings
-    in_flight: int = 256
+    in_flight: int = IN_FLIGHT
     max_per_s: float | None = None
     max_tokens_per_s: float | None = None
     max_failure_percent: float | None = None
@@ -102,8 +107,8 @@ class CallSettings:
     profile: ModelProfile
     lane: Lane = Lane.ONLINE
     transport: Transport = Transport.URI
-    call_timeout_s: float = 120.0
-    unit_deadline_s: float = 600.0
+    call_timeout_s: float = CALL_TIMEOUT_S
+    unit_deadline_s: float = UNIT_DEADLINE_S
     attempts: int = 6
     wait_multiplier_s: float = 1.0
 

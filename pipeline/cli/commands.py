@@ -1,0 +1,182 @@
+"""Commands that run, plan and check jobs, search and subscribe. They import what they need when they run."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from imagebeam.pipeline.batch.settings import BATCH
+from imagebeam.pipeline.flags.classify import CLASSIFY
+from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand, job_group
+from imagebeam.pipeline.flags.layers import FlagValues
+from imagebeam.pipeline.plan.settings import PLAN, load_plan
+from imagebeam.pipeline.preflight.settings import PREFLIGHT
+from imagebeam.pipeline.run.embed_settings import EMBED, JOBS, load_embed
+from imagebeam.pipeline.run.settings import load_classify
+from imagebeam.pipeline.search.settings import SEARCH, load_search
+from imagebeam.pipeline.subscribe.settings import SUBSCRIBE, load_subscribe
+
+_JOBS: Final = {name: job.flags for name, job in JOBS.items()}
+_BEAM: Final = "Beam options of the chosen runner (--region, --temp_location …) are accepted too."
+
+
+def _place() -> dict[str, Any]:
+    return {"cwd": Path.cwd(), "environ": os.environ}
+
+
+def _classify(line: FlagValues) -> int:
+    settings, beam_args = load_classify(line, **_place())
+    from imagebeam.pipeline import classify as command
+
+    return command.run(settings, beam_args)
+
+
+def _embed(line: FlagValues) -> int:
+    settings, beam_args = load_embed(line, **_place())
+    from imagebeam.pipeline import embed as command
+
+    return command.run(settings, beam_args)
+
+
+def _plan(job: str, line: FlagValues) -> int:
+    settings = load_plan(JOBS[job], line, **_place())
+    from imagebeam.pipeline.plan import command
+
+    return command.run(settings)
+
+
+def _preflight(job: str, line: FlagValues) -> int:
+    from imagebeam.pipeline.preflight import command
+
+    return command.run(JOBS[job], line, **_place())
+
+
+def _search(line: FlagValues) -> int:
+    settings = load_search(line, **_place())
+    from imagebeam.pipeline.search import command
+
+    return command.run(settings)
+
+
+def _subscribe(line: FlagValues) -> int:
+    settings = load_subscribe(line, **_place())
+    from imagebeam.pipeline.subscribe import command
+
+    return command.run(settings)
+
+
+def _batch(name: str, line: FlagValues) -> int:
+    from imagebeam.pipeline.batch import command
+
+    return command.run(name, line, cwd=Path.cwd())
+
+
+classify: Final = FlagCommand(
+    "imagebeam classify",
+    CLASSIFY,
+    _classify,
+    summary="Run a model on every image of a table and write the answers to BigQuery.",
+    usage="--task=NAME --source=TABLE --results=DATASET [--flag=value …]",
+    examples=(
+        "imagebeam classify --task=utility_pole --limit=100",
+        "imagebeam classify --task=my_task.yaml --near=46.948,7.447,500",
+        "imagebeam classify --task=describe --lane=flex --reprocess=outdated",
+    ),
+    notes=f"Flags can also be set in imagebeam.yaml. {_BEAM}",
+    beam=True,
+)
+
+embed: Final = FlagCommand(
+    "imagebeam embed",
+    EMBED,
+    _embed,
+    summary="Compute an embedding of every image of a table and write it to BigQuery.",
+    usage="--source=TABLE --results=DATASET [--flag=value …]",
+    examples=(
+        "imagebeam embed --dimension=768 --limit=100",
+        "imagebeam embed --model=multimodalembedding@001 --location=us-central1",
+        "imagebeam embed --lane=batch --work_dir=gs://my-bucket/imagebeam",
+    ),
+    notes="Each model and length has a table, embeddings_<model>_<dimension>; the view embeddings combines them. The "
+    "outcome of each image is in the table outcomes, under task embed/<model>/<dimension>.\n\n"
+    f"Flags that imagebeam classify has, too, can also be set in imagebeam.yaml. {_BEAM}",
+    beam=True,
+)
+
+plan: Final = job_group(
+    "imagebeam plan",
+    _plan,
+    _JOBS,
+    own=PLAN,
+    summary="Estimate units, duration and cost of a run in each lane, without calling a model.",
+    usage="[--probe=N] [--sample_images=N] ",
+    examples=(
+        "imagebeam plan --task=utility_pole",
+        "imagebeam plan --task=utility_pole --reprocess=outdated --max_tpm=4000000",
+        "imagebeam plan embed --dimension=768 --probe=5",
+    ),
+    notes="All flags of the planned command are accepted. --max_rpm and "
+    "--max_tpm are used as the quota; without them, the published or an assumed quota, which the plan names.",
+)
+
+preflight: Final = job_group(
+    "imagebeam preflight",
+    _preflight,
+    _JOBS,
+    own=PREFLIGHT,
+    summary="Check everything a run needs, and print how to fix failures.",
+    usage="[--no_probe] [--json] ",
+    examples=(
+        "imagebeam preflight --task=utility_pole",
+        "imagebeam preflight --task=utility_pole --lane=batch --work_dir=gs://b/runs",
+        "imagebeam preflight embed --dimension=768 --no_probe",
+    ),
+    notes="All flags of the checked command are accepted. Without --no_probe, two calls about one image are made and "
+    "paid, a fraction of a cent, outside of any run. Whatever a check writes is deleted again.\n\n"
+    "Exit codes: 0 nothing failed, 2 you must fix something, 3 a service is not available.",
+)
+
+search: Final = FlagCommand(
+    "imagebeam search",
+    SEARCH,
+    _search,
+    summary="Find images by a text, a picture, or another image of the table.",
+    usage="--text=TEXT|--image=FILE|--like=UNIT_ID --results=DATASET [--flag=value …]",
+    examples=(
+        "imagebeam search --text='a dark street' --html=found.html --thumbnails",
+        "imagebeam search --like=o1:0123:00250082 --out_table=my_dataset.similar",
+    ),
+    notes="Embeddings come from imagebeam embed. A search covers those of one model and length.",
+)
+
+subscribe: Final = FlagCommand(
+    "imagebeam subscribe",
+    SUBSCRIBE,
+    _subscribe,
+    summary="Link the Imagery Insights dataset to your project.",
+    usage="--customer_id=ID [--location=us|eu] [--dry_run] | --list",
+    examples=(
+        "imagebeam subscribe --list --location=eu",
+        "imagebeam subscribe --customer_id=1234-5678 --project=my-project",
+    ),
+    notes="A dataset that is already linked is left unchanged. Linking is free; queries are not.",
+)
+
+
+batch: Final = CommandGroup(
+    "imagebeam batch",
+    {
+        name: FlagCommand(f"imagebeam batch {name}", BATCH, functools.partial(_batch, name), summary=summary)
+        for name, summary in {
+            "status": "Show the state of every job; change nothing.",
+            "collect": "Create jobs, collect answers and retry, until runs are done, or once with --no_wait.",
+            "cancel": "Cancel the jobs of --run_id. Finished answers are kept; the other units remain.",
+        }.items()
+    },
+    summary="Follow the batch jobs of runs with --lane=batch.",
+    usage="status|collect|cancel [--flag=value …]",
+    examples=("imagebeam batch collect --work_dir=gs://my-bucket/imagebeam",),
+    shown=BATCH,
+)
