@@ -182,10 +182,7 @@ def test_a_missing_gcloud_is_one_line_that_says_where_to_get_it(monkeypatch: pyt
 def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path, job: str) -> None:
     code, _, err = run_cli(line("launch", LAUNCHES[job], "--max_cost_usd=25", job=job))
     assert code == 0
-    assert (
-        err.splitlines()[-1]
-        == "started; the summary will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
-    )
+    assert err.splitlines()[-1] == "started; the summary will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
     (command,) = asked(gcloud)
     assert command[:4] == ["dataflow", "flex-template", "run", "imagebeam-poles-1"]
     assert set(command[4:]) == {
