@@ -94,3 +94,44 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (ROOT / "docs" / target).exists(), f"{page}: {target}"
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PACKAGES = ("pipeline", "transforms", "emulators")
+
+
+def definitions() -> set[str]:
+    """Return the names of all classes and functions."""
+    return {
+        node.name
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_architecture_names_existing_modules_classes_and_functions() -> None:
+    prose, diagrams = re.subn(r"^```.*?^```", "", ARCHITECTURE, flags=re.MULTILINE | re.DOTALL)
+    assert diagrams == 3
+    quoted = set(re.findall(r"`([^`]+)`", prose))
+    paths = {name for name in quoted if "/" in name and name != "tasks/"}
+    classes = {name for name in quoted if re.fullmatch(r"(?:[A-Z][a-z]+)+", name)}
+    functions = {name.removesuffix("()") for name in quoted if name.endswith("()")}
+    # Steps and records in the diagrams.
+    classes |= set(re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", ARCHITECTURE)) - {"BigQuery", "DuckDB"}
+    assert len(paths) > 30
+    assert len(classes) > 10
+    assert len(functions) > 10
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    assert sorted((classes | functions) - definitions()) == []
+
+
+def test_architecture_lists_every_package() -> None:
+    listed = set(re.findall(r"^\| `([^`]+/)` \|", ARCHITECTURE, re.MULTILINE))
+    packages = {
+        f"{path.parent.relative_to(ROOT)}/"
+        for package in PACKAGES
+        for path in (ROOT / package).glob("*/__init__.py")
+    }
+    assert packages <= listed
