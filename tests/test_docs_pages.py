@@ -130,8 +130,6 @@ def test_architecture_names_existing_modules_classes_and_functions() -> None:
 def test_architecture_lists_every_package() -> None:
     listed = set(re.findall(r"^\| `([^`]+/)` \|", ARCHITECTURE, re.MULTILINE))
     packages = {
-        f"{path.parent.relative_to(ROOT)}/"
-        for package in PACKAGES
-        for path in (ROOT / package).glob("*/__init__.py")
+        f"{path.parent.relative_to(ROOT)}/" for package in PACKAGES for path in (ROOT / package).glob("*/__init__.py")
     }
     assert packages <= listed
