@@ -1,4 +1,4 @@
-"""The pages of docs/: their commands are real, and the messages that they quote are said somewhere."""
+"""The pages of docs/: commands are valid, quoted messages exist, and names in the architecture page exist."""
 
 import ast
 import re
@@ -16,8 +16,8 @@ TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 STATUS = re.compile(r"[A-Z_]+(?:/[A-Z_]+)?")
 
 
-def sentences() -> list[str]:
-    """Every text in the sources; what is put in is one NUL."""
+def strings() -> list[str]:
+    """Return every string in the sources; a formatted value is one NUL."""
     found = []
     for package in ("pipeline", "transforms"):
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -31,32 +31,32 @@ def sentences() -> list[str]:
 
 
 def messages() -> list[str]:
-    """What stands in backticks in the first column of a table and is more than a word."""
+    """Return the quoted messages in the first columns of tables."""
     rows = re.findall(r"^\| (.+?) \| .+ \|$", TROUBLE, re.MULTILINE)
     quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
     return [text for text in quoted if not STATUS.fullmatch(text)]
 
 
-SENTENCES = sentences()
+STRINGS = strings()
 
 
-def is_said(message: str) -> bool:
+def exists(message: str) -> bool:
     pattern = re.compile(".*".join(re.escape(part) for part in message.split("…")), re.DOTALL)
-    return any(pattern.search(sentence) for sentence in SENTENCES)
+    return any(pattern.search(text) for text in STRINGS)
 
 
-def test_messages_are_found_and_invented_ones_are_not() -> None:
+def test_finds_messages_and_rejects_invented_ones() -> None:
     assert len(messages()) > 30
-    assert is_said("no region: give --region")
-    assert not is_said("no planet: give --region")
+    assert exists("no region: give --region")
+    assert not exists("no planet: give --region")
 
 
 @pytest.mark.parametrize("message", messages())
-def test_every_quoted_message_is_said_by_the_program(message: str) -> None:
-    assert is_said(message), message
+def test_quoted_messages_exist(message: str) -> None:
+    assert exists(message), message
 
 
-def test_the_statuses_that_are_explained_exist() -> None:
+def test_explained_statuses_exist() -> None:
     from imagebeam.transforms.core.records import ImageReason, Status
 
     rows = re.findall(r"^\| (.+?) \| .+ \|$", TROUBLE, re.MULTILINE)
@@ -68,7 +68,7 @@ def test_the_statuses_that_are_explained_exist() -> None:
         assert not reason or status != "IMAGE_ERROR" or reason in list(ImageReason)
 
 
-def test_the_commands_of_the_guide_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_the_guide_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = [shlex.split(command) for command in commands(GUIDE)]
     ours = [line[1:] for line in lines if line[0] == "imagebeam"]
@@ -80,7 +80,7 @@ def test_the_commands_of_the_guide_are_taken(tmp_path: Path, monkeypatch: pytest
             assert code == 0, err
 
 
-def test_every_account_of_the_guide_is_the_one_that_schedules_ask_for() -> None:
+def test_guide_and_schedules_use_the_same_account() -> None:
     account = "imagebeam-worker@my-project.iam.gserviceaccount.com"
     assert f"--service_account_email={account}" in GUIDE
     assert f"--service_account_email={account}" in (ROOT / "docs" / "schedule.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_every_account_of_the_guide_is_the_one_that_schedules_ask_for() -> None:
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
-def test_links_between_pages_lead_somewhere(page: str) -> None:
+def test_links_between_pages_are_valid(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target:

@@ -180,7 +180,7 @@ def test_images_are_billed_by_resolution_tile_or_image() -> None:
 
 def test_history_sums_the_lanes_of_a_version() -> None:
     row: dict[str, Any] = {
-        "version": "v", "lane": "online", "asked": 3, "images": 4, "attempts": 5, "prompt_tokens": 6,
+        "version": "v", "lane": "online", "units": 3, "images": 4, "attempts": 5, "prompt_tokens": 6,
         "cached_tokens": None, "output_tokens": 7, "thought_tokens": 8, "latency_s": 1.25,
     }  # fmt: skip
     used = datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC)

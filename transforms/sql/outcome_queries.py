@@ -59,7 +59,7 @@ def measured_query(outcomes: TableName, task: str, model: str) -> Query:
     """
     sums = ("attempts", "prompt_tokens", "cached_tokens", "output_tokens", "thought_tokens")
     return Query(
-        "SELECT version, lane, COUNT(*) AS asked, SUM(ARRAY_LENGTH(image_uris)) AS images,\n  "
+        "SELECT version, lane, COUNT(*) AS units, SUM(ARRAY_LENGTH(image_uris)) AS images,\n  "
         + ", ".join(f"SUM({name}) AS {name}" for name in sums)
         + ",\n  AVG(latency_ms) / 1000 AS latency_s\n"
         f"FROM {outcomes.sql()}\n"

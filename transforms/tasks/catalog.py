@@ -50,7 +50,7 @@ def load_task(name_or_path: str, models: Models, cwd: Path, *, model: str | None
 def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> Task:
     """Parse a task file for the model that it runs with, without the settings that this model ignores.
 
-    An unknown model is no error here; :meth:`~model_profiles.Models.profile` raises it.
+    An unknown model is not an error here; :meth:`~model_profiles.Models.profile` raises it.
 
     Args:
         file: The file.

@@ -91,7 +91,7 @@ def history_from_rows(measured: Sequence[Mapping[str, Any]], versions: Sequence[
         latency = {row["lane"]: float(row["latency_s"])} if row["latency_s"] else {}
         found[row["version"]] = MeasuredUsage(
             row["version"],
-            before.units + int(row["asked"]),
+            before.units + int(row["units"]),
             before.attempts + int(row["attempts"]),
             before.images + int(row["images"] or 0),
             before.usage + Usage(prompt, cached, output, thought),
