@@ -278,7 +278,7 @@ def test_a_dry_run_shows_every_statement_and_does_nothing(cloud: LocalCloud, tmp
         (("--crop=bbox",), "use --lane=online"),
         (("--create_connection",), "needs the name of one"),
         (("--max_calls=5",), "use --limit"),
-        (("--object_uris=gs://bucket/*/*",), "one \\* at most"),
+        (("--object_uris=gs://bucket/*/*",), "at most one \\*"),
         (("--object_uris=gs://bucket/*", "--max_staleness_minutes=5"), "30 to"),
         (("--max_cost_usd=0.0001",), "--limit=1 or less"),
         (("--lane=online",), "--pass_pause_s is for --lane=sql"),
