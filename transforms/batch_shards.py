@@ -1,20 +1,20 @@
-"""The shards of a batch run: what one job is about, and where its files are.
+"""The shards of a batch run and their files.
 
-A shard is a range of the source query's result: one input file, one job. Everything that is known of it
-stands in the run's work directory, under names that depend on run, round and shard only, so that a step that
-is done again finds what it did before::
+A shard is a range of the source query's result: one input file, one job. Its state
+is in the run's work directory, under names that depend on run, round and shard only, so that a repeated step
+finds what it did before::
 
-    RUN/batch/r1/0000000000-0.requests.jsonl    the job's input; a table if that is in BigQuery
+    RUN/batch/r1/0000000000-0.requests.jsonl    the job's input; a table with a BigQuery source
     RUN/batch/r1/0000000000-0.manifest.jsonl    a SUBMITTED event per unit: the rows of ``outcomes`` to load
-    RUN/batch/r1/0000000000-0.problems.jsonl    outcomes of units that cannot be asked about
-    RUN/batch/r1/0000000000-0.shard.json        the shard is whole
-    RUN/batch/r1/0000000000-0.intent.json       somebody is about to create its job
+    RUN/batch/r1/0000000000-0.problems.jsonl    outcomes of units that cannot be sent
+    RUN/batch/r1/0000000000-0.shard.json        marks the shard as complete
+    RUN/batch/r1/0000000000-0.intent.json       a process is about to create its job
     RUN/batch/r1/0000000000-0.job.json          its job
-    RUN/batch/r1/0000000000-0.matched.json      its output has been read, once
-    RUN/batch/r1/0000000000-0.vectors.jsonl     its vectors, if it is about embeddings: the rows to load first
-    RUN/batch/r1/0000000000-0.outcomes.jsonl    what came of it: the rows of ``outcomes`` to load
-    RUN/batch/r1/0000000000-0.unmatched.jsonl   lines of the output that belong to no unit
-    RUN/batch/r1/0000000000-0.collected.json    all of it is in BigQuery
+    RUN/batch/r1/0000000000-0.matched.json      counts of its output, written once
+    RUN/batch/r1/0000000000-0.vectors.jsonl     its vectors, for an embedding task: the rows to load first
+    RUN/batch/r1/0000000000-0.outcomes.jsonl    its outcomes: the rows of ``outcomes`` to load
+    RUN/batch/r1/0000000000-0.unmatched.jsonl   output lines without a unit
+    RUN/batch/r1/0000000000-0.collected.json    counts; all of it is in BigQuery
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ Place = Literal["gcs", "bigquery"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How a run goes through batch jobs.
+    """Settings of the batch lane.
 
     Attributes:
-        source: Where the jobs read their requests: files in the work directory, or tables.
-        destination: Where they write their answers.
-        limits: What one job may hold.
-        rounds: How often a unit is asked about at most, 1 to 10, if its job gave no answer.
-        deadline_s: Seconds after which jobs are cancelled and the rest goes through the fallback lane; None
-            for as long as the service takes (72 hours in the queue, 24 at work).
-        fallback: Lane of that rest.
-        grace_s: Seconds for which a job that somebody was about to create may still turn up in the list.
+        source: Where jobs read requests: files in the work directory, or tables.
+        destination: Where jobs write answers.
+        limits: Limits of one job.
+        rounds: Most rounds of jobs, 1 to 10; units without an answer go to the next round.
+        deadline_s: Seconds after which jobs are canceled and the remaining units go through the fallback lane; None
+            for no deadline (the service allows 72 hours in the queue and 24 running).
+        fallback: Lane of the remaining units.
+        grace_s: Seconds that an announced job may take to appear in the list of jobs.
     """
 
     source: Place = "gcs"
@@ -60,17 +60,17 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shard:
-    """What one job is about.
+    """A part of a run that is one batch job.
 
     Attributes:
         run_id: The run.
         directory: The run's directory.
-        round: 1, or more for units that are asked about again.
-        name: Its place in the source query's result.
-        lines: Units in its input file; without any there is no job.
+        round: Round of jobs, from 1.
+        name: Position in the source query's result, and number.
+        lines: Units in its input file; a shard without lines has no job.
         size: Bytes of its input file.
-        problems: Units that cannot be asked about, by failure.
-        skipped: Units left out because the budget ends here.
+        problems: Units that cannot be sent, by ``STATUS/REASON``.
+        skipped: Units left out because the budget ends.
     """
 
     run_id: str
@@ -84,55 +84,55 @@ class Shard:
 
     @property
     def read(self) -> int:
-        """Units of the result that it accounts for."""
+        """Units of the result that the shard covers."""
         return self.lines + sum(self.problems.values()) + self.skipped
 
     @property
     def display_name(self) -> str:
-        """What its job is called: the same however often it is created."""
+        """Display name of its job, the same at every attempt to create it."""
         return f"{display_prefix(self.run_id)}r{self.round}-{self.name}"
 
     def path(self, kind: str) -> str:
-        """One of its files, such as ``requests.jsonl``."""
+        """Return the path of one of its files, such as ``requests.jsonl``."""
         return storage.join(round_directory(self.directory, self.round), f"{self.name}.{kind}")
 
     @property
     def output_prefix(self) -> str:
-        """Where its job writes files: a place of its own."""
+        """Directory of its job's output files."""
         return storage.join(round_directory(self.directory, self.round), f"{self.name}.output")
 
     def table(self, outcomes: TableName, kind: str) -> TableName:
-        """Its table of ``requests`` or ``results``, beside the table of outcomes."""
+        """Return its table of ``requests`` or ``results``, in the dataset of the outcomes."""
         name = f"batch_{self.run_id}_r{self.round}_{self.name}_{kind}".replace("-", "_")
         return dataclasses.replace(outcomes, table=name)
 
     def job_id(self, what: str) -> str:
-        """Id of the BigQuery job that loads something of it: a second one of the id is refused."""
+        """Return the id of the BigQuery job that loads one of its files; BigQuery rejects a second job with the id."""
         return f"imagebeam-{self.run_id}-r{self.round}-{self.name}-{what}"
 
 
 def display_prefix(run_id: str) -> str:
-    """How the names of all jobs of a run begin."""
+    """Return the common prefix of the display names of a run's jobs."""
     return f"imagebeam-{run_id}-"
 
 
 def batch_directory(directory: str) -> str:
-    """Where a run keeps what belongs to its batch jobs."""
+    """Return the directory of a run's batch jobs."""
     return storage.join(directory, "batch")
 
 
 def round_directory(directory: str, number: int) -> str:
-    """Where a round's files are."""
+    """Return the directory of a round."""
     return storage.join(batch_directory(directory), f"r{number}")
 
 
 def shard_name(start: int, part: int) -> str:
-    """Name of a shard by its first row in the result, and its number among those that a page was cut into."""
+    """Return the name of a shard: its first row in the result, and its number within the page."""
     return f"{start:010d}-{part}"
 
 
 def load_line(row: Mapping[str, Any]) -> bytes:
-    """A row of ``outcomes`` as a load job takes it: JSON columns are values, and what is null is left out."""
+    """Return a row of ``outcomes`` for a load job: JSON columns as values, without nulls."""
     values = {name: value for name, value in row.items() if value is not None and value != []}
     for name in ("answer", "extra"):
         if name in values:
@@ -141,12 +141,12 @@ def load_line(row: Mapping[str, Any]) -> bytes:
 
 
 def manifest_key(row: Mapping[str, Any]) -> str:
-    """The key of a unit's line in the job's files, from its row."""
+    """Return the key of a unit's line from its manifest row."""
     return key_of(row["unit_id"], row["input_digest"], row["version"])
 
 
 def unit_of_row(row: Mapping[str, Any]) -> Unit:
-    """The unit of a manifest row: all of it that an outcome tells."""
+    """Return the unit of a manifest row, with what ``outcomes`` stores of it."""
     ids, uris = row.get("observation_ids", []), row.get("image_uris", [])
     uris = [*uris, *([None] * (len(ids) - len(uris)))]
     return Unit(
@@ -166,6 +166,6 @@ def unit_of_row(row: Mapping[str, Any]) -> Unit:
 
 
 def count_problem(problems: dict[str, int], status: str, reason: str | None) -> None:
-    """OutcomeCounts one more unit that cannot be asked about."""
+    """Count a unit that cannot be sent."""
     key = failure_key(status, reason)
     problems[key] = problems.get(key, 0) + 1

@@ -251,8 +251,8 @@ def missing_answer(job: BatchJob) -> Answer:
     """Return the answer of a unit without a row in the job's output: another round may answer it."""
     ended_well = job.rule.step is Step.COLLECT
     reason = "NO_ANSWER" if ended_well else job.rule.phase.upper().replace(" ", "_")
-    said = f": {job.error}" if job.error else ""
-    message = f"the batch job ({job.rule.phase}) gave no answer{said}"[:500]
+    detail = f": {job.error}" if job.error else ""
+    message = f"the batch job ({job.rule.phase}) gave no answer{detail}"[:500]
     return Answer(Status.UNAVAILABLE, reason, message, retryable=True)
 
 

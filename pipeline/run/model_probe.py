@@ -13,9 +13,9 @@ import orjson
 
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.embedding_client import client_of
+from imagebeam.transforms.clients.embedding_client import open_client
 from imagebeam.transforms.clients.rest import ApiError
-from imagebeam.transforms.clients.vertex import GeminiClient, HttpAnswer, ModelClient
+from imagebeam.transforms.clients.vertex import GeminiClient, HttpResponse, ModelClient
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.images import mime_from_name
 from imagebeam.transforms.core.query import Query
@@ -73,9 +73,9 @@ async def check_model(
     uris = sample_uris(source, bq, location)
     if task.counts_tokens:
         return await free_transport(settings, task, uris)
-    client = client_of(task, settings.project, settings.location)
+    client = open_client(task, settings.project, settings.location)
 
-    async def embed(part: ImagePart) -> HttpAnswer:
+    async def embed(part: ImagePart) -> HttpResponse:
         # A call like any other, about a hundredth of a cent.
         body = build_probe(task, ModelProfile(task.model), Image("preflight", part.uri), part)
         return await client.send(task.model, body, headers={}, timeout_s=60.0)
@@ -122,7 +122,7 @@ async def free_transport(
     """
     client = GeminiClient(settings.project, settings.location)
 
-    async def count(part: ImagePart) -> HttpAnswer:
+    async def count(part: ImagePart) -> HttpResponse:
         content = {"role": "user", "parts": [image_part(part, "default")]}
         return await client.count_tokens(task.model, {"contents": [content]}, timeout_s=timeout_s)
 
@@ -144,7 +144,7 @@ async def ask_once(
         image: The image.
         parts: The same as it travels, by the name of the way.
     """
-    client = client_of(task, settings.project, settings.location)
+    client = open_client(task, settings.project, settings.location)
     try:
         asked = await asyncio.gather(*(_ask(client, task, profile, image, part) for part in parts.values()))
     finally:
@@ -175,7 +175,7 @@ def build_probe(task: Task, profile: ModelProfile, image: Image, part: ImagePart
     return task_kind(task).build_request(profile, unit, [part], {})
 
 
-async def _probe(read: Callable[[ImagePart], Awaitable[HttpAnswer]], uris: list[str]) -> Transport:
+async def _probe(read: Callable[[ImagePart], Awaitable[HttpResponse]], uris: list[str]) -> Transport:
     """Lets the service read an image by its URI; inline if it may not."""
     for uri in uris:
         try:

@@ -1,4 +1,4 @@
-"""Embedding models over REST: one body in, one raw answer out, nothing retried and nothing interpreted."""
+"""Thin async client for embedContent and predict. Returns raw HTTP responses; does not retry or parse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagebeam.transforms.clients.credentials import SCOPES
 from imagebeam.transforms.clients.vertex import (
     API_VERSION,
     GeminiClient,
-    HttpAnswer,
+    HttpResponse,
     ModelClient,
     endpoint,
     open_session,
@@ -25,12 +25,12 @@ from imagebeam.transforms.tasks.task import Task
 
 
 class EmbeddingClient:
-    """Calls embedding models on one aiohttp session; belongs to the event loop that made it.
+    """Calls embedding models on one aiohttp session; belongs to the event loop that created it.
 
     Args:
         project: Project that pays.
         location: ``global``, ``us``, ``eu`` or a region.
-        connect_timeout_s: Seconds until a connection must stand.
+        connect_timeout_s: Connection timeout in seconds.
     """
 
     def __init__(self, project: str, location: str, *, connect_timeout_s: float = 30.0) -> None:
@@ -44,9 +44,9 @@ class EmbeddingClient:
 
     async def send(
         self, model: str, body: Mapping[str, Any], *, headers: Mapping[str, str], timeout_s: float
-    ) -> HttpAnswer:
-        """Sends one ``embedContent`` or ``predict`` request; see :meth:`vertex.GeminiClient.send`."""
-        # The session's own timeout covers the request; this one also a stuck token refresh.
+    ) -> HttpResponse:
+        """Send one ``embedContent`` or ``predict`` request; see :meth:`~vertex.GeminiClient.send`."""
+        # The session's timeout covers the request only; this one also a stuck token refresh.
         async with asyncio.timeout(timeout_s + 5):
             sent = {
                 **await self._authorization(),
@@ -61,12 +61,12 @@ class EmbeddingClient:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as answer:
                 content = await answer.read()
-                return HttpAnswer(
+                return HttpResponse(
                     answer.status, content, {name.lower(): value for name, value in answer.headers.items()}
                 )
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._session.close()
 
     async def _authorization(self) -> dict[str, str]:
@@ -80,10 +80,10 @@ class EmbeddingClient:
     def _refresh(self) -> None:
         if self._credentials is None:
             self._credentials, _ = google.auth.default(scopes=SCOPES)
-        if not self._credentials.valid:  # another call may have done it meanwhile
+        if not self._credentials.valid:  # unless another call has refreshed them meanwhile
             self._credentials.refresh(google.auth.transport.requests.Request())
 
 
-def client_of(task: Task, project: str, location: str) -> ModelClient:
-    """The client that asks about a task's units."""
+def open_client(task: Task, project: str, location: str) -> ModelClient:
+    """Create the client for the calls of a task."""
     return (GeminiClient if task.method == "generateContent" else EmbeddingClient)(project, location)

@@ -1,9 +1,9 @@
-"""Gemini over google-genai: one body in, one raw answer out, nothing retried and nothing interpreted.
+"""Thin async client for generateContent. Returns raw HTTP responses; does not retry or parse.
 
-The request bodies are built and the answers read elsewhere, in one place for every lane. What is left for
-the client is the path, the credentials and the connection pool, so the whole body goes through the public
-``extra_body`` and the answer is taken from the public ``sdk_http_response``: no pydantic model of the
-answer is built, which is most of what a call costs in CPU.
+Requests are built and responses parsed in :mod:`imagebeam.transforms.gemini`, for every lane. google-genai provides
+the path, the credentials and the connection pool: the body goes through its public ``extra_body`` and the response
+comes from its public ``sdk_http_response``, so that no pydantic model of the response is built, which is most of the
+CPU cost of a call.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ API_VERSION = "v1"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """What the service answered.
+class HttpResponse:
+    """A response of the service.
 
     Attributes:
         code: HTTP status.
-        body: The body as it came, or the error document.
-        headers: Lower-case names.
+        body: The raw body, or the error document.
+        headers: Headers, with lower-case names.
     """
 
     code: int
@@ -40,24 +40,24 @@ class HttpAnswer:
 
 
 class ModelClient(Protocol):
-    """What the engine needs of a client of a model; belongs to the event loop that made it."""
+    """A client of a model, as the engine uses it; belongs to the event loop that created it."""
 
     async def send(
         self, model: str, body: Mapping[str, Any], *, headers: Mapping[str, str], timeout_s: float
-    ) -> HttpAnswer:
-        """Sends one request; gives the answer, whatever its status."""
+    ) -> HttpResponse:
+        """Send one request; return the response, whatever its status."""
 
     async def close(self) -> None:
-        """Closes the client and its connections."""
+        """Close the client and its connections."""
 
 
 class GeminiClient:
-    """One google-genai client on one aiohttp session; belongs to the event loop that made it.
+    """One google-genai client on one aiohttp session; belongs to the event loop that created it.
 
     Args:
         project: Project that pays.
         location: ``global``, ``us``, ``eu`` or a region.
-        connect_timeout_s: Seconds until a connection must stand.
+        connect_timeout_s: Connection timeout in seconds.
     """
 
     def __init__(self, project: str, location: str, *, connect_timeout_s: float = 30.0) -> None:
@@ -69,7 +69,7 @@ class GeminiClient:
             http_options=types.HttpOptions(
                 api_version=API_VERSION,
                 aiohttp_client=self._session,
-                # One attempt, and no hidden second one after a random sleep on a broken connection.
+                # One attempt: by default, the SDK retries after a random sleep on a broken connection.
                 retry_options=types.HttpRetryOptions(attempts=1),
             ),
         )
@@ -81,43 +81,43 @@ class GeminiClient:
         *,
         headers: Mapping[str, str],
         timeout_s: float,
-    ) -> HttpAnswer:
-        """Sends one ``generateContent`` request.
+    ) -> HttpResponse:
+        """Send one ``generateContent`` request.
 
         Args:
             model: Model id, or a tuned endpoint's resource name.
             body: The REST body.
             headers: Extra headers, such as those of the lane.
-            timeout_s: Seconds until the call is given up; the service is told (``X-Server-Timeout``).
+            timeout_s: Timeout in seconds; also sent to the service (``X-Server-Timeout``).
 
         Returns:
-            The answer, whatever its status.
+            The response, whatever its status.
 
         Raises:
-            Exception: What the transport or the credentials raise; see :func:`failures.classify_exception`.
+            Exception: Error of the transport or the credentials; see :func:`~error_classes.classify_exception`.
         """
         options = types.HttpOptions(extra_body=dict(body), headers=dict(headers) or None, timeout=int(timeout_s * 1000))
         config = _CONFIG.model_copy(update={"http_options": options})
         try:
-            # The SDK's own timeout covers the request; this one also a stuck token refresh.
+            # The SDK's own timeout covers the request only; this one also a stuck token refresh.
             answer = await asyncio.wait_for(
                 self._client.aio.models.generate_content(model=model, contents=".", config=config),
                 timeout_s + 5,
             )
         except errors.APIError as error:
-            return HttpAnswer(error.code, error_body(error), _headers(error.response))
+            return HttpResponse(error.code, error_body(error), _headers(error.response))
         http = answer.sdk_http_response
         if http is None:
             raise aiohttp.ClientPayloadError("google-genai returned no HTTP response")
-        return HttpAnswer(200, http.body or "", http.headers or {})
+        return HttpResponse(200, http.body or "", http.headers or {})
 
-    async def count_tokens(self, model: str, body: Mapping[str, Any], *, timeout_s: float = 60.0) -> HttpAnswer:
-        """OutcomeCounts the tokens of a request, free of charge; the service reads the images for it.
+    async def count_tokens(self, model: str, body: Mapping[str, Any], *, timeout_s: float = 60.0) -> HttpResponse:
+        """Count the tokens of a request, free of charge; the service reads the images for it.
 
         Args:
             model: Model id.
-            body: The body of a ``generateContent`` request, of which ``countTokens`` takes ``contents``.
-            timeout_s: Seconds until the call is given up.
+            body: The body of a ``generateContent`` request; ``contents`` is sent.
+            timeout_s: Timeout in seconds.
         """
         config = types.CountTokensConfig(http_options=types.HttpOptions(extra_body={"contents": body["contents"]}))
         try:
@@ -125,35 +125,35 @@ class GeminiClient:
                 self._client.aio.models.count_tokens(model=model, contents=".", config=config), timeout_s
             )
         except errors.APIError as error:
-            return HttpAnswer(error.code, error_body(error), _headers(error.response))
-        return HttpAnswer(200, "", {})
+            return HttpResponse(error.code, error_body(error), _headers(error.response))
+        return HttpResponse(200, "", {})
 
-    async def model_status(self, model: str, *, timeout_s: float = 30.0) -> HttpAnswer:
-        """Asks whether the model exists at this location (``publishers.models.get``)."""
+    async def model_status(self, model: str, *, timeout_s: float = 30.0) -> HttpResponse:
+        """Get the model at this location (``publishers.models.get``), to check that it exists."""
         try:
             await asyncio.wait_for(self._client.aio.models.get(model=model), timeout_s)
         except errors.APIError as error:
-            return HttpAnswer(error.code, error_body(error), _headers(error.response))
-        return HttpAnswer(200, "", {})
+            return HttpResponse(error.code, error_body(error), _headers(error.response))
+        return HttpResponse(200, "", {})
 
     async def close(self) -> None:
-        """Closes the client and its connections."""
+        """Close the client and its connections."""
         await self._client.aio.aclose()
         await self._session.close()
 
 
 def open_session(location: str, connect_timeout_s: float) -> aiohttp.ClientSession:
-    """A connection pool without a bound of its own, for calls to one location."""
+    """Open an unbounded connection pool for calls to one location."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-        # Not trust_env: aiohttp would look for a .netrc in a thread at every call.
+        # Not trust_env: aiohttp would look for a .netrc file in a thread for every call.
         proxy=proxy_for(endpoint(location)),
     )
 
 
 def endpoint(location: str) -> str:
-    """The address that google-genai calls for a location, or the one that the environment names instead."""
+    """Return the base URL of a location, or the one in ``GOOGLE_VERTEX_BASE_URL``."""
     if base := os.environ.get("GOOGLE_VERTEX_BASE_URL"):
         return base
     if location in ("us", "eu"):
@@ -164,7 +164,7 @@ def endpoint(location: str) -> str:
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for an address; None for none."""
+    """Return the proxy of the environment for a URL; None for none."""
     parts = urllib.parse.urlsplit(url)
     if urllib.request.proxy_bypass(parts.netloc):
         return None
@@ -172,22 +172,22 @@ def proxy_for(url: str) -> str | None:
 
 
 class _Config(types.GenerateContentConfig):
-    """A config of one call, with which google-genai takes 0.60 instead of 1.02 ms CPU for the call."""
+    """Config of one call; reduces the CPU time of google-genai from 1.02 to 0.60 ms per call."""
 
     def __contains__(self, name: object) -> bool:
-        """Nothing is inside, as in a mapping.
+        """Return False, as for an empty mapping.
 
-        google-genai asks this for every field before it reads the attribute; by default each question walks
-        through all fields.
+        google-genai tests this for every field before it reads the attribute; by default each test iterates over
+        all fields.
         """
         return False
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> _Config:
-        """Itself: google-genai copies every config, with the whole body in it."""
+        """Return itself: google-genai copies every config, with the whole body in it."""
         return self
 
 
-#: What all calls have in common.
+#: Settings of all calls.
 _CONFIG = _Config(
     automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
     should_return_http_response=True,

@@ -182,7 +182,7 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What the service answered to one call, or why there is no answer: parsed once, for every lane.
+    """The answer to one call, or why there is none: parsed in one place, for every lane.
 
     Attributes:
         status: See :class:`Status`.

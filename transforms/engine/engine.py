@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.embedding_client import client_of
+from imagebeam.transforms.clients.embedding_client import open_client
 from imagebeam.transforms.core.counts import OutcomeCounts
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, first_line
 from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit
@@ -147,7 +147,7 @@ class Engine:
             )
         if settings.caps is not None:
             self._budget = Budget(settings.caps, self._blocking)
-        client = client_of(calls.task, calls.project, calls.location)
+        client = open_client(calls.task, calls.project, calls.location)
         self._caller = UnitCaller(
             settings, client, self._executor, limiter=self._limiter, drain=self._drain, budget=self._budget
         )

@@ -33,7 +33,7 @@ def backoff_s(attempt: int, retry_after: float | None, multiplier_s: float = 1.0
 
     Args:
         attempt: Number of the attempt that failed, from 1.
-        retry_after: Seconds that the service asked to wait, which is the least; None for nothing.
+        retry_after: Seconds that the service asks to wait, which is the minimum; None for none.
         multiplier_s: Longest wait after the first attempt; doubled for each further one.
     """
     longest = multiplier_s * min(2.0 ** (attempt - 1), MAX_BACKOFF)

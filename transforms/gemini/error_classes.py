@@ -244,10 +244,10 @@ def _details(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _retry_after(error: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
     """Return seconds from the ``Retry-After`` header (a number or a date), else from RetryInfo."""
-    asked = str(headers.get("retry-after", "")).strip()
-    if re.fullmatch(r"\d+(?:\.\d+)?", asked):
-        return float(asked)
-    until, now = _date(asked), _date(str(headers.get("date", "")))
+    value = str(headers.get("retry-after", "")).strip()
+    if re.fullmatch(r"\d+(?:\.\d+)?", value):
+        return float(value)
+    until, now = _date(value), _date(str(headers.get("date", "")))
     if until and now:
         # Relative to the server's clock, because ours may be wrong.
         return max(0.0, (until - now).total_seconds())
