@@ -17,10 +17,11 @@ from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.console.progress import Progress
-from imagebeam.pipeline.run import checks, dataflow_staging
+from imagebeam.pipeline.preflight.gate import prepare_run
 from imagebeam.pipeline.run.assemble import build_batch_settings
 from imagebeam.pipeline.run.draining import draining_on_signals
 from imagebeam.pipeline.run.launch import read_json, run_pipeline
+from imagebeam.pipeline.run.resolved_run import ReadyRun
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.clients import lease
@@ -58,18 +59,16 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
         ImagebeamError: The run cannot start or was stopped; the error has the exit code.
     """
     console = Console(quiet=settings.quiet, json=settings.as_json)
-    if settings.runner == "DataflowRunner":
-        dataflow_staging.check(beam_args)
-    checked = checks.check(settings, console.status)
+    ready = prepare_run(settings, beam_args, console)
     if settings.lane == Lane.BATCH:
-        return _run_batch(settings, checked, beam_args, console)
+        return _run_batch(ready, beam_args, console)
     started = time.monotonic()
-    summary = _run_pipeline(settings, checked.run, beam_args, console, remaining=checked.planned.remaining)
+    summary = _run_pipeline(settings, ready.run, beam_args, console, remaining=ready.counts.remaining)
     if summary is None:
-        console.status("submitted; the summary will be in " + checked.run.summary_path)
+        console.status("submitted; the summary will be in " + ready.run.summary_path)
         return 0
     took_s = time.monotonic() - started
-    report.print_report(summary, checked.run.outcomes, took_s=took_s, as_json=settings.as_json)
+    report.print_report(summary, ready.run.outcomes, took_s=took_s, as_json=settings.as_json)
     return report.exit_code(summary, settings.max_failure_percent)
 
 
@@ -85,14 +84,15 @@ def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_
     )
 
 
-def _run_batch(settings: ClassifySettings, checked: checks.Checked, beam_args: list[str], console: Console) -> int:
+def _run_batch(ready: ReadyRun, beam_args: list[str], console: Console) -> int:
     """Write the requests, create the jobs and follow them. ``imagebeam batch`` can continue from any point."""
-    batch = build_batch_run(settings, checked.run, beam_args)
+    settings = ready.resolved.settings
+    batch = build_batch_run(settings, ready.run, beam_args)
     if settings.runner == "DataflowRunner":
         batch_submit.submit(batch)
         console.status(f"submitted; once jobs exist, run `imagebeam batch collect --work_dir={settings.work_dir}`")
         return 0
-    if not checked.planned.remaining:
+    if not ready.counts.remaining:
         console.status("no units remain: no job is created")
     batch_state.save_run(batch)
     try:

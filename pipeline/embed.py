@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from imagebeam.pipeline import classify
 from imagebeam.pipeline.console.console import Console
+from imagebeam.pipeline.preflight.gate import check_run
+from imagebeam.pipeline.preflight.runner import Command, Context
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
+from imagebeam.pipeline.run.resolved_run import ResolvedRun
 from imagebeam.pipeline.run.vector_index import create_vector_index
 from imagebeam.transforms.core.records import Lane
 
@@ -15,11 +18,13 @@ def run(settings: EmbedSettings, beam_args: list[str]) -> int:
     Returns:
         The exit code of the run.
     """
+    console = Console(quiet=settings.quiet, json=settings.as_json)
     if settings.lane == Lane.SQL:
         from imagebeam.pipeline.embed_sql import command as embed_sql_command
 
-        return embed_sql_command.run(settings)
+        context = Context(ResolvedRun(settings), beam_args, Command.RUN)
+        return embed_sql_command.run(check_run(context, console), context.route, console)
     code = classify.run(settings, beam_args)
     if settings.vector_index:
-        create_vector_index(settings, code, Console(quiet=settings.quiet, json=settings.as_json))
+        create_vector_index(settings, code, console)
     return code

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.pipeline.run.assemble import build_batch_settings, build_run_settings
-from imagebeam.pipeline.run.checks import build_filters
+from imagebeam.pipeline.run.resolved_run import ResolvedRun, SourceInfo, build_filters
 from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, shard_name, unit_of_row
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
@@ -182,15 +182,10 @@ def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flag
         table=TableName("p", "d", "t"),
         snapshots=TableName("p", "d", "snapshots"),
     )
-    run = build_run_settings(
-        settings,
-        asked,
-        models.profile(asked.model),
-        source,
-        build_filters(settings),
-        TableName("p", "r", "outcomes"),
-        "US",
-    )
+    resolved = ResolvedRun(settings)
+    resolved.task, resolved.source_info = asked, SourceInfo(source, "US", "")
+    resolved.filters = build_filters(settings)
+    run = build_run_settings(resolved)
     local = dataclasses.replace(run, directory=str(tmp_path / "runs" / run.run_id))
     made = BatchRun(local, build_batch_settings(settings), AT, settings.max_failure_percent, "FnApiRunner", ("--a=b",))
     batch_state.save_run(made)
@@ -227,10 +222,9 @@ def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:
     task = catalog.load_task("describe", models, tmp_path)
     columns = [{"name": "observation_id", "type": "STRING"}, {"name": "gcs_uri", "type": "STRING"}]
     source = source_of(detected=detect_profile("p.d.t", columns), table=TableName("p", "d", "t"))
-    outcomes = TableName("p", "r", "outcomes")
-    run = build_run_settings(
-        settings, task, models.profile(task.model), source, build_filters(settings), outcomes, "US"
-    )
+    resolved = ResolvedRun(settings)
+    resolved.task, resolved.source_info = task, SourceInfo(source, "US", "")
+    run = build_run_settings(resolved)
     made = BatchRun(dataclasses.replace(run, directory=str(tmp_path / "x")), build_batch_settings(settings), AT)
     shard = Shard(run.run_id, made.run.directory, 2, shard_name(0, 1), 3, 400, {"IMAGE_ERROR/NO_URI": 1}, 2)
     assert (batch_state.load_prepared(made, 2), batch_state.load_remainder(made)) == (None, None)

@@ -113,7 +113,7 @@ def test_what_failed_for_good_waits_until_it_is_asked_for(cloud: LocalCloud, tmp
     assert job.calls() == {}
     code, _, err = run_cli(job.arguments("--reprocess=failed:SAFTY"))
     assert code == 0
-    assert "no unit failed for SAFTY; failed before: SAFETY 1" in err
+    assert "no unit failed with SAFTY; failed before: SAFETY 1" in err
     asked = job.run("--reprocess=failed:SAFETY")
     assert (asked["source"]["remaining"], asked["counted"]["ok"]) == (1, 1)
     assert job.query("SELECT * FROM {results}.dead_letters") == []

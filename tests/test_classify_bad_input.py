@@ -101,7 +101,7 @@ def test_a_wrong_task_gets_one_line(job: Job, tmp_path: Path, text: str, says: s
 
 def test_a_model_that_the_location_does_not_know_gets_one_line(job: Job) -> None:
     job.cloud.faults(vertex={"retired_models": ["gemini-3.5-flash-lite"]})
-    assert "not known at location global" in refused(job, *job.arguments())
+    assert "does not exist at location global" in refused(job, *job.arguments())
 
 
 def test_results_far_from_the_source_get_one_line(job: Job) -> None:

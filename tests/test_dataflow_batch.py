@@ -19,7 +19,8 @@ from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import supervisor
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.cli import flex_template
-from imagebeam.pipeline.run import checks
+from imagebeam.pipeline.console.console import Console
+from imagebeam.pipeline.preflight.gate import prepare_run
 from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.pipeline.run.launch import read_json
 from imagebeam.pipeline.run.settings import classify_settings
@@ -117,7 +118,7 @@ def begun(place: Place) -> BatchRun:
     """A run that a worker has begun, on a machine of another name, and not yet prepared."""
     _, *line = batch_arguments(place.job)
     settings, _ = classify_settings(line, cwd=Path.cwd(), environ={"GOOGLE_CLOUD_PROJECT": place.job.cloud.project})
-    run = classify.build_batch_run(settings, checks.check(settings, lambda _: None).run, [])
+    run = classify.build_batch_run(settings, prepare_run(settings, [], Console(quiet=True)).run, [])
     prepare_tables(BigQueryClient(place.job.cloud.project), run.run)
     batch_state.save_run(run)
     take(run, "worker-1")

@@ -240,7 +240,7 @@ def test_a_lane_that_needs_no_dataflow_is_refused(cloud: LocalCloud, bad: Place)
         (["--query=SELECT 1"], "--source and --query are both given"),
         (["--colour=red"], "unknown flag --colour"),
         (["--dataflow_endpoint=not-a-url"], "Beam refuses the options of the job: Invalid url (not-a-url)"),
-        (["--max_rpm=1", "--num_workers=2"], "--max_rpm=1 is less than one call a minute (1) for each of 2"),
+        (["--max_rpm=1", "--num_workers=2"], "--max_rpm=1 is less than one call per minute (1) for each of 2"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_staged(
@@ -327,8 +327,8 @@ def test_the_shares_of_all_workers_never_exceed_the_ceiling(workers: int, ceilin
     assert job.options.num_workers == job.options.max_num_workers == job.workers == workers
     if ceiling < workers:
         with pytest.raises(UserError):
-            assemble.ceiling("--max_rpm", ceiling, job.workers, at_least=1)
+            assemble.rate_per_process("--max_rpm", ceiling, job.workers, at_least=1)
         return
-    share = assemble.ceiling("--max_rpm", ceiling, job.workers, at_least=1)
+    share = assemble.rate_per_process("--max_rpm", ceiling, job.workers, at_least=1)
     assert share is not None
     assert share * 60 * workers <= ceiling * (1 + 1e-12)

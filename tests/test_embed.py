@@ -375,7 +375,7 @@ def test_a_model_that_is_gone_gets_one_line(cloud: LocalCloud, tmp_path: Path) -
     cloud.faults(vertex={"retired_models": ["gemini-embedding-2"]})
     code, _, err = run_cli(arguments(job))
     assert code == 2
-    assert "model gemini-embedding-2 is not known at location global" in err.splitlines()[-1]
+    assert "model gemini-embedding-2 does not exist at location global" in err.splitlines()[-1]
 
 
 def test_two_runs_of_one_model_and_length_do_not_run_at_once(cloud: LocalCloud, tmp_path: Path) -> None:

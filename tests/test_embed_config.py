@@ -14,12 +14,11 @@ from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY
 from imagebeam.pipeline.flags.setting import Setting
 from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.embed_settings import EMBED, EmbedSettings, embed_settings
+from imagebeam.pipeline.run.resolved_run import ResolvedRun, SourceInfo
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.sources import detect_profile, source_of
-from imagebeam.transforms.tasks.catalog import load_models_file
 from imagebeam.transforms.tasks.embedding import embed_task
 from imagebeam.transforms.tasks.task import ImageSettings
 
@@ -40,11 +39,9 @@ def settings(tmp_path: Path) -> Settings:
 def run_of(settings: EmbedSettings) -> RunSettings:
     table = TableName("my-project", "photos", "latest")
     source = source_of(detected=detect_profile("latest", SCHEMA, profile="auto", mapping={}), table=table)
-    outcomes = TableName("my-project", "answers", "outcomes")
-    task = settings.embed_task()
-    return build_run_settings(
-        settings, task, load_models_file().embedding(task.model), source, Filters(), outcomes, "US"
-    )
+    resolved = ResolvedRun(settings)
+    resolved.source_info = SourceInfo(source, "US", "")
+    return build_run_settings(resolved)
 
 
 def test_three_flags_are_enough(settings: Settings) -> None:

@@ -20,11 +20,15 @@ from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.images import Picture, photos, render
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.embed_sql import command as embed_sql_command
 from imagebeam.pipeline.embed_sql import setup as embed_setup
 from imagebeam.pipeline.embed_sql import statements as embedding_sql
 from imagebeam.pipeline.embed_sql.statements import StagingTable
+from imagebeam.pipeline.preflight.gate import check_run
+from imagebeam.pipeline.preflight.runner import Command, Context
 from imagebeam.pipeline.run.embed_settings import embed_settings
+from imagebeam.pipeline.run.resolved_run import ResolvedRun
 from imagebeam.transforms.clients.bigquery import BigQueryClient, build_job_config
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.run_tables import prepare_tables
@@ -321,17 +325,18 @@ def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
     """Leave the tables of a run that died after a job: its result is staged, and at most the vectors are written."""
     settings, _ = embed_settings(arguments(job)[1:], cwd=job.directory, environ=os.environ)
     bq = BigQueryClient(job.cloud.project)
-    ready = embed_sql_command.check(settings, bq, lambda _: None)
+    context = Context(ResolvedRun(settings), command=Command.RUN)
+    ready = check_run(context, Console(quiet=True))
     bq.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, "US")
     prepare_tables(bq, ready.run)
-    embed_setup.make(ready.route, bq, f"imagebeam-embed-{job.name}", ready.run, lambda: None, lambda _: None)
+    embed_setup.make(context.route, bq, f"imagebeam-embed-{job.name}", ready.run, lambda: None, lambda _: None)
     target = embed_sql_command.target_of(ready.run)
     pending = StagingTable(ready.run.outcomes, embedding_sql.hash_task(TASK.name), secrets.token_hex(6))
     staged = dataclasses.replace(pending, chunk=0)
     client = bigquery.Client()
     steps = [
         embedding_sql.pending_query(build_remaining_query(ready.run.query_spec()), pending, target, rows=100),
-        embedding_sql.embed_query(staged, ready.passes.call),
+        embedding_sql.embed_query(staged, context.route.model_call(settings.dimension)),
         *([embedding_sql.insert_vectors_query(staged, target)] if vectors_too else []),
     ]
     for query in steps:

@@ -335,16 +335,15 @@ def test_recommends_half_the_price_for_significant_savings() -> None:
 def test_rate_shares_never_exceed_the_ceiling(flag: str, ceiling: int, workers: int, at_least: int) -> None:
     if ceiling < workers * at_least:
         with pytest.raises(UserError, match=flag):
-            assemble.ceiling(flag, ceiling, workers, at_least=at_least)
+            assemble.rate_per_process(flag, ceiling, workers, at_least=at_least)
         return
-    share = assemble.ceiling(flag, ceiling, workers, at_least=at_least)
+    share = assemble.rate_per_process(flag, ceiling, workers, at_least=at_least)
     assert share is not None
     assert math.fsum([share * 60] * workers) <= ceiling * (1 + 1e-12)
     assert share * 60 >= at_least * (1 - 1e-12), "every worker may make a call"
 
 
 def test_what_is_due_is_told_by_kind() -> None:
-    said: list[str] = []
     planned = SourceCounts(
         units_in=20,
         remaining=12,
@@ -356,22 +355,20 @@ def test_what_is_due_is_told_by_kind() -> None:
         callable_units=11,
         images=11,
     )
-    cost_estimate.tell_units(planned, said.append)
-    assert said == [
-        "units    20 in: 12 due (5 new, 3 to retry, 2 outdated, 2 failed before), 8 already done",
-        "         1 of the due ones have no address of an image: no call, no cost",
+    assert cost_estimate.format_units(planned) == [
+        "units    20 in the source: 12 remaining (5 new, 3 to retry, 2 outdated, 2 failed before), 8 already done",
+        "         1 of the remaining units have no image URI: no call, no cost",
     ]
 
 
 def test_what_is_left_out_is_told_in_the_right_number() -> None:
-    said: list[str] = []
-    cost_estimate.tell_units(SourceCounts(rows_without_id=1, assets_without_images=1), said.append)
-    cost_estimate.tell_units(SourceCounts(rows_without_id=2, assets_without_images=1_000), said.append)
-    assert [line.strip() for line in said if not line.startswith("units")] == [
-        "1 row has no id: no unit can be made of it",
-        "1 asset of the source has no imagery at all",
-        "2 rows have no id: no unit can be made of them",
-        "1,000 assets of the source have no imagery at all",
+    one = cost_estimate.format_units(SourceCounts(rows_without_id=1, assets_without_images=1))
+    several = cost_estimate.format_units(SourceCounts(rows_without_id=2, assets_without_images=1_000))
+    assert [line.strip() for line in one + several if not line.startswith("units")] == [
+        "1 row has no id and cannot be processed",
+        "1 asset of the source has no images",
+        "2 rows have no id and cannot be processed",
+        "1,000 assets of the source have no images",
     ]
 
 

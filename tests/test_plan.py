@@ -90,7 +90,7 @@ def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: L
     code, text, _ = run_cli(["plan", *street.arguments(source, task=task)])
     assert code == 0
     assert f"changed  prompt since version {ran['version']}" in text
-    assert "296 outdated, about $0.11 to ask again (--reprocess=outdated); due now: 4 new" in text
+    assert "296 outdated, about $0.11 to process again (--reprocess=outdated); remaining now: 4 new" in text
 
     second = planned(street.arguments(source, "--reprocess=outdated", task=task))
     ran = street.run(source, "--reprocess=outdated", task=task)
@@ -169,7 +169,7 @@ def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: L
     assert sorted(job.calls().values()) == [1] * 11, "no image was paid twice"
     code, text, _ = run_cli(["plan", *job.arguments("--probe=3")])
     assert code == 0
-    assert "note     nothing is due that has an image: nothing was probed" in text
+    assert "note     no remaining unit has an image: nothing was probed" in text
     assert calls(job)["calls"] == 11
 
     other = planned(job.arguments("--reprocess=outdated", task=str(changed_task(tmp_path))), "--probe=2")
@@ -225,7 +225,7 @@ def test_every_command_that_pays_asks_above_twenty_dollars(small: Job, dear: str
     assert code == 2, err
     (line,) = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
     assert "this will cost about $" in line
-    assert "add --yes to go on, cap it with --max_cost_usd" in line
+    assert "add --yes to confirm, cap it with --max_cost_usd" in line
     assert calls(small).get("calls", 0) == 0
     assert small.results not in datasets()
 
@@ -234,7 +234,7 @@ def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(
     plan = planned(small.arguments("--max_rpm=2", "--transport=inline", "--max_calls=1"), dear)
     found = lanes(plan)
     assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls per minute", 92)
-    assert "travel with the request" in found["batch"]["problem"]
+    assert "these are sent as bytes" in found["batch"]["problem"]
     assert plan["recommended"]["lane"] == "online", "both cost the same with these prices, and a flex call takes longer"
     assert any("--max_calls=1 ends the run" in note for note in plan["notes"])
     assert any("--yes or --max_cost_usd" in note for note in plan["notes"])
@@ -253,7 +253,7 @@ def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(
         (["--where=heading >"], "BigQuery rejects the query"),
         (["--keep_columns=weather"], "weather"),
         (["--location=us-central1"], "is not available at us-central1"),
-        (["--max_tpm=5"], "--max_tpm=5 is less than one call a minute"),
+        (["--max_tpm=5"], "--max_tpm=5 is less than one call per minute"),
         (["--probe=0"], "--probe takes a whole number"),
         (["--results_location=EU"], "EU"),
     ],
@@ -283,11 +283,11 @@ def test_help_says_what_it_does() -> None:
         (("--query=SELECT * FROM {source} LIMIT 0", "--asset_types=POLE"), "the source is empty"),
         (
             ("--source={source}", "--asset_types=POLE", "--limit=5"),
-            "the source has rows, but none passes --asset_types; its asset types are ASSET_CLASS_UTILITY_POLE, BENCH",
+            "the source has rows, but none matches --asset_types; its asset types are ASSET_CLASS_UTILITY_POLE, BENCH",
         ),
         (
             ("--source={source}", "--where=heading > 500", "--captured_from=2024-01-01"),
-            "the source has rows, but none passes --captured_from and --where",
+            "the source has rows, but none matches --captured_from and --where",
         ),
         (("--source={source}",), None),
     ],

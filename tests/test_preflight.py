@@ -20,7 +20,7 @@ from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
-from imagebeam.pipeline.preflight.registry import CHECKS, markdown
+from imagebeam.pipeline.preflight.registry import CHECKS, build_markdown_table
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
@@ -262,7 +262,7 @@ CASES = {
         ("--source=-", "--query=SELECT * FROM {data}.observations"),
         denied=denied("bigquery.tables.getData", ":{data}."),
     ),
-    "a condition that is no SQL": Case("query", ("does not take the query",), ("--where=heading >",)),
+    "a condition that is no SQL": Case("query", ("rejects the query",), ("--where=heading >",)),
     "a query that reads too much": Case("query", ("--maximum_bytes_billed=",), ("--maximum_bytes_billed=1",)),
     "a shared dataset with restricted egress": Case(
         "shared dataset",
@@ -306,7 +306,7 @@ CASES = {
         denied=denied("storage.objects.create", "gs://{work}"),
     ),
     "a bucket that BigQuery cannot load from": Case(
-        "work directory",
+        "bucket location",
         ("cannot load", "--location=europe-west4"),
         (*BATCH, "--source={near}.observations", "--results={near}_results", "--work_dir=gs://{work}/x"),
     ),
@@ -319,14 +319,14 @@ CASES = {
         "sample image", ("no such object", "newest snapshot"), ("--source={gone}.observations",)
     ),
     "images that are none": Case("sample image", ("no image", "--where"), ("--source={broken}.observations",)),
-    "a location without the model": Case("model", ("--location=global",), ("--location=us-central1",)),
+    "a location without the model": Case("model profile", ("--location=global",), ("--location=us-central1",)),
     "a model that is retired": Case(
         "model",
-        ("not known at location global", "--model"),
+        ("does not exist at location global", "--model"),
         faults={"vertex": {"retired_models": ["gemini-3.5-flash-lite"]}},
     ),
     "a model that retires soon": Case(
-        "model", ("retires on 2999", "--model"), ("--models_file={soon}",), state="warning", code=0
+        "model profile", ("retires on 2999", "--model"), ("--models_file={soon}",), state="warning", code=0
     ),
     "Vertex AI is disabled": Case(
         "model",
@@ -405,7 +405,10 @@ CASES = {
         "connection", ("bq mk --connection", "--create_connection"), ("--lane=sql", "--connection=us.imagery"), "embed"
     ),
     "an object table of other images": Case(
-        "connection", ("--object_uris", "gs://{images}/"), ("--lane=sql", "--object_uris=gs://{images}/obs/*"), "embed"
+        "object table",
+        ("--object_uris", "gs://{images}/"),
+        ("--lane=sql", "--object_uris=gs://{images}/obs/*"),
+        "embed",
     ),
     "a source without rows": Case(
         "sample image",
@@ -419,7 +422,7 @@ CASES = {
         faults=disabled("dataflow"),
     ),
     "no bucket for the temporary files of Dataflow": Case(
-        "Dataflow",
+        "staging",
         ("gcloud storage buckets create gs://no-such-bucket-here",),
         ("{dataflow}", "--temp_location=gs://no-such-bucket-here/temp", "--no_probe"),
     ),
@@ -441,7 +444,7 @@ CASES = {
         code=0,
     ),
     "a work directory far from the workers": Case(
-        "work directory", ("across regions", "--location=us-central1"), ("{dataflow}", "--work_dir=gs://{far}/x"),
+        "bucket location", ("across regions", "--location=us-central1"), ("{dataflow}", "--work_dir=gs://{far}/x"),
         state="warning", code=0,
     ),
 }  # fmt: skip
@@ -550,7 +553,9 @@ def test_every_check_runs_though_others_fail_and_none_speaks_twice(project: Proj
     )
     found = report(project.arguments("classify", "--lane=batch"))
     assert [one["name"] for one in found.messages] == ["work directory", "sample image", "model"]
-    assert {one["name"] for one in found.findings if one["state"] == "skipped"} == {"probe call", "batch service agent"}
+    assert {one["name"] for one in found.findings if one["state"] == "skipped"} == {
+        "bucket location", "probe call", "batch service agent",
+    }  # fmt: skip
     assert found.code == 2
 
 
@@ -590,7 +595,7 @@ def test_people_get_a_line_per_check_and_below_a_failure_what_mends_it(project: 
     start = next(number for number, line in enumerate(lines) if line.startswith("failure  sample image"))
     labels = [line.split()[0] for line in lines[start + 1 :] if re.match(r" {9}\w", line)]
     assert labels[:4] == ["tried", "cause", "permission", "fix"]
-    assert lines[-1] == "not ready: 15 ok, 1 failure, 1 skipped"
+    assert lines[-1] == "not ready: 17 ok, 1 failure, 1 skipped"
     assert any(line.startswith("skipped  probe call") and "waits for: sample image" in line for line in lines)
 
 
@@ -614,7 +619,7 @@ def test_a_flag_that_is_unknown_is_told_as_everywhere(project: Project) -> None:
 
 def test_the_document_has_the_table_of_the_checks() -> None:
     text = (Path(__file__).parent.parent / "docs" / "preflight.md").read_text(encoding="utf-8")
-    assert markdown() in text
+    assert build_markdown_table() in text
 
 
 def test_every_check_comes_after_those_that_it_needs() -> None:

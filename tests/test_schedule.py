@@ -279,7 +279,7 @@ def test_a_task_of_ones_own_is_fetched_where_it_runs(cloud: LocalCloud, here: Pa
             ]
             assert from_storage.main(line_of_run) == 2
         said[name] = err.getvalue()
-    assert "there is no dataset imagebeam-local.none" in said["mine"]  # the task was read, then the source looked for
+    assert "dataset imagebeam-local.none does not exist" in said["mine"]  # after the task was read
     assert "nonsense" in said["broken"]
     assert "--task=gs://scheduled-tasks/none.yaml: no such object" in said["none"]
     found = printed("batch", "--task=gs://scheduled-tasks/mine.yaml")

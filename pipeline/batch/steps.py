@@ -11,7 +11,7 @@ from apache_beam.transforms.combiners import ToList
 
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch.state import BatchRun, Prepared
-from imagebeam.pipeline.run.assemble import patient
+from imagebeam.pipeline.run.assemble import with_flex_timeouts
 from imagebeam.pipeline.run.launch import run_pipeline
 from imagebeam.transforms.batch_shards import BatchSettings, Shard
 from imagebeam.transforms.build_batch_requests import BuildBatchRequests
@@ -109,7 +109,7 @@ def process_remainder(run: BatchRun, number: int, caps: Caps | None) -> OutcomeC
 
 def in_lane(settings: RunSettings, lane: Lane, caps: Caps | None) -> RunSettings:
     """Return the run in an online lane, with the timeouts of the flex lane and the remaining budget."""
-    call_settings = patient(dataclasses.replace(settings.engine.call_settings, lane=lane))
+    call_settings = with_flex_timeouts(dataclasses.replace(settings.engine.call_settings, lane=lane))
     return dataclasses.replace(
         settings, engine=dataclasses.replace(settings.engine, call_settings=call_settings, caps=caps)
     )

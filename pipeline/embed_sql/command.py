@@ -27,74 +27,70 @@ from imagebeam.pipeline.embed_sql.passes import (
     recover,
     run_error,
 )
-from imagebeam.pipeline.embed_sql.setup import Route, build_route
+from imagebeam.pipeline.embed_sql.setup import Route
 from imagebeam.pipeline.embed_sql.statements import StagingTable, Target, hash_task
-from imagebeam.pipeline.run import checks, cost_estimate
-from imagebeam.pipeline.run.assemble import build_run_settings
-from imagebeam.pipeline.run.cost_estimate import Say
+from imagebeam.pipeline.run import cost_estimate
+from imagebeam.pipeline.run.cost_estimate import Report
 from imagebeam.pipeline.run.draining import draining_on_signals
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
+from imagebeam.pipeline.run.resolved_run import ReadyRun
 from imagebeam.pipeline.run.vector_index import create_vector_index
-from imagebeam.transforms.clients import lease, storage
+from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.credentials import find_credentials
-from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Lane, Transport
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.run_tables import prepare_tables, write_event
 from imagebeam.transforms.sql.embedding_tables import vector_index_sql
 from imagebeam.transforms.sql.remaining_query import build_remaining_query
-from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ready:
-    """A run that may start.
+class SqlRun:
+    """A run of the SQL lane that may start.
 
     Attributes:
-        run: Its settings.
-        route: What it stands on.
+        run: Settings of the run.
+        route: Connection, model and object table.
         passes: How passes are made.
-        planned: What the source holds, by state.
-        make_dataset: Location of a results dataset that is to be made; None when it is there.
     """
 
     run: RunSettings
     route: Route
     passes: PassSettings
-    planned: SourceCounts
-    make_dataset: str | None
 
 
-def run(settings: EmbedSettings) -> int:
-    """Checks everything, says what it will cost, embeds what is due and tells the books.
+def run(ready: ReadyRun, route: Route, console: Console) -> int:
+    """Announce the cost of a run, embed the remaining images and report the result.
+
+    Args:
+        ready: A run that passed its checks.
+        route: Connection, model and object table.
+        console: Where to print.
 
     Returns:
         The exit code, as of every run.
 
     Raises:
-        UserError: Something is wrong that a person can mend.
-        SystemicError: BigQuery cannot be used; nothing that was embedded is lost.
+        UserError: The user must fix or confirm something.
+        SystemicError: BigQuery cannot be used. No embedding is lost.
     """
-    console = Console(quiet=settings.quiet, json=settings.as_json)
-    say = console.status
-    bq = BigQueryClient(settings.project)
-    ready = check(settings, bq, say)
+    settings = ready.resolved.settings
+    assert isinstance(settings, EmbedSettings)  # noqa: S101  (only embed has the SQL lane)
+    _announce(settings, ready, route, console.status)
+    sql_run = _prepare(settings, ready, route, console)
     if settings.dry_run:
-        console.print(*statements(ready))
+        console.print(*statements(sql_run))
         if settings.vector_index:
             console.print(f"-- create the vector index\n{vector_index_sql(ready.run.answers)};")
         return 0
-    if ready.make_dataset:
-        bq.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, ready.make_dataset)
-        say(f"made dataset {ready.run.outcomes.project}.{ready.run.outcomes.dataset} in {ready.make_dataset}")
+    if created := ready.resolved.create_results_dataset():
+        console.status(created)
     started = time.monotonic()
-    summary = embed_due(ready, bq, say)
+    summary = embed_due(sql_run, ready.resolved.bq, console.status)
     report.print_report(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_json=settings.as_json)
     code = report.exit_code(summary, settings.max_failure_percent)
     if settings.vector_index:
@@ -102,52 +98,22 @@ def run(settings: EmbedSettings) -> int:
     return code
 
 
-def check(settings: EmbedSettings, bq: BigQueryClient, say: Say) -> Ready:
-    """Checks a run before anything is made or paid, and says what was found and what it will cost.
-
-    Raises:
-        UserError: Something is wrong that a person can mend.
-        SystemicError: BigQuery cannot be used.
-    """
-    task = settings.embed_task()
-    if task.image.changes_images:
-        raise UserError("--crop and --max_side change the images, which BigQuery reads as they are: use --lane=online")
-    if settings.max_calls is not None:
-        raise UserError("--max_calls counts calls, and BigQuery makes them itself: use --limit, or --lane=online")
-    profile = catalog.load_models_file(settings.models_file).embedding(task.model)
-    if warning := checks.retirement(profile):
-        say(f"warning: {warning}")
-    find_credentials()
-    source, location = checks.resolve_source(settings, bq, say)
-    filters = checks.build_filters(settings)
-    filters.validate(source.columns, source=source.label)
-    outcomes = TableName(*settings.results_dataset, "outcomes")
-    make = checks.check_results(settings, bq, outcomes, location)
-    storage.check_writable(settings.work_dir, location)
-    route = build_route(settings, outcomes, location)
-    like = settings.replace(lane=Lane.ONLINE, location=profile.locations[0])
-    wanted = build_run_settings(like, task, profile, source, filters, outcomes, location)
-    settled = _in_this_lane(wanted)
-    planned = checks.plan(bq, settled)
-    checks.check_lease(bq, settled)
-    if partly := prepare.check_listed(route, settled, bq):
-        say(f"warning: {partly}")
-    price = price_of_one(profile, task)
+def _prepare(settings: EmbedSettings, ready: ReadyRun, route: Route, console: Console) -> SqlRun:
+    task, resolved = settings.embed_task(), ready.resolved
+    buckets = prepare.buckets_of(resolved.source, route, resolved.bq, resolved.location)
+    for warning in prepare.foreign_buckets(route, buckets, settings.project):
+        console.warn(warning)
     passes = PassSettings(
         call=route.model_call(task.dimension),
         rows=settings.rows_per_job,
         max_passes=settings.max_passes,
         pause_s=settings.pass_pause_s,
-        price_usd=price,
+        price_usd=price_of_one(resolved.profile, task),
     )
-    _announce(settings, settled, profile, planned, route, say)
-    buckets = prepare.buckets_of(source, route, bq, location)
-    for line in prepare.foreign_buckets(route, buckets, settings.project):
-        say(f"warning: {line}")
-    return Ready(settled, dataclasses.replace(route, buckets=buckets), passes, planned, make)
+    return SqlRun(ready.run, dataclasses.replace(route, buckets=buckets), passes)
 
 
-def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
+def embed_due(sql_run: SqlRun, bq: BigQueryClient, status: Report) -> dict[str, Any]:
     """Makes what is missing, takes in what a dead run left, and embeds what is due.
 
     Returns:
@@ -157,7 +123,7 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
         UserError: BigQuery refuses a part of the setup, or may read no image: says what to grant.
         SystemicError: BigQuery cannot be used, or the lease is lost.
     """
-    settings = ready.run
+    settings = sql_run.run
     task = cast("EmbedTask", settings.task)
     prepare_tables(bq, settings)
     destination = settings.engine.destination
@@ -168,11 +134,11 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
         write_event(bq, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
         keeper = LeaseKeeper(bq, destination.lease, settings.run_id)
         target = target_of(settings)
-        runner = PassRunner(bq, target, ready.passes, keeper, settings.location, settings.labels(), say)
+        runner = PassRunner(bq, target, sql_run.passes, keeper, settings.location, settings.labels(), status)
         first = StagingTable(settings.outcomes, hash_task(task.name), secrets.token_hex(6))
         with draining_on_signals(keeper.drain):
             try:
-                prepare.make(ready.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.keep_alive, say)
+                prepare.make(sql_run.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.keep_alive, status)
                 recover(runner, first.task_hash)
                 planned, counts = runner.run(build_remaining_query(settings.query_spec()), first)
             except (StatementError, LeaseLostError) as error:
@@ -181,19 +147,19 @@ def embed_due(ready: Ready, bq: BigQueryClient, say: Say) -> dict[str, Any]:
     finally:
         lease.release(bq, destination.lease, settings.run_id)
     if keeper.forbidden:
-        raise UserError(prepare.unreadable(ready.route, settings.engine.call_settings.project, keeper.forbidden))
+        raise UserError(prepare.unreadable(sql_run.route, settings.engine.call_settings.project, keeper.forbidden))
     return summary
 
 
-def statements(ready: Ready) -> list[str]:
+def statements(sql_run: SqlRun) -> list[str]:
     """Every statement of a run, in its order, with what its parameters stand for; grants as comments."""
-    target, passes = target_of(ready.run), ready.passes
-    first = StagingTable(ready.run.outcomes, hash_task(target.task), "0" * 12)
+    target, passes = target_of(sql_run.run), sql_run.passes
+    first = StagingTable(sql_run.run.outcomes, hash_task(target.task), "0" * 12)
     staged = dataclasses.replace(first, chunk=0)
-    lines = prepare.statements(ready.route, ready.run)
+    lines = prepare.statements(sql_run.route, sql_run.run)
     steps = {
         "store the remaining units in chunks": embedding_sql.pending_query(
-            build_remaining_query(ready.run.query_spec()), first, target, rows=passes.rows
+            build_remaining_query(sql_run.run.query_spec()), first, target, rows=passes.rows
         ),
         "call the model for a chunk (once per chunk, at most 5 jobs at a time)": embedding_sql.embed_query(
             staged, passes.call
@@ -224,30 +190,24 @@ def price_of_one(profile: ModelProfile, task: EmbedTask) -> Decimal | None:
     return cost_usd(profile, Lane.ONLINE, estimate_usage(profile, task, 1)) if Lane.ONLINE in profile.prices else None
 
 
-def _in_this_lane(run: RunSettings) -> RunSettings:
-    call_settings = dataclasses.replace(run.engine.call_settings, lane=Lane.SQL, transport=Transport.URI)
-    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, call_settings=call_settings))
-
-
-def _announce(
-    settings: EmbedSettings, run: RunSettings, profile: ModelProfile, planned: SourceCounts, route: Route, say: Say
-) -> None:
-    """Says what will be done and what it will cost about.
+def _announce(settings: EmbedSettings, ready: ReadyRun, route: Route, status: Report) -> None:
+    """Report what the run will process and about what it will cost.
 
     Raises:
-        UserError: It is dear and nobody said yes, or dearer than the cap.
+        UserError: The estimate is above the threshold and not confirmed, or above the cap.
     """
-    say(f"task     {run.task.name}, version {run.task.version}, {route.endpoint.text} in BigQuery, {run.location}")
-    expected = cost_estimate.tell_due(run, profile, planned, embedding_sql.LANE, say)
-    usd = expected.usd(profile, embedding_sql.LANE)
+    task = ready.run.task
+    status(f"task     {task.name}, version {task.version}, {route.endpoint.text} in BigQuery, {ready.run.location}")
+    expected = cost_estimate.report_units(ready, status)
+    usd = expected.usd(ready.resolved.profile, embedding_sql.LANE)
     if not usd:
         return
-    say(f"cost     {cost_estimate.cost_text(expected, usd)}; and what BigQuery bills for its own work")
+    status(f"cost     {cost_estimate.format_cost(expected, usd)}; and what BigQuery bills for its own work")
     cap = settings.max_cost_usd
     if cap is not None and usd > cap:
         raise UserError(
-            f"this will cost about ${usd:,.2f}, more than --max_cost_usd={cap:f}, and a job of BigQuery cannot be "
-            f"stopped at a cent: give --limit={int(cap * expected.calls / usd)} or less, or use --lane=online"
+            f"this will cost about ${usd:,.2f}, more than --max_cost_usd={cap:f}, and a BigQuery job cannot be "
+            f"stopped at a cap: use --limit={int(cap * expected.calls / usd)} or less, or --lane=online"
         )
     if not settings.dry_run:
         cost_estimate.confirm(settings, usd)

@@ -16,10 +16,10 @@ from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
 from imagebeam.pipeline.embed_sql.jobs import KeepAlive, StatementError
 from imagebeam.pipeline.embed_sql.statements import ModelCall
-from imagebeam.pipeline.run import checks
-from imagebeam.pipeline.run.cost_estimate import Say
+from imagebeam.pipeline.run import cost_estimate
+from imagebeam.pipeline.run.cost_estimate import Report
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
-from imagebeam.pipeline.run.model_probe import PROBES, sample_query
+from imagebeam.pipeline.run.model_probe import sample_query
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
@@ -106,7 +106,7 @@ def build_route(settings: EmbedSettings, outcomes: TableName, location: str) -> 
     return Route(outcomes, location, connection, endpoint, objects, settings.create_connection)
 
 
-def make(route: Route, bq: BigQueryClient, name: str, run: RunSettings, keep_alive: KeepAlive, say: Say) -> None:
+def make(route: Route, bq: BigQueryClient, name: str, run: RunSettings, keep_alive: KeepAlive, report: Report) -> None:
     """Makes what is not there yet.
 
     Raises:
@@ -132,7 +132,7 @@ def make(route: Route, bq: BigQueryClient, name: str, run: RunSettings, keep_ali
         if title == "connection":
             account = sql_jobs.connection_account(route.connection, project, route.location)
             for command in grants(route, project, account):
-                say(f"grant    {command}")
+                report(f"grant    {command}")
 
 
 def grants(route: Route, project: str, account: tuple[str, str] | None) -> list[str]:
@@ -166,7 +166,7 @@ def check_listed(route: Route, run: RunSettings, bq: BigQueryClient) -> str | No
     """
     if route.objects is None:
         return None
-    query = setup.listed_query(checks.remaining_query(bq, run), route.objects)
+    query = setup.listed_query(cost_estimate.remaining_query(bq, run), route.objects)
     (row,) = bq.query_rows(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
     if row["listed"] == row["images"]:
         return None
@@ -187,7 +187,7 @@ def buckets_of(source: Source, route: Route, bq: BigQueryClient, location: str) 
     """Some of the buckets that the images are in."""
     if route.objects is not None:
         return route.objects.buckets
-    rows = bq.query_rows(sample_query(source, PROBES), location=location)
+    rows = bq.query_rows(sample_query(source), location=location)
     return tuple(sorted({str(row["uri"]).removeprefix("gs://").partition("/")[0] for row in rows}))
 
 

@@ -1,150 +1,101 @@
-"""``imagebeam plan``: what a run would do, take and cost in each lane. Nothing is called but for ``--probe``."""
+"""``imagebeam plan``: what a run would process, take and cost in each lane. Only ``--probe`` calls the model."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
-import json
-import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.plan import image_sample, probe
 from imagebeam.pipeline.plan import text as plan_text
 from imagebeam.pipeline.plan.settings import PlanSettings
-from imagebeam.pipeline.plan.text import Plan, Probed
-from imagebeam.pipeline.run import batch_checks, checks, cost_estimate, model_probe
+from imagebeam.pipeline.plan.text import Plan, ProbeSummary
+from imagebeam.pipeline.preflight import batch_checks
+from imagebeam.pipeline.preflight.gate import check_run
+from imagebeam.pipeline.preflight.runner import Command, Context
+from imagebeam.pipeline.run import cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
-from imagebeam.pipeline.run.settings import ClassifySettings
+from imagebeam.pipeline.run.resolved_run import ReadyRun, ResolvedRun
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.credentials import find_credentials
-from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import ReconciliationError, UserError
-from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Lane, Transport
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.engine import max_cost
-from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.tasks import catalog, lane_comparison
+from imagebeam.transforms.tasks import lane_comparison
 from imagebeam.transforms.tasks.forecast import MIN_MEASURED_UNITS, Forecast, Forecaster, History
 from imagebeam.transforms.tasks.lane_comparison import LanePlan
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, Quota
-from imagebeam.transforms.tasks.task import Task
+from imagebeam.transforms.tasks.model_profiles import Quota
 
 
-def run(asked: PlanSettings) -> int:
-    """Makes the plan and prints it.
+def run(plan_settings: PlanSettings) -> int:
+    """Make the plan and print it.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        UserError: Something is wrong that a person can mend.
+        UserError: The user must fix or confirm something.
         SystemicError: A service cannot be used.
     """
-    settings = asked.settings
-    say = _quiet if settings.quiet or settings.as_json else _say
-    plan = make_plan(asked, say)
-    text = json.dumps(plan_text.document(plan), indent=2) if settings.as_json else "\n".join(plan_text.lines(plan))
-    sys.stdout.write(text + "\n")
+    settings = plan_settings.settings
+    console = Console(quiet=settings.quiet, json=settings.as_json)
+    plan = make_plan(plan_settings, console)
+    if settings.as_json:
+        console.print_json(plan_text.build_document(plan))
+    else:
+        console.print(*plan_text.format_plan(plan))
     return 0
 
 
-def make_plan(asked: PlanSettings, say: cost_estimate.Say) -> Plan:
-    """Finds out what is due and what it takes.
+def make_plan(plan_settings: PlanSettings, console: Console) -> Plan:
+    """Count the remaining units and estimate what they take in each lane.
 
     Raises:
-        UserError: Something is wrong that a person can mend.
+        UserError: The user must fix or confirm something.
         SystemicError: A service cannot be used.
     """
-    settings = asked.settings
-    models = catalog.load_models_file(settings.models_file)
-    task = checks.resolve_task(settings, models)
-    profile = models.resolve(task)
-    if settings.lane != Lane.SQL:
-        profile.check(settings.location, settings.lane, task)
-    find_credentials()
-    bq = BigQueryClient(settings.project)
-    source, location = checks.resolve_source(settings, bq, say)
-    filters = checks.build_filters(settings)
-    filters.validate(source.columns, source=source.label)
-    source.kept(settings.keep_columns)
-    outcomes = TableName(*settings.results_dataset, "outcomes")
-    make_dataset = checks.check_results(settings, bq, outcomes, location)
-    like = settings
-    if settings.lane == Lane.SQL:
-        like = settings.replace(lane=Lane.ONLINE, location=profile.locations[0])
-    like_run = build_run_settings(like, task, profile, source, filters, outcomes, location)
-    planned = checks.plan(bq, like_run)
-    past = before = cost_estimate.history(bq, like_run)
+    ready = check_run(Context(ResolvedRun(plan_settings.settings), command=Command.PLAN), console)
+    resolved, run = ready.resolved, ready.run
+    history = first_history = cost_estimate.read_history(resolved.bq, run)
     probed = None
-    if asked.probe and planned.callable_units:
-        _check_probe(settings, profile, task, past, planned, asked.probe)
-        if make_dataset:
-            bq.create_dataset(outcomes.project, outcomes.dataset, make_dataset)
-        probed = _probe(settings, asked.probe, bq, like_run, profile)
-        planned = checks.plan(bq, like_run)
-        past = cost_estimate.history(bq, like_run)
-    due = checks.remaining_query(bq, like_run)
-    looked = (
-        image_sample.look(bq, like_run, due, asked.sample_images)
-        if asked.sample_images and planned.callable_units
-        else None
-    )
+    if plan_settings.probe and ready.counts.callable_units:
+        _check_probe(ready, history, plan_settings.probe)
+        resolved.create_results_dataset()
+        probed = _probe(resolved, plan_settings.probe)
+        ready = dataclasses.replace(ready, counts=cost_estimate.count_units(resolved.bq, run))
+        history = cost_estimate.read_history(resolved.bq, run)
+    counts = ready.counts
+    query = cost_estimate.remaining_query(resolved.bq, run)
+    sample = None
+    if plan_settings.sample_images and counts.callable_units:
+        sample = image_sample.read_sample(resolved.bq, run, query, plan_settings.sample_images)
     min_units = 1 if probed else MIN_MEASURED_UNITS
-    expected = Forecaster(profile, task, past, min_units, looked).forecast_remaining(planned)
-    lanes = []
-    for lane in task.lanes:
-        problem = lane_problem(settings, profile, task, lane, bq, like_run)
-        lanes.append(lane_plan(settings, profile, task, lane, expected, location, problem))
+    forecaster = Forecaster(resolved.profile, resolved.task, history, min_units, sample)
+    expected = forecaster.forecast_remaining(counts)
+    lanes = tuple(plan_lane(resolved, lane, expected) for lane in resolved.task.lanes)
     return Plan(
-        command=asked.command,
-        settings=settings,
-        task=task,
-        profile=profile,
-        planned=planned,
+        command=plan_settings.command,
+        ready=ready,
         expected=expected,
-        changed=cost_estimate.describe_change(
-            profile, task, before, planned, settings.lane
-        ),  # a probe uses the version
-        bytes_scanned=bq.dry_run(due, location=like_run.location)[1],
-        lanes=tuple(lanes),
+        changed=cost_estimate.describe_change(ready, first_history),  # the probe has used the new version
+        bytes_scanned=resolved.bq.dry_run(query, location=run.location)[1],
+        lanes=lanes,
         recommended=lane_comparison.recommend(lanes, expected.calls),
-        prices_as_of=models.as_of,
-        notes=(
-            *task.ignored_warnings(),
-            *_notes(asked, profile, expected, probed),
-            *cost_estimate.why_nothing(bq, like_run, planned),
-        ),
+        notes=(*_notes(plan_settings, resolved, expected, probed), *cost_estimate.explain_no_units(ready)),
         probed=probed,
-        looked=looked,
+        sample=sample,
     )
 
 
-def lane_plan(
-    settings: ClassifySettings,
-    profile: ModelProfile,
-    task: Task,
-    lane: Lane,
-    expected: Forecast,
-    location: str,
-    problem: str | None = None,
-) -> LanePlan:
-    """What the run would come to in a lane.
-
-    Args:
-        settings: What a person said.
-        profile: The model.
-        task: What is asked.
-        lane: The lane.
-        expected: What asking takes.
-        location: Where source and results are.
-        problem: Why it cannot be taken, if it cannot.
-    """
+def plan_lane(resolved: ResolvedRun, lane: Lane, expected: Forecast) -> LanePlan:
+    """Estimate cost and time of the run in a lane, or tell why the lane is not possible."""
+    settings, profile, task = resolved.settings, resolved.profile, resolved.task
     usd = expected.usd(profile, lane)
-    if problem:
+    if problem := find_problem(resolved, lane):
         return LanePlan(lane, usd, problem=problem)
     images = max(1, round(expected.images / expected.units)) if expected.units else 1
     work = lane_comparison.Workload(expected.calls, expected.tokens, max_cost.request_bytes(profile, task, images))
@@ -158,111 +109,105 @@ def lane_plan(
     )
     if lane == Lane.BATCH:
         return lane_comparison.plan_batch(usd, work, capacity)
-    quota = lane_quota(settings, profile, lane, location)
+    quota = find_quota(resolved, lane)
     if lane == Lane.SQL:
         return lane_comparison.plan_sql(usd, work, quota, capacity)
     return lane_comparison.plan_calls(lane, usd, work, quota, capacity)
 
 
-def lane_problem(
-    settings: ClassifySettings, profile: ModelProfile, task: Task, lane: Lane, bq: BigQueryClient, run: RunSettings
-) -> str | None:
-    """Why a lane cannot be taken; None if it can. A batch run is asked what it would refuse itself."""
-    changes = task.image.changes_images
+def find_problem(resolved: ResolvedRun, lane: Lane) -> str | None:
+    """Return why a lane is not possible; None if it is. A batch run is checked as before the run."""
+    settings, changes = resolved.settings, resolved.task.image.changes_images
     if lane == Lane.SQL:
         return "BigQuery reads images as they are, and these are cropped or downscaled" if changes else None
-    if lane == Lane.BATCH and (changes or settings.transport == Transport.INLINE):
-        return "a batch job reads images by their URIs, and these travel with the request"
+    if lane == Lane.BATCH and resolved.needs_inline:
+        return "a batch job reads images by URI, and these are sent as bytes"
     if lane == Lane.BATCH and settings.location in ("us", "eu"):
-        return f"batch jobs are made at global or at a region, not at {settings.location}"
+        return f"batch jobs run at global or in a region, not at {settings.location}"
     try:
-        profile.check(settings.location, lane, task)
+        resolved.profile.check(settings.location, lane, resolved.task)
         if lane == Lane.BATCH:
-            batch_checks.check(settings, task, profile, run.outcomes, run.location)
-            batch_checks.check_images(settings, task, bq, run.source, run.location, Transport.URI)
+            batch_checks.check_batch_lane(resolved)
+            batch_checks.check_images_last(resolved)
     except UserError as error:
         return str(error)
     return None
 
 
-def lane_quota(settings: ClassifySettings, profile: ModelProfile, lane: Lane, location: str) -> Quota:
-    """What is granted in a lane: what a person gave, else what is published, else what is assumed."""
+def find_quota(resolved: ResolvedRun, lane: Lane) -> Quota:
+    """Return the quota of a lane: from the flags, else the published one, else the assumed one."""
+    settings, profile = resolved.settings, resolved.profile
     assumed = profile.assumed_quotas.get(lane, Quota())
-    sql = lane == Lane.SQL
-    place = settings.location
-    if sql:
-        place = "europe" if location.lower().startswith("eu") else "us"
-    fixed = profile.fixed_rpm(place)
-    given_rpm, given_tpm = (None, None) if sql else (settings.max_rpm, settings.max_tpm)
+    location, max_rpm, max_tpm = settings.location, settings.max_rpm, settings.max_tpm
+    if lane == Lane.SQL:  # BigQuery chooses the location, and has its own quota
+        location = "europe" if resolved.location.lower().startswith("eu") else "us"
+        max_rpm = max_tpm = None
+    fixed = profile.fixed_rpm(location)
     source = ""
-    if fixed is not None and given_rpm is None:
-        source = f"the published one of {profile.name} here"
-    elif (assumed.requests and given_rpm is None) or (assumed.tokens and given_tpm is None):
+    if fixed is not None and max_rpm is None:
+        source = f"published quota of {profile.name} here"
+    elif (assumed.requests and max_rpm is None) or (assumed.tokens and max_tpm is None):
         source = assumed.source
-    return Quota(given_rpm or fixed or assumed.requests, given_tpm or assumed.tokens, source)
+    return Quota(max_rpm or fixed or assumed.requests, max_tpm or assumed.tokens, source)
 
 
-def _notes(asked: PlanSettings, profile: ModelProfile, expected: Forecast, probed: Probed | None) -> tuple[str, ...]:
-    settings, notes = asked.settings, []
-    if asked.probe and probed is None:
-        notes.append("nothing is due that has an image: nothing was probed")
+def _notes(
+    plan_settings: PlanSettings, resolved: ResolvedRun, expected: Forecast, probed: ProbeSummary | None
+) -> list[str]:
+    settings, profile = resolved.settings, resolved.profile
+    notes = list(resolved.task.ignored_warnings())
+    if plan_settings.probe and probed is None:
+        notes.append("no remaining unit has an image: nothing was probed")
     if warning := profile.retirement_warning(datetime.datetime.now(datetime.UTC).date()):
         notes.append(warning)
     usd = expected.usd(profile, settings.lane)
     if usd is None:
-        notes.append(f"the price of {profile.name} in lane {settings.lane} is not known: give it with --models_file")
+        notes.append(f"{profile.name} has no price in lane {settings.lane}: add it with --models_file")
     elif settings.max_cost_usd is not None and usd > settings.max_cost_usd:
         share = int(expected.calls * settings.max_cost_usd / usd)
-        notes.append(f"--max_cost_usd={settings.max_cost_usd:f} ends the run after about {share:,} calls")
+        notes.append(f"--max_cost_usd={settings.max_cost_usd:f} stops the run after about {share:,} calls")
     if settings.max_calls is not None and expected.calls > settings.max_calls:
-        notes.append(f"--max_calls={settings.max_calls} ends the run before all is asked")
+        notes.append(f"--max_calls={settings.max_calls} stops the run before all units are processed")
     if usd is not None and usd > cost_estimate.CONFIRM_ABOVE_USD:
-        notes.append(f"above ${cost_estimate.CONFIRM_ABOVE_USD} the run asks for --yes or --max_cost_usd")
-    return tuple(notes)
+        notes.append(f"above ${cost_estimate.CONFIRM_ABOVE_USD} a run needs --yes or --max_cost_usd")
+    return notes
 
 
 # -- the probe ---------------------------------------------------------------------------------------------------
 
 
-def _check_probe(
-    settings: ClassifySettings, profile: ModelProfile, task: Task, past: History, planned: SourceCounts, units: int
-) -> None:
-    """A probe is paid, so it asks as every paid command does.
+def _check_probe(ready: ReadyRun, history: History, units: int) -> None:
+    """Require confirmation for an expensive probe, as every paid command does.
 
     Raises:
-        UserError: It is dear and nobody said yes, or there is nowhere to keep its books.
+        UserError: It is not confirmed, or the work directory cannot be written.
     """
-    images = round(planned.images / planned.callable_units * units)
-    usd = Forecaster(profile, task, past).forecast(units, images).usd(profile, Lane.ONLINE)
-    cost_estimate.confirm(settings, usd or Decimal(0))
-    storage.check_writable(settings.work_dir)
+    resolved = ready.resolved
+    images = round(ready.counts.images / ready.counts.callable_units * units)
+    expected = Forecaster(resolved.profile, resolved.task, history).forecast(units, images)
+    cost_estimate.confirm(resolved.settings, expected.usd(resolved.profile, Lane.ONLINE))
+    storage.check_writable(resolved.settings.work_dir)
 
 
-def _probe(
-    settings: ClassifySettings, units: int, bq: BigQueryClient, like: RunSettings, profile: ModelProfile
-) -> Probed:
-    """Asks about some units, in the lane asked for if that is one of calls, else online."""
-    lane = settings.lane if settings.lane in (Lane.ONLINE, Lane.FLEX) else Lane.ONLINE
-    few = settings.replace(
-        lane=lane,
+def _probe(resolved: ResolvedRun, units: int) -> ProbeSummary:
+    """Process some units in the run's lane if it makes calls, else in the online lane."""
+    settings = resolved.settings
+    small = resolved.with_settings(
+        lane=settings.lane if settings.lane in (Lane.ONLINE, Lane.FLEX) else Lane.ONLINE,
         runner="FnApiRunner",
         direct_num_workers=1,
         dataflow_workers=None,
         max_calls=min(units, settings.max_calls or units),
     )
-    profile.check(few.location, few.lane, like.task)
-    transport = asyncio.run(model_probe.check_model(few, like.task, like.source, bq, like.location, due=units))
-    few = few.replace(transport=transport)
-    run = build_run_settings(few, like.task, profile, like.source, like.filters, like.outcomes, like.location)
-    summary = probe.ask(bq, run, units)
+    resolved.profile.check(settings.location, small.settings.lane, resolved.task)
+    asyncio.run(model_probe.check_model_exists(small))
+    transport = asyncio.run(model_probe.resolve_transport(small, units))
+    run = build_run_settings(small.with_settings(transport=transport))
+    summary = probe.process_units(resolved.bq, run, units)
     if summary["problems"]:
-        raise ReconciliationError("the books of the probe do not balance: " + "; ".join(summary["problems"]))
-    return _probed(summary)
-
-
-def _probed(summary: Mapping[str, Any]) -> Probed:
-    counted = summary["counted"]
-    return Probed(
+        raise ReconciliationError("not all units of the probe are accounted for: " + "; ".join(summary["problems"]))
+    counted: Mapping[str, Any] = summary["counted"]
+    return ProbeSummary(
         run_id=summary["run_id"],
         calls=counted["calls"],
         ok=counted["ok"],
@@ -270,12 +215,3 @@ def _probed(summary: Mapping[str, Any]) -> Probed:
         usd=Decimal(summary["recorded"]["cost_usd"]),
         stop=summary["stop"],
     )
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def _quiet(_text: str) -> None:
-    pass

@@ -1,7 +1,7 @@
-"""A probe: the model is asked about a few due units, to learn what they take.
+"""Process a few remaining units before a run, to learn what they take.
 
-It is a small run without Beam: lease, engine, outcomes and books are those of every run. So its answers are kept,
-and the run that follows does not pay them again.
+A small run without Beam: lease, engine, outcomes and counts are those of every run, so its answers are kept and the
+run that follows does not pay for them again.
 """
 
 from __future__ import annotations
@@ -29,58 +29,58 @@ from imagebeam.transforms.sql.remaining_query import build_remaining_query
 from imagebeam.transforms.sql.source_units import has_uri
 from imagebeam.transforms.sql.unit_rows import unit_from_row
 
-LOOK_S: Final = 1.0
+CHECK_ENGINE_S: Final = 1.0
 
 
-def ask(bq: BigQueryClient, run: RunSettings, units: int) -> dict[str, Any]:
-    """Asks about some of the units that are due, the same ones each time, and records what came of it.
+def process_units(bq: BigQueryClient, run: RunSettings, units: int) -> dict[str, Any]:
+    """Process some remaining units, a deterministic subset, and record the outcomes.
 
     Args:
         bq: BigQuery client.
-        run: A run with its transport settled and a cap of as many calls.
-        units: How many; those without an address of an image are no good for it.
+        run: A run with its transport decided, and a cap of as many calls.
+        units: Maximum number of units. Units without image URIs are left out.
 
     Returns:
         The summary, as of every run.
 
     Raises:
-        UserError: Another run of the task is going on.
+        UserError: Another run of the task is in progress.
         SystemicError: A service cannot be used.
     """
     destination = run.engine.destination
-    held = None if destination is None else destination.lease
+    lease_table = None if destination is None else destination.lease
     prepare_tables(bq, run)
-    if held is not None:
-        lease.acquire(bq, held, run.run_id)
+    if lease_table is not None:
+        lease.acquire(bq, lease_table, run.run_id)
     try:
         write_event(bq, run, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
         rows = bq.query_rows(
-            chosen_query(build_remaining_query(run.query_spec()), units),
+            sample_units_query(build_remaining_query(run.query_spec()), units),
             location=run.location,
             maximum_bytes_billed=run.maximum_bytes_billed,
         )
         found = [unit_from_row(row) for row in rows]
-        counted = _asked(run, found)
-        return finish(run, SourceCounts(units_in=len(found), remaining=len(found), remaining_new=len(found)), counted)
+        counts = _call_engine(run, found)
+        return finish(run, SourceCounts(units_in=len(found), remaining=len(found), remaining_new=len(found)), counts)
     finally:
         close_engine(run.run_id)
-        if held is not None:
+        if lease_table is not None:
             with contextlib.suppress(ImagebeamError):
-                lease.release(bq, held, run.run_id)
+                lease.release(bq, lease_table, run.run_id)
 
 
-def chosen_query(due: Query, units: int) -> Query:
-    """Some of the due units whose images all have an address, by the hash of their ids."""
+def sample_units_query(remaining: Query, units: int) -> Query:
+    """Build the query for some remaining units whose images all have a URI, ordered by the hash of their ids."""
     return Query(
-        f"SELECT due.*\nFROM (\n{due.sql}\n) AS due\n"
+        f"SELECT due.*\nFROM (\n{remaining.sql}\n) AS due\n"
         "WHERE ARRAY_LENGTH(due.images) > 0\n"
         f"  AND NOT EXISTS (SELECT 1 FROM UNNEST(due.images) AS i WHERE NOT {has_uri('i.uri')})\n"
         "ORDER BY TO_HEX(SHA256(due.unit_id)), due.unit_id\nLIMIT @probe_units",
-        (*due.parameters, Parameter("probe_units", "INT64", units)),
+        (*remaining.parameters, Parameter("probe_units", "INT64", units)),
     )
 
 
-def _asked(run: RunSettings, units: list[Unit]) -> OutcomeCounts:
+def _call_engine(run: RunSettings, units: list[Unit]) -> OutcomeCounts:
     if not units:
         return OutcomeCounts()
     engine = get_engine(run.engine)
@@ -89,7 +89,7 @@ def _asked(run: RunSettings, units: list[Unit]) -> OutcomeCounts:
     results: list[CallResult] = []
     while len(results) < len(units):
         try:
-            results.append(sink.get(timeout=LOOK_S)[1])
+            results.append(sink.get(timeout=CHECK_ENGINE_S)[1])
         except queue.Empty:
             engine.check()
     return dataclasses.replace(sum_counts(result.counts for result in results), stop=engine.stop_reason)

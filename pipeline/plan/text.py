@@ -1,36 +1,33 @@
-"""A plan as a person reads it, and as JSON."""
+"""A plan as text and as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Changed
-from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.transforms.core.counts import SourceCounts
+from imagebeam.pipeline.run.resolved_run import ReadyRun
 from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.tasks import lane_comparison
 from imagebeam.transforms.tasks.forecast import Forecast, ImageSample
 from imagebeam.transforms.tasks.lane_comparison import LanePlan, Recommendation
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, image_tokens
-from imagebeam.transforms.tasks.task import Task
+from imagebeam.transforms.tasks.model_profiles import image_tokens
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Probed:
-    """What came of a probe.
+class ProbeSummary:
+    """The result of a probe.
 
     Attributes:
-        run_id: The run that it was.
+        run_id: Id of the run that the probe was.
         calls: Calls made.
         ok: Units answered.
         failed: Units that failed, by reason.
-        usd: What it cost.
-        stop: Why it ended early; None if it did not.
+        usd: Cost at list price.
+        stop: Why it stopped early; None if it did not.
     """
 
     run_id: str
@@ -43,82 +40,76 @@ class Probed:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that a plan tells.
+    """The content of a plan.
 
     Attributes:
         command: ``classify`` or ``embed``.
-        settings: What a person said.
-        task: What is asked.
-        profile: The task's model.
-        planned: What the source holds, by state.
-        expected: What asking about the due units takes.
-        changed: What changed of the task; None if nothing did.
-        bytes_scanned: What the run's query reads.
-        lanes: What it comes to in each lane.
-        recommended: Which lane to take.
-        prices_as_of: When the prices were true.
-        notes: What else there is to know.
-        probed: What came of the probe; None without one.
-        looked: What came of the look at images; None without one.
+        ready: The run, and the units of the source by state.
+        expected: What processing the remaining units takes.
+        changed: How the task differs from its last version; None if it does not.
+        bytes_scanned: Bytes that the run's query reads.
+        lanes: Cost and time in each lane.
+        recommended: The recommended lane.
+        notes: Other facts that the user should know.
+        probed: Result of the probe; None without one.
+        sample: Result of reading images; None without.
     """
 
     command: str
-    settings: ClassifySettings
-    task: Task
-    profile: ModelProfile
-    planned: SourceCounts
+    ready: ReadyRun
     expected: Forecast
     changed: Changed | None
     bytes_scanned: int
     lanes: tuple[LanePlan, ...]
     recommended: Recommendation
-    prices_as_of: datetime.date
     notes: tuple[str, ...] = ()
-    probed: Probed | None = None
-    looked: ImageSample | None = None
+    probed: ProbeSummary | None = None
+    sample: ImageSample | None = None
 
 
-def lines(plan: Plan) -> list[str]:
-    """The plan, a line each."""
-    task, settings = plan.task, plan.settings
-    told = [f"task     {task.name}, version {task.version}, {task.model} at {settings.location}"]
+def format_plan(plan: Plan) -> list[str]:
+    """Format the plan as lines of text."""
+    resolved, counts = plan.ready.resolved, plan.ready.counts
+    task, location = resolved.task, resolved.settings.location
+    lines = [f"task     {task.name}, version {task.version}, {task.model} at {location}"]
     if plan.changed is not None:
-        told.append(cost_estimate.change_line(plan.changed, plan.planned))
-    cost_estimate.tell_units(plan.planned, told.append)
-    told += _work_lines(plan)
-    if plan.looked is not None:
-        told.append(_look_line(plan.looked, plan.planned))
-    told += [f"scan     {_size(plan.bytes_scanned)} by the run's query, and as much by this plan"]
+        lines.append(cost_estimate.format_change(plan.changed, counts))
+    lines += cost_estimate.format_units(counts)
+    lines += _work_lines(plan)
+    if plan.sample is not None:
+        lines.append(_sample_line(plan.sample, counts.callable_units))
+    lines += [f"scan     {_format_size(plan.bytes_scanned)} by the run's query, and as much by this plan"]
     if plan.probed is not None:
-        told.append(_probe_line(plan.probed))
-    told += ["", *_table(plan.lanes), ""]
-    told += [f"assumed  {lane.lane}: {text}" for lane in plan.lanes for text in lane.assumed]
-    told += [f"no {lane.lane:<6}{lane.problem}" for lane in plan.lanes if lane.problem]
-    told += [f"note     {note}" for note in plan.notes]
-    told.append(f"prices   list prices of {plan.prices_as_of}")
-    told.append(f"take     {plan.recommended.reason}")
-    return told
+        lines.append(_probe_line(plan.probed))
+    lines += ["", *_table(plan.lanes), ""]
+    lines += [f"assumed  {lane.lane}: {text}" for lane in plan.lanes for text in lane.assumed]
+    lines += [f"no {lane.lane:<6}{lane.problem}" for lane in plan.lanes if lane.problem]
+    lines += [f"note     {note}" for note in plan.notes]
+    lines.append(f"prices   list prices of {resolved.models.as_of}")
+    lines.append(f"use      {plan.recommended.reason}")
+    return lines
 
 
-def document(plan: Plan) -> dict[str, Any]:
-    """The plan as plain JSON values; money as text, so that no digit is lost."""
-    expected, planned = plan.expected, plan.planned
+def build_document(plan: Plan) -> dict[str, Any]:
+    """Return the plan as JSON values; amounts of money are text, so that no digit is lost."""
+    expected, counts, resolved = plan.expected, plan.ready.counts, plan.ready.resolved
+    task, settings = resolved.task, resolved.settings
     return {
         "command": plan.command,
-        "task": plan.task.name,
-        "version": plan.task.version,
-        "model": plan.task.model,
-        "location": plan.settings.location,
-        "lane": plan.settings.lane,
-        "units": dataclasses.asdict(planned),
-        "changed": None if plan.changed is None else _plain(plan.changed),
+        "task": task.name,
+        "version": task.version,
+        "model": task.model,
+        "location": settings.location,
+        "lane": settings.lane,
+        "units": dataclasses.asdict(counts),
+        "changed": None if plan.changed is None else _with_text_usd(plan.changed),
         "bytes_scanned": plan.bytes_scanned,
         "images": {
-            "total": planned.images,
-            "per_unit": round(planned.images / planned.callable_units, 3) if planned.callable_units else None,
-            "most": planned.max_images_per_unit,
-            "tokens_each": image_tokens(plan.profile, plan.task),
-            "media_resolution": plan.task.media_resolution,
+            "total": counts.images,
+            "per_unit": round(counts.images / counts.callable_units, 3) if counts.callable_units else None,
+            "most": counts.max_images_per_unit,
+            "tokens_each": image_tokens(resolved.profile, task),
+            "media_resolution": task.media_resolution,
         },
         "calls": expected.calls,
         "tokens": {
@@ -131,79 +122,78 @@ def document(plan: Plan) -> dict[str, Any]:
         },
         "lanes": [lane_comparison.to_json(lane) for lane in plan.lanes],
         "recommended": dataclasses.asdict(plan.recommended),
-        "look": None if plan.looked is None else dataclasses.asdict(plan.looked),
-        "probe": None if plan.probed is None else _plain(plan.probed),
+        "look": None if plan.sample is None else dataclasses.asdict(plan.sample),
+        "probe": None if plan.probed is None else _with_text_usd(plan.probed),
         "notes": list(plan.notes),
-        "prices_as_of": plan.prices_as_of.isoformat(),
+        "prices_as_of": resolved.models.as_of.isoformat(),
     }
 
 
 def _work_lines(plan: Plan) -> list[str]:
-    expected, planned = plan.expected, plan.planned
+    expected, counts = plan.expected, plan.ready.counts
     if not expected.calls:
         return []
-    average = planned.images / planned.callable_units if planned.callable_units else 0
-    most = planned.max_images_per_unit
+    average = counts.images / counts.callable_units if counts.callable_units else 0
+    most = counts.max_images_per_unit
     several = f": {average:.2f} per unit on average, {most} at most" if most > 1 else ""
-    in_all = f"calls    {expected.calls:,}, with {planned.images:,} images{several}"
+    calls_line = f"calls    {expected.calls:,}, with {counts.images:,} images{several}"
     if not expected.tokens:
-        return [f"{in_all}; images are billed by the piece"]
-    usage, calls = expected.usage, expected.calls
-    each = f"{image_tokens(plan.profile, plan.task):,} for each image"
-    if plan.task.vector_dimension is None:
-        each += f" at media resolution {plan.task.media_resolution}"
-    varies = plan.task.media_resolution in plan.profile.image_tokens_limit
-    tiles = ", an average: it is a matter of size" if varies and not plan.probed else ""
+        return [f"{calls_line}; each image has a fixed price"]
+    usage, calls, task, profile = expected.usage, expected.calls, plan.ready.resolved.task, plan.ready.resolved.profile
+    image = f"{image_tokens(profile, task):,} per image"
+    if task.vector_dimension is None:
+        image += f" at media resolution {task.media_resolution}"
+    if task.media_resolution in profile.image_tokens_limit and not plan.probed:
+        image += ", an average: it depends on the size"
     answer = f", answer {usage.output_tokens / calls:,.0f}" if usage.output_tokens else ""
     thoughts = f", thoughts {usage.thought_tokens / calls:,.0f}" if usage.thought_tokens else ""
-    prompt = f"prompt {usage.prompt_tokens / calls:,.0f} ({each}{tiles})"
+    prompt = f"prompt {usage.prompt_tokens / calls:,.0f} ({image})"
     return [
-        in_all,
+        calls_line,
         f"tokens   {expected.tokens / calls:,.0f} per call: {prompt}{answer}{thoughts}",
         f"         {expected.basis}",
     ]
 
 
-def _look_line(looked: ImageSample, planned: SourceCounts) -> str:
-    if looked.refused is not None:
-        return f"look     not possible: {looked.refused}; every call is taken to be answered at once"
-    found = [f"{number:,} {reason}" for reason, number in looked.failing.items()]
-    if looked.repeated:
-        found.append(f"{looked.repeated:,} of another type than the name says, which takes a second call")
-    seen = f"look     at the images of {looked.units:,} of {planned.callable_units:,} due units"
-    return f"{seen}: {', '.join(found) or 'all are there, and what their names say'}"
+def _sample_line(sample: ImageSample, units: int) -> str:
+    if sample.refused is not None:
+        return f"images   cannot be read: {sample.refused}; the plan assumes one call per unit"
+    found = [f"{number:,} {reason}" for reason, number in sample.failing.items()]
+    if sample.repeated:
+        found.append(f"{sample.repeated:,} whose type differs from the name, which takes a second call")
+    return f"images   read of {sample.units:,} of {units:,} remaining units: {', '.join(found) or 'no problem found'}"
 
 
-def _probe_line(probed: Probed) -> str:
+def _probe_line(probed: ProbeSummary) -> str:
     failed = "".join(f", {number} {reason}" for reason, number in probed.failed.items())
     stop = f"; stopped early ({probed.stop})" if probed.stop else ""
-    told = f"probe    {probed.calls} calls, {_money(probed.usd)}: {probed.ok} OK{failed}{stop}"
-    return f"{told}; kept as run {probed.run_id}"
+    counts = f"{probed.ok} OK{failed}{stop}"
+    return f"probe    {probed.calls} calls, {_format_usd(probed.usd)}: {counts}; recorded as run {probed.run_id}"
 
 
 def _table(plans: Sequence[LanePlan]) -> list[str]:
-    rows = [("lane", "cost", "time", "pace", "workers", "limit that binds"), *map(_row, plans)]
+    rows = [("lane", "cost", "time", "rate", "workers", "limiting factor"), *map(_row, plans)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _row(plan: LanePlan) -> tuple[str, ...]:
-    cost = ("-" if plan.problem else "unknown") if plan.usd is None else _money(plan.usd)
+    cost = ("-" if plan.problem else "unknown") if plan.usd is None else _format_usd(plan.usd)
     if plan.problem is not None:
-        return (plan.lane, cost, "-", "-", "-", "cannot be taken, see below")
-    pace = f"{plan.jobs:,} job{'' if plan.jobs == 1 else 's'}" if plan.per_s is None else f"{plan.per_s:,.1f}/s"
+        return (plan.lane, cost, "-", "-", "-", "not possible, see below")
+    rate = f"{plan.jobs:,} job{'' if plan.jobs == 1 else 's'}" if plan.per_s is None else f"{plan.per_s:,.1f}/s"
     workers = str(plan.workers) if plan.workers else "-"
-    return (plan.lane, cost, format_duration(plan.seconds), pace, workers, plan.binds)
+    return (plan.lane, cost, format_duration(plan.seconds), rate, workers, plan.binds)
 
 
-def _money(usd: Decimal) -> str:
+def _format_usd(usd: Decimal) -> str:
     return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:,.4f}"
 
 
-def _size(size: int) -> str:
+def _format_size(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
 
 
-def _plain(value: Changed | Probed) -> dict[str, Any]:
+def _with_text_usd(value: Changed | ProbeSummary) -> dict[str, Any]:
     fields = dataclasses.asdict(value)
     return {**fields, "usd": None if value.usd is None else f"{value.usd:f}"}

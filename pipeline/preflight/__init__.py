@@ -1,1 +1,1 @@
-"""The `preflight` command and its checks."""
+"""The `preflight` command and the registry of checks that gates every paid command."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import orjson
-
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.console.help import width
-from imagebeam.pipeline.diagnostics import results as check_results
-from imagebeam.pipeline.flags import beam as beam_flags
+from imagebeam.pipeline.diagnostics.results import build_document, exit_code, format_results
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.preflight.registry import CHECKS
 from imagebeam.pipeline.preflight.runner import Context, run_checks
 from imagebeam.pipeline.preflight.settings import PREFLIGHT
 from imagebeam.pipeline.run.embed_settings import Job
+from imagebeam.pipeline.run.resolved_run import ResolvedRun
 
 
 def run(job: Job, line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> int:
@@ -35,13 +33,11 @@ def run(job: Job, line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) ->
     """
     own, rest = line.split(PREFLIGHT)
     settings, beam_args = job.load(rest, cwd=cwd, environ=environ)
-    context = Context(settings, beam_args, beam_flags.read(beam_args), not own.get(PREFLIGHT["no_probe"]))
-    found = run_checks(context, CHECKS)
+    context = Context(ResolvedRun(settings), beam_args, paid_calls=not own.get(PREFLIGHT["no_probe"]))
+    results = run_checks(context, CHECKS)
+    console = Console(quiet=settings.quiet, json=settings.as_json)
     if settings.as_json:
-        document = check_results.build_document(
-            found, command=job.name, lane=settings.lane, transport=context.transport
-        )
-        sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+        console.print_json(build_document(results, command=job.name, lane=settings.lane, transport=context.transport))
     else:
-        sys.stdout.write("\n".join(check_results.format_results(found, width(), quiet=settings.quiet)) + "\n")
-    return check_results.exit_code(found)
+        console.print(*format_results(results, width(), quiet=settings.quiet))
+    return exit_code(results)

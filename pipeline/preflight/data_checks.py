@@ -1,12 +1,13 @@
-"""The checks of what a run reads and writes: the task, credentials, source, results, work directory."""
+"""Checks of the task, this machine, and what a run reads and writes."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import datetime
+import resource
 import secrets
-from typing import Any
+from typing import Any, Final
 
 import google.api_core.exceptions as api_errors
 import google.auth.exceptions
@@ -14,268 +15,302 @@ import google.auth.transport.requests
 
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.diagnostics.error_hints import LOGIN
-from imagebeam.pipeline.preflight.runner import CheckWarning, Context, Seen, Skipped
-from imagebeam.pipeline.run import batch_checks, checks
+from imagebeam.pipeline.diagnostics.results import CheckResult
+from imagebeam.pipeline.preflight import batch_checks
+from imagebeam.pipeline.preflight.runner import Command, Context
+from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.assemble import build_run_settings
-from imagebeam.transforms.clients import storage
+from imagebeam.pipeline.run.resolved_run import format_gigabytes
+from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import Schema
 from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Lane
-from imagebeam.transforms.tasks import catalog
 
-#: A probe that nobody could delete goes by itself after so long.
-PROBE_LIFETIME = datetime.timedelta(hours=1)
-#: What a run does to the tables of its results.
-TABLE_PERMISSIONS = (
+#: Files that a process opens besides one connection per call: images, BigQuery, Beam.
+OTHER_FILES: Final = 256
+#: A probe table that could not be deleted expires after this time.
+PROBE_LIFETIME: Final = datetime.timedelta(hours=1)
+#: Permissions that a run needs on its tables.
+TABLE_PERMISSIONS: Final = (
     "bigquery.tables.get",
     "bigquery.tables.getData",
     "bigquery.tables.update",
     "bigquery.tables.updateData",
     "bigquery.tables.delete",
 )
-#: List price of a query, USD per TiB, and what is worth a word.
-USD_PER_TIB = 6.25
-DEAR_USD = 5.0
-#: So long before a snapshot expires it is time to hurry.
-SOON = datetime.timedelta(days=3)
-#: Multi-regions → what the names of their regions begin with.
-_MULTI_REGIONS = {"us": "us-", "eu": "europe-", "asia": "asia-"}
+#: List price of a query in USD per TiB, and the price of one query above which to warn.
+USD_PER_TIB: Final = 6.25
+WARN_ABOVE_USD: Final = 5.0
+#: Warn if the images of a snapshot expire sooner than this.
+EXPIRES_SOON: Final = datetime.timedelta(days=3)
+#: Multi-region → prefix of the names of its regions.
+_MULTI_REGIONS: Final = {"us": "us-", "eu": "europe-", "asia": "asia-"}
 _PROBE_SCHEMA: Schema = [{"name": "probe", "type": "STRING", "mode": "NULLABLE"}]
 
 
-def check_task(context: Context) -> Seen:
-    """The task is good, and fits the lane."""
-    settings = context.settings
-    models = catalog.load_models_file(settings.models_file)
-    context.task = checks.resolve_task(settings, models)
-    context.profile = models.resolve(context.task)
-    if settings.lane == Lane.BATCH:
-        batch_checks.check_task(settings, context.task, context.profile)
-    found = f"{context.task.name}, version {context.task.version}, {context.task.model}"
-    if warnings := context.task.ignored_warnings():
-        return CheckWarning("; ".join(warnings), "remove it from the task, or use another model", found=found)
-    return found
+def check_machine(context: Context) -> CheckResult:
+    """Raise the limit of open files so that every call in flight gets a connection."""
+    in_flight = context.settings.in_flight
+    files = in_flight + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        if hard != resource.RLIM_INFINITY and hard < files:
+            raise UserError(
+                f"--in_flight={in_flight} needs {files:,} open files, but this system allows {hard:,}; "
+                f"raise `ulimit -Hn`, or use --in_flight={max(1, hard - OTHER_FILES)}"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return context.ok(f"enough open files for --in_flight={in_flight}")
 
 
-def check_machine(context: Context) -> Seen:
-    """This machine lets a process have enough connections."""
-    checks.check_open_files(context.settings.in_flight)
-    return f"enough for --in_flight={context.settings.in_flight}"
+def check_task(context: Context) -> CheckResult:
+    """Check the task and that its model is known."""
+    task, profile = context.resolved.task, context.resolved.profile
+    found = f"{task.name}, version {task.version}, {profile.name}"
+    if warnings := task.ignored_warnings():
+        return context.warning("; ".join(warnings), fix="remove it from the task, or use another model", found=found)
+    return context.ok(found)
 
 
-def check_credentials(context: Context) -> Seen:
-    """There are credentials, and they are good for a token."""
+def check_profile(context: Context) -> CheckResult:
+    """Check that the model takes the lane, location and task, and when it retires."""
+    settings, profile = context.settings, context.resolved.profile
+    if settings.lane != Lane.SQL:
+        profile.check(settings.location, settings.lane, context.resolved.task)
+    warning = profile.retirement_warning(datetime.datetime.now(datetime.UTC).date())
+    if warning:
+        fix = "--model=NAME, or model: in the task; with another model the task has another version"
+        return context.warning(warning, fix=fix)
+    return context.ok(f"lane {settings.lane}")
+
+
+def check_credentials(context: Context) -> CheckResult:
+    """Find credentials and get a token."""
     context.credentials = find_credentials()
     try:
         context.credentials.refresh(google.auth.transport.requests.Request())
     except google.auth.exceptions.RefreshError as error:
         if error.retryable:
             raise
-        raise UserError(f"the credentials give no token: {error.args[0]}", fix=LOGIN) from None
-    account = str(getattr(context.credentials, "service_account_email", ""))
-    person = str(getattr(context.credentials, "account", ""))
-    if "@" in account:
-        context.member = f"serviceAccount:{account}"
-    elif "@" in person:
-        context.member = f"user:{person}"
-    return context.member if context.member != iam_roles.UNKNOWN_MEMBER else "of a person"
+        raise UserError(f"no access token from these credentials: {error.args[0]}", fix=LOGIN) from None
+    service_account = str(getattr(context.credentials, "service_account_email", ""))
+    user = str(getattr(context.credentials, "account", ""))
+    if "@" in service_account:
+        context.member = f"serviceAccount:{service_account}"
+    elif "@" in user:
+        context.member = f"user:{user}"
+    return context.ok("of a user" if context.member == iam_roles.UNKNOWN_MEMBER else context.member)
 
 
-def check_bigquery(context: Context) -> Seen:
-    """BigQuery is enabled, and takes jobs."""
-    context.bq.dry_run(Query("SELECT 1"))
-    return f"jobs run in project {context.settings.project}"
+def check_bigquery(context: Context) -> CheckResult:
+    """Check that BigQuery is enabled and runs jobs for this account."""
+    context.resolved.bq.dry_run(Query("SELECT 1"))
+    return context.ok(f"jobs run in project {context.settings.project}")
 
 
-def check_source(context: Context) -> Seen:
-    """The source is there, and has the columns that the task and the flags name."""
-    settings = context.settings
-    if settings.source:
-        dataset, _, table = settings.source.rpartition(".")
-        context.trying(f"read the columns of table {table} in {dataset}", dataset=dataset)
-    said: list[str] = []
-    context.source, context.location = checks.resolve_source(settings, context.bq, said.append)
-    context.filters = checks.checked_filters(settings, context.task, context.source)
-    return " ".join(" ".join(said).removeprefix("source").split())
+def check_source(context: Context) -> CheckResult:
+    """Check that the source exists and has the columns that task and flags use."""
+    if context.settings.source:
+        dataset, _, table = context.settings.source.rpartition(".")
+        context.begin(f"read the columns of table {table} in {dataset}", dataset=dataset)
+    found = context.resolved.source_info
+    _ = context.resolved.filters
+    context.location = found.location
+    return context.ok(found.description)
 
 
-def check_shared(context: Context) -> Seen:
-    """A dataset that a publisher shares is linked, and lets a run do what it does."""
-    table = context.source.table
+def check_linked_dataset(context: Context) -> CheckResult:
+    """Check that a linked dataset is still linked, and what its publisher restricts."""
+    table = context.resolved.source.table
     if table is None:
-        return Skipped("the source is a query")
+        return context.skipped("the source is a query")
     name = f"{table.project}.{table.dataset}"
-    context.trying(f"read the restrictions of dataset {name}", dataset=name)
+    context.begin(f"read the restrictions of dataset {name}", dataset=name)
     try:
-        shown: dict[str, Any] = context.bq.client.get_dataset(name).to_api_repr()
+        dataset: dict[str, Any] = context.resolved.bq.client.get_dataset(name).to_api_repr()
     except api_errors.Forbidden:
-        return Skipped(f"dataset {name} may not be looked at, only its tables")
-    linked = shown.get("linkedDatasetSource", {}).get("sourceDataset")
+        return context.skipped(f"no permission to read dataset {name}, only its tables")
+    linked = dataset.get("linkedDatasetSource", {}).get("sourceDataset")
     if not linked:
-        return "no linked dataset"
+        return context.ok("not a linked dataset")
     publisher = f"{linked.get('projectId')}.{linked.get('datasetId')}"
-    state = shown.get("linkedDatasetMetadata", {}).get("linkState", "LINKED")
+    state = dataset.get("linkedDatasetMetadata", {}).get("linkState", "LINKED")
     if state != "LINKED":
         raise UserError(f"dataset {name} is no longer linked to {publisher} ({state})", fix="subscribe to it again")
-    limits = shown.get("restrictions", {}).get("type", "")
-    if limits != "RESTRICTED_DATA_EGRESS":
-        return f"linked to {publisher}, without limits"
+    restrictions = dataset.get("restrictions", {}).get("type", "")
+    if restrictions != "RESTRICTED_DATA_EGRESS":
+        return context.ok(f"linked to {publisher}, not restricted")
     if context.settings.lane == Lane.SQL:
         raise UserError(
             f"the publisher of {name} ({publisher}) restricts egress: its rows may be queried, but not written to "
             "another table, which --lane=sql does",
             fix="--lane=online",
         )
-    return CheckWarning(
-        "the publisher restricts egress: a run may read it, page by page, but copies, exports, and tables or views "
-        "made of it are refused, also by --query",
+    return context.warning(
+        "the publisher restricts egress: a run can read the rows page by page, but copies, exports, and tables or "
+        "views based on them are rejected, also with --query",
         fix="nothing for this run; ask the publisher before you build on its tables",
-        found=f"linked to {publisher}, {limits}",
+        found=f"linked to {publisher}, {restrictions}",
     )
 
 
-def check_locations(context: Context) -> Seen:
-    """Source, results and tables of jobs are where one query, and one job, can use them together."""
-    settings = context.settings
-    context.create = checks.check_results(settings, context.bq, context.outcomes, context.location)
-    if settings.lane == Lane.BATCH:
-        batch_checks.check_tables(settings, context.outcomes, context.location)
-    return f"source and results in {context.location}"
+def check_locations(context: Context) -> CheckResult:
+    """Check that one query can read both source and results."""
+    context.creates_dataset = context.resolved.new_dataset_location is not None
+    results = "new results dataset" if context.creates_dataset else "results"
+    return context.ok(f"source and {results} in {context.resolved.location}")
 
 
-def check_limits(context: Context) -> Seen:
-    """Caps and ceilings can be kept."""
+def check_limits(context: Context) -> CheckResult:
+    """Check that caps and rate limits allow at least one call."""
+    context.run = build_run_settings(context.resolved)
     settings = context.settings
-    if settings.lane == Lane.SQL:  # what a run is called there; BigQuery keeps the pace itself
-        settings = settings.replace(lane=Lane.ONLINE, location=context.profile.locations[0])
-    context.run = build_run_settings(
-        settings, context.task, context.profile, context.source, context.filters, context.outcomes, context.location
-    )
     given = [name for name in ("max_cost_usd", "max_calls", "max_rpm", "max_tpm") if getattr(settings, name)]
-    return ", ".join(f"--{name}={getattr(settings, name)}" for name in given) or "none given"
+    return context.ok(", ".join(f"--{name}={getattr(settings, name)}" for name in given) or "none given")
 
 
-def check_query(context: Context) -> Seen:
-    """BigQuery takes the query of the run, and says what it will read."""
-    table, cap = context.source.table, context.settings.maximum_bytes_billed
+def check_query(context: Context) -> CheckResult:
+    """Dry run the query of the run: its syntax, permissions, bytes and price."""
+    table, cap = context.resolved.source.table, context.settings.maximum_bytes_billed
     dataset = f"{table.project}.{table.dataset}" if table else ""
-    context.trying("dry run of the run's query, free", dataset=dataset)
-    query = checks.source_counts_query(context.bq, context.run)
-    size = context.bq.dry_run(query, location=context.location)[1]
+    context.begin("dry run of the run's query, free", dataset=dataset)
+    bq = context.resolved.bq
+    query = cost_estimate.source_counts_query(bq, context.run)
+    size = bq.dry_run(query, location=context.resolved.location)[1]
     usd = size / 2**40 * USD_PER_TIB
-    found = f"reads {checks.gigabytes(size)}, about ${usd:,.2f} a run"
+    found = f"reads {format_gigabytes(size)}, about ${usd:,.2f} per run"
     if cap is not None and size > cap:
         raise UserError(
             f"the query reads {size:,} bytes, more than --maximum_bytes_billed={cap}",
             fix=f"--maximum_bytes_billed={size + 10 * 2**20}, or fewer columns in a --query",
         )
-    if usd > DEAR_USD and cap is None:
-        return CheckWarning("every run reads as much", fix="--maximum_bytes_billed=BYTES, or a --query", found=found)
-    return found
+    if usd > WARN_ABOVE_USD and cap is None:
+        fix = "--maximum_bytes_billed=BYTES, or a --query"
+        return context.warning("every run pays for this query", fix=fix, found=found)
+    return context.ok(found)
 
 
-def check_snapshot(context: Context) -> Seen:
-    """The newest snapshot's images are there for long enough."""
-    made = batch_checks.newest_snapshot(context.bq, context.source, context.location)
-    if made is None:
-        return "no table of snapshots beside the source"
-    now, until = datetime.datetime.now(datetime.UTC), batch_checks.expiry(made)
-    found = f"made {made:%Y-%m-%d}, expires about {until:%Y-%m-%d}"
-    if until < now:
+def check_snapshot(context: Context) -> CheckResult:
+    """Check that the images of the newest snapshot do not expire before the run ends."""
+    created = batch_checks.newest_snapshot(context.resolved)
+    if created is None:
+        return context.ok("no table of snapshots next to the source")
+    now, expires = datetime.datetime.now(datetime.UTC), batch_checks.expiry(created)
+    found = f"created {created:%Y-%m-%d}, expires about {expires:%Y-%m-%d}"
+    if expires < now:
         raise UserError(
-            f"the images of the newest snapshot expired about {until:%Y-%m-%d} (it was made {made:%Y-%m-%d}, and "
-            f"snapshots live about {batch_checks.SNAPSHOT_DAYS} days)",
-            fix="ask for a new snapshot, and give its table as --source",
+            f"the images of the newest snapshot expired about {expires:%Y-%m-%d} (created {created:%Y-%m-%d}, and "
+            f"snapshots are kept for about {batch_checks.SNAPSHOT_DAYS} days)",
+            fix="request a new snapshot, and give its table as --source",
         )
     if context.settings.lane == Lane.BATCH:
-        batch_checks.check_expiry(context.settings, context.task, made, now)
-    if until < now + SOON:
-        return CheckWarning(
-            "its images expire soon: a long run will miss some", fix="run at once, or wait", found=found
+        batch_checks.check_expiry(context.resolved, created, now)
+    if expires < now + EXPIRES_SOON:
+        return context.warning(
+            "the images of the newest snapshot expire soon: a long run will miss some",
+            fix="run now, or wait for the next snapshot",
+            found=found,
         )
-    return found
+    return context.ok(found)
 
 
-def check_results(context: Context) -> Seen:
-    """Tables can be made and written in the results dataset."""
-    outcomes = context.outcomes
+def check_results(context: Context) -> CheckResult:
+    """Check that tables can be created and written in the results dataset."""
+    outcomes, bq = context.resolved.outcomes, context.resolved.bq
     name = f"{outcomes.project}.{outcomes.dataset}"
-    if context.create is not None:
-        return f"{name} will be made in {context.create}"
-    context.trying(f"make a table in {name}, ask what may be done to it, and delete it", dataset=name)
+    if context.creates_dataset:
+        return context.ok(f"{name} will be created in {context.resolved.new_dataset_location}")
+    context.begin(f"create a table in {name}, test permissions on it, and delete it", dataset=name)
     probe = dataclasses.replace(outcomes, table=f"_preflight_{secrets.token_hex(6)}")
     expires = datetime.datetime.now(datetime.UTC) + PROBE_LIFETIME
-    context.bq.create_table_once(
-        probe, expires=expires, description="imagebeam preflight: goes by itself.", schema=_PROBE_SCHEMA
-    )
+    bq.create_table_once(probe, expires=expires, description="imagebeam preflight; expires.", schema=_PROBE_SCHEMA)
     try:
-        answer = context.bq.client.test_iam_permissions(probe.dotted, TABLE_PERMISSIONS)
+        answer = bq.client.test_iam_permissions(probe.dotted, TABLE_PERMISSIONS)
     finally:
         with contextlib.suppress(Exception):
-            context.bq.drop_table(probe)
+            bq.drop_table(probe)
     missing = [permission for permission in TABLE_PERMISSIONS if permission not in answer.get("permissions", ())]
     if missing:
+        widest = "bigquery.tables.updateData"  # its role contains all of them
         raise UserError(
-            f"tables of {name} can be made, but not used: {', '.join(missing)} missing",
-            # The role that has them all.
-            permission=iam_roles.describe_role("bigquery.tables.updateData", context.place),
-            fix=iam_roles.grant_command("bigquery.tables.updateData", context.place),
+            f"tables can be created in {name}, but not used: {', '.join(missing)} missing",
+            permission=iam_roles.describe_role(widest, context.access),
+            fix=iam_roles.grant_command(widest, context.access),
         )
-    return name
+    return context.ok(name)
 
 
-def check_others(context: Context) -> Seen:
-    """No other run of the task is going on."""
-    checks.check_lease(context.bq, context.run)
-    return "no other run of this task"
+def check_lease(context: Context) -> CheckResult:
+    """Check that no other run of the task is in progress."""
+    destination = context.run.engine.destination
+    if destination is not None and destination.lease is not None:
+        held = lease.read_holder(context.resolved.bq, destination.lease)
+        if held is not None and not held.is_dead_here():
+            raise UserError(lease.format_held(held, destination.lease))
+    return context.ok("no other run of this task")
 
 
-def check_work_dir(context: Context) -> Seen:
-    """The work directory can be written, and is near to those who use it."""
-    settings = context.settings
-    directory = settings.work_dir
-    bucket = "" if storage.is_local(directory) else directory.removeprefix("gs://").partition("/")[0]
-    context.trying(f"write and delete a small file in {directory}", bucket=bucket)
-    storage.check_writable(directory, _wanted_place(context))
-    if not bucket:
-        return directory
+def check_work_dir(context: Context) -> CheckResult:
+    """Check that the work directory can be written."""
+    directory = context.settings.work_dir
+    context.begin(f"write and delete a small file in {directory}", bucket=_bucket(directory))
+    region = context.beam.region if context.dataflow else None
+    storage.check_writable(directory, str(region or context.location or "US"))
+    return context.ok(directory)
+
+
+def writes_work_dir(context: Context) -> bool:
+    """Return whether this process writes the work directory; on Dataflow only the workers need to."""
+    return context.command is Command.PREFLIGHT or not context.dataflow or storage.is_local(context.settings.work_dir)
+
+
+def check_bucket_location(context: Context) -> CheckResult:
+    """Check that the bucket of the work directory is near the workers, and BigQuery can load from it."""
+    bucket = _bucket(context.settings.work_dir)
+    context.begin(f"read the location of bucket {bucket}", bucket=bucket)
     try:
         where = str(storage.storage_client().get_bucket(bucket).location)
     except api_errors.Forbidden:
-        return f"{directory}; its location may not be seen"
-    region = context.beam.region if context.dataflow else None
-    # Into the US multi-region BigQuery loads from anywhere.
-    loads_into = context.location if settings.lane == Lane.BATCH and context.location.upper() != "US" else ""
-    if loads_into and not near(where, loads_into):
+        return context.skipped(f"no permission to read the location of bucket {bucket}")
+    location = context.resolved.location
+    # BigQuery loads into the US multi-region from buckets anywhere.
+    loads = context.settings.lane == Lane.BATCH and location.upper() != "US"
+    if loads and not are_colocated(where, location):
         raise UserError(
-            f"--work_dir: bucket {bucket} is in {where}, and BigQuery cannot load a job's answers from there into "
-            f"{loads_into}",
-            fix=f"gcloud storage buckets create gs://NEW_BUCKET --location={loads_into}",
+            f"--work_dir: bucket {bucket} is in {where}, and BigQuery cannot load the answers of a batch job from "
+            f"there into {location}",
+            fix=f"gcloud storage buckets create gs://NEW_BUCKET --location={location}",
         )
-    if region and not near(where, region):
-        return CheckWarning(
-            f"the workers in {region} would read and write across regions, which is slow and billed",
+    region = context.beam.region
+    if context.dataflow and region and not are_colocated(where, region):
+        return context.warning(
+            f"workers in {region} would read and write across regions, which is slow and billed",
             fix=f"gcloud storage buckets create gs://NEW_BUCKET --location={region}",
-            found=f"{directory}, in {where}",
+            found=f"bucket {bucket} is in {where}",
         )
-    return f"{directory}, in {where}"
+    return context.ok(f"bucket {bucket} is in {where}")
 
 
-def near(one: str, other: str) -> bool:
-    """True if two locations are the same, or one is in the other.
+def uses_bucket(context: Context) -> bool:
+    """Return whether the work directory is in Cloud Storage."""
+    return not storage.is_local(context.settings.work_dir)
 
-    >>> near("EU", "europe-west4"), near("US-CENTRAL1", "us-central1"), near("US", "EU")
+
+def _bucket(directory: str) -> str:
+    return "" if storage.is_local(directory) else directory.removeprefix("gs://").partition("/")[0]
+
+
+def are_colocated(one: str, other: str) -> bool:
+    """Return whether two locations are the same, or one contains the other.
+
+    >>> are_colocated("EU", "europe-west4"), are_colocated("US-CENTRAL1", "us-central1"), are_colocated("US", "EU")
     (True, True, False)
-    >>> near("EUR4", "europe-west4")  # a dual region does not say which two
+    >>> are_colocated("EUR4", "europe-west4")  # the name of a dual-region does not contain its regions
     True
     """
     one, other = one.lower(), other.lower()
     if one == other or any(place[-1:].isdigit() and "-" not in place for place in (one, other)):
         return True
     return any(b.startswith(_MULTI_REGIONS.get(a, "\0")) for a, b in ((one, other), (other, one)))
-
-
-def _wanted_place(context: Context) -> str:
-    return str((context.beam.region if context.dataflow else None) or context.location or "US")

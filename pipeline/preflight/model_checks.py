@@ -1,4 +1,4 @@
-"""The checks of who reads and answers: a sample image, the model, a real call, batch jobs, Dataflow."""
+"""Checks of the images, the model and the access of Vertex AI to files."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ import google.auth.exceptions
 import google.auth.transport.requests
 import google.cloud.storage as gcs
 from google.auth import impersonated_credentials
-from PIL import Image as Pictures
+from PIL import Image as PillowImage
 
-from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.diagnostics.error_hints import explain_error
-from imagebeam.pipeline.diagnostics.iam_roles import bucket_grant_command, vertex_service_agent
-from imagebeam.pipeline.embed_sql import jobs as sql_jobs
-from imagebeam.pipeline.embed_sql import setup as embed_setup
-from imagebeam.pipeline.embed_sql.ddl import Connection, create_connection_command
-from imagebeam.pipeline.preflight.runner import CheckWarning, Context, Sample, Seen, Skipped
-from imagebeam.pipeline.run import batch_checks, checks, cost_estimate, dataflow_staging, model_probe
+from imagebeam.pipeline.diagnostics.iam_roles import (
+    READER_ROLE,
+    Access,
+    bucket_grant_command,
+    vertex_service_agent,
+)
+from imagebeam.pipeline.diagnostics.results import CheckResult
+from imagebeam.pipeline.preflight import batch_checks
+from imagebeam.pipeline.preflight.runner import Context, Sample
+from imagebeam.pipeline.run import cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import call_tokens
-from imagebeam.pipeline.run.embed_settings import EmbedSettings
-from imagebeam.pipeline.run.model_probe import Asked
+from imagebeam.pipeline.run.model_probe import ProbeResult
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.clients.rest import ApiError, RestClient, service_url
+from imagebeam.transforms.clients.rest import ApiError, service_url
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError
 from imagebeam.transforms.core.records import Image, ImageReason, Lane, Transport
@@ -37,324 +39,245 @@ from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.gemini.error_classes import Failure, FailureKind
 from imagebeam.transforms.gemini.requests import ImagePart
 
-#: Tokens per minute that a project of a usage tier is granted for Flash models on the global endpoint (Google,
-#: "Standard PayGo", November 2026); more is given when there is room.
+#: Tokens per minute of a project by usage tier, for Flash models on the global endpoint (Google, "Standard PayGo",
+#: November 2026). More is granted when capacity is available.
 TIERS: Final[Mapping[str, int]] = {"1": 2_000_000, "2": 4_000_000, "3": 10_000_000}
 _READ_ONLY: Final = ["https://www.googleapis.com/auth/devstorage.read_only"]
-_MENDS: Final[Mapping[ImageReason, str]] = {
-    ImageReason.NOT_FOUND: "give the table of the newest snapshot as --source: images go with their snapshot",
-    ImageReason.UNREADABLE: "look at the object; leave such rows out with --where, or give other images with --columns",
-    ImageReason.UNSUPPORTED: "give images in JPEG, PNG, WebP, HEIC or HEIF",
+_IMAGE_FIXES: Final[Mapping[ImageReason, str]] = {
+    ImageReason.NOT_FOUND: "give the table of the newest snapshot as --source: images expire with their snapshot",
+    ImageReason.UNREADABLE: "check the object; exclude such rows with --where, or use other images with --columns",
+    ImageReason.UNSUPPORTED: "use images in JPEG, PNG, WebP, HEIC or HEIF",
 }
 
 
-def check_sample(context: Context) -> Seen:
-    """The account that will do the work can read an image of the source."""
-    uris = model_probe.sample_uris(context.source, context.bq, context.location)
+def check_sample(context: Context) -> CheckResult:
+    """Check that the account of the workers can read an image of the source."""
+    resolved = context.resolved
+    uris = model_probe.read_sample_uris(resolved)
     if not uris:
-        if not context.bq.query_rows(cost_estimate.any_row_query(context.source), location=context.location):
+        if not resolved.bq.query_rows(cost_estimate.any_row_query(resolved.source), location=resolved.location):
             raise UserError(
-                f"the source has no rows: {context.source.label}", fix="give a table that holds images as --source"
+                f"the source has no rows: {resolved.source.label}", fix="give a table with images as --source"
             )
-        raise UserError(
-            "the source has no image whose address begins with gs://", fix="--columns=uri=COLUMN, or a --query"
-        )
-    concern, client, who = None, None, context.member
+        raise UserError("the source has no image URI that starts with gs://", fix="--columns=uri=COLUMN, or a --query")
+    warning, client, member = None, None, context.member
     if context.dataflow:
-        who = f"serviceAccount:{_worker(context)}"
+        worker = _worker_account(context)
         try:
-            client = _client_of(context, who.partition(":")[2])
+            client = _client_as(context, worker)
+            member = f"serviceAccount:{worker}"
         except (google.auth.exceptions.GoogleAuthError, ImagebeamError) as error:
-            context.trying("read an image as the workers' account", account=who.partition(":")[2])
-            why = explain_error(error, context.place)
-            concern = CheckWarning(
-                f"nobody knows whether the workers can read images: {why.cause}",
-                why.fix,
-                why.permission,
-                found=f"read with your own account, not as {who}",
+            context.begin("read an image as the workers' account", account=worker)
+            hint = explain_error(error, context.access)
+            warning = context.warning(
+                f"unknown whether the workers can read images: {hint.cause}",
+                fix=hint.fix,
+                permission=hint.permission,
+                found=f"read with your own account, not as serviceAccount:{worker}",
             )
-            who = context.member
     problems = []
     for uri in uris:
-        bucket = uri.removeprefix("gs://").partition("/")[0]
-        context.trying(f"read {uri} as {who}", bucket=bucket)
+        context.begin(f"read {uri} as {member}", bucket=uri.removeprefix("gs://").partition("/")[0])
         try:
             data = storage.read_image(uri, client=client)
-            context.sample = _sample(context, uri, data)
+            context.sample = _build_sample(context, uri, data)
         except images.ImageError as problem:
             problems.append(problem)
             continue
-        return concern or f"{uri}, {len(data):,} bytes, as {who}"
-    if client is not None:
-        context.place = iam_roles.Access(context.settings.project, who, bucket=context.place.bucket)
+        return warning or context.ok(f"{uri}, {len(data):,} bytes, as {member}")
+    context.access = Access(context.settings.project, member, bucket=context.access.bucket)
     first = problems[0]
-    raise UserError(f"no image of {len(uris)} can be used: {first}", fix=_MENDS.get(first.reason, "")) from first
+    fix = _IMAGE_FIXES.get(first.reason, "")
+    raise UserError(f"no image of {len(uris)} can be used: {first}", fix=fix) from first
 
 
-def _sample(context: Context, uri: str, data: bytes) -> Sample:
-    """An image in every way that it can travel.
+def _build_sample(context: Context, uri: str, data: bytes) -> Sample:
+    """Build the parts of an image by every transport that the run can use.
 
     Raises:
-        ImageError: It is none that Gemini takes, or too large for the one way that there is.
+        ImageError: The model does not take the image, or it is too large for the only transport.
     """
-    wanted = context.task.image
+    settings = context.resolved.task.image
     mime = supported_mime(data[:SNIFF_BYTES], uri)
-    # Without a crop: a box belongs to a row, and nothing depends on it here.
-    ways = {} if _inline_only(context) else {Transport.URI: ImagePart(mime, uri=uri)}
-    try:
-        made = images.prepare(data, crop=None, padding=wanted.padding, max_side=wanted.max_side, quality=wanted.quality)
+    parts = {} if context.resolved.needs_inline else {Transport.URI: ImagePart(mime, uri=uri)}
+    try:  # without a crop, whose box belongs to a row
+        prepared = images.prepare(
+            data, crop=None, padding=settings.padding, max_side=settings.max_side, quality=settings.quality
+        )
     except images.ImageError as problem:
-        if problem.reason is not ImageReason.TOO_LARGE or not ways:
+        if problem.reason is not ImageReason.TOO_LARGE or not parts:
             raise
     else:
-        ways[Transport.INLINE] = ImagePart(made.mime_type, data=made.data)
-    return Sample(uri, ways)
+        parts[Transport.INLINE] = ImagePart(prepared.mime_type, data=prepared.data)
+    return Sample(uri, parts)
 
 
-def _inline_only(context: Context) -> bool:
-    return context.settings.transport == Transport.INLINE or context.task.image.changes_images
+def check_model(context: Context) -> CheckResult:
+    """Check that the model exists at the location."""
+    asyncio.run(model_probe.check_model_exists(context.resolved))
+    return context.ok(f"{context.resolved.profile.name} at {context.settings.location}")
 
 
-def check_model(context: Context) -> Seen:
-    """The model answers at the location, and stays."""
-    settings, profile = context.settings, context.profile
-    profile.check(settings.location, settings.lane, context.task)
-    asyncio.run(model_probe.check_exists(settings, context.task))
-    if warning := checks.retirement(profile):
-        return CheckWarning(warning, fix="--model=NAME, or model: in the task; another model is another version")
-    return f"{profile.name} at {settings.location}"
-
-
-def check_probe(context: Context) -> Seen:
-    """The model answers about a real image, by its URI and with its bytes; that decides the transport."""
-    settings, task, sample = context.settings, context.task, context.sample
-    if not context.probe:
+def check_probe(context: Context) -> CheckResult:
+    """Call the model about an image by every transport, and decide the transport."""
+    task, sample = context.resolved.task, context.sample
+    if not context.paid_calls:
         if not task.counts_tokens:
-            return Skipped("--no_probe, and embedding models have no call that is free")
-        if _inline_only(context):
-            return Skipped("--no_probe, and images travel with their bytes")
-        context.trying(f"countTokens of {sample.uri}, free of charge (--no_probe)")
-        found = asyncio.run(model_probe.free_transport(settings, task, [sample.uri]))
-        return _by_uri_or_not(context, readable=found == Transport.URI, found="free countTokens")
-    context.trying(f"paid calls about {sample.uri}, outside the books of every run")
-    image = Image("preflight", sample.uri)
-    asked = asyncio.run(model_probe.ask_once(settings, task, context.profile, image, sample.ways))
-    usd = sum((one.usd for one in asked.values()), Decimal(0))
-    spent = f"paid calls: {len(asked)}, ${usd:.6f}, in no run's books"
-    return _judged(context, asked, spent)
+            return context.skipped("--no_probe, and every call to an embedding model is paid")
+        if context.resolved.needs_inline:
+            return context.skipped("--no_probe, and images are sent as bytes")
+        context.begin(f"countTokens of {sample.uri}, free of charge (--no_probe)")
+        transport = asyncio.run(model_probe.probe_transport(context.resolved, [sample.uri]))
+        return _transport_result(context, transport, "free countTokens")
+    context.begin(f"paid calls about {sample.uri}, not part of any run")
+    results = asyncio.run(model_probe.call_once(context.resolved, Image("preflight", sample.uri), sample.parts))
+    usd = sum((result.usd for result in results.values()), Decimal(0))
+    return _probe_result(context, results, f"paid calls: {len(results)}, ${usd:.6f}, not part of any run")
 
 
-def _judged(context: Context, asked: Mapping[Transport, Asked], spent: str) -> Seen:
-    """What the answers mean together."""
-    failures = {way: one.failure for way, one in asked.items() if one.failure is not None}
-    for way, failure in failures.items():
+def _probe_result(context: Context, results: Mapping[Transport, ProbeResult], spent: str) -> CheckResult:
+    """Conclude from the paid calls which transport works."""
+    failures = {transport: result.failure for transport, result in results.items() if result.failure is not None}
+    for transport, failure in failures.items():
         if failure.kind is FailureKind.RUN:
-            raise ApiError(f"calling {context.task.model} with the image by {way}", failure, body=asked[way].body)
+            raise ApiError(f"calling the model with an image by {transport}", failure, body=results[transport].body)
     if failures and all(failure.kind is FailureKind.THROTTLED for failure in failures.values()):
-        return CheckWarning(
-            f"the quota is used up right now: {next(iter(failures.values())).message}",
-            fix="nothing: a run waits and slows down; or another --location, or --lane=flex",
+        return context.warning(
+            f"the quota is exhausted at the moment: {next(iter(failures.values())).message}",
+            fix="nothing: a run waits and slows down; or use another --location, or --lane=flex",
             found=spent,
         )
-    if failures and failures.keys() == asked.keys():
-        raise _unanswered(failures)
-    if Transport.URI not in asked:
+    if failures and failures.keys() == results.keys():
+        raise _all_failed(failures)
+    if Transport.URI not in results:
         context.transport = Transport.INLINE
-        return f"images travel with their bytes; {spent}"
-    if Transport.URI in failures and failures[Transport.URI].reason != "FORBIDDEN":
-        return CheckWarning(
-            f"by URI there was no answer: {failures[Transport.URI].reason}: {failures[Transport.URI].message}",
-            fix="--transport=inline, if that stays so",
-            found=spent,
+        return context.ok(f"images are sent as bytes; {spent}")
+    by_uri = failures.get(Transport.URI)
+    if by_uri is not None and by_uri.reason != "FORBIDDEN":
+        return context.warning(
+            f"no answer by URI: {by_uri.reason}: {by_uri.message}", fix="--transport=inline if it persists", found=spent
         )
-    return _by_uri_or_not(context, readable=Transport.URI not in failures, found=spent)
+    return _transport_result(context, Transport.INLINE if by_uri else Transport.URI, spent)
 
 
-def _by_uri_or_not(context: Context, *, readable: bool, found: str) -> Seen:
-    context.transport = Transport.URI if readable else Transport.INLINE
-    if readable:
-        return f"images travel by URI; {found}"
+def _transport_result(context: Context, transport: Transport, found: str) -> CheckResult:
+    context.transport = transport
+    if transport == Transport.URI:
+        return context.ok(f"images travel by URI; {found}")
     agent = vertex_service_agent(_project_number(context) or "PROJECT_NUMBER")
     bucket = context.sample.uri.removeprefix("gs://").partition("/")[0]
-    grant = bucket_grant_command(bucket, f"serviceAccount:{agent}", "roles/storage.objectViewer")
+    grant = bucket_grant_command(bucket, f"serviceAccount:{agent}", READER_ROLE)
+    permission = f"storage.objects.get: {READER_ROLE} on gs://{bucket} for {agent}"
     if context.settings.lane == Lane.BATCH:
-        raise batch_checks.unreadable(context.task, grant=grant)
+        raise batch_checks.unreadable_images(context.resolved.task, grant=grant)
     if context.settings.transport == Transport.URI:
         raise UserError(
-            "the service may not read these images by their URIs",
-            permission=f"storage.objects.get: roles/storage.objectViewer on gs://{bucket} for {agent}",
+            "the service may not read these images by URI",
+            permission=permission,
             fix="--transport=auto, which sends their bytes",
         )
-    return CheckWarning(
-        "the service may not read these images by their URIs, so their bytes travel through this machine or the "
-        "workers: slower, and --lane=batch is not possible",
+    return context.warning(
+        "the service may not read these images by URI, so their bytes travel through this machine or the workers: "
+        "slower, and --lane=batch is not possible",
         fix=grant,
-        permission=f"storage.objects.get on gs://{bucket} for {agent}",
-        found=f"images travel with their bytes; {found}",
+        permission=permission,
+        found=f"images are sent as bytes; {found}",
     )
 
 
-def _unanswered(failures: Mapping[Transport, Failure]) -> ImagebeamError:
+def _all_failed(failures: Mapping[Transport, Failure]) -> ImagebeamError:
     last = list(failures.values())[-1]
-    said = f"no answer, by {' or by '.join(failures)}: {last.reason}: {last.message}"
+    cause = f"no answer by {' or by '.join(failures)}: {last.reason}: {last.message}"
     if last.kind is FailureKind.UNIT:
-        return UserError(said, fix="look at the image, and at the task (imagebeam tasks check)")
-    return SystemicError(said)
+        return UserError(cause, fix="check the image and the task (imagebeam tasks check)")
+    return SystemicError(cause)
 
 
-def check_agent(context: Context) -> Seen:
-    """Vertex AI's own account can read and write the work directory, where jobs have their files."""
+def check_service_agent(context: Context) -> CheckResult:
+    """Check that Vertex AI's service agent can use the work directory, where jobs have their files."""
     directory = context.settings.work_dir
-    if not context.task.counts_tokens:
-        return Skipped("embedding models have no call that is free, and that reads a file")
+    if not context.resolved.task.counts_tokens:
+        return context.skipped("embedding models have no free call that reads a file")
     bucket = directory.removeprefix("gs://").partition("/")[0]
     number = _project_number(context)
     agent = vertex_service_agent(number or "PROJECT_NUMBER")
     grant = bucket_grant_command(bucket, f"serviceAccount:{agent}", "roles/storage.objectUser")
-    needed = f"storage.objects.get, create and list: roles/storage.objectUser on gs://{bucket} for {agent}"
+    permission = f"storage.objects.get, create and list: roles/storage.objectUser on gs://{bucket} for {agent}"
     uri = storage.join(directory, f".probe-{os.getpid()}.png")
-    context.trying(f"let {agent} read {uri}, written for it and deleted; countTokens, free")
-    storage.write(uri, _picture(), content_type="image/png")
+    context.begin(f"let {agent} read {uri}, written for it and deleted; countTokens, free")
+    storage.write(uri, _gray_image(), content_type="image/png")
     try:
-        transport = asyncio.run(model_probe.free_transport(context.settings, context.task, [uri]))
+        transport = asyncio.run(model_probe.probe_transport(context.resolved, [uri]))
     finally:
         storage.delete(uri)
     if transport == Transport.INLINE:
-        raise UserError(f"Vertex AI may not read gs://{bucket}", permission=needed, fix=grant)
+        raise UserError(f"Vertex AI may not read gs://{bucket}", permission=permission, fix=grant)
     try:
         owner = str(storage.storage_client().get_bucket(bucket).project_number or "")
     except api_errors.Forbidden:
         owner = ""
     if owner and number and owner != number:
-        return CheckWarning(
-            f"bucket {bucket} belongs to another project (number {owner}), and whether {agent} may write there shows "
-            "only when a job ends",
+        return context.warning(
+            f"bucket {bucket} belongs to another project (number {owner}), and whether {agent} may write there is "
+            "known only when a job ends",
             fix=grant,
-            permission=needed,
+            permission=permission,
         )
-    return f"{agent} reads {directory}"
+    return context.ok(f"{agent} reads {directory}")
 
 
-def check_roles(context: Context) -> Seen:
-    """The account has on the project what only a paid or lasting act would prove."""
-    settings = context.settings
-    wanted = _roles(context)
-    context.trying(f"ask which of these {context.member} has on project {settings.project}: {', '.join(wanted)}")
-    client = RestClient(f"{service_url('cloudresourcemanager')}/v3", context.credentials)
-    try:
-        answer = client.call("POST", f"projects/{settings.project}:testIamPermissions", body={"permissions": wanted})
-    except ApiError as error:
-        if not error.is_rejection:
-            raise
-        return Skipped(f"{explain_error(error, context.place).cause}: {', '.join(wanted)} cannot be asked about")
-    missing = [permission for permission in wanted if permission not in answer.get("permissions", ())]
-    if missing:
-        raise UserError(
-            f"{context.member} lacks {', '.join(missing)} on project {settings.project}",
-            permission="; ".join(iam_roles.describe_role(permission, context.place) for permission in missing),
-            fix=" && ".join(iam_roles.grant_command(permission, context.place) for permission in missing),
-        )
-    return ", ".join(wanted)
-
-
-def needs_roles(context: Context) -> bool:
-    """Whether there is something to ask about."""
-    return bool(_roles(context))
-
-
-def check_dataflow(context: Context) -> Seen:
-    """Dataflow is enabled, and the job can be staged."""
-    project, region = context.settings.project, context.beam.region
-    context.trying(f"list the jobs of project {project} in {region}, write and delete a file where the job is staged")
-    client = RestClient(f"{str(context.beam.dataflow_endpoint).rstrip('/')}/v1b3", context.credentials)
-    client.call("GET", f"projects/{project}/locations/{region}/jobs", params={"pageSize": "1"})
-    dataflow_staging.check(context.beam_args)
-    return f"jobs run in {region}, workers: {context.settings.dataflow_workers}"
-
-
-def check_connection(context: Context) -> Seen:
-    """BigQuery's connection to the model is there, and its account may read the images."""
-    settings = context.settings
-    assert isinstance(settings, EmbedSettings)  # noqa: S101  (the lane sql has no other)
-    route = embed_setup.build_route(settings, context.outcomes, context.location)
-    partly = embed_setup.check_listed(route, context.run, context.bq)
-    context.trying(f"read connection {settings.connection}")
-    account = sql_jobs.connection_account(route.connection, settings.project, route.location)
-    if account is None:
-        if not isinstance(route.connection, Connection) or settings.create_connection:
-            return CheckWarning(partly, found="the run makes it") if partly else "the run makes it"
-        raise UserError(
-            f"there is no connection {route.connection.dotted}, or it may not be seen",
-            permission="bigquery.connections.get: roles/bigquery.connectionUser",
-            fix=f"{create_connection_command(route.connection)}, or --create_connection",
-        )
-    buckets = embed_setup.buckets_of(context.source, route, context.bq, context.location)
-    foreign = embed_setup.foreign_buckets(route, buckets, settings.project)
-    concerns = [*foreign[:1], *([partly] if partly else [])]
-    return CheckWarning("; ".join(concerns), found=account[0]) if concerns else account[0]
-
-
-def check_quota(context: Context) -> Seen:
-    """What pace to expect; nothing can be asked, so nothing can fail."""
-    settings, profile = context.settings, context.profile
+def check_quota(context: Context) -> CheckResult:
+    """Estimate the call rate. No service publishes it, so this check never fails."""
+    settings, profile = context.settings, context.resolved.profile
     if settings.lane == Lane.BATCH:
-        return "batch jobs have no quota of calls; one may wait up to 72 hours"
+        return context.ok("batch jobs have no quota of calls; a job may wait for up to 72 hours")
     fixed = profile.fixed_rpm(settings.location)
     if fixed is not None:
-        return f"fixed: {fixed:,} calls a minute for {profile.name} at {settings.location}; --max_rpm says your own"
-    if settings.location != "global" or context.task.vector_dimension is not None:
-        return f"shared, no published figure for {profile.name} at {settings.location}; a run finds what is granted"
-    tokens = max(1, call_tokens(profile, context.task))
-    tiers = ", ".join(f"{grant / tokens / 60:,.0f}/s in tier {tier}" for tier, grant in TIERS.items())
-    return f"shared: at about {tokens:,} tokens a call {tiers}; a run finds what is granted"
+        return context.ok(
+            f"fixed: {fixed:,} calls per minute for {profile.name} at {settings.location}; give your own with --max_rpm"
+        )
+    if settings.location != "global" or context.resolved.task.vector_dimension is not None:
+        return context.ok(
+            f"shared, no published figure for {profile.name} at {settings.location}; a run finds what is granted"
+        )
+    tokens = max(1, call_tokens(profile, context.resolved.task))
+    tiers = ", ".join(f"{granted / tokens / 60:,.0f}/s in tier {tier}" for tier, granted in TIERS.items())
+    return context.ok(f"shared: with about {tokens:,} tokens per call {tiers}; a run finds what is granted")
 
 
-def _roles(context: Context) -> list[str]:
-    settings = context.settings
-    wanted = {
-        "bigquery.datasets.create": context.create is not None,
-        "aiplatform.batchPredictionJobs.create": settings.lane == Lane.BATCH,
-        "aiplatform.endpoints.predict": not context.probe and isinstance(settings, EmbedSettings),
-        "dataflow.jobs.create": context.dataflow,
-    }
-    return [permission for permission, asked in wanted.items() if asked]
-
-
-def _worker(context: Context) -> str:
-    """The account of the workers of Dataflow.
+def _worker_account(context: Context) -> str:
+    """Return the account of the Dataflow workers.
 
     Raises:
-        UserError: Nobody named one, and the project's number, which is part of the default one, may not be seen.
+        UserError: It is not given, and the default one is unknown.
     """
     if context.beam.service_account_email:
         return str(context.beam.service_account_email)
     number = _project_number(context)
     if not number:
-        raise UserError(
-            "which account the workers have cannot be seen", fix="--service_account_email=ACCOUNT, which says it"
-        )
+        raise UserError("the workers' default account is unknown", fix="--service_account_email=ACCOUNT")
     return f"{number}-compute@developer.gserviceaccount.com"
 
 
-def _client_of(context: Context, account: str) -> gcs.Client:
-    """Cloud Storage as another account sees it.
+def _client_as(context: Context, account: str) -> gcs.Client:
+    """Return a Cloud Storage client that impersonates an account.
 
     Raises:
-        google.auth.exceptions.GoogleAuthError: This account may not act as that one.
+        google.auth.exceptions.GoogleAuthError: This account may not impersonate it.
     """
-    base = service_url("iamcredentials")
+    url = f"{service_url('iamcredentials')}/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
     credentials = impersonated_credentials.Credentials(
         source_credentials=context.credentials,
         target_principal=account,
         target_scopes=_READ_ONLY,
-        iam_endpoint_override=f"{base}/v1/projects/-/serviceAccounts/{account}:generateAccessToken",
+        iam_endpoint_override=url,
     )
     credentials.refresh(google.auth.transport.requests.Request())
     return gcs.Client(project=context.settings.project, credentials=credentials)
 
 
 def _project_number(context: Context) -> str:
-    """The project's number, which stands in the name of an account that every project has; empty if not seen."""
+    """Return the project's number, read from the name of its Cloud Storage service agent; empty if unknown."""
     try:
         account = str(storage.storage_client().get_service_account_email(project=context.settings.project))
     except (api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError):
@@ -363,7 +286,7 @@ def _project_number(context: Context) -> str:
     return found[1] if found else ""
 
 
-def _picture() -> bytes:
+def _gray_image() -> bytes:
     stream = io.BytesIO()
-    Pictures.new("RGB", (64, 64), "gray").save(stream, "PNG")
+    PillowImage.new("RGB", (64, 64), "gray").save(stream, "PNG")
     return stream.getvalue()

@@ -1,11 +1,13 @@
-"""What the checks of ``imagebeam preflight`` are: functions of a context, in an order, each with what it needs."""
+"""Declare and run checks: all of them for ``imagebeam preflight``, the quick ones before every paid command."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import google.api_core.exceptions as api_errors
 import google.auth.exceptions
@@ -13,17 +15,42 @@ import google.auth.exceptions
 from imagebeam.pipeline.diagnostics.error_hints import explain_error
 from imagebeam.pipeline.diagnostics.iam_roles import UNKNOWN_MEMBER, Access
 from imagebeam.pipeline.diagnostics.results import CheckResult, State
+from imagebeam.pipeline.embed_sql.setup import Route
+from imagebeam.pipeline.flags import beam as beam_flags
+from imagebeam.pipeline.run.resolved_run import ResolvedRun
 from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.core.errors import ImagebeamError
-from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Transport
+from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError
+from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.gemini.requests import ImagePart
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.sql.filters import Filters
-from imagebeam.transforms.sql.sources import Source
-from imagebeam.transforms.tasks.model_profiles import ModelProfile
-from imagebeam.transforms.tasks.task import Task
+
+#: Errors that a check may raise.
+_ERRORS: Final = (ImagebeamError, api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError)
+
+
+class Command(enum.StrEnum):
+    """What the checks are run for."""
+
+    PREFLIGHT = "preflight"
+    RUN = "run"
+    PLAN = "plan"
+
+
+class Gate(enum.StrEnum):
+    """Before which commands a check also runs, besides ``imagebeam preflight``."""
+
+    NONE = "–"
+    RUN = "classify, embed"
+    BATCH = "--lane=batch"
+    ALL = "classify, embed, plan"
+
+
+class Cost(enum.StrEnum):
+    """What a check costs."""
+
+    NONE = "no request"
+    FREE = "free"
+    PAID = "paid"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,178 +58,203 @@ class Sample:
     """An image of the source.
 
     Attributes:
-        uri: Its address.
-        ways: How it can travel: ``uri``, ``inline``, or both.
+        uri: Its URI.
+        parts: The image as part of a request, by transport.
     """
 
     uri: str
-    ways: Mapping[Transport, ImagePart]
+    parts: Mapping[Transport, ImagePart]
 
 
 @dataclasses.dataclass
 class Context:
-    """What the checks know: what a person asked for, and what earlier checks found.
+    """What the checks share: the run, and what earlier checks found.
 
-    What a check finds is there only after it: :attr:`Check.needs` says so.
+    A check may read what another one found only if it names that one in :attr:`Check.needs`.
 
     Attributes:
-        settings: What a person asked for.
+        resolved: The run, resolved from its settings.
         beam_args: Options of Beam.
-        beam: The same, read.
-        probe: Whether calls may be made that are paid.
-        tried: What the check that is running does.
-        place: What it asks, for the commands that mend a refusal.
-        credentials: Whose credentials this process has.
-        task: The task.
-        profile: What is known of its model.
-        bq: BigQuery client.
-        source: The source.
-        member: Who asks, as IAM writes it.
-        location: Where the source is; empty while nobody knows.
-        filters: The filters.
-        create: Where the results dataset is to be made; None when it is there.
-        run: The run's settings.
+        command: What the checks are run for.
+        paid_calls: Whether checks may make paid calls.
+        check: The check that is running.
+        action: What it does, for the result.
+        access: Who accesses which resources, for hints.
+        member: The account of this process as an IAM member.
+        credentials: Credentials of this process.
+        route: Connection, model and object table of the SQL lane.
+        run: Settings that every step of the run gets.
         sample: An image of the source that can be read.
-        transport: How images travel.
+        transport: How images reach the model; None while undecided.
+        location: BigQuery location of source and results; empty while unknown.
+        creates_dataset: Whether the run creates the results dataset.
+        beam: The options of Beam, parsed.
     """
 
-    settings: ClassifySettings
-    beam_args: Sequence[str]
-    beam: argparse.Namespace
-    probe: bool
-    tried: str = ""
-    place: Access = Access("")
+    resolved: ResolvedRun
+    beam_args: Sequence[str] = ()
+    command: Command = Command.PREFLIGHT
+    paid_calls: bool = True
+    action: str = ""
+    access: Access = Access("")
     member: str = UNKNOWN_MEMBER
-    location: str = ""
-    create: str | None = None
     transport: Transport | None = None
+    location: str = ""
+    creates_dataset: bool = False
+    check: Check = dataclasses.field(init=False)
     credentials: Any = dataclasses.field(init=False)
-    task: Task = dataclasses.field(init=False)
-    profile: ModelProfile = dataclasses.field(init=False)
-    source: Source = dataclasses.field(init=False)
-    filters: Filters = dataclasses.field(init=False)
+    route: Route = dataclasses.field(init=False)
     run: RunSettings = dataclasses.field(init=False)
     sample: Sample = dataclasses.field(init=False)
+    beam: argparse.Namespace = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.beam = beam_flags.read(self.beam_args)
 
     @property
-    def bq(self) -> BigQueryClient:
-        """BigQuery."""
-        return BigQueryClient(self.settings.project)
-
-    @property
-    def outcomes(self) -> TableName:
-        """The table of outcomes."""
-        return TableName(*self.settings.results_dataset, "outcomes")
+    def settings(self) -> ClassifySettings:
+        """Settings of the run."""
+        return self.resolved.settings
 
     @property
     def dataflow(self) -> bool:
         """Whether the job runs on Dataflow."""
         return self.settings.runner == "DataflowRunner"
 
-    def trying(self, what: str, **place: str) -> None:
-        """Notes what is done now, and where: dataset, bucket or account."""
-        self.tried = what
-        self.place = dataclasses.replace(Access(self.settings.project, self.member), **place)
+    def begin(self, action: str, **resources: str) -> None:
+        """Note what is done next, and on which dataset, bucket or account."""
+        self.action = action
+        self.access = Access(self.settings.project, self.member, **resources)
 
+    def ok(self, found: str) -> CheckResult:
+        """Return a result without a problem."""
+        return CheckResult(self.check.name, State.OK, self.action, found)
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CheckWarning:
-    """What a check says that is not ok, though a run may start.
+    def warning(self, cause: str, *, fix: str = "", permission: str = "", found: str = "") -> CheckResult:
+        """Return a result that the user should know about; the run may start."""
+        return CheckResult(self.check.name, State.WARNING, self.action, found, cause, permission, fix)
 
-    Attributes:
-        cause: What is to be known.
-        fix: What mends it.
-        permission: What is missing.
-        found: What was seen.
-    """
+    def skipped(self, cause: str) -> CheckResult:
+        """Return the result of a check that could not run."""
+        return CheckResult(self.check.name, State.SKIPPED, self.action, cause=cause)
 
-    cause: str
-    fix: str = ""
-    permission: str = ""
-    found: str = ""
+    def failure(self, error: BaseException) -> CheckResult:
+        """Return the result of a check that raised an error."""
+        hint = explain_error(error, self.access)
+        return CheckResult(
+            self.check.name,
+            State.FAILURE,
+            self.action,
+            cause=hint.cause,
+            permission=hint.permission,
+            fix=hint.fix,
+            systemic=hint.systemic,
+        )
 
+    @contextlib.contextmanager
+    def hints(self, action: str, **resources: str) -> Iterator[None]:
+        """Add the missing permission and the fix to an error, as preflight shows them.
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Skipped:
-    """A check that could not be tried, without anybody's fault.
+        Args:
+            action: What is done.
+            **resources: Dataset, bucket or account on which it is done.
 
-    Attributes:
-        why: Why not.
-    """
-
-    why: str
-
-
-#: What a check gives: what it saw when all is well; it raises when the run could not go on.
-Seen = str | CheckWarning | Skipped
+        Raises:
+            UserError: The same error, or one of a Google client that the user can fix.
+            SystemicError: The same error, or one of a Google client.
+        """
+        self.begin(action, **resources)
+        try:
+            yield
+        except _ERRORS as error:
+            hint = explain_error(error, self.access)
+            if isinstance(error, ImagebeamError) and hint.cause == error.cause and hint.fix == error.fix:
+                raise
+            fixable = isinstance(error, UserError) or not (isinstance(error, ImagebeamError) or hint.systemic)
+            kind = UserError if fixable else SystemicError
+            raise kind(hint.cause, permission=hint.permission, fix=hint.fix) from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """One check.
+    """The declaration of a check.
 
     Attributes:
-        name: What it is called in the output.
-        tries: What it does, for the documentation.
-        permission: What it needs, for the documentation.
-        fix: What mends it most often, for the documentation.
-        run: Does it.
-        needs: Checks whose findings it uses: when one of them failed, it is skipped.
-        applies: Whether the run has anything to do with it.
+        name: Its name in the output.
+        tries: What it does, for output and documentation.
+        permission: The permission that it needs, for the documentation.
+        fix: The most common fix, for the documentation.
+        run: Does it. Returns a result, or raises the error of a check that failed.
+        needs: Checks that must not have failed.
+        cost: What it costs.
+        gate: Before which commands it also runs.
+        lanes: Lanes that it applies to.
+        applies: Whether it applies to the run.
     """
 
     name: str
     tries: str
     permission: str
     fix: str
-    run: Callable[[Context], Seen]
+    run: Callable[[Context], CheckResult]
     needs: tuple[str, ...] = ()
+    cost: Cost = Cost.FREE
+    gate: Gate = Gate.NONE
+    lanes: frozenset[Lane] = frozenset(Lane)
     applies: Callable[[Context], bool] = lambda _: True
+
+    def runs_for(self, context: Context) -> bool:
+        """Return whether the check applies to the run, and gates the command if that is not preflight."""
+        lane = context.settings.lane
+        gates = {
+            Command.PREFLIGHT: True,
+            Command.RUN: self.gate in (Gate.ALL, Gate.RUN) or (self.gate is Gate.BATCH and lane == Lane.BATCH),
+            Command.PLAN: self.gate is Gate.ALL,
+        }
+        return gates[context.command] and lane in self.lanes and self.applies(context)
 
 
 def run_checks(context: Context, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
-    """Runs every check that can run, whatever became of the others.
+    """Run every check that applies, also after others failed.
 
     Args:
-        context: What is known; the checks write into it.
+        context: What the checks share.
         checks: In an order in which each comes after those that it needs.
     """
-    findings: list[CheckResult] = []
+    results: list[CheckResult] = []
     failed: set[str] = set()
     for check in checks:
-        if not check.applies(context):
+        if not check.runs_for(context):
             continue
-        waiting = [name for name in check.needs if name in failed]
-        if waiting:
+        context.check = check
+        context.begin(check.tries)
+        if missing := [name for name in check.needs if name in failed]:
+            result = context.skipped(f"waits for: {', '.join(missing)}")
             failed.add(check.name)
-            findings.append(
-                CheckResult(check.name, State.SKIPPED, check.tries, cause=f"waits for: {', '.join(waiting)}")
-            )
-            continue
-        finding = _run(context, check)
-        findings.append(finding)
-        if finding.state is State.FAILURE:
-            failed.add(check.name)
-    return tuple(findings)
+        else:
+            try:
+                result = check.run(context)
+            except _ERRORS as error:
+                result = context.failure(error)
+                failed.add(check.name)
+        results.append(result)
+    return tuple(results)
 
 
-def _run(context: Context, check: Check) -> CheckResult:
-    context.trying(check.tries)
-    try:
-        seen = check.run(context)
-    except (ImagebeamError, api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError) as error:
-        why = explain_error(error, context.place)
-        return CheckResult(
-            check.name,
-            State.FAILURE,
-            context.tried,
-            cause=why.cause,
-            permission=why.permission,
-            fix=why.fix,
-            systemic=why.systemic,
-        )
-    if isinstance(seen, Skipped):
-        return CheckResult(check.name, State.SKIPPED, context.tried, cause=seen.why)
-    if isinstance(seen, CheckWarning):
-        return CheckResult(check.name, State.WARNING, context.tried, seen.found, seen.cause, seen.permission, seen.fix)
-    return CheckResult(check.name, State.OK, context.tried, seen)
+def run_gate(context: Context, checks: Sequence[Check]) -> Iterator[CheckResult]:
+    """Run the checks that gate a command, until the first one fails.
+
+    Args:
+        context: What the checks share.
+        checks: In an order in which each comes after those that it needs.
+
+    Raises:
+        UserError: A check found something that the user must fix.
+        SystemicError: A service cannot be used.
+    """
+    for check in checks:
+        if check.runs_for(context):
+            context.check = check
+            with context.hints(check.tries):
+                result = check.run(context)
+            yield result

@@ -1,4 +1,4 @@
-"""The settings of a run, from what a person asked for: one value that every worker gets."""
+"""Build the settings that every step of a run gets."""
 
 from __future__ import annotations
 
@@ -6,57 +6,34 @@ import dataclasses
 
 import orjson
 
+from imagebeam.pipeline.run.resolved_run import ResolvedRun
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.batch_shards import BatchSettings
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.engine.max_cost import check_cap
 from imagebeam.transforms.engine.settings import CallSettings, Caps, Destination, EngineSettings
 from imagebeam.transforms.gemini.batch_requests import ShardLimits
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.run_tables import run_event
-from imagebeam.transforms.sql import sources
 from imagebeam.transforms.sql.embedding_tables import embedding_table
-from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, estimate_usage
 from imagebeam.transforms.tasks.task import Task
 
 ATTEMPTS, WAIT_S = 6, 1.0
-#: Flex is slower and is to be asked again gently (Google, "Flex PayGo").
+#: Calls of the flex lane take longer, and Google recommends longer waits before retries (Google, "Flex PayGo").
 FLEX_ATTEMPTS, FLEX_WAIT_S, FLEX_TIMEOUT_S, FLEX_DEADLINE_S = 4, 10.0, 900.0, 3600.0
 
 
-def build_run_settings(
-    settings: ClassifySettings,
-    task: Task,
-    profile: ModelProfile,
-    source: sources.Source,
-    filters: Filters,
-    outcomes: TableName,
-    location: str,
-) -> RunSettings:
-    """The settings that every step of the run gets."""
+def build_run_settings(resolved: ResolvedRun) -> RunSettings:
+    """Build the settings that every step of the run gets.
+
+    Raises:
+        UserError: A cap or a rate limit is too low for a single call.
+    """
+    settings, task, outcomes = resolved.settings, resolved.task, resolved.outcomes
     directory = storage.join(settings.work_dir, "runs", settings.run_id)
-    timeout_s, deadline_s = settings.call_timeout_s, settings.unit_deadline_s
-    if settings.lane == Lane.FLEX:
-        timeout_s = timeout_s if "call_timeout_s" in settings.given else FLEX_TIMEOUT_S
-        deadline_s = deadline_s if "unit_deadline_s" in settings.given else FLEX_DEADLINE_S
-    call_settings = CallSettings(
-        project=settings.project,
-        location=settings.location,
-        task=task,
-        profile=profile,
-        lane=settings.lane,
-        transport=Transport.INLINE
-        if task.image.changes_images or settings.transport == Transport.INLINE
-        else Transport.URI,
-        call_timeout_s=min(timeout_s, deadline_s),
-        unit_deadline_s=deadline_s,
-        attempts=FLEX_ATTEMPTS if settings.lane == Lane.FLEX else ATTEMPTS,
-        wait_multiplier_s=FLEX_WAIT_S if settings.lane == Lane.FLEX else WAIT_S,
-    )
     dimension = task.vector_dimension
     destination = Destination(
         outcomes=outcomes,
@@ -64,28 +41,27 @@ def build_run_settings(
         claims=storage.join(directory, "groups"),
         vectors=None if dimension is None else embedding_table(outcomes, task.model, dimension),
     )
-    # A fixed quota need not be found: its published number is the ceiling until a person knows a better one.
-    max_rpm = settings.max_rpm or profile.fixed_rpm(settings.location)
+    # A published quota that is the same for all projects need not be found.
+    max_rpm = settings.max_rpm or resolved.profile.fixed_rpm(_model_location(resolved))
+    min_tpm = call_tokens(resolved.profile, task)
     engine = EngineSettings(
         run_id=settings.run_id,
-        call_settings=call_settings,
+        call_settings=_build_call_settings(resolved),
         in_flight=settings.in_flight,
-        max_per_s=ceiling("--max_rpm", max_rpm, settings.processes, at_least=1),
-        max_tokens_per_s=ceiling(
-            "--max_tpm", settings.max_tpm, settings.processes, at_least=call_tokens(profile, task)
-        ),
+        max_per_s=rate_per_process("--max_rpm", max_rpm, settings.processes, at_least=1),
+        max_tokens_per_s=rate_per_process("--max_tpm", settings.max_tpm, settings.processes, at_least=min_tpm),
         max_failure_percent=settings.max_failure_percent,
-        caps=build_caps(settings, task, profile, directory),
+        caps=_build_caps(resolved, directory),
         destination=destination,
     )
     run = RunSettings(
         engine=engine,
-        source=source,
-        filters=filters,
+        source=resolved.source,
+        filters=resolved.filters,
         selection=settings.selection,
         keep_columns=tuple(settings.keep_columns),
         outcomes=outcomes,
-        location=location,
+        location=resolved.location,
         directory=directory,
         unit_batch_size=settings.unit_batch_size,
         maximum_bytes_billed=settings.maximum_bytes_billed,
@@ -97,8 +73,41 @@ def build_run_settings(
     return dataclasses.replace(run, engine=dataclasses.replace(engine, destination=destination))
 
 
-def patient(call_settings: CallSettings) -> CallSettings:
-    """The same with the patience that the flex lane needs; of no harm in the online lane."""
+def _build_call_settings(resolved: ResolvedRun) -> CallSettings:
+    settings, lane = resolved.settings, resolved.settings.lane
+    timeout_s, deadline_s = settings.call_timeout_s, settings.unit_deadline_s
+    if lane == Lane.FLEX:
+        timeout_s = timeout_s if "call_timeout_s" in settings.given else FLEX_TIMEOUT_S
+        deadline_s = deadline_s if "unit_deadline_s" in settings.given else FLEX_DEADLINE_S
+    inline = lane != Lane.SQL and resolved.needs_inline
+    return CallSettings(
+        project=settings.project,
+        location=_model_location(resolved),
+        task=resolved.task,
+        profile=resolved.profile,
+        lane=lane,
+        transport=Transport.INLINE if inline else Transport.URI,
+        call_timeout_s=min(timeout_s, deadline_s),
+        unit_deadline_s=deadline_s,
+        attempts=FLEX_ATTEMPTS if lane == Lane.FLEX else ATTEMPTS,
+        wait_multiplier_s=FLEX_WAIT_S if lane == Lane.FLEX else WAIT_S,
+    )
+
+
+def _model_location(resolved: ResolvedRun) -> str:
+    """Return the location of the model; for the SQL lane, where BigQuery chooses it, one that the model has."""
+    settings = resolved.settings
+    return resolved.profile.locations[0] if settings.lane == Lane.SQL else settings.location
+
+
+def with_transport(run: RunSettings, transport: Transport) -> RunSettings:
+    """Return the run with its transport decided."""
+    call_settings = dataclasses.replace(run.engine.call_settings, transport=transport)
+    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, call_settings=call_settings))
+
+
+def with_flex_timeouts(call_settings: CallSettings) -> CallSettings:
+    """Return the call settings with the timeouts and waits of the flex lane, which also suit the online lane."""
     return dataclasses.replace(
         call_settings,
         call_timeout_s=max(call_settings.call_timeout_s, FLEX_TIMEOUT_S),
@@ -109,7 +118,7 @@ def patient(call_settings: CallSettings) -> CallSettings:
 
 
 def build_batch_settings(settings: ClassifySettings) -> BatchSettings:
-    """How a run goes through batch jobs."""
+    """Build the settings of the batch lane."""
     return BatchSettings(
         source=settings.batch_source,
         destination=settings.batch_destination,
@@ -121,41 +130,43 @@ def build_batch_settings(settings: ClassifySettings) -> BatchSettings:
     )
 
 
-def build_caps(settings: ClassifySettings, task: Task, profile: ModelProfile, directory: str) -> Caps | None:
-    """What the run may spend.
-
-    Raises:
-        UserError: A cap cannot be kept, or lets nothing be done.
-    """
+def _build_caps(resolved: ResolvedRun, directory: str) -> Caps | None:
+    settings = resolved.settings
     if settings.max_cost_usd is None and settings.max_calls is None:
         return None
-    worst = check_cap(
-        profile,
-        task,
-        settings.lane,
+    max_call_usd = check_cap(
+        resolved.profile,
+        resolved.task,
+        Lane.ONLINE if settings.lane == Lane.SQL else settings.lane,
         max_cost_usd=settings.max_cost_usd,
         max_calls=settings.max_calls,
         processes=settings.processes,
     )
-    return Caps(directory, settings.max_cost_usd, settings.max_calls, settings.processes, worst)
+    return Caps(directory, settings.max_cost_usd, settings.max_calls, settings.processes, max_call_usd)
 
 
-def ceiling(flag: str, per_minute: int | None, workers: int, *, at_least: int) -> float | None:
-    """The hard ceiling of one worker process, per second.
+def rate_per_process(flag: str, per_minute: int | None, processes: int, *, at_least: int) -> float | None:
+    """Return the share of a rate limit that one worker process gets, per second.
+
+    Args:
+        flag: The flag that sets the limit, for the message.
+        per_minute: The limit; None for no limit.
+        processes: Worker processes that share it.
+        at_least: What one call takes of it.
 
     Raises:
-        UserError: It does not even allow one call a minute per process.
+        UserError: The share is less than one call per minute.
     """
     if per_minute is None:
         return None
-    if per_minute < workers * at_least:
+    if per_minute < processes * at_least:
         raise UserError(
-            f"{flag}={per_minute} is less than one call a minute ({at_least:,}) for each of {workers} worker "
-            f"processes: give {workers * at_least:,} or more, or fewer workers"
+            f"{flag}={per_minute} is less than one call per minute ({at_least:,}) for each of {processes} worker "
+            f"processes: give {processes * at_least:,} or more, or fewer workers"
         )
-    return per_minute / 60 / workers
+    return per_minute / 60 / processes
 
 
 def call_tokens(profile: ModelProfile, task: Task) -> int:
-    """Tokens that one call takes about."""
+    """Return the estimated number of tokens of one call."""
     return estimate_usage(profile, task, task.max_images).total_tokens

@@ -1,4 +1,4 @@
-"""Whether the model answers here, and may read the images: asked before anything is paid."""
+"""Calls to the model before a run: whether it exists at the location, and how it can read images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 
 import orjson
 
-from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.transforms.clients.bigquery import BigQueryClient
+from imagebeam.pipeline.run.resolved_run import ResolvedRun
 from imagebeam.transforms.clients.embedding_client import open_client
 from imagebeam.transforms.clients.rest import ApiError
 from imagebeam.transforms.clients.vertex import GeminiClient, HttpResponse, ModelClient
@@ -24,22 +23,23 @@ from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, clas
 from imagebeam.transforms.gemini.requests import ImagePart, image_part, lane_headers
 from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.sql import sources
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
-from imagebeam.transforms.tasks.task import Task
+from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
 
-PROBES = 3
-PROBE_TIMEOUT_S = 120.0
+#: Images that are tried, until one of them decides.
+SAMPLE_IMAGES = 3
+FREE_TIMEOUT_S = 60.0
+PAID_TIMEOUT_S = 120.0
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
-    """What one paid call came to.
+class ProbeResult:
+    """The result of one paid call.
 
     Attributes:
-        failure: Why there was no answer; None if there was.
-        usd: What it cost at list price.
-        body: Google's error document; empty if there was an answer.
+        failure: Why it failed; None if it succeeded.
+        usd: Its cost at list price.
+        body: Google's error document; empty if it succeeded.
     """
 
     failure: Failure | None
@@ -47,52 +47,14 @@ class Asked:
     body: bytes | str = b""
 
 
-async def check_model(
-    settings: ClassifySettings,
-    task: Task,
-    source: sources.Source,
-    bq: BigQueryClient,
-    location: str,
-    *,
-    due: int,
-) -> Transport:
-    """Checks that the model answers here, and settles how images travel.
+async def check_model_exists(resolved: ResolvedRun) -> None:
+    """Check that the model exists at the location and the project may use it.
 
     Raises:
-        UserError: The model is not known at this location.
+        UserError: It does not exist.
         SystemicError: Vertex AI cannot be used.
     """
-    await check_exists(settings, task)
-    if settings.transport == Transport.INLINE or task.image.changes_images:
-        return Transport.INLINE
-    if settings.transport == Transport.URI or not due:
-        return Transport.URI
-    if not task.counts_tokens and (settings.max_cost_usd is not None or settings.max_calls is not None):
-        # Embedding models have no call that is free, and every call counts; a batch job knows one way only.
-        return Transport.URI if settings.lane == Lane.BATCH else Transport.INLINE
-    uris = sample_uris(source, bq, location)
-    if task.counts_tokens:
-        return await free_transport(settings, task, uris)
-    client = open_client(task, settings.project, settings.location)
-
-    async def embed(part: ImagePart) -> HttpResponse:
-        # A call like any other, about a hundredth of a cent.
-        body = build_probe(task, ModelProfile(task.model), Image("preflight", part.uri), part)
-        return await client.send(task.model, body, headers={}, timeout_s=60.0)
-
-    try:
-        return await _probe(embed, uris)
-    finally:
-        await client.close()
-
-
-async def check_exists(settings: ClassifySettings, task: Task) -> None:
-    """Checks that the model is known at the location.
-
-    Raises:
-        UserError: It is not.
-        SystemicError: Vertex AI cannot be used.
-    """
+    settings, task = resolved.settings, resolved.task
     client = GeminiClient(settings.project, settings.location)
     try:
         answer = await client.model_status(task.model)
@@ -104,83 +66,112 @@ async def check_exists(settings: ClassifySettings, task: Task) -> None:
     if answer.code == 404:
         where = f" (imagebeam tasks show {task.name})" if task.prompt else ""
         raise UserError(
-            f"model {task.model} is not known at location {settings.location}, or the project "
-            f"{settings.project} may not use it",
+            f"model {task.model} does not exist at location {settings.location}, or project {settings.project} "
+            "may not use it",
             fix=f"check --model and --location{where}",
         )
     if answer.code != 200:
         raise ApiError.from_response(f"looking up model {task.model}", answer.code, answer.body, answer.headers)
 
 
-async def free_transport(
-    settings: ClassifySettings, task: Task, uris: list[str], *, timeout_s: float = 60.0
-) -> Transport:
-    """How images can travel, found out without a paid call: ``countTokens`` reads them.
+async def resolve_transport(resolved: ResolvedRun, units: int) -> Transport:
+    """Decide how images reach the model. A call is made only where the settings leave it open.
+
+    Args:
+        resolved: The run.
+        units: Units that the run will process.
 
     Raises:
         SystemicError: Vertex AI cannot be used.
     """
-    client = GeminiClient(settings.project, settings.location)
+    settings, task = resolved.settings, resolved.task
+    if resolved.needs_inline:
+        return Transport.INLINE
+    if settings.transport == Transport.URI or not units:
+        return Transport.URI
+    if task.counts_tokens:
+        return await probe_transport(resolved, read_sample_uris(resolved))
+    if settings.max_cost_usd is not None or settings.max_calls is not None:
+        # Every call to an embedding model is billed, and this one would not be counted.
+        return Transport.URI if settings.lane == Lane.BATCH else Transport.INLINE
+    client = open_client(task, settings.project, settings.location)
+
+    async def call(part: ImagePart) -> HttpResponse:
+        # A paid call, about a hundredth of a cent.
+        body = _build_body(resolved, Image("preflight", part.uri), part)
+        return await client.send(task.model, body, headers={}, timeout_s=FREE_TIMEOUT_S)
+
+    try:
+        return await _first_answer(call, read_sample_uris(resolved))
+    finally:
+        await client.close()
+
+
+async def probe_transport(resolved: ResolvedRun, uris: list[str]) -> Transport:
+    """Find out whether the service can read images by URI with ``countTokens``, which is free of charge.
+
+    Raises:
+        SystemicError: Vertex AI cannot be used.
+    """
+    client = GeminiClient(resolved.settings.project, resolved.settings.location)
 
     async def count(part: ImagePart) -> HttpResponse:
         content = {"role": "user", "parts": [image_part(part, "default")]}
-        return await client.count_tokens(task.model, {"contents": [content]}, timeout_s=timeout_s)
+        return await client.count_tokens(resolved.task.model, {"contents": [content]}, timeout_s=FREE_TIMEOUT_S)
 
     try:
-        return await _probe(count, uris)
+        return await _first_answer(count, uris)
     finally:
         await client.close()
 
 
-async def ask_once(
-    settings: ClassifySettings, task: Task, profile: ModelProfile, image: Image, parts: Mapping[Transport, ImagePart]
-) -> dict[Transport, Asked]:
-    """Asks about one image as a run would, once for each way that it can travel: paid calls, in no books.
+async def call_once(
+    resolved: ResolvedRun, image: Image, parts: Mapping[Transport, ImagePart]
+) -> dict[Transport, ProbeResult]:
+    """Call the model about one image as a run would, once per transport. The calls are paid and not recorded.
 
     Args:
-        settings: Where the model is.
-        task: What is asked.
-        profile: Its model.
+        resolved: The run.
         image: The image.
-        parts: The same as it travels, by the name of the way.
+        parts: The image as part of a request, by transport.
     """
-    client = open_client(task, settings.project, settings.location)
+    client = open_client(resolved.task, resolved.settings.project, resolved.settings.location)
     try:
-        asked = await asyncio.gather(*(_ask(client, task, profile, image, part) for part in parts.values()))
+        results = await asyncio.gather(*(_call(client, resolved, image, part) for part in parts.values()))
     finally:
         await client.close()
-    return dict(zip(parts, asked, strict=True))
+    return dict(zip(parts, results, strict=True))
 
 
-async def _ask(client: ModelClient, task: Task, profile: ModelProfile, image: Image, part: ImagePart) -> Asked:
-    body = build_probe(task, profile, image, part)
+async def _call(client: ModelClient, resolved: ResolvedRun, image: Image, part: ImagePart) -> ProbeResult:
+    task, profile = resolved.task, resolved.profile
+    body = _build_body(resolved, image, part)
     try:
-        answer = await client.send(task.model, body, headers=lane_headers(Lane.ONLINE), timeout_s=PROBE_TIMEOUT_S)
+        answer = await client.send(task.model, body, headers=lane_headers(Lane.ONLINE), timeout_s=PAID_TIMEOUT_S)
     except Exception as error:
-        return Asked(classify_exception(error))
+        return ProbeResult(classify_exception(error))
     if answer.code != 200:
-        return Asked(classify_http(answer.code, answer.body, answer.headers), body=answer.body)
+        return ProbeResult(classify_http(answer.code, answer.body, answer.headers), body=answer.body)
     try:
         usage = task_kind(task).parse_response(orjson.loads(answer.body)).usage
-    except (ValueError, AttributeError):  # no JSON object
+    except (ValueError, AttributeError):  # not a JSON object
         usage = Usage()
     if not usage.total_tokens:
         usage = estimate_usage(profile, task, 1)
-    return Asked(None, cost_usd(profile, Lane.ONLINE, usage))
+    return ProbeResult(None, cost_usd(profile, Lane.ONLINE, usage))
 
 
-def build_probe(task: Task, profile: ModelProfile, image: Image, part: ImagePart) -> dict[str, Any]:
-    """Return the body of a request about one image that belongs to no run."""
+def _build_body(resolved: ResolvedRun, image: Image, part: ImagePart) -> dict[str, Any]:
     unit = Unit("preflight", UnitKind.OBSERVATION, "", (image,))
-    return task_kind(task).build_request(profile, unit, [part], {})
+    return task_kind(resolved.task).build_request(resolved.profile, unit, [part], {})
 
 
-async def _probe(read: Callable[[ImagePart], Awaitable[HttpResponse]], uris: list[str]) -> Transport:
-    """Lets the service read an image by its URI; inline if it may not."""
+async def _first_answer(read: Callable[[ImagePart], Awaitable[HttpResponse]], uris: list[str]) -> Transport:
+    """Let the service read images by URI until one call decides."""
     for uri in uris:
         try:
             answer = await read(ImagePart(mime_from_name(uri) or "image/jpeg", uri=uri))
-        except Exception as error:  # a broken connection says nothing of the image
+        except Exception as error:  # a broken connection does not depend on the image
             _log.info("reading %s: %s", uri, error)
             continue
         if answer.code == 200:
@@ -193,13 +184,13 @@ async def _probe(read: Callable[[ImagePart], Awaitable[HttpResponse]], uris: lis
     return Transport.URI
 
 
-def sample_uris(source: sources.Source, bq: BigQueryClient, location: str) -> list[str]:
-    """The URIs of a few images of the source."""
-    return [str(row["uri"]) for row in bq.query_rows(sample_query(source, PROBES), location=location)]
+def read_sample_uris(resolved: ResolvedRun) -> list[str]:
+    """Read the URIs of a few images of the source."""
+    rows = resolved.bq.query_rows(sample_query(resolved.source), location=resolved.location)
+    return [str(row["uri"]) for row in rows]
 
 
-def sample_query(source: sources.Source, images: int) -> Query:
-    """A query for the URIs of a few images of the source."""
-    given = source.table.sql() if source.table else f"(\n{source.query}\n)"
+def sample_query(source: sources.Source) -> Query:
+    """Build the query for the URIs of a few images of the source."""
     uri = sources.canonical_sql(source, "uri", "source")
-    return Query(f"SELECT {uri} AS uri FROM {given} AS source WHERE {uri} LIKE 'gs://%' LIMIT {int(images)}")
+    return Query(f"SELECT {uri} AS uri FROM {source.sql()} AS source WHERE {uri} LIKE 'gs://%' LIMIT {SAMPLE_IMAGES}")

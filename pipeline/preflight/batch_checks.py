@@ -1,0 +1,113 @@
+"""Checks of what only batch jobs need: the request line, tables in the model's region, images that last."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Final
+
+from imagebeam.pipeline.diagnostics.iam_roles import vertex_service_agent
+from imagebeam.pipeline.diagnostics.results import CheckResult
+from imagebeam.pipeline.preflight.runner import Context
+from imagebeam.pipeline.run.resolved_run import ResolvedRun
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Lane
+from imagebeam.transforms.gemini.task_kinds import task_kind
+from imagebeam.transforms.run_settings import run_labels
+from imagebeam.transforms.tasks.task import Task
+
+#: Images of an Imagery Insights snapshot expire after about this time, according to Google's own code.
+SNAPSHOT_DAYS: Final = 35
+#: Maximum time of a batch job: 72 hours in the queue and 24 hours of processing.
+MAX_JOB_TIME: Final = datetime.timedelta(hours=96)
+
+
+def check_batch(context: Context) -> CheckResult:
+    """Check that batch jobs can process the task and use its tables."""
+    check_batch_lane(context.resolved)
+    return context.ok("task and tables fit")
+
+
+def check_batch_lane(resolved: ResolvedRun) -> None:
+    """Check that the task fits a batch job and its fallback lane, and that tables of jobs are in their region.
+
+    Raises:
+        UserError: They are not.
+    """
+    settings, task, location = resolved.settings, resolved.task, resolved.location
+    task_kind(task).build_lines(resolved.profile, run_labels(settings.run_id, task.name))
+    if settings.batch_deadline_s is not None:
+        try:
+            resolved.profile.check(settings.location, settings.batch_fallback, task)
+        except UserError as error:
+            raise UserError(f"--batch_fallback={settings.batch_fallback} after --batch_deadline_s: {error}") from None
+    for name in ("batch_source", "batch_destination"):
+        if getattr(settings, name) == "bigquery" and location.lower() != settings.location.lower():
+            dataset = f"{resolved.outcomes.project}.{resolved.outcomes.dataset}"
+            raise UserError(
+                f"--{name}=bigquery needs tables in the region of the model, but dataset {dataset} is in {location}, "
+                f"the model at {settings.location}",
+                fix=f"leave --{name} at gcs, or use a results dataset in {settings.location}",
+            )
+
+
+def check_images_last(resolved: ResolvedRun) -> None:
+    """Check that the images do not expire while a batch job runs.
+
+    Raises:
+        UserError: They may.
+    """
+    created = newest_snapshot(resolved)
+    if created is not None:
+        check_expiry(resolved, created, datetime.datetime.now(datetime.UTC))
+
+
+def unreadable_images(task: Task, *, grant: str = "") -> UserError:
+    """Return the error for images that the service may not read by URI.
+
+    Args:
+        task: The task.
+        grant: The command that lets the service read them; without it, the fix is in words.
+    """
+    agent = vertex_service_agent("PROJECT_NUMBER")
+    words = f"grant roles/storage.objectViewer on it to the Vertex AI service agent ({agent})"
+    return UserError(
+        "the service may not read these images by URI, and a batch job cannot send their bytes",
+        fix=f"use {_other_lane(task)}, or {grant or words}",
+    )
+
+
+def newest_snapshot(resolved: ResolvedRun) -> datetime.datetime | None:
+    """Return when the newest snapshot of the source was created; None if the source has no table of snapshots."""
+    snapshots = resolved.source.snapshots
+    if snapshots is None:
+        return None
+    query = Query(f"SELECT MAX(creation_time) AS created FROM {snapshots.sql()}")
+    created: datetime.datetime | None = resolved.bq.query_rows(query, location=resolved.location)[0]["created"]
+    return created
+
+
+def expiry(created: datetime.datetime) -> datetime.datetime:
+    """Return about when the images of a snapshot expire."""
+    return created + datetime.timedelta(days=SNAPSHOT_DAYS)
+
+
+def check_expiry(resolved: ResolvedRun, created: datetime.datetime, now: datetime.datetime) -> None:
+    """Check that the images of a snapshot outlast a batch job.
+
+    Raises:
+        UserError: They may not.
+    """
+    longest = MAX_JOB_TIME
+    if resolved.settings.batch_deadline_s is not None:
+        longest = min(longest, datetime.timedelta(seconds=resolved.settings.batch_deadline_s))
+    if expiry(created) < now + longest:
+        raise UserError(
+            f"the images of the newest snapshot expire about {expiry(created):%Y-%m-%d %H:%M} UTC, and a batch job "
+            f"may take {longest.total_seconds() / 3600:.0f} hours",
+            fix=f"use {_other_lane(resolved.task)}, give a shorter --batch_deadline_s, or wait for the next snapshot",
+        )
+
+
+def _other_lane(task: Task) -> str:
+    return "--lane=flex, which costs the same" if Lane.FLEX in task.lanes else "--lane=online"
