@@ -1,1 +1,1 @@
-"""How fast imagebeam is, next to what a person would write instead: ``python -m benchmarks.run``."""
+"""Benchmarks of imagebeam and of alternative implementations: ``python -m benchmarks.run``."""

@@ -1,15 +1,15 @@
-"""How fast the batch lane writes and reads JSONL, beside the plainest way to do the same.
+"""CPU time of writing and reading JSONL in the batch lane, compared with a minimal implementation.
 
 ::
 
     python -m benchmarks.batch_format                          # about a minute
-    python -m benchmarks.batch_format --write docs/batch.md    # and the page gets the figures
-    python -m benchmarks.batch_format --units 2000 --repeat 1  # does it all run? Says nothing about speed
+    python -m benchmarks.batch_format --write docs/batch.md    # also update the page
+    python -m benchmarks.batch_format --units 2000 --repeat 1  # only checks that it runs
 
-Contestants take turns, chunk by chunk as a shard is streamed, and the best of several turns counts: on a
-busy machine both suffer alike. Time is CPU time of this process. Plain pyarrow joins constant text, keys and
-URIs and escapes nothing; the plain loop calls ``orjson.loads`` and looks at nothing. With pages, both read the same
-rows from a local BigQuery with the same client, as a shard does.
+Both implementations run alternately in chunks, as shards are streamed, and the fastest of several runs counts. Time is
+the CPU time of this process. The minimal writer joins constant text, keys and URIs with pyarrow, without escaping;
+the minimal reader only calls ``orjson.loads``. With pages, both read the same rows from a local BigQuery with the same
+client.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-from benchmarks.batch_figures import machine, marked
-from benchmarks.surroundings import local_cloud
+from benchmarks.batch_report import machine, marked
+from benchmarks.environment import local_cloud
 from benchmarks.workload import Work
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.query import Query
@@ -48,7 +48,7 @@ JPEG = ("image/jpeg",)
 #: Units per chunk of a shard that is written as it is made.
 CHUNK = 2000
 
-# What the source query of a run gives, without the query.
+# Result of the source query of a run, without the source.
 _RESULT = """
 SELECT
   unit_id, 'observation' AS unit_type, TO_HEX(SHA256(unit_id)) AS input_digest,
@@ -67,56 +67,56 @@ FROM (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Race:
-    """Two ways to do the same.
+class Comparison:
+    """Two implementations of the same operation.
 
     Attributes:
-        what: What is done.
-        plain: The plain way; returns how many bytes or rows it handled.
-        ours: imagebeam's; must return the same number.
-        least: Speed of ours over the plain way's that is promised; None if nothing is.
-        most_turns: Turns at most: a race that takes long gets fewer.
+        what: Name of the operation.
+        plain: Minimal implementation; returns the number of processed bytes or rows.
+        ours: imagebeam's implementation; returns the same number.
+        min_ratio: Target for the speed of imagebeam relative to the minimal implementation; None for no target.
+        max_repeats: Maximum number of runs.
     """
 
     what: str
     plain: Callable[[], int]
     ours: Callable[[], int]
-    least: float | None
-    most_turns: int = 1000
+    min_ratio: float | None
+    max_repeats: int = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """What a race came to.
+    """The result of a comparison.
 
     Attributes:
-        what: What was done.
-        plain_us: CPU microseconds per unit of the plain way, at best.
-        ours_us: Those of ours.
-        ratio: Speed of ours over that of the plain way.
-        least: What is promised of it; None if nothing is.
+        what: Name of the operation.
+        plain_us: CPU microseconds per unit of the minimal implementation.
+        ours_us: CPU microseconds per unit of imagebeam.
+        ratio: Speed of imagebeam relative to the minimal implementation.
+        min_ratio: Target for the ratio; None for no target.
     """
 
     what: str
     plain_us: float
     ours_us: float
     ratio: float
-    least: float | None
+    min_ratio: float | None
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the races; 0 whatever they say, because a slow machine is no error."""
+    """Run the comparisons. The exit code is 0 even if targets are missed, because a slow machine is not an error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batch_format", allow_abbrev=False)
-    parser.add_argument("--units", type=int, default=20_000, help="units per turn")
-    parser.add_argument("--repeat", type=int, default=9, help="turns of each contestant")
+    parser.add_argument("--units", type=int, default=20_000, help="units per run")
+    parser.add_argument("--repeat", type=int, default=9, help="runs of each implementation")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", type=Path, metavar="PATH", help="put the figures into a page, such as docs/batch.md")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/batch.md")
     options = parser.parse_args(argv)
     work = Work("batch", options.units)
-    results = [_measure(race, options.units, options.repeat) for race in races(work)]
+    results = [_measure(comparison, options.units, options.repeat) for comparison in comparisons(work)]
     with local_cloud() as cloud:
-        results.insert(3, _measure(page_race(work, cloud.project), options.units, options.repeat))
-    # Python's dicts have just grown at this size, and are at their emptiest: the most that a unit takes.
+        results.insert(3, _measure(page_comparison(work, cloud.project), options.units, options.repeat))
+    # At this size dicts have just been enlarged, which gives the maximum memory per unit.
     overhead = unit_overhead(87_400)
     if options.write:
         page = options.write.read_text(encoding="utf-8")
@@ -125,31 +125,31 @@ def main(argv: list[str] | None = None) -> int:
         document = {"races": [dataclasses.asdict(result) for result in results], "matcher_bytes_per_unit": overhead}
         sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         return 0
-    sys.stdout.write(f"{'CPU time per unit':44}{'plain µs':>10}{'ours µs':>10}{'speed':>8}{'promised':>10}\n")
+    sys.stdout.write(f"{'CPU time per unit':44}{'minimal µs':>12}{'imagebeam µs':>14}{'speed':>8}{'target':>10}\n")
     for result in results:
-        promised = "" if result.least is None else f"≥ {result.least}"
-        times = f"{result.plain_us:>10.2f}{result.ours_us:>10.2f}{result.ratio:>8.2f}"
-        sys.stdout.write(f"{result.what:44}{times}{promised:>10}\n")
-    sys.stdout.write(f"\nThe matcher takes {overhead:.0f} bytes per unit beside the manifest (promised: ≤ 400).\n")
+        target = "" if result.min_ratio is None else f"≥ {result.min_ratio}"
+        times = f"{result.plain_us:>12.2f}{result.ours_us:>14.2f}{result.ratio:>8.2f}"
+        sys.stdout.write(f"{result.what:44}{times}{target:>10}\n")
+    sys.stdout.write(f"\nThe matcher needs {overhead:.0f} bytes per unit besides the manifest (target: ≤ 400).\n")
     return 0
 
 
-def races(work: Work) -> list[Race]:
-    """The races, over the same units."""
+def comparisons(work: Work) -> list[Comparison]:
+    """Return the comparisons, for the same units."""
     units = work.all_units()
     chunks = [units[start : start + CHUNK] for start in range(0, len(units), CHUNK)]
     keys = [[_key(work, unit) for unit in chunk] for chunk in chunks]
     pages = [pack(chunk) for chunk in chunks]
     template = line_template(work.task, work.profile, LABELS)
-    # What a shard is written into, over and over, as an upload does with its chunk.
+    # A reused buffer, as in an upload.
     sink = io.BytesIO()
-    plain = PlainLines(template, units[0], sink)
+    writer = MinimalWriter(template, units[0], sink)
     manifest = [(_key(work, unit), unit.unit_id.encode()) for unit in units]
     outputs = [output_line(key, template, unit) for (key, _), unit in zip(manifest, units, strict=True)]
-    judge = functools.partial(parse_answer, task=work.task)
+    classifier = functools.partial(parse_answer, task=work.task)
 
-    def plainly(chunk: Sequence[Unit]) -> int:
-        return plain.join(chunk, [_key(work, unit) for unit in chunk])
+    def minimal(chunk: Sequence[Unit]) -> int:
+        return writer.join(chunk, [_key(work, unit) for unit in chunk])
 
     def ours(chunk: Sequence[Unit]) -> int:
         sink.seek(0)
@@ -167,37 +167,39 @@ def races(work: Work) -> list[Race]:
         return sum(write(unpack(page)) for page in pages)
 
     return [
-        Race("build lines", lambda: sum(map(plainly, chunks)), lambda: sum(map(ours, chunks)), 0.4),
-        Race(
+        Comparison("build lines", lambda: sum(map(minimal, chunks)), lambda: sum(map(ours, chunks)), 0.4),
+        Comparison(
             "build lines, keys given to both",
-            lambda: sum(map(plain.join, chunks, keys)),
+            lambda: sum(map(writer.join, chunks, keys)),
             lambda: sum(map(ours_with_keys, chunks, keys)),
             None,
         ),
-        Race("build lines from packed groups of units", lambda: from_pages(plainly), lambda: from_pages(ours), None),
-        Race("parse lines", lambda: _loads(outputs), lambda: _parse(outputs, None), 0.5),
-        Race("parse and judge lines", lambda: _loads(outputs), lambda: _parse(outputs, judge), None),
-        Race("parse, judge and match", lambda: _loads(outputs), lambda: _match(manifest, outputs, judge), None),
+        Comparison("build lines from packed unit batches", lambda: from_pages(minimal), lambda: from_pages(ours), None),
+        Comparison("parse lines", lambda: _loads(outputs), lambda: _parse(outputs, None), 0.5),
+        Comparison("parse and classify lines", lambda: _loads(outputs), lambda: _parse(outputs, classifier), None),
+        Comparison(
+            "parse, classify and match", lambda: _loads(outputs), lambda: _match(manifest, outputs, classifier), None
+        ),
     ]
 
 
-def page_race(work: Work, project: str) -> Race:
-    """The race that includes reading the pages of the source query's result."""
+def page_comparison(work: Work, project: str) -> Comparison:
+    """Return the comparison that includes reading the pages of the source query's result."""
     bq = BigQueryClient(project)
     result = bq.query(Query(_RESULT.format(units=work.units)), run_id="benchmark", location="US")
     template = line_template(work.task, work.profile, LABELS)
     sink = io.BytesIO()
     first = unit_from_row(next(bq.read_rows(result, 0, 1, UNIT_COLUMNS)))
-    plain = PlainLines(template, first, sink)
+    writer = MinimalWriter(template, first, sink)
 
     def chunks() -> Iterator[list[dict[str, Any]]]:
         rows = bq.read_rows(result, 0, result.rows, UNIT_COLUMNS)
         while chunk := list(itertools.islice(rows, CHUNK)):
             yield chunk
 
-    def plainly(rows: Sequence[Mapping[str, Any]]) -> int:
+    def minimal(rows: Sequence[Mapping[str, Any]]) -> int:
         keys = [key_of(row["unit_id"], row["input_digest"], work.task.version) for row in rows]
-        return plain.join_uris([row["images"][0]["uri"] for row in rows], keys)
+        return writer.join_uris([row["images"][0]["uri"] for row in rows], keys)
 
     def ours(rows: Sequence[Mapping[str, Any]]) -> int:
         sink.seek(0)
@@ -205,17 +207,17 @@ def page_race(work: Work, project: str) -> Race:
             sink.write(template.line(_key(work, unit), unit, JPEG))
         return sink.tell()
 
-    return Race(
-        "build lines, the query's pages included",
-        lambda: sum(map(plainly, chunks())),
+    return Comparison(
+        "build lines, including the query's pages",
+        lambda: sum(map(minimal, chunks())),
         lambda: sum(map(ours, chunks())),
         None,
-        most_turns=3,
+        max_repeats=3,
     )
 
 
-class PlainLines:
-    """Lines by plain pyarrow string building: constant text, a column of keys, a column of URIs."""
+class MinimalWriter:
+    """Minimal writer: joins constant text, a column of keys and a column of URIs with pyarrow."""
 
     def __init__(self, template: LineTemplate, unit: Unit, sink: io.BytesIO) -> None:
         self._sink = sink
@@ -224,11 +226,11 @@ class PlainLines:
         self._between, _, self._after = rest.partition(str(unit.images[0].uri))
 
     def join(self, units: Sequence[Unit], keys: Sequence[str]) -> int:
-        """Builds the lines of some units; returns their bytes."""
+        """Build the lines of some units; return their size in bytes."""
         return self.join_uris([str(unit.images[0].uri) for unit in units], keys)
 
     def join_uris(self, uris: Sequence[str], keys: Sequence[str]) -> int:
-        """Builds the lines of some images; returns their bytes."""
+        """Build the lines of some images; return their size in bytes."""
         columns = (self._before, pa.array(keys), self._between, pa.array(uris), self._after)
         lines = pc.binary_join_element_wise(*columns, "")
         self._sink.seek(0)
@@ -237,12 +239,12 @@ class PlainLines:
 
 
 def output_line(key: str, template: LineTemplate, unit: Unit) -> bytes:
-    """What a job writes about a unit: the key, the echoed request and an answer that fits the shipped task."""
+    """Return the output line of a unit: its key, the echoed request and an answer that fits the shipped task."""
     looks = {"sharpness": "sharp", "exposure": "normal", "colourfulness": "muted", "dominant_colour": "grey"}
     answer = {**looks, "reason": "Fine detail is crisp and nothing is covered.", "usable": True, "quality_score": 0.93}
     content = {"role": "model", "parts": [{"text": json.dumps(answer)}]}
     request = orjson.loads(template.request(unit, JPEG))
-    # The shortest rendering of the echo that was seen: a longer one only helps the plain loop's rival.
+    # The shortest known form of the echo. A longer one would favor imagebeam.
     parts = [{"fileData": None, "text": None, **part} for part in request["contents"][0]["parts"]]
     return orjson.dumps(
         {
@@ -260,7 +262,7 @@ def output_line(key: str, template: LineTemplate, unit: Unit) -> bytes:
 
 
 def unit_overhead(units: int) -> float:
-    """Bytes per unit that a matcher takes beside the manifest's lines, once every unit is answered."""
+    """Return the memory per unit of a matcher, in addition to the manifest, in bytes, with all units answered."""
     names = [f"o1:{number:032x}" for number in range(units)]
     answered = Answer(Status.OK, value={})
     tracemalloc.start()
@@ -284,46 +286,46 @@ def _loads(lines: Sequence[bytes]) -> int:
     return rows
 
 
-def _parse(lines: Sequence[bytes], judge: Callable[[OutputLine], Answer] | None) -> int:
+def _parse(lines: Sequence[bytes], classifier: Callable[[OutputLine], Answer] | None) -> int:
     rows = 0
     for raw in lines:
         line = parse_line(raw)
-        rows += line.key is not None if judge is None else judge(line).ok
+        rows += line.key is not None if classifier is None else classifier(line).ok
     return rows
 
 
-def _match(manifest: Sequence[tuple[str, bytes]], lines: Sequence[bytes], judge: Callable[[OutputLine], Answer]) -> int:
-    matcher = ShardMatcher(manifest, judge, lambda _: ())
+def _match(manifest: Sequence[tuple[str, bytes]], lines: Sequence[bytes], classifier: Callable[[OutputLine], Answer]) -> int:
+    matcher = ShardMatcher(manifest, classifier, lambda _: ())
     for line in lines:
         matcher.feed(line)
     return matcher.counts.ok
 
 
 def _table(results: Sequence[Result], overhead: float) -> Iterator[str]:
-    """The results for the page."""
-    yield f"{machine()} CPU time of the process per unit, best of several turns."
+    """Format the results for the page."""
+    yield f"{machine()} CPU time of the process per unit, fastest of several runs."
     yield ""
-    yield "| | plain µs | ours µs | speed | promised |"
+    yield "| | minimal µs | imagebeam µs | speed | target |"
     yield "|---|--:|--:|--:|--:|"
     for result in results:
-        promised = "" if result.least is None else f"≥ {result.least}"
-        yield f"| {result.what} | {result.plain_us:.2f} | {result.ours_us:.2f} | {result.ratio:.2f} | {promised} |"
+        target = "" if result.min_ratio is None else f"≥ {result.min_ratio}"
+        yield f"| {result.what} | {result.plain_us:.2f} | {result.ours_us:.2f} | {result.ratio:.2f} | {target} |"
     yield ""
-    yield f"Matching takes {overhead:.0f} bytes of memory per unit beside the manifest's lines (promised: ≤ 400)."
+    yield f"Matching needs {overhead:.0f} bytes of memory per unit besides the manifest (target: ≤ 400)."
 
 
-def _measure(race: Race, units: int, repeat: int) -> Result:
+def _measure(comparison: Comparison, units: int, repeat: int) -> Result:
     best = {"plain": float("inf"), "ours": float("inf")}
-    for _ in range(min(repeat, race.most_turns)):
+    for _ in range(min(repeat, comparison.max_repeats)):
         handled = set()
-        for name, run in (("plain", race.plain), ("ours", race.ours)):
+        for name, run in (("plain", comparison.plain), ("ours", comparison.ours)):
             began = time.process_time()
             handled.add(run())
             best[name] = min(best[name], time.process_time() - began)
         if len(handled) != 1:
-            raise AssertionError(f"{race.what}: the contestants did not do the same: {handled}")
+            raise AssertionError(f"{comparison.what}: the implementations differ: {handled}")
     plain_us, ours_us = (1e6 * best[name] / units for name in ("plain", "ours"))
-    return Result(race.what, plain_us, ours_us, plain_us / ours_us, race.least)
+    return Result(comparison.what, plain_us, ours_us, plain_us / ours_us, comparison.min_ratio)
 
 
 if __name__ == "__main__":

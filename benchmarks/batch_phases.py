@@ -1,4 +1,4 @@
-"""How long each part of a batch run took, read off what it left behind: objects have their times."""
+"""Durations of the phases of a batch run, derived from the times of its objects."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import google.cloud.storage as storage
 import orjson
 
-from benchmarks.batch_figures import Phase
+from benchmarks.batch_report import Phase
 
 
 def phases(bucket: str, run: str, jobs: Sequence[Mapping[str, Any]], began: float, ended: float) -> list[Phase]:
-    """The phases of a run, in order.
+    """Return the phases of a run, in order.
 
-    A round is prepared, then its jobs run, then they are collected, one by one as they end: what is waited for
-    is the time in which there was nothing to collect.
+    Each round is prepared, its jobs run, and they are collected as they end. The wait is the time during which there
+    was nothing to collect.
 
     Args:
-        bucket: Of the work directory.
-        run: The run's directory in it.
-        jobs: All jobs, as the service shows them.
-        began: When the run was started, seconds since 1970.
-        ended: When it had ended.
+        bucket: Bucket of the work directory.
+        run: Run directory in the bucket.
+        jobs: Resources of all jobs.
+        began: Start time of the run in seconds since 1970.
+        ended: End time of the run in seconds since 1970.
     """
     made = {blob.name.removeprefix(f"{run}/batch/"): blob for blob in storage.Client().list_blobs(bucket, prefix=run)}
     times = {name: blob.updated.timestamp() for name, blob in made.items()}

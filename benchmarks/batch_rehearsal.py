@@ -1,15 +1,14 @@
-"""A rehearsal of the batch lane on this machine: a million units through jobs that fail as jobs do.
+"""A rehearsal of the batch lane on this machine: a million units, with typical failures of jobs.
 
 ::
 
     python -m benchmarks.batch_rehearsal                                # a million units, about ten minutes
-    python -m benchmarks.batch_rehearsal --write docs/batch.md          # and the page gets the figures
-    python -m benchmarks.batch_rehearsal --units 2000 --lines 400       # does it all run? Says nothing about speed
+    python -m benchmarks.batch_rehearsal --write docs/batch.md          # also update the page
+    python -m benchmarks.batch_rehearsal --units 2000 --lines 400       # only checks that it runs
 
-The command line runs as a person runs it, in a process of its own, against a local Google Cloud in another one.
-Of every job 1 % of the rows fail, 0.5 % get no line and 0.5 % get two; one job expires with nothing done, and one
-ends with 60 % of its rows. The answers come from a hash of the URIs, so that the service takes little time; the
-supervisor cannot tell.
+The command line runs in a separate process against a local Google Cloud in another one. In every job 1 % of the rows
+fail, 0.5 % get no output line and 0.5 % get two; one job expires before any row, and one ends after 60 % of its rows.
+Answers are derived from a hash of the URIs, so that the service takes little time.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from typing import Any
 import google.cloud.storage as storage
 from google.cloud import bigquery
 
-from benchmarks.batch_figures import Memory, Report, marked, plain, table
 from benchmarks.batch_phases import phases
+from benchmarks.batch_report import Memory, Report, marked, plain, table
 from benchmarks.command import run_imagebeam
+from benchmarks.environment import local_cloud
 from benchmarks.memory import peak_mb
-from benchmarks.surroundings import local_cloud
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.batch_shards import shard_name
 
 RUN_ID = "rehearsal"
 DATASET, BUCKET = "rehearsal", "rehearsal-work"
-#: Rows of every job that fail (a quarter of them for good), get no line, get two lines.
+#: Shares of the rows of every job that fail (a quarter of them permanently), get no line, or get two lines.
 EVERY_JOB = {"failed": 0.01, "failed_codes": [503, 503, 503, 400], "missing": 0.005, "duplicated": 0.005}
-#: Share of its rows that the partial job gets to.
+#: Share of rows that the partial job processes.
 FINISHED = 0.6
 
 _SOURCE = """
@@ -54,7 +53,7 @@ SELECT
 FROM UNNEST(GENERATE_ARRAY(0, {units} - 1)) AS number
 """
 
-# A unit is bought again for nothing if it was asked about when it had an answer.
+# More than one OK outcome means that a unit was paid twice.
 _RECORDED = """
 SELECT COUNT(*) AS units, COUNTIF(ok > 0) AS ok, COUNTIF(ok > 1) AS twice, SUM(ok) AS answers
 FROM (SELECT unit_id, COUNTIF(status = 'OK') AS ok FROM {dataset}_results.outcomes GROUP BY unit_id)
@@ -62,12 +61,12 @@ FROM (SELECT unit_id, COUNTIF(status = 'OK') AS ok FROM {dataset}_results.outcom
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the rehearsal; 0 if every promise is kept."""
+    """Run the rehearsal; return 0 if every target is met."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batch_rehearsal", allow_abbrev=False)
-    parser.add_argument("--units", type=int, default=1_000_000, help="units of the source, at least five jobs' worth")
+    parser.add_argument("--units", type=int, default=1_000_000, help="units in the source, enough for five jobs")
     parser.add_argument("--lines", type=int, default=200_000, help="units per job")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", type=Path, metavar="PATH", help="put the figures into a page, such as docs/batch.md")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/batch.md")
     options = parser.parse_args(argv)
     if options.units <= 4 * options.lines:
         parser.error(f"{options.units:,} units make fewer than five jobs of {options.lines:,}: give --lines")
@@ -79,14 +78,14 @@ def main(argv: list[str] | None = None) -> int:
     if options.write:
         page = options.write.read_text(encoding="utf-8")
         options.write.write_text(marked(page, "rehearsal", table(report)), encoding="utf-8")
-    return 0 if report.kept else 1
+    return 0 if report.met else 1
 
 
 def rehearse(units: int, lines: int) -> Report:
-    """Runs so many units through jobs of so many lines.
+    """Run the batch lane with a number of units and of lines per job.
 
     Raises:
-        RuntimeError: The run gave no books; with what it said.
+        RuntimeError: The run printed no summary. Contains the end of its error output.
     """
     with (
         tempfile.TemporaryDirectory(prefix="imagebeam-rehearsal-") as name,
@@ -100,7 +99,7 @@ def rehearse(units: int, lines: int) -> Report:
 
 
 def _faults(units: int, lines: int) -> list[dict[str, Any]]:
-    """Every job has its bad rows; in the first round the second job expires, and the fourth ends half-way."""
+    """Return the faults: bad rows in all jobs; in the first round the second job expires and the fourth is partial."""
     names = [f"imagebeam-{RUN_ID}-r1-{shard_name(start, 0)}" for start in range(0, units, lines)]
     return [
         EVERY_JOB,
@@ -126,7 +125,7 @@ def _run(cloud: LocalCloud, directory: Path, units: int, lines: int) -> Report:
     return Report(
         units=units,
         exit_code=exit_code,
-        books=summary["counts"],
+        counts=summary["counts"],
         problems=summary["problems"],
         took_s=took_s,
         phases=phases(BUCKET, f"imagebeam/runs/{RUN_ID}", cloud.batch_jobs(), began_at, began_at + took_s),
@@ -138,14 +137,14 @@ def _run(cloud: LocalCloud, directory: Path, units: int, lines: int) -> Report:
         answered_twice=recorded["twice"],
         memory=[
             Memory("imagebeam (supervisor and Beam)", memory.own),
-            *(Memory("a process of it", peak) for peak in memory.children),
+            *(Memory("child process", peak) for peak in memory.children),
             Memory("local Google Cloud", peak_mb(_pid(cloud)), before),
         ],
     )
 
 
 def _jobs(jobs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many jobs there were of each name."""
+    """Return the number of jobs by name."""
     names = sorted(str(job["displayName"]).removeprefix(f"imagebeam-{RUN_ID}-") for job in jobs)
     return {name: names.count(name) for name in names}
 

@@ -1,4 +1,4 @@
-"""Runs the command line as a person runs it, in a process of its own, and watches its memory."""
+"""Runs the command line in a separate process and samples its memory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from benchmarks.memory import PeakMemory
 
 
 def run_imagebeam(arguments: Sequence[str], directory: Path) -> tuple[int, dict[str, Any], PeakMemory]:
-    """Runs ``imagebeam`` to its end.
+    """Run ``imagebeam``.
 
     Args:
-        arguments: A command and its flags; ``--json`` is added.
-        directory: Where it runs, and where what it says on the way is kept.
+        arguments: Command and flags; ``--json`` is added.
+        directory: Working directory, and directory for its error output.
 
     Returns:
-        Its exit code, the run's summary, and the peaks of its processes.
+        The exit code, the summary of the run, and the peak memory of its processes.
 
     Raises:
-        RuntimeError: It ended without a summary; with the last of what it said.
+        RuntimeError: No summary was printed. Contains the end of the error output.
     """
     command = [sys.executable, "-m", "imagebeam.pipeline", *arguments, "--json"]
     with (
@@ -33,7 +33,7 @@ def run_imagebeam(arguments: Sequence[str], directory: Path) -> tuple[int, dict[
     ):
         out = process.communicate()[0]
         errors.seek(0)
-        said = errors.read().decode("utf-8", "replace")
+        output = errors.read().decode("utf-8", "replace")
     if not out.lstrip().startswith(b"{"):
-        raise RuntimeError(f"the run ended with exit code {process.returncode} and without books:\n{said[-4000:]}")
+        raise RuntimeError(f"the run exited with {process.returncode} and without a summary:\n{output[-4000:]}")
     return process.returncode, json.loads(out), memory

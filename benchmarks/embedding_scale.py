@@ -1,15 +1,15 @@
-"""Vectors at scale on this machine: they land through batch jobs, and are searched over.
+"""Embeddings at scale on this machine: vectors are loaded through batch jobs and searched.
 
 ::
 
     python -m benchmarks.embedding_scale                                      # 100,000 vectors of 512 numbers
-    python -m benchmarks.embedding_scale --write docs/batch.md                # and the page gets the figures
-    python -m benchmarks.embedding_scale --vectors 1000 --dimension 16        # does it all run?
+    python -m benchmarks.embedding_scale --write docs/batch.md                # also update the page
+    python -m benchmarks.embedding_scale --vectors 1000 --dimension 16        # only checks that it runs
 
-``imagebeam embed --lane=batch`` runs as a person runs it, in a process of its own, against a local Google Cloud in
-another one, whose model makes vectors from a hash of the URIs. So they are known here too: what landed is compared
-with them, and every search with the plainest way to do the same, one product of a numpy matrix with the vector.
-The search pays for SQL, HTTP and JSON besides; the ratio of both times is of the same minute on the same machine.
+``imagebeam embed --lane=batch`` runs in a separate process against a local Google Cloud in another one, whose model
+derives vectors from a hash of the URIs. They are recomputed here and compared with the loaded ones. Every search is
+compared with a minimal implementation, the product of a numpy matrix and the vector, measured at the same time on
+the same machine. The search additionally involves SQL, HTTP and JSON.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ import google.cloud.storage as storage
 import numpy as np
 from google.cloud import bigquery
 
-from benchmarks.batch_figures import Memory, machine, marked
+from benchmarks.batch_report import Memory, machine, marked
 from benchmarks.command import run_imagebeam
+from benchmarks.environment import local_cloud
 from benchmarks.memory import peak_mb
-from benchmarks.surroundings import local_cloud
-from imagebeam.emulators.batch.embeddings import imagined
+from imagebeam.emulators.batch.embeddings import synthetic_vector
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.search.sql import Search, search_query
 from imagebeam.transforms.clients.bigquery import BigQueryClient
@@ -43,7 +43,7 @@ from imagebeam.transforms.tasks.embedding import DEFAULT_MODEL
 
 DATASET, BUCKET = "scale", "scale-work"
 TOP_K = 20
-#: Landed vectors that are compared with what was sent.
+#: Number of loaded vectors that are compared with the expected ones.
 COMPARED = 200
 
 _SOURCE = """
@@ -51,68 +51,68 @@ CREATE TABLE {dataset}.observations AS
 SELECT FORMAT('o1:%08d', number) AS observation_id, FORMAT('gs://scale-images/o1:%08d.jpg', number) AS gcs_uri
 FROM UNNEST(GENERATE_ARRAY(0, {vectors} - 1)) AS number
 """
-_LANDED = "SELECT COUNT(*) AS n, COUNT(DISTINCT unit_id) AS units FROM {table}"
+_LOADED = "SELECT COUNT(*) AS n, COUNT(DISTINCT unit_id) AS units FROM {table}"
 _SAMPLE = "SELECT unit_id, vector FROM {table} ORDER BY unit_id LIMIT {compared}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """What it came to.
+    """The results.
 
     Attributes:
-        vectors: Images of the source.
-        dimension: Length of a vector.
-        exit_code: Of the run.
-        problems: What does not balance in its books.
-        landed: Vectors in the table.
-        units: Images that have one.
-        wrong: Of the vectors compared, those that are not what the model sent.
-        embed_s: Seconds from the start of the run to its end.
-        search_s: Seconds of a search, median.
-        floor_s: Seconds of the same with numpy, median.
-        differing: Searches that found others than numpy did.
-        memory: Of every process.
+        vectors: Images in the source.
+        dimension: Number of components of a vector.
+        exit_code: Exit code of the run.
+        problems: Counts of the run that do not reconcile.
+        loaded: Vectors in the table.
+        units: Images with a vector.
+        wrong: Compared vectors that differ from the expected ones.
+        embed_s: Duration of the run in seconds.
+        search_s: Median duration of a search in seconds.
+        baseline_s: Seconds of the same with numpy, median.
+        differing: Searches with other results than numpy's.
+        memory: Memory of every process.
     """
 
     vectors: int
     dimension: int
     exit_code: int
     problems: Sequence[str]
-    landed: int
+    loaded: int
     units: int
     wrong: int
     embed_s: float
     search_s: float
-    floor_s: float
+    baseline_s: float
     differing: int
     memory: Sequence[Memory]
 
     @property
     def ratio(self) -> float:
-        """How many times as long a search takes as the floor."""
-        return self.search_s / self.floor_s
+        """Duration of a search relative to the numpy search."""
+        return self.search_s / self.baseline_s
 
     @property
-    def kept(self) -> bool:
-        """True if every vector landed once, as it was sent, and every search found the nearest."""
-        return self.landed_well and not self.differing
+    def met(self) -> bool:
+        """Whether all vectors were loaded correctly and all searches found the nearest."""
+        return self.loaded_correctly and not self.differing
 
     @property
-    def landed_well(self) -> bool:
-        """True if every vector landed once, as it was sent."""
-        whole = self.landed == self.units == self.vectors
+    def loaded_correctly(self) -> bool:
+        """Whether every vector was loaded exactly once and unchanged."""
+        whole = self.loaded == self.units == self.vectors
         return whole and not (self.exit_code or self.problems or self.wrong)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs it; 0 if every vector landed and was found."""
+    """Run the benchmark; return 0 if all vectors were loaded and found."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.embedding_scale", allow_abbrev=False)
-    parser.add_argument("--vectors", type=int, default=100_000, help="images of the source")
-    parser.add_argument("--dimension", type=int, default=512, help="length of the vectors")
+    parser.add_argument("--vectors", type=int, default=100_000, help="images in the source")
+    parser.add_argument("--dimension", type=int, default=512, help="number of components of the vectors")
     parser.add_argument("--lines", type=int, default=50_000, help="images per job")
-    parser.add_argument("--searches", type=int, default=10, help="searches that are timed")
+    parser.add_argument("--searches", type=int, default=10, help="number of searches")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", type=Path, metavar="PATH", help="put the figures into a page, such as docs/batch.md")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/batch.md")
     options = parser.parse_args(argv)
     if options.vectors <= TOP_K or options.searches < 1:
         parser.error(f"give more than {TOP_K} vectors, and at least one search")
@@ -124,14 +124,14 @@ def main(argv: list[str] | None = None) -> int:
     if options.write:
         page = options.write.read_text(encoding="utf-8")
         options.write.write_text(marked(page, "scale", table(report)), encoding="utf-8")
-    return 0 if report.kept else 1
+    return 0 if report.met else 1
 
 
 def measure(vectors: int, dimension: int, lines: int, searches: int) -> Report:
-    """Lands so many vectors through jobs of so many lines, and searches so often.
+    """Load vectors through batch jobs, and search them.
 
     Raises:
-        RuntimeError: The run gave no books; with what it said.
+        RuntimeError: The run printed no summary. Contains the end of its error output.
     """
     with (
         tempfile.TemporaryDirectory(prefix="imagebeam-scale-") as name,
@@ -153,63 +153,63 @@ def measure(vectors: int, dimension: int, lines: int, searches: int) -> Report:
             Path(name),
         )
         embed_s = time.monotonic() - began
-        landing = peak_mb(_pid(cloud))
+        load_mb = peak_mb(_pid(cloud))
         table = embedding_table(TableName(cloud.project, f"{DATASET}_results", "x"), DEFAULT_MODEL, dimension)
-        landed = dict(next(iter(client.query(_LANDED.format(table=table.sql())).result())).items())
-        sent = _sent(vectors, dimension)
-        search_s, floor_s, differing = _search(BigQueryClient(cloud.project), table, sent, searches)
+        loaded = dict(next(iter(client.query(_LOADED.format(table=table.sql())).result())).items())
+        expected = _expected_vectors(vectors, dimension)
+        search_s, baseline_s, differing = _search(BigQueryClient(cloud.project), table, expected, searches)
         return Report(
             vectors=vectors,
             dimension=dimension,
             exit_code=exit_code,
             problems=summary["problems"],
-            landed=landed["n"],
-            units=landed["units"],
-            wrong=_wrong(client, table, sent),
+            loaded=loaded["n"],
+            units=loaded["units"],
+            wrong=_wrong(client, table, expected),
             embed_s=embed_s,
             search_s=search_s,
-            floor_s=floor_s,
+            baseline_s=baseline_s,
             differing=differing,
             memory=[
                 Memory("imagebeam embed (supervisor and Beam)", memory.own),
-                *(Memory("a process of it", peak) for peak in memory.children),
-                Memory("local Google Cloud, vectors landed", landing, before),
-                Memory("local Google Cloud, after the searches", peak_mb(_pid(cloud)), landing),
+                *(Memory("child process", peak) for peak in memory.children),
+                Memory("local Google Cloud, vectors loaded", load_mb, before),
+                Memory("local Google Cloud, after the searches", peak_mb(_pid(cloud)), load_mb),
             ],
         )
 
 
-def _sent(vectors: int, dimension: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """What the model sent, a row for each image, in the order of their ids."""
-    sent = np.empty((vectors, dimension))
+def _expected_vectors(vectors: int, dimension: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the vectors of the model, one row per image, in the order of the IDs."""
+    expected = np.empty((vectors, dimension))
     for number in range(vectors):
-        sent[number] = imagined([f"gs://scale-images/{_unit(number)}.jpg"], dimension)
-    return sent
+        expected[number] = synthetic_vector([f"gs://scale-images/{_unit(number)}.jpg"], dimension)
+    return expected
 
 
 def _unit(number: int) -> str:
     return f"o1:{number:08d}"
 
 
-def _wrong(client: bigquery.Client, table: TableName, sent: np.ndarray[Any, np.dtype[np.float64]]) -> int:
-    compared = min(COMPARED, len(sent))
+def _wrong(client: bigquery.Client, table: TableName, expected: np.ndarray[Any, np.dtype[np.float64]]) -> int:
+    compared = min(COMPARED, len(expected))
     rows = list(client.query(_SAMPLE.format(table=table.sql(), compared=compared)).result())
     same: Iterator[bool] = (
-        row["unit_id"] == _unit(at) and row["vector"] == sent[at].tolist() for at, row in enumerate(rows)
+        row["unit_id"] == _unit(at) and row["vector"] == expected[at].tolist() for at, row in enumerate(rows)
     )
     return compared - sum(same)
 
 
 def _search(
-    bq: BigQueryClient, table: TableName, sent: np.ndarray[Any, np.dtype[np.float64]], searches: int
+    bq: BigQueryClient, table: TableName, expected: np.ndarray[Any, np.dtype[np.float64]], searches: int
 ) -> tuple[float, float, int]:
-    """Median seconds of a search and of the floor, in turns, and how many found others."""
-    ours, floor, differing = [], [], 0
-    lengths = np.linalg.norm(sent, axis=1)
-    for number in range(-1, searches):  # the first one warms both up
-        near = np.array(imagined([f"search {number}"], sent.shape[1]))
+    """Return the median duration of a search and of the numpy search, and the number of differing results."""
+    ours, baseline, differing = [], [], 0
+    lengths = np.linalg.norm(expected, axis=1)
+    for number in range(-1, searches):  # the first run is a warm-up
+        near = np.array(synthetic_vector([f"search {number}"], expected.shape[1]))
         began = time.perf_counter()
-        distances = 1 - sent @ near / (lengths * np.linalg.norm(near))
+        distances = 1 - expected @ near / (lengths * np.linalg.norm(near))
         nearest = np.argpartition(distances, TOP_K)[:TOP_K]
         found = [_unit(at) for at in nearest[np.argsort(distances[nearest])]]
         between = time.perf_counter()
@@ -217,20 +217,20 @@ def _search(
         ended = time.perf_counter()
         differing += [row["unit_id"] for row in sorted(rows, key=lambda row: row["rank"])] != found
         if number >= 0:
-            floor.append(between - began)
+            baseline.append(between - began)
             ours.append(ended - between)
-    return statistics.median(ours), statistics.median(floor), differing
+    return statistics.median(ours), statistics.median(baseline), differing
 
 
 def plain(report: Report) -> Iterator[str]:
-    """A report for a terminal."""
+    """Format a report for a terminal."""
     per_s = report.vectors / report.embed_s
-    yield f"{report.vectors:,} vectors of {report.dimension:,} numbers landed in {report.embed_s:.0f} s, {per_s:,.0f}/s"
-    whole = "each image has one" if report.landed == report.units == report.vectors else "NOT one for each image"
-    yield f"{report.landed:,} vectors in the table, {whole}; {report.wrong} of those compared differ from what was sent"
+    yield f"{report.vectors:,} vectors of {report.dimension:,} numbers loaded in {report.embed_s:.0f} s, {per_s:,.0f}/s"
+    whole = "one per image" if report.loaded == report.units == report.vectors else "NOT one per image"
+    yield f"{report.loaded:,} vectors in the table, {whole}; {report.wrong} of the compared ones differ"
     yield (
         f"a search takes {1000 * report.search_s:.0f} ms, {report.ratio:.1f} times numpy's "
-        f"{1000 * report.floor_s:.1f} ms; {report.differing} searches found others"
+        f"{1000 * report.baseline_s:.1f} ms; {report.differing} searches have other results"
     )
     yield from (f"PROBLEM {problem}" for problem in report.problems)
     for process in report.memory:
@@ -239,30 +239,30 @@ def plain(report: Report) -> Iterator[str]:
 
 
 def table(report: Report) -> Iterator[str]:
-    """A report for the page."""
+    """Format a report for the page."""
     yield machine()
     yield ""
-    yield f"| {report.vectors:,} vectors of {report.dimension:,} numbers | seen | |"
+    yield f"| {report.vectors:,} vectors of {report.dimension:,} numbers | measured | |"
     yield "|---|---|---|"
     yield (
-        f"| every image has one vector, as it was sent | {report.landed:,} vectors of {report.units:,} images, "
-        f"{report.wrong} of those compared differ | {_verdict(report.landed_well)} |"
+        f"| every image has one unchanged vector | {report.loaded:,} vectors of {report.units:,} images, "
+        f"{report.wrong} of the compared ones differ | {_verdict(report.loaded_correctly)} |"
     )
     yield (
-        f"| every search finds the nearest {TOP_K} | {report.differing} found others than numpy "
+        f"| every search finds the nearest {TOP_K} | {report.differing} differ from numpy's results "
         f"| {_verdict(not report.differing)} |"
     )
-    yield f"| landing | {report.embed_s:.0f} s, {report.vectors / report.embed_s:,.0f} a second | |"
+    yield f"| loading | {report.embed_s:.0f} s, {report.vectors / report.embed_s:,.0f}/s | |"
     yield (
-        f"| a search, beside one product of a numpy matrix | {1000 * report.search_s:.0f} ms, {report.ratio:.1f} times "
-        f"numpy's {1000 * report.floor_s:.0f} ms | |"
+        f"| a search, compared with a numpy product | {1000 * report.search_s:.0f} ms, {report.ratio:.1f} times "
+        f"numpy's {1000 * report.baseline_s:.0f} ms | |"
     )
     for process in report.memory:
         yield f"| memory of {process.what} | {process.peak_mb:.0f} MB | |"
 
 
-def _verdict(kept: object) -> str:
-    return "ok" if kept else "**short**"
+def _verdict(met: object) -> str:
+    return "ok" if met else "**missed**"
 
 
 def _pid(cloud: LocalCloud) -> int:

@@ -1,6 +1,6 @@
-"""What a person would write instead, each as its own documentation or the usual advice has it.
+"""Alternative implementations, written as their documentation or common advice suggests.
 
-None of them keeps anything: the answers are parsed, counted and forgotten.
+They parse and count the answers, but do not record them.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from google import genai
 from google.genai import errors, types
 
-from benchmarks.measuring import Tally
+from benchmarks.metrics import Progress
 from benchmarks.workload import LOCATION, Work
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 POOL = 64
-#: The best of 64, 256, 512 and 1,536 (26, 42, 50 and 56 images/s at 1 s): every batch ends with a wait.
+#: The fastest of 64, 256, 512 and 1,536 (26, 42, 50 and 56 images/s at 1 s), because every batch ends with a wait.
 BATCH = 1_536
 
 #: OutcomeCounts of the pipeline that runs in this process; a DoFn is a copy, a module is not.
-_tally = Tally()
+_progress = Progress()
 
 
 def _configuration(work: Work) -> types.GenerateContentConfig:
-    """The generation settings of imagebeam's requests, as google-genai wants them."""
+    """Return the generation settings of imagebeam's requests for google-genai."""
     body = work.body(work.all_units()[0])
     config = types.GenerateContentConfig.model_validate(body["generationConfig"])
     system = body.get("systemInstruction")
@@ -55,25 +55,25 @@ def _contents(uri: str, prompt: str) -> list[Any]:
     return [types.Part.from_uri(file_uri=uri, mime_type="image/jpeg"), prompt]
 
 
-def _ask(client: genai.Client, uri: str, model: str, prompt: str, config: types.GenerateContentConfig) -> Any:
+def _generate(client: genai.Client, uri: str, model: str, prompt: str, config: types.GenerateContentConfig) -> Any:
     answer = client.models.generate_content(model=model, contents=_contents(uri, prompt), config=config)
     return json.loads(answer.text or "")
 
 
-def _again(error: BaseException) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     return not isinstance(error, errors.APIError) or error.code in (408, 429, 500, 502, 503, 504)
 
 
 _retrying = tenacity.retry(
     wait=tenacity.wait_random_exponential(multiplier=1, max=60),
     stop=tenacity.stop_after_attempt(6),
-    retry=tenacity.retry_if_exception(_again),
+    retry=tenacity.retry_if_exception(_is_retryable),
     reraise=True,
 )
 
 
 class _Peer:
-    """Common part: a synchronous google-genai client and the question."""
+    """Base class: the request settings for a google-genai client."""
 
     def __init__(self, work: Work, project: str) -> None:
         self.work = work
@@ -85,27 +85,27 @@ class _Peer:
 
 
 class SeedLoop(_Peer):
-    """A loop, one call after the other; whatever goes wrong becomes the answer "Classification failed."."""
+    """A sequential loop. Every error becomes the answer "Classification failed."."""
 
-    def run(self, tally: Tally) -> None:
-        """Runs."""
+    def run(self, progress: Progress) -> None:
+        """Do the work."""
         client = genai.Client(vertexai=True, project=self.project, location=LOCATION)
         for uri in self.uris:
             try:
-                _ask(client, uri, self.model, self.prompt, self.config)
+                _generate(client, uri, self.model, self.prompt, self.config)
             except Exception:
-                tally.add(1, 0)
+                progress.add(1, 0)
             else:
-                tally.add(1, 1)
+                progress.add(1, 1)
 
 
 class Inference(_Peer):
-    """Beam's RunInference with GeminiModelHandler, one image per batch (more lose rows)."""
+    """Beam's RunInference with GeminiModelHandler and one image per batch; larger batches lose rows."""
 
     threads = 1
 
-    def run(self, tally: Tally) -> None:
-        """Runs."""
+    def run(self, progress: Progress) -> None:
+        """Do the work."""
         handler = GeminiModelHandler(
             self.model,
             _InferenceRequest(self.prompt, self.config),
@@ -114,11 +114,11 @@ class Inference(_Peer):
             min_batch_size=1,
             max_batch_size=1,
         )
-        _pipeline(self.uris, RunInference(handler) | beam.Map(_predicted), tally, self.threads)
+        _pipeline(self.uris, RunInference(handler) | beam.Map(_predicted), progress, self.threads)
 
 
 class ThreadedInference(Inference):
-    """The same with 16 workers of the local runner."""
+    """RunInference with 16 workers of the local runner."""
 
     threads = 16
 
@@ -142,44 +142,44 @@ def _predicted(result: PredictionResult) -> Any:
 
 
 class NaiveParDo(_Peer):
-    """A DoFn that asks in ``process``, with tenacity around it."""
+    """A DoFn that calls the model in ``process``, with tenacity for retries."""
 
-    def run(self, tally: Tally) -> None:
-        """Runs."""
-        _pipeline(self.uris, beam.ParDo(_AskOne(self.project, self.model, self.prompt, self.config)), tally)
+    def run(self, progress: Progress) -> None:
+        """Do the work."""
+        _pipeline(self.uris, beam.ParDo(_GenerateOne(self.project, self.model, self.prompt, self.config)), progress)
 
 
-class _AskOne(beam.DoFn):
+class _GenerateOne(beam.DoFn):
     def __init__(self, project: str, model: str, prompt: str, config: types.GenerateContentConfig) -> None:
         self._project = project
-        self._question = (model, prompt, config)
+        self._request = (model, prompt, config)
 
     def setup(self) -> None:
         self._client = genai.Client(vertexai=True, project=self._project, location=LOCATION)
 
     def process(self, element: str) -> Iterator[Any]:
-        yield _retrying(_ask)(self._client, element, *self._question)
+        yield _retrying(_generate)(self._client, element, *self._request)
 
 
 class PoolPerBatch(_Peer):
-    """BatchElements, and a DoFn that asks about a batch from 64 threads, with tenacity."""
+    """BatchElements and a DoFn that processes a batch in 64 threads, with tenacity for retries."""
 
-    def run(self, tally: Tally) -> None:
-        """Runs."""
-        ask = _AskMany(self.project, self.model, self.prompt, self.config)
-        batched = beam.BatchElements(min_batch_size=min(BATCH, self.work.units), max_batch_size=BATCH) | beam.ParDo(ask)
-        _pipeline(self.uris, batched, tally)
+    def run(self, progress: Progress) -> None:
+        """Do the work."""
+        generate = _GenerateBatch(self.project, self.model, self.prompt, self.config)
+        batches = beam.BatchElements(min_batch_size=min(BATCH, self.work.units), max_batch_size=BATCH)
+        _pipeline(self.uris, batches | beam.ParDo(generate), progress)
 
 
-class _AskMany(_AskOne):
+class _GenerateBatch(_GenerateOne):
     def setup(self) -> None:
         super().setup()
         self._pool = ThreadPoolExecutor(POOL)
 
     def process(self, element: Any) -> Iterator[Any]:
-        model, prompt, config = self._question
-        ask = functools.partial(_retrying(_ask), self._client, model=model, prompt=prompt, config=config)
-        yield from self._pool.map(ask, element)
+        model, prompt, config = self._request
+        generate = functools.partial(_retrying(_generate), self._client, model=model, prompt=prompt, config=config)
+        yield from self._pool.map(generate, element)
 
     def teardown(self) -> None:
         self._pool.shutdown()
@@ -187,26 +187,26 @@ class _AskMany(_AskOne):
 
 class _Count(beam.DoFn):
     def process(self, element: Any) -> Iterator[None]:
-        _tally.add(1, 1)
+        _progress.add(1, 1)
         yield from ()
 
 
-def _pipeline(uris: Sequence[str], call_settings: Any, tally: Tally, threads: int = 1) -> None:
-    global _tally
-    _tally = tally
+def _pipeline(uris: Sequence[str], call_settings: Any, progress: Progress, threads: int = 1) -> None:
+    global _progress
+    _progress = progress
     options = ["--direct_running_mode=multi_threading", f"--direct_num_workers={threads}"] if threads > 1 else []
     with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions(options)) as pipeline:
         _ = pipeline | beam.Create(uris) | beam.Reshuffle() | call_settings | beam.ParDo(_Count())
 
 
 class TunedAsyncio(_Peer):
-    """What an expert writes in an afternoon: google-genai on asyncio and aiohttp, a window of calls, one client."""
+    """A tuned asyncio loop: one google-genai client on aiohttp with a window of calls."""
 
-    def run(self, tally: Tally) -> None:
-        """Runs."""
-        asyncio.run(self._all(tally))
+    def run(self, progress: Progress) -> None:
+        """Do the work."""
+        asyncio.run(self._all(progress))
 
-    async def _all(self, tally: Tally) -> None:
+    async def _all(self, progress: Progress) -> None:
         client = genai.Client(vertexai=True, project=self.project, location=LOCATION).aio
         uris = iter(self.uris)
 
@@ -216,14 +216,14 @@ class TunedAsyncio(_Peer):
                     model=self.model, contents=_contents(uri, self.prompt), config=self.config
                 )
                 json.loads(answer.text or "")
-                tally.add(1, 1)
+                progress.add(1, 1)
 
         await asyncio.gather(*(slot() for _ in range(self.work.in_flight)))
         await client.aclose()
 
 
 class Floor:
-    """The floor: aiohttp posts the finished bodies, as many at once as the window holds, and reads the JSON."""
+    """The lower bound: aiohttp posts prepared bodies with a window of calls and parses the JSON."""
 
     def __init__(self, work: Work, project: str) -> None:
         self._in_flight = work.in_flight
@@ -238,11 +238,11 @@ class Floor:
         model = f"projects/{project}/locations/{LOCATION}/publishers/google/models/{work.task.model}"
         self._url = f"{base}/v1/{model}:generateContent"
 
-    def run(self, tally: Tally) -> None:
-        """Runs."""
-        asyncio.run(self._all(tally))
+    def run(self, progress: Progress) -> None:
+        """Do the work."""
+        asyncio.run(self._all(progress))
 
-    async def _all(self, tally: Tally) -> None:
+    async def _all(self, progress: Progress) -> None:
         bodies = iter(self._bodies)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=self._headers) as session:
 
@@ -250,13 +250,13 @@ class Floor:
                 for body in bodies:
                     async with session.post(self._url, data=body) as response:
                         orjson.loads(await response.read())
-                        tally.add(1, int(response.status == 200))
+                        progress.add(1, int(response.status == 200))
 
             await asyncio.gather(*(slot() for _ in range(self._in_flight)))
 
 
 def all_peers() -> dict[str, type[Any]]:
-    """The peers by name."""
+    """Return the implementations by name."""
     named = {
         "seed": SeedLoop,
         "run_inference": Inference,

@@ -1,4 +1,4 @@
-"""The promises about the engine, each with the bout that shows whether it is kept."""
+"""The scenarios: performance targets of the engine, and the trials that measure them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, Final
 
 import orjson
 
-from benchmarks.arena import Arena, Bout, Seen, Step
-from benchmarks.findings import NAMES, Entry, Promise, Report, Sizes
+from benchmarks.results import NAMES, Entry, Report, Sizes, TargetResult
+from benchmarks.runner import BenchmarkRunner, FaultChange, ServerStats, Trial
 from benchmarks.workload import Work
 
-#: Beam code that people write today.
+#: Alternative implementations in Beam.
 BEAM_PEERS: Final = ("run_inference", "run_inference_16", "naive_pardo", "thread_pool")
 
 
 def latency(sizes: Sizes, **more: Any) -> dict[str, Any]:
-    """Behaviour of a service in good health."""
+    """Return the faults of a healthy service, which has a latency only."""
     return {"latency": {"median_s": sizes.latency_s, "sigma": 0.35}, **more}
 
 
-def window(arena: Arena, sizes: Sizes) -> Report:
-    """256 calls in flight, no quota."""
+def window(runner: BenchmarkRunner, sizes: Sizes) -> Report:
+    """Measure speed with 256 calls in flight and no quota."""
     faults = latency(sizes)
-    bouts = _rounds(arena, ("floor", "imagebeam", "genai_asyncio"), sizes.window, 256, faults, sizes.rounds)
+    trials = _run_rounds(runner, ("floor", "imagebeam", "genai_asyncio"), sizes.window, 256, faults, sizes.rounds)
     for name, images in sizes.slow_peers.items():
-        bouts[name] = [arena.run(Work(name, images), faults=faults)]
-    entries = [_entry(name, 256 if name in _WINDOWED else 0, runs) for name, runs in bouts.items()]
-    by_name = {entry.contestant: entry for entry in entries}
+        trials[name] = [runner.run(Work(name, images), faults=faults)]
+    entries = [_summarize(name, 256 if name in _WINDOWED else 0, runs) for name, runs in trials.items()]
+    by_name = {entry.implementation: entry for entry in entries}
     ours, floor = by_name["imagebeam"], by_name["floor"]
     best = max((by_name[name] for name in BEAM_PEERS), key=lambda entry: entry.steady_per_s)
     ratio, whole = ours.steady_per_s / floor.steady_per_s, ours.per_s / floor.per_s
@@ -36,51 +36,51 @@ def window(arena: Arena, sizes: Sizes) -> Report:
     return Report(
         f"{sizes.latency_s:g} s median latency, 256 in flight, no quota",
         (
-            Promise(
-                "images/s, 256 in flight, against raw aiohttp with the same window",
+            TargetResult(
+                "images/s, 256 in flight, relative to raw aiohttp with the same window",
                 f"{ratio:.3f} ×",
                 "≥ 0.97 ×",
                 ratio >= 0.97,
-                f"steady {ours.steady_per_s:.0f}/s against {floor.steady_per_s:.0f}/s; over the whole run, "
-                f"slow start included, {whole:.3f} ×",
+                f"steady {ours.steady_per_s:.0f}/s versus {floor.steady_per_s:.0f}/s; over the whole run, "
+                f"ramp-up included, {whole:.3f} ×",
             ),
-            Promise(
-                "the same against the best Beam peer",
+            TargetResult(
+                "the same relative to the best Beam implementation",
                 f"{ahead:.1f} ×",
                 "≥ 5 ×",
                 ahead >= 5,
-                f"{NAMES[best.contestant]}: {best.steady_per_s:.0f}/s; raw aiohttp, the most that a window of 256 "
-                f"allows, is {floor.steady_per_s / best.steady_per_s:.1f} ×",
+                f"{NAMES[best.implementation]}: {best.steady_per_s:.0f}/s; raw aiohttp, the limit of a window of 256, "
+                f"is {floor.steady_per_s / best.steady_per_s:.1f} ×",
             ),
         ),
         tuple(entries),
     )
 
 
-def wide(arena: Arena, sizes: Sizes) -> Report:
-    """2,048 calls in flight, no quota: speed and memory."""
+def wide(runner: BenchmarkRunner, sizes: Sizes) -> Report:
+    """Measure speed and memory with 2,048 calls in flight and no quota."""
     faults = latency(sizes)
-    bouts = _rounds(arena, ("floor", "imagebeam", "genai_asyncio"), sizes.wide, 2_048, faults, sizes.rounds)
-    entries = {name: _entry(name, 2_048, runs) for name, runs in bouts.items()}
+    trials = _run_rounds(runner, ("floor", "imagebeam", "genai_asyncio"), sizes.wide, 2_048, faults, sizes.rounds)
+    entries = {name: _summarize(name, 2_048, runs) for name, runs in trials.items()}
     ours, tuned, floor = entries["imagebeam"], entries["genai_asyncio"], entries["floor"]
     ratio = ours.steady_per_s / tuned.steady_per_s
     return Report(
         f"{sizes.latency_s:g} s median latency, 2,048 in flight, no quota",
         (
-            Promise(
-                "images/s, 2,048 in flight, against google-genai asyncio tuned by hand",
+            TargetResult(
+                "images/s, 2,048 in flight, relative to a tuned google-genai asyncio loop",
                 f"{ratio:.2f} ×",
                 "≥ 0.95 ×",
                 ratio >= 0.95,
-                f"steady {ours.steady_per_s:.0f}/s against {tuned.steady_per_s:.0f}/s; raw aiohttp gets "
+                f"steady {ours.steady_per_s:.0f}/s versus {tuned.steady_per_s:.0f}/s; raw aiohttp gets "
                 f"{floor.steady_per_s:.0f}/s with the server's core {floor.server_busy:.0%} busy",
             ),
-            Promise(
+            TargetResult(
                 "peak memory of the worker, 2,048 in flight",
                 f"{ours.peak_mb:.0f} MB",
                 "≤ 260 MB",
                 ours.peak_mb <= 260,
-                f"raw aiohttp: {floor.peak_mb:.0f} MB, of which its request bodies, all made before, take "
+                f"raw aiohttp: {floor.peak_mb:.0f} MB, of which its request bodies, prepared in advance, take "
                 f"{_bodies_mb(sizes.wide):.0f}; the loop with google-genai: {tuned.peak_mb:.0f} MB; each with Beam "
                 "imported",
             ),
@@ -89,99 +89,99 @@ def wide(arena: Arena, sizes: Sizes) -> Report:
     )
 
 
-def cpu(arena: Arena, sizes: Sizes) -> Report:
-    """Zero latency: what a call costs the worker."""
-    bouts = _rounds(arena, ("floor", "imagebeam", "genai_asyncio"), sizes.cpu, 256, {}, sizes.rounds)
-    entries = {name: _entry(name, 256, runs) for name, runs in bouts.items()}
+def cpu(runner: BenchmarkRunner, sizes: Sizes) -> Report:
+    """Measure the CPU time per call at zero latency."""
+    trials = _run_rounds(runner, ("floor", "imagebeam", "genai_asyncio"), sizes.cpu, 256, {}, sizes.rounds)
+    entries = {name: _summarize(name, 256, runs) for name, runs in trials.items()}
     ours, tuned = entries["imagebeam"], entries["genai_asyncio"]
     ratio = ours.steady_cpu_ms / tuned.steady_cpu_ms
     return Report(
         "Zero latency, 256 in flight, no quota",
         (
-            Promise(
-                "CPU per image of the whole worker, against google-genai asyncio with default options",
+            TargetResult(
+                "CPU per image of the whole worker, relative to google-genai asyncio with default options",
                 f"{ratio:.2f} ×",
                 "≤ 0.75 ×",
                 ratio <= 0.75,
-                f"steady {ours.steady_cpu_ms:.2f} ms against {tuned.steady_cpu_ms:.2f} ms; over the whole run "
-                f"{ours.cpu_ms:.2f} ms against {tuned.cpu_ms:.2f} ms",
+                f"steady {ours.steady_cpu_ms:.2f} ms versus {tuned.steady_cpu_ms:.2f} ms; over the whole run "
+                f"{ours.cpu_ms:.2f} ms versus {tuned.cpu_ms:.2f} ms",
             ),
         ),
         tuple(entries.values()),
     )
 
 
-def quota(arena: Arena, sizes: Sizes) -> Report:
-    """A fixed quota of requests that nobody told the pacer."""
+def quota(runner: BenchmarkRunner, sizes: Sizes) -> Report:
+    """Measure the rate limiter with a fixed quota of requests, which it does not know."""
     rate = 10 / sizes.time**0.5
     limit = {"requests_per_minute": 60 * rate, "burst": 10}
-    bout = arena.run(Work("imagebeam", sizes.quota), faults=latency(sizes, quota=limit))
-    took = bout.last_grant_at - bout.began_at
+    trial = runner.run(Work("imagebeam", sizes.quota), faults=latency(sizes, quota=limit))
+    took = trial.last_granted_at - trial.first_call_at
     used = (sizes.quota - 10) / rate / took
     return Report(
         "Fixed quota of requests",
-        _paced(bout, f"{60 * rate:.0f} requests/min, burst 10, {sizes.quota} images", used, took),
+        _quota_results(trial, f"{60 * rate:.0f} requests/min, burst 10, {sizes.quota} images", used, took),
     )
 
 
-def token_quota(arena: Arena, sizes: Sizes) -> Report:
-    """A quota of tokens, and units of 1 to 10 images."""
+def token_quota(runner: BenchmarkRunner, sizes: Sizes) -> Report:
+    """Measure the rate limiter with a quota of tokens and units of 1 to 10 images."""
     per_minute = 1_500_000 / sizes.time
     burst = per_minute / 60
     limit = {"tokens_per_minute": per_minute, "burst_tokens": burst}
-    bout = arena.run(Work("imagebeam", sizes.tokens, mixed=True), faults=latency(sizes, quota=limit))
-    took = bout.last_grant_at - bout.began_at
-    used = (bout.seen.tokens - burst) / (per_minute / 60) / took
+    trial = runner.run(Work("imagebeam", sizes.tokens, mixed=True), faults=latency(sizes, quota=limit))
+    took = trial.last_granted_at - trial.first_call_at
+    used = (trial.server.tokens - burst) / (per_minute / 60) / took
     return Report(
         "Fixed quota of tokens, units of 1 to 10 images",
-        _paced(bout, f"{per_minute:,.0f} tokens/min, {sizes.tokens} units", used, took),
+        _quota_results(trial, f"{per_minute:,.0f} tokens/min, {sizes.tokens} units", used, took),
     )
 
 
-def _paced(bout: Bout, what: str, used: float, took: float) -> tuple[Promise, ...]:
-    seen = bout.seen
+def _quota_results(trial: Trial, what: str, used: float, took: float) -> tuple[TargetResult, ...]:
+    server = trial.server
     return (
-        Promise(
-            f"{what}: utilisation", f"{used:.1%}", "≥ 97 %", used >= 0.97, f"last call let through after {took:.1f} s"
+        TargetResult(
+            f"{what}: utilization", f"{used:.1%}", "≥ 97 %", used >= 0.97, f"last call granted after {took:.1f} s"
         ),
-        Promise(
+        TargetResult(
             f"{what}: calls refused (429)",
-            f"{seen.refused_share:.1%}",
+            f"{server.refused_share:.1%}",
             "≤ 2 %",
-            seen.refused_share <= 0.02,
-            f"{seen.refused} of {seen.calls}",
+            server.refused_share <= 0.02,
+            f"{server.refused} of {server.calls}",
         ),
-        _nothing_lost(what, bout),
+        _nothing_lost(what, trial),
     )
 
 
-def quota_steps(arena: Arena, sizes: Sizes) -> Report:
-    """The quota grows tenfold, and falls to a tenth again."""
+def quota_steps(runner: BenchmarkRunner, sizes: Sizes) -> Report:
+    """Measure the rate limiter while the quota increases tenfold and decreases again."""
     low, high = {"requests_per_minute": 600.0}, {"requests_per_minute": 6_000.0}
     at, until, end = (seconds * sizes.time for seconds in (30, 60, 75))
-    bout = arena.run(
+    trial = runner.run(
         Work("imagebeam", min(6_000, sizes.units), seconds=end),
         faults=latency(sizes, quota=low),
-        steps=(Step(at, latency(sizes, quota=high)), Step(until, latency(sizes, quota=low))),
+        changes=(FaultChange(at, latency(sizes, quota=high)), FaultChange(until, latency(sizes, quota=low))),
     )
-    if len(bout.stepped_at) < 2:
-        return Report("Quota × 10, quota ÷ 10", (Promise("quota × 10, ÷ 10", "over too soon", "", kept=False),))
-    up, down = bout.stepped_at
-    reached = _reached(bout, up, down, 85.0, window_s=2 * sizes.time)
-    after = _rate(bout, up + 10 * sizes.time, down)
-    first, last = bout.between(down, down + 10 * sizes.time)
+    if len(trial.changed_at) < 2:
+        return Report("Quota × 10, quota ÷ 10", (TargetResult("quota × 10, ÷ 10", "run too short", "", met=False),))
+    up, down = trial.changed_at
+    reached = _reached(trial, up, down, 85.0, window_s=2 * sizes.time)
+    after = _rate(trial, up + 10 * sizes.time, down)
+    first, last = trial.between(down, down + 10 * sizes.time)
     refused = (last.refused - first.refused) / max(last.calls - first.calls, 1)
     return Report(
         "Quota × 10, quota ÷ 10",
         (
-            Promise(
+            TargetResult(
                 "quota × 10 (600 to 6,000/min): time to 85 % of the new rate",
                 "never" if reached is None else f"{reached:.1f} s",
                 "≤ 10 s",
                 reached is not None and reached <= 10 and after >= 85,
-                f"over 2 s; from the 10th second on {after:.0f} of 100/s",
+                f"over 2 s; from the 10th second {after:.0f} of 100/s",
             ),
-            Promise(
+            TargetResult(
                 "quota ÷ 10: calls refused over the next 10 s",
                 f"{refused:.1%}",
                 "≤ 10 %",
@@ -193,27 +193,27 @@ def quota_steps(arena: Arena, sizes: Sizes) -> Report:
     )
 
 
-def shared_quota(arena: Arena, sizes: Sizes) -> Report:
-    """Four processes on one quota, without a word between them."""
+def shared_quota(runner: BenchmarkRunner, sizes: Sizes) -> Report:
+    """Measure the fairness of four processes that share a quota and do not communicate."""
     processes = 4 if sizes.time == 1 else 2
     seconds, each = 90 * sizes.time, 3_000 if sizes.time == 1 else 5
     works = [Work("imagebeam", each, first=index * each, in_flight=64, seconds=seconds) for index in range(processes)]
     per_s = 40.0
-    bout = arena.run(*works, faults=latency(sizes, quota={"requests_per_minute": 60 * per_s}))
-    began, end = bout.began_at, bout.began_at + seconds
-    first, last = bout.between(began, end)
+    trial = runner.run(*works, faults=latency(sizes, quota={"requests_per_minute": 60 * per_s}))
+    began, end = trial.first_call_at, trial.first_call_at + seconds
+    first, last = trial.between(began, end)
     used = (last.granted - per_s) / per_s / (last.at - began)
     refused = (last.refused - first.refused) / max(last.calls - first.calls, 1)
     third = began + seconds / 3
-    shares = [result.done_between(third, end) for result in bout.results]
+    shares = [result.done_between(third, end) for result in trial.results]
     fair = sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares) or 1)
     what = f"{processes} processes on {60 * per_s:.0f} requests/min"
     return Report(
         "One quota, several processes",
         (
-            Promise(f"{what}: utilisation", f"{used:.1%}", "≥ 95 %", used >= 0.95, "from the first call on"),
-            Promise(f"{what}: calls refused (429)", f"{refused:.1%}", "≤ 3 %", refused <= 0.03, "as above"),
-            Promise(
+            TargetResult(f"{what}: utilization", f"{used:.1%}", "≥ 95 %", used >= 0.95, "from the first call"),
+            TargetResult(f"{what}: calls refused (429)", f"{refused:.1%}", "≤ 3 %", refused <= 0.03, "as above"),
+            TargetResult(
                 f"{what}: fairness (Jain)",
                 f"{fair:.3f}",
                 "≥ 0.9",
@@ -224,45 +224,45 @@ def shared_quota(arena: Arena, sizes: Sizes) -> Report:
     )
 
 
-def faults(arena: Arena, sizes: Sizes) -> Report:
-    """2 % 503, 1 % broken connections, 1 % of the calls take 30 s longer."""
+def faults(runner: BenchmarkRunner, sizes: Sizes) -> Report:
+    """Measure losses with 2 % of 503s, 1 % of broken connections and 1 % of calls that take 30 s longer."""
     slow_s = 30 * sizes.time
     work = Work("imagebeam", sizes.faulty)
-    calm = arena.run(work, faults=latency(sizes))
+    calm = runner.run(work, faults=latency(sizes))
     rules = [
         {"rate": 0.02, "do": "http", "code": 503},
         {"rate": 0.01, "do": "reset"},
         {"rate": 0.01, "do": "slow", "seconds": slow_s},
     ]
-    bout = arena.run(work, faults=latency(sizes, rules=rules))
+    trial = runner.run(work, faults=latency(sizes, rules=rules))
     limit = 1.15 * calm.result.wall_s + slow_s
-    failed = bout.seen.by_status.get("503", 0) + bout.seen.by_status.get("reset", 0)
-    needless = bout.seen.calls - failed - bout.seen.answered
+    failed = trial.server.by_status.get("503", 0) + trial.server.by_status.get("reset", 0)
+    needless = trial.server.calls - failed - trial.server.answered
     what = "2 % 503, 1 % resets, 1 % slow (30 s)"
     return Report(
         what,
         (
-            _nothing_lost(what, bout),
-            Promise(
-                f"{what}: calls about units that were answered",
+            _nothing_lost(what, trial),
+            TargetResult(
+                f"{what}: calls about answered units",
                 f"{needless}",
                 "0",
-                needless == 0 and bout.seen.again == 0,
-                f"{bout.seen.calls} calls, {failed} of them failed",
+                needless == 0 and trial.server.repeated == 0,
+                f"{trial.server.calls} calls, {failed} of them failed",
             ),
-            Promise(
+            TargetResult(
                 f"{what}: wall time",
-                f"{bout.result.wall_s:.1f} s",
+                f"{trial.result.wall_s:.1f} s",
                 f"≤ {limit:.1f} s",
-                bout.result.wall_s <= limit,
+                trial.result.wall_s <= limit,
                 f"1.15 × the fault-free {calm.result.wall_s:.1f} s, and one slow call",
             ),
         ),
     )
 
 
-#: Name, and what runs it.
-SCENARIOS: Final[Mapping[str, Callable[[Arena, Sizes], Report]]] = {
+#: Scenarios by name.
+SCENARIOS: Final[Mapping[str, Callable[[BenchmarkRunner, Sizes], Report]]] = {
     "window": window,
     "wide": wide,
     "cpu": cpu,
@@ -276,40 +276,40 @@ SCENARIOS: Final[Mapping[str, Callable[[Arena, Sizes], Report]]] = {
 _WINDOWED: Final = ("floor", "imagebeam", "genai_asyncio")
 
 
-def _nothing_lost(what: str, bout: Bout) -> Promise:
-    return Promise(
-        f"{what}: images lost", f"{bout.lost}", "0", bout.lost == 0 and bout.seen.again == 0,
-        f"{bout.seen.again} answered twice",
+def _nothing_lost(what: str, trial: Trial) -> TargetResult:
+    return TargetResult(
+        f"{what}: images lost", f"{trial.lost}", "0", trial.lost == 0 and trial.server.repeated == 0,
+        f"{trial.server.repeated} answered twice",
     )  # fmt: skip
 
 
-def _rounds(
-    arena: Arena, names: Sequence[str], images: int, in_flight: int, behaviour: dict[str, Any], rounds: int
-) -> dict[str, list[Bout]]:
-    """Lets contestants take turns, so that whatever else the machine does meets all of them."""
-    bouts: dict[str, list[Bout]] = {name: [] for name in names}
+def _run_rounds(
+    runner: BenchmarkRunner, names: Sequence[str], images: int, in_flight: int, faults: dict[str, Any], rounds: int
+) -> dict[str, list[Trial]]:
+    """Run implementations alternately, so that other load on the machine affects all of them."""
+    trials: dict[str, list[Trial]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
-            bouts[name].append(arena.run(Work(name, images, in_flight=in_flight), faults=behaviour))
-    return bouts
+            trials[name].append(runner.run(Work(name, images, in_flight=in_flight), faults=faults))
+    return trials
 
 
-def _entry(name: str, in_flight: int, bouts: Sequence[Bout]) -> Entry:
-    results, seen = [bout.result for bout in bouts], [bout.seen for bout in bouts]
-    middle = statistics.median
+def _summarize(name: str, in_flight: int, trials: Sequence[Trial]) -> Entry:
+    results, server = [trial.result for trial in trials], [trial.server for trial in trials]
+    median = statistics.median
     return Entry(
-        contestant=name,
+        implementation=name,
         in_flight=in_flight,
         images=results[0].images,
-        per_s=middle(result.per_s for result in results),
-        steady_per_s=middle(result.steady_per_s for result in results),
-        cpu_ms=middle(result.cpu_ms for result in results),
-        steady_cpu_ms=middle(result.steady_cpu_ms for result in results),
+        per_s=median(result.per_s for result in results),
+        steady_per_s=median(result.steady_per_s for result in results),
+        cpu_ms=median(result.cpu_ms for result in results),
+        steady_cpu_ms=median(result.steady_cpu_ms for result in results),
         peak_mb=max(result.peak_mb for result in results),
-        max_in_flight=max(one.max_in_flight for one in seen),
-        lost=sum(bout.lost for bout in bouts),
-        again=sum(one.again for one in seen),
-        server_busy=middle(_busy(bout.seen, bout) for bout in bouts),
+        max_in_flight=max(one.max_in_flight for one in server),
+        lost=sum(trial.lost for trial in trials),
+        repeated=sum(one.repeated for one in server),
+        server_busy=median(_server_busy(trial.server, trial) for trial in trials),
     )
 
 
@@ -318,19 +318,19 @@ def _bodies_mb(images: int) -> float:
     return images * len(orjson.dumps(work.body(work.all_units()[0]))) / 1e6
 
 
-def _busy(seen: Seen, bout: Bout) -> float:
-    return seen.cpu_s / bout.result.wall_s
+def _server_busy(server: ServerStats, trial: Trial) -> float:
+    return server.cpu_s / trial.result.wall_s
 
 
-def _rate(bout: Bout, start: float, end: float) -> float:
-    """Calls let through per second between two times."""
-    first, last = bout.between(start, end)
+def _rate(trial: Trial, start: float, end: float) -> float:
+    """Return the granted calls per second between two times."""
+    first, last = trial.between(start, end)
     return (last.granted - first.granted) / max(last.at - first.at, 1e-9)
 
 
-def _reached(bout: Bout, start: float, end: float, rate: float, *, window_s: float) -> float | None:
-    """Seconds from ``start`` until calls were let through at a rate for so long; None when never."""
-    for look in bout.looks:
-        if start + window_s <= look.at <= end and _rate(bout, look.at - window_s, look.at) >= rate:
-            return look.at - start
+def _reached(trial: Trial, start: float, end: float, rate: float, *, window_s: float) -> float | None:
+    """Return the seconds from ``start`` until a rate was granted for ``window_s`` seconds, or None."""
+    for sample in trial.samples:
+        if start + window_s <= sample.at <= end and _rate(trial, sample.at - window_s, sample.at) >= rate:
+            return sample.at - start
     return None

@@ -1,4 +1,4 @@
-"""The work that every contestant gets: the same units, the same question, the same requests."""
+"""The work of every implementation: the same units, task and requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagebeam.transforms.tasks.task import Task, parse_task
 
 BUCKET = "benchmark-images"
 LOCATION = "global"
-#: Images per unit of mixed work: units of very different size, no two neighbours alike.
+#: Images per unit of mixed work: successive units differ in size.
 MIXED = (1, 7, 2, 10, 3, 1, 5, 1)
 
 _ASSETS = """
@@ -35,18 +35,18 @@ generation: {max_output_tokens: 512}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
-    """What one contestant process is to do.
+    """The work of one process.
 
     Attributes:
-        contestant: Its name.
-        units: How many units.
-        first: Number of the first one: processes that share a quota share no unit.
-        in_flight: Calls at once, where the contestant can be told.
-        mixed: Units are assets of 1 to 10 images instead of single images.
-        seconds: Stop sending after so many seconds; None for all units.
+        implementation: Name of the implementation.
+        units: Number of units.
+        first: Number of the first unit. Processes that share a quota have different units.
+        in_flight: Maximum number of concurrent calls, if the implementation has such a setting.
+        mixed: Whether units are assets of 1 to 10 images instead of single images.
+        seconds: Seconds after which no calls are sent; None for no limit.
     """
 
-    contestant: str
+    implementation: str
     units: int
     first: int = 0
     in_flight: int = 256
@@ -55,36 +55,36 @@ class Work:
 
     @property
     def task(self) -> Task:
-        """What is asked."""
+        """The task."""
         return _task(mixed=self.mixed)
 
     @property
     def profile(self) -> ModelProfile:
-        """The model that is asked."""
+        """The profile of the model."""
         return _models().profile(self.task.model)
 
     def all_units(self) -> list[Unit]:
-        """The units."""
+        """Return the units."""
         return [make_unit(number, mixed=self.mixed) for number in range(self.first, self.first + self.units)]
 
     def body(self, unit: Unit) -> dict[str, Any]:
-        """The request about a unit, as imagebeam sends it."""
+        """Return the request body for a unit, as imagebeam sends it."""
         parts = [ImagePart("image/jpeg", uri=image.uri) for image in unit.images]
         return build_request(self.task, self.profile, unit, parts, {"imagebeam_run": "benchmark"})
 
 
 def object_name(number: int, image: int = 0) -> str:
-    """Name of an image's object. Every unit has its own, so that calls can be counted per unit."""
+    """Return the object name of an image. Each unit has its own, so that calls can be counted per unit."""
     return f"{number // 1000:03d}/{number:06d}_{image}.jpg"
 
 
 def images_of(number: int, *, mixed: bool) -> int:
-    """How many images a unit has."""
+    """Return the number of images of a unit."""
     return MIXED[number % len(MIXED)] if mixed else 1
 
 
 def make_unit(number: int, *, mixed: bool) -> Unit:
-    """A unit."""
+    """Create a unit."""
     name = f"o1:{number:032x}"
     return Unit(
         unit_id=name,
@@ -112,4 +112,4 @@ def _task(*, mixed: bool) -> Task:
     models = _models()
     if mixed:
         return parse_task(_ASSETS, source="benchmark", default_model=models.default)
-    return load_task("image_quality", models, Path("/nonexistent"))  # the shipped one, whatever lies here
+    return load_task("image_quality", models, Path("/nonexistent"))  # the shipped task, not a local one

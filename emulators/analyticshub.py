@@ -1,8 +1,8 @@
-"""Analytics Hub of the local Google Cloud: one data exchange with one listing, the sample dataset, to subscribe to.
+"""The local Analytics Hub: one data exchange with one listing, the sample dataset.
 
-The names are made as Google's guide for Imagery Insights makes them, for the customer :data:`CUSTOMER`. Subscribing
-makes a linked dataset in the local BigQuery: read-only, its tables are views of the shared ones. As in the API the
-answer comes when the dataset is there; there is no long-running operation.
+Names follow Google's guide for Imagery Insights, for the customer :data:`CUSTOMER`. A subscription creates a linked
+dataset in the local BigQuery: read-only, with views of the shared tables. As in the API, the response is sent when the
+dataset exists; there is no long-running operation.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from imagebeam.emulators.core.faults import FaultConfig, check_keys
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
 from imagebeam.emulators.sample_data.tables import DATASET, LOCATION
 
-#: Project that shares.
+#: Project that shares the dataset.
 HUB: Final = "maps-platform-analytics-hub"
-#: The customer id that the listing is named after.
+#: Customer ID in the name of the listing.
 CUSTOMER: Final = "local-customer"
 
 _PLACE: Final = LOCATION.lower()
@@ -38,13 +38,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AnalyticsHubService:
-    """The routes.
+    """The routes of the Analytics Hub API.
 
     Faults (section ``analyticshub``): ``rules`` with ``match`` (part of ``METHOD path``), ``times``, ``code``,
     ``message``, ``reason`` of an ErrorInfo. Counters (branch ``analyticshub``): ``calls`` by method.
 
     Args:
-        catalog: The local BigQuery, whose sample dataset is shared and which gets the linked ones.
+        catalog: The local BigQuery, which contains the shared and the linked datasets.
         faults: The fault configuration.
         counters: The counters.
     """
@@ -56,49 +56,49 @@ class AnalyticsHubService:
         faults.register("analyticshub", _check_faults)
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the routes of the API."""
+        """Return the routes."""
         exchanges = f"{_PARENT}/dataExchanges"
         listings = exchanges + "/{exchange}/listings"
         subscriptions = f"{_PARENT}/subscriptions"
         return [
-            web.get(exchanges, self._work("dataExchanges.list", self._exchanges), allow_head=False),
-            web.get(exchanges + "/{exchange}", self._work("dataExchanges.get", self._exchange), allow_head=False),
-            web.get(listings, self._work("listings.list", self._listings), allow_head=False),
-            web.get(listings + "/{listing}", self._work("listings.get", self._listing), allow_head=False),
-            web.post(listings + "/{listing}:subscribe", self._work("listings.subscribe", self._subscribe)),
-            web.get(subscriptions, self._work("subscriptions.list", self._subscriptions), allow_head=False),
+            web.get(exchanges, self._handler("dataExchanges.list", self._exchanges), allow_head=False),
+            web.get(exchanges + "/{exchange}", self._handler("dataExchanges.get", self._exchange), allow_head=False),
+            web.get(listings, self._handler("listings.list", self._listings), allow_head=False),
+            web.get(listings + "/{listing}", self._handler("listings.get", self._listing), allow_head=False),
+            web.post(listings + "/{listing}:subscribe", self._handler("listings.subscribe", self._subscribe)),
+            web.get(subscriptions, self._handler("subscriptions.list", self._subscriptions), allow_head=False),
             *(
-                web.route(method, path + "{rest:.*}", self._work(None, self._nothing))
+                web.route(method, path + "{rest:.*}", self._handler(None, self._not_implemented))
                 for path in (exchanges, subscriptions)
                 for method in ("GET", "POST", "PATCH", "DELETE")
             ),
         ]
 
-    def _work(self, name: str | None, do: Callable[[web.Request, Resource], Resource]) -> Handler:
-        """Make a handler of a function that blocks; without a name it is one that is not served."""
+    def _handler(self, name: str | None, do: Callable[[web.Request, Resource], Resource]) -> Handler:
+        """Return a handler that runs a blocking function; ``name`` is None for a method that is not implemented."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             authenticate(request)
             body = await read_json(request)
             if name is not None:
                 self._counters.add("analyticshub", "calls", name)
-                self._break(name, request.path)
+                self._raise_fault(name, request.path)
                 unknown = request.query.keys() - {"pageSize", "pageToken", "alt", "prettyPrint"}
                 if unknown:
-                    raise _not_served(f"the parameter {min(unknown)!r} of {name}")
+                    raise _unsupported(f"the parameter {min(unknown)!r} of {name}")
             return json_response(await asyncio.to_thread(do, request, body))
 
         return handle
 
-    def _break(self, name: str, path: str) -> None:
+    def _raise_fault(self, name: str, path: str) -> None:
         rule = self._faults.take("analyticshub", f"{name} {path}")
         if rule is None:
             return
         info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "domain": "googleapis.com"}
         details = [info | {"reason": rule["reason"]}] if rule.get("reason") else None
-        raise ApiError(int(rule["code"]), str(rule.get("message") or "A fault that was asked for."), details=details)
+        raise ApiError(int(rule["code"]), str(rule.get("message") or "Injected fault."), details=details)
 
-    # What is shared
+    # Exchange and listing
 
     def _exchanges(self, request: web.Request, _: Resource) -> Resource:
         there = _project(request) == HUB and _location(request) == _PLACE
@@ -130,15 +130,15 @@ class AnalyticsHubService:
 
     def _subscribe(self, request: web.Request, body: Resource) -> Resource:
         _check(request, LISTING)
-        asked = body.get("destinationDataset")
-        if not isinstance(asked, dict):
-            raise _not_served("listings.subscribe without a destinationDataset")
-        reference = asked.get("datasetReference") or {}
+        destination = body.get("destinationDataset")
+        if not isinstance(destination, dict):
+            raise _unsupported("listings.subscribe without a destinationDataset")
+        reference = destination.get("datasetReference") or {}
         project, dataset = str(reference.get("projectId") or ""), str(reference.get("datasetId") or "")
         if project != self._catalog.project:
             raise ApiError(403, f"Permission 'bigquery.datasets.create' denied on resource 'projects/{project}'.")
-        if str(asked.get("location") or "").lower() != _PLACE:
-            place = asked.get("location")
+        if str(destination.get("location") or "").lower() != _PLACE:
+            place = destination.get("location")
             raise ApiError(
                 400, f"The destination dataset must be in the location of the listing, {_PLACE}, not {place}."
             )
@@ -152,7 +152,7 @@ class AnalyticsHubService:
         return {"subscription": self._shown(made)}
 
     def _link(self, dataset: str) -> None:
-        """Make the dataset with a view of every shared table."""
+        """Create the linked dataset with a view of each shared table."""
         home = self._catalog.project
         shared = self._catalog.tables(home, DATASET)
         linked = {"datasetReference": {"projectId": home, "datasetId": dataset}, "location": LOCATION}
@@ -173,7 +173,7 @@ class AnalyticsHubService:
         return _page(request, "subscriptions", [self._shown(each) for each in kept])
 
     def _shown(self, kept: Resource) -> Resource:
-        """A subscription as the API shows it: active as long as its dataset is there."""
+        """Return a subscription resource. A subscription is active as long as its dataset exists."""
         body = {key: value for key, value in kept.items() if key != "dataset"}
         there = any(
             name == kept["dataset"] and found.resource.get("type") == "LINKED"
@@ -184,8 +184,8 @@ class AnalyticsHubService:
         place = f"projects/{self._catalog.project}/datasets/{kept['dataset']}"
         return body | {"state": "STATE_ACTIVE", "linkedDatasetMap": {LISTING: {"linkedDataset": place}}}
 
-    def _nothing(self, request: web.Request, _: Resource) -> Resource:
-        raise _not_served(f"{request.method} {request.path}")
+    def _not_implemented(self, request: web.Request, _: Resource) -> Resource:
+        raise _unsupported(f"{request.method} {request.path}")
 
 
 def _exchange() -> Resource:
@@ -193,7 +193,7 @@ def _exchange() -> Resource:
 
 
 def _check(request: web.Request, wanted: str) -> None:
-    """Refuse what is not there; what is in a project of somebody else is not even said to be missing."""
+    """Raise a 404 for a missing resource, or a 403 in another project, whether the resource exists or not."""
     parts = request.match_info
     name = f"projects/{parts['project']}/locations/{parts['location'].lower()}/dataExchanges/{parts['exchange']}"
     if "listing" in parts:
@@ -208,7 +208,7 @@ def _denied(permission: str, resource: str) -> ApiError:
     return ApiError(403, f"Permission '{permission}' denied on resource '{resource}' (or it may not exist).")
 
 
-def _not_served(what: str) -> ApiError:
+def _unsupported(what: str) -> ApiError:
     return ApiError(501, f"The local Analytics Hub does not implement {what}.")
 
 
@@ -221,16 +221,16 @@ def _location(request: web.Request) -> str:
 
 
 def _page(request: web.Request, what: str, items: Sequence[Resource]) -> Resource:
-    """A page; its token is where the next one starts."""
+    """Return a page of items. The page token is the index of the next item."""
     start, size = int(request.query.get("pageToken") or 0), int(request.query.get("pageSize") or 0) or 100
     more = {"nextPageToken": str(start + size)} if start + size < len(items) else {}
     return {what: list(items[start : start + size]), **more}
 
 
 def _check_faults(settings: Resource) -> None:
-    """Refuse misspelt faults."""
+    """Check the section ``analyticshub``; raise an error for an unknown key or value."""
     check_keys(settings, ("rules",), "analyticshub")
     for rule in settings.get("rules", ()):
         check_keys(rule, ("match", "times", "code", "message", "reason"), "analyticshub.rules")
         if not 400 <= int(rule["code"]) <= 599:
-            raise ValueError(f"code {rule['code']} is no error: use 400 to 599")
+            raise ValueError(f"code {rule['code']} must be from 400 to 599")

@@ -4,7 +4,7 @@
 
     with LocalCloud() as cloud:
         os.environ.update(cloud.environment)
-        ...  # unchanged Google clients now talk to the local cloud
+            ...  # unmodified Google clients now connect to the local cloud
 """
 
 import contextlib
@@ -18,14 +18,14 @@ import time
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from imagebeam.emulators.environment import environment_of
 
-#: Seconds that a start may take before it is called a failure.
+#: Timeout of the start in seconds.
 START_LIMIT: Final = 60.0
-#: A file in the working directory hides no module. And what DuckDB frees goes back to the system: glibc keeps a heap
-#: per thread, and by and by puts larger and larger pieces into it.
+#: Files in the working directory must not shadow modules. The malloc settings return memory that DuckDB frees to the
+#: system; by default glibc keeps growing heaps per thread.
 _ENVIRONMENT: Final = {
     "PYTHONSAFEPATH": "1",
     "MALLOC_ARENA_MAX": "2",
@@ -35,21 +35,21 @@ _ENVIRONMENT: Final = {
 
 
 class LocalCloud:
-    """Starts the local Google Cloud in a process of its own and ends it again.
+    """Runs the local Google Cloud in a separate process.
 
-    Several can run at once, each with its own directory and port. The process ends with its parent,
-    however the parent ends.
+    Several can run at once, each with its own directory and port. The process exits when its parent exits, even if
+    the parent is killed.
 
     Args:
-        directory: State directory; by default a temporary one that is removed at the end.
-        seed: Seed of everything that is random in it.
-        port: Port on 127.0.0.1; 0 takes any free one.
+        directory: State directory. Default: a temporary one that is removed at the end.
+        seed: Random seed.
+        port: Port on 127.0.0.1; 0 for a free one.
 
     Attributes:
         url: ``http://127.0.0.1:<port>``.
-        project: The project that exists there.
+        project: ID of its only project.
         directory: State directory: ``storage/<bucket>/...``, ``bigquery.duckdb``, ``credentials.json``.
-        environment: Variables that point the Google clients at this cloud.
+        environment: Environment variables that direct Google clients to this cloud.
     """
 
     def __init__(self, directory: Path | None = None, *, seed: int = 0, port: int = 0) -> None:
@@ -63,7 +63,7 @@ class LocalCloud:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
 
-    def __enter__(self) -> "LocalCloud":  # noqa: PYI034  (typing.Self needs Python 3.11)
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -73,32 +73,32 @@ class LocalCloud:
         self.stop()
 
     def start(self) -> None:
-        """Start the server and wait until it answers.
+        """Start the server and wait until it is ready.
 
         Raises:
-            RuntimeError: With what the server said, when it does not start.
+            RuntimeError: The server did not start; with its error output.
         """
         command = [sys.executable, "-m", "imagebeam.emulators.server", "--dir", str(self.directory)]
         command += ["--port", str(self._port), "--seed", str(self._seed)]
         self._process = subprocess.Popen(  # noqa: S603  (our own module)
             command,
-            stdin=subprocess.PIPE,  # its end tells the server that we are gone
+            stdin=subprocess.PIPE,  # closed when this process exits, which stops the server
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=os.environ | _ENVIRONMENT,
-            start_new_session=True,  # Ctrl-C is ours: the server must outlast our last requests
+            start_new_session=True,  # Ctrl-C must not stop the server before this process
         )
         line = self._first_line(self._process)
         if not line:
-            said = self._said()
+            output = self._error_output()
             self.stop()
-            raise RuntimeError(f"The local Google Cloud did not start: {said or 'it said nothing'}")
+            raise RuntimeError(f"The local Google Cloud did not start: {output or 'no error output'}")
         state = json.loads(line)
         self.url, self.project = state["url"], state["project"]
         self.environment = environment_of(self.url, self.project, self.directory)
 
     def stop(self) -> None:
-        """End the server and remove its temporary directory, if it has one."""
+        """Stop the server and remove its temporary directory, if any."""
         process, self._process = self._process, None
         if process is not None:
             if process.stdin is not None:
@@ -115,36 +115,36 @@ class LocalCloud:
             self._temporary.cleanup()
 
     def wait(self) -> None:
-        """Block until the server ends, which it only does by itself when it fails.
+        """Block until the server fails.
 
         Raises:
-            RuntimeError: With what the server said.
+            RuntimeError: The server exited; with its error output.
         """
         if self._process is not None:
             self._process.wait()
-            raise RuntimeError(f"The local Google Cloud ended: {self._said() or 'it said nothing'}")
+            raise RuntimeError(f"The local Google Cloud exited: {self._error_output() or 'no error output'}")
 
     def faults(self, **settings: Any) -> None:
         """Set sections of the fault configuration, for example ``faults(token={"fail": True})``.
 
         Raises:
-            ValueError: For a section or a setting that the services do not know.
+            ValueError: Unknown section or setting.
         """
         self._admin("PUT", "faults", settings)
 
     def reset(self) -> None:
-        """Let everything work again, forget all batch jobs, and count from zero."""
+        """Remove all faults and batch jobs, and reset the counters."""
         self._admin("DELETE", "batch")
         self._admin("DELETE", "faults")
         self._admin("DELETE", "counters")
 
     def batch_jobs(self) -> list[dict[str, Any]]:
-        """Return all batch jobs, the newest first: their resources, and ``rowsRun``."""
+        """Return the resources of all batch jobs with ``rowsRun``, newest first."""
         jobs: list[dict[str, Any]] = self._admin("GET", "batch")["jobs"]
         return jobs
 
     def counters(self) -> dict[str, Any]:
-        """Return what was counted since the start or the last `reset`."""
+        """Return the counters since the start or the last `reset`."""
         return self._admin("GET", "counters")
 
     def _admin(self, method: str, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class LocalCloud:
         return answer
 
     def _first_line(self, process: "subprocess.Popen[bytes]") -> bytes:
-        """Return the server's first line; empty when it ended or took too long."""
+        """Return the server's first line; empty if it exited or timed out."""
         assert process.stdout is not None  # noqa: S101  (it is a pipe)
         line = b""
         limit = time.monotonic() + START_LIMIT
@@ -173,7 +173,7 @@ class LocalCloud:
                 line += piece
         return line if line.endswith(b"\n") else b""
 
-    def _said(self) -> str:
+    def _error_output(self) -> str:
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)

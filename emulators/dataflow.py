@@ -1,9 +1,9 @@
-"""Dataflow of the local Google Cloud: it takes jobs, checks them as far as the service does, and runs none.
+"""The local Dataflow: validates jobs, but does not run them.
 
-A job is accepted when its graph and every package really are in the local Cloud Storage. It then waits for ever
-(``JOB_STATE_PENDING``) or until it is cancelled. ``GET /_local/dataflow`` shows all jobs as they were sent.
+A job is accepted if its graph and all packages exist in the local Cloud Storage. It then stays in
+``JOB_STATE_PENDING`` until it is canceled. ``GET /_local/dataflow`` returns all jobs as submitted.
 
-Jobs come here with ``--dataflow_endpoint=http://localhost:PORT``: only that name makes Beam use REST.
+Beam uses REST only for the host name ``localhost``: ``--dataflow_endpoint=http://localhost:PORT``.
 """
 
 import asyncio
@@ -27,21 +27,21 @@ _JOB_NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,1022}[a-z0-9])?")
 _REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-#: Google's client writes enums as numbers.
+#: Job types by number, as Google's client sends enums.
 _TYPES: Final = {1: "JOB_TYPE_BATCH", 2: "JOB_TYPE_STREAMING"}
 _WAITING: Final = "JOB_STATE_PENDING"
 _CANCELLED: Final = {5: "JOB_STATE_CANCELLED"}
 
 
 class DataflowService:
-    """The routes of the Dataflow service: jobs are created, got, listed and cancelled.
+    """The routes of the Dataflow service: create, get, list and cancel jobs.
 
     Counters (branch ``dataflow``): ``calls`` by method.
 
     Args:
-        objects: Cloud Storage, where graphs and packages are staged.
-        project: The project that exists.
-        access: Who may do what.
+        objects: Cloud Storage, to which graphs and packages are staged.
+        project: ID of the only project.
+        access: The access rules.
         counters: The counters.
     """
 
@@ -62,30 +62,30 @@ class DataflowService:
             web.get(one, self._get, allow_head=False),
             web.put(one, self._update),
             web.get("/_local/dataflow", self._show),
-            web.delete("/_local/dataflow", self._forget),
+            web.delete("/_local/dataflow", self._clear),
         ]
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
-        location = self._enter(request, "create")
-        asked = await read_json(request)
-        check_job(asked)
-        await asyncio.to_thread(self._check_staged, asked)
+        location = self._authorize(request, "create")
+        body = await read_json(request)
+        check_job(body)
+        await asyncio.to_thread(self._check_staged, body)
         for job in self._jobs.values():
-            if job["name"] == asked["name"] and job["location"] == location and job["currentState"] == _WAITING:
-                # The real service answers with the job that is there; its request id tells whose it is.
+            if job["name"] == body["name"] and job["location"] == location and job["currentState"] == _WAITING:
+                # The real service returns the existing job, which the client recognizes by its request ID.
                 return json_response(job)
         now = dt.datetime.now(dt.UTC)
         number = f"{now:%Y-%m-%d_%H_%M_%S}-{next(self._numbers)}"
         stamp = f"{now:%Y-%m-%dT%H:%M:%S.%fZ}"
         known = {"id": number, "projectId": self._project, "location": location, "createTime": stamp}
-        self._jobs[number] = {**asked, **known, "currentState": _WAITING, "currentStateTime": stamp}
+        self._jobs[number] = {**body, **known, "currentState": _WAITING, "currentStateTime": stamp}
         return json_response(self._jobs[number])
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         return json_response(self._job(request, "get"))
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        location = self._enter(request, "list")
+        location = self._authorize(request, "list")
         summary = ("id", "projectId", "name", "type", "currentState", "createTime", "location")
         jobs = [job for job in self._jobs.values() if job["location"] == location]
         return json_response({"jobs": [{name: job[name] for name in summary if name in job} for job in jobs]})
@@ -94,21 +94,21 @@ class DataflowService:
         job = self._job(request, "update")
         wanted = (await read_json(request)).get("requestedState")
         if wanted not in {*_CANCELLED, *_CANCELLED.values()}:
-            raise ApiError(501, f"The local Dataflow knows no other requestedState than JOB_STATE_CANCELLED: {wanted}.")
+            raise ApiError(501, f"The local Dataflow supports requestedState JOB_STATE_CANCELLED only, not {wanted}.")
         job["currentState"] = "JOB_STATE_CANCELLED"
         return json_response(job)
 
     async def _show(self, _: web.Request) -> web.StreamResponse:
         return json_response({"jobs": list(self._jobs.values())})
 
-    async def _forget(self, _: web.Request) -> web.StreamResponse:
+    async def _clear(self, _: web.Request) -> web.StreamResponse:
         self._jobs.clear()
         return json_response({})
 
     # Steps
 
-    def _enter(self, request: web.Request, method: str) -> str:
-        """Check who calls and where; return the location."""
+    def _authorize(self, request: web.Request, method: str) -> str:
+        """Check the caller and the location; return the location."""
         self._counters.add("dataflow", "calls", method)
         authenticate(request)
         project, location = request.match_info["project"], request.match_info["location"]
@@ -117,27 +117,27 @@ class DataflowService:
         if not _REGION.fullmatch(location):
             raise ApiError(400, f"The location {location} is not a region where Dataflow runs.")
         self._access.require_api("dataflow.googleapis.com", project)
-        who = caller(request.headers.get("Authorization"))
-        self._access.require(f"dataflow.jobs.{method}", f"projects/{project}", who)
+        account = caller(request.headers.get("Authorization"))
+        self._access.require(f"dataflow.jobs.{method}", f"projects/{project}", account)
         return location
 
     def _job(self, request: web.Request, method: str) -> dict[str, Any]:
-        location = self._enter(request, method)
+        location = self._authorize(request, method)
         job = self._jobs.get(request.match_info["job"])
         if job is None or job["location"] != location:
             raise ApiError(404, f"Could not find job {request.match_info['job']} in {location}.")
         return job
 
     def _check_staged(self, job: dict[str, Any]) -> None:
-        """Look for what the workers would download.
+        """Check the files that the workers would download.
 
         Raises:
-            ApiError: 400, when the graph or a package is not there, or another graph than the job says.
+            ApiError: 400 if the graph or a package is missing, or the graph has another hash.
         """
         options = job["environment"].get("sdkPipelineOptions", {}).get("options", {})
         graph = self._read(str(options.get("pipelineUrl", "")).removeprefix("gs://"))
         if hashlib.sha256(graph).hexdigest() != options.get("pipelineProtoHash"):
-            raise ApiError(400, "The staged graph is not the one that pipelineProtoHash tells of.")
+            raise ApiError(400, "The hash of the staged graph differs from pipelineProtoHash.")
         for pool in job["environment"]["workerPools"]:
             for package in pool.get("packages", []):
                 self._read(str(package.get("location", "")).removeprefix(_STORAGE))
@@ -152,16 +152,16 @@ class DataflowService:
 
 
 def check_job(job: dict[str, Any]) -> None:
-    """Check what a job says about itself.
+    """Check the fields of a job.
 
     Raises:
-        ApiError: 400, naming the field.
+        ApiError: 400 that names the invalid field.
     """
     name = job.get("name")
     if not isinstance(name, str) or not _JOB_NAME.fullmatch(name):
         raise ApiError(400, f"The job name {name!r} must match {_JOB_NAME.pattern}.")
     if job.get("type") not in {*_TYPES, *_TYPES.values()}:
-        raise ApiError(400, f"The job's type {job.get('type')!r} is none of {', '.join(_TYPES.values())}.")
+        raise ApiError(400, f"The job's type {job.get('type')!r} must be one of {', '.join(_TYPES.values())}.")
     for key, value in job.get("labels", {}).items():
         if not _LABEL_KEY.fullmatch(key) or not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
             raise ApiError(400, f"The label {key}={value} is not allowed: lower-case letters, digits, _ and -.")
@@ -169,6 +169,6 @@ def check_job(job: dict[str, Any]) -> None:
     if not isinstance(pools, list) or not pools:
         raise ApiError(400, "The job has no worker pool.")
     for pool in pools:
-        most = pool.get("autoscalingSettings", {}).get("maxNumWorkers")
-        if most is not None and pool.get("numWorkers", 0) > most:
-            raise ApiError(400, f"numWorkers {pool['numWorkers']} is more than maxNumWorkers {most}.")
+        max_workers = pool.get("autoscalingSettings", {}).get("maxNumWorkers")
+        if max_workers is not None and pool.get("numWorkers", 0) > max_workers:
+            raise ApiError(400, f"numWorkers {pool['numWorkers']} is more than maxNumWorkers {max_workers}.")

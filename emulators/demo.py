@@ -1,7 +1,7 @@
-"""``imagebeam local demo``: the real job, three times, on a local Google Cloud; nothing is asked of Google.
+"""``imagebeam local demo``: runs the pipeline three times on a local Google Cloud, without calls to Google.
 
-Every command is shown and then run as a person would run it. What it leaves stays in the directory, so
-that its answers can be queried afterwards.
+Each command is printed and then run as a user would run it. The tables remain in the directory and can be queried
+afterwards.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ MARK = ".imagebeam-demo"
 
 
 def main(directory: Path, *, seed: int = 0) -> int:
-    """Runs the demo.
+    """Run the demo.
 
     Args:
-        directory: Where its cloud lives; emptied first if an earlier demo made it.
+        directory: State directory. It is deleted first if an earlier demo created it.
         seed: Seed of the dataset and of the local model.
 
     Returns:
-        The exit code of the first command that failed, or 0.
+        The exit code of the first failed command, or 0.
     """
     if directory.exists():
         if not (directory / MARK).exists() and any(directory.iterdir()):
             sys.stderr.write(
-                f"imagebeam: {directory} is not empty, and no demo's alone (imagebeam local up keeps what it holds): "
+                f"imagebeam: {directory} is not empty and does not belong to a demo (imagebeam local up keeps data): "
                 f"remove it, or run imagebeam local demo --dir={directory}-demo\n"
             )
             return 2
@@ -47,15 +47,15 @@ def main(directory: Path, *, seed: int = 0) -> int:
     (directory / MARK).touch()
     started = time.monotonic()
     with LocalCloud(directory, seed=seed) as cloud:
-        _say(f"A local Google Cloud is up in {directory}: Cloud Storage, BigQuery, Vertex AI. No account is used.")
+        _print_heading(f"A local Google Cloud is running in {directory}: Cloud Storage, BigQuery, Vertex AI.")
         build_dataset(cloud.url, cloud.project, units=UNITS, seed=seed)
-        _say(f"It holds a small Street View Insights project: {UNITS} observations, real photographs, real traps.")
+        _print_heading(f"It contains a small Street View Insights dataset: {UNITS} observations, some with defects.")
         failed = _commands(directory, {**os.environ, **cloud.environment})
     if failed:
         return failed
-    _say(f"Done in {time.monotonic() - started:.0f} s. The cloud is down; its tables are still there:")
-    _show(["imagebeam", "local", "sql", _ANSWERS, "--dir", str(directory)])
-    _say("Keep one running with `imagebeam local up`. With a real project: the same command, other flags.")
+    _print_heading(f"Done in {time.monotonic() - started:.0f} s. The cloud has stopped; its tables remain:")
+    _print_command(["imagebeam", "local", "sql", _ANSWERS, "--dir", str(directory)])
+    _print_heading("To keep one running: `imagebeam local up`. With a real project: the same commands, other flags.")
     return 0
 
 
@@ -70,29 +70,29 @@ _VERSIONS = f"SELECT version, COUNT(*) AS answers FROM {RESULTS}.outcomes WHERE 
 def _commands(directory: Path, environment: Mapping[str, str]) -> int:
     work = directory / "runs"
     classify = ["imagebeam", "classify", "--source", SOURCE, "--results", RESULTS, "--work_dir", str(work)]
-    look = ["imagebeam", "local", "sql", "--dir", str(directory)]
+    query = ["imagebeam", "local", "sql", "--dir", str(directory)]
     changed = _changed_task(directory)
     steps = [
-        ("Ask about every observation.", [*classify, "--task", TASK]),
-        ("The best pictures, from a view with one typed column per field of the task.", [*look, _ANSWERS]),
-        ("What failed, and why.", [*look, _FAILURES]),
-        ("The same command again: everything is done, nothing is called.", [*classify, "--task", TASK]),
-        ("Another prompt is another version: the old answers are outdated, and still there.",
+        ("Classify every observation.", [*classify, "--task", TASK]),
+        ("The best images, from a view with one typed column per field of the task.", [*query, _ANSWERS]),
+        ("Failures by reason.", [*query, _FAILURES]),
+        ("The same command again: all units are done, no calls are made.", [*classify, "--task", TASK]),
+        ("A new prompt is a new version of the task: existing answers are outdated, and kept.",
          [*classify, "--task", str(changed)]),
-        ("Ask again only because you say so.", [*classify, "--task", str(changed), "--reprocess=outdated"]),
-        ("Both versions are kept.", [*look, _VERSIONS]),
+        ("Reprocess outdated units only on request.", [*classify, "--task", str(changed), "--reprocess=outdated"]),
+        ("Both versions are kept.", [*query, _VERSIONS]),
     ]  # fmt: skip
-    for why, command in steps:
-        _say(why)
-        _show(command)
-        done = subprocess.run(_runnable(command), env=dict(environment), check=False)  # noqa: S603 - our own
+    for heading, command in steps:
+        _print_heading(heading)
+        _print_command(command)
+        done = subprocess.run(_to_argv(command), env=dict(environment), check=False)  # noqa: S603 - our own
         if done.returncode:
             return done.returncode
     return 0
 
 
 def _changed_task(directory: Path) -> Path:
-    """The shipped task with another prompt, as a person would edit it."""
+    """Write a copy of the shipped task with a changed prompt; return its path."""
     from importlib import resources
 
     text = resources.files("imagebeam.transforms.tasks").joinpath(f"data/tasks/{TASK}.yaml").read_text(encoding="utf-8")
@@ -100,20 +100,20 @@ def _changed_task(directory: Path) -> Path:
     changed.parent.mkdir()
     marker = "prompt: |\n"
     if marker not in text:
-        raise RuntimeError(f"the shipped task {TASK} has no prompt that begins with {marker!r}")
+        raise RuntimeError(f"the prompt of the shipped task {TASK} does not begin with {marker!r}")
     changed.write_text(text.replace(marker, f"{marker}  Be strict.\n", 1), encoding="utf-8")
     return changed
 
 
-def _runnable(command: list[str]) -> list[str]:
+def _to_argv(command: list[str]) -> list[str]:
     return [sys.executable, "-m", "imagebeam.pipeline", *command[1:]]
 
 
-def _say(text: str) -> None:
+def _print_heading(text: str) -> None:
     sys.stdout.write(f"\n# {text}\n")
     sys.stdout.flush()
 
 
-def _show(command: list[str]) -> None:
+def _print_command(command: list[str]) -> None:
     sys.stdout.write(f"$ {shlex.join(command)}\n")
     sys.stdout.flush()

@@ -1,11 +1,11 @@
-"""The environment that points unchanged Google clients at the local cloud, and what speaks against it."""
+"""Environment variables that direct unmodified Google clients to the local cloud, and conflicting settings."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-#: Variables that would send some client elsewhere, or that name real credentials.
+#: Variables that direct a client elsewhere or name real credentials.
 FOREIGN: Final = (
     "STORAGE_EMULATOR_HOST",
     "BIGQUERY_EMULATOR_HOST",
@@ -16,56 +16,56 @@ FOREIGN: Final = (
 
 
 def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
-    """Return the variables under which every Google client talks to the local cloud.
+    """Return the variables that direct every Google client to the local cloud.
 
     Args:
-        url: ``http://127.0.0.1:<port>`` of the server.
-        project: The project that exists there.
+        url: URL of the server, ``http://127.0.0.1:<port>``.
+        project: ID of its only project.
         directory: State directory with ``credentials.json``.
     """
-    proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), url)  # it refuses every CONNECT: nothing gets out
+    proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), url)  # the server rejects every CONNECT
     direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
     return {
         "STORAGE_EMULATOR_HOST": url,
         "BIGQUERY_EMULATOR_HOST": url,
         "GOOGLE_VERTEX_BASE_URL": url,
-        # The names by which gcloud knows other addresses of these services; no client reads them by itself.
+        # Endpoint overrides of gcloud for these services. Client libraries do not read them.
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER": f"{url}/",
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS": f"{url}/",
         "GOOGLE_APPLICATION_CREDENTIALS": str(directory / "credentials.json"),
         "GOOGLE_CLOUD_PROJECT": project,
-        "NO_GCE_CHECK": "true",  # google-auth must not look for a metadata server
+        "NO_GCE_CHECK": "true",  # google-auth must not contact a metadata server
         **proxies,
         **direct,
     }
 
 
-def objection(environment: Mapping[str, str], directory: Path, home: Path) -> str | None:
-    """Return why the local cloud should not start here, with the remedy, or ``None``.
+def find_conflict(environment: Mapping[str, str], directory: Path, home: Path) -> str | None:
+    """Return why the local cloud must not start here and how to fix it, or None.
 
-    Somebody who works with real credentials in the same shell must not mix the two up.
+    Prevents confusion of real and local credentials in the same shell.
 
     Args:
-        environment: The process's environment.
-        directory: State directory of the local cloud to be.
-        home: The person's home directory.
+        environment: Environment of the process.
+        directory: State directory of the new local cloud.
+        home: Home directory of the user.
     """
     for name in FOREIGN:
         value = environment.get(name)
         if not value or value.startswith("http://127.0.0.1:"):
             continue
-        if name == "GOOGLE_APPLICATION_CREDENTIALS" and _is_throw_away(Path(value), directory):
+        if name == "GOOGLE_APPLICATION_CREDENTIALS" and _is_local_key(Path(value), directory):
             continue
         return f"{name} is set to {value}: run `unset {name}` first, or add --force"
     gcloud = environment.get("CLOUDSDK_CONFIG")
     adc = (Path(gcloud) if gcloud else home / ".config" / "gcloud") / "application_default_credentials.json"
     if adc.exists():
-        return f"real Google credentials are in {adc}: add --force, and they stay unused"
+        return f"real Google credentials are in {adc}: add --force to start anyway (they are not used)"
     return None
 
 
-def _is_throw_away(key: Path, directory: Path) -> bool:
-    """Say whether a key file is of this or another local cloud, and so opens nothing real."""
+def _is_local_key(key: Path, directory: Path) -> bool:
+    """Return whether a key file belongs to this or another local cloud, that is, is not a real credential."""
     if key.absolute() == directory.absolute() / "credentials.json":
         return True
     try:

@@ -1,8 +1,8 @@
 """The local Google Cloud as one process with one HTTP port on loopback.
 
 ``python -m imagebeam.emulators.server --dir DIR`` prints one line of JSON when it is ready
-(``{"url": ..., "pid": ..., "project": ...}``) and ends when its standard input does, so that it never
-outlives whoever started it.
+(``{"url": ..., "pid": ..., "project": ...}``) and exits at the end of its standard input, so that it never outlives
+its parent process.
 """
 
 import argparse
@@ -35,19 +35,20 @@ from imagebeam.emulators.core.http import ApiError, google_error, json_response,
 from imagebeam.emulators.core.iam import IamService
 from imagebeam.emulators.core.tokens import PROJECT, TokenService, write_credentials
 from imagebeam.emulators.dataflow import DataflowService
-from imagebeam.emulators.storage.service import ObjectStore, StorageService
+from imagebeam.emulators.storage.object_store import ObjectStore
+from imagebeam.emulators.storage.service import StorageService
 from imagebeam.emulators.vertex.service import VertexService
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 
 LOG: Final = logging.getLogger(__name__)
 
-#: Threads for work that blocks: files, DuckDB, images.
+#: Number of threads for blocking work: files, DuckDB, images.
 THREADS: Final = 16
-#: Greatest request body in bytes; uploads in chunks may be larger altogether.
+#: Maximum size of a request body in bytes. Chunked uploads can be larger in total.
 BODY_LIMIT: Final = 512 * 1024 * 1024
 
-#: Seconds to wait for another server to let go of the directory: its parent may just have been killed.
-TAKEOVER: Final = 2.0
+#: Seconds to wait for another server to release the directory, since its parent may just have been killed.
+LOCK_TIMEOUT: Final = 2.0
 
 FAULTS: Final = web.AppKey("faults", FaultConfig)
 COUNTERS: Final = web.AppKey("counters", Counters)
@@ -56,12 +57,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
-    """Return the whole local cloud as one aiohttp application.
+    """Build the aiohttp application of the local cloud.
 
     Args:
         directory: State directory.
-        url: Where the application will be reached, for the key's token address.
-        seed: Seed of everything that is random.
+        url: URL of the server, for the token URI of the key.
+        seed: Random seed.
     """
     faults, counters = FaultConfig(), Counters()
     objects = ObjectStore(directory)
@@ -78,7 +79,7 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     app.add_routes(IamService(PROJECT, access, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)
     app.add_routes(vertex.routes())
-    batch = BatchService(objects, bigquery.catalog, vertex.images, vertex.gallery, seed, faults, counters)
+    batch = BatchService(objects, bigquery.catalog, vertex.images, vertex.descriptors, seed, faults, counters)
     app.add_routes(batch.routes())
     app.add_routes(
         [
@@ -103,23 +104,23 @@ async def serve(directory: Path, port: int, seed: int) -> None:
 
     Args:
         directory: State directory.
-        port: Port on 127.0.0.1; 0 takes any free one.
-        seed: Seed of everything that is random.
+        port: Port on 127.0.0.1; 0 for a free one.
+        seed: Random seed.
 
     Raises:
-        OSError: When the port is taken or the directory cannot be written.
-        UserError: When another server uses the directory.
+        OSError: The port is in use or the directory is not writable.
+        UserError: Another server uses the directory.
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = (directory / ".lock").open("w")
-    limit = time.monotonic() + TAKEOVER
+    limit = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
             if time.monotonic() > limit:
-                raise UserError(f"another one is running in {directory}") from None
+                raise UserError(f"another local cloud is running in {directory}") from None
             await asyncio.sleep(0.05)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="local-cloud"))
@@ -132,26 +133,26 @@ async def serve(directory: Path, port: int, seed: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     state = orjson.dumps({"url": url, "pid": os.getpid(), "project": PROJECT})
-    note = directory / "local.json"
-    note.write_bytes(state)
+    state_file = directory / "local.json"
+    state_file.write_bytes(state)
     print(state.decode(), flush=True)
 
     def watch_parent() -> None:
         while os.read(0, 4096):
             pass
-        with contextlib.suppress(RuntimeError):  # the loop ended before
+        with contextlib.suppress(RuntimeError):  # the loop has already ended
             loop.call_soon_threadsafe(stopped.set)
 
     threading.Thread(target=watch_parent, daemon=True, name="parent-watch").start()
     try:
         await stopped.wait()
     finally:
-        note.unlink(missing_ok=True)
+        state_file.unlink(missing_ok=True)
         await runner.cleanup()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the server; see the module's description."""
+    """Run the server; see the module docstring."""
     parser = argparse.ArgumentParser(prog="python -m imagebeam.emulators.server", allow_abbrev=False)
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
@@ -168,12 +169,12 @@ def main(argv: list[str] | None = None) -> int:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every exception into an answer in Google's shape."""
+    """Convert every exception to a response in Google's error format."""
     if request.method == "CONNECT":
         counters = request.app[COUNTERS]
         counters.add("connect_refused")
-        LOG.warning("refused a connection to %s: nothing leaves the local cloud", request.raw_path)
-        return google_error(403, None, f"The local Google Cloud lets nothing out: {request.raw_path}")
+        LOG.warning("rejected a connection to %s: calls must not leave the local cloud", request.raw_path)
+        return google_error(403, None, f"The local Google Cloud does not connect to other hosts: {request.raw_path}")
     try:
         return await handler(request)
     except ApiError as problem:
@@ -182,7 +183,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return google_error(413, "INVALID_ARGUMENT", f"The request is larger than {BODY_LIMIT} bytes.")
     except web.HTTPException:
         raise
-    except Exception as problem:  # a bug of ours must look like one, not like a slow network
+    except Exception as problem:  # a 501, so that clients do not retry and hide a bug of the emulator
         LOG.exception("%s %s failed", request.method, request.raw_path)
         return google_error(501, None, f"The local Google Cloud failed: {type(problem).__name__}: {problem}")
 

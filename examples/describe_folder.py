@@ -1,12 +1,12 @@
-"""imagebeam's transforms in a pipeline of your own: every image under a ``gs://`` prefix, answers to a file.
+"""imagebeam's transforms in another pipeline: classifies every image under a ``gs://`` prefix into a file.
 
 ::
 
     python examples/describe_folder.py --images='gs://my-bucket/photos/*.jpg' --answers=answers.jsonl \
         --project=my-project --task=describe
 
-No BigQuery: the outcomes are elements of the pipeline, and what becomes of them is yours. So is paying
-twice: without a results dataset nothing remembers what was answered.
+Without BigQuery: the outcomes are elements of the pipeline. Without a results dataset there is no record of answered
+images, so a second run calls the model and is billed again.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from imagebeam.transforms.tasks.catalog import load_models_file, load_task
 
 
 def unit_of(uri: str) -> Unit:
-    """A unit of one image; its name is its identity."""
+    """Create a unit of one image, with its URI as ID."""
     digest = hashlib.sha256(uri.encode()).hexdigest()
     return Unit(unit_id=uri, unit_type=UnitKind.OBSERVATION, input_digest=digest, images=(Image(uri, uri),))
 
 
 def answer_line(outcome: Outcome) -> str:
-    """A line of the answers file."""
+    """Format a line of the answers file."""
     return json.dumps(
         {
             "uri": outcome.unit.unit_id,
@@ -46,13 +46,13 @@ def answer_line(outcome: Outcome) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the pipeline."""
+    """Run the pipeline."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--images", required=True, help="pattern, such as gs://bucket/photos/*.jpg")
-    parser.add_argument("--answers", required=True, help="file to write, one JSON line per image")
-    parser.add_argument("--task", default="describe", help="a shipped task or a YAML file")
+    parser.add_argument("--images", required=True, help="pattern such as gs://bucket/photos/*.jpg")
+    parser.add_argument("--answers", required=True, help="output file with one JSON line per image")
+    parser.add_argument("--task", default="describe", help="name of a shipped task, or a YAML file")
     parser.add_argument("--project", default=os.environ.get("GOOGLE_CLOUD_PROJECT"))
-    parser.add_argument("--run_id", default=f"describe-folder-{os.getpid()}", help="name of the run")
+    parser.add_argument("--run_id", default=f"describe-folder-{os.getpid()}", help="ID of the run")
     arguments, beam_arguments = parser.parse_known_args(argv)
 
     models = load_models_file()
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
             | "Match" >> fileio.MatchFiles(arguments.images)
             | "Unit" >> beam.Map(lambda match: unit_of(match.path))
             | "Pack" >> PackUnits(size=50)
-            | "Ask" >> CallModel(settings, emit="outcomes")
+            | "Call" >> CallModel(settings, emit="outcomes")
             | "Line" >> beam.Map(answer_line)
             | "Write" >> beam.io.WriteToText(arguments.answers, shard_name_template="")
         )

@@ -1,4 +1,4 @@
-"""Batch jobs of the local Vertex AI through the unchanged google-genai client, for the tests of it."""
+"""Batch jobs of the local Vertex AI through the unmodified google-genai client."""
 
 import json
 import time
@@ -33,14 +33,14 @@ def jsonl(lines: Iterable[Any]) -> bytes:
 
 @dataclass(frozen=True)
 class Bench:
-    """A bucket, its token, and a client for one location."""
+    """A bucket, an access token and a client for one location."""
 
     place: Place
     client: genai.Client
     location: str = "global"
 
     def submit(self, name: str, lines: Sequence[Any] | bytes, model: str = MODEL, dest: str | None = None) -> str:
-        """Store an input file, create a job, and return its name."""
+        """Store an input file and create a job; return the job's name."""
         data = lines if isinstance(lines, bytes) else jsonl(lines)
         source = self.place.put(f"in/{name}.jsonl", data)
         return self.create(name, source, dest or f"gs://{self.place.bucket}/out/{name}", model)
@@ -50,7 +50,7 @@ class Bench:
         return str(self.client.batches.create(model=model, src=source, config=config).name)
 
     def get(self, name: str) -> dict[str, Any]:
-        """The resource as it is: the client stumbles over details of errors."""
+        """Return the raw resource. The client cannot parse error details."""
         found: dict[str, Any] = self.call("GET", name.rpartition("/")[2]).json()
         return found
 
@@ -61,7 +61,7 @@ class Bench:
         return requests.request(method, f"{jobs}/{path}".rstrip("/"), headers=headers, timeout=20, **more)
 
     def wait(self, name: str, state: str | None = None) -> dict[str, Any]:
-        """Wait until a job has a state; by default, until it is over."""
+        """Wait until a job has a state. Default: a final state."""
         for _ in range(1500):
             job = self.get(name)
             if job["state"] == f"JOB_STATE_{state}" or (state is None and job["state"] in TERMINAL):
@@ -73,7 +73,7 @@ class Bench:
         return self.wait(self.submit(name, lines, **more))
 
     def names(self, job: dict[str, Any]) -> list[str]:
-        """Names of a job's objects below its directory."""
+        """Return the names of a job's objects below its directory."""
         bucket, _, prefix = job["outputInfo"]["gcsOutputDirectory"].removeprefix("gs://").partition("/")
         return [blob.name.removeprefix(f"{prefix}/") for blob in Client().list_blobs(bucket, prefix=prefix)]
 
@@ -89,5 +89,5 @@ class Bench:
         return [self.place.put(f"pictures/{number:03d}.jpg") for number in range(count)]
 
     def some(self, count: int) -> list[dict[str, Any]]:
-        """Lines about pictures that do not exist: for the rehearsal mode."""
+        """Return lines about images that do not exist, for the synthetic mode."""
         return [line_of(f"k-{number:03d}", f"gs://nowhere/{number:03d}.jpg") for number in range(count)]

@@ -1,4 +1,4 @@
-"""Whole runs through batch jobs, for the tests of the batch lane."""
+"""Whole runs of the batch lane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUICK = ("--batch_poll_s=0.1", "--batch_grace_s=1")
 
 
 def work_dir(job: Job) -> str:
-    """A work directory in a bucket."""
+    """Return a work directory in a bucket, which is created if missing."""
     name = f"{job.name.replace('_', '-')}-work"
     client = storage.Client()
     if client.lookup_bucket(name) is None:
@@ -26,18 +26,18 @@ def batch_arguments(job: Job, *more: str, task: str = "image_quality") -> list[s
 
 
 def batch(job: Job, *more: str, task: str = "image_quality") -> dict[str, Any]:
-    """Runs a job through the batch lane; its summary, exit code and what it said."""
+    """Run a job in the batch lane; return its summary with ``exit_code`` and ``err``."""
     return job.run("--lane=batch", f"--work_dir={work_dir(job)}", *QUICK, *more, task=task)
 
 
 def command(job: Job, name: str, *more: str) -> tuple[int, str, str]:
-    """``imagebeam batch NAME``; exit code, output, errors."""
+    """Run ``imagebeam batch NAME``; return exit code, standard output and standard error."""
     poll = () if name == "status" else ("--batch_poll_s=0.1",)
     return run_cli(["batch", name, f"--work_dir={work_dir(job)}", *poll, *more])
 
 
 def summary_of(job: Job) -> dict[str, Any]:
-    """``batch collect --json``, to the end: the summary of the one run that is open."""
+    """Run ``batch collect --json`` to the end; return the summary of the open run."""
     code, out, err = command(job, "collect", "--json")
     assert out.strip().startswith("{"), f"exit code {code}: {err}"
     return {**json.loads(out), "exit_code": code, "err": err}
@@ -48,7 +48,7 @@ def fault(job: Job, *rules: Mapping[str, Any], **more: Any) -> None:
 
 
 def created(job: Job) -> dict[str, int]:
-    """How often jobs were created, by what follows the run's id in their names: ``r1-0000000000-0``."""
+    """Return the number of created jobs by the part of their name after the run ID: ``r1-0000000000-0``."""
     found: dict[str, int] = {}
     for name, times in job.cloud.counters().get("batch", {}).get("created", {}).items():
         short = name[name.rindex("-r") + 1 :]
@@ -57,12 +57,12 @@ def created(job: Job) -> dict[str, int]:
 
 
 def paid(job: Job) -> dict[str, int]:
-    """How often each image was paid for in batch jobs."""
+    """Return how often each image was paid in batch jobs."""
     return dict(job.cloud.counters().get("batch", {}).get("paid_per_uri", {}))
 
 
 def answers(job: Job, results: str | None = None) -> list[dict[str, Any]]:
-    """What stands for every unit, in the order of their ids."""
+    """Return the outcome of every unit, in the order of unit IDs."""
     rows = job.query(
         f"SELECT unit_id, input_digest, status, reason, TO_JSON_STRING(answer) AS answer FROM {results or job.results}"
         ".outcomes QUALIFY ROW_NUMBER() OVER (PARTITION BY unit_id, input_digest ORDER BY status = 'OK' DESC, "
@@ -76,5 +76,5 @@ def statuses(job: Job) -> list[tuple[str, str | None]]:
 
 
 def rows_of(count: int, *places: int, **more: Any) -> Sequence[Mapping[str, Any]]:
-    """So many plain rows, and those at the places with something of their own."""
+    """Return plain rows, and rows with the given fields at some positions."""
     return [dict(more) if index in places else {} for index in range(count)]

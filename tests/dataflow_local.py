@@ -1,4 +1,4 @@
-"""A source, an empty bucket and the arguments of a job for Dataflow, which goes to the local one."""
+"""A source, a bucket and the arguments of a job for the local Dataflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE = "europe-west6-docker.pkg.dev/my-project/images/imagebeam:1"
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A source with its images, and an empty bucket for what the job leaves behind."""
+    """A source with images, and an empty bucket for the files of the job."""
 
     job: Job
     bucket: str
@@ -34,7 +34,7 @@ class Place:
             "sdk_container_image": IMAGE,
             "dataflow_endpoint": self.job.cloud.url,
         }
-        # The last one of a flag given twice counts; an empty one leaves it out.
+        # The last value of a repeated flag wins; an empty value removes the flag.
         for argument in more:
             name, equals, value = argument.removeprefix("--").partition("=")
             options[name] = value if equals else "true"
@@ -47,23 +47,23 @@ class Place:
         return {blob.name.rpartition("/")[2]: blob for blob in storage.Client().list_blobs(self.bucket)}
 
     def submitted(self) -> list[dataflow.Job]:
-        """The jobs of this place, read by Dataflow's own type."""
+        """Return the submitted jobs as messages of the Dataflow client."""
         with urllib.request.urlopen(f"{self.job.cloud.url}/_local/dataflow") as answer:
             jobs = [json.dumps(job) for job in json.load(answer)["jobs"]]
         return [dataflow.Job.from_json(text, ignore_unknown_fields=False) for text in jobs if self.bucket in text]
 
     def graph(self) -> beam_runner_api_pb2.Pipeline:
-        """The graph that was staged."""
+        """Return the staged graph."""
         staged = beam_runner_api_pb2.Pipeline()
         staged.ParseFromString(self.staged()["pipeline.pb"].download_as_bytes())
         return staged
 
     def steps(self) -> set[str]:
-        """The names of its steps."""
+        """Return the names of the steps."""
         return {step.unique_name for step in self.graph().components.transforms.values()}
 
     def work(self) -> None:
-        """Does what Dataflow would do with it, in this process."""
+        """Run the graph in this process."""
         graph = self.graph()
         for environment in graph.components.environments.values():
             environment.CopyFrom(beam_runner_api_pb2.Environment(urn="beam:env:embedded_python:v1"))

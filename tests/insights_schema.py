@@ -1,4 +1,4 @@
-"""Schemas of Imagery Insights tables, REST JSON, for tests."""
+"""Schemas of Imagery Insights tables as REST JSON."""
 
 from typing import Any
 

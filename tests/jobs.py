@@ -1,4 +1,4 @@
-"""Small sources and whole runs for the tests: real photographs, unchanged clients, the real command line."""
+"""Small sources and whole runs for tests: real photographs, unmodified clients, the real command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCHEMA = [
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A source of its own and a results dataset of its own, in the shared local cloud."""
+    """A source and a results dataset in the shared local cloud."""
 
     cloud: LocalCloud
     name: str
@@ -60,26 +60,26 @@ class Job:
         ]
 
     def run(self, *more: str, task: str = "image_quality") -> dict[str, Any]:
-        """Runs ``imagebeam classify`` in this process; gives its summary, its exit code and what it said."""
+        """Run ``imagebeam classify`` in this process; return its summary with ``exit_code`` and ``err``."""
         code, out, err = run_cli(self.arguments("--json", *more, task=task))
         assert out.strip().startswith("{"), f"exit code {code}: {err}"
         summary = json.loads(out)
         return {**summary, "exit_code": code, "err": err}
 
     def query(self, sql: str) -> list[dict[str, Any]]:
-        """Runs SQL with ``{results}`` for the results dataset."""
+        """Run SQL, with ``{results}`` for the results dataset."""
         client = bigquery.Client()
         return [dict(row.items()) for row in client.query(sql.format(results=self.results)).result()]
 
     def calls(self) -> dict[str, int]:
-        """Calls per image since the counters were last at zero."""
+        """Return the calls per image since the last reset of the counters."""
         return dict(self.cloud.counters().get("vertex", {}).get("per_uri", {}))
 
 
 def make_job(cloud: LocalCloud, directory: Path, rows: int | Sequence[Mapping[str, Any]], location: str = "US") -> Job:
-    """Makes a table of observations and their images: so many plain ones, or exactly these rows.
+    """Create a table of observations with images: a number of plain rows, or the given ones.
 
-    A row may have ``data`` (the bytes of its image; None leaves the object out).
+    A row may have ``data``, the content of its image; with None there is no object.
     """
     name = f"job_{secrets.token_hex(4)}"
     bucket = storage.Client().create_bucket(f"{name.replace('_', '-')}-images")
@@ -115,7 +115,7 @@ def make_job(cloud: LocalCloud, directory: Path, rows: int | Sequence[Mapping[st
 
 
 def run_cli(arguments: Sequence[str]) -> tuple[int, str, str]:
-    """Runs the command line in this process; exit code, standard output, standard error."""
+    """Run the command line in this process; return exit code, standard output and standard error."""
     with captured() as (out, err):
         code = cli.main(list(arguments))
     return code, out.getvalue(), err.getvalue()
@@ -123,7 +123,7 @@ def run_cli(arguments: Sequence[str]) -> tuple[int, str, str]:
 
 @contextlib.contextmanager
 def captured() -> Iterator[tuple[io.StringIO, io.StringIO]]:
-    """What a block writes."""
+    """Capture standard output and standard error of a block."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield out, err

@@ -1,4 +1,4 @@
-"""The smoke test: three public images through the command line, the same on a real project and on the local cloud."""
+"""The smoke test: three public images through the command line, on a real project or the local cloud."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import google.cloud.storage as storage
 from google.cloud import bigquery
 from jobs import run_cli
 
-#: Public images of Google's samples; anybody may read them.
+#: Public images of Google's samples.
 BUCKET = "cloud-samples-data"
 IMAGES = ("vision/landmark/st_basils.jpeg", "vision/label/wakeupcat.jpg", "vision/ocr/sign.jpg")
-#: Dollars that each of the two runs may cost at most. They cost less than a tenth of it.
+#: Budget of each run in US dollars. The cost is less than a tenth of it.
 CAP = "0.05"
 DIMENSION = 256
 
 
 def smoke(project: str, work_dir: str) -> None:
-    """Classifies and embeds three images, looks at the books, and asks once more, which calls nothing.
+    """Classify and embed three images, check the counts, and run again, which makes no calls.
 
     Args:
-        project: Project that pays. A dataset is made in it and deleted at the end, whatever happens.
-        work_dir: Where runs leave things.
+        project: Billed project. A dataset is created in it and always deleted at the end.
+        work_dir: Work directory of the runs.
     """
     with _dataset(project) as dataset:
         source = f"{dataset}.images"
@@ -42,14 +42,14 @@ def smoke(project: str, work_dir: str) -> None:
             summary = _summary(command)
             counted = summary["counted"]
             assert (counted["ok"], counted["failed"], summary["problems"]) == (3, {}, []), summary
-        # The same command again finds everything answered: nothing is paid twice.
+        # All units of the second run are done: nothing is paid twice.
         again = _summary(classify)["source"]
         assert (again["already_done"], again["due"]) == (3, 0), again
-        _look(project, dataset)
+        _check_tables(project, dataset)
 
 
-def _look(project: str, dataset: str) -> None:
-    """The tables say what the books said."""
+def _check_tables(project: str, dataset: str) -> None:
+    """Check that the tables match the counts."""
     client = bigquery.Client(project)
     outcomes = client.query(
         f"SELECT task, status, COUNT(*) n, SUM(cost_usd) cost FROM {dataset}.outcomes GROUP BY 1, 2"
@@ -76,7 +76,7 @@ def _dataset(project: str) -> Iterator[str]:
     name = f"imagebeam_smoke_{secrets.token_hex(4)}"
     dataset = bigquery.Dataset(f"{project}.{name}")
     dataset.location = "US"
-    dataset.default_table_expiration_ms = 24 * 3600 * 1000  # should even the deletion fail
+    dataset.default_table_expiration_ms = 24 * 3600 * 1000  # in case the deletion fails
     client.create_dataset(dataset)
     try:
         yield name
@@ -86,7 +86,7 @@ def _dataset(project: str) -> Iterator[str]:
 
 @contextmanager
 def work_directory(project: str, bucket: str) -> Iterator[str]:
-    """A directory in a bucket, emptied at the end."""
+    """Create a directory in a bucket and delete it at the end."""
     prefix = f"imagebeam-smoke-{secrets.token_hex(4)}"
     try:
         yield f"gs://{bucket}/{prefix}"

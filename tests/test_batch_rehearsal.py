@@ -1,4 +1,4 @@
-"""The rehearsal of the batch lane runs, at a size that says nothing about speed but everything about the books."""
+"""The rehearsal of the batch lane runs, at a size at which only the counts are meaningful."""
 
 import json
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.batch_figures import marked
+from benchmarks.batch_report import marked
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_a_rehearsal_answers_every_unit_once_whatever_its_jobs_do(tmp_path: Path) -> None:
+def test_rehearsal_answers_every_unit_once_despite_job_failures(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("Above.\n<!-- rehearsal: begin -->\nold\n<!-- rehearsal: end -->\nBelow.\n")
     command = [sys.executable, "-m", "benchmarks.batch_rehearsal", "--units=2000", "--lines=400", "--json"]
@@ -25,29 +25,29 @@ def test_a_rehearsal_answers_every_unit_once_whatever_its_jobs_do(tmp_path: Path
     assert report["problems"] == []
     assert report["recorded"] == 2_000
     assert report["answered_twice"] == 0
-    # Whoever was paid and wrote nothing is asked again; nobody else is.
+    # Only rows that were paid and not written are sent again.
     assert report["paid"] == report["answered"] + report["unwritten"]
     assert 0 < report["unwritten"] < 40
     rounds = [sum(name.startswith(f"r{number}-") for name in report["jobs"]) for number in (1, 2, 3)]
     assert rounds[0] == 5
-    assert rounds[1] == 2  # the expired job's 400, and four tenths of the partial one's
+    assert rounds[1] == 2  # the expired job's 400 units and 40 % of the partial job's
     assert set(report["jobs"].values()) == {1}
     assert all(process["peak_mb"] < 700 for process in report["memory"])
     text = page.read_text()
     assert text.startswith("Above.\n")
     assert text.endswith("Below.\n")
-    assert "| no answer is bought twice | 0; " in text
+    assert "| no answer is paid twice | 0; " in text
     assert "old" not in text
     assert str(ROOT) not in text
 
 
-def test_a_rehearsal_needs_five_jobs() -> None:
+def test_rehearsal_requires_five_jobs() -> None:
     command = [sys.executable, "-m", "benchmarks.batch_rehearsal", "--units=2000", "--lines=1000"]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "fewer than five jobs" in done.stderr
 
 
-def test_a_page_without_markers_is_no_place_for_figures() -> None:
+def test_rejects_page_without_markers() -> None:
     with pytest.raises(ValueError, match="rehearsal: begin"):
         marked("Nothing here.", "rehearsal", iter(()))

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.fake_model.pixels import DARK, SHARP, SOFT, NotAnImage, measure
-from imagebeam.emulators.sample_data.images import LONGEST_SIDE, VARIANTS, photos, render
+from imagebeam.emulators.fake_model.image_stats import DARK, SHARP, SOFT, NotAnImageError, measure
+from imagebeam.emulators.sample_data.images import MAX_SIDE, VARIANTS, photos, render
 from imagebeam.emulators.sample_data.load import build_dataset
 from imagebeam.emulators.sample_data.rows import (
-    ASSETS_WITHOUT,
+    ASSETS_WITHOUT_IMAGES,
     BUCKET,
     OBSERVATIONS_PER_ASSET,
-    TRAPS_FROM,
+    DEFECTS_FROM,
     Content,
-    make_content,
+    build_content,
     observations_per_asset,
 )
 from imagebeam.emulators.sample_data.tables import DATASET, LOCATION, TABLES
@@ -126,7 +126,7 @@ def test_observations_per_asset_are_realistic(tables: Rows) -> None:
     known = {row["asset_id"] for row in tables["latest_assets"]}
     assert len(known) == len(tables["latest_assets"])
     assert known >= {row["asset_id"] for row in tables["latest_observations"]}
-    assert 1 - assets / len(known) == pytest.approx(ASSETS_WITHOUT / 500_531, abs=0.01)
+    assert 1 - assets / len(known) == pytest.approx(ASSETS_WITHOUT_IMAGES / 500_531, abs=0.01)
 
 
 def test_rows_of_an_asset_share_location_and_detection_time(tables: Rows) -> None:
@@ -185,7 +185,7 @@ def test_some_uris_are_null_and_some_objects_invalid_or_missing(tables: Rows, ob
     for name in set(names) & set(objects):
         try:
             measure(objects[name].download_as_bytes())
-        except NotAnImage:
+        except NotAnImageError:
             broken.append(name)
     assert len(broken) == 1
     assert objects[broken[0]].size > 0
@@ -214,7 +214,7 @@ def test_all_other_uris_have_a_small_image(tables: Rows, objects: dict[str, stor
         assert {row["gcs_uri"] for row in tables[table] if row["snapshot_id"] in row["gcs_uri"]} & traps
         for row in tables[table]:
             found = measure(objects[object_name(row["gcs_uri"])].download_as_bytes())
-            assert max(found.width, found.height) <= LONGEST_SIDE
+            assert max(found.width, found.height) <= MAX_SIDE
             sizes.add((found.width, found.height))
     assert len(sizes) > 10
 
@@ -265,10 +265,10 @@ def spoilt(content: Content) -> tuple[int, int, int, int]:
 @settings(deadline=None, max_examples=60)
 @given(units=st.integers(1, 120), seed=st.integers(0, 1000))
 def test_dataset_of_any_size_has_its_rows_and_invalid_data(units: int, seed: int) -> None:
-    content = make_content(units, seed)
+    content = build_content(units, seed)
     latest = content.tables["latest_observations"]
     assert len({row["observation_id"] for row in latest}) == len(latest) == units
-    assert spoilt(content) == ((2, 1, 1, 1) if units >= TRAPS_FROM else (0, 0, 0, 0))
+    assert spoilt(content) == ((2, 1, 1, 1) if units >= DEFECTS_FROM else (0, 0, 0, 0))
     assert set(content.tables) == set(TABLES)
     assert all(content.tables.values())
 
@@ -281,14 +281,14 @@ def test_asset_sizes_sum_to_the_units(units: int) -> None:
 
 
 def test_seed_determines_the_images() -> None:
-    one, same, other = make_content(20, 1), make_content(20, 1), make_content(20, 2)
+    one, same, other = build_content(20, 1), build_content(20, 1), build_content(20, 2)
     assert one == same
     assert [one.data(name) for name in one.objects] == [same.data(name) for name in same.objects]
     assert not one.objects.keys() & other.objects.keys()
 
 
 def test_views_of_an_asset_are_parts_of_one_photo() -> None:
-    content = make_content(UNITS, 0)
+    content = build_content(UNITS, 0)
     views = defaultdict(list)
     for row in content.tables["latest_observations"]:
         if row["gcs_uri"] is not None and object_name(row["gcs_uri"]) in content.objects:
@@ -300,7 +300,7 @@ def test_views_of_an_asset_are_parts_of_one_photo() -> None:
 
 def test_degraded_images_measure_as_degraded() -> None:
     found = defaultdict(list)
-    for picture, _ in make_content(UNITS, 0).objects.values():
+    for picture, _ in build_content(UNITS, 0).objects.values():
         found[picture.variant].append(measure(render(picture)))
     assert set(found) == set(VARIANTS)
     assert all(one.sharpness < SOFT for one in found["blurred"])
@@ -313,5 +313,5 @@ def test_degraded_images_measure_as_degraded() -> None:
 
 
 def test_dataset_needs_at_least_one_unit() -> None:
-    with pytest.raises(ValueError, match="at least one unit"):
-        make_content(0, 0)
+    with pytest.raises(ValueError, match="units must be at least 1"):
+        build_content(0, 0)

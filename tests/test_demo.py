@@ -1,4 +1,4 @@
-"""The first thing that a stranger runs: the demo, as ``make demo`` runs it."""
+"""The demo, as ``make demo`` runs it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def imagebeam(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(300)
-def test_the_demo_shows_the_job_three_times_and_leaves_its_answers(tmp_path: Path) -> None:
+def test_demo_runs_three_times_and_keeps_answers(tmp_path: Path) -> None:
     done = imagebeam("local", "demo", "--dir", "cloud", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     told = " ".join(done.stdout.split())
@@ -38,7 +38,7 @@ def test_the_demo_shows_the_job_three_times_and_leaves_its_answers(tmp_path: Pat
     assert "Traceback" not in done.stderr
 
     shown = done.stdout.rindex("$ imagebeam local sql")
-    assert shown > done.stdout.index("The cloud is down")
+    assert shown > done.stdout.index("The cloud has stopped")
     rows = look(tmp_path, "SELECT * FROM answers.image_quality")
     assert len(rows) == 296
     # The README's own queries.

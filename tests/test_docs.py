@@ -28,13 +28,13 @@ ELSEWHERE = "elsewhere"
 
 #: Command → RUN, ELSEWHERE, or the test that proves it, as file::function.
 PROOFS = {
-    "make demo": "tests/test_demo.py::test_the_demo_shows_the_job_three_times_and_leaves_its_answers",
+    "make demo": "tests/test_demo.py::test_demo_runs_three_times_and_keeps_answers",
     "source .venv/bin/activate": ELSEWHERE,
     "imagebeam local sql 'SELECT sharpness, COUNT(*) AS images FROM answers.image_quality GROUP BY 1' --dir .local": (
-        "tests/test_demo.py::test_the_demo_shows_the_job_three_times_and_leaves_its_answers"
+        "tests/test_demo.py::test_demo_runs_three_times_and_keeps_answers"
     ),
     "imagebeam local sql 'SELECT unit_id, status, reason FROM answers.dead_letters' --dir .local": (
-        "tests/test_demo.py::test_the_demo_shows_the_job_three_times_and_leaves_its_answers"
+        "tests/test_demo.py::test_demo_runs_three_times_and_keeps_answers"
     ),
     "imagebeam classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam": (
         "tests/test_batch_lane.py::test_every_way_lands_the_same_rows_as_the_online_lane"

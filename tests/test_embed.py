@@ -17,7 +17,7 @@ from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
-from imagebeam.emulators.sample_data.rows import make_content
+from imagebeam.emulators.sample_data.rows import build_content
 from imagebeam.emulators.sample_data.tables import DATASET
 from imagebeam.transforms.core.identifiers import TableName
 
@@ -119,7 +119,7 @@ def test_an_image_without_a_vector_says_why(demo: tuple[Job, dict[str, Any]], as
 def test_the_nearest_neighbours_of_an_image_are_crops_of_the_same_photograph(
     demo: tuple[Job, dict[str, Any]], table: str
 ) -> None:
-    shown = {name.rpartition("/")[2]: picture.photo for name, (picture, _) in make_content(300, 0).objects.items()}
+    shown = {name.rpartition("/")[2]: picture.photo for name, (picture, _) in build_content(300, 0).objects.items()}
     pairs = demo[0].query(
         f"SELECT query.uri AS mine, base.uri AS near FROM VECTOR_SEARCH(TABLE {{results}}.{table}, 'vector', "
         f"TABLE {{results}}.{table}, top_k => 6, distance_type => 'COSINE') WHERE query.unit_id != base.unit_id"

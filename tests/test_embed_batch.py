@@ -24,7 +24,7 @@ from jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
-from imagebeam.emulators.sample_data.rows import make_content
+from imagebeam.emulators.sample_data.rows import build_content
 from imagebeam.emulators.sample_data.tables import DATASET
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.run.embed_settings import embed_settings
@@ -248,7 +248,7 @@ ST_X(position) AS x, capture_time, map_url, snapshot_id, model, dimension, versi
 
 
 def test_the_nearest_neighbours_in_the_batch_lane_are_crops_of_the_same_photograph(lanes: Lanes) -> None:
-    shown = {name.rpartition("/")[2]: picture.photo for name, (picture, _) in make_content(300, 0).objects.items()}
+    shown = {name.rpartition("/")[2]: picture.photo for name, (picture, _) in build_content(300, 0).objects.items()}
     pairs = lanes.batch.query(
         f"SELECT query.uri AS mine, base.uri AS near FROM VECTOR_SEARCH(TABLE {{results}}.{TABLE_256}, 'vector', "
         f"TABLE {{results}}.{TABLE_256}, top_k => 6, distance_type => 'COSINE') WHERE query.unit_id != base.unit_id"

@@ -1,4 +1,4 @@
-"""The example works as it is: the transforms in somebody's own pipeline."""
+"""The example: transforms in another pipeline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagebeam.emulators.cloud import LocalCloud
 EXAMPLE = Path(__file__).parent.parent / "examples" / "describe_folder.py"
 
 
-def test_every_image_of_a_folder_is_described(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_describes_every_image_of_a_folder(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{}, {}, {"data": b"no image"}])
     bucket = str(job.rows[0]["gcs_uri"]).partition("/snapshot")[0]
     answers = tmp_path / "answers.jsonl"

@@ -278,7 +278,7 @@ def test_global_location_rejects_tables(bench: Bench) -> None:
     [
         ({"displayName": None}, 400, "display_name"),
         ({"model": "publishers/google/models/gemini-9"}, 404, "was not found"),
-        ({"model": "gemini"}, 400, "is no model"),
+        ({"model": "gemini"}, 400, "is not of the form publishers"),
         (
             {"inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": ["gs://b/1", "gs://b/2"]}}},
             400,
@@ -316,7 +316,7 @@ TEXT = {"contents": user("x")}
     ("lines", "said"),
     [
         (b"{not json\n", "line 1: unexpected character"),
-        (b"[1]\n", "line 1: the line is no JSON object"),
+        (b"[1]\n", "line 1: the line is not a JSON object"),
         (b"", "has no requests"),
         ([{"custom_id": "k"}], "no object request"),
         ([GOOD, {"custom_id": "k", "request": TEXT | {"tools": [{"url_context": {}}]}}], "empty object"),

@@ -10,9 +10,9 @@ from batch_local import Bench
 from google.genai import errors
 from vertex_local import Place, file_part, gemini, open_place
 
-from imagebeam.emulators.batch.data.importer import ImportFailed, import_lines
-from imagebeam.emulators.batch.faults import MOST_EMBEDDING_LINES, BatchFaults, Limits
-from imagebeam.emulators.batch.requests import most_lines
+from imagebeam.emulators.batch.data.importer import JobImportError, import_lines
+from imagebeam.emulators.batch.faults import MAX_EMBEDDING_LINES, BatchFaults, Limits
+from imagebeam.emulators.batch.requests import max_lines
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.vertex.embedding_models import MODELS
@@ -129,11 +129,11 @@ def test_rejects_model_without_batch_in_the_location(
 
 
 def test_embedding_job_accepts_at_most_a_million_rows() -> None:
-    limits = BatchFaults(FaultConfig()).limits(most_lines(MODELS[MODEL]))
-    assert limits == Limits(lines=MOST_EMBEDDING_LINES) == Limits(lines=1_000_000)
-    assert most_lines(GENERATING["gemini-3.5-flash"]) == 200_000
+    limits = BatchFaults(FaultConfig()).limits(max_lines(MODELS[MODEL]))
+    assert limits == Limits(lines=MAX_EMBEDDING_LINES) == Limits(lines=1_000_000)
+    assert max_lines(GENERATING["gemini-3.5-flash"]) == 200_000
     line = b'{"key":"k-1","request":{"content":{"parts":[{"text":"a"}]}}}\n'
-    with pytest.raises(ImportFailed, match="more than 1000000 requests"):
+    with pytest.raises(JobImportError, match="more than 1000000 requests"):
         import_lines((line for _ in range(1_000_001)), limits)
 
 

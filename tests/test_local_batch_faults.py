@@ -314,11 +314,11 @@ def test_concurrent_callers_create_jobs(cloud: LocalCloud, bench: Bench) -> None
     [
         ({"colour": 1}, "unknown key 'colour'"),
         ({"synthetic": 1}, "synthetic must be true or false"),
-        ({"limits": {"lines": 0}}, "limits must be whole numbers"),
+        ({"limits": {"lines": 0}}, "limits must be integers"),
         ({"calls": [{"do": "explode"}]}, "use http, or lost_answer"),
         ({"calls": [{"do": "http"}]}, "code must be 400 to 599"),
         ({"calls": [{"method": "put", "do": "http", "code": 500}]}, "method must be one of"),
-        ({"jobs": [{"failed": 2}]}, "failed is a share"),
+        ({"jobs": [{"failed": 2}]}, "failed must be from 0 to 1"),
         ({"jobs": [{"pending_s": "1"}]}, "pending_s must be a number"),
         ({"jobs": [{"stuck": "SUCCEEDED"}]}, "stuck must be PENDING or RUNNING"),
         ({"jobs": [{"output_info": "soon"}]}, "output_info must be one of"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imagebeam.emulators.batch.answers import GenerateHandler
 from imagebeam.emulators.batch.data.filter import parse_filter
-from imagebeam.emulators.batch.data.importer import ImportFailed, import_lines
+from imagebeam.emulators.batch.data.importer import JobImportError, import_lines
 from imagebeam.emulators.batch.data.rows import InputRow, RowRunner
 from imagebeam.emulators.batch.faults import JobFaults, Limits
 from imagebeam.emulators.batch.templates import TemplateReader, read_line
@@ -46,9 +46,9 @@ def test_template_reads_the_same_as_line_by_line(given_lines: list[tuple[dict[st
         for line, spaced in given_lines
     ] * 2
     imported = import_lines(raws, Limits())
-    reader = TemplateReader(imported.shape)
+    reader = TemplateReader(imported.schema)
     for raw in raws:
-        quick, slow = reader.read(raw), read_line(imported.shape, raw)
+        quick, slow = reader.read(raw), read_line(imported.schema, raw)
         assert orjson.dumps(quick.record, option=orjson.OPT_SORT_KEYS) == orjson.dumps(
             slow.record, option=orjson.OPT_SORT_KEYS
         )
@@ -58,7 +58,7 @@ def test_template_reads_the_same_as_line_by_line(given_lines: list[tuple[dict[st
 @given(st.lists(lines(), min_size=1, max_size=8))
 def test_imported_lines_have_the_same_fields(given_lines: list[dict[str, Any]]) -> None:
     raws = [orjson.dumps(line) for line in given_lines]
-    shape = import_lines(raws, Limits()).shape
+    shape = import_lines(raws, Limits()).schema
     rows = [read_line(shape, raw).record for raw in raws]
     assert len({tuple(row) for row in rows}) == 1
     assert len({tuple(row["request"]) for row in rows}) == 1
@@ -79,7 +79,7 @@ def test_synthetic_answer_is_the_same_with_and_without_template(tmp_path: Any) -
         ]}})
         for n in range(30)
     ]  # fmt: skip
-    shape = import_lines(raws, Limits()).shape
+    shape = import_lines(raws, Limits()).schema
 
     def answers(rows: list[InputRow]) -> list[Any]:
         faults = VertexFaults(FaultConfig(), 0)
@@ -94,9 +94,9 @@ def test_synthetic_answer_is_the_same_with_and_without_template(tmp_path: Any) -
 def test_import_stops_at_the_first_invalid_line() -> None:
     good = b'{"request":{"contents":1}}\n'
     assert import_lines([good, b"\n", good], Limits()).rows == 2
-    with pytest.raises(ImportFailed, match=r"line 2, field request\.contents: it is string here and integer before"):
+    with pytest.raises(JobImportError, match=r"line 2, field request\.contents: it is string here and integer before"):
         import_lines([good, b'{"request":{"contents":"1"}}\n', b"{"], Limits())
-    with pytest.raises(ImportFailed, match="more than 1 requests"):
+    with pytest.raises(JobImportError, match="more than 1 requests"):
         import_lines([good, good], Limits(lines=1))
 
 

@@ -35,10 +35,10 @@ def _said(capsys: pytest.CaptureFixture[str]) -> str:
         (["upp"], "did you mean up?"),
         (["up", "--froce"], "unknown flag --froce; did you mean --force?"),
         (["up", "--prot=1"], "did you mean --port?"),
-        (["sql", "SELECT", "1"], "put the SQL in quotes"),
+        (["sql", "SELECT", "1"], "put the SQL statement in quotes"),
         (["sql", "SELECT 1", "--format=xml"], "invalid choice: 'xml'"),
-        (["up", "--port=99999"], "'99999' is no port (0 to 65535)"),
-        (["up", "--seed=-1"], "is no seed"),
+        (["up", "--port=99999"], "invalid port '99999' (0 to 65535)"),
+        (["up", "--seed=-1"], "invalid seed"),
         ([], "required"),
     ],
 )
@@ -71,14 +71,14 @@ def test_up_rejects_a_directory_that_it_did_not_create(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "thesis.txt").write_text("mine")
     assert cli.main(["up", "--dir", str(tmp_path)]) == 2
-    assert "no local cloud made it" in _said(capsys)
+    assert "does not contain a local cloud" in _said(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_up_and_demo_reject_a_running_cloud(cloud: LocalCloud, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("up", "demo"):
         assert cli.main([command, "--dir", str(cloud.directory)]) == 2
-        assert f"already up in {cloud.directory}, at {cloud.url}" in _said(capsys)
+        assert f"already running in {cloud.directory}, at {cloud.url}" in _said(capsys)
 
 
 def test_sql_without_a_cloud_prints_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,17 +89,17 @@ def test_sql_without_a_cloud_prints_how_to_start_one(tmp_path: Path, capsys: pyt
 def test_missing_extra_prints_the_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "NEEDED", (*cli.NEEDED, "not_installed"))
+    monkeypatch.setattr(cli, "REQUIRED_MODULES", (*cli.REQUIRED_MODULES, "not_installed"))
     assert cli.main(["sql", "SELECT 1"]) == 2
     said = _said(capsys)
-    assert "needs the module not_installed: pip install 'imagebeam[local]'" in said
+    assert "requires not_installed: run pip install 'imagebeam[local]'" in said
 
 
 def test_extra_contains_every_required_module() -> None:
     extra = [
         line for line in importlib.metadata.requires("imagebeam") or [] if "extra == 'local'" in line.replace('"', "'")
     ]
-    for name in cli.NEEDED:
+    for name in cli.REQUIRED_MODULES:
         assert any(line.startswith(name) for line in extra)
 
 

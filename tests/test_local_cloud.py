@@ -19,7 +19,7 @@ from google.oauth2.service_account import Credentials
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.core.tokens import write_credentials
-from imagebeam.emulators.environment import environment_of, objection
+from imagebeam.emulators.environment import environment_of, find_conflict
 
 
 def test_environment_points_every_client_at_the_server(cloud: LocalCloud) -> None:
@@ -67,7 +67,7 @@ def test_proxy_rejects_connections_to_other_hosts(cloud: LocalCloud) -> None:
     [
         ({"vertx": {}}, "Unknown section 'vertx'"),
         ({"token": {"fial": True}}, "unknown key 'fial'"),
-        ({"storage": {"rules": [{"do": "explode"}]}}, "does 'http'"),
+        ({"storage": {"rules": [{"do": "explode"}]}}, "must have the action 'http'"),
         ({"storage": "no"}, "must be an object"),
     ],
 )
@@ -142,21 +142,21 @@ def test_failed_start_reports_the_reason(cloud: LocalCloud, tmp_path: Path) -> N
 
 def test_rejects_real_credentials(tmp_path: Path) -> None:
     own = environment_of("http://127.0.0.1:1", "p", tmp_path)
-    assert objection(own, tmp_path, tmp_path) is None
-    assert objection({}, tmp_path, tmp_path) is None
-    said = objection({"GOOGLE_APPLICATION_CREDENTIALS": "/keys/prod.json"}, tmp_path, tmp_path)
+    assert find_conflict(own, tmp_path, tmp_path) is None
+    assert find_conflict({}, tmp_path, tmp_path) is None
+    said = find_conflict({"GOOGLE_APPLICATION_CREDENTIALS": "/keys/prod.json"}, tmp_path, tmp_path)
     assert said is not None
     assert "unset GOOGLE_APPLICATION_CREDENTIALS" in said
-    assert "STORAGE" in (objection({"STORAGE_EMULATOR_HOST": "http://elsewhere:1"}, tmp_path, tmp_path) or "")
+    assert "STORAGE" in (find_conflict({"STORAGE_EMULATOR_HOST": "http://elsewhere:1"}, tmp_path, tmp_path) or "")
     adc = tmp_path / ".config" / "gcloud" / "application_default_credentials.json"
     adc.parent.mkdir(parents=True)
     adc.write_text("{}")
-    assert str(adc) in (objection({}, tmp_path, tmp_path) or "")
+    assert str(adc) in (find_conflict({}, tmp_path, tmp_path) or "")
 
 
 def test_two_servers_cannot_share_a_directory(cloud: LocalCloud) -> None:
     key = (cloud.directory / "credentials.json").read_bytes()
-    with pytest.raises(RuntimeError, match="cannot start: another one is running in") as caught:
+    with pytest.raises(RuntimeError, match="cannot start: another local cloud is running in") as caught:
         LocalCloud(cloud.directory).start()
     assert "Traceback" not in str(caught.value)
     assert requests.get(f"{cloud.url}/_local/counters", timeout=10).status_code == 200

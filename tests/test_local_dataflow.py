@@ -100,7 +100,7 @@ def test_rejects_pipeline_changed_after_staging(
     changed = dataflow.Job(job)
     changed.name = "another"
     changed.environment.sdk_pipeline_options["options"]["pipelineProtoHash"] = "0" * 64
-    with pytest.raises(BadRequest, match="The staged graph is not the one"):
+    with pytest.raises(BadRequest, match="The hash of the staged graph differs"):
         client.create_job({**PLACE, "job": changed})
 
 

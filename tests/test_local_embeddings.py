@@ -11,18 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagebeam.emulators.fake_model.image_vectors import LENGTH, Vector, describe, embed, project
-from imagebeam.emulators.fake_model.text_vectors import embed_text
+from imagebeam.emulators.fake_model.image_vectors import DESCRIPTION_LENGTH, Vector, describe, embed, project
+from imagebeam.emulators.fake_model.text_vectors import describe_text
 from imagebeam.emulators.sample_data.images import Picture, photos, render
-from imagebeam.emulators.sample_data.rows import Content, make_content
+from imagebeam.emulators.sample_data.rows import Content, build_content
 
 DIMENSIONS = (128, 256, 512, 768, 1408, 3072)
+
+
+def embed_text(text: str, dimension: int, space: str) -> list[float]:
+    return project(describe_text(text), dimension, space)
 
 
 @pytest.fixture(scope="module")
 def demo() -> list[tuple[Picture, Vector]]:
     """The pictures of the demo with their descriptions, without the one whose file is cut off."""
-    content: Content = make_content(300, 0)
+    content: Content = build_content(300, 0)
     return [(picture, describe(content.data(name))) for name, (picture, cut) in content.objects.items() if not cut]
 
 
@@ -59,7 +63,7 @@ def test_variants_of_a_photo_are_nearer_than_other_photos() -> None:
 @settings(max_examples=60)
 @given(st.integers(1, 3072), st.sampled_from(["a", "b"]), st.integers(0, 2**32 - 1))
 def test_vector_has_its_dimension_and_unit_length(dimension: int, space: str, seed: int) -> None:
-    description = np.random.default_rng(seed).standard_normal(LENGTH)
+    description = np.random.default_rng(seed).standard_normal(DESCRIPTION_LENGTH)
     vector = project(description, dimension, space)
     assert len(vector) == dimension
     assert math.isclose(math.fsum(value * value for value in vector), 1, rel_tol=1e-9)
@@ -81,7 +85,7 @@ def test_dimensions_keep_angles_and_models_do_not_share_a_space(
 @pytest.mark.parametrize("dimension", [0, -1, 3073])
 def test_rejects_invalid_dimension(dimension: int) -> None:
     with pytest.raises(ValueError, match="1 to 3072"):
-        project(np.ones(LENGTH), dimension, "m")
+        project(np.ones(DESCRIPTION_LENGTH), dimension, "m")
 
 
 def test_embeds_an_image_of_one_color() -> None:
@@ -115,4 +119,4 @@ def test_text_without_visual_words_is_near_no_image(demo: list[tuple[Picture, Ve
     pole, lamp = (np.array(embed_text(text, 512, "m")) for text in ("utility pole", "street lamp"))
     assert abs(vectors(demo, 512) @ pole).max() < 0.5
     assert abs(pole @ lamp) < 0.5
-    assert math.isclose(np.linalg.norm(embed_text("", 512)), 1)
+    assert math.isclose(np.linalg.norm(embed_text("", 512, "")), 1)

@@ -97,7 +97,7 @@ def test_predict_accepts_every_image_format(place: Place, kind: str) -> None:
     ("instance", "parameters", "code", "said"),
     [
         ({"image": {"gcsUri": "gs://embeddings/a.jpg"}}, {"dimension": 768}, 400, "128, 256, 512 and 1408"),
-        ({"image": {"gcsUri": "gs://embeddings/a.jpg"}}, {"dimension": "x"}, 400, "no whole number"),
+        ({"image": {"gcsUri": "gs://embeddings/a.jpg"}}, {"dimension": "x"}, 400, "not an integer"),
         ({"image": {"gcsUri": "gs://embeddings/a.jpg"}}, {"size": 5}, 400, "Unknown name"),
         ({"image": {"gcsUri": "gs://embeddings/none.jpg"}}, {}, 404, "does not exist"),
         ({"image": {"gcsUri": "s3://embeddings/a.jpg"}}, {}, 400, "Cloud Storage URI"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from imagebeam.emulators.fake_model.pixels import BRIGHT, DARK, SHARP, SOFT, Measurements, NotAnImage, measure
+from imagebeam.emulators.fake_model.image_stats import BRIGHT, DARK, SHARP, SOFT, ImageStats, NotAnImageError, measure
 from imagebeam.emulators.fake_model.schema_filler import DISCLAIMER, fill
 from imagebeam.transforms.tasks.answer_schema import fit_answer
 from imagebeam.transforms.tasks.task import parse_task
@@ -35,7 +35,7 @@ def saved(image: Image.Image, kind: str = "JPEG") -> bytes:
     return out.getvalue()
 
 
-def seen(image: Image.Image) -> Measurements:
+def seen(image: Image.Image) -> ImageStats:
     return measure(saved(image))
 
 
@@ -47,7 +47,7 @@ def overexposed(image: Image.Image) -> Image.Image:
     return image.point(lambda value: min(255.0, value * 1.7 + 110))
 
 
-def answer(schema: dict[str, Any], *measured: Measurements, prompt: str = "Look.", seed: int = 0) -> Any:
+def answer(schema: dict[str, Any], *measured: ImageStats, prompt: str = "Look.", seed: int = 0) -> Any:
     return json.loads(fill(schema, prompt, measured, seed))
 
 
@@ -86,7 +86,7 @@ def test_exposure_is_measured(name: str) -> None:
 def test_saturation_is_measured() -> None:
     assert seen(photo("coffee.jpg").convert("L")).grey
     assert not seen(photo("coffee.jpg")).grey
-    assert seen(photo("coffee.jpg")).colourfulness > 45
+    assert seen(photo("coffee.jpg")).colorfulness > 45
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_saturation_is_measured() -> None:
     ],
 )  # fmt: skip
 def test_plain_colors_have_common_names(rgb: tuple[int, int, int], name: str) -> None:
-    assert measure(saved(Image.new("RGB", (40, 30), rgb), "PNG")).dominant_colour == name
+    assert measure(saved(Image.new("RGB", (40, 30), rgb), "PNG")).dominant_color == name
 
 
 def test_uniform_image_has_no_contrast_edges_or_entropy() -> None:
@@ -111,21 +111,21 @@ def test_uniform_image_has_no_contrast_edges_or_entropy() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 1), (900, 1)])
 def test_measures_the_smallest_images(size: tuple[int, int]) -> None:
     found = measure(saved(Image.new("RGB", size, "red"), "PNG"))
-    numbers = (found.brightness, found.contrast, found.colourfulness, found.sharpness, found.entropy)
+    numbers = (found.brightness, found.contrast, found.colorfulness, found.sharpness, found.entropy)
     assert all(math.isfinite(number) for number in numbers)
 
 
 def test_rejects_invalid_and_truncated_images() -> None:
     whole = saved(photo("cat.jpg"))
     for data in (b"", b"GIF89a", b"%PDF-1.7 text", whole[:100], whole[: len(whole) // 2]):
-        with pytest.raises(NotAnImage):
+        with pytest.raises(NotAnImageError):
             measure(data)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_rejects_image_with_too_many_pixels_before_decoding() -> None:
     bomb = saved(Image.new("1", (12_000, 9_000)), "PNG")
-    with pytest.raises(NotAnImage, match="too many"):
+    with pytest.raises(NotAnImageError, match="too many"):
         measure(bomb)
 
 
@@ -148,7 +148,7 @@ def test_quality_task_is_answered_from_pixels(name: str) -> None:
     assert max(blurred["quality_score"], dark["quality_score"]) < max(good["quality_score"], 0.36)
     assert good["exposure"] == ("dark" if seen(image).brightness < DARK else "normal")
     assert seen(image).brightness < BRIGHT
-    assert good["dominant_colour"] == seen(image).dominant_colour
+    assert good["dominant_colour"] == seen(image).dominant_color
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_free_text_reports_measurements_and_names_the_emulator() -> None:
     image = photo("retina.jpg")
     text = fill(None, "Describe.", [seen(image.filter(ImageFilter.GaussianBlur(4)))], 0)
     assert text == f"A blurry, well exposed, colourful 320 × 320 photograph, mostly red. {DISCLAIMER}"
-    assert "no Gemini" in DISCLAIMER
+    assert "not Gemini" in DISCLAIMER
     assert fill(None, "Describe.", [], 0).startswith("There is no image")
 
 
@@ -352,7 +352,7 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
 
 @settings(deadline=None, max_examples=300)
 @given(schema=SCHEMAS, measured=st.lists(st.sampled_from(SEEN), max_size=3), seed=st.integers(0, 99))
-def test_any_schema_gets_a_matching_answer(schema: dict[str, Any], measured: list[Measurements], seed: int) -> None:
+def test_any_schema_gets_a_matching_answer(schema: dict[str, Any], measured: list[ImageStats], seed: int) -> None:
     text = fill(schema, "Look.", measured, seed)
     assert fits(schema, json.loads(text)), text
     assert text == fill(schema, "Look.", measured, seed)

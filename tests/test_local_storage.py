@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.emulators.storage.object_names import BESIDE, from_parts, name_problem, to_parts
+from imagebeam.emulators.storage.object_names import SIBLING, from_parts, name_error, to_parts
 from imagebeam.emulators.storage.object_store import ObjectStore
 
 NAMES = st.text(
     alphabet=st.one_of(st.sampled_from("/.%!+=?#&a:é\0 "), st.characters(codec="utf-8")),
     min_size=1,
     max_size=300,
-).filter(lambda name: name_problem(name) is None)
+).filter(lambda name: name_error(name) is None)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def bucket(cloud: LocalCloud, client: storage.Client) -> Iterator[storage.Bucket
 def test_object_names_map_to_safe_paths_and_back(name: str) -> None:
     parts = to_parts(name)
     assert from_parts(parts) == name
-    assert from_parts([*parts[:-1], BESIDE + parts[-1]]) == name
+    assert from_parts([*parts[:-1], SIBLING + parts[-1]]) == name
     for part in parts:
         assert part not in ("", ".", "..")
         assert not {"/", "\0"} & set(part)

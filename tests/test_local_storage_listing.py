@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.listing import glob_pattern, list_page
-from imagebeam.emulators.storage.resources import merged, select_fields
+from imagebeam.emulators.storage.resources import merge_patch, select_fields
 
 NAMES = st.sets(st.text(alphabet="ab/é", min_size=1, max_size=6), max_size=20)
 
@@ -94,4 +94,4 @@ def test_fields_parameter_selects_fields() -> None:
 
 
 def test_merge_patch_removes_nulls_and_merges_objects() -> None:
-    assert merged({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": None, "z": 4}, "b": None}) == {"a": {"y": 2, "z": 4}}
+    assert merge_patch({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": None, "z": 4}, "b": None}) == {"a": {"y": 2, "z": 4}}

@@ -35,7 +35,7 @@ def _read_until_ready(process: "subprocess.Popen[str]") -> list[str]:
     lines: list[str] = []
     for line in process.stdout:
         lines.append(line.rstrip("\n"))
-        if line.startswith("Ctrl-C ends it"):
+        if line.startswith("Ctrl-C stops it"):
             return lines
     assert process.stderr is not None
     raise AssertionError(f"it never was ready: {lines} {process.stderr.read()}")
@@ -55,7 +55,7 @@ def test_up_creates_the_dataset_prints_the_environment_and_stops_on_sigint(tmp_p
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert "is down" in rest
+    assert "has stopped" in rest
     assert errors == ""
     assert any("imagebeam classify" in line and SOURCE in line for line in lines)
     before = (directory / "bigquery.duckdb").stat().st_size
@@ -78,6 +78,6 @@ def test_interrupted_up_leaves_no_partial_dataset(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
-    assert "gone again" in rest
+    assert "was removed" in rest
     assert process.returncode == 0
     assert not directory.exists()

@@ -24,7 +24,7 @@ from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.vertex.faults import VertexFaults
 from imagebeam.emulators.vertex.generate.validation import read_prompt
 from imagebeam.emulators.vertex.models import MODELS
-from imagebeam.emulators.vertex.quota import Pace, Quota
+from imagebeam.emulators.vertex.quota import Quota, QuotaLimiter
 from imagebeam.transforms.core.records import Status
 from imagebeam.transforms.gemini.error_classes import FailureKind, classify_http
 from imagebeam.transforms.gemini.responses import parse_response
@@ -270,10 +270,10 @@ def test_token_quota_rejects_excess_tokens(cloud: LocalCloud, place: Place) -> N
 def test_rate_never_exceeds_the_quota(per_minute: int, burst: int, pauses: list[float]) -> None:
     times = [0.0, *itertools.accumulate(pauses)]
     now = 0.0
-    pace = Pace(Quota(requests_per_minute=per_minute, burst=burst), lambda: now)
+    limiter = QuotaLimiter(Quota(requests_per_minute=per_minute, burst=burst), lambda: now)
     admitted = 0
     for now in times:
-        while pace.admit(1):
+        while limiter.admit(1):
             admitted += 1
         assert admitted <= burst + per_minute / 60 * now + 1e-6
     assert admitted >= burst
@@ -281,13 +281,13 @@ def test_rate_never_exceeds_the_quota(per_minute: int, burst: int, pauses: list[
 
 def test_large_answer_delays_later_calls(cloud: LocalCloud) -> None:
     now = 0.0
-    pace = Pace(Quota(tokens_per_minute=60, burst_tokens=10), lambda: now)
-    assert pace.admit(25)
-    pace.charge(5)
+    limiter = QuotaLimiter(Quota(tokens_per_minute=60, burst_tokens=10), lambda: now)
+    assert limiter.admit(25)
+    limiter.charge(5)
     now = 20.0
-    assert not pace.admit(1)
+    assert not limiter.admit(1)
     now = 20.5
-    assert pace.admit(1)
+    assert limiter.admit(1)
 
 
 def test_latency_applies_and_calls_run_concurrently(cloud: LocalCloud, place: Place) -> None:
@@ -330,7 +330,7 @@ def test_rate_is_a_share_of_calls_in_any_order() -> None:
 
     def met(order: list[str]) -> set[str]:
         made = faults(section)
-        return {uri for uri in order if made.rule("generateContent", (uri,), "", uri, made.ask(uri))}
+        return {uri for uri in order if made.rule("generateContent", (uri,), "", uri, made.count_attempt(uri))}
 
     assert met(uris) == met(uris[::-1])
     assert 150 < len(met(uris)) < 250
@@ -365,19 +365,19 @@ def test_counters_report_calls_per_uri_and_billed_tokens(cloud: LocalCloud, clie
         ({"latency": {"mean": 1}}, "unknown key 'mean' in latency"),
         ({"latency": {"sigma": 1}}, "median_s must be a number"),
         ({"quota": {"rpm": 1}}, "unknown key 'rpm' in quota"),
-        ({"quota": {"burst": -1}}, "burst must be a number from 0 on"),
+        ({"quota": {"burst": -1}}, "burst must be a number ≥ 0"),
         ({"rules": {}}, "rules must be a list"),
         ({"rules": ["reset"]}, r"rules\[0\] must be an object"),
-        ({"rules": [{"do": "explode"}]}, "does 'explode': use http, reset"),
+        ({"rules": [{"do": "explode"}]}, "unknown action 'explode': use http, reset"),
         ({"rules": [{"do": "http"}]}, "code must be 400 to 599"),
         ({"rules": [{"do": "http", "code": 200}]}, "code must be 400 to 599"),
         ({"rules": [{"do": "reset", "code": 500}]}, "unknown key 'code'"),
         ({"rules": [{"do": "slow"}]}, "seconds must be a number"),
         ({"rules": [{"do": "finish"}]}, "reason must be a finishReason"),
-        ({"rules": [{"do": "empty", "rate": 2}]}, "rate is a share"),
+        ({"rules": [{"do": "empty", "rate": 2}]}, "rate must be from 0 to 1"),
         ({"rules": [{"do": "empty", "times": "1"}]}, "times must be a number"),
         ({"rules": [{"do": "empty", "method": "countTokens"}]}, "countTokens only"),
-        ({"retired_models": "gemini"}, "must be a list of model ids"),
+        ({"retired_models": "gemini"}, "must be a list of model IDs"),
         ({"api_disabled": 1}, "must be true or false"),
     ],
 )

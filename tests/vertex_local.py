@@ -1,4 +1,4 @@
-"""Pictures in the local Cloud Storage and calls to the local Vertex AI, for the tests of it."""
+"""Images in the local Cloud Storage and calls to the local Vertex AI."""
 
 import io
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ JSON_CONFIG = {"responseMimeType": "application/json", "responseSchema": SCHEMA}
 
 
 def picture(kind: str = "JPEG", size: tuple[int, int] = (160, 120)) -> bytes:
-    """An image with something to see."""
+    """Return an image with a gradient."""
     stream = io.BytesIO()
     Image.linear_gradient("L").resize(size).convert("RGB").save(stream, kind)
     return stream.getvalue()
@@ -37,7 +37,7 @@ def picture(kind: str = "JPEG", size: tuple[int, int] = (160, 120)) -> bytes:
 
 @dataclass(frozen=True)
 class Place:
-    """A bucket and who reads it."""
+    """A bucket and an access token."""
 
     cloud: LocalCloud
     bucket: str
@@ -59,7 +59,7 @@ class Place:
         location: str = "global",
         headers: dict[str, str] | None = None,
     ) -> requests.Response:
-        """Ask without a client that would mend the request."""
+        """Send a request without a client, which would correct it."""
         path = f"v1/projects/{self.cloud.project}/locations/{location}/publishers/google/models/{model}:{method}"
         sent = {"Authorization": f"Bearer {self.token}"} | (headers or {})
         return requests.post(f"{self.cloud.url}/{path}", json=body, headers=sent, timeout=20)

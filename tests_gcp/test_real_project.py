@@ -1,6 +1,6 @@
-"""The smoke test on a real project: ``make test-gcp``. It costs about a cent and cleans up after itself.
+"""The smoke test on a real project: ``make test-gcp``. Costs about one cent and deletes what it creates.
 
-It stands outside ``tests/``, whose fixtures hide real credentials; ``make test`` never sees it.
+Not in ``tests/``, whose fixtures hide real credentials. ``make test`` does not run it.
 """
 
 import os
@@ -11,15 +11,15 @@ from smoke import smoke, work_directory
 
 PROJECT = os.environ.get("IMAGEBEAM_GCP_PROJECT", "")
 BUCKET = os.environ.get("IMAGEBEAM_GCP_BUCKET", "").removeprefix("gs://").rstrip("/")
-#: With one of these set, clients would talk to a local cloud and prove nothing.
+#: Variables that would direct clients to a local cloud.
 LOCAL = ("BIGQUERY_EMULATOR_HOST", "STORAGE_EMULATOR_HOST", "GOOGLE_VERTEX_BASE_URL")
 
 
-@pytest.mark.skipif(not PROJECT, reason="IMAGEBEAM_GCP_PROJECT names no project")
+@pytest.mark.skipif(not PROJECT, reason="IMAGEBEAM_GCP_PROJECT is not set")
 @pytest.mark.timeout(900)
-def test_three_public_images_are_classified_and_embedded(tmp_path: Path) -> None:
+def test_classifies_and_embeds_three_public_images(tmp_path: Path) -> None:
     wrong = [name for name in LOCAL if os.environ.get(name)]
-    assert not wrong, f"{wrong[0]} is set, so this would be the local cloud: unset it"
+    assert not wrong, f"{wrong[0]} is set and would direct the test to a local cloud: unset it"
     if not BUCKET:
         smoke(PROJECT, str(tmp_path))
         return

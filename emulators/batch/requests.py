@@ -1,10 +1,10 @@
-"""What a ``batchPredictionJobs.create`` asks for, and every reason for which it is refused."""
+"""Validation of ``batchPredictionJobs.create`` requests."""
 
 import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from imagebeam.emulators.batch.faults import MOST_EMBEDDING_LINES, MOST_LINES
+from imagebeam.emulators.batch.faults import MAX_EMBEDDING_LINES, MAX_LINES
 from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, embedding_model, find_embedding_model
@@ -17,7 +17,7 @@ _KNOWN: Final = (
     "instanceConfig", "dedicatedResources", "manualBatchTuningParameters", "generateExplanation", "explanationSpec",
     "encryptionSpec", "serviceAccount", "disableContainerLogging", "unmanagedContainerModel", "modelVersionId",
 )  # fmt: skip
-#: Not for Gemini (Google, "Batch inference with Gemini").
+#: Fields that Gemini jobs do not support (Google, "Batch inference with Gemini").
 _REFUSED: Final = (
     "encryptionSpec", "serviceAccount", "modelParameters", "dedicatedResources", "unmanagedContainerModel",
     "explanationSpec",
@@ -27,12 +27,12 @@ _PREFIX: Final = re.compile(r"gs://([^/*]+)(/[^*]*)?")
 _PUBLISHER: Final = re.compile(
     r"(?:projects/[^/]+/locations/(?P<place>[^/]+)/)?publishers/google/models/(?P<name>[^/]+)"
 )
-_OWN: Final = re.compile(r"projects/[^/]+/locations/(?P<place>[^/]+)/(?:models|endpoints)/(?P<id>\d+)(?:@[\w-]+)?")
+_TUNED: Final = re.compile(r"projects/[^/]+/locations/(?P<place>[^/]+)/(?:models|endpoints)/(?P<id>\d+)(?:@[\w-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class GcsFile:
-    """An object of Cloud Storage, or the beginning of names there."""
+    """A Cloud Storage object or prefix."""
 
     bucket: str
     name: str
@@ -44,16 +44,16 @@ class GcsFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A create that is taken.
+class JobSpec:
+    """A checked create request.
 
     Attributes:
-        display_name: Not unique.
+        display_name: Display name, not necessarily unique.
         location: ``global`` or a region.
-        model: Who answers.
-        source: The JSONL file or the table.
-        destination: A prefix or a table; of a dataset, the table's name is empty.
-        echo: What the resource repeats of the request.
+        model: The model.
+        source: JSONL file or table.
+        destination: Prefix or table; for a dataset the table name is empty.
+        echo: Fields of the request that the resource repeats.
     """
 
     display_name: str
@@ -64,17 +64,17 @@ class Asked:
     echo: dict[str, Any]
 
 
-def read_create(body: dict[str, Any], project: str, location: str, retired: tuple[str, ...]) -> Asked:
-    """Check a request.
+def read_create(body: dict[str, Any], project: str, location: str, retired: tuple[str, ...]) -> JobSpec:
+    """Check a create request.
 
     Args:
-        body: Its JSON, in camelCase or snake_case.
-        project: Of its path.
-        location: Of its path.
-        retired: Models that are not to exist.
+        body: JSON body, in camelCase or snake_case.
+        project: Project in the path.
+        location: Location in the path.
+        retired: IDs of models to treat as retired.
 
     Raises:
-        ApiError: 400, or 404 for a model that is not there.
+        ApiError: 400 for an invalid request, 404 for a model that does not exist.
     """
     fields = read_fields(body, _KNOWN, "batch_prediction_job")
     name = fields.get("displayName")
@@ -100,22 +100,22 @@ def read_create(body: dict[str, Any], project: str, location: str, retired: tupl
             )
     labels = fields.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise invalid("batch_prediction_job.labels", "must be an object of texts")
+        raise invalid("batch_prediction_job.labels", "must be an object of strings")
     echo = {"displayName": name, "model": fields.get("model")}
     echo |= {key: fields[key] for key in ("inputConfig", "outputConfig")}
     echo |= {"labels": labels} if labels else {}
-    return Asked(name, location, model, source, destination, echo)
+    return JobSpec(name, location, model, source, destination, echo)
 
 
-def most_lines(model: Model | EmbeddingModel) -> int:
-    """Return how many requests a job of a model may have."""
-    return MOST_EMBEDDING_LINES if isinstance(model, EmbeddingModel) else MOST_LINES
+def max_lines(model: Model | EmbeddingModel) -> int:
+    """Return the maximum number of requests in a job of a model."""
+    return MAX_EMBEDDING_LINES if isinstance(model, EmbeddingModel) else MAX_LINES
 
 
 def _model(name: Any, project: str, location: str, retired: tuple[str, ...]) -> Model | EmbeddingModel:
     found = _PUBLISHER.fullmatch(name) if isinstance(name, str) else None
     if found is not None:
-        _same_place(found["place"], location)
+        _check_same_location(found["place"], location)
         known = found["name"].removesuffix("@default")
         if embedding_model(known) is None:
             return find_model(known, project, location, retired)
@@ -123,16 +123,16 @@ def _model(name: Any, project: str, location: str, retired: tuple[str, ...]) -> 
         if embeds.method != "embedContent":
             raise ApiError(400, f"Batch prediction is not supported for model {known}.")
         return embeds
-    own = _OWN.fullmatch(name) if isinstance(name, str) else None
-    if own is None:
-        raise invalid("batch_prediction_job.model", f"{name!r} is no model: publishers/google/models/NAME")
+    tuned = _TUNED.fullmatch(name) if isinstance(name, str) else None
+    if tuned is None:
+        raise invalid("batch_prediction_job.model", f"{name!r} is not of the form publishers/google/models/NAME")
     if location == "global":
         raise ApiError(400, f"Tuned models are not supported in batch prediction at global: {name}.")
-    _same_place(own["place"], location)
+    _check_same_location(tuned["place"], location)
     return find_model(TUNED, project, location, retired)
 
 
-def _same_place(place: str | None, location: str) -> None:
+def _check_same_location(place: str | None, location: str) -> None:
     if place not in (None, location):
         raise ApiError(400, f"The model is in {place} and the job in {location}: they must be in one location.")
 
@@ -180,19 +180,19 @@ def _destination(config: Any) -> GcsFile | TableId:
 def _file(uri: Any, path: str) -> GcsFile:
     found = _GS.fullmatch(uri) if isinstance(uri, str) else None
     if found is None:
-        raise invalid(path, f"{uri!r} is no URI of one Cloud Storage object such as gs://bucket/name")
+        raise invalid(path, f"{uri!r} is not the URI of a Cloud Storage object such as gs://bucket/name")
     return GcsFile(found[1], found[2])
 
 
 def _prefix(uri: Any, path: str) -> GcsFile:
     found = _PREFIX.fullmatch(uri) if isinstance(uri, str) else None
     if found is None:
-        raise invalid(path, f"{uri!r} is no Cloud Storage URI such as gs://bucket/prefix")
+        raise invalid(path, f"{uri!r} is not a Cloud Storage URI such as gs://bucket/prefix")
     return GcsFile(found[1], (found[2] or "").strip("/"))
 
 
 def _table(uri: Any, path: str) -> TableId:
     parts = uri.removeprefix("bq://").split(".") if isinstance(uri, str) and uri.startswith("bq://") else []
     if len(parts) not in (2, 3) or not all(parts):
-        raise invalid(path, f"{uri!r} is no BigQuery URI such as bq://project.dataset.table")
+        raise invalid(path, f"{uri!r} is not a BigQuery URI such as bq://project.dataset.table")
     return TableId(parts[0], parts[1], parts[2] if len(parts) == 3 else "")

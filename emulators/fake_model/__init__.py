@@ -1,1 +1,1 @@
-"""The model of the local cloud: measures pixels and fills any answer schema deterministically."""
+"""The model of the local cloud: measures pixels and fills response schemas deterministically."""

@@ -1,8 +1,7 @@
-"""Texts among the images: a text that speaks of how a picture looks points to pictures that look so.
+"""The local text embeddings: a text about appearance is near the images with that appearance.
 
-Honest and simple: known are the words of `looks` (dark, overexposed, blurry, vivid, low resolution, redacted,
-"not sharp" ...) and the colours of `pixels`. A text with none of them ("utility pole") gets a direction of
-its own that is near nothing; that is all that pixels can say.
+Known are the words of `image_words` (dark, overexposed, blurry, vivid, low resolution, redacted, "not sharp", ...)
+and the colors of `image_stats`. Any other text ("utility pole") gets a pseudo-random vector that is near no image.
 """
 
 import hashlib
@@ -10,59 +9,52 @@ from typing import Final
 
 import numpy as np
 
-from imagebeam.emulators.fake_model import pixels
-from imagebeam.emulators.fake_model.image_vectors import LENGTH, SCALES, WORDS, Vector, project
-from imagebeam.emulators.fake_model.image_words import meaning, tokens
+from imagebeam.emulators.fake_model import image_stats
+from imagebeam.emulators.fake_model.image_vectors import DESCRIPTION_LENGTH, SCALES, WORD_LENGTH, Vector
+from imagebeam.emulators.fake_model.image_words import COLOR_NAMES, NEGATIONS, find_meaning, tokens
 
-_COLOURS: Final = {name: name for name in pixels.COLOURS} | {"gray": "grey", "violet": "purple", "beige": "brown"}
-_LONGEST_PHRASE: Final = 3
-_NOT: Final = frozenset(("not", "no", "non", "without", "never"))
+_MAX_PHRASE_WORDS: Final = 3
 
 
 def describe_text(text: str) -> Vector:
-    """Return the description of a text, to be compared with those of images.
+    """Return the descriptor of a text, which is comparable with those of images.
 
-    >>> bool(describe_text("dark")[LENGTH - WORDS + SCALES.index("light")] < 0)
+    >>> bool(describe_text("dark")[DESCRIPTION_LENGTH - WORD_LENGTH + SCALES.index("light")] < 0)
     True
     """
-    said = np.zeros(WORDS)
+    words_part = np.zeros(WORD_LENGTH)
     words = tokens(text)
     at = 0
     while at < len(words):
-        at += _say(said, words, at)
-    description = np.zeros(LENGTH)
-    if said.any():
-        description[-WORDS:] = said / np.linalg.norm(said)
+        at += _add_phrase(words_part, words, at)
+    description = np.zeros(DESCRIPTION_LENGTH)
+    if words_part.any():
+        description[-WORD_LENGTH:] = words_part / np.linalg.norm(words_part)
         return description
     seed = int.from_bytes(hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest(), "big")
-    nothing = np.random.default_rng(seed).standard_normal(LENGTH - WORDS)
-    description[:-WORDS] = nothing / np.linalg.norm(nothing)
+    unrelated = np.random.default_rng(seed).standard_normal(DESCRIPTION_LENGTH - WORD_LENGTH)
+    description[:-WORD_LENGTH] = unrelated / np.linalg.norm(unrelated)
     return description
 
 
-def embed_text(text: str, dimension: int, space: str = "") -> list[float]:
-    """Return the vector of one text, of length 1, in the space of `embedding.embed`."""
-    return project(describe_text(text), dimension, space)
-
-
-def _say(said: Vector, words: list[str], at: int) -> int:
-    """Add what the longest phrase that begins here says; return how many words it has."""
-    sign = -1.0 if at and words[at - 1] in _NOT else 1.0
-    for length in range(min(_LONGEST_PHRASE, len(words) - at), 0, -1):
+def _add_phrase(words_part: Vector, words: list[str], at: int) -> int:
+    """Add the meaning of the longest known phrase at a position; return its number of words."""
+    sign = -1.0 if at and words[at - 1] in NEGATIONS else 1.0
+    for length in range(min(_MAX_PHRASE_WORDS, len(words) - at), 0, -1):
         phrase = words[at : at + length]
-        if phrase[0] in _NOT and length > 1:
+        if phrase[0] in NEGATIONS and length > 1:
             continue
-        found = meaning("_".join(phrase)) if length == 1 or _whole(phrase) else None
-        colour = _COLOURS.get(phrase[0]) if length == 1 else None
+        found = find_meaning("_".join(phrase)) if length == 1 or _is_compound(phrase) else None
+        color = COLOR_NAMES.get(phrase[0]) if length == 1 else None
         if found is not None and found.scale in SCALES:
-            said[SCALES.index(found.scale)] += sign * (found.low + found.high - 1)
-        if colour is not None:
-            said[len(SCALES) + pixels.COLOURS.index(colour)] += sign
-        if colour is not None or found is not None:
+            words_part[SCALES.index(found.scale)] += sign * (found.low + found.high - 1)
+        if color is not None:
+            words_part[len(SCALES) + image_stats.COLORS.index(color)] += sign
+        if color is not None or found is not None:
             return length
     return 1
 
 
-def _whole(phrase: list[str]) -> bool:
-    """Say whether a phrase means something that its parts do not: ``low_resolution``, not ``dark_road``."""
-    return meaning("_".join(phrase)) is not None and all(meaning(word) is None for word in phrase)
+def _is_compound(phrase: list[str]) -> bool:
+    """Return whether a phrase has a meaning that its words lack: ``low_resolution``, not ``dark_road``."""
+    return find_meaning("_".join(phrase)) is not None and all(find_meaning(word) is None for word in phrase)

@@ -1,4 +1,4 @@
-"""The pictures of the sample dataset: views of twelve photographs, some of them spoilt in ways that one meets."""
+"""The images of the sample dataset: crops of twelve photographs, some with typical defects."""
 
 import functools
 import io
@@ -9,12 +9,12 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFilter
 
-#: Longest side of a picture in pixels.
-LONGEST_SIDE: Final = 320
-#: Of the JPEGs.
+#: Maximum side of an image in pixels.
+MAX_SIDE: Final = 320
+#: Quality of the JPEGs.
 QUALITY: Final = 85
 
-#: What is done to a photograph, and to how many of a hundred.
+#: Variants of a photograph, with their percentage.
 VARIANTS: Final = {
     "plain": 60,
     "blurred": 12,
@@ -32,12 +32,12 @@ _SHRINK: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """How a picture is made.
+    """The recipe for an image.
 
     Attributes:
-        photo: Name of the photograph, without its ending.
-        box: The part of it that is seen: left, top, right, bottom in pixels.
-        size: Width and height of the picture in pixels.
+        photo: Name of the photograph without extension.
+        box: Crop: left, top, right, bottom in pixels.
+        size: Width and height of the image in pixels.
         variant: One of `VARIANTS`.
         kind: ``JPEG`` or ``PNG``.
     """
@@ -57,18 +57,18 @@ def photos() -> tuple[str, ...]:
 
 
 def views(photo: str, count: int, rng: random.Random) -> list[Picture]:
-    """Return views of one thing: different crops of one photograph.
+    """Return several views of one object: different crops of a photograph.
 
     Args:
         photo: Name of the photograph.
-        count: How many views.
-        rng: Decides on crops and variants.
+        count: Number of views.
+        rng: Random generator for crops and variants.
     """
     return [_view(photo, rng) for _ in range(count)]
 
 
 def render(picture: Picture) -> bytes:
-    """Return the file of a picture."""
+    """Return the file content of an image."""
     image = _photo(picture.photo).crop(picture.box)
     if picture.variant == "blurred":
         image = image.filter(ImageFilter.GaussianBlur(_BLUR))
@@ -79,7 +79,7 @@ def render(picture: Picture) -> bytes:
         image = image.point(lambda value: min(255.0, value * 1.7 + 110))
     elif picture.variant == "grey":
         image = image.convert("L")
-    elif picture.variant == "redacted":  # a black patch over nearly everything
+    elif picture.variant == "redacted":  # black out nearly everything
         width, height = image.size
         ImageDraw.Draw(image).rectangle((width * 0.04, height * 0.04, width * 0.96, height * 0.94), fill=(0, 0, 0))
     out = io.BytesIO()
@@ -91,7 +91,7 @@ def render(picture: Picture) -> bytes:
 
 
 def as_png(picture: Picture) -> Picture:
-    """Return the same picture as a PNG."""
+    """Return the recipe for the same image as a PNG."""
     return replace(picture, kind="PNG")
 
 
@@ -102,7 +102,7 @@ def _view(photo: str, rng: random.Random) -> Picture:
     wide, high = round(across * scale), round(down * scale)
     left, top = rng.randint(0, width - wide), rng.randint(0, height - high)
     variant = rng.choices(list(VARIANTS), list(VARIANTS.values()))[0]
-    shrink = min(1.0, LONGEST_SIDE / max(wide, high))
+    shrink = min(1.0, MAX_SIDE / max(wide, high))
     if variant == "low_resolution":
         shrink /= _SHRINK
     size = (max(1, round(wide * shrink)), max(1, round(high * shrink)))

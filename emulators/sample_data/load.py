@@ -1,4 +1,4 @@
-"""The sample dataset of the local Google Cloud, put there through the unchanged Google clients."""
+"""Loads the sample dataset into the local Google Cloud through the unmodified Google clients."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,32 +10,31 @@ from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery
 from requests.adapters import HTTPAdapter
 
-from imagebeam.emulators.sample_data.rows import BUCKET, Content, make_content
+from imagebeam.emulators.sample_data.rows import BUCKET, Content, build_content
 from imagebeam.emulators.sample_data.tables import DATASET, LOCATION, TABLES
 
-#: Connections at once.
+#: Maximum number of connections.
 THREADS: Final = 8
 
 
 def build_dataset(url: str, project: str, *, units: int = 300, seed: int = 0) -> None:
-    """Make a Street View Insights project in small: real photographs, tables like the real ones, real traps.
+    """Create a small Street View Insights dataset with real photographs and typical defects.
 
-    Bucket ``imagebeam-local-frames`` and dataset ``imagery_insights___us`` with the tables of 2025
-    (``latest_observations``, ...) and of 2026 (``cropped_observations_latest``, ...). What an earlier call
-    put into the tables is replaced.
+    Creates bucket ``imagebeam-local-frames`` and dataset ``imagery_insights___us`` with the tables of 2025
+    (``latest_observations``, ...) and of 2026 (``cropped_observations_latest``, ...), and replaces rows of an
+    earlier call.
 
-    Among the rows of ``latest_observations`` are two without an address, one whose object is cut off, one
-    whose object is missing and one PNG that is called ``.jpg``; in ``all_observations`` some observations
-    occur in two snapshots under two addresses; most assets have no image. Panoramas have no asset, and most
-    have no ``pano_id``.
+    ``latest_observations`` contains two rows without a URI, one with a truncated object, one with a missing object
+    and one PNG named ``.jpg``. In ``all_observations`` some observations occur in two snapshots with different URIs.
+    Most assets have no image. Panoramas have no asset, and most have no ``pano_id``.
 
     Args:
-        url: The local cloud, ``http://127.0.0.1:<port>``.
-        project: Its project.
-        units: Rows of ``latest_observations``, at least 1, all different observations. Traps need 10.
-        seed: The same one gives the same dataset; only the snapshots are always some days old.
+        url: URL of the local cloud, ``http://127.0.0.1:<port>``.
+        project: Project of the local cloud.
+        units: Number of rows, all distinct observations, of ``latest_observations``, at least 1. Defects need 10.
+        seed: Random seed, which determines everything except the age of the snapshots.
     """
-    content = make_content(units, seed)
+    content = build_content(units, seed)
     with ThreadPoolExecutor(THREADS) as threads, _session() as session:
         options: dict[str, Any] = {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": url}}
         tables = bigquery.Client(project=project, location=LOCATION, _http=session, **options)
@@ -49,7 +48,7 @@ def build_dataset(url: str, project: str, *, units: int = 300, seed: int = 0) ->
 
 
 def _session() -> AuthorizedSession:
-    """Return connections that go straight to the local cloud, whatever proxies the environment names."""
+    """Return a session that connects to the local cloud directly, without the proxies of the environment."""
     session = AuthorizedSession(AnonymousCredentials())
     session.trust_env = False
     session.mount("http://", HTTPAdapter(pool_maxsize=THREADS))
@@ -71,4 +70,4 @@ def _upload(client: storage.Client, content: Content, threads: ThreadPoolExecuto
         bucket.blob(name).upload_from_string(content.data(name), content_type=kind)
 
     for _ in threads.map(upload, content.objects):
-        pass  # raises what an upload raised
+        pass  # raises the exception of a failed upload

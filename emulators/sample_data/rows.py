@@ -1,7 +1,7 @@
-"""The rows of the sample dataset: a Street View Insights project in small, with its shapes and its traps.
+"""The rows of the sample dataset: a small Street View Insights dataset with typical defects.
 
-Shapes are those of a real snapshot, as "Understand your dataset" of Google's insights-samples records them:
-how many observations an asset has, how many assets have none, in which years the images were taken.
+The distributions are those of a real snapshot, as documented by "Understand your dataset" of Google's
+insights-samples: observations per asset, assets without observations, years of capture.
 """
 
 import math
@@ -16,28 +16,28 @@ from imagebeam.emulators.sample_data.images import Picture, as_png, photos, rend
 
 #: Bucket that holds the images.
 BUCKET: Final = "imagebeam-local-frames"
-#: Assets by their number of observations, 1 to 10.
+#: Number of assets with 1 to 10 observations.
 OBSERVATIONS_PER_ASSET: Final = (79_458, 55_561, 34_116, 19_264, 10_888, 5_246, 2_122, 768, 308, 95)
-#: Assets without any, beside the 207,826 above.
-ASSETS_WITHOUT: Final = 292_705
-#: From this many units on every size of an asset occurs, however rare.
+#: Number of assets without observations, in addition to the 207,826 above.
+ASSETS_WITHOUT_IMAGES: Final = 292_705
+#: Minimum number of units at which every number of observations per asset occurs.
 EVERY_SIZE_FROM: Final = 200
-#: From this many units on there are traps.
-TRAPS_FROM: Final = 10
+#: Minimum number of units of a dataset with defects.
+DEFECTS_FROM: Final = 10
 #: Rows of each product's own tables.
 PRODUCT_ROWS: Final = 60
 
 _YEARS: Final = {2015: 5_945, **dict.fromkeys(range(2016, 2022), 13_185), 2022: 47_086, 2023: 27_432, 2024: 28_705,
                  2025: 292_344}  # fmt: skip
-#: Asset classes: share, and the endings of the ids of asset and observation.
+#: Asset classes: share, and suffixes of the IDs of assets and observations.
 _CLASSES: Final = {
     "ASSET_CLASS_ROAD_SIGN": (0.79, "ffff005f", "00110060"),
     "ASSET_CLASS_UTILITY_POLE": (0.21, "ffff01ee", "00250082"),
 }
-#: Further ones of the tables that are named after a product.
+#: Asset classes in the tables of 2026.
 _NEWER_CLASSES: Final = {**_CLASSES, "ASSET_CLASS_MAINTENANCE_COVER": (0.2, "ffff0211", "00310094")}
-_CENTRE: Final = (30.2672, -97.7431)
-#: Days since the snapshots were made: real ones live about 35 days, so the newer one is always good, the other hardly.
+_CENTER: Final = (30.2672, -97.7431)
+#: Ages of the snapshots in days. Real ones expire after about 35 days, so the older one expires soon.
 _AGES: Final = (30, 2)
 _NULL_PANO_IDS: Final = 0.69
 _FRAMES: Final = 7  # of a panorama
@@ -48,21 +48,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Everything that a dataset holds.
+    """The content of a dataset.
 
     Attributes:
         tables: Rows by table.
-        objects: Bytes-to-be by object name: the picture, and whether its file is cut off.
+        objects: By object name, the recipe of the image and whether its file is truncated.
     """
 
     tables: Mapping[str, Sequence[Row]]
     objects: Mapping[str, tuple[Picture, bool]]
 
     def data(self, name: str) -> bytes:
-        """Return an object's bytes."""
-        picture, cut = self.objects[name]
+        """Return the content of an object."""
+        picture, truncated = self.objects[name]
         data = render(picture)
-        return data[: len(data) // 2] if cut else data
+        return data[: len(data) // 2] if truncated else data
 
 
 @dataclass(slots=True)
@@ -83,20 +83,20 @@ class _Asset:
     observations: list[_Observation]
 
 
-def make_content(units: int, seed: int) -> Content:
-    """Return a dataset; the same arguments give the same one.
+def build_content(units: int, seed: int) -> Content:
+    """Build a dataset, which depends on the arguments only.
 
     Args:
-        units: Rows of ``latest_observations``, at least 1.
-        seed: Of everything that is random.
+        units: Number of rows of ``latest_observations``, at least 1.
+        seed: Random seed.
     """
     if units < 1:
-        raise ValueError(f"a dataset has at least one unit, not {units}")
-    return _Maker(units, seed).content()
+        raise ValueError(f"units must be at least 1, not {units}")
+    return _DatasetBuilder(units, seed).content()
 
 
 def observations_per_asset(units: int) -> list[int]:
-    """Return how many observations each asset has: ``units`` altogether, shared out as in the real snapshot."""
+    """Return the number of observations of each asset: ``units`` in total, distributed as in a real snapshot."""
     whole = sum(OBSERVATIONS_PER_ASSET)
     mean = sum(size * count for size, count in enumerate(OBSERVATIONS_PER_ASSET, 1)) / whole
     missing = [count / whole * units / mean for count in OBSERVATIONS_PER_ASSET]
@@ -117,7 +117,7 @@ def observations_per_asset(units: int) -> list[int]:
     return sizes
 
 
-class _Maker:
+class _DatasetBuilder:
     def __init__(self, units: int, seed: int) -> None:
         self._units = units
         self._rng = random.Random(f"{seed} {units}")  # noqa: S311  (reproducible, no secret)
@@ -130,11 +130,11 @@ class _Maker:
         gone = [self._asset(1) for _ in range(math.ceil(self._units / 50))]
         recurring = self._first(assets, math.ceil(self._units / 10))
         in_earlier = [one for asset in recurring for one in asset.observations]
-        spoilable = [one for asset in assets[len(recurring) :] for one in asset.observations]
-        self._store(assets, self._newest, spoilable if self._units >= TRAPS_FROM else [])
+        eligible = [one for asset in assets[len(recurring) :] for one in asset.observations]
+        self._store(assets, self._newest, eligible if self._units >= DEFECTS_FROM else [])
         self._store([*recurring, *gone], self._earlier, [])
-        spoilt = {one.ident for one in spoilable if not self._sound(one)}
-        pool = in_earlier + [one for one in spoilable if one.ident not in spoilt]
+        spoilt = {one.ident for one in eligible if not self._sound(one)}
+        pool = in_earlier + [one for one in eligible if one.ident not in spoilt]
         tables = self._legacy(assets, recurring, gone)
         for product, inside in (("cropped", False), ("full_frame", True)):
             tables |= self._product(product, pool, box_inside=inside)
@@ -142,7 +142,7 @@ class _Maker:
         tables["snapshots"] = self._snapshots()
         return Content(tables, self._objects)
 
-    # -- assets and observations ---------------------------------------------------------------------------
+    # Assets and observations
 
     def _asset(self, size: int, classes: Mapping[str, tuple[float, str, str]] = _CLASSES) -> _Asset:
         rng = self._rng
@@ -167,16 +167,16 @@ class _Maker:
         return _Observation(f"o1:{self._hex(32)}:{ending}", picture, captured, fixed, {})
 
     def _box(self, picture: Picture, *, inside: bool) -> Row:
-        """Return the box in the source frame, of which the picture may be the whole or a small part."""
+        """Return a bounding box inside the image, or outside of it in a larger source frame."""
         width, height = picture.size if inside else (3648, 5472)
         x0, y0 = self._rng.uniform(0, width * 0.6), self._rng.uniform(0, height * 0.6)
-        if not inside:  # outside of the picture, whatever its size
+        if not inside:  # outside the image, regardless of its size
             x0, y0 = x0 + picture.size[0], y0 + picture.size[1]
         x1, y1 = x0 + width * self._rng.uniform(0.1, 0.35), y0 + height * self._rng.uniform(0.1, 0.35)
         return {"lo": {"x": round(x0, 2), "y": round(y0, 2)}, "hi": {"x": round(x1, 2), "y": round(y1, 2)}}
 
     def _pose(self, place: Row, *, pitch: float) -> Row:
-        """Return a camera some metres away that looks at the place."""
+        """Return the pose of a camera some meters away that points at the place."""
         rng = self._rng
         heading, degrees = rng.uniform(-180, 180), rng.uniform(4, 25) / 111_320
         east = math.sin(math.radians(heading)) / math.cos(math.radians(place["latitude"]))
@@ -190,12 +190,12 @@ class _Maker:
         }
 
     def _place(self) -> Row:
-        latitude, longitude = (round(one + self._rng.uniform(-0.04, 0.04), 7) for one in _CENTRE)
+        latitude, longitude = (round(one + self._rng.uniform(-0.04, 0.04), 7) for one in _CENTER)
         return {"latitude": latitude, "longitude": longitude}
 
     def _captured(self) -> datetime:
         year = self._rng.choices(list(_YEARS), list(_YEARS.values()))[0]
-        start = datetime(year, 1, 1, 15, 0, tzinfo=UTC)  # mornings and afternoons in the centre's time zone
+        start = datetime(year, 1, 1, 15, 0, tzinfo=UTC)  # mornings and afternoons in the local time zone
         return start + timedelta(days=self._rng.randrange(330), seconds=self._rng.randrange(7 * 3600))
 
     def _captures(self) -> Iterator[str]:
@@ -203,7 +203,7 @@ class _Maker:
             yield "".join(self._rng.choices(_ID_LETTERS, k=22))
 
     def _first(self, assets: Sequence[_Asset], observations: int) -> list[_Asset]:
-        """Return the first assets that have so many observations together."""
+        """Return the first assets with at least this total number of observations."""
         found: list[_Asset] = []
         for asset in assets:
             if sum(len(one.observations) for one in found) >= observations:
@@ -211,11 +211,11 @@ class _Maker:
             found.append(asset)
         return found
 
-    # -- objects -------------------------------------------------------------------------------------------
+    # Objects
 
-    def _store(self, assets: Sequence[_Asset], snapshot: str, spoilable: Sequence[_Observation]) -> None:
-        """Give observations their objects in a snapshot, except those that are chosen as traps."""
-        nulls, corrupt, missing, disguised = self._traps(spoilable)
+    def _store(self, assets: Sequence[_Asset], snapshot: str, eligible: Sequence[_Observation]) -> None:
+        """Assign objects in a snapshot to observations, and apply the defects."""
+        nulls, corrupt, missing, disguised = self._choose_defects(eligible)
         for asset in assets:
             for one in asset.observations:
                 if one.ident in nulls:
@@ -228,9 +228,9 @@ class _Maker:
                 if one.ident not in missing:
                     self._objects[name] = (picture, one.ident in corrupt)
 
-    def _traps(self, spoilable: Sequence[_Observation]) -> tuple[set[str], set[str], set[str], set[str]]:
-        """Choose whose address is NULL, whose object is corrupt or missing, and which PNG is called ``.jpg``."""
-        chosen = [one.ident for one in self._rng.sample(spoilable, min(5, len(spoilable)))]
+    def _choose_defects(self, eligible: Sequence[_Observation]) -> tuple[set[str], set[str], set[str], set[str]]:
+        """Choose the observations without a URI, with a corrupt or missing object, and with a PNG named ``.jpg``."""
+        chosen = [one.ident for one in self._rng.sample(eligible, min(5, len(eligible)))]
         return set(chosen[:2]), set(chosen[2:3]), set(chosen[3:4]), set(chosen[4:])
 
     def _sound(self, one: _Observation) -> bool:
@@ -238,7 +238,7 @@ class _Maker:
         found = None if uri is None else self._objects.get(uri.removeprefix(f"gs://{BUCKET}/"))
         return found is not None and not found[1]
 
-    # -- tables --------------------------------------------------------------------------------------------
+    # Tables
 
     def _snapshots(self) -> list[Row]:
         subscription = self._uuid()
@@ -256,7 +256,7 @@ class _Maker:
     def _legacy(
         self, assets: Sequence[_Asset], recurring: Sequence[_Asset], gone: Sequence[_Asset]
     ) -> dict[str, list[Row]]:
-        empty = [self._asset(0) for _ in range(self._without(len(assets)))]
+        empty = [self._asset(0) for _ in range(self._count_without_images(len(assets)))]
         latest = self._shuffled(_observation_rows(assets, self._newest))
         latest_assets = self._shuffled(_asset_rows([*assets, *empty], self._newest))
         before = [*recurring, *gone]
@@ -268,17 +268,17 @@ class _Maker:
         }
 
     def _product(self, product: str, pool: Sequence[_Observation], *, box_inside: bool) -> dict[str, list[Row]]:
-        """Return a product's tables: assets and observations of their own that show the pictures of the others."""
+        """Return the tables of a product: new assets and observations with existing images."""
         sizes = self._shuffled(observations_per_asset(min(PRODUCT_ROWS, self._units)))
         assets = [self._asset(size, _NEWER_CLASSES) for size in sizes]
-        shown = _round(pool)
+        shown = _cycle(pool)
         for asset in assets:
             for one in asset.observations:
                 other = next(shown)
                 one.picture, one.uris = other.picture, other.uris
                 one.fixed["bbox"] = self._box(one.picture, inside=box_inside)
                 one.fixed["pano_id"] = None if self._rng.random() < 0.5 else next(self._captures())
-        empty = [self._asset(0, _NEWER_CLASSES) for _ in range(self._without(len(assets)))]
+        empty = [self._asset(0, _NEWER_CLASSES) for _ in range(self._count_without_images(len(assets)))]
         before = [asset for asset in assets if all(self._earlier in one.uris for one in asset.observations)]
         latest, latest_assets = (
             _observation_rows(assets, self._newest),
@@ -292,11 +292,11 @@ class _Maker:
         }
 
     def _panoramas(self, pool: Sequence[_Observation]) -> dict[str, list[Row]]:
-        """Return the frames of panoramas: seven to a capture, the last one at the sky; nothing has an asset."""
+        """Return the frames of panoramas: seven per capture, the last one of the sky, without assets."""
         count = min(PRODUCT_ROWS, self._units)
         captures = math.ceil(count / _FRAMES)
         unnamed = round(_NULL_PANO_IDS * captures)
-        shown, idents = _round(pool), self._captures()
+        shown, idents = _cycle(pool), self._captures()
         latest: list[Row] = []
         earlier: list[Row] = []
         for number in range(captures):
@@ -320,10 +320,10 @@ class _Maker:
                     earlier.append(row | {"snapshot_id": self._earlier, "gcs_uri": other.uris[self._earlier]})
         return {"pano_observations_latest": latest, "pano_observations_all": [*latest, *earlier]}
 
-    # -- chance --------------------------------------------------------------------------------------------
+    # Random values
 
-    def _without(self, assets: int) -> int:
-        return round(assets * ASSETS_WITHOUT / sum(OBSERVATIONS_PER_ASSET))
+    def _count_without_images(self, assets: int) -> int:
+        return round(assets * ASSETS_WITHOUT_IMAGES / sum(OBSERVATIONS_PER_ASSET))
 
     def _hex(self, digits: int) -> str:
         return f"{self._rng.getrandbits(4 * digits):0{digits}x}"
@@ -369,7 +369,7 @@ def _asset_rows(assets: Sequence[_Asset], snapshot: str) -> list[Row]:
     ]
 
 
-def _round(pool: Sequence[_Observation]) -> Iterator[_Observation]:
+def _cycle(pool: Sequence[_Observation]) -> Iterator[_Observation]:
     while True:
         yield from pool
 

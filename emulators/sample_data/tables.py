@@ -1,7 +1,7 @@
 """The tables of an Imagery Insights / Street View Insights dataset, column by column.
 
-Google, "Schema reference": the names of 2025 (``latest_observations``) and those of 2026, which start with the
-product (``cropped_observations_latest``), side by side as a dataset that was subscribed to early has them.
+Source: Google, "Schema reference". Contains the table names of 2025 (``latest_observations``) and those of 2026
+(``cropped_observations_latest``), as in a dataset of an early subscription.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from google.cloud.bigquery import SchemaField
 
 Schema = tuple[SchemaField, ...]
 
-#: Name of the dataset that a subscription in the US makes.
+#: Name of the dataset of a subscription in the US.
 DATASET: Final = "imagery_insights___us"
-#: Where it is: a multi-region, so that its queries run there too.
+#: Location of the dataset, a multi-region, and of the queries.
 LOCATION: Final = "US"
 
 
 def _struct(name: str, *fields: str | SchemaField) -> SchemaField:
-    """Return a STRUCT column; a field that is only named is FLOAT64."""
+    """Return a STRUCT column; fields given by name only are FLOAT64."""
     inner = [field if isinstance(field, SchemaField) else SchemaField(field, "FLOAT") for field in fields]
     return SchemaField(name, "RECORD", fields=inner)
 
@@ -65,7 +65,7 @@ _SNAPSHOTS: Final[Schema] = (
     SchemaField("product_types", "STRING", mode="REPEATED"),
 )
 
-#: Every table of the dataset with its columns in their order.
+#: Columns of all tables.
 TABLES: Final[Mapping[str, Schema]] = {
     "snapshots": _SNAPSHOTS,
     "all_observations": _OBSERVATIONS,

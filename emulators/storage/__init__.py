@@ -1,1 +1,1 @@
-"""The local Cloud Storage."""
+"""The local Cloud Storage: its JSON API on plain files."""

@@ -1,4 +1,4 @@
-"""Listing of objects: prefixes, delimiters, offsets, globs and pages, in Cloud Storage's order."""
+"""Listing of objects with prefixes, delimiters, offsets, globs and pages, in the order of Cloud Storage."""
 
 import base64
 import re
@@ -10,7 +10,7 @@ import orjson
 
 from imagebeam.emulators.core.http import ApiError
 
-#: Cloud Storage never gives more entries per page.
+#: Maximum number of entries per page.
 PAGE_LIMIT: Final = 1000
 
 _ITEM: Final = 0
@@ -19,7 +19,7 @@ _PREFIX: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing: object names, common prefixes, and the token of the next page if any."""
+    """One page of a listing: object names, common prefixes, and the token of the next page, if any."""
 
     names: list[str]
     prefixes: list[str]
@@ -27,7 +27,7 @@ class Page:
 
 
 def list_page(names: Iterable[str], query: Mapping[str, str]) -> Page:
-    """Return the page of a listing that a request asks for.
+    """Return the requested page of a listing.
 
     Args:
         names: All object names with the prefix, in the order of their UTF-8 bytes.
@@ -35,7 +35,7 @@ def list_page(names: Iterable[str], query: Mapping[str, str]) -> Page:
             ``matchGlob``, ``maxResults``, ``pageToken``.
 
     Raises:
-        ApiError: 400 for a bad ``maxResults``, ``pageToken`` or ``matchGlob``.
+        ApiError: 400 for an invalid ``maxResults``, ``pageToken`` or ``matchGlob``.
     """
     limit = page_size(query)
     after = read_token(query["pageToken"]) if query.get("pageToken") else None
@@ -51,7 +51,7 @@ def list_page(names: Iterable[str], query: Mapping[str, str]) -> Page:
 
 
 def page_size(query: Mapping[str, str]) -> int:
-    """Return how many entries a page may have (1 to 1000); 400 when ``maxResults`` is no number."""
+    """Return the page size, 1 to 1000; raise a 400 for an invalid ``maxResults``."""
     text = query.get("maxResults") or str(PAGE_LIMIT)
     if not text.isdecimal():
         raise ApiError(400, f"Invalid value for maxResults: {text!r}")
@@ -64,7 +64,7 @@ def make_token(last: str, kind: int = _ITEM) -> str:
 
 
 def read_token(token: str) -> tuple[bytes, int]:
-    """Return the entry after which a page token continues; 400 when it is not one of ours."""
+    """Return the entry after which a page token continues; raise a 400 for an invalid token."""
     try:
         last, kind = orjson.loads(base64.urlsafe_b64decode(token))
         return str(last).encode(), int(kind)
@@ -73,10 +73,10 @@ def read_token(token: str) -> tuple[bytes, int]:
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
-    """Return a ``matchGlob`` (``*``, ``**``, ``?``, ``[a-c]``, ``{x,y}``) as a regular expression.
+    """Convert a ``matchGlob`` (``*``, ``**``, ``?``, ``[a-c]``, ``{x,y}``) to a regular expression.
 
     Raises:
-        ApiError: 400 when a bracket is not closed.
+        ApiError: 400 for an unclosed bracket.
     """
     out: list[str] = []
     position = depth = 0

@@ -1,4 +1,4 @@
-"""What is known of an object beside its bytes, and the notes that keep what a file cannot say."""
+"""Metadata of objects, and the records that store what a file cannot represent."""
 
 import base64
 import hashlib
@@ -12,29 +12,29 @@ import google_crc32c
 import orjson
 
 _TYPES: Final = {".jsonl": "application/json", ".ndjson": "application/json", ".webp": "image/webp"}
-_PIECE_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 20
 
 
 def guess_type(name: str) -> str:
-    """Return the content type that an object's name suggests; ``application/octet-stream`` otherwise."""
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  (an object name is no path)
+    """Return the content type for an object's name; ``application/octet-stream`` if unknown."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  (an object name is not a path)
     return _TYPES.get(suffix) or mimetypes.guess_type("x" + suffix)[0] or "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object as it is now.
+    """The current state of an object.
 
     Attributes:
         bucket: Bucket name.
         name: Object name.
-        path: The file with the bytes.
-        size: Bytes.
-        generation: Microseconds since 1970; grows with every write of the object.
-        metageneration: 1 for a new generation, plus 1 for every metadata update.
-        updated_us: Last change of bytes or metadata, microseconds since 1970.
-        fields: Writable metadata in the names of the JSON API (``contentType``, ``metadata`` ...).
-        components: Number of parts for a composed object, else 0 (a composed object has no MD5).
+        path: The file with the content.
+        size: Size in bytes.
+        generation: Microseconds since 1970; increases with every write.
+        metageneration: 1 for a new generation, incremented by every metadata update.
+        updated_us: Last change of content or metadata in microseconds since 1970.
+        fields: Writable metadata by field name of the JSON API (``contentType``, ``metadata``, ...).
+        components: Number of components of a composed object, else 0. A composed object has no MD5.
     """
 
     bucket: str
@@ -54,36 +54,36 @@ class StoredObject:
 
     @property
     def content_type(self) -> str:
-        """The stored content type, else what the name suggests."""
+        """The stored content type, or else the one for the name."""
         return str(self.fields.get("contentType") or guess_type(self.name))
 
     @property
     def data(self) -> bytes:
-        """All bytes, read now (so of a newer generation, when the object was replaced meanwhile)."""
+        """The content, read now: of a newer generation if the object has been replaced."""
         return self.path.read_bytes()
 
 
-def digest(data: bytes) -> tuple[str, str]:
+def compute_digests(data: bytes) -> tuple[str, str]:
     """Return MD5 and CRC32C of ``data`` in base64."""
     md5 = hashlib.md5(data, usedforsecurity=False).digest()
     crc = google_crc32c.Checksum(data).digest()
     return base64.b64encode(md5).decode(), base64.b64encode(crc).decode()
 
 
-def digest_of(path: Path) -> tuple[str, str]:
-    """Return MD5 and CRC32C of a file in base64, without holding it."""
+def compute_file_digests(path: Path) -> tuple[str, str]:
+    """Return MD5 and CRC32C of a file in base64, without loading the file into memory."""
     md5, crc = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum()
     with path.open("rb") as stream:
-        while piece := stream.read(_PIECE_BYTES):
+        while piece := stream.read(_CHUNK_BYTES):
             md5.update(piece)
             crc.update(piece)
     return base64.b64encode(md5.digest()).decode(), base64.b64encode(crc.digest()).decode()
 
 
-def note_of(
+def metadata_record(
     name: str, generation: int, metageneration: int, updated_us: int, fields: dict[str, Any], components: int
 ) -> dict[str, Any]:
-    """Return the note of an object: the attributes of `StoredObject` that its file does not tell."""
+    """Return the record of an object: the attributes of `StoredObject` that its file does not represent."""
     return {
         "name": name,
         "generation": generation,
@@ -94,18 +94,18 @@ def note_of(
     }
 
 
-def read_note(path: Path) -> dict[str, Any]:
-    """Return a note; empty when there is none, or none that can be read."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return a record; empty if it does not exist or cannot be read."""
     try:
-        note: dict[str, Any] = orjson.loads(path.read_bytes())
+        record: dict[str, Any] = orjson.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
         return {}
-    return note
+    return record
 
 
-def write_note(path: Path, note: dict[str, Any]) -> None:
-    """Replace a note at once."""
+def write_metadata(path: Path, record: dict[str, Any]) -> None:
+    """Write a record atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
-    temporary.write_bytes(orjson.dumps(note))
+    temporary.write_bytes(orjson.dumps(record))
     temporary.replace(path)

@@ -1,8 +1,8 @@
 """Cloud Storage objects as plain files: ``DIR/storage/<bucket>/<object path>``.
 
-A file that a person puts there is an object too. What a file cannot say (custom metadata, an unusual
-content type) is kept in ``DIR/storage-metadata``. The generation of an object *is* its file's
-modification time in microseconds, so that an edited file is a new generation without any bookkeeping.
+A file that a user puts there is an object too. What a file cannot represent (custom metadata, an unusual content
+type) is stored in ``DIR/storage-metadata``. The generation of an object is its file's modification time in
+microseconds, so that an edited file automatically is a new generation.
 """
 
 import contextlib
@@ -12,56 +12,56 @@ import shutil
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from imagebeam.emulators.core.cache import LruCache
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage import object_names
 from imagebeam.emulators.storage.object_metadata import (
     StoredObject,
-    digest,
-    digest_of,
+    compute_digests,
+    compute_file_digests,
     guess_type,
-    note_of,
-    read_note,
-    write_note,
+    metadata_record,
+    read_metadata,
+    write_metadata,
 )
 
-#: Checksums that are remembered, so that listings do not read the files again.
-REMEMBERED_DIGESTS: Final = 100_000
+#: Maximum number of cached checksums. With the cache, listings do not read the files again.
+CACHED_DIGESTS: Final = 100_000
 
 Check = Callable[[StoredObject | None], None]
 
 
 class ObjectStore:
-    """Buckets and objects below one directory; safe to use from many threads of one process.
+    """Buckets and objects below a directory. Thread-safe within one process.
 
     Args:
-        directory: State directory; ``storage/`` and ``storage-metadata/`` are made in it.
+        directory: State directory, in which ``storage/`` and ``storage-metadata/`` are created.
     """
 
     def __init__(self, directory: Path) -> None:
         self._root = directory / "storage"
-        self._notes = directory / "storage-metadata"
-        self._uploads = self._notes / ".uploads"
+        self._metadata_root = directory / "storage-metadata"
+        self._uploads = self._metadata_root / ".uploads"
         shutil.rmtree(self._uploads, ignore_errors=True)
         self._root.mkdir(parents=True, exist_ok=True)
         self._uploads.mkdir(parents=True)
         self._lock = threading.RLock()
         self._last_generation = 0
-        self._digests: OrderedDict[tuple[str, str, int, int], tuple[str, str]] = OrderedDict()
+        self._digests: LruCache[tuple[str, str, int, int], tuple[str, str]] = LruCache(CACHED_DIGESTS)
 
     # Buckets
 
     def create_bucket(self, bucket: str, properties: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Make a bucket and return its notes.
+        """Create a bucket and return its metadata.
 
         Raises:
-            ApiError: 400 for a bad name, 409 when the bucket exists.
+            ApiError: 400 for an invalid name, 409 if the bucket exists.
         """
-        if not object_names.valid_bucket(bucket):
+        if not object_names.is_valid_bucket(bucket):
             raise ApiError(400, f"Invalid bucket name: '{bucket}'")
         with self._lock:
             if (self._root / bucket).exists():
@@ -70,42 +70,42 @@ class ObjectStore:
             return self.update_bucket(bucket, dict(properties or {}))
 
     def bucket(self, bucket: str) -> dict[str, Any]:
-        """Return a bucket's notes: ``created_us``, ``updated_us``, ``metageneration``, ``fields``.
+        """Return a bucket's metadata: ``created_us``, ``updated_us``, ``metageneration``, ``fields``.
 
         Raises:
-            ApiError: 404 when there is no such bucket.
+            ApiError: 404 if the bucket does not exist.
         """
         with self._lock:
             stat = self._bucket_directory(bucket).stat()
-            note = read_note(self._notes / bucket / "bucket.json")
+            record = read_metadata(self._metadata_root / bucket / "bucket.json")
             created = stat.st_ctime_ns // 1000
-            return note or {"created_us": created, "updated_us": created, "metageneration": 1, "fields": {}}
+            return record or {"created_us": created, "updated_us": created, "metageneration": 1, "fields": {}}
 
     def update_bucket(self, bucket: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Replace a bucket's writable fields and return its notes."""
+        """Replace a bucket's writable fields and return its metadata."""
         with self._lock:
             now = time.time_ns() // 1000
-            path = self._notes / bucket / "bucket.json"
-            old = read_note(path)
-            note = {
+            path = self._metadata_root / bucket / "bucket.json"
+            old = read_metadata(path)
+            record = {
                 "created_us": old["created_us"] if old else now,
                 "updated_us": now,
                 "metageneration": old["metageneration"] + 1 if old else 1,
                 "fields": fields,
             }
-            write_note(path, note)
-            return note
+            write_metadata(path, record)
+            return record
 
     def buckets(self) -> list[str]:
-        """Return the names of all buckets, in order."""
+        """Return the names of all buckets, sorted."""
         entries = (entry.name for entry in os.scandir(self._root) if entry.is_dir())
-        return sorted(name for name in entries if object_names.valid_bucket(name))
+        return sorted(name for name in entries if object_names.is_valid_bucket(name))
 
     def delete_bucket(self, bucket: str) -> None:
         """Delete an empty bucket.
 
         Raises:
-            ApiError: 404 when there is none, 409 when it is not empty.
+            ApiError: 404 if it does not exist, 409 if it is not empty.
         """
         with self._lock:
             top = self._bucket_directory(bucket)
@@ -116,20 +116,20 @@ class ObjectStore:
                     Path(directory).rmdir()
             except OSError as problem:
                 raise ApiError(409, f"The bucket you tried to delete is not empty: {problem}") from problem
-            shutil.rmtree(self._notes / bucket, ignore_errors=True)
+            shutil.rmtree(self._metadata_root / bucket, ignore_errors=True)
 
     # Objects
 
     def read(self, bucket: str, name: str) -> StoredObject | None:
-        """Return an object, or ``None`` when the bucket or the object does not exist."""
+        """Return an object, or None if the bucket or the object does not exist."""
         with self._lock:
-            path = self._find(bucket, name)
+            path = self._find_file(bucket, name)
             return None if path is None else self._describe(bucket, name, path, path.stat())
 
     def open(self, bucket: str, name: str) -> tuple[StoredObject, BinaryIO] | None:
-        """Return an object with its open file, which stays the same generation whatever happens next."""
+        """Return an object and its open file, or None. The file keeps the content of this generation."""
         with self._lock:
-            path = self._find(bucket, name)
+            path = self._find_file(bucket, name)
             if path is None:
                 return None
             stream = path.open("rb")
@@ -148,12 +148,12 @@ class ObjectStore:
         Args:
             bucket: An existing bucket.
             name: Object name.
-            data: All bytes.
-            content_type: Stored with the object; by default the name decides.
-            if_generation_match: Only write when the object has this generation (0: when it does not exist).
+            data: Content.
+            content_type: Content type. Default: guessed from the name.
+            if_generation_match: Required current generation (0: the object must not exist); None for any.
 
         Raises:
-            ApiError: 400 bad name, 404 no such bucket, 412 precondition not met.
+            ApiError: 400 for an invalid name, 404 for a missing bucket, 412 if the precondition failed.
         """
 
         def check(current: StoredObject | None) -> None:
@@ -163,13 +163,13 @@ class ObjectStore:
         temporary = self.temporary()
         temporary.write_bytes(data)
         fields = {"contentType": content_type} if content_type else {}
-        return self.adopt(bucket, name, temporary, fields, check=check, digests=digest(data))
+        return self.store_file(bucket, name, temporary, fields, check=check, digests=compute_digests(data))
 
     def temporary(self) -> Path:
-        """Return a fresh path for bytes that `adopt` makes an object later; gone at the next start."""
+        """Return a new path for a file to pass to `store_file`. It is deleted at the next start."""
         return self._uploads / uuid.uuid4().hex
 
-    def adopt(
+    def store_file(
         self,
         bucket: str,
         name: str,
@@ -180,22 +180,22 @@ class ObjectStore:
         components: int = 0,
         digests: tuple[str, str] | None = None,
     ) -> StoredObject:
-        """Make a finished temporary file an object, at once and completely or not at all.
+        """Atomically make a temporary file an object.
 
         Args:
             bucket: An existing bucket.
             name: Object name.
-            temporary: File from `temporary`; it is gone afterwards, also after an error.
+            temporary: File from `temporary`. It no longer exists afterwards, even after an error.
             fields: Writable metadata of the JSON API.
-            check: Is shown the present object and raises ``ApiError`` to refuse.
-            components: For a composed object the number of its parts.
-            digests: MD5 and CRC32C of the bytes (base64), when the caller knows them.
+            check: Called with the current object; raises ``ApiError`` to reject the write.
+            components: Number of components of a composed object.
+            digests: MD5 and CRC32C of the content in base64, if known.
 
         Raises:
-            ApiError: 400 bad name, 404 no such bucket, or what ``check`` raises.
+            ApiError: 400 for an invalid name, 404 for a missing bucket, or the error that ``check`` raises.
         """
         try:
-            problem = object_names.name_problem(name)
+            problem = object_names.name_error(name)
             if problem:
                 raise ApiError(400, problem)
             with self._lock:
@@ -205,13 +205,13 @@ class ObjectStore:
                 generation = max(self._last_generation + 1, time.time_ns() // 1000)
                 self._last_generation = generation
                 os.utime(temporary, ns=(generation * 1000, generation * 1000))
-                target = self._make_room(top, object_names.to_parts(name))
+                target = self._prepare_path(top, object_names.to_parts(name))
                 temporary.replace(target)
-                note = note_of(name, generation, 1, generation, fields, components)
-                self._keep_note(bucket, note)
+                record = metadata_record(name, generation, 1, generation, fields, components)
+                self._save_metadata(bucket, record)
                 stored = self._describe(bucket, name, target, target.stat())
                 if digests:
-                    self._remember(stored, digests)
+                    self._digests.put(_digest_key(stored), digests)
                 return stored
         except OSError as problem:
             raise ApiError(400, f"This file system cannot hold the object: {problem.strerror}") from problem
@@ -219,37 +219,38 @@ class ObjectStore:
             temporary.unlink(missing_ok=True)
 
     def update(self, bucket: str, name: str, fields: dict[str, Any], check: Check | None = None) -> StoredObject:
-        """Replace an object's writable metadata; its metageneration grows by one.
+        """Replace an object's writable metadata and increment its metageneration.
 
         Raises:
-            ApiError: 404 when there is no such object, or what ``check`` raises.
+            ApiError: 404 if the object does not exist, or the error that ``check`` raises.
         """
         with self._lock:
             old = self.read(bucket, name)
             if old is None:
-                raise missing(bucket, name)
+                raise object_not_found(bucket, name)
             if check is not None:
                 check(old)
             changed = max(old.updated_us + 1, time.time_ns() // 1000)
             metageneration = old.metageneration + 1
-            self._keep_note(bucket, note_of(name, old.generation, metageneration, changed, fields, old.components))
+            record = metadata_record(name, old.generation, metageneration, changed, fields, old.components)
+            self._save_metadata(bucket, record)
             return self._describe(bucket, name, old.path, old.path.stat())
 
     def delete(self, bucket: str, name: str, check: Check | None = None) -> None:
-        """Delete an object; directories that it leaves empty go too.
+        """Delete an object and the directories that become empty.
 
         Raises:
-            ApiError: 404 when there is no such object, or what ``check`` raises.
+            ApiError: 404 if the object does not exist, or the error that ``check`` raises.
         """
         with self._lock:
             top = self._bucket_directory(bucket)
             old = self.read(bucket, name)
             if old is None:
-                raise missing(bucket, name)
+                raise object_not_found(bucket, name)
             if check is not None:
                 check(old)
             old.path.unlink()
-            self._note_path(bucket, name).unlink(missing_ok=True)
+            self._metadata_path(bucket, name).unlink(missing_ok=True)
             for parent in old.path.parents:
                 if parent == top:
                     break
@@ -259,10 +260,10 @@ class ObjectStore:
                     break
 
     def names(self, bucket: str, prefix: str = "") -> list[str]:
-        """Return the names of a bucket's objects that start with ``prefix``, in order of UTF-8 bytes.
+        """Return the names of a bucket's objects that start with ``prefix``, in the order of their UTF-8 bytes.
 
         Raises:
-            ApiError: 404 when there is no such bucket.
+            ApiError: 404 if the bucket does not exist.
         """
         with self._lock:
             top = self._bucket_directory(bucket)
@@ -276,48 +277,44 @@ class ObjectStore:
         return [stored for stored in found if stored is not None]
 
     def digests(self, stored: StoredObject) -> tuple[str, str]:
-        """Return an object's MD5 and CRC32C in base64, as Cloud Storage shows them."""
-        with self._lock:
-            known = self._digests.get(_digest_key(stored))
-        if known is None:
-            known = digest_of(stored.path)
-            self._remember(stored, known)
-        return known
+        """Return an object's MD5 and CRC32C in base64, as in the object resource."""
+        key = _digest_key(stored)
+        return self._digests.get(key) or self._digests.put(key, compute_file_digests(stored.path))
 
     # Files
 
     def _bucket_directory(self, bucket: str) -> Path:
         directory = self._root / bucket
-        if not object_names.valid_bucket(bucket) or not directory.is_dir():
+        if not object_names.is_valid_bucket(bucket) or not directory.is_dir():
             raise ApiError(404, "The specified bucket does not exist.")
         return directory
 
-    def _find(self, bucket: str, name: str) -> Path | None:
-        if not object_names.valid_bucket(bucket) or object_names.name_problem(name):
+    def _find_file(self, bucket: str, name: str) -> Path | None:
+        if not object_names.is_valid_bucket(bucket) or object_names.name_error(name):
             return None
         path = self._root.joinpath(bucket, *object_names.to_parts(name))
-        with contextlib.suppress(OSError):  # a name too long for this system is not there
+        with contextlib.suppress(OSError):  # a name that is too long for the file system does not exist
             if path.is_file():
                 return path
-            beside = path.with_name(object_names.BESIDE + path.name)
-            if beside.is_file():
-                return beside
+            sibling = path.with_name(object_names.SIBLING + path.name)
+            if sibling.is_file():
+                return sibling
         return None
 
-    def _make_room(self, top: Path, parts: Sequence[str]) -> Path:
-        """Make the directories for an object; a file in their way moves beside its new directory."""
+    def _prepare_path(self, top: Path, parts: Sequence[str]) -> Path:
+        """Create the directories of an object; rename a file that has the name of one of them."""
         target = top.joinpath(*parts)
         if not target.parent.is_dir():
             directory = top
             for part in parts[:-1]:
                 directory = directory / part
                 if directory.is_file():
-                    directory.rename(directory.with_name(object_names.BESIDE + part))
+                    directory.rename(directory.with_name(object_names.SIBLING + part))
                 directory.mkdir(exist_ok=True)
-        beside = target.with_name(object_names.BESIDE + target.name)
+        sibling = target.with_name(object_names.SIBLING + target.name)
         if target.is_dir():
-            return beside
-        beside.unlink(missing_ok=True)
+            return sibling
+        sibling.unlink(missing_ok=True)
         return target
 
     def _walk(self, directory: Path, parts: Sequence[str]) -> Iterator[str]:
@@ -338,44 +335,38 @@ class ObjectStore:
 
     def _describe(self, bucket: str, name: str, path: Path, stat: os.stat_result) -> StoredObject:
         generation = stat.st_mtime_ns // 1000
-        note = read_note(self._note_path(bucket, name))
-        if not note or note["generation"] != generation:  # of older bytes: a person replaced the file
-            note = note_of(name, generation, 1, generation, {}, 0)
+        record = read_metadata(self._metadata_path(bucket, name))
+        if not record or record["generation"] != generation:  # outdated: a user replaced the file
+            record = metadata_record(name, generation, 1, generation, {}, 0)
         return StoredObject(
             bucket=bucket,
             name=name,
             path=path,
             size=stat.st_size,
             generation=generation,
-            metageneration=note["metageneration"],
-            updated_us=note["updated_us"],
-            fields=note["fields"],
-            components=note["components"],
+            metageneration=record["metageneration"],
+            updated_us=record["updated_us"],
+            fields=record["fields"],
+            components=record["components"],
         )
 
-    def _note_path(self, bucket: str, name: str) -> Path:
+    def _metadata_path(self, bucket: str, name: str) -> Path:
         key = hashlib.sha256(name.encode()).hexdigest()
-        return self._notes / bucket / key[:2] / f"{key[2:]}.json"
+        return self._metadata_root / bucket / key[:2] / f"{key[2:]}.json"
 
-    def _keep_note(self, bucket: str, note: dict[str, Any]) -> None:
-        path = self._note_path(bucket, note["name"])
-        fields = {key: value for key, value in note["fields"].items() if value not in (None, {}, "")}
-        if fields.get("contentType") == guess_type(note["name"]):
+    def _save_metadata(self, bucket: str, record: dict[str, Any]) -> None:
+        path = self._metadata_path(bucket, record["name"])
+        fields = {key: value for key, value in record["fields"].items() if value not in (None, {}, "")}
+        if fields.get("contentType") == guess_type(record["name"]):
             del fields["contentType"]
-        if fields or note["components"] or note["metageneration"] != 1:
-            write_note(path, note | {"fields": fields})
-        else:  # the file itself says everything
+        if fields or record["components"] or record["metageneration"] != 1:
+            write_metadata(path, record | {"fields": fields})
+        else:  # the file itself represents all metadata
             path.unlink(missing_ok=True)
 
-    def _remember(self, stored: StoredObject, digests: tuple[str, str]) -> None:
-        with self._lock:
-            self._digests[_digest_key(stored)] = digests
-            while len(self._digests) > REMEMBERED_DIGESTS:
-                self._digests.popitem(last=False)
 
-
-def missing(bucket: str, name: str) -> ApiError:
-    """Return the 404 of an object."""
+def object_not_found(bucket: str, name: str) -> ApiError:
+    """Return the 404 for an object."""
     return ApiError(404, f"No such object: {bucket}/{name}")
 
 

@@ -1,4 +1,4 @@
-"""Cloud Storage's JSON: bucket and object resources, and what a request may ask of them."""
+"""Bucket and object resources of the JSON API, preconditions and field selectors."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from imagebeam.emulators.core.access import PROJECT_NUMBER
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_metadata import StoredObject
 
-#: Writable object fields that are kept and shown.
+#: Writable object fields that are stored.
 OBJECT_FIELDS: Final = (
     "cacheControl",
     "contentDisposition",
@@ -21,7 +21,7 @@ OBJECT_FIELDS: Final = (
     "metadata",
     "storageClass",
 )
-#: Object fields that the service sets: clients send them back, and the service ignores them.
+#: Output-only object fields, which are ignored in requests.
 OBJECT_OUTPUT: Final = frozenset(
     [
         "kind",
@@ -44,7 +44,7 @@ OBJECT_OUTPUT: Final = frozenset(
         "owner",
     ]
 )
-#: Writable bucket fields that are kept and shown. None of them changes what the local service does.
+#: Writable bucket fields that are stored. None of them affects the local service.
 BUCKET_FIELDS: Final = ("iamConfiguration", "labels", "location", "softDeletePolicy", "storageClass")
 BUCKET_OUTPUT: Final = frozenset(
     [
@@ -65,7 +65,7 @@ BUCKET_OUTPUT: Final = frozenset(
     ]
 )
 
-#: Query parameters that mean nothing here: form of the answer, who pays, who may see what.
+#: Query parameters without an effect here: response format, billing, visibility.
 _IGNORED: Final = frozenset(
     [
         "alt",
@@ -94,18 +94,18 @@ _SOURCE_CONDITIONS: Final = frozenset(
 
 
 def timestamp(microseconds: int) -> str:
-    """Return RFC 3339 with milliseconds, as the JSON API writes times."""
+    """Format a time as RFC 3339 with milliseconds, as in the JSON API."""
     moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def object_resource(stored: StoredObject, digests: tuple[str, str], base: str) -> dict[str, Any]:
-    """Return an object as the JSON API shows it.
+    """Return an object resource of the JSON API.
 
     Args:
         stored: The object.
         digests: Its MD5 and CRC32C.
-        base: URL of the server, for the links.
+        base: URL of the server, for links.
     """
     path = f"b/{stored.bucket}/o/{quote(stored.name, safe='')}"
     md5, crc32c = digests
@@ -137,31 +137,31 @@ def object_resource(stored: StoredObject, digests: tuple[str, str], base: str) -
     return resource
 
 
-def bucket_resource(name: str, note: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """Return a bucket as the JSON API shows it; ``note`` is what the object store keeps of it."""
-    location = str(note["fields"].get("location") or "US").upper()
-    created = timestamp(note["created_us"])
+def bucket_resource(name: str, record: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """Return a bucket resource of the JSON API; ``record`` is the bucket's metadata in the object store."""
+    location = str(record["fields"].get("location") or "US").upper()
+    created = timestamp(record["created_us"])
     return {
         "kind": "storage#bucket",
         "id": name,
         "selfLink": f"{base}/storage/v1/b/{name}",
         "name": name,
         "projectNumber": PROJECT_NUMBER,
-        "metageneration": str(note["metageneration"]),
-        "etag": f"C{note['metageneration']}=",
+        "metageneration": str(record["metageneration"]),
+        "etag": f"C{record['metageneration']}=",
         "timeCreated": created,
-        "updated": timestamp(note["updated_us"]),
+        "updated": timestamp(record["updated_us"]),
         "storageClass": "STANDARD",
         "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": True}},
         "softDeletePolicy": {"retentionDurationSeconds": "0", "effectiveTime": created},
-        **note["fields"],
+        **record["fields"],
         "location": location,
         "locationType": "multi-region" if location in {"US", "EU", "ASIA"} else "region",
     }
 
 
 def etag(stored: StoredObject) -> str:
-    """Return the tag that changes with the object's bytes and metadata."""
+    """Return the ETag, which changes with the object's content and metadata."""
     return f"G{stored.generation}M{stored.metageneration}="
 
 
@@ -169,35 +169,35 @@ def object_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the writable metadata of a request.
 
     Raises:
-        ApiError: 501 for a field that the local service would have to ignore.
+        ApiError: 501 for a field that the local service does not support.
     """
     return _fields(body, OBJECT_FIELDS, OBJECT_OUTPUT, "object field")
 
 
 def bucket_fields(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the writable fields of a bucket request; 501 for one that would have to be ignored."""
+    """Return the writable fields of a bucket request; raise a 501 for an unsupported one."""
     return _fields(body, BUCKET_FIELDS, BUCKET_OUTPUT, "bucket field")
 
 
-def merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``old`` with a JSON merge patch applied: null removes, an object is merged."""
+def merge_patch(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``old`` with a JSON merge patch applied: null removes a field, objects are merged."""
     result = dict(old)
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)
         elif isinstance(value, dict):
             below = result.get(key)
-            result[key] = merged(below if isinstance(below, dict) else {}, value)
+            result[key] = merge_patch(below if isinstance(below, dict) else {}, value)
         else:
             result[key] = value
     return result
 
 
 def check_query(query: Mapping[str, str], *known: str) -> None:
-    """Refuse a query parameter that the local service would have to ignore.
+    """Reject query parameters that the local service does not support.
 
     Raises:
-        ApiError: 501, naming the parameter.
+        ApiError: 501 that names the parameter.
     """
     for name, value in query.items():
         lower = name.lower()
@@ -209,16 +209,16 @@ def check_query(query: Mapping[str, str], *known: str) -> None:
 
 
 class Conditions:
-    """The preconditions of one request about one object.
+    """The preconditions of a request.
 
     Args:
         query: Query parameters.
-        source: Take the ``ifSource…`` parameters instead.
-        headers: For ``If-Match`` and ``If-None-Match``.
-        reading: A failed "not match" is then 304 instead of 412.
+        source: Whether to use the ``ifSource…`` parameters.
+        headers: Headers with ``If-Match`` and ``If-None-Match``.
+        reading: Whether the request is a read: a failed "not match" is then a 304 instead of a 412.
 
     Raises:
-        ApiError: 400 when a generation is no number.
+        ApiError: 400 if a generation is not a number.
     """
 
     def __init__(
@@ -244,10 +244,10 @@ class Conditions:
         self._unmodified = 304 if reading else 412
 
     def __call__(self, current: StoredObject | None) -> None:
-        """Check the object as it is now.
+        """Check the current object.
 
         Raises:
-            ApiError: 304 or 412 for a failed precondition, 404 when the asked generation is gone.
+            ApiError: 304 or 412 for a failed precondition, 404 if the requested generation does not exist.
         """
         generation = current.generation if current else 0
         metageneration = current.metageneration if current else 0
@@ -266,10 +266,10 @@ class Conditions:
 
 
 def select_fields(resource: dict[str, Any], selector: str) -> dict[str, Any]:
-    """Return the part of ``resource`` that a selector such as ``items(name,size),nextPageToken`` keeps.
+    """Return the part of a resource that a selector such as ``items(name,size),nextPageToken`` selects.
 
     Raises:
-        ApiError: 400 when the parentheses do not match.
+        ApiError: 400 for an invalid selector.
     """
     tree, rest = _selector(selector, 0)
     if rest != len(selector):

@@ -1,4 +1,4 @@
-"""The three ways to upload an object: in one piece, with its metadata, and in resumable chunks."""
+"""Simple, multipart and resumable uploads."""
 
 import os
 import re
@@ -11,12 +11,12 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from imagebeam.emulators.core.http import ApiError, parse_object
-from imagebeam.emulators.storage.object_metadata import StoredObject, digest_of
+from imagebeam.emulators.storage.messages import StorageRequest, StorageResponse
+from imagebeam.emulators.storage.object_metadata import StoredObject, compute_file_digests
 from imagebeam.emulators.storage.object_store import ObjectStore
-from imagebeam.emulators.storage.parameters import Answer, Call
 from imagebeam.emulators.storage.resources import Conditions, check_query, object_fields
 
-#: All chunks of a resumable upload but the last are kept in multiples of this many bytes.
+#: Chunks of a resumable upload, except the last, are stored in multiples of this size in bytes.
 CHUNK: Final = 256 * 1024
 
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
@@ -36,53 +36,53 @@ class _Session:
 
 
 class Uploads:
-    """Takes uploads and hands whole objects to the store."""
+    """Receives uploads and stores the completed objects."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
         self._sessions: dict[str, _Session] = {}
 
-    def start(self, call: Call, bucket: str) -> StoredObject | Answer:
-        """Do an upload that a POST starts: the finished object, or where to send the chunks.
+    def start(self, request: StorageRequest, bucket: str) -> StoredObject | StorageResponse:
+        """Handle the POST of an upload; return the object, or for a resumable upload the URL for its chunks.
 
         Raises:
-            ApiError: 400 for a malformed request, 404 no such bucket, 412 precondition not met.
+            ApiError: 400 for an invalid request, 404 for a missing bucket, 412 if a precondition failed.
         """
-        check_query(call.query, "conditions", "ifMetaGenerationNotMatch")
+        check_query(request.query, "conditions", "ifMetaGenerationNotMatch")
         self._objects.bucket(bucket)
-        kind = call.query.get("uploadType")
+        kind = request.query.get("uploadType")
         if kind == "resumable":
-            return self._begin(call, bucket)
+            return self._begin(request, bucket)
         if kind == "multipart":
-            metadata, data = split_related(call.body, call.text("Content-Type") or "")
+            metadata, data = split_related(request.body, request.header("Content-Type") or "")
         elif kind == "media":
-            metadata, data = {"contentType": call.text("Content-Type")}, call.body
+            metadata, data = {"contentType": request.header("Content-Type")}, request.body
         else:
             raise ApiError(400, f"Invalid uploadType: {kind!r}")
-        name = _name(call, metadata)
+        name = _name(request, metadata)
         temporary = self._objects.temporary()
         temporary.write_bytes(data)
-        return self._finish(bucket, name, metadata, Conditions(call.query), temporary)
+        return self._finish(bucket, name, metadata, Conditions(request.query), temporary)
 
-    def resume(self, call: Call) -> StoredObject | Answer:
-        """Take a chunk of a resumable upload, or tell how much has arrived.
+    def resume(self, request: StorageRequest) -> StoredObject | StorageResponse:
+        """Store a chunk of a resumable upload; return the object once complete, else the received range.
 
         Raises:
-            ApiError: 404 for an unknown upload, 400 for a chunk that does not fit, 412.
+            ApiError: 404 for an unknown upload, 400 for an invalid chunk, 412 if a precondition failed.
         """
-        identifier = call.query.get("upload_id", "")
+        identifier = request.query.get("upload_id", "")
         session = self._sessions.get(identifier)
         if session is None:
             raise ApiError(404, f"No such upload: {identifier!r}")
         with session.lock:
             if session.stored is not None:
                 return session.stored
-            first, total = self._append(session, call)
+            first, total = self._append(session, request)
             if total is None or session.received < total:
                 return _incomplete(session.received)
             if session.received > total:
-                raise ApiError(400, f"{session.received} bytes were sent from {first}, but {total} announced.")
-            session.metadata.update(_announced(call.text("x-goog-hash") or ""))
+                raise ApiError(400, f"{session.received} bytes were sent from {first}, but {total} were announced.")
+            session.metadata.update(_hash_header(request.header("x-goog-hash") or ""))
             try:
                 session.stored = self._finish(
                     session.bucket, session.name, session.metadata, session.conditions, session.path
@@ -92,33 +92,33 @@ class Uploads:
                 raise
             return session.stored
 
-    def cancel(self, call: Call) -> Answer:
-        """Forget a resumable upload; Cloud Storage answers 499 to that."""
-        session = self._sessions.pop(call.query.get("upload_id", ""), None)
+    def cancel(self, request: StorageRequest) -> StorageResponse:
+        """Cancel a resumable upload. As in Cloud Storage, the response is a 499."""
+        session = self._sessions.pop(request.query.get("upload_id", ""), None)
         if session is None:
-            raise ApiError(404, f"No such upload: {call.query.get('upload_id')!r}")
+            raise ApiError(404, f"No such upload: {request.query.get('upload_id')!r}")
         session.path.unlink(missing_ok=True)
-        return Answer(499)
+        return StorageResponse(499)
 
-    def _begin(self, call: Call, bucket: str) -> Answer:
-        metadata = call.json()
-        metadata.setdefault("contentType", call.text("x-upload-content-type"))
-        name = _name(call, metadata)
+    def _begin(self, request: StorageRequest, bucket: str) -> StorageResponse:
+        metadata = request.json()
+        metadata.setdefault("contentType", request.header("x-upload-content-type"))
+        name = _name(request, metadata)
         identifier = uuid.uuid4().hex
         path = self._objects.temporary()
         path.touch()
         object_fields(metadata)
-        self._sessions[identifier] = _Session(bucket, name, metadata, Conditions(call.query), path)
+        self._sessions[identifier] = _Session(bucket, name, metadata, Conditions(request.query), path)
         query = urlencode({"uploadType": "resumable", "upload_id": identifier})
-        location = f"{call.base}/upload/storage/v1/b/{bucket}/o?{query}"
-        return Answer(200, b"", {"Location": location, "X-GUploader-UploadID": identifier})
+        location = f"{request.base}/upload/storage/v1/b/{bucket}/o?{query}"
+        return StorageResponse(200, b"", {"Location": location, "X-GUploader-UploadID": identifier})
 
-    def _append(self, session: _Session, call: Call) -> tuple[int, int | None]:
-        """Keep what is new in a chunk; return where it starts and the total size, if that is known."""
-        header = call.text("Content-Range")
+    def _append(self, session: _Session, request: StorageRequest) -> tuple[int, int | None]:
+        """Append the new bytes of a chunk; return the start of the chunk and the total size, if known."""
+        header = request.header("Content-Range")
         total: int | None
         if header is None:
-            first, total = 0, len(call.body)
+            first, total = 0, len(request.body)
         else:
             match = _RANGE.fullmatch(header.strip())
             if match is None:
@@ -127,11 +127,11 @@ class Uploads:
             if match[1] is None:
                 return session.received, total
             first = int(match[1])
-            if int(match[2]) - first + 1 != len(call.body):
-                raise ApiError(400, f"Content-Range {header!r} does not fit a body of {len(call.body)} bytes.")
+            if int(match[2]) - first + 1 != len(request.body):
+                raise ApiError(400, f"Content-Range {header!r} does not fit a body of {len(request.body)} bytes.")
         if first > session.received:
             raise ApiError(400, f"The chunk starts at {first}, but {session.received} bytes have arrived.")
-        new = call.body[session.received - first :]
+        new = request.body[session.received - first :]
         if total is None:
             new = new[: len(new) // CHUNK * CHUNK]
         with session.path.open("r+b") as stream:
@@ -148,20 +148,21 @@ class Uploads:
         conditions: Conditions,
         temporary: Path,
     ) -> StoredObject:
-        digests = digest_of(temporary)
+        digests = compute_file_digests(temporary)
         for key, actual in zip(("md5Hash", "crc32c"), digests, strict=True):
             announced = metadata.get(key)
             if announced and announced != actual:
                 temporary.unlink(missing_ok=True)
                 raise ApiError(400, f"Provided {key} {announced!r} doesn't match calculated {key} {actual!r}.")
-        return self._objects.adopt(bucket, name, temporary, object_fields(metadata), check=conditions, digests=digests)
+        fields = object_fields(metadata)
+        return self._objects.store_file(bucket, name, temporary, fields, check=conditions, digests=digests)
 
 
 def split_related(body: bytes, content_type: str) -> tuple[dict[str, Any], bytes]:
-    """Return metadata and bytes of a ``multipart/related`` upload.
+    """Return the metadata and content of a ``multipart/related`` upload.
 
     Raises:
-        ApiError: 400 when the body has not exactly these two parts.
+        ApiError: 400 if the body does not have exactly these two parts.
     """
     match = _BOUNDARY.search(content_type)
     if match is None:
@@ -172,9 +173,9 @@ def split_related(body: bytes, content_type: str) -> tuple[dict[str, Any], bytes
     data_part, end, _ = second.rpartition(b"\r\n" + mark + b"--")
     if head.strip() or not (start and between and end):
         raise ApiError(400, "A multipart upload needs a metadata part and a media part.")
-    _, _, text = first.partition(b"\r\n\r\n")
+    _, _, header = first.partition(b"\r\n\r\n")
     headers, _, data = data_part.partition(b"\r\n\r\n")
-    metadata = parse_object(text)
+    metadata = parse_object(header)
     for line in headers.decode("latin-1").splitlines():
         key, _, value = line.partition(":")
         if key.strip().lower() == "content-type":
@@ -182,20 +183,20 @@ def split_related(body: bytes, content_type: str) -> tuple[dict[str, Any], bytes
     return metadata, data
 
 
-def _name(call: Call, metadata: Mapping[str, Any]) -> str:
-    name = metadata.get("name") or call.query.get("name")
+def _name(request: StorageRequest, metadata: Mapping[str, Any]) -> str:
+    name = metadata.get("name") or request.query.get("name")
     if not isinstance(name, str):
         raise ApiError(400, "Required parameter: name", reason="required")
     return name
 
 
-def _announced(header: str) -> dict[str, str]:
-    """Return the checksums of an ``x-goog-hash`` header by their metadata field."""
+def _hash_header(header: str) -> dict[str, str]:
+    """Return the checksums in an ``x-goog-hash`` header by metadata field."""
     keys = {"md5": "md5Hash", "crc32c": "crc32c"}
     pairs = (part.strip().partition("=") for part in header.split(",") if "=" in part)
     return {keys[kind]: value for kind, _, value in pairs if kind in keys}
 
 
-def _incomplete(received: int) -> Answer:
+def _incomplete(received: int) -> StorageResponse:
     headers = {"Range": f"bytes=0-{received - 1}"} if received else {}
-    return Answer(308, b"", headers)
+    return StorageResponse(308, b"", headers)

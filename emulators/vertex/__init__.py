@@ -1,1 +1,1 @@
-"""The local Vertex AI."""
+"""The local Vertex AI: generateContent, countTokens and embeddings."""

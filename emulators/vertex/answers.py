@@ -1,4 +1,4 @@
-"""The body of an answer: what the model wrote, cut where a limit cuts it, spoilt where a rule spoils it."""
+"""Response bodies of ``generateContent`` and ``countTokens``, with the faults of a rule applied."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ from imagebeam.emulators.vertex.faults import Rule
 from imagebeam.emulators.vertex.generate.schema import Schema
 from imagebeam.emulators.vertex.generate.validation import Prompt, count_text
 
-#: What the answers say who wrote them: nobody shall take them for Gemini's.
+#: ``modelVersion`` of all responses, so that they are not mistaken for responses of Gemini.
 MODEL_VERSION: Final = "imagebeam-emulator"
 
 _HARMS: Final = ("HATE_SPEECH", "DANGEROUS_CONTENT", "HARASSMENT", "SEXUALLY_EXPLICIT")
@@ -27,29 +27,29 @@ _RATINGS: Final = [
     }
     for harm in _HARMS
 ]
-_OUTSIDE: Final = "OUTSIDE_THE_ENUM"
+_OFF_ENUM: Final = "OUTSIDE_THE_ENUM"
 
 
 def answer_body(prompt: Prompt, text: str, traffic: str, rule: Rule | None) -> dict[str, Any]:
     """Return the response of ``generateContent``.
 
     Args:
-        prompt: What was asked.
-        text: What the model has to say.
-        traffic: How it is billed (``trafficType``).
-        rule: What is to go wrong, or ``None``.
+        prompt: The checked request.
+        text: The text of the model.
+        traffic: ``trafficType``, that is how the request is billed.
+        rule: The fault rule to apply, or None.
 
     Raises:
-        ApiError: 400, for a ``continuationToken`` that no answer gave.
+        ApiError: 400 for an invalid ``continuationToken``.
     """
     action = None if rule is None else rule.action
     if rule is not None and action == "blocked":
         reason = rule.settings.get("reason", "SAFETY")
         feedback = {"blockReason": reason, "blockReasonMessage": f"The prompt was blocked: {reason}."}
-        return {"promptFeedback": feedback, **_closing(prompt, traffic, 0, 0)}
-    thoughts = min(prompt.generation.thoughts, prompt.generation.limit)
+        return {"promptFeedback": feedback, **_metadata(prompt, traffic, 0, 0)}
+    thoughts = min(prompt.generation.thoughts, prompt.generation.max_tokens)
     candidate: dict[str, Any] = {"index": 0}
-    written: str | None = _stopped(prompt, text[_offset(prompt.continuation) :])
+    written: str | None = _apply_stop_sequences(prompt, text[_offset(prompt.continuation) :])
     finish = "STOP"
     if action == "continuation" and prompt.continuation is None:
         written, finish = text[: len(text) // 2], "CONTINUATION"
@@ -59,9 +59,9 @@ def answer_body(prompt: Prompt, text: str, traffic: str, rule: Rule | None) -> d
         written = text[: len(text) // 2] if finish == "MAX_TOKENS" else None
     elif action == "empty":
         written = None
-    elif action in _SPOILERS:
-        written = _SPOILERS[action](text, prompt.generation.schema)
-    room = prompt.generation.limit - thoughts
+    elif action in _CORRUPTIONS:
+        written = _CORRUPTIONS[action](text, prompt.generation.schema)
+    room = prompt.generation.max_tokens - thoughts
     if written is not None and count_text(written) > room:
         written, finish = written[: room * 4] or None, "MAX_TOKENS"
     candidate["finishReason"] = finish
@@ -69,7 +69,7 @@ def answer_body(prompt: Prompt, text: str, traffic: str, rule: Rule | None) -> d
         candidate["content"] = _content(prompt, written)
         candidate["avgLogprobs"] = -0.125
     candidate["safetyRatings"] = _RATINGS
-    return {"candidates": [candidate], **_closing(prompt, traffic, count_text(written or ""), thoughts)}
+    return {"candidates": [candidate], **_metadata(prompt, traffic, count_text(written or ""), thoughts)}
 
 
 def token_count(prompt: Prompt) -> dict[str, Any]:
@@ -86,12 +86,12 @@ def _content(prompt: Prompt, written: str | None) -> dict[str, Any]:
     if written is None:
         return content
     content["parts"] = [{"text": written}]
-    if prompt.generation.show_thoughts and prompt.generation.thoughts:
+    if prompt.generation.include_thoughts and prompt.generation.thoughts:
         content["parts"].insert(0, {"text": "I measure the pixels and fill in the form.", "thought": True})
     return content
 
 
-def _closing(prompt: Prompt, traffic: str, output: int, thoughts: int) -> dict[str, Any]:
+def _metadata(prompt: Prompt, traffic: str, output: int, thoughts: int) -> dict[str, Any]:
     usage: dict[str, Any] = {"promptTokenCount": prompt.tokens}
     if output:
         usage["candidatesTokenCount"] = output
@@ -116,23 +116,23 @@ def _details(prompt: Prompt) -> list[dict[str, Any]]:
     return [{"modality": modality, "tokenCount": count} for modality, count in counts.items() if count]
 
 
-def _stopped(prompt: Prompt, text: str) -> str:
-    ends = [text.find(stop) for stop in prompt.generation.stops if stop in text]
+def _apply_stop_sequences(prompt: Prompt, text: str) -> str:
+    ends = [text.find(stop) for stop in prompt.generation.stop_sequences if stop in text]
     return text[: min(ends)] if ends else text
 
 
 def _offset(token: str | None) -> int:
-    """Return where an answer goes on, from the token that its first piece gave."""
+    """Decode a continuation token: the number of characters already returned."""
     if token is None:
         return 0
     try:
-        # The google-genai client holds the token as bytes and writes them in the alphabet for URLs.
+        # The google-genai client keeps the token as bytes and sends them in URL-safe base64.
         return int(base64.urlsafe_b64decode(token))
     except (binascii.Error, ValueError) as problem:
         raise ApiError(400, "Invalid value at 'continuation_token'") from problem
 
 
-# Answers that do not keep their promise
+# Invalid answers
 
 
 def _bad_json(text: str, _schema: Schema | None) -> str:
@@ -144,17 +144,17 @@ def _fenced(text: str, _schema: Schema | None) -> str:
 
 
 def _off_schema(text: str, schema: Schema | None) -> str:
-    """Return an answer of which one value fits neither the enum nor the type that was asked for."""
+    """Return an answer with one value that violates the schema's enum or type."""
     if schema is None:
         return text
     properties = schema.get("properties")
     if not properties:
-        return _OUTSIDE if "enum" in schema else orjson.dumps({"off_schema": True}).decode()
+        return _OFF_ENUM if "enum" in schema else orjson.dumps({"off_schema": True}).decode()
     answer = orjson.loads(text)
-    spoilt = next((name for name, value in properties.items() if "enum" in value), next(iter(properties)))
-    kind = properties[spoilt].get("type")
-    answer[spoilt] = _OUTSIDE if "enum" in properties[spoilt] or kind == "OBJECT" else {"off_schema": True}
+    target = next((name for name, value in properties.items() if "enum" in value), next(iter(properties)))
+    kind = properties[target].get("type")
+    answer[target] = _OFF_ENUM if "enum" in properties[target] or kind == "OBJECT" else {"off_schema": True}
     return orjson.dumps(answer).decode()
 
 
-_SPOILERS: Final = {"bad_json": _bad_json, "fenced": _fenced, "off_schema": _off_schema}
+_CORRUPTIONS: Final = {"bad_json": _bad_json, "fenced": _fenced, "off_schema": _off_schema}

@@ -1,7 +1,7 @@
-"""``predict`` of multimodalembedding@001 and ``embedContent`` of gemini-embedding-2, in the local Vertex AI.
+"""``predict`` of multimodalembedding@001 and ``embedContent`` of gemini-embedding-2 in the local Vertex AI.
 
-The vectors are those of `embedding`: of real pixels, and no Google model's. Messages of errors are in the
-service's manner; only their codes are known.
+The vectors come from `fake_model.image_vectors`, not from a Google model. Error codes are those of the service;
+the messages are modeled on it.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from aiohttp import web
 
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.http import ApiError, json_response, parse_object
-from imagebeam.emulators.fake_model.image_vectors import LENGTH, Vector, project
+from imagebeam.emulators.fake_model.image_vectors import DESCRIPTION_LENGTH, Vector, project
 from imagebeam.emulators.fake_model.text_vectors import describe_text
-from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, Gallery, find_embedding_model
-from imagebeam.emulators.vertex.faults import MESSAGES, VertexFaults, error_of
+from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, ImageDescriptors, find_embedding_model
+from imagebeam.emulators.vertex.faults import MESSAGES, VertexFaults, build_error
 from imagebeam.emulators.vertex.generate.fields import invalid, read_fields
 from imagebeam.emulators.vertex.generate.validation import count_text
 from imagebeam.emulators.vertex.models import OLD_IMAGE_TOKENS
-from imagebeam.emulators.vertex.transport import broken, http_fault, take_time
+from imagebeam.emulators.vertex.transport import corrupt_response, http_fault, simulate_latency
 
 #: Tokens of one image.
 IMAGE_TOKENS: Final = OLD_IMAGE_TOKENS
-#: What a 429 of ``predict`` says: its quota is a fixed number of requests per project.
+#: Message of a 429 of ``predict``, whose quota is a fixed number of requests per project.
 QUOTA_EXCEEDED: Final = (
     "Quota exceeded for aiplatform.googleapis.com/online_prediction_requests_per_base_model with base model: "
     "multimodalembedding. Please submit a quota increase request. https://cloud.google.com/vertex-ai/docs/quotas."
@@ -36,59 +36,61 @@ _CONFIG: Final = (
 )  # fmt: skip
 _BODY_BYTES: Final = 40 * 1024 * 1024
 
-#: Who asks and what for: checks a request's caller and returns project, model and location.
-Enter = Callable[[web.Request], tuple[str, str, str | None]]
+#: Checks the caller of a request and returns project, model and location.
+Authorize = Callable[[web.Request], tuple[str, str, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """An image of a request: where it is, or its bytes in base64; exactly one of both."""
+class ImageSource:
+    """An image of a request: either its URI or its bytes in base64."""
 
     uri: str | None
     data: str | None
 
     @property
     def name(self) -> str:
-        """What it is counted by."""
+        """Name in the counters: the URI, or ``inline:<digest>``."""
         if self.uri is not None:
             return self.uri
         return f"inline:{hashlib.blake2b((self.data or '').encode(), digest_size=6).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is to be embedded.
+class EmbeddingInput:
+    """The checked input of an embedding request.
 
     Attributes:
         dimension: Length of the vectors.
-        images: In order.
-        texts: In order.
-        tokens: Of all of it, before anything is cut off.
-        truncated: Whether it is too long and is cut off.
+        images: Images, in order.
+        texts: Texts, in order.
+        tokens: Number of tokens before truncation.
+        truncated: Whether the input exceeds the model's limit and is truncated.
     """
 
     dimension: int
-    images: tuple[Shown, ...]
+    images: tuple[ImageSource, ...]
     texts: tuple[str, ...]
     tokens: int
     truncated: bool = False
 
 
 class Embeddings:
-    """The two methods.
+    """Handlers of ``predict`` and ``embedContent``.
 
     Args:
-        gallery: Shows the images.
-        faults: Rules with ``"method": "predict"`` or ``"embedContent"``, the quota and the latency apply.
-        counters: ``vertex``: ``per_uri``, ``answered_per_uri``, ``tokens``, ``by_method``.
-        enter: Checks the caller.
+        descriptors: Descriptors of images.
+        faults: Source of rules with ``"method": "predict"`` or ``"embedContent"``, quota and latency.
+        counters: Counts ``per_uri``, ``answered_per_uri``, ``tokens`` and ``by_method`` in branch ``vertex``.
+        authorize: Checks the caller.
     """
 
-    def __init__(self, gallery: Gallery, faults: VertexFaults, counters: Counters, enter: Enter) -> None:
-        self._gallery = gallery
+    def __init__(
+        self, descriptors: ImageDescriptors, faults: VertexFaults, counters: Counters, authorize: Authorize
+    ) -> None:
+        self._descriptors = descriptors
         self._faults = faults
         self._counters = counters
-        self._enter = enter
+        self._authorize = authorize
 
     async def predict(self, request: web.Request) -> web.StreamResponse:
         """Answer ``:predict``."""
@@ -102,92 +104,95 @@ class Embeddings:
         self,
         request: web.Request,
         method: str,
-        read: Callable[[Mapping[str, Any], EmbeddingModel], Question],
-        think: Callable[[Question, EmbeddingModel], dict[str, Any]],
+        read: Callable[[Mapping[str, Any], EmbeddingModel], EmbeddingInput],
+        embed: Callable[[EmbeddingInput, EmbeddingModel], dict[str, Any]],
     ) -> web.StreamResponse:
         self._counters.add("vertex", "by_method", method)
         raw = await request.read()
-        place, name, location = self._enter(request)
-        model = find_embedding_model(name, place, location, self._faults.retired)
+        project_id, name, location = self._authorize(request)
+        model = find_embedding_model(name, project_id, location, self._faults.retired)
         if model.method != method:
             raise ApiError(400, f"Model {name} does not support {method}: use {model.method}.")
         if len(raw) > _BODY_BYTES:
             raise ApiError(400, f"Request payload size exceeds the limit: {_BODY_BYTES} bytes.")
-        question = read(parse_object(raw), model)
-        uris = tuple(dict.fromkeys(image.uri for image in question.images if image.uri))
-        self._faults.read_files(uris)
-        names = tuple(dict.fromkeys(image.name for image in question.images))
-        for one in names:
-            self._counters.add("vertex", "per_uri", one)
-        pace = self._faults.pace
-        if pace.quota is not None and not pace.admit(question.tokens):
-            said = QUOTA_EXCEEDED if method == "predict" else MESSAGES[429]
-            raise error_of(429, pace.quota.message or said, retry_after=pace.quota.retry_after)
-        text = "\n".join(question.texts)
+        content = read(parse_object(raw), model)
+        uris = tuple(dict.fromkeys(image.uri for image in content.images if image.uri))
+        self._faults.check_read_access(uris)
+        names = tuple(dict.fromkeys(image.name for image in content.images))
+        for image_name in names:
+            self._counters.add("vertex", "per_uri", image_name)
+        limiter = self._faults.limiter
+        if limiter.quota is not None and not limiter.admit(content.tokens):
+            message = QUOTA_EXCEEDED if method == "predict" else MESSAGES[429]
+            raise build_error(429, limiter.quota.message or message, retry_after=limiter.quota.retry_after)
+        text = "\n".join(content.texts)
         key = names[0] if names else hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-        before = self._faults.ask(key)
-        rule = self._faults.rule(method, uris, text, key, before)
+        attempt = self._faults.count_attempt(key)
+        rule = self._faults.rule(method, uris, text, key, attempt)
         failed = http_fault(rule)
         if failed is not None:
             return failed
-        body = await asyncio.get_running_loop().run_in_executor(None, think, question, model)
-        await take_time(request, self._faults.latency(key, before), rule)
-        spoilt = await broken(request, rule, body)
-        if spoilt is not None:
-            return spoilt
+        body = await asyncio.get_running_loop().run_in_executor(None, embed, content, model)
+        await simulate_latency(request, self._faults.latency(key, attempt), rule)
+        corrupted = await corrupt_response(request, rule, body)
+        if corrupted is not None:
+            return corrupted
         if request.transport is not None and not request.transport.is_closing():
-            self._counters.add("vertex", "tokens", amount=question.tokens)
-            for one in names:
-                self._counters.add("vertex", "answered_per_uri", one)
+            self._counters.add("vertex", "tokens", amount=content.tokens)
+            for image_name in names:
+                self._counters.add("vertex", "answered_per_uri", image_name)
         return json_response(body)
 
-    def _predictions(self, question: Question, model: EmbeddingModel) -> dict[str, Any]:
+    def _predictions(self, content: EmbeddingInput, model: EmbeddingModel) -> dict[str, Any]:
         prediction: dict[str, Any] = {}
-        for image in question.images:
-            prediction["imageEmbedding"] = project(look(image, model, self._gallery), question.dimension, model.name)
-        for text in question.texts:
-            prediction["textEmbedding"] = project(describe_text(text), question.dimension, model.name)
+        for image in content.images:
+            descriptor = describe_image(image, model, self._descriptors)
+            prediction["imageEmbedding"] = project(descriptor, content.dimension, model.name)
+        for text in content.texts:
+            prediction["textEmbedding"] = project(describe_text(text), content.dimension, model.name)
         return {"predictions": [prediction], "deployedModelId": "imagebeam-emulator"}
 
-    def _embedding(self, question: Question, model: EmbeddingModel) -> dict[str, Any]:
-        tokens = min(question.tokens, model.text_tokens)
-        images = min(len(question.images) * IMAGE_TOKENS, tokens)
+    def _embedding(self, content: EmbeddingInput, model: EmbeddingModel) -> dict[str, Any]:
+        tokens = min(content.tokens, model.text_tokens)
+        images = min(len(content.images) * IMAGE_TOKENS, tokens)
         details = [("IMAGE", images), ("TEXT", tokens - images)]
         return {
-            "embedding": {"values": one_vector(question, model, self._gallery)},
+            "embedding": {"values": content_vector(content, model, self._descriptors)},
             "usageMetadata": {
                 "promptTokenCount": tokens,
                 "totalTokenCount": tokens,
                 "promptTokensDetails": [{"modality": kind, "tokenCount": count} for kind, count in details if count],
             },
-            "truncated": question.truncated,
+            "truncated": content.truncated,
         }
 
 
-def look(image: Shown, model: EmbeddingModel, gallery: Gallery) -> Vector:
-    """Return the description of an image.
+def describe_image(image: ImageSource, model: EmbeddingModel, descriptors: ImageDescriptors) -> Vector:
+    """Return the descriptor of an image.
 
     Raises:
-        ApiError: The image is not there, or the model does not take it.
+        ApiError: The image does not exist, or the model does not accept it.
     """
-    return gallery.inline(image.data or "", model) if image.uri is None else gallery.stored(image.uri, model)
+    if image.uri is None:
+        return descriptors.from_base64(image.data or "", model)
+    return descriptors.from_uri(image.uri, model)
 
 
-def one_vector(question: Question, model: EmbeddingModel, gallery: Gallery) -> list[float]:
-    """Make one vector of all parts of a content: the mean of what each would have; raises as `look` does."""
-    parts = [look(image, model, gallery) for image in question.images]
-    if question.texts:
-        parts.append(describe_text(" ".join(question.texts)))
+def content_vector(content: EmbeddingInput, model: EmbeddingModel, descriptors: ImageDescriptors) -> list[float]:
+    """Return one vector for all parts of the content: their mean. Raises the same errors as `describe_image`."""
+    parts = [describe_image(image, model, descriptors) for image in content.images]
+    if content.texts:
+        parts.append(describe_text(" ".join(content.texts)))
     together = np.sum([part / max(float(np.linalg.norm(part)), 1e-9) for part in parts], axis=0)
-    assert together.shape == (LENGTH,)  # noqa: S101
-    return project(together, question.dimension, model.name)
+    assert together.shape == (DESCRIPTION_LENGTH,)  # noqa: S101
+    return project(together, content.dimension, model.name)
 
 
-def read_predict(body: Mapping[str, Any], model: EmbeddingModel) -> Question:
-    """Check a request of ``:predict``.
+def read_predict(body: Mapping[str, Any], model: EmbeddingModel) -> EmbeddingInput:
+    """Check a ``:predict`` request.
 
     Raises:
-        ApiError: 400 for what the model refuses, 501 for videos.
+        ApiError: 400 for input that the model rejects, 501 for videos.
     """
     fields = read_fields(body, ("instances", "parameters", "labels"), "")
     instances = fields.get("instances")
@@ -207,12 +212,12 @@ def read_predict(body: Mapping[str, Any], model: EmbeddingModel) -> Question:
         raise ApiError(400, f"The text is too long: {count_text(text)} tokens, the limit is {model.text_tokens}.")
     parameters = read_fields(fields.get("parameters", {}), ("dimension",), "parameters")
     dimension = _dimension(parameters.get("dimension"), model)
-    return Question(dimension, images, (text,) if text else (), count_text(text) + IMAGE_TOKENS * len(images))
+    return EmbeddingInput(dimension, images, (text,) if text else (), count_text(text) + IMAGE_TOKENS * len(images))
 
 
-def _instance_image(value: Any, model: EmbeddingModel) -> Shown:
+def _instance_image(value: Any, model: EmbeddingModel) -> ImageSource:
     image = read_fields(value, ("gcsUri", "bytesBase64Encoded", "mimeType"), "instances[0].image")
-    found = Shown(image.get("gcsUri"), image.get("bytesBase64Encoded"))
+    found = ImageSource(image.get("gcsUri"), image.get("bytesBase64Encoded"))
     if (found.uri is None) == (found.data is None) or not isinstance(found.uri or found.data, str):
         raise ApiError(400, "Invalid image: exactly one of gcsUri and bytesBase64Encoded must be set.")
     if not (found.uri or found.data):
@@ -221,11 +226,11 @@ def _instance_image(value: Any, model: EmbeddingModel) -> Shown:
     return found
 
 
-def read_embed_content(body: Mapping[str, Any], model: EmbeddingModel) -> Question:
-    """Check a request of ``:embedContent``.
+def read_embed_content(body: Mapping[str, Any], model: EmbeddingModel) -> EmbeddingInput:
+    """Check an ``:embedContent`` request.
 
     Raises:
-        ApiError: 400 for what the model refuses, 501 for what only the local one does not do.
+        ApiError: 400 for input that the model rejects, 501 for features that the local service lacks.
     """
     fields = read_fields(body, ("content", "embedContentConfig", *_CONFIG[:4]), "")
     config = read_fields(fields.get("embedContentConfig", {}), _CONFIG, "embed_content_config")
@@ -244,7 +249,7 @@ def read_embed_content(body: Mapping[str, Any], model: EmbeddingModel) -> Questi
     if not isinstance(parts, list) or not parts:
         raise ApiError(400, "Unable to submit request because content must include at least one parts field.")
     found = [_part(part, model, f"content.parts[{number}]") for number, part in enumerate(parts)]
-    images = tuple(part for part in found if isinstance(part, Shown))
+    images = tuple(part for part in found if isinstance(part, ImageSource))
     texts = tuple(part for part in found if isinstance(part, str))
     if len(images) > model.images:
         raise ApiError(400, f"Too many images: {len(images)}. At most {model.images} images are allowed per request.")
@@ -252,10 +257,10 @@ def read_embed_content(body: Mapping[str, Any], model: EmbeddingModel) -> Questi
     too_long = tokens > model.text_tokens
     if too_long and config.get("autoTruncate") is False:
         raise ApiError(400, f"The input token count ({tokens}) exceeds the maximum of {model.text_tokens}.")
-    return Question(_dimension(config.get("outputDimensionality"), model), images, texts, tokens, too_long)
+    return EmbeddingInput(_dimension(config.get("outputDimensionality"), model), images, texts, tokens, too_long)
 
 
-def _part(value: Any, model: EmbeddingModel, path: str) -> Shown | str:
+def _part(value: Any, model: EmbeddingModel, path: str) -> ImageSource | str:
     part = read_fields(value, ("text", "inlineData", "fileData", "videoMetadata", "mediaResolution"), path)
     kinds = [kind for kind in ("text", "inlineData", "fileData") if kind in part]
     if len(kinds) != 1:
@@ -273,7 +278,7 @@ def _part(value: Any, model: EmbeddingModel, path: str) -> Shown | str:
     given = data.get(source)
     if not isinstance(given, str) or not given:
         raise ApiError(400, f"Unable to submit request because {path} has no {source}.")
-    return Shown(given, None) if source == "fileUri" else Shown(None, given)
+    return ImageSource(given, None) if source == "fileUri" else ImageSource(None, given)
 
 
 def _check_type(given: Any, model: EmbeddingModel, *, required: bool) -> None:
@@ -286,11 +291,11 @@ def _check_type(given: Any, model: EmbeddingModel, *, required: bool) -> None:
 
 
 def _dimension(value: Any, model: EmbeddingModel) -> int:
-    """Read a length: a whole number, however a client writes it (512, 512.0)."""
+    """Parse a vector length: an integer, also in the form 512.0."""
     if value is None:
         return model.default
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise invalid("dimension", f"{value!r} is no whole number")
+        raise invalid("dimension", f"{value!r} is not an integer")
     problem = model.check_dimension(int(value))
     if problem:
         raise ApiError(400, problem)

@@ -1,7 +1,7 @@
-"""The Gemini models that the local Vertex AI knows, and what each accepts.
+"""The Gemini models of the local Vertex AI, and what each accepts.
 
-Google, "Model versions and lifecycle", "Thinking", "Image understanding", "Flex PayGo", as of November 2026.
-Deliberately not the table that the job itself uses: a mistake there must not be a mistake here too.
+Sources: Google, "Model versions and lifecycle", "Thinking", "Image understanding" and "Flex PayGo", as of November
+2026. Deliberately independent of the model profiles of the pipeline, so that a mistake there is detected here.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ IMAGE_TOKENS: Final[Mapping[str, int]] = {
     "MEDIA_RESOLUTION_HIGH": 1120,
     "MEDIA_RESOLUTION_ULTRA_HIGH": 2240,
 }
-#: Tokens of one image before Gemini 3 (of one tile: the local model does not tile).
+#: Tokens of one image before Gemini 3 (of one tile; the local model does not split images into tiles).
 OLD_IMAGE_TOKENS: Final = 258
-#: Tokens that the local model thinks; thoughts are billed and count against maxOutputTokens.
+#: Thinking tokens of the local model. They are billed and count against maxOutputTokens.
 THOUGHT_TOKENS: Final[Mapping[str, int]] = {"MINIMAL": 0, "LOW": 150, "MEDIUM": 500, "HIGH": 1500}
 
-#: The model under every tuned one.
+#: Base model of all tuned models.
 TUNED: Final = "gemini-2.5-flash"
 
 _REGION_PARTS: Final = 2
@@ -34,29 +34,29 @@ class Model:
     """One publisher model.
 
     Attributes:
-        name: Model id.
+        name: Model ID.
         generation: 2 for Gemini 2.5, 3 for Gemini 3.x.
-        levels: Thinking levels that it takes (Gemini 3 only).
-        level: Its level when none is asked for.
-        least_budget: Smallest thinking budget beside 0 (Gemini 2.5 only).
-        budget: Its thinking budget when none is asked for; -1 lets it decide.
-        penalties: Whether it takes presencePenalty and frequencyPenalty.
-        last_turn: Whether the last turn of ``contents`` may be the model's.
-        gone: Retired for everybody.
+        levels: Supported thinking levels (Gemini 3 only).
+        level: Default thinking level.
+        min_budget: Minimum thinking budget other than 0 (Gemini 2.5 only).
+        budget: Default thinking budget; -1 for dynamic.
+        penalties: Whether presencePenalty and frequencyPenalty are supported.
+        allows_model_last_turn: Whether the last turn of ``contents`` may have the role ``model``.
+        is_retired: Whether the model no longer exists.
     """
 
     name: str
     generation: int = 3
     levels: tuple[str, ...] = ("MINIMAL", "LOW", "MEDIUM", "HIGH")
     level: str = "MEDIUM"
-    least_budget: int = 0
+    min_budget: int = 0
     budget: int = -1
     penalties: bool = True
-    last_turn: bool = True
-    gone: bool = False
+    allows_model_last_turn: bool = True
+    is_retired: bool = False
 
     def serves(self, location: str) -> bool:
-        """Say whether the model answers at a location: ``global``, ``us``, ``eu`` or a region."""
+        """Return whether the model is served at a location: ``global``, ``us``, ``eu`` or a region."""
         if self.generation > 2:
             return location in ("global", "us", "eu")
         return location == "global" or location.count("-") == _REGION_PARTS - 1
@@ -66,10 +66,10 @@ class Model:
         return IMAGE_TOKENS[resolution] if self.generation > 2 else OLD_IMAGE_TOKENS
 
     def thoughts(self, thinking: Mapping[str, Any]) -> int:
-        """Check a ``thinkingConfig`` in camelCase and return the tokens that the model will think.
+        """Check a ``thinkingConfig`` in camelCase and return the number of thinking tokens.
 
         Raises:
-            ApiError: 400, for a setting that this model does not take.
+            ApiError: 400 for a setting that the model does not support.
         """
         level, budget = thinking.get("thinkingLevel"), thinking.get("thinkingBudget")
         if self.generation > 2:
@@ -77,8 +77,8 @@ class Model:
         if level is not None:
             raise ApiError(400, f"Thinking level is not supported for this model: {self.name}. Use thinking_budget.")
         budget = self.budget if budget is None else budget
-        if budget not in (-1, 0) and not max(self.least_budget, 1) <= budget <= 24576:
-            lowest = f"{self.least_budget} to" if self.least_budget else "up to"
+        if budget not in (-1, 0) and not max(self.min_budget, 1) <= budget <= 24576:
+            lowest = f"{self.min_budget} to" if self.min_budget else "up to"
             raise ApiError(
                 400, f"The thinking budget {budget} is invalid. Please choose 0, -1 or a value {lowest} 24576."
             )
@@ -89,7 +89,7 @@ class Model:
             raise ApiError(400, "You can only set only one of thinking budget and thinking level.")
         if level is not None and level not in self.levels:
             raise ApiError(400, f"Thinking level {level} is not supported for this model: {self.name}.")
-        if budget is not None:  # still taken, for requests written for Gemini 2.5
+        if budget is not None:  # still accepted, for requests written for Gemini 2.5
             return THOUGHT_TOKENS[self.level] if budget == -1 else min(max(budget, 0), THOUGHT_TOKENS["HIGH"])
         return THOUGHT_TOKENS[level or self.level]
 
@@ -100,13 +100,13 @@ MODELS: Final[Mapping[str, Model]] = {
     model.name: model
     for model in (
         Model("gemini-2.5-flash", 2),
-        Model("gemini-2.5-flash-lite", 2, least_budget=512, budget=0),
+        Model("gemini-2.5-flash-lite", 2, min_budget=512, budget=0),
         Model("gemini-3.1-flash-lite", level="MINIMAL"),
-        Model("gemini-3.5-flash-lite", level="MINIMAL", penalties=False, last_turn=False),
+        Model("gemini-3.5-flash-lite", level="MINIMAL", penalties=False, allows_model_last_turn=False),
         Model("gemini-3.5-flash"),
-        Model("gemini-3.6-flash", penalties=False, last_turn=False, gone=True),
-        Model("gemini-3.7-flash", levels=_NO_MINIMAL, penalties=False, last_turn=False),
-        Model("gemini-3.8-flash", levels=_NO_MINIMAL, penalties=False, last_turn=False),
+        Model("gemini-3.6-flash", penalties=False, allows_model_last_turn=False, is_retired=True),
+        Model("gemini-3.7-flash", levels=_NO_MINIMAL, penalties=False, allows_model_last_turn=False),
+        Model("gemini-3.8-flash", levels=_NO_MINIMAL, penalties=False, allows_model_last_turn=False),
     )
 }
 
@@ -114,15 +114,15 @@ _TRAFFIC: Final = {"flex": "ON_DEMAND_FLEX", "priority": "ON_DEMAND_PRIORITY"}
 
 
 def traffic_type(model: Model, location: str, headers: Mapping[str, str]) -> str:
-    """Return how the request is billed, from the headers of Flex and Priority PayGo.
+    """Return the traffic type, by which a request is billed, from the headers of Flex and Priority PayGo.
 
     Args:
-        model: The model that is asked.
-        location: Where it is asked.
+        model: The requested model.
+        location: The requested location.
         headers: Request headers; names in any case.
 
     Raises:
-        ApiError: 400, for a lane that does not exist here.
+        ApiError: 400 for a request type that the model or location does not support.
     """
     lane = headers.get("X-Vertex-AI-LLM-Shared-Request-Type")
     if lane is None:
@@ -137,25 +137,25 @@ def traffic_type(model: Model, location: str, headers: Mapping[str, str]) -> str
 
 
 def find_model(name: str, project: str, location: str | None, retired: tuple[str, ...]) -> Model:
-    """Return a model that exists at a location.
+    """Return a model that is served at a location.
 
     Args:
-        name: Model id.
+        name: Model ID.
         project: For the message.
-        location: ``None`` asks whether it exists anywhere.
-        retired: Ids that are not to exist.
+        location: Location; None for any.
+        retired: IDs of models to treat as retired.
 
     Raises:
-        ApiError: 404, in the words of the service.
+        ApiError: 404 if there is no such model.
     """
     model = MODELS.get(name)
-    if model is None or model.gone or name in retired or not (location is None or model.serves(location)):
-        raise model_missing(name, project, location)
+    if model is None or model.is_retired or name in retired or not (location is None or model.serves(location)):
+        raise model_not_found(name, project, location)
     return model
 
 
-def model_missing(name: str, project: str, location: str | None) -> ApiError:
-    """Return the 404 of a model that does not exist at a location (None: anywhere)."""
+def model_not_found(name: str, project: str, location: str | None) -> ApiError:
+    """Return the 404 for a model that is not served at a location (None: at any)."""
     return ApiError(
         404,
         f"Publisher Model `projects/{project}/locations/{location or 'global'}/publishers/google/models/{name}` "

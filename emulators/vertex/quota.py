@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What may be asked per minute.
+    """Limits per minute.
 
     Attributes:
-        requests_per_minute: ``None`` is no limit; 0 lets nothing through after the burst.
-        burst: Requests that may come at once; by default what is due in one second, at least 1.
-        tokens_per_minute: Of prompts and answers together; ``None`` is no limit.
-        burst_tokens: Tokens that may come at once; by default what is due in one second.
-        message: What the 429 says; by default the service's words.
-        retry_after: Seconds in a ``Retry-After``; by default there is none, as at Google.
+        requests_per_minute: Maximum number of requests; None for no limit. With 0 only the burst is granted.
+        burst: Requests that may arrive at once. Default: those of one second, at least 1.
+        tokens_per_minute: Maximum number of prompt and output tokens; None for no limit.
+        burst_tokens: Tokens that may arrive at once. Default: those of one second.
+        message: Message of the 429. Default: the service's message.
+        retry_after: ``Retry-After`` in seconds. Default: no header, as in the real service.
     """
 
     requests_per_minute: float | None = None
@@ -27,12 +27,12 @@ class Quota:
 
 
 class Bucket:
-    """A token bucket, full at the beginning.
+    """A token bucket, initially full.
 
     Args:
-        per_minute: What flows in per minute.
-        size: What it holds.
-        clock: Seconds.
+        per_minute: Refill rate per minute.
+        size: Capacity.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, per_minute: float, size: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,26 +43,26 @@ class Bucket:
         self._at = clock()
 
     def level(self) -> float:
-        """Return what is in it now; below zero after a take that was more than it held."""
+        """Return the current level, which is negative after `take` of more than the level."""
         now = self._clock()
         self._level = min(self._size, self._level + (now - self._at) * self._rate)
         self._at = now
         return self._level
 
     def take(self, amount: float) -> None:
-        """Take out, whatever is in it."""
+        """Remove an amount, even if the level is lower."""
         self._level = self.level() - amount
 
 
-class Pace:
-    """Says whether a request is within the quota.
+class QuotaLimiter:
+    """Decides whether a request is within the quota.
 
-    The tokens of an answer are known afterwards: a request passes while there are tokens at all, and its
-    debt keeps the next ones out.
+    Output tokens are only known afterwards. A request is admitted while any tokens are left; a negative balance
+    delays the following requests.
 
     Args:
-        quota: The quota; ``None`` is no limit.
-        clock: Seconds.
+        quota: The quota; None for no limit.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, quota: Quota | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -70,16 +70,16 @@ class Pace:
         self._requests: Bucket | None = None
         self._tokens: Bucket | None = None
         if quota is not None and quota.requests_per_minute is not None:
-            due = max(quota.requests_per_minute / 60, 1)
-            size = due if quota.burst is None else max(quota.burst, 1)
+            per_second = max(quota.requests_per_minute / 60, 1)
+            size = per_second if quota.burst is None else max(quota.burst, 1)
             self._requests = Bucket(quota.requests_per_minute, size, clock)
         if quota is not None and quota.tokens_per_minute is not None:
-            due = quota.tokens_per_minute / 60
-            size = due if quota.burst_tokens is None else quota.burst_tokens
+            per_second = quota.tokens_per_minute / 60
+            size = per_second if quota.burst_tokens is None else quota.burst_tokens
             self._tokens = Bucket(quota.tokens_per_minute, max(size, 1), clock)
 
     def admit(self, tokens: int) -> bool:
-        """Let a request with so many prompt tokens through, or not; one that is refused costs nothing."""
+        """Return whether a request with this number of prompt tokens is admitted, and charge it if so."""
         if self._requests is not None and self._requests.level() < 1:
             return False
         if self._tokens is not None and self._tokens.level() <= 0:
@@ -90,6 +90,6 @@ class Pace:
         return True
 
     def charge(self, tokens: int) -> None:
-        """Count further tokens of a request that was let through."""
+        """Charge additional tokens of an admitted request."""
         if self._tokens is not None:
             self._tokens.take(tokens)

@@ -1,7 +1,7 @@
 """Vertex AI of the local Google Cloud: ``generateContent``, ``countTokens``, embeddings and the publisher models.
 
-Its model looks at the real pixels (`pixels`) and fills in the form (`answering`); what it refuses, how it
-counts tokens and how it fails is Gemini's way. See `vertex_faults` for the failures that can be ordered.
+The model measures real pixels (`fake_model.image_stats`) and fills the response schema (`fake_model.schema_filler`).
+Validation, token counts and errors follow Gemini. `vertex.faults` describes the failures that can be configured.
 """
 
 import asyncio
@@ -19,42 +19,42 @@ from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError, json_response, parse_object
 from imagebeam.emulators.storage.object_store import ObjectStore
 from imagebeam.emulators.vertex.answers import answer_body, token_count
-from imagebeam.emulators.vertex.embedding_models import Gallery, embedding_model, find_embedding_model
+from imagebeam.emulators.vertex.embedding_models import ImageDescriptors, embedding_model, find_embedding_model
 from imagebeam.emulators.vertex.embeddings import Embeddings
-from imagebeam.emulators.vertex.faults import MESSAGES, VertexFaults, error_of
+from imagebeam.emulators.vertex.faults import MESSAGES, VertexFaults, build_error
 from imagebeam.emulators.vertex.generate.images import ImageReader
-from imagebeam.emulators.vertex.generate.thinking import think
+from imagebeam.emulators.vertex.generate.text import generate_text
 from imagebeam.emulators.vertex.generate.validation import BODY_BYTES, InputImage, Prompt, read_prompt
 from imagebeam.emulators.vertex.models import TUNED, find_model, traffic_type
-from imagebeam.emulators.vertex.transport import broken, http_fault, take_time
+from imagebeam.emulators.vertex.transport import corrupt_response, http_fault, simulate_latency
 
 _PLACE: Final = "/{version}/projects/{project}/locations/{location}"
 _MODEL: Final = "/publishers/google/models/{model}"
-#: A tuned model; here they all are the same one.
+#: A tuned model. All of them have the same base model.
 _ENDPOINT: Final = r"/endpoints/{endpoint:\d+}"
 
-Method = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class VertexService:
     """The routes of Vertex AI.
 
-    Faults: section ``vertex``, see `vertex_faults`. Counters (branch ``vertex``): ``calls``, ``by_status``,
+    Faults: section ``vertex``, see `vertex.faults`. Counters (branch ``vertex``): ``calls``, ``by_status``,
     ``per_uri``, ``answered_per_uri``, ``in_flight``, ``max_in_flight``, ``tokens`` and ``per_second`` (by Unix
-    second) of ``generateContent``, ``predict`` and ``embedContent`` together (``by_method`` tells the last two
-    apart); ``count_tokens_calls`` and ``model_gets`` of the others. An inline image counts as
-    ``inline:<digest>``. ``answered_per_uri`` counts answers that are billed: those with usage that reached a
-    caller who was still there.
+    second) of ``generateContent``, ``predict`` and ``embedContent`` together; ``by_method`` of the last two;
+    ``count_tokens_calls`` and ``model_gets`` of the others. An inline image counts as ``inline:<digest>``.
+    ``answered_per_uri`` counts billed answers: those with usage that were sent to a caller who was still connected.
 
     Args:
-        objects: Where ``gs://`` URIs lead.
-        project: Project of requests that name none.
-        seed: Seed of the model and of what chance decides.
+        objects: The local Cloud Storage.
+        project: Project of requests without a project.
+        seed: Seed of the model and of random decisions.
         faults: The fault configuration.
         counters: The counters.
 
     Attributes:
-        images: Looks at the images, and remembers what it saw.
+        images: Measures and caches the images of requests.
+        descriptors: Computes and caches the descriptors of images for embedding models.
     """
 
     def __init__(self, objects: ObjectStore, project: str, seed: int, faults: FaultConfig, counters: Counters) -> None:
@@ -63,8 +63,8 @@ class VertexService:
         self._counters = counters
         self._faults = VertexFaults(faults, seed)
         self.images = ImageReader(objects)
-        self.gallery = Gallery(objects)
-        self._embeddings = Embeddings(self.gallery, self._faults, counters, self._enter)
+        self.descriptors = ImageDescriptors(objects)
+        self._embeddings = Embeddings(self.descriptors, self._faults, counters, self._authorize)
         self._in_flight = 0
 
     def routes(self) -> list[web.RouteDef]:
@@ -92,28 +92,28 @@ class VertexService:
     async def _handle_embed(self, request: web.Request) -> web.StreamResponse:
         return await self._counted(request, self._embeddings.embed_content)
 
-    async def _counted(self, request: web.Request, method: Method) -> web.StreamResponse:
+    async def _counted(self, request: web.Request, method: Handler) -> web.StreamResponse:
         self._counters.add("vertex", "calls")
         self._counters.add("vertex", "per_second", str(int(time.time())))
-        self._fly(1)
-        status = "501"  # what the server makes of an exception
+        self._track_in_flight(1)
+        status = "501"  # the status that the server returns for an exception
         try:
-            response = await self._tried(request, method)
+            response = await self._run(request, method)
             status = str(response.status)
             if request.transport is None or request.transport.is_closing():
                 status = "reset" if response.prepared else "499"
             return response
         finally:
-            self._fly(-1)
+            self._track_in_flight(-1)
             self._counters.add("vertex", "by_status", status)
 
     async def _handle_count(self, request: web.Request) -> web.StreamResponse:
         self._counters.add("vertex", "count_tokens_calls")
-        return await self._tried(request, self._count)
+        return await self._run(request, self._count)
 
     async def _handle_model(self, request: web.Request) -> web.StreamResponse:
         self._counters.add("vertex", "model_gets")
-        project, name, location = self._enter(request)
+        project, name, location = self._authorize(request)
         find = find_model if embedding_model(name) is None else find_embedding_model
         model = find(name, project, location, self._faults.retired)
         place = "projects/{user-project}/locations/{location}"
@@ -130,7 +130,7 @@ class VertexService:
 
     async def _handle_endpoint(self, request: web.Request) -> web.StreamResponse:
         self._counters.add("vertex", "model_gets")
-        project, name, location = self._enter(request)
+        project, name, location = self._authorize(request)
         find_model(name, project, location, self._faults.retired)
         place, number = f"projects/{project}/locations/{location}", request.match_info["endpoint"]
         deployed = {"id": "1", "model": f"{place}/models/{number}", "displayName": "tuned"}
@@ -138,7 +138,7 @@ class VertexService:
             {"name": f"{place}/endpoints/{number}", "displayName": "tuned", "deployedModels": [deployed]}
         )
 
-    async def _tried(self, request: web.Request, method: Method) -> web.StreamResponse:
+    async def _run(self, request: web.Request, method: Handler) -> web.StreamResponse:
         try:
             return await method(request)
         except ApiError as problem:
@@ -149,23 +149,23 @@ class VertexService:
         names = [_name(image) for image in prompt.images]
         for name in dict.fromkeys(names):
             self._counters.add("vertex", "per_uri", name)
-        pace = self._faults.pace
-        if pace.quota is not None and not pace.admit(prompt.tokens):
-            raise error_of(429, pace.quota.message or MESSAGES[429], retry_after=pace.quota.retry_after)
+        limiter = self._faults.limiter
+        if limiter.quota is not None and not limiter.admit(prompt.tokens):
+            raise build_error(429, limiter.quota.message or MESSAGES[429], retry_after=limiter.quota.retry_after)
         key = names[0] if names else _digest(prompt.text)
-        before = self._faults.ask(key)
-        rule = self._faults.rule("generateContent", prompt.uris, prompt.text, key, before)
+        attempt = self._faults.count_attempt(key)
+        rule = self._faults.rule("generateContent", prompt.uris, prompt.text, key, attempt)
         failed = http_fault(rule)
         if failed is not None:
             return failed
-        text = await asyncio.get_running_loop().run_in_executor(None, self._think, prompt)
+        text = await asyncio.get_running_loop().run_in_executor(None, self._generate_text, prompt)
         body = answer_body(prompt, text, traffic, rule)
-        await take_time(request, self._faults.latency(key, before), rule)
-        spoilt = await broken(request, rule, body)
-        if spoilt is not None:
-            return spoilt
+        await simulate_latency(request, self._faults.latency(key, attempt), rule)
+        corrupted = await corrupt_response(request, rule, body)
+        if corrupted is not None:
+            return corrupted
         tokens = body["usageMetadata"]["totalTokenCount"]
-        pace.charge(tokens - prompt.tokens)
+        limiter.charge(tokens - prompt.tokens)
         if request.transport is not None and not request.transport.is_closing():
             self._counters.add("vertex", "tokens", amount=tokens)
             for name in dict.fromkeys(names):
@@ -179,44 +179,45 @@ class VertexService:
         failed = http_fault(rule)
         if failed is not None:
             return failed
-        await asyncio.get_running_loop().run_in_executor(None, self._look, prompt)
-        await take_time(request, 0, rule)
-        return await broken(request, rule, token_count(prompt)) or json_response(token_count(prompt))
+        await asyncio.get_running_loop().run_in_executor(None, self._measure_images, prompt)
+        await simulate_latency(request, 0, rule)
+        return await corrupt_response(request, rule, token_count(prompt)) or json_response(token_count(prompt))
 
     # Steps
 
-    def _enter(self, request: web.Request) -> tuple[str, str, str | None]:
-        """Check who asks; return project, model and location."""
+    def _authorize(self, request: web.Request) -> tuple[str, str, str | None]:
+        """Check the caller; return project, model and location."""
         self._faults.refresh()
         authenticate(request)
         project = request.match_info.get("project", self._project)
         model = request.match_info.get("model", TUNED)
         permission = None if request.method == "GET" else "aiplatform.endpoints.predict"
-        who = caller(request.headers.get("Authorization"))
-        self._faults.enter(project, permission, request.path.partition("/")[2].partition("/")[2].split(":")[0], who)
+        account = caller(request.headers.get("Authorization"))
+        resource = request.path.partition("/")[2].partition("/")[2].split(":")[0]
+        self._faults.authorize(project, permission, resource, account)
         return project, model.removesuffix("@default"), request.match_info.get("location")
 
     async def _read(self, request: web.Request, *, counting: bool) -> tuple[Prompt, str]:
         raw = await request.read()
-        project, name, location = self._enter(request)
+        project, name, location = self._authorize(request)
         model = find_model(name, project, location, self._faults.retired)
         traffic = traffic_type(model, request.match_info["location"], request.headers)
         if len(raw) > BODY_BYTES:
             raise ApiError(400, f"Request payload size exceeds the limit: {BODY_BYTES} bytes.")
         prompt = read_prompt(parse_object(raw), model, counting=counting)
-        self._faults.read_files(prompt.uris)
+        self._faults.check_read_access(prompt.uris)
         return prompt, traffic
 
-    def _look(self, prompt: Prompt) -> list[Any]:
+    def _measure_images(self, prompt: Prompt) -> list[Any]:
         return [self.images.measure(image) for image in prompt.images]
 
-    def _think(self, prompt: Prompt) -> str:
-        """Look at the images and write the answer; blocks."""
-        return think(prompt, self._look(prompt), self._seed)
+    def _generate_text(self, prompt: Prompt) -> str:
+        """Measure the images and generate the answer. Blocking."""
+        return generate_text(prompt, self._measure_images(prompt), self._seed)
 
-    def _fly(self, change: int) -> None:
+    def _track_in_flight(self, change: int) -> None:
         self._in_flight += change
-        shown = self._counters.get("vertex", "in_flight")  # zero after a reset, whoever is under way
+        shown = self._counters.get("vertex", "in_flight")  # zero after a reset, even with calls in flight
         self._counters.add("vertex", "in_flight", amount=self._in_flight - shown)
         self._counters.set_max("vertex", "max_in_flight", value=self._in_flight)
 

@@ -1,4 +1,4 @@
-"""What every method of the local Vertex AI needs of a connection: how long it takes, how it breaks."""
+"""Simulated latency, HTTP errors and broken connections of the local Vertex AI."""
 
 import asyncio
 from typing import Any, Final
@@ -9,20 +9,20 @@ from aiohttp import web
 from imagebeam.emulators.core.http import JSON_TYPE, ApiError
 from imagebeam.emulators.vertex.faults import MESSAGES, Rule
 
-#: What a proxy sends where JSON was expected.
-_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+#: Response of a proxy instead of JSON.
+_HTML_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
-async def take_time(request: web.Request, seconds: float, rule: Rule | None) -> None:
-    """Take as long as an answer takes, but not longer than the caller wants to wait.
+async def simulate_latency(request: web.Request, seconds: float, rule: Rule | None) -> None:
+    """Wait for the latency of an answer, at most until the caller's timeout.
 
     Args:
-        request: Its header ``X-Server-Timeout`` says how long that is.
-        seconds: What the answer takes.
-        rule: A rule that makes it slower, or any other.
+        request: The request, with the timeout in its header ``X-Server-Timeout``.
+        seconds: Latency in seconds.
+        rule: The rule in force, if any; a ``slow`` rule adds to the latency.
 
     Raises:
-        ApiError: 504.
+        ApiError: 504 if the timeout is exceeded.
     """
     if rule is not None and rule.action == "slow":
         seconds += float(rule.settings["seconds"])
@@ -35,18 +35,18 @@ async def take_time(request: web.Request, seconds: float, rule: Rule | None) -> 
 
 
 def http_fault(rule: Rule | None) -> web.Response | None:
-    """Return the error of an ``http`` rule; None for any other and for none."""
+    """Return the error response of an ``http`` rule, or None for any other rule or none."""
     if rule is None or rule.action != "http":
         return None
     if rule.settings["code"] == 502 and "message" not in rule.settings:
-        return web.Response(body=_PAGE, status=502, content_type="text/html")  # it comes from a proxy
+        return web.Response(body=_HTML_PAGE, status=502, content_type="text/html")  # as a proxy responds
     return rule.error().response()
 
 
-async def broken(request: web.Request, rule: Rule | None, body: dict[str, Any]) -> web.StreamResponse | None:
-    """Return what a ``garbage`` or ``reset`` rule makes of an answer; None for any other and for none."""
+async def corrupt_response(request: web.Request, rule: Rule | None, body: dict[str, Any]) -> web.StreamResponse | None:
+    """Return the response of a ``garbage`` or ``reset`` rule, or None for any other rule or none."""
     if rule is not None and rule.action == "garbage":
-        return web.Response(body=_PAGE, status=200, content_type=JSON_TYPE)
+        return web.Response(body=_HTML_PAGE, status=200, content_type=JSON_TYPE)
     if rule is None or rule.action != "reset":
         return None
     data = orjson.dumps(body)

@@ -1,7 +1,7 @@
 """The ``filter`` of ``batchPredictionJobs.list``: comparisons joined by AND and OR, as in AIP-160.
 
 Fields are ``displayName`` (``=``, ``!=``, ``:`` with a wildcard), ``state``, ``model``, ``createTime`` (also
-``<`` ``<=`` ``>`` ``>=``) and ``labels.<key>``; names may be spelt in snake_case. OR binds closer than AND.
+``<`` ``<=`` ``>`` ``>=``) and ``labels.<key>``, in camelCase or snake_case. OR has a higher precedence than AND.
 """
 
 import datetime
@@ -26,10 +26,10 @@ _FIELDS: Final = {
 
 
 def parse_filter(text: str) -> Test:
-    """Return the test that a filter makes of job resources; an empty one lets all through.
+    """Return a predicate for job resources. An empty filter matches all.
 
     Raises:
-        ApiError: 400, for what is no filter.
+        ApiError: 400 for an invalid filter.
 
     >>> wanted = parse_filter('displayName:"run-7*" AND state="JOB_STATE_PENDING"')
     >>> wanted({"displayName": "run-7-000", "state": "JOB_STATE_PENDING"})
@@ -78,7 +78,7 @@ def _reader(name: str, text: str) -> Callable[[Mapping[str, Any]], str | None]:
         return lambda job: (job.get("labels") or {}).get(key)
     field = _FIELDS.get(name)
     if field is None:
-        raise ApiError(400, f"Invalid filter: {text!r}: there is no field {name}.")
+        raise ApiError(400, f"Invalid filter: {text!r}: unknown field {name}.")
     return lambda job: job.get(field)
 
 
@@ -95,7 +95,7 @@ def _times(how: str, wanted: str, text: str) -> Callable[[str | None], bool]:
     try:
         limit = datetime.datetime.fromisoformat(wanted)
     except ValueError as problem:
-        raise ApiError(400, f"Invalid filter: {text!r}: {wanted!r} is no time.") from problem
+        raise ApiError(400, f"Invalid filter: {text!r}: {wanted!r} is not a time.") from problem
     limit = limit.replace(tzinfo=datetime.UTC) if limit.tzinfo is None else limit
 
     def compare(value: str | None) -> bool:

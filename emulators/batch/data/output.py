@@ -1,4 +1,4 @@
-"""What a batch job writes into Cloud Storage: ``prediction-model-<time>/predictions.jsonl`` and its chunks."""
+"""Output of a batch job to Cloud Storage: ``prediction-model-<time>/predictions.jsonl`` and its chunks."""
 
 import base64
 import contextlib
@@ -14,40 +14,40 @@ from imagebeam.emulators.batch.requests import GcsFile
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.storage.object_store import ObjectStore
 
-#: Share of the finished lines that ``incremental_predictions`` holds.
+#: ``incremental_predictions`` contain one of so many finished lines.
 _EXPORTED: Final = 2
 
 
 class Output(Protocol):
-    """Where the lines of a job go; for one thread."""
+    """Destination of a job's output lines. Not thread-safe."""
 
     @property
     def info(self) -> dict[str, Any]:
         """``outputInfo`` of the job."""
 
     def write(self, lines: Sequence[Record]) -> None:
-        """Take the next lines."""
+        """Write the next lines."""
 
     def finish(self) -> None:
-        """Make the output complete."""
+        """Complete the output."""
 
     def discard(self) -> None:
-        """Let go of what is not finished; harmless after `finish`."""
+        """Remove unfinished output. No effect after `finish`."""
 
 
 class GcsOutput:
-    """A directory of JSONL files; every chunk of lines is shuffled for itself.
+    """A directory of JSONL files. Each chunk of lines is shuffled separately.
 
     Args:
         objects: Cloud Storage.
         prefix: ``outputUriPrefix``.
-        created: ``createTime`` of the job, of which the directory has its name.
-        shuffle: Seed of the order; ``None`` keeps that of the input.
-        truncated: Cut the last line in the middle.
-        incremental_only: Export all lines in chunks, and write no ``predictions.jsonl``.
+        created: ``createTime`` of the job, part of the directory's name.
+        shuffle: Seed of the order; None for the order of the input.
+        truncated: Whether to cut the last line in the middle.
+        incremental_only: Whether to export all lines in chunks, without ``predictions.jsonl``.
 
     Raises:
-        ApiError: 404, when the bucket does not exist.
+        ApiError: 404 if the bucket does not exist.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class GcsOutput:
         return {"gcsOutputDirectory": f"gs://{self._bucket}/{self._directory}"}
 
     def write(self, lines: Sequence[Record]) -> None:
-        """Take the next lines, and export a part of them at once."""
+        """Write the next lines, and export some of them at once."""
         if not lines:
             return
-        texts = [orjson.dumps(line, default=plain, option=orjson.OPT_APPEND_NEWLINE) for line in lines]
+        texts = [orjson.dumps(line, default=encode_value, option=orjson.OPT_APPEND_NEWLINE) for line in lines]
         if self._random is not None:
             self._random.shuffle(texts)
         self._last = len(texts[-1])
@@ -97,17 +97,17 @@ class GcsOutput:
             self._stream.truncate(self._stream.tell() - self._last // 2)
         self._stream.close()
         if not self._incremental_only:
-            self._objects.adopt(self._bucket, f"{self._directory}/predictions.jsonl", self._path, {})
+            self._objects.store_file(self._bucket, f"{self._directory}/predictions.jsonl", self._path, {})
 
     def discard(self) -> None:
-        """Remove the file that is not finished."""
+        """Remove the unfinished file."""
         with contextlib.suppress(OSError):
             self._stream.close()
         self._path.unlink(missing_ok=True)
 
 
-def forbidden(bucket: str, number: str) -> ApiError:
-    """Return the error of a service agent that may not write."""
+def write_forbidden(bucket: str, number: str) -> ApiError:
+    """Return the error for a service agent that lacks write access."""
     agent = f"service-{number}@gcp-sa-aiplatform.iam.gserviceaccount.com"
     return ApiError(
         403,
@@ -117,6 +117,6 @@ def forbidden(bucket: str, number: str) -> ApiError:
     )
 
 
-def plain(value: Any) -> str:
-    """Return a value of a BigQuery column that JSON does not have."""
+def encode_value(value: Any) -> str:
+    """Encode a value of a BigQuery column that JSON does not support."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Rows of a batch job on their way from the input to the output: run, echoed, and lost as the faults say."""
+"""Processing of the rows of a batch job, with the configured faults."""
 
 import datetime
 import hashlib
@@ -15,7 +15,7 @@ from imagebeam.emulators.batch.faults import JobFaults
 
 Record = dict[str, Any]
 
-#: What stands below them are names that people chose.
+#: Fields whose keys are user-defined names.
 _NAMES: Final = ("properties", "labels")
 _SNAKE: Final = re.compile(r"_([a-z])")
 
@@ -25,34 +25,34 @@ class InputRow:
     """One row of the input.
 
     Attributes:
-        record: Its fields; ``request`` as it was imported, an object or a fragment of JSON.
-        like: Rows with the same ``like`` differ in keys and URIs only; ``None`` tells nothing.
-        uris: Files of a request that is a fragment.
-        text: The JSON of a request that is a fragment.
+        record: Fields; ``request`` is an object or serialized JSON.
+        skeleton: Rows with the same skeleton differ in keys and URIs only; None if unknown.
+        uris: File URIs, if the request is serialized.
+        text: JSON of the request, if it is serialized.
     """
 
     record: Record
-    like: bytes | None = None
+    skeleton: bytes | None = None
     uris: tuple[str, ...] = ()
     text: bytes | None = None
 
     @property
     def request(self) -> Any:
-        """The request as it was imported, never a fragment."""
+        """The request as an object."""
         return self.record.get("request") if self.text is None else orjson.loads(self.text)
 
 
 @dataclass(slots=True)
-class Tally:
-    """What became of some rows.
+class RowCounts:
+    """Results of some rows.
 
     Attributes:
-        succeeded: Rows with an answer, blocked ones and those carried over from an earlier job among them.
-        failed: Rows without one.
-        run: Rows that were really run.
-        paid: Those that are billed.
-        unwritten: Those of them whose line is not written.
-        uris: Files of the billed rows, one entry for each row.
+        succeeded: Rows with a response, including blocked ones and those copied from an earlier job.
+        failed: Rows without a response.
+        run: Rows that were processed, that is not copied.
+        paid: Billed rows.
+        unwritten: Billed rows whose output line is not written.
+        uris: File URIs of the billed rows, with repetitions.
     """
 
     succeeded: int = 0
@@ -64,19 +64,19 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """All rows."""
+        """Number of all rows."""
         return self.succeeded + self.failed
 
 
 class RowRunner:
-    """Runs the rows of one job, in their order.
+    """Processes the rows of one job in order.
 
     Args:
-        handler: Answers them.
-        model: Who is asked.
-        faults: What goes wrong.
+        handler: Answers the rows.
+        model: The model of the job.
+        faults: The faults of the job.
         name: Display name of the job.
-        seed: Of what chance decides.
+        seed: Seed of random decisions.
     """
 
     def __init__(self, handler: LineHandler, model: Any, faults: JobFaults, name: str, seed: int) -> None:
@@ -87,37 +87,37 @@ class RowRunner:
         self._chance = bool(faults.failed or faults.blocked or faults.missing or faults.duplicated)
         self._number = 0
 
-    def run(self, rows: Iterable[InputRow]) -> tuple[list[Record], Tally]:
-        """Run the next rows; return their lines of the output and what became of them."""
+    def run(self, rows: Iterable[InputRow]) -> tuple[list[Record], RowCounts]:
+        """Process the next rows; return their output lines and counts."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         lines: list[Record] = []
-        tally = Tally()
+        counts = RowCounts()
         for row in rows:
             failed, blocked, missing, duplicated = self._draw()
             record = row.record
             if "response" in record:
                 if record["response"] and not record.get("status"):
-                    tally.succeeded += 1
+                    counts.succeeded += 1
                     lines.append(record)
                     continue
                 record = {key: value for key, value in record.items() if key not in RESULTS}
             answer = failed_row(failed) if failed is not None else None
-            if answer is None and row.text is not None and row.like is not None and not blocked:
-                answer = self._handler.recall(row.like, row.uris)
+            if answer is None and row.text is not None and row.skeleton is not None and not blocked:
+                answer = self._handler.cached_answer(row.skeleton, row.uris)
             if answer is None:
-                answer = self._handler.answer_line(row.request, self._model, row.like, blocked=blocked)
-            self._count(tally, answer)
+                answer = self._handler.answer_line(row.request, self._model, row.skeleton, blocked=blocked)
+            self._count(counts, answer)
             if not missing:
                 line = self._line(record, row, answer, now)
                 lines.append(line)
                 if duplicated:
                     lines.append(line)
             elif answer.paid:
-                tally.unwritten += 1
-        return lines, tally
+                counts.unwritten += 1
+        return lines, counts
 
     def _draw(self) -> tuple[int | None, bool, bool, bool]:
-        """Return the code with which the next row fails, and whether it is blocked, missing, written twice."""
+        """Return the faults of the next row: its HTTP code, and whether it is blocked, missing or duplicated."""
         self._number += 1
         if not self._chance:
             return None, False, False, False
@@ -137,36 +137,36 @@ class RowRunner:
         if faults.echo_key:
             line.update(record)
             line.pop("request", None)
-        if answer.status or not self._handler.plain:
+        if answer.status or not self._handler.omits_status:
             line["status"] = answer.status
             line["processed_time"] = now
-        line["request"] = camel(row.request) if faults.echo_camel else record.get("request")
+        line["request"] = to_camel_case(row.request) if faults.echo_camel else record.get("request")
         line["response"] = answer.response
         return line
 
-    def _count(self, tally: Tally, answer: RowAnswer) -> None:
-        tally.run += 1
+    def _count(self, counts: RowCounts, answer: RowAnswer) -> None:
+        counts.run += 1
         if answer.status:
-            tally.failed += 1
+            counts.failed += 1
         else:
-            tally.succeeded += 1
+            counts.succeeded += 1
         if answer.paid:
-            tally.paid += 1
-            tally.uris += answer.uris
+            counts.paid += 1
+            counts.uris += answer.uris
 
 
-def camel(value: Any, *, chosen: bool = False) -> Any:
-    """Return a request with its field names in camelCase.
+def to_camel_case(value: Any, *, chosen: bool = False) -> Any:
+    """Convert the field names of a request to camelCase.
 
     >>> camel({"file_data": {"file_uri": "gs://b/o"}, "labels": {"run_id": "r"}})
     {'fileData': {'fileUri': 'gs://b/o'}, 'labels': {'run_id': 'r'}}
     """
     if isinstance(value, list):
-        return [camel(item) for item in value]
+        return [to_camel_case(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key if chosen else _SNAKE.sub(lambda found: found[1].upper(), key): camel(
+        key if chosen else _SNAKE.sub(lambda found: found[1].upper(), key): to_camel_case(
             item, chosen=key in _NAMES and not chosen
         )
         for key, item in value.items()

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import orjson
 
-from imagebeam.emulators.batch.data.importer import RESULTS, Imported, ImportFailed
-from imagebeam.emulators.batch.data.output import plain
+from imagebeam.emulators.batch.data.importer import RESULTS, ImportedFile, JobImportError
+from imagebeam.emulators.batch.data.output import encode_value
 from imagebeam.emulators.batch.data.rows import InputRow, Record
 from imagebeam.emulators.bigquery.catalog.catalog import Catalog
 from imagebeam.emulators.bigquery.catalog.rows import append_rows
@@ -16,26 +16,26 @@ from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.bigquery.dialect.types import Field, quote
 from imagebeam.emulators.core.http import ApiError
 
-#: Rows that are read at once.
-PAGE: Final = 2_000
-#: Types of columns that an input must not have (Google, "Batch inference for BigQuery").
-REFUSED_TYPES: Final = ("RECORD", "DATETIME", "GEOGRAPHY", "RANGE")
+#: Rows per query.
+PAGE_ROWS: Final = 2_000
+#: Unsupported types of input columns (Google, "Batch inference for BigQuery").
+UNSUPPORTED_TYPES: Final = ("RECORD", "DATETIME", "GEOGRAPHY", "RANGE")
 
 _OF_KINDS: Final = {"string": "STRING", "boolean": "BOOLEAN", "integer": "INTEGER", "float": "FLOAT"}
 _ADDED: Final = (Field("response", "JSON"), Field("status", "STRING"), Field("processed_time", "TIMESTAMP"))
 
 
-def check_place(catalog: Catalog, table: TableId, location: str) -> None:
-    """Refuse a table that is not in a job's region.
+def check_location(catalog: Catalog, table: TableId, location: str) -> None:
+    """Check that a table is in the region of the job.
 
     Raises:
-        ApiError: 404 for a dataset that is not there, 400 for one in a multi-region or elsewhere.
+        ApiError: 404 if the dataset does not exist, 400 if it is in a multi-region or another region.
     """
-    place = catalog.dataset(table.project, table.dataset).location
-    named = f"Dataset {table.project}:{table.dataset} is in {place}"
-    if "-" not in place:
+    dataset_location = catalog.dataset(table.project, table.dataset).location
+    named = f"Dataset {table.project}:{table.dataset} is in {dataset_location}"
+    if "-" not in dataset_location:
         raise ApiError(400, f"{named}: batch prediction does not support BigQuery tables in a multi-region.")
-    if place.lower() != location.lower():
+    if dataset_location.lower() != location.lower():
         raise ApiError(400, f"{named} and the job in {location}: they must be in the same region.")
 
 
@@ -44,40 +44,42 @@ class TableSource:
 
     Args:
         catalog: The tables.
-        ident: Which.
-        most: Rows that it may have.
+        ident: The table.
+        max_rows: Maximum number of rows.
 
     Attributes:
-        total: Its rows.
-        fields: Its columns without results of an earlier job.
+        total: Number of rows.
+        fields: Columns without the results of an earlier job.
 
     Raises:
-        ImportFailed: It cannot be an input.
+        JobImportError: The table cannot be an input.
     """
 
-    def __init__(self, catalog: Catalog, ident: TableId, most: int) -> None:
+    def __init__(self, catalog: Catalog, ident: TableId, max_rows: int) -> None:
         self._catalog = catalog
         try:
             self._table = catalog.table(ident)
         except ApiError as problem:
-            raise ImportFailed(problem.message) from problem
+            raise JobImportError(problem.message) from problem
         names = {field.name.lower() for field in self._table.fields}
         if self._table.view is not None:
-            raise ImportFailed(f"{ident} is a view: only tables are supported.")
+            raise JobImportError(f"{ident} is a view: only tables are supported.")
         if "request" not in names:
-            raise ImportFailed(f"Table {ident} has no column request.")
+            raise JobImportError(f"Table {ident} has no column request.")
         if ("response" in names) != ("status" in names):
-            raise ImportFailed(f"Table {ident} must not have a column response or status of its own.")
+            raise JobImportError(f"Table {ident} must not have only one of the columns response and status.")
         for field in self._table.fields:
-            if field.repeated or field.type in REFUSED_TYPES:
-                raise ImportFailed(f"Column {field.name} of table {ident} has type {field.sql_type()}: not supported.")
+            if field.repeated or field.type in UNSUPPORTED_TYPES:
+                raise JobImportError(
+                    f"Column {field.name} of table {ident} has type {field.sql_type()}: not supported."
+                )
         self.total = catalog.size(self._table)[""]
-        if not 1 <= self.total <= most:
-            raise ImportFailed(f"Table {ident} has {self.total} rows: 1 to {most} requests are supported.")
+        if not 1 <= self.total <= max_rows:
+            raise JobImportError(f"Table {ident} has {self.total} rows: 1 to {max_rows} requests are supported.")
         self.fields = tuple(field for field in self._table.fields if field.name.lower() not in RESULTS)
 
     def rows(self) -> Iterator[InputRow]:
-        """Read the rows, a page at a time."""
+        """Read the rows page by page."""
         fields = self._table.fields
         name = self._catalog.store.duck_name(self._table.ident.dataset, self._table.ident.table)
         columns = ", ".join(quote(field.name) for field in fields)
@@ -86,7 +88,7 @@ class TableSource:
         while True:
             with self._catalog.store.cursor() as cursor:
                 page = cursor.execute(
-                    f"SELECT rowid, {columns} FROM {name} WHERE rowid > ? ORDER BY rowid LIMIT ?", [place, PAGE]
+                    f"SELECT rowid, {columns} FROM {name} WHERE rowid > ? ORDER BY rowid LIMIT ?", [place, PAGE_ROWS]
                 ).fetchall()
             if not page:
                 return
@@ -99,22 +101,22 @@ class TableSource:
                 yield InputRow(record)
 
 
-def columns_of(imported: Imported) -> tuple[Field, ...]:
-    """Return the columns that the lines of an imported file have as a table."""
-    fields = imported.shape.fields
-    return tuple(Field(name, _OF_KINDS.get(shape.kind, "JSON")) for name, shape in fields.items())
+def columns_of(imported: ImportedFile) -> tuple[Field, ...]:
+    """Return the table columns of an imported file."""
+    fields = imported.schema.fields
+    return tuple(Field(name, _OF_KINDS.get(schema.kind, "JSON")) for name, schema in fields.items())
 
 
 class TableOutput:
-    """An output table: the columns of the input, ``response``, ``status`` and ``processed_time``.
+    """An output table with the columns of the input and ``response``, ``status`` and ``processed_time``.
 
     Args:
         catalog: The tables.
-        ident: Which; made when it is missing.
+        ident: The table, which is created if missing.
         fields: Columns of the input.
 
     Raises:
-        ApiError: 400, when there is a table of that name with other columns.
+        ApiError: 400 if the table exists with other columns.
     """
 
     def __init__(self, catalog: Catalog, ident: TableId, fields: Sequence[Field]) -> None:
@@ -137,10 +139,10 @@ class TableOutput:
             append_rows(self._catalog, self._table, [[self._values(line) for line in lines]])
 
     def finish(self) -> None:
-        """Nothing is missing: rows are there as soon as they are written."""
+        """Do nothing: written rows are complete."""
 
     def discard(self) -> None:
-        """What is written stays."""
+        """Do nothing: written rows are kept."""
 
     def _find(self, fields: Sequence[Field]) -> Table:
         plain_fields = [Field(field.name, field.type) for field in fields]
@@ -166,9 +168,9 @@ class TableOutput:
 
 def _cell(field: Field, value: Any) -> Any:
     if field.name.lower() in ("request", "response") and value is not None:
-        return None if value == {} else orjson.dumps(value, default=plain).decode()
+        return None if value == {} else orjson.dumps(value, default=encode_value).decode()
     if field.type == "JSON" and isinstance(value, dict | list):
-        return orjson.dumps(value, default=plain).decode()
+        return orjson.dumps(value, default=encode_value).decode()
     if field.type == "TIMESTAMP" and isinstance(value, str):
         return datetime.datetime.fromisoformat(value)
     return value

@@ -20,7 +20,7 @@ from imagebeam.emulators.core.http import STATUS_NAMES, ApiError
 from imagebeam.emulators.fake_model.image_vectors import Vector, project
 from imagebeam.emulators.fake_model.text_vectors import describe_text
 from imagebeam.emulators.storage.object_store import ObjectStore
-from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, Gallery, embedding_model
+from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, ImageDescriptors, embedding_model
 from imagebeam.emulators.vertex.generate.validation import count_text
 
 _RESULT_TYPE: Final = "STRUCT(embedding DOUBLE[], status VARCHAR, statistics JSON)"
@@ -54,7 +54,7 @@ class Embedder:
         faults: AiFaults,
         counters: Counters,
     ) -> None:
-        self._gallery = Gallery(objects)
+        self._descriptors = ImageDescriptors(objects)
         self._objects = objects
         self._object_tables = object_tables
         self._registry = registry
@@ -125,7 +125,7 @@ class Embedder:
             uri = value.get("uri")
             if value.get("authorizer"):
                 self._registry.connection(self._registry.parse_connection(str(value["authorizer"])))
-        return self._gallery.stored(str(uri), model), _IMAGE_TOKENS
+        return self._descriptors.from_uri(str(uri), model), _IMAGE_TOKENS
 
     def _details(self, uri: str | None) -> str | None:
         if uri is None:

@@ -1,1 +1,1 @@
-"""generateContent: request validation and answers."""
+"""generateContent: validation of requests and generation of answers."""

@@ -1,4 +1,4 @@
-"""``generationConfig``: how a request wants to be answered."""
+"""Validation of ``generationConfig``."""
 
 import math
 from dataclasses import dataclass
@@ -11,28 +11,28 @@ from imagebeam.emulators.vertex.generate.fields import Fields, invalid, read_fie
 from imagebeam.emulators.vertex.generate.schema import Schema, check_schema
 from imagebeam.emulators.vertex.models import IMAGE_TOKENS, Model
 
-#: Output tokens of a model when a request sets no limit, and the greatest limit.
-MOST_OUTPUT_TOKENS: Final = 65536
+#: Default and maximum of maxOutputTokens.
+MAX_OUTPUT_TOKENS: Final = 65536
 
-_NOT_DONE: Final = (
+_UNSUPPORTED: Final = (
     "responseJsonSchema", "responseFormat", "responseLogprobs", "logprobs", "routingConfig", "modelConfig",
     "speechConfig", "imageConfig",
 )  # fmt: skip
 _KNOWN: Final = (
     "temperature", "topP", "topK", "candidateCount", "maxOutputTokens", "stopSequences", "presencePenalty",
     "frequencyPenalty", "seed", "responseMimeType", "responseSchema", "responseModalities", "mediaResolution",
-    "thinkingConfig", "audioTimestamp", "enableAffectiveDialog", *_NOT_DONE,
+    "thinkingConfig", "audioTimestamp", "enableAffectiveDialog", *_UNSUPPORTED,
 )  # fmt: skip
 _MIME_TYPES: Final = ("text/plain", "application/json", "text/x.enum")
-_STOPS: Final = 5
-_CANDIDATES: Final = 8
-#: Numbers: least, greatest, whole.
+_MAX_STOP_SEQUENCES: Final = 5
+_MAX_CANDIDATES: Final = 8
+#: Numeric settings: minimum, maximum, whether it is an integer.
 _NUMBERS: Final = {
     "temperature": (0, 2, False),
     "topP": (0, 1, False),
     "topK": (1, 1_000_000, False),
-    "candidateCount": (1, _CANDIDATES, True),
-    "maxOutputTokens": (1, MOST_OUTPUT_TOKENS, True),
+    "candidateCount": (1, _MAX_CANDIDATES, True),
+    "maxOutputTokens": (1, MAX_OUTPUT_TOKENS, True),
     "presencePenalty": (-2, 2, False),
     "frequencyPenalty": (-2, 2, False),
     "seed": (-(2**31), 2**31 - 1, True),
@@ -41,37 +41,37 @@ _NUMBERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How a request is to be answered.
+    """The checked generation settings of a request.
 
     Attributes:
         mime_type: ``text/plain``, ``application/json`` or ``text/x.enum``.
-        schema: Schema of the answer in camelCase with upper-case types, or ``None``.
-        schema_text: The schema as it came, JSON; empty without one. It counts as input.
-        limit: Output tokens at most, thoughts among them.
-        thoughts: Tokens that the model thinks.
-        show_thoughts: Whether the answer shows a summary of them.
-        stops: Texts at which the answer ends.
-        resolution: Media resolution of all images that have none of their own.
+        schema: Response schema in camelCase with upper-case types, or None.
+        schema_text: The schema as sent, in JSON; empty without a schema. Counts as input.
+        max_tokens: Maximum number of output tokens, including thinking tokens.
+        thoughts: Number of thinking tokens.
+        include_thoughts: Whether the answer includes a thought summary.
+        stop_sequences: Texts at which the answer ends.
+        resolution: Media resolution of images that do not set one.
     """
 
     mime_type: str
     schema: Schema | None
     schema_text: str
-    limit: int
+    max_tokens: int
     thoughts: int
-    show_thoughts: bool
-    stops: tuple[str, ...]
+    include_thoughts: bool
+    stop_sequences: tuple[str, ...]
     resolution: str
 
 
 def read_generation(config: Any, model: Model) -> Generation:
-    """Check a ``generationConfig`` against what a model takes.
+    """Check a ``generationConfig`` against a model's capabilities.
 
     Raises:
-        ApiError: 400 for what Gemini refuses, 501 for what only the local one does not do.
+        ApiError: 400 for settings that Gemini rejects, 501 for settings that the local service lacks.
     """
     fields = read_fields(config, _KNOWN, "generation_config")
-    for name in _NOT_DONE:
+    for name in _UNSUPPORTED:
         if name in fields:
             raise ApiError(501, f"The local Vertex AI does not implement generationConfig.{name}.")
     for name in _NUMBERS:
@@ -84,7 +84,7 @@ def read_generation(config: Any, model: Model) -> Generation:
     for name in ("presencePenalty", "frequencyPenalty"):
         if name in fields and not model.penalties:
             raise ApiError(400, f"Penalty is not supported for this model: {model.name} ({name}).")
-    mime_type, schema = _answer(fields)
+    mime_type, schema = _answer_format(fields)
     thinking = read_fields(
         fields.get("thinkingConfig", {}),
         ("thinkingBudget", "thinkingLevel", "includeThoughts"),
@@ -94,30 +94,30 @@ def read_generation(config: Any, model: Model) -> Generation:
         mime_type=mime_type,
         schema=schema,
         schema_text=orjson.dumps(fields["responseSchema"]).decode() if schema else "",
-        limit=int(fields.get("maxOutputTokens", MOST_OUTPUT_TOKENS)),
+        max_tokens=int(fields.get("maxOutputTokens", MAX_OUTPUT_TOKENS)),
         thoughts=_thoughts(thinking, model),
-        show_thoughts=thinking.get("includeThoughts") is True,
-        stops=_stops(fields.get("stopSequences", [])),
+        include_thoughts=thinking.get("includeThoughts") is True,
+        stop_sequences=_stop_sequences(fields.get("stopSequences", [])),
         resolution=_resolution(fields.get("mediaResolution", "MEDIA_RESOLUTION_UNSPECIFIED")),
     )
 
 
 def _check_number(fields: Fields, name: str) -> None:
-    least, greatest, whole = _NUMBERS[name]
+    low, high, integer = _NUMBERS[name]
     value = fields[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise invalid(f"generation_config.{name}", f"{value!r} is no number")
-    if whole and value != int(value):
-        raise invalid(f"generation_config.{name}", f"{value!r} is not whole")
-    if not least <= value <= greatest:
+        raise invalid(f"generation_config.{name}", f"{value!r} is not a number")
+    if integer and value != int(value):
+        raise invalid(f"generation_config.{name}", f"{value!r} is not an integer")
+    if not low <= value <= high:
         raise ApiError(
             400,
             f"Unable to submit request because it has a {name} value of {value} but the supported range is from "
-            f"{least} (inclusive) to {greatest} (inclusive). Update the value and try again.",
+            f"{low} (inclusive) to {high} (inclusive). Update the value and try again.",
         )
 
 
-def _answer(fields: Fields) -> tuple[str, Schema | None]:
+def _answer_format(fields: Fields) -> tuple[str, Schema | None]:
     mime_type = fields.get("responseMimeType", "text/plain")
     if mime_type not in _MIME_TYPES:
         raise ApiError(
@@ -139,7 +139,7 @@ def _thoughts(thinking: Fields, model: Model) -> int:
     budget, level = thinking.get("thinkingBudget"), thinking.get("thinkingLevel")
     path = "generation_config.thinking_config"
     if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
-        raise invalid(f"{path}.thinking_budget", f"{budget!r} is no whole number")
+        raise invalid(f"{path}.thinking_budget", f"{budget!r} is not an integer")
     if level is not None:
         thinking["thinkingLevel"] = str(level).upper()
         if thinking["thinkingLevel"] not in ("MINIMAL", "LOW", "MEDIUM", "HIGH"):
@@ -147,9 +147,10 @@ def _thoughts(thinking: Fields, model: Model) -> int:
     return model.thoughts(thinking)
 
 
-def _stops(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > _STOPS or not all(isinstance(stop, str) and stop for stop in value):
-        raise invalid("generation_config.stop_sequences", f"must be up to {_STOPS} texts")
+def _stop_sequences(value: Any) -> tuple[str, ...]:
+    valid = isinstance(value, list) and all(isinstance(stop, str) and stop for stop in value)
+    if not valid or len(value) > _MAX_STOP_SEQUENCES:
+        raise invalid("generation_config.stop_sequences", f"must be up to {_MAX_STOP_SEQUENCES} strings")
     return tuple(value)
 
 

@@ -1,4 +1,4 @@
-"""Reading proto JSON as Google's servers do: camelCase or snake_case, and nothing unknown."""
+"""Parsing of proto JSON as Google's servers do it: keys in camelCase or snake_case, no unknown fields."""
 
 import re
 from functools import lru_cache
@@ -10,15 +10,15 @@ Fields = dict[str, Any]
 
 
 def read_fields(value: Any, known: tuple[str, ...], path: str) -> Fields:
-    """Return an object with its keys in camelCase; a field that is null counts as absent.
+    """Return an object with its keys in camelCase and without fields that are null.
 
     Args:
-        value: A JSON value that must be an object.
-        known: Fields of the message, camelCase.
-        path: Where it stands, for messages; empty for the request itself.
+        value: JSON value, which must be an object.
+        known: Fields of the message, in camelCase.
+        path: Path of the value, for messages; empty for the request itself.
 
     Raises:
-        ApiError: 400, for a field that the message does not have or has twice.
+        ApiError: 400 for an unknown or repeated field.
     """
     if not isinstance(value, dict):
         raise invalid(path or "the request", "must be an object")
@@ -29,23 +29,23 @@ def read_fields(value: Any, known: tuple[str, ...], path: str) -> Fields:
         if name is None:
             raise unknown_name(key, path)
         if name in fields:
-            raise invalid(f"{path}.{key}" if path else key, f"is there twice, also as {name}")
+            raise invalid(f"{path}.{key}" if path else key, f"is set twice, also as {name}")
         if item is not None:
             fields[name] = item
     return fields
 
 
 def unknown_name(key: str, path: str) -> ApiError:
-    """Return the error of Google's JSON parser for a field that does not exist."""
+    """Return the error of Google's JSON parser for an unknown field."""
     where = f" at '{path}'" if path else ""
-    said = f'Invalid JSON payload received. Unknown name "{key}"{where}: Cannot find field.'
-    violation = {"field": path, "description": said} if path else {"description": said}
+    message = f'Invalid JSON payload received. Unknown name "{key}"{where}: Cannot find field.'
+    violation = {"field": path, "description": message} if path else {"description": message}
     details = [{"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}]
-    return ApiError(400, said, details=details)
+    return ApiError(400, message, details=details)
 
 
 def invalid(path: str, problem: str) -> ApiError:
-    """Return the error for a field whose value is not good."""
+    """Return the error for a field with an invalid value."""
     return ApiError(400, f"Invalid value at '{path}': {problem}")
 
 

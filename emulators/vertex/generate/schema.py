@@ -1,4 +1,4 @@
-"""``responseSchema``: the OpenAPI subset that Gemini takes, checked and brought to one spelling."""
+"""Validation and normalization of ``responseSchema``, an OpenAPI subset."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,41 +16,41 @@ _FORMATS: Final = {
     "NUMBER": ("float", "double"),
     "INTEGER": ("int32", "int64"),
 }
-#: Fields that steer the answer (Google, "Structured output").
-_STEERING: Final = (
+#: Fields that affect the answer (Google, "Structured output").
+_EFFECTIVE: Final = (
     "type", "anyOf", "enum", "format", "items", "maximum", "maxItems", "minimum", "minItems", "nullable",
     "properties", "description", "propertyOrdering", "required",
 )  # fmt: skip
-#: Fields that the API parses and the model ignores.
+#: Fields that the API accepts and the model ignores.
 _IGNORED: Final = (
     "title", "default", "example", "pattern", "minLength", "maxLength", "minProperties", "maxProperties",
 )  # fmt: skip
-_DEEPEST: Final = 32
+_MAX_DEPTH: Final = 32
 
 Schema = Mapping[str, Any]
 
 
 def check_schema(schema: Any) -> Schema:
-    """Return a schema in camelCase with upper-case types and without what the model ignores.
+    """Return a schema in camelCase with upper-case types and without fields that the model ignores.
 
     Args:
-        schema: ``generationConfig.responseSchema`` as it came.
+        schema: ``generationConfig.responseSchema`` as sent.
 
     Raises:
-        ApiError: 400, for what is outside the subset.
+        ApiError: 400 for a schema outside the subset.
     """
     return _check_text(orjson.dumps(schema))
 
 
-@lru_cache(maxsize=64)  # all requests of a task have one schema
+@lru_cache(maxsize=64)  # all requests of a task have the same schema
 def _check_text(text: bytes) -> Schema:
     return _check(orjson.loads(text), "generation_config.response_schema", 0)
 
 
 def _check(schema: Any, path: str, depth: int) -> dict[str, Any]:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise ApiError(400, f"The specified schema exceeds the maximum allowed nesting depth: {path[:200]}")
-    given = read_fields(schema, (*_STEERING, *_IGNORED), path)
+    given = read_fields(schema, (*_EFFECTIVE, *_IGNORED), path)
     node: dict[str, Any] = {}
     if "anyOf" in given:
         branches = given.pop("anyOf")
@@ -67,18 +67,21 @@ def _check(schema: Any, path: str, depth: int) -> dict[str, Any]:
     kind = node.get("type")
     if kind == "OBJECT":
         node["properties"] = _properties(given, path, depth)
-        _named(given, node, path)
+        _check_names(given, node, path)
     elif kind == "ARRAY":
         if "items" not in given:
             raise invalid(f"{path}.items", "missing field")
         node["items"] = _check(given["items"], f"{path}.items", depth + 1)
     for name in ("properties", "items", "minItems", "maxItems", "required", "propertyOrdering"):
-        if kind is not None and name in given and name not in _OF.get(kind, ()):
-            raise invalid(f"{path}.{name}", f"is not for type {kind}")
+        if kind is not None and name in given and name not in _FIELDS_OF_TYPE.get(kind, ()):
+            raise invalid(f"{path}.{name}", f"is not allowed for type {kind}")
     return node
 
 
-_OF: Final = {"OBJECT": ("properties", "required", "propertyOrdering"), "ARRAY": ("items", "minItems", "maxItems")}
+_FIELDS_OF_TYPE: Final = {
+    "OBJECT": ("properties", "required", "propertyOrdering"),
+    "ARRAY": ("items", "minItems", "maxItems"),
+}
 
 
 def _properties(given: Fields, path: str, depth: int) -> dict[str, Any]:
@@ -88,14 +91,14 @@ def _properties(given: Fields, path: str, depth: int) -> dict[str, Any]:
     return {name: _check(value, f"{path}.properties[{name}]", depth + 1) for name, value in properties.items()}
 
 
-def _named(given: Fields, node: dict[str, Any], path: str) -> None:
-    """Lists of property names name properties that exist."""
+def _check_names(given: Fields, node: dict[str, Any], path: str) -> None:
+    """Check that lists of property names contain existing properties only."""
     for key in ("required", "propertyOrdering"):
         names = given.get(key)
         if names is None:
             continue
         if not isinstance(names, list) or len(set(map(str, names))) != len(names):
-            raise invalid(f"{path}.{key}", "must be a list of different names")
+            raise invalid(f"{path}.{key}", "must be a list of distinct names")
         for index, name in enumerate(names):
             if not isinstance(name, str) or name not in node["properties"]:
                 raise invalid(f"{path}.{key}[{index}]", "property is not defined")
@@ -149,9 +152,9 @@ def _bound(name: str) -> Callable[[Fields, str], float]:
 def _size(name: str) -> Callable[[Fields, str], int]:
     def check(given: Fields, path: str) -> int:
         value = given[name]
-        value = int(value) if isinstance(value, str) and value.isdecimal() else value  # an int64 in proto JSON
+        value = int(value) if isinstance(value, str) and value.isdecimal() else value  # int64 in proto JSON
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise invalid(f"{path}.{name}", "must be a whole number from 0 on")
+            raise invalid(f"{path}.{name}", "must be an integer ≥ 0")
         return value
 
     return check

@@ -1,7 +1,7 @@
-"""What a ``generateContent`` request says, and every reason for which Gemini would refuse it.
+"""Validation of ``generateContent`` and ``countTokens`` requests.
 
-What Gemini takes and the local one does not do is a 501 that names it: an error that nobody mistakes for
-one of the request.
+What Gemini rejects is a 400. What Gemini supports and the local service lacks is a 501 that names the feature, so
+that it is not mistaken for an invalid request.
 """
 
 from collections.abc import Mapping
@@ -13,26 +13,26 @@ from imagebeam.emulators.vertex.generate.config import Generation, read_generati
 from imagebeam.emulators.vertex.generate.fields import Fields, invalid, read_fields
 from imagebeam.emulators.vertex.models import IMAGE_TOKENS, Model
 
-#: Image types that Gemini takes.
+#: Supported image types.
 IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
-#: Greatest request body, and greatest image in it, in bytes.
+#: Maximum size of a request body, and of an inline image, in bytes.
 BODY_BYTES: Final = 20 * 1024 * 1024
 INLINE_BYTES: Final = 7 * 1024 * 1024
-#: Images per request.
-MOST_IMAGES: Final = 3000
+#: Maximum number of images per request.
+MAX_IMAGES: Final = 3000
 
 _GENERATE: Final = (
     "contents", "systemInstruction", "generationConfig", "safetySettings", "labels", "continuationToken",
     "cachedContent", "tools", "toolConfig", "modelArmorConfig",
 )  # fmt: skip
 _COUNT: Final = ("contents", "systemInstruction", "generationConfig", "model", "tools", "instances")
-_NOT_DONE: Final = ("cachedContent", "tools", "toolConfig", "modelArmorConfig", "instances")
+_UNSUPPORTED: Final = ("cachedContent", "tools", "toolConfig", "modelArmorConfig", "instances")
 _PART_DATA: Final = (
     "text", "inlineData", "fileData",
     "functionCall", "functionResponse", "executableCode", "codeExecutionResult",
 )  # fmt: skip
 _PART: Final = (*_PART_DATA, "mediaResolution", "thought", "thoughtSignature", "videoMetadata")
-_PARTS_NOT_DONE: Final = (*_PART_DATA[3:], "videoMetadata")
+_UNSUPPORTED_PARTS: Final = (*_PART_DATA[3:], "videoMetadata")
 _HARMS: Final = ("HATE_SPEECH", "DANGEROUS_CONTENT", "HARASSMENT", "SEXUALLY_EXPLICIT", "CIVIC_INTEGRITY", "JAILBREAK")
 _THRESHOLDS: Final = ("BLOCK_LOW_AND_ABOVE", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_ONLY_HIGH", "BLOCK_NONE", "OFF")
 _LABELS: Final = 64
@@ -45,10 +45,10 @@ class InputImage:
     """An image of a request.
 
     Attributes:
-        mime_type: As declared.
-        uri: Where it is, or ``None``.
-        data: Its bytes in base64, or ``None``.
-        tokens: Prompt tokens that it costs.
+        mime_type: Declared MIME type.
+        uri: URI, or None for an inline image.
+        data: Bytes in base64, or None for a URI.
+        tokens: Prompt tokens of the image.
     """
 
     mime_type: str
@@ -59,15 +59,15 @@ class InputImage:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request that Gemini would answer.
+    """A checked request.
 
     Attributes:
-        model: Who is asked.
-        images: In order.
-        text: All text of ``contents``, one part per line.
-        text_tokens: Tokens of all text, of the system instruction and of the schema.
-        generation: How it is to be answered.
-        continuation: What an earlier answer gave to go on with, or ``None``.
+        model: The requested model.
+        images: Images, in order.
+        text: All text parts of ``contents``, one per line.
+        text_tokens: Tokens of the text, the system instruction and the schema.
+        generation: Generation settings.
+        continuation: ``continuationToken`` of an earlier answer, or None.
     """
 
     model: Model
@@ -94,25 +94,25 @@ class Prompt:
 
 
 def count_text(*texts: str) -> int:
-    """Return the tokens of texts: one for every four characters begun, of each text."""
+    """Return the number of tokens: one per four characters of each text, rounded up."""
     return sum(-(-len(text) // 4) for text in texts)
 
 
 def read_prompt(body: Mapping[str, Any], model: Model, *, counting: bool = False) -> Prompt:
-    """Check a request and return what it asks.
+    """Check a request.
 
     Args:
-        body: JSON body of ``generateContent`` or ``countTokens``, spelt in camelCase or snake_case.
-        model: Who is asked.
-        counting: It came to ``countTokens``.
+        body: JSON body of ``generateContent`` or ``countTokens``, in camelCase or snake_case.
+        model: The requested model.
+        counting: Whether the request is for ``countTokens``.
 
     Raises:
-        ApiError: 400 for what Gemini refuses, 501 for what only the local one does not do.
+        ApiError: 400 for what Gemini rejects, 501 for features that the local service lacks.
     """
     fields = read_fields(body, _COUNT if counting else _GENERATE, "")
     if "safetySettings" in fields and "modelArmorConfig" in fields:
         raise ApiError(400, "Only one of safety_settings and model_armor_config can be set.")
-    _refuse(fields, _NOT_DONE, "")
+    _refuse(fields, _UNSUPPORTED, "")
     _check_safety(fields.get("safetySettings"))
     _check_labels(fields.get("labels"))
     generation = read_generation(fields.get("generationConfig", {}), model)
@@ -158,10 +158,10 @@ def _read_contents(contents: Any, model: Model, resolution: str) -> tuple[list[s
         for index, part in enumerate(_parts(turn, path)):
             found = _read_part(part, model, resolution, f"{path}.parts[{index}]")
             (texts if isinstance(found, str) else images).append(found)  # type: ignore[arg-type]
-    if role == "model" and not model.last_turn:
+    if role == "model" and not model.allows_model_last_turn:
         raise ApiError(400, f"Model {model.name} does not support a last turn of role model: end with role user.")
-    if len(images) > MOST_IMAGES:
-        raise ApiError(400, f"Too many images: {len(images)}. At most {MOST_IMAGES} images are allowed per prompt.")
+    if len(images) > MAX_IMAGES:
+        raise ApiError(400, f"Too many images: {len(images)}. At most {MAX_IMAGES} images are allowed per prompt.")
     return texts, images
 
 
@@ -179,7 +179,7 @@ def _parts(turn: Fields, path: str) -> list[Any]:
 
 def _read_part(part: Any, model: Model, resolution: str, path: str) -> str | InputImage:
     fields = read_fields(part, _PART, path)
-    _refuse(fields, _PARTS_NOT_DONE, f"{path}.")
+    _refuse(fields, _UNSUPPORTED_PARTS, f"{path}.")
     kinds = [name for name in _PART_DATA if name in fields]
     if len(kinds) != 1:
         raise ApiError(400, f"{path}.data: required oneof field 'data' must have one initialized field.")
@@ -207,7 +207,7 @@ def _part_resolution(value: Any, model: Model, resolution: str, path: str) -> st
         return resolution
     level = read_fields(value, ("level",), f"{path}.media_resolution").get("level")
     if not isinstance(level, str) or level not in IMAGE_TOKENS:
-        raise invalid(f"{path}.media_resolution.level", f"{level!r} is no media resolution")
+        raise invalid(f"{path}.media_resolution.level", f"{level!r} is not a media resolution")
     if model.generation < 3:
         raise ApiError(400, f"Media resolution per part is not supported for model {model.name}.")
     return level
@@ -265,7 +265,7 @@ def _read_system(value: Any) -> list[str]:
     return texts
 
 
-# What stands beside them
+# Safety settings and labels
 
 
 def _check_safety(settings: Any) -> None:

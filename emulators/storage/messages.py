@@ -1,4 +1,4 @@
-"""One call of the Cloud Storage API, whether it came by itself or in a batch, and its answer."""
+"""Requests and responses of the Cloud Storage API, single or in a batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ from imagebeam.emulators.core.http import ApiError, parse_object
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class StorageRequest:
     """A request below ``/storage/v1/``, ``/upload/storage/v1/`` or ``/download/storage/v1/``.
 
     Attributes:
         method: HTTP method.
-        service: What precedes ``/storage/v1/``: ``""``, ``"upload"`` or ``"download"``.
-        parts: Decoded segments of the path; an object name is one segment, slashes and all.
+        service: Prefix of ``/storage/v1/``: ``""``, ``"upload"`` or ``"download"``.
+        parts: Decoded segments of the path. An object name is one segment, including its slashes.
         pairs: Query parameters in order.
-        headers: Request headers; names in any case.
+        headers: Request headers with names in any case.
         body: Request body.
         base: URL of the server, for links.
     """
@@ -34,29 +34,29 @@ class Call:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query parameters; of a repeated one the last."""
+        """The query parameters; the last value of a repeated one."""
         return dict(self.pairs)
 
     def json(self) -> dict[str, Any]:
-        """Return the body as an object; 400 when it is none."""
+        """Return the body as an object; raise a 400 if it is not one."""
         return parse_object(self.body) if self.body else {}
 
-    def text(self, name: str) -> str | None:
-        """Return a header whatever the case of its name."""
+    def header(self, name: str) -> str | None:
+        """Return a header by name, ignoring case, or None."""
         wanted = name.lower()
         return next((value for key, value in self.headers.items() if key.lower() == wanted), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A response: code, body and headers.
+class StorageResponse:
+    """A response.
 
     Attributes:
         code: HTTP status.
-        body: The bytes, unless they come from a file.
-        headers: Its headers.
-        file: Open where the body begins, for one that is too large to hold; whoever sends it closes it.
-        length: Bytes of the file that are the body.
+        body: Body, unless it is read from a file.
+        headers: Headers.
+        file: File that is open at the start of a large body; the sender closes it.
+        length: Size in bytes of the body in the file.
     """
 
     code: int = 200
@@ -67,37 +67,37 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """Bytes of the body, wherever they are."""
+        """Size of the body in bytes."""
         return len(self.body) if self.file is None else self.length
 
-    def whole(self) -> bytes:
-        """Return the body, and close its file."""
+    def read_body(self) -> bytes:
+        """Return the body and close its file."""
         if self.file is None:
             return self.body
         with self.file:
             return self.file.read(self.length)
 
 
-def json_answer(body: Any, code: int = 200) -> Answer:
-    """Return ``body`` as a JSON answer."""
-    return Answer(code, orjson.dumps(body), {"Content-Type": "application/json; charset=UTF-8"})
+def json_response(body: Any, code: int = 200) -> StorageResponse:
+    """Return a response with a JSON body."""
+    return StorageResponse(code, orjson.dumps(body), {"Content-Type": "application/json; charset=UTF-8"})
 
 
-def error_answer(problem: ApiError) -> Answer:
-    """Return an API error as an answer; 304 has no body."""
+def error_response(problem: ApiError) -> StorageResponse:
+    """Return the response for an API error; a 304 has no body."""
     if problem.code == 304:
-        return Answer(304)
+        return StorageResponse(304)
     response = problem.response()
     body = response.body
     headers = {"Content-Type": "application/json; charset=UTF-8", **(problem.headers or {})}
-    return Answer(problem.code, body if isinstance(body, bytes) else b"", headers)
+    return StorageResponse(problem.code, body if isinstance(body, bytes) else b"", headers)
 
 
-def parse_target(method: str, target: str, headers: Mapping[str, str], body: bytes, base: str) -> Call:
-    """Return the call of a request target such as ``/storage/v1/b/bucket/o/a%2Fb?alt=media``.
+def parse_request(method: str, target: str, headers: Mapping[str, str], body: bytes, base: str) -> StorageRequest:
+    """Parse a request target such as ``/storage/v1/b/bucket/o/a%2Fb?alt=media``.
 
     Raises:
-        ApiError: 501, for a path that is not of this API.
+        ApiError: 501 for a path outside this API.
     """
     path, _, query = target.partition("?")
     for service, prefix in (
@@ -109,5 +109,5 @@ def parse_target(method: str, target: str, headers: Mapping[str, str], body: byt
         if path.startswith(prefix):
             parts = tuple(unquote(part) for part in path[len(prefix) :].split("/"))
             pairs = tuple(parse_qsl(query, keep_blank_values=True))
-            return Call(method, service, parts, pairs, headers, body, base)
+            return StorageRequest(method, service, parts, pairs, headers, body, base)
     raise ApiError(501, f"The local Cloud Storage does not implement {method} {path}.")

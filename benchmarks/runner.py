@@ -1,7 +1,7 @@
-"""Where contestants meet: one local cloud on one core, the contestants on the others, in the same run.
+"""Runs implementations against one local cloud: the server on one core, the implementations on the others.
 
-What counts is what the server saw: it knows every unit by its object, so calls that were lost, repeated or
-refused cannot hide.
+Results are based on the counters of the server, which identifies each unit by its object, so that lost, repeated and
+refused calls are detected.
 """
 
 from __future__ import annotations
@@ -22,56 +22,56 @@ from typing import Any, Self, cast
 
 from PIL import Image
 
-from benchmarks.measuring import Result, Sample
+from benchmarks.metrics import Result, Sample
 from benchmarks.workload import BUCKET, Work, images_of, object_name
 from imagebeam.emulators.cloud import LocalCloud
 
 ROOT = Path(__file__).parent.parent
-LOOK_S = 0.1
-SIDE = 64
+SAMPLE_INTERVAL_S = 0.1
+IMAGE_SIDE = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Seen:
-    """What the server saw of a bout.
+class ServerStats:
+    """Counters of the server for a trial.
 
     Attributes:
-        calls: Calls that arrived.
-        by_status: Answers by HTTP status; ``reset`` and ``499`` for broken lines.
-        answered: Units that were answered.
-        again: Answers about units that had been answered before: paid twice.
-        max_in_flight: Calls at once, at most.
+        calls: Number of calls.
+        by_status: Responses by HTTP status; ``reset`` and ``499`` for broken connections.
+        answered: Answered units.
+        repeated: Repeated answers about the same unit, which are paid twice.
+        max_in_flight: Maximum number of concurrent calls.
         tokens: Tokens of the answered calls.
-        cpu_s: CPU of the server.
+        cpu_s: CPU seconds of the server.
     """
 
     calls: int
     by_status: dict[str, int]
     answered: int
-    again: int
+    repeated: int
     max_in_flight: int
     tokens: int
     cpu_s: float
 
     @property
     def refused(self) -> int:
-        """429s."""
+        """Number of 429 responses."""
         return self.by_status.get("429", 0)
 
     @property
     def refused_share(self) -> float:
-        """429s per call."""
+        """Number of 429 responses per call."""
         return self.refused / max(self.calls, 1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """One look at the server's counters.
+class CounterSample:
+    """A sample of the server's counters.
 
     Attributes:
-        at: Clock of the machine, as in `measuring.Sample`.
+        at: Monotonic time in seconds, as in `metrics.Sample`.
         calls: Calls so far.
-        refused: 429s so far.
+        refused: 429 responses so far.
         tokens: Tokens of finished calls so far.
     """
 
@@ -82,69 +82,69 @@ class Look:
 
     @property
     def granted(self) -> int:
-        """Calls let through so far."""
+        """Granted calls so far."""
         return self.calls - self.refused
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Bout:
-    """Results of contestants that ran at the same time, and what the server saw of them.
+class Trial:
+    """Results of implementations that ran at the same time.
 
     Attributes:
-        results: One per contestant.
-        seen: The server's side.
-        looks: Of the server's counters; only with a quota or steps.
-        stepped_at: When the steps were taken, on the machine's clock.
+        results: One result per implementation.
+        server: Counters of the server.
+        samples: Samples of the server's counters; only with a quota or fault changes.
+        changed_at: Monotonic times of the fault changes.
     """
 
     results: tuple[Result, ...]
-    seen: Seen
-    looks: tuple[Look, ...]
-    stepped_at: tuple[float, ...]
+    server: ServerStats
+    samples: tuple[CounterSample, ...]
+    changed_at: tuple[float, ...]
 
     @property
     def result(self) -> Result:
-        """The only contestant's."""
+        """The result of the only implementation."""
         return self.results[0]
 
     @property
     def lost(self) -> int:
-        """Units without an answer, as server and contestant agree; the worse of the two."""
-        asked = sum(result.images for result in self.results)
-        return asked - min(self.seen.answered, sum(result.ok for result in self.results))
+        """Units without an answer: the larger number of those reported by the server and by the implementations."""
+        total = sum(result.images for result in self.results)
+        return total - min(self.server.answered, sum(result.ok for result in self.results))
 
     @property
-    def began_at(self) -> float:
-        """When the first call was seen."""
-        return next(look.at for look in self.looks if look.calls)
+    def first_call_at(self) -> float:
+        """Time of the first sample with a call."""
+        return next(sample.at for sample in self.samples if sample.calls)
 
     @property
-    def last_grant_at(self) -> float:
-        """When the last call was let through."""
-        most = max(look.granted for look in self.looks)
-        return next(look.at for look in self.looks if look.granted >= most)
+    def last_granted_at(self) -> float:
+        """Time of the last granted call."""
+        most = max(sample.granted for sample in self.samples)
+        return next(sample.at for sample in self.samples if sample.granted >= most)
 
-    def between(self, start: float, end: float) -> tuple[Look, Look]:
-        """The looks next to two times of the machine's clock."""
+    def between(self, start: float, end: float) -> tuple[CounterSample, CounterSample]:
+        """Return the samples closest to two times."""
         return (
-            min(self.looks, key=lambda look: abs(look.at - start)),
-            min(self.looks, key=lambda look: abs(look.at - end)),
+            min(self.samples, key=lambda sample: abs(sample.at - start)),
+            min(self.samples, key=lambda sample: abs(sample.at - end)),
         )
 
 
-class Arena:
-    """Runs contestants against one local cloud.
+class BenchmarkRunner:
+    """Runs implementations against one local cloud.
 
     Args:
-        units: How many units there are pictures for.
-        fresh: A new process per contestant, as is right; False reuses processes, to be quick.
+        units: Number of units with images.
+        fresh: Whether to start a new process for each implementation; False reuses processes to save time.
     """
 
     def __init__(self, units: int, *, fresh: bool = True) -> None:
         self._units = units
         self._fresh = fresh
-        self._idle: list[_Process] = []
-        self._directory = tempfile.TemporaryDirectory(prefix="imagebeam-arena-")
+        self._idle: list[_WorkerProcess] = []
+        self._directory = tempfile.TemporaryDirectory(prefix="imagebeam-benchmark-")
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._before = set(cores)
         self.pinned = len(cores) > 1
@@ -153,9 +153,9 @@ class Arena:
 
     def __enter__(self) -> Self:
         if self.pinned:
-            os.sched_setaffinity(0, self._server_cores)  # the server inherits it; this process only looks on
+            os.sched_setaffinity(0, self._server_cores)  # inherited by the server; this process is idle
         self.cloud.start()
-        self._draw()
+        self._create_images()
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("GOOGLE_", "CLOUDSDK_"))},
             **self.cloud.environment,
@@ -173,28 +173,28 @@ class Arena:
         if self.pinned:
             os.sched_setaffinity(0, self._before)
 
-    def _draw(self) -> None:
-        """One small picture under many names: objects that exist, at no cost."""
+    def _create_images(self) -> None:
+        """Create the objects: hard links to one small image."""
         bucket = Path(self._directory.name) / "storage" / BUCKET
         bucket.mkdir(parents=True)
-        picture = Path(self._directory.name) / "picture.jpg"
-        Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB").save(picture)
+        image = Path(self._directory.name) / "image.jpg"
+        Image.linear_gradient("L").resize((IMAGE_SIDE, IMAGE_SIDE)).convert("RGB").save(image)
         for number in range(self._units):
             for index in range(images_of(number, mixed=True)):
                 path = bucket / object_name(number, index)
                 path.parent.mkdir(exist_ok=True)
-                os.link(picture, path)
+                os.link(image, path)
 
-    def run(self, *works: Work, faults: dict[str, Any] | None = None, steps: Sequence[Step] = ()) -> Bout:
-        """Runs contestants at the same time.
+    def run(self, *works: Work, faults: dict[str, Any] | None = None, changes: Sequence[FaultChange] = ()) -> Trial:
+        """Run implementations at the same time.
 
         Args:
-            works: What each is to do.
-            faults: How the local Vertex AI behaves.
-            steps: Changes of that while they run.
+            works: The work of each.
+            faults: Faults of the local Vertex AI.
+            changes: Changes of the faults during the run.
         """
         if any(work.first + work.units > self._units for work in works):
-            raise ValueError("there are not so many pictures")
+            raise ValueError(f"there are images for {self._units} units only")
         processes = [self._process() for _ in works]
         for process, work in zip(processes, works, strict=True):
             process.prepare(work)
@@ -203,31 +203,31 @@ class Arena:
         self.cloud.reset()
         self.cloud.faults(vertex=faults or {})
         used = self._server_cpu_s()
-        with _Looking(self.cloud, steps, often=bool(steps or (faults or {}).get("quota"))) as looking:
+        with _CounterSampler(self.cloud, changes, enabled=bool(changes or (faults or {}).get("quota"))) as sampler:
             for process in processes:
                 process.go()
             results = tuple(process.result() for process in processes)
-        seen = self._seen(self._server_cpu_s() - used)
+        server = self._server_stats(self._server_cpu_s() - used)
         for process in processes:
             if self._fresh:
                 process.close()
             else:
                 self._idle.append(process)
-        return Bout(results, seen, tuple(looking.looks), tuple(looking.stepped_at))
+        return Trial(results, server, tuple(sampler.samples), tuple(sampler.changed_at))
 
-    def _process(self) -> _Process:
-        return self._idle.pop() if self._idle else _Process(self._cores, self._environment)
+    def _process(self) -> _WorkerProcess:
+        return self._idle.pop() if self._idle else _WorkerProcess(self._cores, self._environment)
 
-    def _seen(self, cpu_s: float) -> Seen:
+    def _server_stats(self, cpu_s: float) -> ServerStats:
         vertex = self.cloud.counters().get("vertex", {})
         answered: dict[str, int] = vertex.get("answered_per_uri", {})
-        # Every image of a unit counts; its first one stands for it.
+        # Every image of a unit is counted. The first one represents the unit.
         units = {uri: times for uri, times in answered.items() if uri.endswith("_0.jpg")}
-        return Seen(
+        return ServerStats(
             calls=vertex.get("calls", 0),
             by_status=vertex.get("by_status", {}),
             answered=len(units),
-            again=sum(units.values()) - len(units),
+            repeated=sum(units.values()) - len(units),
             max_in_flight=vertex.get("max_in_flight", 0),
             tokens=vertex.get("tokens", 0),
             cpu_s=cpu_s,
@@ -242,29 +242,29 @@ class Arena:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Step:
-    """A change of the server's behaviour.
+class FaultChange:
+    """A change of the server's faults.
 
     Attributes:
         after_s: Seconds after the first call.
-        faults: The behaviour from then on.
+        faults: The new faults.
     """
 
     after_s: float
     faults: dict[str, Any]
 
 
-class _Looking:
-    """Looks at the server's counters while contestants run, and changes its behaviour as planned."""
+class _CounterSampler:
+    """Samples the server's counters during a trial and applies the fault changes."""
 
-    def __init__(self, cloud: LocalCloud, steps: Sequence[Step], *, often: bool) -> None:
+    def __init__(self, cloud: LocalCloud, changes: Sequence[FaultChange], *, enabled: bool) -> None:
         self._cloud = cloud
-        self._steps = list(steps)
-        self._often = often
-        self._over = threading.Event()
+        self._steps = list(changes)
+        self._enabled = enabled
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.looks: list[Look] = []
-        self.stepped_at: list[float] = []
+        self.samples: list[CounterSample] = []
+        self.changed_at: list[float] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -273,34 +273,34 @@ class _Looking:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
     def _run(self) -> None:
-        if not self._often:
-            return  # a look costs the server time that it should spend on calls
+        if not self._enabled:
+            return  # sampling takes server time
         began: float | None = None
-        while not self._over.wait(LOOK_S):
+        while not self._stopped.wait(SAMPLE_INTERVAL_S):
             vertex = self._cloud.counters().get("vertex", {})
-            look = Look(
+            sample = CounterSample(
                 time.monotonic(),
                 vertex.get("calls", 0),
                 vertex.get("by_status", {}).get("429", 0),
                 vertex.get("tokens", 0),
             )
-            self.looks.append(look)
-            if began is None and look.calls:
-                began = look.at
-            while self._steps and began is not None and look.at - began >= self._steps[0].after_s:
+            self.samples.append(sample)
+            if began is None and sample.calls:
+                began = sample.at
+            while self._steps and began is not None and sample.at - began >= self._steps[0].after_s:
                 self._cloud.faults(vertex=self._steps.pop(0).faults)
-                self.stepped_at.append(time.monotonic())
+                self.changed_at.append(time.monotonic())
 
 
-class _Process:
-    """A contestant's process, see `contestant`."""
+class _WorkerProcess:
+    """The process of an implementation, see `worker_process`."""
 
     def __init__(self, cores: Sequence[int], environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "benchmarks.contestant", ",".join(map(str, cores))]
+        command = [sys.executable, "-m", "benchmarks.worker_process", ",".join(map(str, cores))]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close)
         self._process = subprocess.Popen(  # noqa: S603  (our own module)
             command,
@@ -312,25 +312,25 @@ class _Process:
         )
 
     def prepare(self, work: Work) -> None:
-        """Gives it its work."""
+        """Send the work."""
         self._write(json.dumps(dataclasses.asdict(work)))
 
     def ready(self) -> None:
-        """Waits until it is ready."""
+        """Wait until the process is ready."""
         self._read()
 
     def go(self) -> None:
-        """Lets it begin."""
+        """Start the work."""
         self._write("go")
 
     def result(self) -> Result:
-        """Waits for its result."""
-        told = self._read()
-        samples = tuple(Sample(**sample) for sample in told.pop("samples"))
-        return Result(samples=samples, **told)
+        """Wait for the result."""
+        document = self._read()
+        samples = tuple(Sample(**sample) for sample in document.pop("samples"))
+        return Result(samples=samples, **document)
 
     def close(self) -> None:
-        """Ends it."""
+        """Stop the process."""
         with contextlib.suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
         try:
@@ -351,7 +351,7 @@ class _Process:
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            raise RuntimeError("a contestant failed:\n" + self._errors.read().decode("utf-8", "replace")[-4000:])
+            raise RuntimeError("an implementation failed:\n" + self._errors.read().decode("utf-8", "replace")[-4000:])
         return cast("dict[str, Any]", json.loads(line))
 
 

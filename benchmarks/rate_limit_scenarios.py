@@ -1,6 +1,6 @@
-"""The quotas that the pacer is simulated against, and what is promised about them.
+"""The scenarios of the rate limiter simulation: quotas and targets.
 
-Only what is promised has a target. The other scenarios are there to be seen.
+Scenarios without a target are for information only.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from benchmarks.pacing_world import MEAN_TOKENS, Scenario, Target, noisy, sawtooth, steady, step
+from benchmarks.rate_limit_simulator import MEAN_TOKENS, Scenario, Target, noisy, sawtooth, steady, step
 
-ALONE: Final = Target(utilisation=0.97, refused=0.02)
-SHARED: Final = Target(utilisation=0.95, refused=0.03, jain=0.9)
+SINGLE: Final = Target(utilization=0.97, refused=0.02)
+SHARED: Final = Target(utilization=0.95, refused=0.03, jain=0.9)
 SLOW_S: Final = (0.25, 0.35)
-CROWD: Final = 1000
+MANY_PROCESSES: Final = 1000
 
-FIXED: Final = Scenario("fixed 600/min, 900 images", steady(10), 200, ALONE, images=900)
+FIXED: Final = Scenario("fixed 600/min, 900 images", steady(10), 200, SINGLE, images=900)
 UP: Final = Scenario("600/min × 10", step(10, 100), 60, Target(reached_s=10), measured=(40, None), reach=30)
 DOWN: Final = Scenario("6,000/min ÷ 10, the next 10 s", step(100, 10), 60, Target(refused=0.1), measured=(30, 40))
 SAWTOOTH: Final = Scenario("sawtooth, 1,200 to 6,000/min in 30 s", sawtooth(20, 100, 30), 240)
@@ -34,7 +34,7 @@ MANY: Final = Scenario(
     steady(1000),
     1200,
     SHARED,
-    processes=CROWD,
+    processes=MANY_PROCESSES,
     measured=(60, None),
 )
 
@@ -48,7 +48,7 @@ QUICK: Final = (
         "2 M tokens/min, sizes mixed, after 10 s",
         steady(2e6 / 60),
         180,
-        ALONE,
+        SINGLE,
         mixed=True,
         in_tokens=True,
         measured=(10, None),
@@ -81,6 +81,6 @@ LONG: Final = (
         MANY,
         name="the same, starting one after the other over 30 s",
         target=Target(),
-        starts=tuple(index * 0.03 for index in range(CROWD)),
+        starts=tuple(index * 0.03 for index in range(MANY_PROCESSES)),
     ),
 )

@@ -1,4 +1,4 @@
-"""What is measured of a simulated run of the pacer, and of several: one run is noise."""
+"""Metrics of simulated runs of the rate limiter, and their summary."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.pacing_world import Call, Quota, Scenario, Target
+from benchmarks.rate_limit_simulator import Call, Quota, Scenario, Target
 
-REACHED = 0.85  # of the quota, over a second
+REACHED_SHARE = 0.85  # of the quota, over a second
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Measured:
-    """What came out of a scenario; see :class:`Target`."""
+class Metrics:
+    """Metrics of a run; see :class:`Target`."""
 
-    utilisation: float
+    utilization: float
     refused: float
     reached_s: float | None
     jain: float | None
@@ -24,23 +24,23 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Summary:
-    """Several runs of one scenario.
+    """Metrics of several runs of a scenario.
 
     Attributes:
-        runs: How many.
-        mean: Their means; a time is None if it was not reached in one of them.
-        worst: The worst of each.
+        runs: Number of runs.
+        mean: Mean values; a time is None if it was not reached in every run.
+        worst: Worst value of each metric.
     """
 
     runs: int
-    mean: Measured
-    worst: Measured
+    mean: Metrics
+    worst: Metrics
 
     def misses(self, target: Target) -> list[str]:
-        """The targets that the mean misses, in words."""
+        """Return descriptions of the targets that the mean misses."""
         mean, missed = self.mean, []
-        if target.utilisation is not None and mean.utilisation < target.utilisation:
-            missed.append(f"utilisation < {target.utilisation:.0%}")
+        if target.utilization is not None and mean.utilization < target.utilization:
+            missed.append(f"utilisation < {target.utilization:.0%}")
         if target.refused is not None and mean.refused > target.refused:
             missed.append(f"429s > {target.refused:.0%}")
         if target.reached_s is not None and (mean.reached_s is None or mean.reached_s > target.reached_s):
@@ -50,16 +50,16 @@ class Summary:
         return missed
 
 
-def summarise(runs: Sequence[Measured]) -> Summary:
-    """Mean and worst of at least one run."""
+def summarize(runs: Sequence[Metrics]) -> Summary:
+    """Return the mean and worst metrics of one or more runs."""
     reached = [math.inf if run.reached_s is None else run.reached_s for run in runs]
     jain = [run.jain for run in runs if run.jain is not None]
-    used, refused = [run.utilisation for run in runs], [run.refused for run in runs]
+    used, refused = [run.utilization for run in runs], [run.refused for run in runs]
     middle = statistics.mean
     return Summary(
         runs=len(runs),
-        mean=Measured(middle(used), middle(refused), _finite(middle(reached)), middle(jain) if jain else None),
-        worst=Measured(min(used), max(refused), _finite(max(reached)), min(jain, default=None)),
+        mean=Metrics(middle(used), middle(refused), _finite(middle(reached)), middle(jain) if jain else None),
+        worst=Metrics(min(used), max(refused), _finite(max(reached)), min(jain, default=None)),
     )
 
 
@@ -67,8 +67,8 @@ def _finite(seconds: float) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-def measure(scenario: Scenario, calls: Sequence[Call]) -> Measured:
-    """Measures a run of a scenario."""
+def measure(scenario: Scenario, calls: Sequence[Call]) -> Metrics:
+    """Compute the metrics of a run."""
     start, stop = scenario.measured
     end = stop if stop is not None else (calls[-1].at if scenario.images else scenario.seconds)
     window = [call for call in calls if start <= call.at <= end]
@@ -82,8 +82,8 @@ def measure(scenario: Scenario, calls: Sequence[Call]) -> Measured:
     if start == 0:
         allowed += scenario.burst_s * scenario.quota(0.0)  # the bucket was full
     jain = total**2 / (scenario.processes * sum(got * got for got in per_process)) if total else 0.0
-    return Measured(
-        utilisation=total / allowed,
+    return Metrics(
+        utilization=total / allowed,
         refused=refused / max(1, len(window)),
         reached_s=None if scenario.reach is None else _reached(scenario, calls, scenario.reach),
         jain=jain if scenario.processes > 1 else None,
@@ -96,7 +96,7 @@ def _integral(quota: Quota, start: float, end: float, pieces: int = 5000) -> flo
 
 
 def _reached(scenario: Scenario, calls: Sequence[Call], since: float) -> float | None:
-    """Seconds until a whole second was granted at 85 % of the quota."""
+    """Return the seconds until a full second was granted at 85 % of the quota, or None."""
     recent = [call for call in calls if call.granted and call.at >= since]
     first, sum_of_second = 0, 0.0
     for call in recent:
@@ -104,6 +104,6 @@ def _reached(scenario: Scenario, calls: Sequence[Call], since: float) -> float |
         while recent[first].at < call.at - 1.0:
             sum_of_second -= recent[first].amount
             first += 1
-        if sum_of_second >= REACHED * scenario.quota(call.at):
+        if sum_of_second >= REACHED_SHARE * scenario.quota(call.at):
             return call.at - since
     return None

@@ -1,4 +1,4 @@
-"""A local Google Cloud around a benchmark's own process and those that it starts."""
+"""The environment of a benchmark: a local Google Cloud for this process and its children."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from imagebeam.emulators.cloud import LocalCloud
 
-#: Beginnings of variables through which somebody's own credentials could reach into a benchmark.
-AMBIENT = ("GOOGLE_", "CLOUDSDK_")
+#: Prefixes of variables that could direct a benchmark to real credentials.
+CREDENTIAL_PREFIXES = ("GOOGLE_", "CLOUDSDK_")
 
 
 @contextlib.contextmanager
 def local_cloud(directory: Path | None = None) -> Iterator[LocalCloud]:
-    """Starts one, points the Google clients at it, and puts everything back.
+    """Start a local cloud, direct the Google clients to it, and restore the environment at the end.
 
     Args:
-        directory: Its state directory; by default a temporary one.
+        directory: State directory. Default: a temporary one.
     """
     with LocalCloud(directory) as cloud:
         before = dict(os.environ)
         for name in before:
-            if name.startswith(AMBIENT):
+            if name.startswith(CREDENTIAL_PREFIXES):
                 del os.environ[name]
         os.environ.update(cloud.environment)
         try:

@@ -1,4 +1,4 @@
-"""What a benchmark found: promises kept or not, and a line for each contestant."""
+"""Results of a scenario: targets, and one entry for each implementation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 NAMES: Final[Mapping[str, str]] = {
-    "floor": "raw aiohttp: the floor",
+    "floor": "raw aiohttp (lower bound)",
     "imagebeam": "imagebeam, recording on",
     "genai_asyncio": "google-genai, asyncio, tuned by hand",
     "thread_pool": "BatchElements + pool of 64 threads",
@@ -19,29 +19,29 @@ NAMES: Final[Mapping[str, str]] = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Promise:
-    """A promise and what was measured.
+class TargetResult:
+    """A target and the measured value.
 
     Attributes:
-        what: What is promised.
-        measured: Measured, with its unit.
-        target: What it should be.
-        kept: Whether it is.
-        note: What else a reader should know.
+        what: The measured quantity.
+        measured: Measured value, with unit.
+        target: Target value.
+        met: Whether the target is met.
+        note: Additional information.
     """
 
     what: str
     measured: str
     target: str
-    kept: bool
+    met: bool
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """A contestant's line in the table of a scenario; medians where it ran more than once."""
+    """The entry of an implementation in the table of a scenario; medians of several runs."""
 
-    contestant: str
+    implementation: str
     in_flight: int
     images: int
     per_s: float
@@ -51,34 +51,34 @@ class Entry:
     peak_mb: float
     max_in_flight: int
     lost: int
-    again: int
+    repeated: int
     server_busy: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """What a scenario found."""
+    """The results of a scenario."""
 
     title: str
-    promises: tuple[Promise, ...]
+    targets: tuple[TargetResult, ...]
     entries: tuple[Entry, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large everything is; the defaults are what is promised about.
+    """Sizes of the scenarios. The targets apply to the defaults.
 
     Attributes:
-        rounds: How often contestants that are compared take turns.
-        latency_s: Median latency of an answer.
-        window: Images at 256 in flight.
-        wide: Images at 2,048 in flight.
+        rounds: Number of runs of implementations that are compared.
+        latency_s: Median latency of an answer in seconds.
+        window: Images with 256 calls in flight.
+        wide: Images with 2,048 calls in flight.
         cpu: Images at zero latency.
-        slow_peers: Images per contestant that has few calls in flight: they are even from the start.
-        quota: Images under the fixed quota.
-        tokens: Units under the token quota.
+        slow_peers: Images per implementation with few calls in flight, whose rate is constant from the start.
+        quota: Images with a fixed quota of requests.
+        tokens: Units with a quota of tokens.
         faulty: Images of the run with faults.
-        time: Scale of everything that is timed.
+        time: Scale factor of durations.
     """
 
     rounds: int = 2
@@ -102,7 +102,7 @@ class Sizes:
 
     @property
     def units(self) -> int:
-        """Units that there must be pictures for."""
+        """Number of units that need images."""
         return max(self.window, self.wide, self.cpu, self.faulty, 12_000 if self.time == 1 else 60)
 
 

@@ -1,4 +1,4 @@
-"""imagebeam itself: the PTransform as the job uses it, on Beam's local runner, every answer recorded."""
+"""imagebeam: its PTransform on Beam's local runner, with every answer recorded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from benchmarks.measuring import Tally
+from benchmarks.metrics import Progress
 from benchmarks.workload import LOCATION, Work
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.clients.bigquery import BigQueryClient
@@ -23,21 +23,21 @@ from imagebeam.transforms.engine.settings import CallSettings, Destination, Engi
 from imagebeam.transforms.sql.tables import OUTCOMES
 
 DATASET = "benchmarks"
-GROUP = 200
+UNIT_BATCH_SIZE = 200
 
 #: OutcomeCounts of the pipeline that runs in this process; a DoFn is a copy, a module is not.
-_tally = Tally()
+_progress = Progress()
 
 
 class _Count(beam.DoFn):
     """OutcomeCounts what is recorded, when the pipeline learns of it."""
 
     def process(self, element: OutcomeCounts) -> Iterator[None]:
-        _tally.add(element.finished, element.ok)
+        _progress.add(element.finished, element.ok)
         yield from ()
 
 
-class Ours:
+class ImagebeamWorker:
     """One worker process of imagebeam."""
 
     def __init__(self, work: Work, project: str) -> None:
@@ -55,16 +55,17 @@ class Ours:
             destination=Destination(outcomes, claims=str(Path(self._directory.name) / "groups")),
         )
         units = work.all_units()
-        self._groups = [pack(units[start : start + GROUP]) for start in range(0, len(units), GROUP)]
+        starts = range(0, len(units), UNIT_BATCH_SIZE)
+        self._unit_batches = [pack(units[start : start + UNIT_BATCH_SIZE]) for start in starts]
 
-    def run(self, tally: Tally) -> None:
-        """Runs the pipeline to its end: every answer is in BigQuery."""
-        global _tally
-        _tally = tally
+    def run(self, progress: Progress) -> None:
+        """Run the pipeline until every answer is in BigQuery."""
+        global _progress
+        _progress = progress
         with self._time_limit(), beam.Pipeline(runner="FnApiRunner") as pipeline:
             _ = (
                 pipeline
-                | beam.Create(self._groups)
+                | beam.Create(self._unit_batches)
                 | beam.Reshuffle()
                 | CallModel(self._settings, emit="counts")
                 | beam.ParDo(_Count())

@@ -1,4 +1,4 @@
-"""Draws what was granted against the quota over time, as SVG by hand."""
+"""Plots granted calls and quota over time as SVG."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LINES = ("#1769aa", "#2a9d8f", "#e09f3e", "#7b4fa3")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Panel:
-    """One small picture, second by second.
+    """One panel of the plot, with one value per second.
 
     Attributes:
-        title: What it shows.
-        quota: What was allowed, per second.
-        granted: What was granted, per second, one row for each line.
-        refused: What was refused, per second.
+        title: Title.
+        quota: Quota per second.
+        granted: Granted calls per second, one row for each line.
+        refused: Refused calls per second.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], caption: str) -> str:
-    """All panels, as the text of an SVG file."""
+    """Return the panels as an SVG document."""
     width = COLUMNS * PANEL[0]
     height = HEAD + math.ceil(len(panels) / COLUMNS) * PANEL[1]
     parts = [
@@ -55,9 +55,9 @@ def draw(panels: Sequence[Panel], caption: str) -> str:
 def _legend(caption: str) -> Iterator[str]:
     yield f'<text x="{PLOT[0]}" y="26" font-size="14" font-weight="600" fill="{INK}">{html.escape(caption)}</text>'
     x = COLUMNS * PANEL[0] - 270
-    for label, colour, step in (("quota", QUOTA, 68), ("granted", LINES[0], 82), ("refused (429)", REFUSED, 0)):
+    for label, color, step in (("quota", QUOTA, 68), ("granted", LINES[0], 82), ("refused (429)", REFUSED, 0)):
         dash = ' stroke-dasharray="5 3"' if label == "quota" else ""
-        yield f'<line x1="{x}" y1="22" x2="{x + 20}" y2="22" stroke="{colour}" stroke-width="2.5"{dash}/>'
+        yield f'<line x1="{x}" y1="22" x2="{x + 20}" y2="22" stroke="{color}" stroke-width="2.5"{dash}/>'
         yield f'<text x="{x + 26}" y="26" fill="{FAINT}">{label}</text>'
         x += step
 
@@ -94,11 +94,11 @@ def _panel(panel: Panel) -> Iterator[str]:
     if len(panel.granted) == 1:
         line = _line(panel.granted[0], x, y)
         yield f'<path d="{line}V{y(0):.1f}H{x(0):.1f}Z" fill="{LINES[0]}" fill-opacity="0.14"/>'
-    for row, colour in zip(panel.granted, LINES, strict=False):
-        yield f'<path d="{_line(row, x, y)}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+    for row, color in zip(panel.granted, LINES, strict=False):
+        yield f'<path d="{_line(row, x, y)}" fill="none" stroke="{color}" stroke-width="1.5"/>'
     yield f'<path d="{bars}" fill="{REFUSED}"/>'
     most = max(panel.refused, default=0.0)
-    if most > highest:  # cut off, and said so
+    if most > highest:  # truncated: show the value
         at = x(max(second for second, count in enumerate(panel.refused) if count > highest) + 1)
         yield f'<text x="{at + 6:.1f}" y="{top + 10}" fill="{REFUSED}">↑ {most:,.0f} refused</text>'
     yield (
@@ -112,6 +112,6 @@ def _line(values: Sequence[float], x: Callable[[float], float], y: Callable[[flo
 
 
 def _tick(highest: float) -> float:
-    """A round step that divides the axis into three to seven."""
+    """Return a round step that divides the axis into three to seven parts."""
     power = 10.0 ** math.floor(math.log10(highest / 3))
     return max(step * power for step in (1, 2, 2.5, 5, 10) if step * power <= highest / 3)

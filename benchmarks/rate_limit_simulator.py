@@ -1,7 +1,7 @@
-"""A service with a quota, and processes that pace themselves by it, in virtual time.
+"""A discrete-event simulation of rate limiters against a service with a quota, in virtual time.
 
-A discrete-event simulation: processes that always have work, each with a pacer of its own that knows nothing of the
-others, ask one service. An answer comes about 1 s later (lognormal), a refusal after 20 to 100 ms.
+Processes that always have work, each with its own rate limiter, call one service without communicating. An answer
+takes about 1 s (log-normal), a refusal 20 to 100 ms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from imagebeam.transforms.engine.rate_limiter import AdaptiveRateLimiter
 ANSWER_MEDIAN_S = 1.0
 ANSWER_SIGMA = 0.35
 REFUSAL_S = (0.02, 0.1)
-#: The service lets its bucket refill in steps of at most so long.
+#: Maximum interval in seconds at which the service refills its bucket.
 REFILL_STEP_S = 0.05
 POLL_S = 0.5
 START_SPREAD_S = 0.05
@@ -30,22 +30,22 @@ Quota = Callable[[float], float]
 
 
 def steady(per_s: float) -> Quota:
-    """A quota that does not move."""
+    """Return a constant quota."""
     return lambda _: per_s
 
 
 def step(before: float, after: float, at: float = 30.0) -> Quota:
-    """A quota that moves once."""
+    """Return a quota that changes once."""
     return lambda now: before if now < at else after
 
 
 def sawtooth(low: float, high: float, period_s: float) -> Quota:
-    """A quota that rises from ``low`` to ``high`` and falls back at once, again and again."""
+    """Return a quota that repeatedly rises linearly from ``low`` to ``high`` and drops back."""
     return lambda now: low + (high - low) * (now % period_s) / period_s
 
 
 def noisy(per_s: float, hold_s: float, seed: int) -> Quota:
-    """What others leave of a quota: between 30 % and all of it, changing every ``hold_s``."""
+    """Return a quota that other clients use too: between 30 % and all of it, changing every ``hold_s`` seconds."""
     rnd = random.Random(seed)  # noqa: S311 - a simulation
     shares = [rnd.uniform(0.3, 1.0) for _ in range(1000)]
     return lambda now: per_s * shares[int(now / hold_s) % len(shares)]
@@ -53,16 +53,16 @@ def noisy(per_s: float, hold_s: float, seed: int) -> Quota:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """What a scenario must reach; None for what is only shown.
+    """The targets of a scenario; None for a metric without a target.
 
     Attributes:
-        utilisation: Granted of what the quota would have allowed, at least.
-        refused: Refused calls of all calls, at most.
-        reached_s: Seconds until the new rate is reached, at most.
-        jain: Jain's index of fairness, at least: 1 if all get the same, 1/n if one gets all.
+        utilization: Minimum share of the quota that is granted.
+        refused: Maximum share of refused calls.
+        reached_s: Maximum number of seconds until the new rate is reached.
+        jain: Minimum of Jain's fairness index: 1 if all get the same, 1/n if one gets everything.
     """
 
-    utilisation: float | None = None
+    utilization: float | None = None
     refused: float | None = None
     reached_s: float | None = None
     jain: float | None = None
@@ -70,23 +70,23 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scenario:
-    """A service, the processes that ask it, and what is measured.
+    """A service, the processes that call it, and the measured interval.
 
     Attributes:
-        name: What the table calls it.
-        quota: Requests per second; of tokens per second if ``in_tokens``.
-        seconds: When it ends at the latest.
-        target: What must be reached.
-        processes: How many share the quota.
-        starts: When each of them starts, in seconds; all at 0 if empty.
-        burst_s: What the service's bucket holds, in seconds of the quota.
-        in_tokens: The quota counts tokens.
-        mixed: Images come in sizes from 280 to 2,240 tokens.
-        images: Ends when so many were granted.
-        refusal_s: A refusal takes from so long to so long.
-        accelerating: The service also refuses more than twice the average rate of the last 10 s.
-        measured: From when to when utilisation, refusals and fairness are measured; the end if None.
-        reach: Measure how long after this moment 85 % of the quota are first granted.
+        name: Name in the table.
+        quota: Requests, or with ``in_tokens`` tokens, per second.
+        seconds: Maximum duration in seconds.
+        target: The targets.
+        processes: Number of processes that share the quota.
+        starts: Start time of each process in seconds; empty for 0.
+        burst_s: Capacity of the service's bucket, in seconds of the quota.
+        in_tokens: Whether the quota counts tokens.
+        mixed: Whether images differ in size, from 280 to 2,240 tokens.
+        images: Number of granted calls after which the run ends.
+        refusal_s: Minimum and maximum duration of a refusal in seconds.
+        accelerating: Whether the service also refuses more than twice the average rate of the last 10 s.
+        measured: Interval in which utilization, refusals and fairness are measured; None for the end of the run.
+        reach: Time from which the time until 85 % of the quota are granted is measured.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Scenario:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
-    """A call as the service saw it."""
+    """A call to the service."""
 
     at: float
     process: int
@@ -116,9 +116,9 @@ class Call:
 
 
 class Service:
-    """A token bucket, full at first, that refuses when it is empty.
+    """A token bucket, initially full, that refuses calls when it is empty.
 
-    A quota in tokens lets a call through while there is anything left, and is then in debt.
+    With a quota in tokens a call is granted while any tokens are left; the balance can become negative.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -128,9 +128,9 @@ class Service:
         self._per_second: dict[int, int] = {}
 
     def grant(self, now: float, amount: float) -> bool:
-        """Grants a call or refuses it; a refused one takes nothing."""
+        """Return whether a call is granted; a refused call does not consume quota."""
         self._refill(now)
-        if self._scenario.accelerating and not self._gentle(int(now)):
+        if self._scenario.accelerating and not self._allows_increase(int(now)):
             return False
         if self._level < (1e-9 if self._scenario.in_tokens else 1.0):
             return False
@@ -147,7 +147,7 @@ class Service:
     def _size(self, now: float) -> float:
         return max(1.0, self._scenario.burst_s * self._scenario.quota(now))
 
-    def _gentle(self, second: int) -> bool:
+    def _allows_increase(self, second: int) -> bool:
         usual = max(5.0, sum(self._per_second.get(s, 0) for s in range(second - 10, second)) / 10)
         if self._per_second.get(second, 0) >= 2 * usual:
             return False
@@ -156,11 +156,11 @@ class Service:
 
 
 def simulate(scenario: Scenario, seed: int = 0) -> list[Call]:
-    """Runs a scenario; returns all calls in the order in which they were sent."""
+    """Run a scenario; return all calls in the order in which they were sent."""
     rnd = random.Random(seed)  # noqa: S311 - a simulation
     service, order = Service(scenario), itertools.count()
-    pacers: list[AdaptiveRateLimiter | None] = [None] * scenario.processes
-    sizes: list[float] = [_tokens(rnd, mixed=scenario.mixed) for _ in pacers]
+    limiters: list[AdaptiveRateLimiter | None] = [None] * scenario.processes
+    sizes: list[float] = [_tokens(rnd, mixed=scenario.mixed) for _ in limiters]
     events: list[tuple[float, int, int, Callable[[float], None] | None]] = []
     calls: list[Call] = []
     granted = 0
@@ -168,15 +168,15 @@ def simulate(scenario: Scenario, seed: int = 0) -> list[Call]:
         start = scenario.starts[process] if scenario.starts else 0.0
         heapq.heappush(events, (start + rnd.uniform(0, START_SPREAD_S), next(order), process, None))
     while events and (scenario.images is None or granted < scenario.images):
-        now, _, process, tell = heapq.heappop(events)
+        now, _, process, callback = heapq.heappop(events)
         if now > scenario.seconds:
             break
-        if tell is not None:
-            tell(now)
+        if callback is not None:
+            callback(now)
             continue
-        limiter = pacers[process]
+        limiter = limiters[process]
         if limiter is None:
-            limiter = pacers[process] = AdaptiveRateLimiter(now)
+            limiter = limiters[process] = AdaptiveRateLimiter(now)
         tokens = sizes[process]
         wait = limiter.wait_s(now, tokens)
         if wait > 0:
@@ -189,7 +189,7 @@ def simulate(scenario: Scenario, seed: int = 0) -> list[Call]:
         calls.append(Call(now, process, passed, amount))
         granted += passed
         delay = ANSWER_MEDIAN_S * rnd.lognormvariate(0, ANSWER_SIGMA) if passed else rnd.uniform(*scenario.refusal_s)
-        news = _news(limiter, now, tokens, actual, passed=passed)
+        news = _feedback(limiter, now, tokens, actual, passed=passed)
         heapq.heappush(events, (now + delay, next(order), process, news))
         heapq.heappush(events, (now, next(order), process, None))
     return calls
@@ -199,7 +199,7 @@ def _tokens(rnd: random.Random, *, mixed: bool) -> float:
     return PROMPT_TOKENS + rnd.choice(IMAGE_TOKENS) if mixed else MEAN_TOKENS
 
 
-def _news(
+def _feedback(
     limiter: AdaptiveRateLimiter, sent: float, tokens: float, actual: float, *, passed: bool
 ) -> Callable[[float], None]:
     def answered(_: float) -> None:

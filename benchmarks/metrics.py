@@ -1,4 +1,4 @@
-"""What is measured of a contestant: its own process, from inside, by a thread that does next to nothing."""
+"""Metrics of an implementation, sampled in its process by a low-overhead thread."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-LOOK_S = 0.05
-#: The steady part of a run: after the ramp, before the last calls trickle in. Shares of the images.
+SAMPLE_INTERVAL_S = 0.05
+#: The steady part of a run, after the ramp-up and before the last calls, as shares of the images.
 STEADY = (0.4, 0.9)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a contestant.
+    """A sample of a process.
 
     Attributes:
-        at: Monotonic clock of the machine, in seconds: all processes share it.
+        at: Monotonic time in seconds, common to all processes.
         done: Images finished so far.
-        cpu_s: User and system time of the whole process so far.
+        cpu_s: User and system CPU seconds of the process so far.
     """
 
     at: float
@@ -32,7 +32,7 @@ class Sample:
     cpu_s: float
 
 
-class Tally:
+class Progress:
     """OutcomeCounts finished images, from any thread."""
 
     def __init__(self) -> None:
@@ -49,14 +49,14 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """What a contestant did.
+    """The result of an implementation.
 
     Attributes:
-        images: Images that it was given.
-        done: Images that it says are finished.
-        ok: Those with an answer.
-        peak_mb: Greatest resident memory of the process, in MB (10⁶ bytes).
-        samples: Looks at it, in order; the first before the first call, the last after the end.
+        images: Number of images.
+        done: Finished images, as reported by the implementation.
+        ok: Images with an answer.
+        peak_mb: Peak resident memory of the process in MB (10⁶ bytes).
+        samples: Samples in order; the first before the first call, the last after the end.
     """
 
     images: int
@@ -67,7 +67,7 @@ class Result:
 
     @property
     def wall_s(self) -> float:
-        """Seconds from the start of the loop or the pipeline to its end."""
+        """Seconds from the start to the end of the loop or pipeline."""
         return self.samples[-1].at - self.samples[0].at
 
     @property
@@ -99,7 +99,7 @@ class Result:
         )
 
     def done_between(self, start: float, end: float) -> int:
-        """Images finished between two times of the machine's clock."""
+        """Return the number of images finished between two monotonic times."""
         return sum(
             later.done - sooner.done
             for sooner, later in zip(self.samples, self.samples[1:], strict=False)
@@ -108,18 +108,18 @@ class Result:
 
 
 def _between(samples: Sequence[Sample], least: float, most: float) -> tuple[Sample, Sample] | None:
-    """First and last sample of a part of the work; None when it was over between two looks."""
+    """Return the first and last sample of a part of the work, or None if it ended between two samples."""
     part = [sample for sample in samples if least <= sample.done <= most]
     return (part[0], part[-1]) if part and part[-1].done > part[0].done else None
 
 
-class Watch:
-    """Context manager that samples this process while a contestant works."""
+class Sampler:
+    """Context manager that samples this process."""
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._sample_loop, daemon=True)
         self.samples: list[Sample] = []
 
     def __enter__(self) -> Self:
@@ -130,28 +130,28 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
         self.samples.append(self._sample())
 
-    def _look(self) -> None:
-        while not self._over.wait(LOOK_S):
+    def _sample_loop(self) -> None:
+        while not self._stopped.wait(SAMPLE_INTERVAL_S):
             self.samples.append(self._sample())
 
     def _sample(self) -> Sample:
-        return Sample(time.monotonic(), self._tally.done, cpu_s())
+        return Sample(time.monotonic(), self._progress.done, cpu_s())
 
 
 def cpu_s() -> float:
-    """User and system time of this process so far, in seconds."""
+    """Return the user and system time of this process so far in seconds."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def peak_mb() -> float:
-    """Greatest resident memory of this process so far, in MB.
+    """Return the peak resident memory of this process so far in MB.
 
-    Of ``/proc`` where there is one: ``ru_maxrss`` of a child begins with what its parent had.
+    Read from ``/proc`` if available, because ``ru_maxrss`` of a child starts with the value of its parent.
     """
     status = Path("/proc/self/status")
     if status.exists():

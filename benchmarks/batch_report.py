@@ -1,4 +1,4 @@
-"""What a rehearsal of the batch lane came to, for the terminal and for ``docs/batch.md``."""
+"""Report of a rehearsal of the batch lane, for the terminal and for ``docs/batch.md``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 
-#: What any process may take, in MB (10⁶ bytes), at a million units.
+#: Target for the peak memory of each process in MB (10⁶ bytes), for a million units.
 PEAK_MB = 700.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of the run.
+    """A phase of the run.
 
     Attributes:
-        what: What was done.
-        seconds: For so long.
-        rows: With so many rows; 0 if rows have nothing to do with it.
+        what: Name of the phase.
+        seconds: Duration in seconds.
+        rows: Number of processed rows; 0 if not applicable.
     """
 
     what: str
@@ -34,12 +34,12 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Memory:
-    """A process.
+    """Memory of a process.
 
     Attributes:
-        what: Which.
-        peak_mb: Greatest resident memory, in MB (10⁶ bytes).
-        before_mb: That before the run began; 0 for a process that began with it.
+        what: Name of the process.
+        peak_mb: Peak resident memory in MB (10⁶ bytes).
+        before_mb: Peak before the run; 0 for a process that was started by the run.
     """
 
     what: str
@@ -49,18 +49,18 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """What a rehearsal came to.
+    """The results of a rehearsal.
 
     Attributes:
-        units: Units of the source.
-        exit_code: Of the run.
-        books: Its books, a line each.
-        problems: What does not balance.
-        took_s: Seconds from the start of the process to its end.
-        phases: What they went into.
-        jobs: Jobs that the service was asked for, by round and shard.
-        paid: Rows that the service charges.
-        unwritten: Those of them whose line it did not write.
+        units: Units in the source.
+        exit_code: Exit code of the run.
+        counts: Lines of the run report.
+        problems: Counts that do not reconcile.
+        took_s: Seconds from the start to the end of the process.
+        phases: Phases of the run.
+        jobs: Number of created jobs by round and shard.
+        paid: Billed rows.
+        unwritten: Billed rows whose output line was not written.
         answered: Units with an answer in the table.
         recorded: Units with any outcome in the table.
         answered_twice: Units with more than one answer in the table.
@@ -69,7 +69,7 @@ class Report:
 
     units: int
     exit_code: int
-    books: Sequence[str]
+    counts: Sequence[str]
     problems: Sequence[str]
     took_s: float
     phases: Sequence[Phase]
@@ -82,51 +82,51 @@ class Report:
     memory: Sequence[Memory]
 
     @property
-    def bought_twice(self) -> int:
-        """Answers that were paid although the service had written one for the unit before."""
+    def paid_twice(self) -> int:
+        """Answers that were paid although the unit already had one."""
         return self.paid - self.unwritten - self.answered
 
     @property
-    def jobs_twice(self) -> list[str]:
-        """Shards and rounds with more than one job."""
+    def duplicate_jobs(self) -> list[str]:
+        """Names of shards and rounds with more than one job."""
         return [name for name, count in self.jobs.items() if count != 1]
 
     @property
     def peak_mb(self) -> float:
-        """The greatest peak of any process."""
+        """The highest peak of all processes."""
         return max(process.peak_mb for process in self.memory)
 
     @property
-    def kept(self) -> bool:
-        """True if every promise is kept."""
-        return all(kept for _, _, kept in promises(self))
+    def met(self) -> bool:
+        """Whether every target is met."""
+        return all(met for _, _, met in targets(self))
 
 
-def promises(report: Report) -> list[tuple[str, str, bool]]:
-    """What is promised, what was seen, and whether that is it."""
+def targets(report: Report) -> list[tuple[str, str, bool]]:
+    """Return each target, the measured value, and whether the target is met."""
     rounds = sorted({name.partition("-")[0] for name in report.jobs})
     per_round = ", ".join(str(sum(name.startswith(f"{each}-") for name in report.jobs)) for each in rounds)
     return [
         (
-            "the books balance to the row, exit code 0",
+            "all units accounted for, exit code 0",
             f"exit code {report.exit_code}; {report.recorded:,} of {report.units:,} units have an outcome",
             report.exit_code == 0 and not report.problems and report.recorded == report.units,
         ),
         (
             "one job per shard and round",
             f"{sum(report.jobs.values())} jobs for {len(report.jobs)} shards: {per_round} in rounds 1 to {len(rounds)}",
-            not report.jobs_twice,
+            not report.duplicate_jobs,
         ),
         (
-            "no answer is bought twice",
+            "no answer is paid twice",
             (
-                f"{report.bought_twice:,}; {report.paid:,} rows paid, {report.answered:,} units answered, "
-                f"{report.unwritten:,} answers paid and never written by the service"
+                f"{report.paid_twice:,}; {report.paid:,} rows paid, {report.answered:,} units answered, "
+                f"{report.unwritten:,} answers paid but not written by the service"
             ),
-            report.bought_twice == 0 and report.answered_twice == 0,
+            report.paid_twice == 0 and report.answered_twice == 0,
         ),
         (
-            f"no process takes {PEAK_MB:.0f} MB",
+            f"each process uses less than {PEAK_MB:.0f} MB",
             "; ".join(f"{process.what}: {process.peak_mb:.0f} MB" for process in report.memory),
             report.peak_mb < PEAK_MB,
         ),
@@ -134,14 +134,14 @@ def promises(report: Report) -> list[tuple[str, str, bool]]:
 
 
 def plain(report: Report) -> Iterator[str]:
-    """A report for a terminal."""
+    """Format a report for a terminal."""
     yield f"{report.units:,} units in {report.took_s:.0f} s"
     yield ""
-    yield from report.books
+    yield from report.counts
     yield from (f"PROBLEM {problem}" for problem in report.problems)
     yield ""
-    for what, seen, kept in promises(report):
-        yield f"{'ok   ' if kept else 'SHORT'} {what}: {seen}"
+    for what, measured, met in targets(report):
+        yield f"{'ok    ' if met else 'MISSED'} {what}: {measured}"
     yield ""
     yield f"{'':32}{'seconds':>10}{'rows':>12}{'rows/s':>10}"
     for phase in report.phases:
@@ -150,13 +150,13 @@ def plain(report: Report) -> Iterator[str]:
 
 
 def table(report: Report) -> Iterator[str]:
-    """A report for the page."""
+    """Format a report for the page."""
     yield f"{machine()} {report.units:,} units took {report.took_s / 60:.1f} minutes."
     yield ""
-    yield "| promise | seen | |"
+    yield "| target | measured | |"
     yield "|---|---|---|"
-    for what, seen, kept in promises(report):
-        yield f"| {what} | {seen} | {'ok' if kept else '**short**'} |"
+    for what, measured, met in targets(report):
+        yield f"| {what} | {measured} | {'ok' if met else '**missed**'} |"
     yield ""
     yield "| phase | seconds | rows | rows/s |"
     yield "|---|--:|--:|--:|"
@@ -166,16 +166,16 @@ def table(report: Report) -> Iterator[str]:
 
 
 def machine() -> str:
-    """Where and when it was measured, without anybody's names."""
+    """Return a sentence about the date and the machine, without names."""
     today = datetime.datetime.now(datetime.UTC).date()
-    return f"Measured {today} on {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}."
+    return f"Metrics {today} on {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}."
 
 
 def marked(page: str, name: str, lines: Iterator[str]) -> str:
-    """A page with other text between its markers of a name.
+    """Replace the text between two markers of a page.
 
     Raises:
-        ValueError: It lacks them.
+        ValueError: The page does not contain the markers.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = page.partition(begin)
