@@ -294,7 +294,9 @@ def _parse(lines: Sequence[bytes], classifier: Callable[[OutputLine], Answer] | 
     return rows
 
 
-def _match(manifest: Sequence[tuple[str, bytes]], lines: Sequence[bytes], classifier: Callable[[OutputLine], Answer]) -> int:
+def _match(
+    manifest: Sequence[tuple[str, bytes]], lines: Sequence[bytes], classifier: Callable[[OutputLine], Answer]
+) -> int:
     matcher = ShardMatcher(manifest, classifier, lambda _: ())
     for line in lines:
         matcher.feed(line)

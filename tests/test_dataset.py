@@ -21,8 +21,8 @@ from imagebeam.emulators.sample_data.load import build_dataset
 from imagebeam.emulators.sample_data.rows import (
     ASSETS_WITHOUT_IMAGES,
     BUCKET,
-    OBSERVATIONS_PER_ASSET,
     DEFECTS_FROM,
+    OBSERVATIONS_PER_ASSET,
     Content,
     build_content,
     observations_per_asset,

@@ -94,4 +94,5 @@ def test_fields_parameter_selects_fields() -> None:
 
 
 def test_merge_patch_removes_nulls_and_merges_objects() -> None:
-    assert merge_patch({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": None, "z": 4}, "b": None}) == {"a": {"y": 2, "z": 4}}
+    old = {"a": {"x": 1, "y": 2}, "b": 3}
+    assert merge_patch(old, {"a": {"x": None, "z": 4}, "b": None}) == {"a": {"y": 2, "z": 4}}
