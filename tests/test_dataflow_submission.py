@@ -1,4 +1,4 @@
-"""A job on its way to Dataflow: real clients, a local Cloud Storage and a Dataflow that only takes jobs."""
+"""Submission to Dataflow: real clients, the local Cloud Storage, and a local Dataflow that only accepts jobs."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def submission(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory, requ
     return Submission(command, place, code, said, job, calls)
 
 
-#: A worker with nothing but the package and the graph: no main module of the submitter, no options, no files.
+#: A worker that has only the package and the graph: no main module, no options, no files.
 WORKER = """
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
@@ -62,20 +62,20 @@ def options(submission: Submission) -> dict[str, Any]:
     return dict(submission.job.environment.sdk_pipeline_options["options"])
 
 
-def test_the_job_is_submitted_and_nobody_waits_for_it(cloud: LocalCloud, submission: Submission) -> None:
+def test_submits_the_job_without_waiting(cloud: LocalCloud, submission: Submission) -> None:
     assert submission.code == 0, submission.said
     summary = f"gs://{submission.place.bucket}/imagebeam/runs/first-{submission.command}/summary.json"
     assert submission.said.splitlines()[-1] == f"submitted; the summary will be in {summary}"
     assert submission.calls == {"create": 1}
 
 
-def test_the_job_tells_its_run_in_its_name_and_labels(cloud: LocalCloud, submission: Submission) -> None:
+def test_names_and_labels_the_job_for_its_run(cloud: LocalCloud, submission: Submission) -> None:
     assert submission.job.name == f"imagebeam-first-{submission.command}"
     assert submission.job.type_ == dataflow.JobType.JOB_TYPE_BATCH
     assert dict(submission.job.labels) == {"imagebeam-run": f"first-{submission.command}", "team": "maps"}
 
 
-def test_there_is_one_worker_with_one_process_and_few_threads(cloud: LocalCloud, submission: Submission) -> None:
+def test_uses_one_worker_with_one_process_and_few_threads(cloud: LocalCloud, submission: Submission) -> None:
     workers = pool(submission)
     assert (workers.num_workers, workers.autoscaling_settings.max_num_workers) == (1, 1)
     none = dataflow.AutoscalingAlgorithm.AUTOSCALING_ALGORITHM_NONE
@@ -86,7 +86,7 @@ def test_there_is_one_worker_with_one_process_and_few_threads(cloud: LocalCloud,
     assert "use_multiple_sdk_containers" not in experiments
 
 
-def test_the_workers_are_the_image_and_nothing_is_installed_into_it(cloud: LocalCloud, submission: Submission) -> None:
+def test_workers_run_the_image_and_install_nothing(cloud: LocalCloud, submission: Submission) -> None:
     workers = pool(submission)
     assert [image.container_image for image in workers.sdk_harness_container_images] == [IMAGE]
     assert workers.worker_harness_container_image == IMAGE
@@ -99,22 +99,20 @@ def test_the_workers_are_the_image_and_nothing_is_installed_into_it(cloud: Local
     assert options(submission)["save_main_session"] is False
 
 
-def test_the_account_and_the_network_are_the_ones_that_were_asked_for(
-    cloud: LocalCloud, submission: Submission
-) -> None:
+def test_passes_account_and_network(cloud: LocalCloud, submission: Submission) -> None:
     assert submission.job.environment.service_account_email == "workers@my-project.iam.gserviceaccount.com"
     workers = pool(submission)
     assert (workers.network, workers.subnetwork) == ("street", "regions/us-central1/subnetworks/street")
     assert workers.ip_configuration == dataflow.WorkerIPAddressConfiguration.WORKER_IP_PRIVATE
 
 
-def test_temporary_files_go_below_the_work_directory(cloud: LocalCloud, submission: Submission) -> None:
+def test_puts_temporary_files_below_the_work_directory(cloud: LocalCloud, submission: Submission) -> None:
     below = f"gs://{submission.place.bucket}/imagebeam/temp/"
     assert options(submission)["temp_location"].startswith(below)
     assert options(submission)["staging_location"].startswith(below)
 
 
-def test_the_staged_graph_has_every_step_of_the_job(cloud: LocalCloud, submission: Submission) -> None:
+def test_stages_a_graph_with_every_step(cloud: LocalCloud, submission: Submission) -> None:
     steps = submission.place.steps()
     task = {"classify": "image_quality", "embed": "embed/gemini-embedding-2/3072"}[submission.command]
     doing = {
@@ -124,12 +122,12 @@ def test_the_staged_graph_has_every_step_of_the_job(cloud: LocalCloud, submissio
         "Finish/Finish",
         "Finish/FailOnMismatch",
     }
-    # Whatever a retry must not repeat is kept by a shuffle behind it.
+    # A shuffle follows every step that a retry must not repeat.
     keeping = {"Start/Once", "Start/SpreadPages", "Read/SpreadGroups", "Finish/Sum", "Finish/Settle"}
     assert steps >= doing | keeping
 
 
-def test_workers_that_have_the_staged_graph_and_the_package_do_the_whole_job(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_workers_run_the_job_with_only_the_staged_graph_and_the_package(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 5)
     assert run_cli(place.arguments("--run_id=staged"))[0] == 0
     place.staged()["pipeline.pb"].download_to_filename(tmp_path / "pipeline.pb")
@@ -144,9 +142,9 @@ def test_workers_that_have_the_staged_graph_and_the_package_do_the_whole_job(clo
     assert place.job.query("SELECT COUNT(*) AS answers FROM {results}.image_quality") == [{"answers": 5}]
 
 
-def test_the_launcher_of_a_template_gets_its_job_and_submits_it_itself(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_writes_the_job_for_the_launcher_of_a_template(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 3)
-    # As the launcher of a Flex Template starts it: all as text, in alphabetical order, with labels of its own.
+    # As the launcher of a Flex Template starts it: all values are text, in alphabetical order, with its own labels.
     more = [
         f"--dataflow_endpoint={cloud.url}",
         "--job_name=from-the-console",
@@ -185,12 +183,12 @@ def test_the_launcher_of_a_template_gets_its_job_and_submits_it_itself(cloud: Lo
     assert (workers.num_workers, workers.machine_type) == (1, "n2-standard-2")
     assert workers.worker_harness_container_image == IMAGE
     assert "pipeline.pb" in place.staged()
-    # The launcher submits what it finds there: the program itself calls nothing and waits for nothing.
+    # The launcher submits that file; the program itself calls no service.
     assert place.submitted() == []
     assert "dataflow" not in cloud.counters()
 
 
-def test_workers_make_the_vectors_of_a_staged_embed_job(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_workers_run_an_embed_job(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 4)
     code, _, said = run_cli(place.arguments("--run_id=vectors", "--dimension=8", "--vector_index", command="embed"))
     assert code == 0
@@ -201,7 +199,7 @@ def test_workers_make_the_vectors_of_a_staged_embed_job(cloud: LocalCloud, tmp_p
     assert place.job.query("SELECT COUNT(*) AS n FROM {results}.embeddings_gemini_embedding_2_8") == [{"n": 4}]
 
 
-def test_a_lane_that_needs_no_dataflow_is_refused(cloud: LocalCloud, bad: Place) -> None:
+def test_rejects_the_sql_lane(cloud: LocalCloud, bad: Place) -> None:
     code, out, err = run_cli(bad.arguments("--lane=sql", command="embed"))
     assert (code, out) == (2, "")
     assert "run imagebeam embed --lane=sql without a --runner" in err.splitlines()[-1]
@@ -213,37 +211,37 @@ def test_a_lane_that_needs_no_dataflow_is_refused(cloud: LocalCloud, bad: Place)
     ("wrong", "said"),
     [
         (["--region="], "no region: give --region"),
-        (["--region=europe-west"], "--region=europe-west is no region of Google Cloud; did you mean europe-west"),
-        (["--region=mars-north1"], "--region=mars-north1 is no region of Google Cloud"),
+        (["--region=europe-west"], "--region=europe-west is not a Google Cloud region; did you mean europe-west"),
+        (["--region=mars-north1"], "--region=mars-north1 is not a Google Cloud region"),
         (["--region=us-central1-a"], "--region=us-central1-a is a zone; its region is us-central1"),
-        (["--worker_zone=us-centrall-a"], "--worker_zone=us-centrall-a is no region of Google Cloud"),
+        (["--worker_zone=us-centrall-a"], "--worker_zone=us-centrall-a is not a Google Cloud region"),
         (["--work_dir=runs"], "--work_dir=runs is on this machine"),
-        (["--temp_location=/tmp/x"], "--temp_location=/tmp/x: workers of Dataflow cannot see it"),
+        (["--temp_location=/tmp/x"], "--temp_location=/tmp/x: Dataflow workers cannot read it"),
         (["--staging_location=staging"], "give --staging_location=gs://bucket/path"),
         (["--temp_location=gs://No_Bucket!/x"], "give --temp_location=gs://bucket/path"),
-        (["--sdk_container_image="], "the workers of Dataflow need imagebeam: give --sdk_container_image=IMAGE"),
-        (["--sdk_container_image=", "--setup_file=no_setup.py"], "--setup_file=no_setup.py: no such file"),
-        (["--num_workers=0"], "--num_workers=0: a job needs one worker or more"),
+        (["--sdk_container_image="], "Dataflow workers need imagebeam: give --sdk_container_image=IMAGE"),
+        (["--sdk_container_image=", "--setup_file=no_setup.py"], "--setup_file=no_setup.py: file not found"),
+        (["--num_workers=0"], "--num_workers=0: a job needs at least one worker"),
         (["--num_workers=1", "--max_num_workers=4"], "--num_workers=1 and --max_num_workers=4 differ"),
         (["--autoscaling_algorithm=THROUGHPUT_BASED"], "the number of workers is fixed"),
         (["--experiments=use_multiple_sdk_containers"], "imagebeam runs one process per worker"),
         (["--direct_num_workers=4"], "on Dataflow give --num_workers"),
-        (["--job_name=My_Job"], "--job_name=My_Job: lower-case letters"),
+        (["--job_name=My_Job"], "--job_name=My_Job: use lowercase letters"),
         (["--labels=Team=Maps"], "--labels=Team=Maps: write --labels=key=value"),
-        (["--labels={team}"], "--labels={team} is no JSON object"),
+        (["--labels={team}"], "--labels={team} is not a JSON object"),
         (["--service_account_email=workers"], "an account such as workers@"),
         (["--subnetwork=street"], "write regions/REGION/subnetworks/NAME"),
-        (["--worker_region=us-west1", "--worker_zone=us-west1-a"], "a zone says the region too"),
+        (["--worker_region=us-west1", "--worker_zone=us-west1-a"], "the zone implies the region"),
         (["--num_workers=many"], "--num_workers"),
         (["--use_public_ips=1"], "--use_public_ips takes true or false, not '1'"),
         (["--yes=1"], "--yes takes true or false, not '1'"),
         (["--query=SELECT 1"], "--source and --query are both given"),
         (["--colour=red"], "unknown flag --colour"),
-        (["--dataflow_endpoint=not-a-url"], "Beam refuses the options of the job: Invalid url (not-a-url)"),
+        (["--dataflow_endpoint=not-a-url"], "Beam rejects the options of the job: Invalid url (not-a-url)"),
         (["--max_rpm=1", "--num_workers=2"], "--max_rpm=1 is less than one call per minute (1) for each of 2"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_staged(
+def test_rejects_invalid_options_in_one_line_before_staging(
     cloud: LocalCloud, bad: Place, command: str, wrong: list[str], said: str
 ) -> None:
     code, out, err = run_cli(bad.arguments(*wrong, command=command))
@@ -258,14 +256,14 @@ def bad(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Place:
     return make_place(cloud, tmp_path_factory.mktemp("bad"), 1)
 
 
-def test_a_second_job_of_the_same_name_is_refused_in_one_line(cloud: LocalCloud, submission: Submission) -> None:
+def test_rejects_a_second_job_of_the_same_name_in_one_line(cloud: LocalCloud, submission: Submission) -> None:
     name = f"--job_name=imagebeam-first-{submission.command}"
     code, _, err = run_cli(submission.place.arguments(name, command=submission.command))
     assert code == 2
-    assert "Dataflow has such a job already" in err.splitlines()[-1]
+    assert "a Dataflow job of this name is already running" in err.splitlines()[-1]
 
 
-def test_a_bucket_that_is_not_there_is_said_in_one_line(cloud: LocalCloud, bad: Place) -> None:
+def test_reports_a_missing_bucket_in_one_line(cloud: LocalCloud, bad: Place) -> None:
     code, _, err = run_cli(bad.arguments("--temp_location=gs://no-such-bucket-here/temp"))
     assert code == 2
     assert "bucket no-such-bucket-here does not exist; create it" in err
@@ -282,18 +280,19 @@ def test_a_bucket_that_is_not_there_is_said_in_one_line(cloud: LocalCloud, bad: 
         ["--worker_zone=us-west1-a", "--max_num_workers=2"],
     ],
 )
-def test_what_beam_checks_on_the_real_service_is_right_too(cloud: LocalCloud, bad: Place, more: list[str]) -> None:
+def test_options_pass_the_validation_of_beam(cloud: LocalCloud, bad: Place, more: list[str]) -> None:
     given_ = ["--project=my-project", "--region=us-central1", f"--sdk_container_image={IMAGE}"]
     given_ += [argument.format(bucket=bad.bucket) for argument in more]
-    job = dataflow_options.complete(given_, work_dir=f"gs://{bad.bucket}/imagebeam", run_id="20261121-a", environ={})
+    work_dir = f"gs://{bad.bucket}/imagebeam"
+    job = dataflow_options.build_dataflow_job(given_, work_dir=work_dir, run_id="20261121-a", environ={})
     options_ = PipelineOptions(job.arguments)
     assert PipelineOptionsValidator(options_, DataflowRunner()).validate() == []
-    # Beam would have made a bucket of its own for a place that it does not understand.
+    # Beam creates a default bucket for a location that it cannot parse.
     assert options_.view_as(GoogleCloudOptions).temp_location.startswith(f"gs://{bad.bucket}/")
     assert options_.view_as(GoogleCloudOptions).staging_location.startswith(f"gs://{bad.bucket}/")
 
 
-def test_missing_credentials_are_said_in_one_line(
+def test_reports_missing_credentials_in_one_line(
     cloud: LocalCloud, bad: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
@@ -307,14 +306,12 @@ def test_missing_credentials_are_said_in_one_line(
     ("error", "code", "said"),
     [
         (Forbidden("no dataflow.jobs.create"), 3, "roles/dataflow.developer"),
-        (BadRequest("The workflow could not be created.\nCauses: quota"), 3, "Dataflow does not take the job: 400 The"),
+        (BadRequest("The workflow could not be created.\nCauses: quota"), 3, "Dataflow rejects the job: 400 The"),
         (KeyError("ours"), None, "ours"),
     ],
 )
-def test_what_the_service_refuses_is_one_line_and_our_own_errors_stay(
-    error: Exception, code: int | None, said: str
-) -> None:
-    shown = dataflow_staging.refused(error)
+def test_reports_rejected_submissions_in_one_line(error: Exception, code: int | None, said: str) -> None:
+    shown = dataflow_staging.submission_error(error)
     assert getattr(shown, "exit_code", None) == code
     assert said in str(shown)
     assert "\n" not in str(shown)
@@ -323,7 +320,7 @@ def test_what_the_service_refuses_is_one_line_and_our_own_errors_stay(
 @given(workers=st.integers(1, 400), ceiling=st.integers(1, 10_000_000))
 def test_the_shares_of_all_workers_never_exceed_the_ceiling(workers: int, ceiling: int) -> None:
     said = ["--region=us-central1", "--sdk_container_image=image", f"--num_workers={workers}"]
-    job = dataflow_options.complete(said, work_dir="gs://work", run_id="run", environ={})
+    job = dataflow_options.build_dataflow_job(said, work_dir="gs://work", run_id="run", environ={})
     assert job.options.num_workers == job.options.max_num_workers == job.workers == workers
     if ceiling < workers:
         with pytest.raises(UserError):

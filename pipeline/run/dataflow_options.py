@@ -1,8 +1,8 @@
-"""What Dataflow is told: a person's options of Beam, checked, and what imagebeam adds to them.
+"""The Beam options of a Dataflow job: those that a user gives, validated, and those that imagebeam adds.
 
-One process saturates the usual quota, and the ceilings and caps are divided by the number of processes. So there
-is one SDK process per VM, and the number of VMs never changes. Everything that a person can get wrong is said
-here: nothing is staged, called or written before.
+One process saturates the usual quota, and rate ceilings and budgets are divided by the number of processes. So each VM
+runs one SDK process, and the number of VMs is fixed. All user mistakes are reported here, before anything is staged,
+called or written.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from imagebeam.pipeline.flags import beam as beam_flags
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.strict_yaml import suggestion
 
-#: Bundles that a worker process works on at once. The engine keeps hundreds of calls in flight by itself.
+#: Bundles that a worker process runs concurrently. The engine keeps hundreds of calls in flight on its own.
 HARNESS_THREADS: Final = 4
-#: In the template's image: the name of the image itself, which the workers then use too.
+#: Set in the template's image to the name of that image, from which workers are started.
 IMAGE_VARIABLE: Final = "IMAGEBEAM_SDK_IMAGE"
-#: The label of every job, so that its cost can be found in the bill.
+#: Label of every job, to find its cost in a billing export.
 RUN_LABEL: Final = "imagebeam-run"
 
 #: Regions of Google Cloud, as of November 2026.
@@ -41,7 +41,7 @@ REGIONS: Final = tuple(
 
 #: One SDK process per VM, not one per core.
 ONE_PROCESS: Final = "no_use_multiple_sdk_containers"
-#: Defaults that every job gets, wherever it is started.
+#: Options that every job gets, wherever it is launched from.
 ADDED: Final = frozenset(
     {"--no_save_main_session", "--autoscaling_algorithm=NONE", f"--number_of_worker_harness_threads={HARNESS_THREADS}"}
 )
@@ -54,12 +54,12 @@ _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DataflowJob:
-    """A job as it will be submitted.
+    """A job to submit.
 
     Attributes:
-        arguments: All options of Beam, as Beam takes them.
-        options: The same, read: one attribute per option of Beam.
-        workers: VMs, which is also the number of processes that call the model.
+        arguments: All Beam options as command-line arguments.
+        options: The same options, parsed: one attribute per option.
+        workers: Number of VMs, which is also the number of processes that call the model.
     """
 
     arguments: list[str]
@@ -67,88 +67,89 @@ class DataflowJob:
     workers: int
 
 
-def complete(given: Sequence[str], *, work_dir: str, run_id: str, environ: Mapping[str, str]) -> DataflowJob:
-    """Checks the options of a job and adds what is missing.
+def build_dataflow_job(given: Sequence[str], *, work_dir: str, run_id: str, environ: Mapping[str, str]) -> DataflowJob:
+    """Validate the options of a job and add the missing ones.
 
     Args:
-        given: Options of Beam, from the command line, the file, or the launcher of a template.
-        work_dir: ``gs://`` directory of the run; temporary files go below it when nothing else is said.
-        run_id: Becomes a label and, when there is no ``--job_name``, the job's name.
+        given: Beam options from the command line, the config file, or the launcher of a template.
+        work_dir: ``gs://`` work directory; the default ``--temp_location`` is below it.
+        run_id: Run id; becomes a label, and the default job name.
         environ: The environment: ``CLOUDSDK_COMPUTE_REGION``, and the image that this process runs in.
 
     Raises:
-        UserError: Something is missing, contradicts something else, or cannot be.
+        UserError: An option is missing, invalid, or contradicts another one.
     """
-    said = beam_flags.read(given)
-    _check_places(said)
-    _check_network(said)
-    labels = label_pairs(said.labels or [])
-    workers = _workers(said)
-    arguments = [_mended(argument) for argument in given]
+    options = beam_flags.read(given)
+    _check_locations(options)
+    _check_network(options)
+    labels = label_pairs(options.labels or [])
+    workers = _workers(options)
+    arguments = [_for_beam(argument) for argument in given]
     arguments += _missing(
-        said,
-        region=_region(said, environ),
+        options,
+        region=_region(options, environ),
         temp_location=f"{work_dir}/temp",
         job_name=f"imagebeam-{run_id}",
         num_workers=workers,
         max_num_workers=workers,
         autoscaling_algorithm="NONE",
         number_of_worker_harness_threads=HARNESS_THREADS,
-        sdk_container_image=_image(said, environ),
+        sdk_container_image=_image(options, environ),
     )
     if not any(label.startswith(f"{RUN_LABEL}=") for label in labels):
         arguments.append(f"--labels={RUN_LABEL}={run_id}")
-    arguments += _experiments(said.experiments or [])
-    # Beam would pickle the main module: everything that workers need is in the package.
+    arguments += _experiments(options.experiments or [])
+    # Without it Beam pickles the main module; the package has everything that workers need.
     arguments.append("--no_save_main_session")
     return DataflowJob(arguments, beam_flags.read(arguments), workers)
 
 
 def check_bucket_path(name: str, text: str) -> None:
-    """Checks that a place is in Cloud Storage.
+    """Check that a path is in Cloud Storage.
 
     Raises:
-        UserError: It is on this machine, or no place at all.
+        UserError: The path is local or invalid.
     """
     if not _BUCKET_PATH.fullmatch(text):
-        raise UserError(f"--{name}={text}: workers of Dataflow cannot see it; give --{name}=gs://bucket/path")
+        raise UserError(f"--{name}={text}: Dataflow workers cannot read it; give --{name}=gs://bucket/path")
 
 
-def _missing(said: argparse.Namespace, **defaults: Any) -> list[str]:
+def _missing(options: argparse.Namespace, **defaults: Any) -> list[str]:
     return [
-        f"--{name}={value}" for name, value in defaults.items() if value is not None and getattr(said, name) is None
+        f"--{name}={value}" for name, value in defaults.items() if value is not None and getattr(options, name) is None
     ]
 
 
-def _check_places(said: argparse.Namespace) -> None:
+def _check_locations(options: argparse.Namespace) -> None:
     for name in ("temp_location", "staging_location"):
-        if getattr(said, name) is not None:
-            check_bucket_path(name, getattr(said, name))
+        if getattr(options, name) is not None:
+            check_bucket_path(name, getattr(options, name))
     for name in ("worker_region", "worker_zone"):
-        place = getattr(said, name)
-        if place is not None:
-            _check_region(name, place.rpartition("-")[0] if name == "worker_zone" else place, written=place)
-    if said.worker_region and said.worker_zone:
-        raise UserError("--worker_region and --worker_zone are both given: a zone says the region too")
-    if said.job_name is not None and not _JOB_NAME.fullmatch(said.job_name):
-        raise UserError(f"--job_name={said.job_name}: lower-case letters, digits and -, beginning with a letter")
+        location = getattr(options, name)
+        if location is not None:
+            region = location.rpartition("-")[0] if name == "worker_zone" else location
+            _check_region(name, region, written=location)
+    if options.worker_region and options.worker_zone:
+        raise UserError("--worker_region and --worker_zone are both given: the zone implies the region")
+    if options.job_name is not None and not _JOB_NAME.fullmatch(options.job_name):
+        raise UserError(f"--job_name={options.job_name}: use lowercase letters, digits and -, starting with a letter")
 
 
-def _check_network(said: argparse.Namespace) -> None:
-    account = said.service_account_email
+def _check_network(options: argparse.Namespace) -> None:
+    account = options.service_account_email
     if account is not None and not _ACCOUNT.fullmatch(account):
         raise UserError(
-            f"--service_account_email={account}: an account such as workers@my-project.iam.gserviceaccount.com"
+            f"--service_account_email={account}: write an account such as workers@my-project.iam.gserviceaccount.com"
         )
-    subnetwork = said.subnetwork
+    subnetwork = options.subnetwork
     if subnetwork is not None and not re.fullmatch(r"(?:.*/)?regions/[^/]+/subnetworks/[^/]+", subnetwork):
         raise UserError(f"--subnetwork={subnetwork}: write regions/REGION/subnetworks/NAME")
 
 
-def _region(said: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    region: str | None = said.region or environ.get("CLOUDSDK_COMPUTE_REGION")
+def _region(options: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    region: str | None = options.region or environ.get("CLOUDSDK_COMPUTE_REGION")
     if not region:
-        raise UserError("no region: give --region, such as --region=europe-west6, where Dataflow runs the job")
+        raise UserError("no region: give --region, such as --region=europe-west6, the region that runs the job")
     _check_region("region", region, written=region)
     return region
 
@@ -159,26 +160,26 @@ def _check_region(name: str, region: str, *, written: str) -> None:
     without_zone = region.rpartition("-")[0]
     if without_zone in REGIONS:
         raise UserError(f"--{name}={written} is a zone; its region is {without_zone}")
-    hint = suggestion(region, REGIONS) or "; regions are named like europe-west6"
-    raise UserError(f"--{name}={written} is no region of Google Cloud{hint}")
+    hint = suggestion(region, REGIONS) or "; a region is written like europe-west6"
+    raise UserError(f"--{name}={written} is not a Google Cloud region{hint}")
 
 
-def _workers(said: argparse.Namespace) -> int:
-    """The fixed number of VMs."""
+def _workers(options: argparse.Namespace) -> int:
+    """Return the fixed number of VMs."""
     for name in ("num_workers", "max_num_workers"):
-        number = getattr(said, name)
+        number = getattr(options, name)
         if number is not None and number < 1:
-            raise UserError(f"--{name}={number}: a job needs one worker or more")
-    least, most = said.num_workers, said.max_num_workers
+            raise UserError(f"--{name}={number}: a job needs at least one worker")
+    least, most = options.num_workers, options.max_num_workers
     if least is not None and most is not None and least != most:
         raise UserError(
-            f"--num_workers={least} and --max_num_workers={most} differ, but ceilings and caps are divided by a "
-            "fixed number of workers: give --num_workers alone"
+            f"--num_workers={least} and --max_num_workers={most} differ, but rate ceilings and budgets are "
+            "divided by a fixed number of workers: give --num_workers alone"
         )
-    if said.autoscaling_algorithm not in (None, "NONE"):
+    if options.autoscaling_algorithm not in (None, "NONE"):
         raise UserError(
-            f"--autoscaling_algorithm={said.autoscaling_algorithm}: the number of workers is fixed, because waiting "
-            "for a model looks idle to Dataflow; give --num_workers"
+            f"--autoscaling_algorithm={options.autoscaling_algorithm}: the number of workers is fixed, because a "
+            "worker that waits for the model looks idle to Dataflow; give --num_workers"
         )
     return int(least or most or 1)
 
@@ -186,50 +187,51 @@ def _workers(said: argparse.Namespace) -> int:
 def _experiments(given: Sequence[str]) -> list[str]:
     if _ONE_PER_CORE in given:
         raise UserError(
-            f"--experiments={_ONE_PER_CORE}: imagebeam runs one process per worker, which is enough for the usual "
-            "quota and what ceilings count; give --num_workers for more"
+            f"--experiments={_ONE_PER_CORE}: imagebeam runs one process per worker, which saturates the usual "
+            "quota and by which rate ceilings are divided; give --num_workers for more"
         )
     return [] if ONE_PROCESS in given else [f"--experiments={ONE_PROCESS}"]
 
 
-def _image(said: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
-    """The image of the workers, which must have imagebeam in it."""
+def _image(options: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    """Return the workers' image, which must include imagebeam; None to use what other options install."""
     image = environ.get(IMAGE_VARIABLE) or None
-    if not (image or said.sdk_container_image or said.setup_file or said.extra_packages):
+    if not (image or options.sdk_container_image or options.setup_file or options.extra_packages):
         raise UserError(
-            "the workers of Dataflow need imagebeam: give --sdk_container_image=IMAGE (imagebeam template build makes "
+            "Dataflow workers need imagebeam: give --sdk_container_image=IMAGE (imagebeam template build builds "
             "one), or --setup_file=./setup.py in a checkout"
         )
-    if said.setup_file and not Path(said.setup_file).is_file():
-        raise UserError(f"--setup_file={said.setup_file}: no such file")
-    return None if said.setup_file or said.extra_packages else image
+    if options.setup_file and not Path(options.setup_file).is_file():
+        raise UserError(f"--setup_file={options.setup_file}: file not found")
+    return None if options.setup_file or options.extra_packages else image
 
 
-def _mended(argument: str) -> str:
-    """An option as Beam understands it."""
+def _for_beam(argument: str) -> str:
+    """Return an option in the form that Beam handles correctly."""
     name, equals, text = argument.partition("=")
     if name == "--setup_file" and "/" not in text:
-        text = f"./{text}"  # it cannot find the directory of a bare setup.py
+        text = f"./{text}"  # Beam cannot find the directory of a bare setup.py
     if name in {"--temp_location", "--staging_location"} and "/" not in text.removeprefix("gs://"):
-        text = f"{text}/"  # it takes a bucket without a slash for none, and makes one
+        text = f"{text}/"  # Beam takes a bucket without a slash for missing, and creates one
     if name == "--dataflow_endpoint":
-        text = text.replace(
-            "://127.0.0.1", "://localhost"
-        )  # only this name lets it speak REST, as the local cloud does
+        text = text.replace("://127.0.0.1", "://localhost")  # Beam uses plain REST only with this name
     return f"{name}{equals}{text}"
 
 
 def label_pairs(given: Sequence[str]) -> list[str]:
-    """Labels as ``key=value``, from such or from JSON objects, as the launcher of a template writes them.
+    """Return labels as ``key=value``.
+
+    Args:
+        given: Labels in that form, or as JSON objects, which the launcher of a template writes.
 
     Raises:
-        UserError: One that Dataflow would refuse.
+        UserError: Dataflow would reject a label.
     """
     labels = [label for text in given for label in _labels(text)]
     for label in labels:
         if not _LABEL.fullmatch(label):
             raise UserError(
-                f"--labels={label}: write --labels=key=value, one label each, in lower-case letters, digits, _ and -"
+                f"--labels={label}: write --labels=key=value, one label each, in lowercase letters, digits, _ and -"
             )
     return labels
 
@@ -240,4 +242,4 @@ def _labels(text: str) -> list[str]:
     try:
         return [f"{key}={value}" for key, value in json.loads(text).items()]
     except (ValueError, AttributeError):
-        raise UserError(f"--labels={text} is no JSON object") from None
+        raise UserError(f"--labels={text} is not a JSON object") from None

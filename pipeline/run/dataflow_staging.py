@@ -1,4 +1,4 @@
-"""Where a job for Dataflow is staged, tried before, and what to say when the job could not be submitted."""
+"""Staging of a Dataflow job: checks before the submission, and the errors of a failed one."""
 
 from __future__ import annotations
 
@@ -19,66 +19,67 @@ from imagebeam.transforms.core.images import parse_gs_uri
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Proves that graph and packages can be staged: Beam would try for minutes before it says that they cannot.
+    """Check that graph and packages can be staged. Beam would retry for minutes before it fails.
 
     Args:
-        arguments: All options of Beam.
+        arguments: All Beam options.
 
     Raises:
-        UserError: A bucket is missing, or may not be written; or Beam refuses an option.
+        UserError: A bucket is missing or cannot be written, or Beam rejects an option.
     """
     options = beam_flags.read(arguments)
     try:
-        _check_places({"temp_location": options.temp_location, "staging_location": options.staging_location})
+        _check_buckets({"temp_location": options.temp_location, "staging_location": options.staging_location})
     except google.auth.exceptions.GoogleAuthError:
-        return  # missing credentials are told by the checks that every run begins with
-    # Beam's own checks look at the buckets too, so they come second.
+        return  # the checks at the start of every run report missing credentials
+    # Beam's own checks read the buckets too, so they come second.
     problems = PipelineOptionsValidator(PipelineOptions(list(arguments)), DataflowRunner()).validate()
     if problems:
-        raise UserError(f"Beam refuses the options of the job: {' '.join(problems)}")
+        raise UserError(f"Beam rejects the options of the job: {' '.join(problems)}")
 
 
-def read(place: str) -> bytes | None:
-    """Reads a file that a template was given; None when there is none.
+def read(uri: str) -> bytes | None:
+    """Read a file that is a parameter of a template; return None if it does not exist.
 
     Raises:
-        UserError: It may not be read, or is no place in Cloud Storage.
+        UserError: The file cannot be read, or is not in Cloud Storage.
     """
-    if parse_gs_uri(place) is None:
-        raise UserError(f"{place} is not a Cloud Storage path: use gs://BUCKET/PATH")
+    if parse_gs_uri(uri) is None:
+        raise UserError(f"{uri} is not an object in Cloud Storage: write gs://bucket/path")
     try:
-        return storage.read(place)
+        return storage.read(uri)
     except (api_errors.GoogleAPICallError, google.auth.exceptions.GoogleAuthError) as error:
-        raise UserError(f"{place} cannot be read: {_line(error)}") from None
+        raise UserError(f"cannot read {uri}: {_line(error)}") from None
 
 
-def refused(error: Exception) -> Exception:
-    """What to raise instead of an error of the submission; the error itself when Dataflow has no part in it."""
+def submission_error(error: Exception) -> Exception:
+    """Return the error to raise for a failed submission; the error itself if it is not from Dataflow."""
     if isinstance(error, DataflowJobAlreadyExistsError):
-        return UserError(f"Dataflow has such a job already: {_line(error)}")
+        return UserError(f"a Dataflow job of this name is already running: {_line(error)}")
     if isinstance(error, api_errors.Forbidden):
         return SystemicError(
-            "Dataflow does not let you start a job; you need its API enabled, roles/dataflow.developer, and "
-            f"roles/iam.serviceAccountUser on the workers' account: {_line(error)}"
+            "you may not start a Dataflow job; it needs the Dataflow API enabled, roles/dataflow.developer, and "
+            f"roles/iam.serviceAccountUser on the workers' service account: {_line(error)}"
         )
     if isinstance(error, api_errors.GoogleAPICallError):
-        return SystemicError(f"Dataflow does not take the job: {_line(error)}")
+        return SystemicError(f"Dataflow rejects the job: {_line(error)}")
     return error
 
 
-def _check_places(places: Mapping[str, str | None]) -> None:
-    for name, directory in places.items():
-        place = parse_gs_uri(storage.join(directory or "", f".probe-{os.getpid()}"))
-        if place is None:
+def _check_buckets(directories: Mapping[str, str | None]) -> None:
+    for name, directory in directories.items():
+        probe = parse_gs_uri(storage.join(directory or "", f".probe-{os.getpid()}"))
+        if probe is None:
             continue
-        blob = storage.storage_client().bucket(place[0]).blob(place[1])
+        bucket, path = probe
+        blob = storage.storage_client().bucket(bucket).blob(path)
         try:
             blob.upload_from_string(b"imagebeam\n")
             blob.delete()
         except api_errors.NotFound:
             raise UserError(
-                f"--{name}={directory}: bucket {place[0]} does not exist; create it in the region of the job with "
-                f"`gcloud storage buckets create gs://{place[0]}`"
+                f"--{name}={directory}: bucket {bucket} does not exist; create it in the region of the job with "
+                f"`gcloud storage buckets create gs://{bucket}`"
             ) from None
         except api_errors.GoogleAPICallError as error:
             raise UserError(

@@ -55,7 +55,7 @@ def run_pipeline(
             storage.delete(settings.error_path)  # a later step of the same run must not find it
             raise _ERRORS.get(told["error"], SystemicError)(told["message"]) from error
         if runner == "DataflowRunner":
-            raise dataflow_staging.refused(error) from error
+            raise dataflow_staging.submission_error(error) from error
         raise
 
 

@@ -322,5 +322,5 @@ def with_beam(settings: AnySettings, found: FlagValues, environ: Mapping[str, st
     beam += found.beam
     if settings.runner != "DataflowRunner":
         return settings, beam
-    job = dataflow_options.complete(beam, work_dir=settings.work_dir, run_id=settings.run_id, environ=environ)
+    job = dataflow_options.build_dataflow_job(beam, work_dir=settings.work_dir, run_id=settings.run_id, environ=environ)
     return settings.replace(dataflow_workers=job.workers), job.arguments
