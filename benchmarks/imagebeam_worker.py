@@ -30,7 +30,7 @@ _progress = Progress()
 
 
 class _Count(beam.DoFn):
-    """OutcomeCounts what is recorded, when the pipeline learns of it."""
+    """Counts what is recorded, when the pipeline learns of it."""
 
     def process(self, element: OutcomeCounts) -> Iterator[None]:
         _progress.add(element.finished, element.ok)

@@ -33,7 +33,7 @@ class Sample:
 
 
 class Progress:
-    """OutcomeCounts finished images, from any thread."""
+    """Count finished images, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Progress:
         self.ok = 0
 
     def add(self, done: int, ok: int) -> None:
-        """OutcomeCounts images that are finished, and how many of them have an answer."""
+        """Counts images that are finished, and how many of them have an answer."""
         with self._lock:
             self.done += done
             self.ok += ok

@@ -304,7 +304,7 @@ def test_what_is_needed_and_missing_is_named(settings: Settings, missing: str) -
         (["--work_dir=s3://b/x"], "a local directory or gs://bucket/path"),
         (["--work_dir=file.txt/runs"], "file.txt is a file, not a directory"),
         (["--polygon_file=none.geojson"], "--polygon_file=none.geojson: no such file"),
-        (["--polygon_file=file.txt"], "--polygon_file=file.txt holds no JSON"),
+        (["--polygon_file=file.txt"], "--polygon_file=file.txt is not JSON"),
         (["--polygon_file=empty.txt"], "--polygon_file=empty.txt is empty"),
         (["--polygon_file=binary.bin"], "--polygon_file=binary.bin is not UTF-8 text"),
         (["--polygon_file=directory"], "--polygon_file=directory: Is a directory"),

@@ -35,7 +35,7 @@ def test_filters_within_range_pass(given: Filters) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("values", "message"),
     [
         ({"limit": 0}, "--limit=0 is out of range; give 1 or more"),
         ({"limit": -5}, "--limit=-5 is out of range"),
@@ -44,22 +44,22 @@ def test_filters_within_range_pass(given: Filters) -> None:
         ({"sample_percent": float("nan")}, "--sample_percent=nan is out of range"),
         ({"bbox": (10, 0, 5, 1)}, "west is not left of east; .*180th meridian"),
         ({"bbox": (0, 5, 1, 5)}, "south is not below north; the order is west,south,east,north"),
-        ({"bbox": (0, -95, 1, 5)}, "-95 is no latitude"),
-        ({"bbox": (0, 0, float("inf"), 5)}, "inf is no longitude"),
-        ({"near": (13.4, 190, 5)}, "190 is no longitude .*order right"),
-        ({"near": (52.5, 13.4, 0)}, "radius is in metres, more than 0"),
-        ({"near": (52.5, 13.4, float("nan"))}, "radius is in metres"),
+        ({"bbox": (0, -95, 1, 5)}, "-95 is not a latitude"),
+        ({"bbox": (0, 0, float("inf"), 5)}, "inf is not a longitude"),
+        ({"near": (13.4, 190, 5)}, "190 is not a longitude .*check the order"),
+        ({"near": (52.5, 13.4, 0)}, "radius must be above 0 meters"),
+        ({"near": (52.5, 13.4, float("nan"))}, "radius must be above 0 meters"),
         ({"captured_from": "2026-02-01", "captured_until": "2026-02-01"}, "is not before --captured_until"),
-        ({"captured_from": "yesterday"}, "--captured_from='yesterday' is no time; write 2026-05-31"),
-        ({"captured_until": "2026-02-30"}, "--captured_until='2026-02-30' is no time"),
+        ({"captured_from": "yesterday"}, "--captured_from='yesterday' is not a time; use the form 2026-05-31"),
+        ({"captured_until": "2026-02-30"}, "--captured_until='2026-02-30' is not a time"),
         ({"where": "TRUE) OR (TRUE"}, "--where: .* is unmatched"),
-        ({"asset_types": ("A", " ")}, "--asset_types holds an empty name"),
-        ({"polygon": "{"}, "--polygon_file holds no JSON"),
+        ({"asset_types": ("A", " ")}, "--asset_types has an empty name"),
+        ({"polygon": "{"}, "--polygon_file is not JSON"),
     ],
 )
-def test_what_is_out_of_range_is_said_in_one_line(wrong: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says) as caught:
-        Filters(**wrong).validate(CANONICAL)
+def test_rejects_values_out_of_range(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        Filters(**values).validate(CANONICAL)
     assert "\n" not in str(caught.value)
 
 
@@ -74,7 +74,7 @@ def test_what_is_out_of_range_is_said_in_one_line(wrong: dict[str, Any], says: s
         (Filters(captured_until="2026-01-01"), "capture_time"),
     ],
 )
-def test_a_filter_on_a_column_that_the_source_lacks_is_refused(given: Filters, lacks: str) -> None:
+def test_rejects_a_filter_on_a_missing_column(given: Filters, lacks: str) -> None:
     with pytest.raises(UserError, match=f"needs {lacks}, which p.d.t .profile custom. does not have"):
         given.validate(("observation_id", "uri"), source="p.d.t (profile custom)")
 
@@ -89,27 +89,27 @@ def test_a_filter_on_a_column_that_the_source_lacks_is_refused(given: Filters, l
         ("2026-05-31T08:30:00-0400", datetime.datetime(2026, 5, 31, 12, 30, tzinfo=UTC)),
     ],
 )
-def test_dates_and_times_are_read_in_utc(text: str, time: datetime.datetime) -> None:
+def test_parses_dates_and_times_in_utc(text: str, time: datetime.datetime) -> None:
     assert instant(text, where="--captured_from") == time
     assert instant(text, where="--captured_from").utcoffset() == datetime.timedelta(0)
 
 
 @given(st.text(max_size=30) | st.from_regex(r"\A\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?\Z"))
-def test_any_text_is_a_time_or_one_clear_line(text: str) -> None:
+def test_parses_or_rejects_any_text_as_time(text: str) -> None:
     with contextlib.suppress(UserError):
         assert instant(text, where="--captured_from").tzinfo is UTC
 
 
-def test_boxes_and_circles_are_read_from_text() -> None:
+def test_parses_boxes_and_circles() -> None:
     assert parse_bbox("13.3, 52.4,13.5,52.6") == (13.3, 52.4, 13.5, 52.6)
     assert parse_near("52.5,13.4,250") == (52.5, 13.4, 250.0)
     with pytest.raises(UserError, match="must be west,south,east,north in degrees, separated by commas"):
         parse_bbox("1,2,3")
-    with pytest.raises(UserError, match="must be latitude,longitude,metres"):
+    with pytest.raises(UserError, match="must be latitude,longitude,meters"):
         parse_near("a,b,c")
 
 
-def test_features_and_collections_are_unwrapped_to_their_areas() -> None:
+def test_returns_the_areas_of_features_and_collections() -> None:
     feature = {"type": "Feature", "properties": {}, "geometry": POLYGON}
     many = {"type": "MultiPolygon", "coordinates": [[RING], [RING]]}
     collection = {"type": "FeatureCollection", "features": [feature, {"type": "Feature", "geometry": many}]}
@@ -118,28 +118,28 @@ def test_features_and_collections_are_unwrapped_to_their_areas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
+    ("document", "message"),
     [
         ([], "give a GeoJSON Polygon"),
-        ({"type": "Point", "coordinates": [0, 0]}, "holds 'Point'"),
-        ({"type": "FeatureCollection", "features": []}, "holds no area"),
+        ({"type": "Point", "coordinates": [0, 0]}, "has 'Point'"),
+        ({"type": "FeatureCollection", "features": []}, "has no area"),
         ({"type": "Feature", "geometry": None}, "give a GeoJSON Polygon"),
         ({"type": "Polygon"}, "without rings"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0]]]}, "at least four positions"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1]]]}, "is not closed"),
         ({"type": "Polygon", "coordinates": [[[52, 113], [1, 0], [1, 1], [52, 113]]]}, r"\[longitude, latitude\]"),
-        ({"type": "Polygon", "coordinates": [[["a", 1], [1, 0], [1, 1], ["a", 1]]]}, "is no position"),
+        ({"type": "Polygon", "coordinates": [[["a", 1], [1, 0], [1, 1], ["a", 1]]]}, "is not a position"),
         ({"type": "MultiPolygon", "coordinates": 5}, "without rings"),
-        ({"type": "FeatureCollection", "features": [POLYGON] * 101}, "holds 101 areas; 100 is the most"),
+        ({"type": "FeatureCollection", "features": [POLYGON] * 101}, "has 101 areas; the maximum is 100"),
     ],
 )
-def test_geojson_without_proper_areas_is_refused(document: Any, says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_rejects_geojson_without_valid_areas(document: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         areas(json.dumps(document))
 
 
 @given(st.text(min_size=1).filter(str.strip))
-def test_no_value_ever_stands_in_the_sql(text: str) -> None:
+def test_sql_contains_no_values(text: str) -> None:
     conditions, parameters = Filters(asset_types=(text,), near=(1.25, 2.5, 77.125)).place_conditions()
     plain, _ = Filters(asset_types=("A",), near=(0, 0, 1)).place_conditions()
     assert conditions == plain

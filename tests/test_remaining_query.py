@@ -394,7 +394,7 @@ def test_samples_are_nested_and_keep_all_images_of_an_asset(lab: Lab) -> None:
         ({"filters": Filters(where="a) OR (b")}, "is unmatched"),
         ({"max_images": 11}, "max_images is 11; give 1 to 10"),
         ({"max_images": 0}, "max_images is 0"),
-        ({"keep_columns": ["map_ur"]}, r"no column 'map_ur' \(do you mean map_url\?\)"),
+        ({"keep_columns": ["map_ur"]}, r"no column 'map_ur' \(did you mean map_url\?\)"),
         ({"keep_columns": ["x` FROM y"]}, "no column"),
         ({"unit": UnitKind.ASSET}, "unit: asset needs asset_id"),
     ],

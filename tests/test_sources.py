@@ -1,4 +1,4 @@
-"""Profiles of sources: which fits, what is what, and what is said when nothing fits."""
+"""Profiles of sources: detection, column mapping and error messages."""
 
 import pickle
 from typing import Any
@@ -36,7 +36,7 @@ def without(schema: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
         ("p.d.photos", [field("uri", "STRING"), field("taken", "DATE")], "custom"),
     ],
 )
-def test_the_profile_is_told_by_columns_and_name(table: str, schema: list[dict[str, Any]], profile: str) -> None:
+def test_detects_the_profile_by_columns_and_name(table: str, schema: list[dict[str, Any]], profile: str) -> None:
     found = detect_profile(table, schema)
     assert found.profile == profile
     assert found.why
@@ -44,7 +44,7 @@ def test_the_profile_is_told_by_columns_and_name(table: str, schema: list[dict[s
     assert set(found.columns) <= set(CANONICAL)
 
 
-def test_an_asset_profile_knows_every_canonical_column_and_pano_has_no_asset_and_no_box() -> None:
+def test_pano_maps_no_asset_and_no_box() -> None:
     assert set(detect_profile("t", ASSET_OBSERVATIONS).columns) == set(CANONICAL)
     pano = detect_profile("t", PANO_OBSERVATIONS)
     assert set(CANONICAL) - set(pano.columns) == {
@@ -53,43 +53,43 @@ def test_an_asset_profile_knows_every_canonical_column_and_pano_has_no_asset_and
     assert pano.columns["latitude"].path == "capture_location.latitude"
 
 
-def test_names_are_found_whatever_their_case() -> None:
+def test_ignores_the_case_of_names() -> None:
     shouting = [{**column, "name": column["name"].upper()} for column in ASSET_OBSERVATIONS]
     assert detect_profile("t", shouting).columns["heading"].path == "CAMERA_POSE.heading"
 
 
-def test_a_column_that_only_some_tables_have_may_be_missing() -> None:
+def test_optional_columns_may_be_missing() -> None:
     found = detect_profile("t", without(ASSET_OBSERVATIONS, "bbox", "camera_pose", "map_url"))
     assert found.profile == "legacy"
     assert not {"x0", "heading", "map_url"} & set(found.columns)
 
 
-def test_a_profile_that_a_person_names_says_which_columns_are_missing() -> None:
+def test_names_the_columns_that_a_given_profile_lacks() -> None:
     with pytest.raises(UserError, match=r"does not fit profile cropped: it lacks .*asset_id.*it has capture_id") as e:
         detect_profile("p.d.pano", PANO_OBSERVATIONS, profile="cropped")
     assert "\n" not in str(e.value)
     assert detect_profile("p.d.cropped_x", ASSET_OBSERVATIONS, profile="full_frame").profile == "full_frame"
 
 
-def test_a_table_that_fits_nothing_says_what_it_has_and_what_it_lacks() -> None:
+def test_names_the_columns_of_a_table_without_profile() -> None:
     with pytest.raises(
         UserError, match=r"p.d.t fits no profile: for legacy it lacks .*it has name, price.*--columns=uri=COLUMN"
     ):
         detect_profile("p.d.t", [field("name", "STRING"), field("price", "NUMERIC")])
 
 
-def test_an_unknown_profile_suggests_the_near_one() -> None:
-    with pytest.raises(UserError, match=r"do you mean full_frame\?"):
+def test_suggests_a_profile() -> None:
+    with pytest.raises(UserError, match=r"did you mean full_frame\?"):
         detect_profile("t", ASSET_OBSERVATIONS, profile="fullframe")
 
 
-def test_a_required_column_of_a_wrong_type_is_refused() -> None:
+def test_rejects_a_required_column_of_a_wrong_type() -> None:
     schema = [*without(ASSET_OBSERVATIONS, "capture_time"), field("capture_time", "BOOL")]
-    with pytest.raises(UserError, match="column capture_time is BOOL, but capture_time takes DATE or DATETIME"):
+    with pytest.raises(UserError, match="column capture_time is BOOL, but capture_time needs DATE or DATETIME"):
         detect_profile("t", schema)
 
 
-def test_a_custom_table_is_read_by_its_column_names_and_odd_types_are_left_out() -> None:
+def test_maps_a_custom_table_by_name_and_skips_unsupported_types() -> None:
     schema = [
         field("observation_id", "INTEGER"),
         field("uri", "STRING"),
@@ -101,7 +101,7 @@ def test_a_custom_table_is_read_by_its_column_names_and_odd_types_are_left_out()
     assert set(found.columns) == {"observation_id", "uri", "latitude", "capture_time"}
 
 
-def test_a_mapping_needs_only_the_uri_and_takes_it_as_identity() -> None:
+def test_a_mapping_needs_only_the_uri() -> None:
     schema = [field("photo", "STRING"), field("where", "RECORD", field("lat", "FLOAT")), field("asset_id", "STRING")]
     found = detect_profile("t", schema, mapping={"uri": "photo", "latitude": "where.lat"})
     assert {name: column.path for name, column in found.columns.items()} == {
@@ -113,21 +113,21 @@ def test_a_mapping_needs_only_the_uri_and_takes_it_as_identity() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mapping", "says"),
+    ("mapping", "message"),
     [
         ({"latitude": "lat"}, "--columns=uri=COLUMN"),
-        ({"uri": "foto"}, r"--columns=uri='foto': t has no such column \(do you mean photo\?\)"),
-        ({"uri": "photo", "latitud": "lat"}, r"'latitud' is no column .*do you mean latitude\?"),
-        ({"uri": "lat"}, "column lat is FLOAT64, but uri takes STRING"),
-        ({"uri": "tags"}, "column tags is ARRAY<STRING>, but uri takes STRING"),
+        ({"uri": "foto"}, r"--columns=uri='foto': t has no such column \(did you mean photo\?\)"),
+        ({"uri": "photo", "latitud": "lat"}, r"'latitud' is not a canonical column .*did you mean latitude\?"),
+        ({"uri": "lat"}, "column lat is FLOAT64, but uri needs STRING"),
+        ({"uri": "tags"}, "column tags is ARRAY<STRING>, but uri needs STRING"),
         ({"uri": "photo`"}, "has no such column"),
     ],
 )
-def test_a_wrong_mapping_is_refused_in_one_line(mapping: dict[str, str], says: str) -> None:
+def test_rejects_an_invalid_mapping(mapping: dict[str, str], message: str) -> None:
     schema = [field("photo", "STRING"), field("lat", "FLOAT"), field("tags", "STRING", mode="REPEATED")]
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         detect_profile("t", schema, mapping=mapping)
-    with pytest.raises(UserError, match="goes with profile custom"):
+    with pytest.raises(UserError, match="needs profile custom"):
         detect_profile("t", schema, profile="legacy", mapping=mapping)
 
 
@@ -135,7 +135,7 @@ def source(schema: list[dict[str, Any]], **options: Any) -> Source:
     return source_of(detected=detect_profile("t", schema, **options), table=TableName("p", "d", "t"))
 
 
-def test_columns_are_converted_to_their_canonical_type() -> None:
+def test_converts_columns_to_their_canonical_type() -> None:
     custom = source(
         [
             field("uri", "STRING"),
@@ -153,25 +153,25 @@ def test_columns_are_converted_to_their_canonical_type() -> None:
     assert canonical_sql(custom, "heading", "r") == "CAST(NULL AS FLOAT64)"
 
 
-def test_a_column_whose_name_is_no_plain_name_never_gets_into_sql() -> None:
+def test_rejects_column_names_that_need_escaping() -> None:
     evil = source([field("a` b", "STRING")], mapping={"uri": "a` b"})
     with pytest.raises(UserError, match="not a plain column name"):
         canonical_sql(evil, "uri", "raw")
 
 
-def test_kept_columns_are_checked_and_named_after_their_path() -> None:
+def test_names_kept_columns_by_their_path() -> None:
     insights = source(ASSET_OBSERVATIONS)
     assert insights.kept(["Map_URL", "camera_pose.altitude"]) == {
         "map_url": "map_url",
         "camera_pose_altitude": "camera_pose.altitude",
     }
-    with pytest.raises(UserError, match=r"no column 'camera_pose.altitud' \(do you mean camera_pose.altitude\?\)"):
+    with pytest.raises(UserError, match=r"no column 'camera_pose.altitud' \(did you mean camera_pose.altitude\?\)"):
         insights.kept(["camera_pose.altitud"])
 
 
-def test_two_kept_columns_cannot_get_one_name() -> None:
+def test_rejects_kept_columns_of_the_same_name() -> None:
     twins = source([field("uri", "STRING"), field("a_b", "STRING"), field("a", "RECORD", field("b", "STRING"))])
-    with pytest.raises(UserError, match="get the same name"):
+    with pytest.raises(UserError, match="have the same name"):
         twins.kept(["a_b", "a.b"])
 
 
@@ -184,20 +184,20 @@ def test_two_kept_columns_cannot_get_one_name() -> None:
         ("my_poles", None),
     ],
 )
-def test_the_tables_beside_a_table_of_observations_are_known_by_name(table: str, assets: str | None) -> None:
+def test_names_companion_tables(table: str, assets: str | None) -> None:
     found = companions(TableName("p", "d", table))
     assert found.snapshots.dotted == "p.d.snapshots"
     assert (found.assets.table if found.assets else None) == assets
 
 
-def test_a_source_is_a_table_or_one_query_and_travels_to_workers() -> None:
+def test_a_source_is_a_table_or_a_query_and_can_be_pickled() -> None:
     detected = detect_profile("t", ASSET_OBSERVATIONS)
     query = source_of(detected=detected, query="SELECT 1 ;")
     assert (query.query, query.label) == ("SELECT 1", "the query (profile legacy)")
     assert pickle.loads(pickle.dumps(query)) == query
-    with pytest.raises(UserError, match="not both"):
+    with pytest.raises(UserError, match="give exactly one of"):
         source_of(detected=detected)
-    with pytest.raises(UserError, match="not both"):
+    with pytest.raises(UserError, match="give exactly one of"):
         source_of(detected=detected, query="SELECT 1", table=TableName("p", "d", "t"))
     with pytest.raises(UserError, match="semicolon"):
         source_of(detected=detected, query="SELECT 1; DELETE FROM x WHERE TRUE")

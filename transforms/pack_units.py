@@ -1,4 +1,4 @@
-"""The PTransform that packs units into unit batches for :class:`~call_model.CallModel`."""
+"""The PTransform that packs units into unit batches for :class:`~imagebeam.transforms.call_model.CallModel`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from imagebeam.transforms.core.unit_batch import UnitBatch, pack
 
 @dataclasses.dataclass
 class PackUnits(beam.PTransform[PCollection[Unit], PCollection[UnitBatch]]):
-    """Packs the units of a bundle into unit batches, and spreads them over the workers.
+    """Packs the units of a bundle into unit batches and redistributes them over the workers.
 
-    For batch pipelines (the global window). The reshuffle makes the unit batches durable: a retried call does not
-    read the source again.
+    For batch pipelines (the global window). The reshuffle makes the unit batches durable, so that a retried call does
+    not read the source again.
 
     Attributes:
-        size: Units per unit batch, 1 to 10,000. Larger ones cost the runner less, smaller ones spread better.
+        size: Units per unit batch, 1 to 10,000. Larger batches have less overhead, smaller ones balance better.
     """
 
     size: int = 200
 
     def __post_init__(self) -> None:
-        """Checks the size."""
+        """Check the size."""
         if not 1 <= self.size <= 10_000:
             raise ValueError(f"PackUnits(size={self.size}): give 1 to 10,000 units per unit batch")
 
     def expand(self, pcoll: PCollection[Unit]) -> PCollection[UnitBatch]:
-        """Wires packing and reshuffle."""
+        """Wire packing and reshuffle."""
         packed: PCollection[UnitBatch] = pcoll | "Pack" >> beam.ParDo(_Pack(self.size)) | "Spread" >> beam.Reshuffle()
         return packed
 

@@ -19,12 +19,16 @@ from imagebeam.transforms.start_run import Page
 
 @dataclasses.dataclass
 class ReadUnits(beam.PTransform[PCollection[Page], PCollection[UnitBatch]]):
-    """Reads pages of the source query's result; the reshuffle behind it makes the unit batches durable."""
+    """Reads pages of the source query's result. The reshuffle makes the unit batches durable.
+
+    Attributes:
+        settings: The run.
+    """
 
     settings: RunSettings
 
     def expand(self, pages: PCollection[Page]) -> PCollection[UnitBatch]:
-        """Wires reading and reshuffle."""
+        """Wire reading and reshuffle."""
         read: PCollection[UnitBatch] = (
             pages | "ReadPages" >> beam.ParDo(_ReadPages(self.settings)) | "SpreadUnitBatches" >> beam.Reshuffle()
         )

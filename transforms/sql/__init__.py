@@ -1,1 +1,1 @@
-"""SQL text: sources, filters, the due query, tables and views."""
+"""SQL text: sources, filters, the source query, tables and views."""

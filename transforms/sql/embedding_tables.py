@@ -1,8 +1,8 @@
-"""Embeddings: the models and their dimensions, the task that stands for one, and the tables of vectors.
+"""Tables of embeddings.
 
-Every model and dimension has a table of its own, ``embeddings_<model>_<dimension>``: vectors of two models have
-nothing to do with each other, and a vector index needs one length. Only good vectors are in it; what became of
-each unit stands in ``outcomes`` under the task ``embed/<model>/<dimension>``, as for any other task.
+Each model and dimension has its own table, ``embeddings_<model>_<dimension>``: vectors of different models cannot be
+compared, and a vector index needs one dimension. The tables contain only valid vectors. The outcome of each unit is in
+``outcomes`` under the task ``embed/<model>/<dimension>``, as for any other task.
 """
 
 from __future__ import annotations
@@ -16,44 +16,41 @@ from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Outcome, Status
 from imagebeam.transforms.sql.tables import ResultTable, clean_text, field, finite
 
-#: The view over all tables of vectors.
+#: Name of the view over all tables of vectors.
 VIEW = "embeddings"
-
-
-# -- tables ------------------------------------------------------------------------------------------------
 
 EMBEDDINGS = ResultTable(
     schema=(
-        field("unit_id", "STRING", "Unit that the vector is of: an observation.", "REQUIRED"),
-        field("unit_type", "STRING", "observation.", "REQUIRED"),
+        field("unit_id", "STRING", "The unit: an observation.", "REQUIRED"),
+        field("unit_type", "STRING", "Always observation.", "REQUIRED"),
         field("input_digest", "STRING", "SHA-256 over the ids of the observations sent.", "REQUIRED"),
         field("observation_id", "STRING", "The observation."),
-        field("asset_id", "STRING", "Asset that it shows."),
+        field("asset_id", "STRING", "The asset."),
         field("asset_type", "STRING", "Class of the asset."),
-        field("uri", "STRING", "Its image."),
+        field("uri", "STRING", "URI of the image."),
         field("latitude", "FLOAT64", "Degrees north."),
         field("longitude", "FLOAT64", "Degrees east."),
-        field("position", "GEOGRAPHY", "The same as a point."),
-        field("capture_time", "TIMESTAMP", "When the image was taken."),
-        field("map_url", "STRING", "A link for people."),
+        field("position", "GEOGRAPHY", "Latitude and longitude as a point."),
+        field("capture_time", "TIMESTAMP", "Time of capture."),
+        field("map_url", "STRING", "Link to a map."),
         field("snapshot_id", "STRING", "Snapshot of the source that the image came from."),
-        field("model", "STRING", "Model that made the vector; the same in every row.", "REQUIRED"),
+        field("model", "STRING", "The model; the same in every row.", "REQUIRED"),
         field("dimension", "INT64", "Length of the vector; the same in every row.", "REQUIRED"),
-        field("vector", "FLOAT64", "The vector: finite numbers.", "REPEATED"),
-        field("version", "STRING", "Version of the embedding task, see outcomes.", "REQUIRED"),
-        field("run_id", "STRING", "Run that asked for it.", "REQUIRED"),
-        field("embedded_at", "TIMESTAMP", "When it was known.", "REQUIRED"),
+        field("vector", "FLOAT64", "The vector; all numbers are finite.", "REPEATED"),
+        field("version", "STRING", "Version of the embedding task; see outcomes.", "REQUIRED"),
+        field("run_id", "STRING", "The run.", "REQUIRED"),
+        field("embedded_at", "TIMESTAMP", "Time of the outcome.", "REQUIRED"),
     ),
     clustering=("unit_id",),
-    description="imagebeam: vectors of images, of one model and length. Append-only; read them through embeddings.",
+    description="imagebeam: vectors of one model and dimension. Append-only; read them through embeddings.",
 )
-#: Its columns, in order.
+#: Columns of a table of vectors, in order.
 COLUMNS = tuple(str(column["name"]) for column in EMBEDDINGS.schema)
 _TABLE = re.compile(r"embeddings_\w+_\d+")
 
 
 def embedding_table(results: TableName, model: str, dimension: int) -> TableName:
-    """The table of the vectors of a model and length.
+    """Return the table of the vectors of a model and dimension.
 
     Args:
         results: Any table of the results dataset, such as ``outcomes``.
@@ -68,15 +65,15 @@ def embedding_table(results: TableName, model: str, dimension: int) -> TableName
 
 
 def is_embedding_table(name: str) -> bool:
-    """True if a table of the results dataset is one of vectors, by its name."""
+    """Return whether the name is that of a table of vectors."""
     return _TABLE.fullmatch(name) is not None
 
 
 def embedding_row(outcome: Outcome, *, model: str, dimension: int, version: str, run_id: str) -> dict[str, Any]:
-    """The row of a vector, as a streaming insert takes it.
+    """Return the row of a vector for a streaming insert.
 
     Raises:
-        ValueError: The outcome is not OK, or has no vector of this length.
+        ValueError: The outcome is not OK, or has no vector of this dimension.
     """
     unit, vector = outcome.unit, outcome.answer.vector
     if outcome.status is not Status.OK or vector is None or len(vector) != dimension:
@@ -107,7 +104,7 @@ def embedding_row(outcome: Outcome, *, model: str, dimension: int, version: str,
 
 
 def point(latitude: float | None, longitude: float | None) -> str | None:
-    """A place as GEOGRAPHY takes it; None for what is no place, which must not cost its vector.
+    """Return the text of a GEOGRAPHY point; None for an invalid position.
 
     >>> point(46.948, 7.447), point(91.0, 0.0), point(None, 7.0)
     ('POINT(7.447 46.948)', None, None)
@@ -118,16 +115,16 @@ def point(latitude: float | None, longitude: float | None) -> str | None:
 
 
 def embeddings_view(tables: Sequence[TableName]) -> str:
-    """The view over all tables of vectors: the newest vector of each unit, model and length.
+    """Return the view over all tables of vectors: the newest vector of each unit, model and dimension.
 
     Args:
         tables: At least one table.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There are no tables.
     """
     if not tables:
-        raise ValueError("a view of no table")
+        raise ValueError("no tables for the view")
     names = ", ".join(COLUMNS)
     newest = "QUALIFY ROW_NUMBER() OVER (PARTITION BY unit_id ORDER BY embedded_at DESC, version, run_id) = 1"
     return "\nUNION ALL\n".join(
@@ -137,9 +134,9 @@ def embeddings_view(tables: Sequence[TableName]) -> str:
 
 
 def vector_index_sql(table: TableName) -> str:
-    """The statement that makes the vector index of a table, if there is none. BigQuery fills it by itself.
+    """Return the statement that creates the vector index of a table if it does not exist.
 
-    BigQuery leaves an index empty while the table is smaller than 10 MB, and searches without it.
+    BigQuery fills the index asynchronously. It leaves it empty while the table is smaller than 10 MB.
     """
     return (
         f"CREATE VECTOR INDEX IF NOT EXISTS `{table.table}_index`\nON {table.sql()}(vector)\n"

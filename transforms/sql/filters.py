@@ -1,6 +1,7 @@
-"""Which observations a run looks at: filters, checked before anything is paid, and their SQL.
+"""Filters of observations: their checks, and their SQL conditions.
 
-The conditions stand on the canonical columns (see :mod:`sources`); every value is a query parameter.
+The conditions use the canonical columns (see :mod:`~imagebeam.transforms.sql.sources`). Every value is a query
+parameter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from imagebeam.transforms.core.query import Parameter, check_expression
 from imagebeam.transforms.core.text import quote
 
 MAX_LIMIT = 2**62
-MAX_RADIUS_M = 20_037_508.0  # half the way around the earth
+MAX_RADIUS_M = 20_037_508.0  # half the circumference of the earth
 MAX_AREAS = 100
 _AREA_TYPES = ("Polygon", "MultiPolygon")
 _POINT = "IF(latitude BETWEEN -90 AND 90, ST_GEOGPOINT(longitude, latitude), NULL)"
@@ -27,18 +28,18 @@ _POINT = "IF(latitude BETWEEN -90 AND 90, ST_GEOGPOINT(longitude, latitude), NUL
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filters:
-    """What a run is limited to; the default is everything. All conditions must hold.
+    """Conditions that all must hold; by default every observation passes.
 
     Attributes:
-        asset_types: Classes of assets, such as ``ASSET_CLASS_UTILITY_POLE``; empty for all.
+        asset_types: Asset types, such as ``ASSET_CLASS_UTILITY_POLE``; empty for all.
         bbox: West, south, east, north in degrees, edges included.
-        near: Latitude and longitude in degrees, and a radius in metres.
-        polygon: GeoJSON text: Polygon, MultiPolygon, a Feature or a FeatureCollection of them; borders included.
-        captured_from: RFC 3339 time or date (midnight UTC) from which on an image counts.
-        captured_until: The same for the end, which itself no longer counts.
-        where: An SQL condition on the columns of the source.
-        limit: So many units at most: those with the smallest hash, so 100 are among the 1,000.
-        sample_percent: That part of the units, above 0 to 100, by the same hash.
+        near: Latitude and longitude in degrees, and a radius in meters.
+        polygon: GeoJSON text: Polygon, MultiPolygon, or a Feature or FeatureCollection of them, borders included.
+        captured_from: RFC 3339 time or date (midnight UTC) of the first images to include.
+        captured_until: The same for the end, which is excluded.
+        where: SQL condition on the columns of the source.
+        limit: Maximum number of units: those with the smallest hash, so that the first 100 are among the first 1,000.
+        sample_percent: Share of the units, above 0 to 100 percent, by the same hash.
     """
 
     asset_types: tuple[str, ...] = ()
@@ -52,14 +53,14 @@ class Filters:
     sample_percent: float | None = None
 
     def validate(self, columns: Collection[str], *, source: str = "the source") -> None:
-        """Checks the values, and that the source has the columns that they need.
+        """Check the values, and that the source has the columns that they need.
 
         Args:
-            columns: The canonical columns that the source has.
-            source: The source and its profile in words, for errors.
+            columns: Canonical columns of the source.
+            source: Description of the source, for errors.
 
         Raises:
-            UserError: In one line what is wrong and how to mend it.
+            UserError: A filter is invalid.
         """
         self._check_numbers()
         if self.bbox is not None:
@@ -72,12 +73,12 @@ class Filters:
         if start is not None and end is not None and start >= end:
             raise UserError(
                 f"--captured_from={self.captured_from} is not before --captured_until={self.captured_until}; "
-                "the end itself does not count"
+                "the end is excluded"
             )
         if self.where is not None:
             check_expression(self.where, source="--where")
         if any(not name.strip() for name in self.asset_types):
-            raise UserError("--asset_types holds an empty name; separate the types by one comma")
+            raise UserError("--asset_types has an empty name; separate the types by one comma")
         place = ("latitude", "longitude")
         for flag, given, needed in (
             ("--asset_types", self.asset_types, ("asset_type",)),
@@ -91,11 +92,11 @@ class Filters:
             if given and lacking:
                 raise UserError(
                     f"{flag} needs {' and '.join(lacking)}, which {source} does not have; "
-                    "use --where, or give the column with --query"
+                    "use --where, or add the column with --query"
                 )
 
     def place_conditions(self) -> tuple[list[str], list[Parameter]]:
-        """Conditions on asset_type, latitude and longitude: what also holds for assets without images."""
+        """Return the conditions on asset_type, latitude and longitude, which also apply to assets without images."""
         conditions: list[str] = []
         parameters: list[Parameter] = []
 
@@ -112,8 +113,8 @@ class Filters:
             conditions.append(f"latitude BETWEEN {number('south', south)} AND {number('north', north)}")
         if self.near is not None:
             latitude, longitude, radius = self.near
-            centre = f"ST_GEOGPOINT({number('near_longitude', longitude)}, {number('near_latitude', latitude)})"
-            conditions.append(f"ST_DWITHIN({_POINT}, {centre}, {number('near_radius_m', radius)})")
+            center = f"ST_GEOGPOINT({number('near_longitude', longitude)}, {number('near_latitude', latitude)})"
+            conditions.append(f"ST_DWITHIN({_POINT}, {center}, {number('near_radius_m', radius)})")
         if self.polygon is not None:
             inside = []
             for index, area in enumerate(areas(self.polygon)):
@@ -123,7 +124,7 @@ class Filters:
         return conditions, parameters
 
     def window_conditions(self) -> tuple[list[str], list[Parameter]]:
-        """Conditions on capture_time."""
+        """Return the conditions on capture_time."""
         start, end = self._window()
         conditions: list[str] = []
         parameters: list[Parameter] = []
@@ -143,14 +144,14 @@ class Filters:
 
     def _check_numbers(self) -> None:
         if self.limit is not None and not 1 <= self.limit <= MAX_LIMIT:
-            raise UserError(f"--limit={self.limit} is out of range; give 1 or more, or leave it away for all")
+            raise UserError(f"--limit={self.limit} is out of range; give 1 or more, or omit it for all")
         percent = self.sample_percent
         if percent is not None and not 0 < percent <= 100:
             raise UserError(f"--sample_percent={percent:g} is out of range; give more than 0, up to 100")
 
 
 def instant(text: str, *, where: str) -> datetime.datetime:
-    """Reads a date (midnight UTC) or an RFC 3339 time; a time without zone is UTC.
+    """Parse a date (midnight UTC) or an RFC 3339 time; a time without zone is UTC.
 
     Raises:
         UserError: It is neither.
@@ -167,14 +168,14 @@ def instant(text: str, *, where: str) -> datetime.datetime:
         else:
             zoned = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
             return zoned.astimezone(datetime.UTC)
-    raise UserError(f"{where}={quote(text)} is no time; write 2026-05-31 or 2026-05-31T12:00:00Z")
+    raise UserError(f"{where}={quote(text)} is not a time; use the form 2026-05-31 or 2026-05-31T12:00:00Z")
 
 
 def parse_bbox(text: str, *, where: str = "--bbox") -> tuple[float, float, float, float]:
-    """Reads ``west,south,east,north`` in degrees.
+    """Parse ``west,south,east,north`` in degrees.
 
     Raises:
-        UserError: These are not four numbers that make a box on the earth.
+        UserError: These are not four numbers of a box.
     """
     west, south, east, north = _numbers(text, 4, where, "west,south,east,north in degrees")
     _check_bbox((west, south, east, north), where)
@@ -182,31 +183,31 @@ def parse_bbox(text: str, *, where: str = "--bbox") -> tuple[float, float, float
 
 
 def parse_near(text: str, *, where: str = "--near") -> tuple[float, float, float]:
-    """Reads ``latitude,longitude,metres``.
+    """Parse ``latitude,longitude,meters``.
 
     Raises:
-        UserError: These are not a place and a radius.
+        UserError: These are not a position and a radius.
     """
-    latitude, longitude, radius = _numbers(text, 3, where, "latitude,longitude,metres")
+    latitude, longitude, radius = _numbers(text, 3, where, "latitude,longitude,meters")
     _check_near((latitude, longitude, radius), where)
     return latitude, longitude, radius
 
 
 def areas(text: str, *, where: str = "--polygon_file") -> list[str]:
-    """The geometries of a GeoJSON text, each as the JSON text that ST_GEOGFROMGEOJSON takes.
+    """Return the areas of a GeoJSON text, each as JSON text for ST_GEOGFROMGEOJSON.
 
     Raises:
-        UserError: It is no GeoJSON, or holds something else than areas.
+        UserError: It is not GeoJSON, or has geometries other than areas.
     """
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise UserError(f"{where} holds no JSON ({error}); give a GeoJSON Polygon or MultiPolygon") from None
+        raise UserError(f"{where} is not JSON ({error}); give a GeoJSON Polygon or MultiPolygon") from None
     found = _geometries(document, where)
     if not found:
-        raise UserError(f"{where} holds no area; give a GeoJSON Polygon or MultiPolygon")
+        raise UserError(f"{where} has no area; give a GeoJSON Polygon or MultiPolygon")
     if len(found) > MAX_AREAS:
-        raise UserError(f"{where} holds {len(found)} areas; {MAX_AREAS} is the most, or join them to one MultiPolygon")
+        raise UserError(f"{where} has {len(found)} areas; the maximum is {MAX_AREAS}, so join them to one MultiPolygon")
     return found
 
 
@@ -218,7 +219,7 @@ def _geometries(document: Any, where: str) -> list[str]:
         return _geometries(document.get("geometry"), where)
     if kind not in _AREA_TYPES:
         raise UserError(
-            f"{where} holds {quote(str(kind or document))}; give a GeoJSON Polygon or MultiPolygon, "
+            f"{where} has {quote(str(kind or document))}; give a GeoJSON Polygon or MultiPolygon, "
             "a Feature or a FeatureCollection of them"
         )
     polygons = document.get("coordinates")
@@ -239,7 +240,7 @@ def _check_ring(ring: Any, where: str) -> None:
         )
         if not numbers or len(position) < 2 or not (-180 <= position[0] <= 180 and -90 <= position[1] <= 90):
             raise UserError(
-                f"{where}: {quote(str(position), 60)} is no position; GeoJSON writes [longitude, latitude] in degrees"
+                f"{where}: {quote(str(position), 60)} is not a position; use [longitude, latitude] in degrees"
             )
     if ring[0] != ring[-1]:
         raise UserError(f"{where}: a ring is not closed; its last position must equal its first, {ring[0]}")
@@ -265,7 +266,7 @@ def _check_bbox(bbox: tuple[float, float, float, float], where: str = "--bbox") 
     if west >= east:
         raise UserError(
             f"{given}: west is not left of east; the order is west,south,east,north, and a box across the 180th "
-            "meridian takes two runs or a --polygon_file"
+            "meridian needs two runs or a --polygon_file"
         )
 
 
@@ -274,11 +275,11 @@ def _check_near(near: tuple[float, float, float], where: str = "--near") -> None
     given = f"{where}={','.join(f'{value:g}' for value in near)}"
     _check_place(latitude, longitude, given)
     if not 0 < radius <= MAX_RADIUS_M:
-        raise UserError(f"{given}: the radius is in metres, more than 0; the order is latitude,longitude,metres")
+        raise UserError(f"{given}: the radius must be above 0 meters; the order is latitude,longitude,meters")
 
 
 def _check_place(latitude: float, longitude: float, given: str) -> None:
     if not (math.isfinite(latitude) and -90 <= latitude <= 90):
-        raise UserError(f"{given}: {latitude:g} is no latitude (−90 to 90); is the order right?")
+        raise UserError(f"{given}: {latitude:g} is not a latitude (−90 to 90); check the order")
     if not (math.isfinite(longitude) and -180 <= longitude <= 180):
-        raise UserError(f"{given}: {longitude:g} is no longitude (−180 to 180); is the order right?")
+        raise UserError(f"{given}: {longitude:g} is not a longitude (−180 to 180); check the order")

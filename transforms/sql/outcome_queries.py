@@ -1,4 +1,4 @@
-"""Queries about what is recorded already: of a group of units, of a run, and of a task."""
+"""Queries of recorded outcomes: of a unit batch, of a run and of a task."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Parameter, Query
 
-#: One event stands for a unit: an answer before anything else, then the newest; the rest only makes ties
-#: come out the same every time. Every place that reads events uses this order.
+#: The event that counts for a unit: an answer first, then the newest event. The other columns make the order
+#: deterministic. Every query of events uses this order.
 EVENT_ORDER = "status = 'OK' DESC, answered_at DESC, run_id DESC, status, reason"
-#: Versions of a task that are looked at for what earlier answers took.
+#: Newest versions of a task whose usage is considered.
 VERSIONS = 20
 
 
 def answered_units_query(outcomes: TableName, task: str, version: str, unit_ids: Sequence[str]) -> Query:
-    """Which of these units have an outcome of this version that need not be repeated, newest event each.
+    """Build the query of the units that this version has answered, the newest event of each.
 
-    For a group that another worker may have worked on. Columns: unit_id, input_digest, status, reason, the
-    four kinds of tokens, cost_usd.
+    For a unit batch that another worker may have processed. Columns: unit_id, input_digest, status, reason, the four
+    kinds of tokens, cost_usd.
     """
     return Query(
         "SELECT unit_id, input_digest, status, reason, prompt_tokens, cached_tokens, output_tokens,\n"
@@ -35,7 +35,7 @@ def answered_units_query(outcomes: TableName, task: str, version: str, unit_ids:
 
 
 def run_counts_query(outcomes: TableName, run_id: str) -> Query:
-    """What a run recorded, each unit once: by task, version, status and reason the units, tokens and costs."""
+    """Build the query of a run's units, tokens and costs by task, version, status and reason, each unit once."""
     return Query(
         "WITH once AS (\n"
         f"  SELECT * FROM {outcomes.sql()}\n"
@@ -52,10 +52,10 @@ def run_counts_query(outcomes: TableName, run_id: str) -> Query:
 
 
 def measured_query(outcomes: TableName, task: str, model: str) -> Query:
-    """What asking really took, by version and lane of a task: units that were called about, calls, tokens, seconds.
+    """Build the query of the measured usage of a task, by version and lane: units with calls, calls, tokens, seconds.
 
-    What was never answered for a reason that passes is left out: it will be asked again. So is what BigQuery
-    asked, which tells no tokens.
+    Units with a transient failure are left out, since they will be retried, and so are those of the SQL lane, which
+    reports no tokens.
     """
     sums = ("attempts", "prompt_tokens", "cached_tokens", "output_tokens", "thought_tokens")
     return Query(
@@ -71,7 +71,7 @@ def measured_query(outcomes: TableName, task: str, model: str) -> Query:
 
 
 def versions_query(task_versions: TableName, task: str) -> Query:
-    """The newest versions of a task, the newest first: version, definition (JSON text), created_at."""
+    """Build the query of the newest versions of a task, newest first: version, definition (JSON text), created_at."""
     return Query(
         "SELECT version, TO_JSON_STRING(definition) AS definition, created_at\n"
         f"FROM {task_versions.sql()}\n"

@@ -1,8 +1,8 @@
-"""Where observations come from: which column of a table or query is what.
+"""Sources of observations, and the mapping of their columns to canonical columns.
 
-A profile is a shape of table. Those of Imagery Insights / Street View Insights are known (legacy names,
-cropped, full_frame, pano); any other table is ``custom``, by its column names or by a mapping that a
-person gives. Everything after this module sees only the canonical columns.
+A profile is a table layout. Those of Imagery Insights / Street View Insights are known: legacy, cropped, full_frame and
+pano. Any other table has the profile ``custom``, whose columns are mapped by name or by ``--columns``. All other
+modules use only the canonical columns.
 """
 
 from __future__ import annotations
@@ -16,20 +16,6 @@ from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, column_path
 from imagebeam.transforms.core.query import check_select
 from imagebeam.transforms.core.text import quote
-from imagebeam.transforms.sql.filters import Filters
-
-__all__ = [
-    "CANONICAL",
-    "PROFILES",
-    "Companions",
-    "Detected",
-    "Filters",
-    "Source",
-    "SourceColumn",
-    "companions",
-    "detect_profile",
-    "source_of",
-]
 
 _IDENTITY = frozenset(("STRING", "INTEGER", "INT64"))
 _TEXT = frozenset(("STRING",))
@@ -37,7 +23,7 @@ _TIME = frozenset(("TIMESTAMP", "DATETIME", "DATE", "STRING"))
 _NUMBER = frozenset(("FLOAT", "FLOAT64", "INTEGER", "INT64", "NUMERIC", "BIGNUMERIC"))
 _NAME_OF = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "RECORD": "STRUCT", "BOOLEAN": "BOOL"}
 
-#: The canonical columns, each with the BigQuery types that a source may give it in.
+#: Canonical columns, each with the BigQuery types that a source may use for it.
 CANONICAL: Mapping[str, frozenset[str]] = {
     "observation_id": _IDENTITY,
     "uri": _TEXT,
@@ -58,7 +44,7 @@ CANONICAL: Mapping[str, frozenset[str]] = {
     "map_url": _TEXT,
 }
 
-# Imagery Insights, "Schema reference": cropped and full-frame observations; panoramas differ as below.
+# Imagery Insights, "Schema reference": cropped and full-frame observations. Panoramas differ.
 _ASSET_PATHS = {
     "observation_id": "observation_id",
     "uri": "gcs_uri",
@@ -102,10 +88,10 @@ _SHAPES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
     "pano": (_PANO_PATHS, _PANO_NEEDS),
 }
 
-# An empty text names nothing: it counts as NULL.
+# Columns in which an empty text counts as NULL.
 _NEVER_BLANK = ("observation_id", "asset_id", "uri")
 
-#: Names of the profiles.
+#: Profiles.
 PROFILES = (*_SHAPES, "custom")
 
 
@@ -114,8 +100,8 @@ class SourceColumn:
     """A column of the source.
 
     Attributes:
-        path: Its name, ``camera_pose.heading`` for a field of a STRUCT, as the table spells it.
-        type: BigQuery type, upper case.
+        path: Its name as in the table, such as ``camera_pose.heading`` for a field of a STRUCT.
+        type: BigQuery type in upper case.
     """
 
     path: str
@@ -124,13 +110,13 @@ class SourceColumn:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Detected:
-    """Which profile fits, and what is what.
+    """The profile of a source and its column mapping.
 
     Attributes:
         profile: One of :data:`PROFILES`.
-        why: The reason, in words for a person.
-        columns: Canonical name to the source's column; holds ``observation_id`` and ``uri`` at least.
-        fields: Every column and field of the source by its path, lower case.
+        why: Reason for the profile, for people.
+        columns: Canonical name to the source's column. Has at least ``observation_id`` and ``uri``.
+        fields: Every column and field of the source by its path in lower case.
     """
 
     profile: str
@@ -141,11 +127,11 @@ class Detected:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Companions:
-    """Tables that usually stand beside a table of observations.
+    """Tables that Imagery Insights provides with a table of observations.
 
     Attributes:
         snapshots: The table of snapshots.
-        assets: The table of assets, those without an image included; None where there are no assets.
+        assets: The table of all assets, including those without images; None if the source has no assets.
     """
 
     snapshots: TableName
@@ -154,14 +140,14 @@ class Companions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """A table or query of observations whose columns are known. Made by :func:`source_of`.
+    """A table or query of observations and its column mapping. Created by :func:`source_of`.
 
     Attributes:
         table: The table; None for a query.
         query: The SELECT; None for a table.
-        detected: Its profile and columns.
-        snapshots: Table with ``snapshot_id`` and ``creation_time``, to tell which snapshot is newest.
-        assets: Table of all assets, to count those without an image.
+        detected: Profile and columns.
+        snapshots: Table with ``snapshot_id`` and ``creation_time``, which determines the newest snapshot.
+        assets: Table of all assets, to count those without images.
     """
 
     table: TableName | None
@@ -172,7 +158,7 @@ class Source:
 
     @property
     def profile(self) -> str:
-        """Name of the profile."""
+        """The profile."""
         return self.detected.profile
 
     @property
@@ -187,14 +173,14 @@ class Source:
 
     @property
     def label(self) -> str:
-        """The source in words, for messages."""
+        """Description of the source, for messages."""
         return f"{self.table.dotted if self.table else 'the query'} (profile {self.profile})"
 
     def kept(self, names: Sequence[str], *, where: str = "--keep_columns") -> dict[str, str]:
-        """Checks columns that are to be kept: their name in ``extra`` (dots become underscores) to their path.
+        """Map the name in ``extra`` of each column to keep, with underscores for dots, to its path.
 
         Raises:
-            UserError: The source has no such column, or two of them get the same name.
+            UserError: The source has no such column, or two columns have the same name in ``extra``.
         """
         kept: dict[str, str] = {}
         for name in names:
@@ -202,7 +188,7 @@ class Source:
             if found is None:
                 raise UserError(f"{where}: {self.label} has no column {quote(name)}{_near(name, self.detected.fields)}")
             if kept.setdefault(found.path.replace(".", "_"), found.path) != found.path:
-                raise UserError(f"{where}: {found.path} and {kept[found.path.replace('.', '_')]} get the same name")
+                raise UserError(f"{where}: {found.path} and {kept[found.path.replace('.', '_')]} have the same name")
         return kept
 
 
@@ -214,13 +200,13 @@ def source_of(
     snapshots: TableName | None = None,
     assets: TableName | None = None,
 ) -> Source:
-    """Makes a source of exactly one of table and query.
+    """Create a source of exactly one of table and query.
 
     Raises:
-        UserError: Both are given, or none, or the query is not one SELECT.
+        UserError: Both or none are given, or the query is not one SELECT.
     """
     if (table is None) == (query is None):
-        raise UserError("give either --source (a table) or --query (a SELECT), not both and not neither")
+        raise UserError("give exactly one of --source (a table) and --query (a SELECT)")
     checked = None if query is None else check_select(query, source="--query")
     return Source(table, checked, detected, snapshots, assets)
 
@@ -232,35 +218,33 @@ def detect_profile(
     profile: str = "auto",
     mapping: Mapping[str, str] | None = None,
 ) -> Detected:
-    """Finds the profile that fits a table's or a query's columns, or checks the one that a person names.
+    """Detect the profile that fits the columns of a table or query, or check the given profile.
 
     Args:
-        table_name: Name of the table; any text for a query. Only tells profiles apart that look alike.
-        schema_fields: Fields of the table, or of the query's dry run, REST JSON.
+        table_name: Name of the table, or any text for a query. Distinguishes profiles with the same columns.
+        schema_fields: Fields of the table, or of the query's dry run, as REST JSON.
         profile: ``auto`` or one of :data:`PROFILES`.
-        mapping: For ``custom``: canonical column to column path; ``observation_id`` defaults to ``uri``'s.
+        mapping: For ``custom``: canonical column to column path. ``observation_id`` defaults to the path of ``uri``.
 
     Raises:
-        UserError: It does not fit: says which columns are missing, or have a type that they cannot have.
+        UserError: Columns are missing or have an unsupported type.
     """
     fields = {found.path.lower(): found for found in _flatten(schema_fields)}
     if profile not in ("auto", *PROFILES):
-        raise UserError(
-            f"profile {quote(profile)} is unknown; choose from auto, {', '.join(PROFILES)}{_near(profile, PROFILES)}"
-        )
+        raise UserError(f"unknown profile {quote(profile)}; use auto, {', '.join(PROFILES)}{_near(profile, PROFILES)}")
     if mapping:
         if profile not in ("auto", "custom"):
-            raise UserError(f"--columns goes with profile custom, not {profile}; drop one of the two")
+            raise UserError(f"--columns needs profile custom, not {profile}; omit one of the two")
         return Detected("custom", "by your column mapping", _mapped(mapping, fields, table_name), fields)
     if profile == "custom":
         return _by_names(fields, table_name)
     if profile != "auto":
-        return Detected(profile, "as you said", _fitted(profile, fields, table_name), fields)
+        return Detected(profile, "as given", _fitted(profile, fields, table_name), fields)
     return _detect(fields, table_name)
 
 
 def companions(table: TableName) -> Companions:
-    """Names of the tables that Imagery Insights puts beside a table of observations; they may not exist."""
+    """Return the tables that Imagery Insights provides with a table of observations. They may not exist."""
     snapshots = dataclasses.replace(table, table="snapshots")
     name = table.table
     if "observations" not in name or name.startswith("pano"):
@@ -282,7 +266,7 @@ def _detect(fields: Mapping[str, SourceColumn], table_name: str) -> Detected:
         return _by_names(fields, table_name)
     raise UserError(
         f"{table_name} fits no profile: for {likely} it lacks {', '.join(_missing(likely, fields))}, and for custom "
-        f"a column uri or gcs_uri; it has {_list(fields)}; say which column is what: --columns=uri=COLUMN"
+        f"uri or gcs_uri; it has {_list(fields)}; map its columns with --columns=uri=COLUMN"
     )
 
 
@@ -296,7 +280,7 @@ def _fitted(profile: str, fields: Mapping[str, SourceColumn], table_name: str) -
     if missing:
         raise UserError(
             f"{table_name} does not fit profile {profile}: it lacks {', '.join(missing)}; it has {_list(fields)}; "
-            "use another --profile, or say which column is what: --columns=uri=COLUMN"
+            "use another --profile, or map its columns with --columns=uri=COLUMN"
         )
     paths, _ = _SHAPES[profile]
     found = {name: fields[path] for name, path in paths.items() if path in fields}
@@ -313,8 +297,8 @@ def _by_names(fields: Mapping[str, SourceColumn], table_name: str) -> Detected:
                 columns.setdefault(name, fields[path])
     if "uri" not in columns:
         raise UserError(
-            f"{table_name} has no STRING column uri or gcs_uri; it has {_list(fields)}; say which column holds the "
-            "image's gs:// address: --columns=uri=COLUMN"
+            f"{table_name} has no STRING column uri or gcs_uri; it has {_list(fields)}; name the column of the gs:// "
+            "URI with --columns=uri=COLUMN"
         )
     columns.setdefault("observation_id", columns["uri"])
     named = ", ".join(f"{name}={column.path}" for name, column in columns.items())
@@ -326,8 +310,8 @@ def _mapped(mapping: Mapping[str, str], fields: Mapping[str, SourceColumn], tabl
     for name, path in mapping.items():
         if name not in CANONICAL:
             raise UserError(
-                f"--columns: {quote(str(name))} is no column that imagebeam knows{_near(str(name), CANONICAL)}; "
-                f"known are {', '.join(CANONICAL)}"
+                f"--columns: {quote(str(name))} is not a canonical column{_near(str(name), CANONICAL)}; "
+                f"use {', '.join(CANONICAL)}"
             )
         found = fields.get(str(path).lower())
         if found is None:
@@ -337,9 +321,7 @@ def _mapped(mapping: Mapping[str, str], fields: Mapping[str, SourceColumn], tabl
         _check_type(name, found, table_name)
         columns[name] = found
     if "uri" not in columns:
-        raise UserError(
-            "--columns: uri is missing; say which column holds the image's gs:// address: --columns=uri=COLUMN"
-        )
+        raise UserError("--columns: uri is missing; name the column of the gs:// URI with --columns=uri=COLUMN")
     columns.setdefault("observation_id", columns["uri"])
     return columns
 
@@ -348,7 +330,7 @@ def _check_type(name: str, column: SourceColumn, table_name: str) -> None:
     if column.type not in CANONICAL[name]:
         wanted = " or ".join(sorted({_NAME_OF.get(kind, kind) for kind in CANONICAL[name]}))
         raise UserError(
-            f"{table_name}: column {column.path} is {_NAME_OF.get(column.type, column.type)}, but {name} takes "
+            f"{table_name}: column {column.path} is {_NAME_OF.get(column.type, column.type)}, but {name} needs "
             f"{wanted}; convert it in a --query"
         )
 
@@ -367,7 +349,7 @@ def _flatten(schema: Iterable[Mapping[str, Any]], prefix: str = "") -> Iterator[
 
 def _near(name: str, known: Iterable[str]) -> str:
     found = difflib.get_close_matches(name.lower(), list(known), n=1)
-    return f" (do you mean {found[0]}?)" if found else ""
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def _list(fields: Mapping[str, SourceColumn], limit: int = 12) -> str:
@@ -377,7 +359,7 @@ def _list(fields: Mapping[str, SourceColumn], limit: int = 12) -> str:
 
 
 def canonical_sql(source: Source, name: str, alias: str) -> str:
-    """The SQL of a canonical column of a source: converted to its type; a typed NULL if the source lacks it."""
+    """Return the SQL of a canonical column: converted to its type, or a typed NULL if the source lacks it."""
     types = CANONICAL[name]
     target = "FLOAT64" if types is _NUMBER else "TIMESTAMP" if types is _TIME else "STRING"
     found = source.columns.get(name)
@@ -388,5 +370,5 @@ def canonical_sql(source: Source, name: str, alias: str) -> str:
         return f"NULLIF({text}, '')"
     if _NAME_OF.get(found.type, found.type) == target:
         return text
-    cast = "SAFE_CAST" if found.type == "STRING" else "CAST"  # only a text may say something else
+    cast = "SAFE_CAST" if found.type == "STRING" else "CAST"  # only a STRING can fail to convert
     return f"{cast}({text} AS {target})"

@@ -1,7 +1,7 @@
-"""The tables of the results dataset: their schemas as the REST API takes them, and the rows that go in.
+"""Tables of the results dataset: their schemas as REST JSON, and their rows.
 
-All are append-only. A duplicate event (a retried insert, a worker that was thought dead) does no harm:
-views and books take one row per unit, the answered one first.
+All tables are append-only. A duplicate event, such as a retried insert, is harmless: views and counts take one row per
+unit, an answer before a failure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Field = Mapping[str, Any]
 RAW_TEXT_LIMIT = 4_000
 MESSAGE_LIMIT = 1_000
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
-# NUMERIC has 29 digits before the point and 9 behind it; Python works with 28 in all unless told otherwise.
+# NUMERIC has 29 digits before the point and 9 after it; Python's default context has 28 in total.
 _COST_LIMIT = Decimal(10) ** 28
 _COST_STEP = Decimal("0.000000001")
 _COST_CONTEXT = Context(prec=40)
@@ -30,12 +30,12 @@ _COST_CONTEXT = Context(prec=40)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResultTable:
-    """A table that imagebeam makes.
+    """A table that imagebeam creates.
 
     Attributes:
-        schema: Its fields, REST JSON.
-        clustering: Columns that it is clustered by.
-        description: What a person reads in the console.
+        schema: Fields as REST JSON.
+        clustering: Clustering columns.
+        description: Description in the console.
     """
 
     schema: tuple[Field, ...]
@@ -44,70 +44,70 @@ class ResultTable:
 
 
 def field(name: str, kind: str, description: str, mode: str = "NULLABLE") -> Field:
-    """A field of a schema, as the REST API takes it."""
+    """Return a field of a schema as REST JSON."""
     return {"name": name, "type": kind, "mode": mode, "description": description}
 
 
 _TOKENS = (
-    field("prompt_tokens", "INT64", "Input tokens, cached ones included."),
-    field("cached_tokens", "INT64", "Input tokens served from the service's cache."),
-    field("output_tokens", "INT64", "Tokens of the answer, thoughts not included."),
-    field("thought_tokens", "INT64", "Tokens of thinking, billed as output."),
+    field("prompt_tokens", "INT64", "Input tokens, including cached ones."),
+    field("cached_tokens", "INT64", "Input tokens read from the cache of the service."),
+    field("output_tokens", "INT64", "Tokens of the answer, without thoughts."),
+    field("thought_tokens", "INT64", "Tokens of thoughts, billed as output."),
 )
 
 OUTCOMES = ResultTable(
     schema=(
-        field("task", "STRING", "Task that was asked.", "REQUIRED"),
-        field("version", "STRING", "Version of the task, see table task_versions.", "REQUIRED"),
-        field("unit_id", "STRING", "Observation or asset that it is about.", "REQUIRED"),
+        field("task", "STRING", "Name of the task.", "REQUIRED"),
+        field("version", "STRING", "Version of the task; see the table task_versions.", "REQUIRED"),
+        field("unit_id", "STRING", "The observation or asset.", "REQUIRED"),
         field("unit_type", "STRING", "observation or asset.", "REQUIRED"),
         field("input_digest", "STRING", "SHA-256 over the ids of the observations sent.", "REQUIRED"),
-        field("status", "STRING", "OK, or what went wrong.", "REQUIRED"),
+        field("status", "STRING", "OK, or the kind of failure.", "REQUIRED"),
         field("reason", "STRING", "Reason code of a status other than OK."),
-        field("message", "STRING", "What the service or the check said."),
-        field("answer", "JSON", "The answer; only if OK."),
-        field("raw_text", "STRING", "What the model said when that is no answer, cut."),
+        field("message", "STRING", "Message of the service or the check."),
+        field("answer", "JSON", "The answer, if the status is OK."),
+        field("raw_text", "STRING", "Text of the model if it is not a valid answer, truncated."),
         field("asset_id", "STRING", "Asset that the unit belongs to."),
         field("asset_type", "STRING", "Class of the asset."),
-        field("observation_ids", "STRING", "Observations sent, in the order sent.", "REPEATED"),
-        field("image_uris", "STRING", "Their images.", "REPEATED"),
+        field("observation_ids", "STRING", "Observations in the request, in their order.", "REPEATED"),
+        field("image_uris", "STRING", "URIs of their images.", "REPEATED"),
         field("snapshot_id", "STRING", "Snapshot of the source that the newest image came from."),
         field("capture_time", "TIMESTAMP", "When the newest image was taken."),
         field("latitude", "FLOAT64", "Degrees north."),
         field("longitude", "FLOAT64", "Degrees east."),
-        field("map_url", "STRING", "A link for people."),
-        field("extra", "JSON", "Columns of the source kept by --keep_columns."),
-        field("model", "STRING", "Model that was asked."),
-        field("model_version", "STRING", "Model version that the service names."),
-        field("lane", "STRING", "online, flex ..."),
-        field("traffic_type", "STRING", "What was billed, as the service says."),
-        field("attempts", "INT64", "Calls made; those refused for quota do not count."),
+        field("map_url", "STRING", "Link to a map."),
+        field("extra", "JSON", "Columns of the source that --keep_columns names."),
+        field("model", "STRING", "The model."),
+        field("model_version", "STRING", "Model version as reported by the service."),
+        field("lane", "STRING", "online, flex, batch or sql."),
+        field("traffic_type", "STRING", "Traffic type as reported by the service."),
+        field("attempts", "INT64", "Calls, without those refused for quota."),
         *_TOKENS,
         field("cost_usd", "NUMERIC", "Price of all calls for this unit at list price, in US dollars."),
-        field("latency_ms", "INT64", "Of the call that decided, in milliseconds."),
-        field("response_id", "STRING", "The service's id of the answer."),
-        field("run_id", "STRING", "Run that asked.", "REQUIRED"),
-        field("answered_at", "TIMESTAMP", "When the outcome was known.", "REQUIRED"),
+        field("latency_ms", "INT64", "Latency of the last call, in milliseconds."),
+        field("response_id", "STRING", "Id of the response, as reported by the service."),
+        field("run_id", "STRING", "The run.", "REQUIRED"),
+        field("answered_at", "TIMESTAMP", "Time of the outcome.", "REQUIRED"),
     ),
     clustering=("task", "version", "unit_id"),
-    description="imagebeam: every outcome of asking about a unit. Append-only; read it through the views.",
+    description="imagebeam: every outcome of a unit. Append-only; read it through the views.",
 )
 
 RUNS = ResultTable(
     schema=(
         field("run_id", "STRING", "The run.", "REQUIRED"),
         field("event", "STRING", "start, heartbeat or end.", "REQUIRED"),
-        field("at", "TIMESTAMP", "When.", "REQUIRED"),
-        field("task", "STRING", "Task that was asked."),
+        field("at", "TIMESTAMP", "Time of the event.", "REQUIRED"),
+        field("task", "STRING", "Name of the task."),
         field("version", "STRING", "Version of the task."),
         field("state", "STRING", "RUNNING, DONE, STOPPED or UNBALANCED."),
         field("units_in", "INT64", "Units of the source after all filters."),
         field("ok", "INT64", "Units answered."),
-        field("failed", "INT64", "Units that failed, whatever the reason."),
-        field("skipped", "INT64", "Units never sent; they stay due."),
-        field("already_done", "INT64", "Units answered before by this version."),
-        field("outdated", "INT64", "Units answered by an older version only, and not asked for."),
-        field("calls", "INT64", "Calls sent, refused ones included."),
+        field("failed", "INT64", "Units that failed, for any reason."),
+        field("skipped", "INT64", "Units that were not sent; they remain."),
+        field("already_done", "INT64", "Units that the version answered before."),
+        field("outdated", "INT64", "Units that only another version answered, not selected."),
+        field("calls", "INT64", "Calls sent, including those refused for quota."),
         field("throttled", "INT64", "Calls refused for quota."),
         *_TOKENS,
         field("cost_usd", "NUMERIC", "Price of all calls at list price, in US dollars."),
@@ -115,12 +115,12 @@ RUNS = ResultTable(
         field("host", "STRING", "Machine of the event."),
         field("pid", "INT64", "Process of the event."),
         field("source", "STRING", "Table or query of the observations."),
-        field("filters", "JSON", "Filters as a person gave them."),
+        field("filters", "JSON", "Settings as they were given."),
         field("snapshot", "STRING", "Newest snapshot of the source."),
-        field("lane", "STRING", "online, flex ..."),
-        field("model", "STRING", "Model that was asked."),
-        field("message", "STRING", "Why it stopped, or what does not balance."),
-        field("books", "JSON", "The books in full."),
+        field("lane", "STRING", "online, flex, batch or sql."),
+        field("model", "STRING", "The model."),
+        field("message", "STRING", "Why the run stopped, or how its counts do not reconcile."),
+        field("books", "JSON", "All counts."),
     ),
     clustering=("run_id",),
     description="imagebeam: events of runs. View runs_history has one row per run.",
@@ -129,31 +129,31 @@ RUNS = ResultTable(
 TASK_VERSIONS = ResultTable(
     schema=(
         field("task", "STRING", "Name of the task.", "REQUIRED"),
-        field("version", "STRING", "12 hex digits over all that can change an answer.", "REQUIRED"),
-        field("definition", "JSON", "All of that.", "REQUIRED"),
-        field("description", "STRING", "What the task's author says about it."),
-        field("created_at", "TIMESTAMP", "When a run used it.", "REQUIRED"),
-        field("run_id", "STRING", "That run.", "REQUIRED"),
+        field("version", "STRING", "12 hex digits of a hash of everything that can change an answer.", "REQUIRED"),
+        field("definition", "JSON", "Everything that can change an answer.", "REQUIRED"),
+        field("description", "STRING", "Description in the task."),
+        field("created_at", "TIMESTAMP", "Time of the first use by a run.", "REQUIRED"),
+        field("run_id", "STRING", "The run.", "REQUIRED"),
     ),
     clustering=("task", "version"),
-    description="imagebeam: what each version of a task was; a version that several runs used has several rows.",
+    description="imagebeam: definition of each task version. A version that several runs used has several rows.",
 )
 
-#: Every table that a run needs, by name.
+#: Tables that every run needs, by name.
 TABLES: Mapping[str, ResultTable] = {"outcomes": OUTCOMES, "runs": RUNS, "task_versions": TASK_VERSIONS}
 
 
 def outcome_row(outcome: Outcome, *, task: str, version: str, model: str, lane: str, run_id: str) -> dict[str, Any]:
-    """The row of ``outcomes``, as a streaming insert takes it.
+    """Return the row of ``outcomes`` for a streaming insert.
 
-    JSON columns are JSON text, NUMERIC is text, and nothing is there that JSON or UTF-8 cannot say: numbers
-    that are not finite are null, halves of surrogate pairs become U+FFFD.
+    JSON columns are JSON text, and NUMERIC is text. Numbers that are not finite become null, and lone surrogates
+    become U+FFFD.
 
     Raises:
-        ValueError: The outcome has no ``answered_at``, or is SKIPPED: such a unit has no row.
+        ValueError: The outcome has no ``answered_at``, or is SKIPPED.
     """
     if outcome.status is Status.SKIPPED or not outcome.answered_at:
-        raise ValueError(f"unit {outcome.unit.unit_id} is {outcome.status.value} and was not asked: it has no row")
+        raise ValueError(f"unit {outcome.unit.unit_id} is {outcome.status.value} or has no time: it has no row")
     unit, answer, usage = outcome.unit, outcome.answer, outcome.usage
     return {
         "task": task,
@@ -194,9 +194,9 @@ def outcome_row(outcome: Outcome, *, task: str, version: str, model: str, lane: 
 
 
 def row_id(outcome: Outcome, *, task: str, version: str, model: str, lane: str, run_id: str) -> str:
-    """The insert id of the row: the same event gets the same id, however often it is sent.
+    """Return the insert id of the row, 32 hex digits. The same event always has the same id.
 
-    BigQuery forgets an id after about a minute; it is a courtesy, no promise. 32 hex digits.
+    BigQuery drops rows with a repeated id for about a minute, on a best-effort basis.
     """
     parts = (
         *(task, version, model, lane, run_id, outcome.unit.unit_id, outcome.unit.input_digest),
@@ -206,16 +206,16 @@ def row_id(outcome: Outcome, *, task: str, version: str, model: str, lane: str, 
 
 
 def json_text(value: Any) -> str:
-    """JSON text that BigQuery's JSON type takes, whatever the value holds.
+    """Return JSON text that BigQuery's JSON type accepts, for any value.
 
-    Numbers that are not finite become null, integers beyond 64 bits the nearest floating-point number,
-    halves of surrogate pairs U+FFFD, and values that JSON does not know their text.
+    Numbers that are not finite become null, integers beyond 64 bits the nearest floating-point number, lone
+    surrogates U+FFFD, and values of other types their text.
     """
     return orjson.dumps(_plain(value)).decode()
 
 
 def numeric(value: Decimal) -> str | None:
-    """The text of a NUMERIC, to nine decimals; None for what NUMERIC cannot hold."""
+    """Return the text of a NUMERIC with nine decimals; None if the value is out of its range."""
     if not value.is_finite() or abs(value) >= _COST_LIMIT:
         return None
     return format(value.quantize(_COST_STEP, context=_COST_CONTEXT), "f")
@@ -245,12 +245,12 @@ def _as_float(value: int) -> float | None:
 
 
 def finite(value: float | None) -> float | None:
-    """The number; None if it is none that JSON can say."""
+    """Return the number; None if it is not finite."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def clean_text(value: str | None, limit: int | None = None) -> str | None:
-    """Text that UTF-8 can say, halves of surrogate pairs replaced; cut to ``limit`` characters."""
+    """Return the text with lone surrogates replaced, truncated to ``limit`` characters."""
     if value is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""The views that people read: newest answers with typed columns, their history, dead letters, runs.
+"""Views of the results dataset: newest answers with typed columns, their history, dead letters, runs.
 
-A view cannot have parameters, so task names stand in it as checked literals. JSON is read by functions
-that give NULL for what does not fit, so one odd answer never breaks a view.
+A view cannot have parameters, so task names are checked literals. JSON is read by functions that return NULL for a
+value of another type, so that one unexpected answer does not break a view.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _KEY = "task, version, unit_id, input_digest"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class View:
-    """A view that imagebeam makes.
+    """A view that imagebeam creates.
 
     Attributes:
         sql: Its query.
-        description: What a person reads in the console.
+        description: Description in the console.
     """
 
     sql: str
@@ -36,7 +36,7 @@ class View:
 
 
 def views(outcomes: TableName, task: Task) -> dict[str, View]:
-    """The views of the dataset of ``outcomes``, by name: those of the task, and those that all tasks share."""
+    """Build the views of the results dataset by name: those of the task, and those that all tasks share."""
     return {
         **_views_of(outcomes, task),
         "dead_letters": View(
@@ -45,34 +45,34 @@ def views(outcomes: TableName, task: Task) -> dict[str, View]:
         ),
         "runs_history": View(
             runs_view(dataclasses.replace(outcomes, table="runs")),
-            "imagebeam: one row per run, as its last event tells.",
+            "imagebeam: one row per run, from its last event.",
         ),
     }
 
 
 def _views_of(outcomes: TableName, task: Task) -> dict[str, View]:
-    """The views of a task's answers; none where the answers are not in ``outcomes``, as those of embeddings."""
+    """Build the views of a task's answers; none for embeddings, whose vectors are not in ``outcomes``."""
     columns = task.columns()
     if not columns:
         return {}
     return {
         task.name: View(
             answers_view(outcomes, task.name, columns),
-            f"imagebeam: newest answer of task {task.name} for each unit, whichever version gave it.",
+            f"imagebeam: newest answer of task {task.name} for each unit, of any version.",
         ),
         f"{task.name}_history": View(
             history_view(outcomes, task.name, columns),
-            f"imagebeam: what became of each unit in each version of task {task.name}.",
+            f"imagebeam: outcome of each unit in each version of task {task.name}.",
         ),
     }
 
 
 def answers_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> str:
-    """Newest OK per unit over all versions, typed.
+    """Return the view of the newest OK answer per unit over all versions, with typed columns.
 
-    What describes the unit stands first, then the task's columns, then ``_version``, ``_model``,
-    ``_image_uris``, ``_run_id``, ``_answered_at``. Where a column of the task has the name of one that
-    describes the unit, the latter gets an underscore in front.
+    The columns are those that describe the unit, those of the task, and ``_version``, ``_model``, ``_image_uris``,
+    ``_run_id``, ``_answered_at``. A column that describes the unit is prefixed with an underscore if the task has a
+    column of the same name.
     """
     return _select(
         [*_front(columns), *_typed(columns), *_underscored(_OF_ANSWER)],
@@ -83,7 +83,7 @@ def answers_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> s
 
 
 def history_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> str:
-    """What became of each unit in each version, for each of its inputs: one row, the answer before a failure."""
+    """Return the view of the outcome of each unit, version and input: one row each, an answer before a failure."""
     return _select(
         [*_front(columns), *_typed(columns), *_underscored((*_OF_ANSWER, *_OF_EVENT, *_COST))],
         outcomes,
@@ -93,7 +93,7 @@ def history_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> s
 
 
 def dead_letters_view(outcomes: TableName) -> str:
-    """Units of which the last word is a failure, with what is needed to look into it."""
+    """Return the view of the units without an answer, with the details of the last failure."""
     return (
         "SELECT * EXCEPT (answer)\nFROM (\n"
         f"  SELECT * FROM {outcomes.sql()}\n"
@@ -103,7 +103,7 @@ def dead_letters_view(outcomes: TableName) -> str:
 
 
 def runs_view(runs: TableName) -> str:
-    """One row per run: its last event, an end before anything else, and when it started and was last seen."""
+    """Return the view with one row per run: its end event or else its last event, and its times."""
     return (
         "SELECT * EXCEPT (event, `at`),\n"
         "  MIN(`at`) OVER (PARTITION BY run_id) AS started_at,\n"
@@ -116,7 +116,7 @@ def runs_view(runs: TableName) -> str:
 
 
 def _select(columns: Sequence[str], outcomes: TableName, condition: str, window: str) -> str:
-    # Inside there are no aliases: QUALIFY would see a task's column "version" before that of the table.
+    # The subquery has no aliases: QUALIFY would resolve "version" to a task's column instead of the table's.
     return (
         "SELECT\n  " + ",\n  ".join(columns) + "\nFROM (\n"
         f"  SELECT * FROM {outcomes.sql()}\n  WHERE {condition}\n"
@@ -141,7 +141,7 @@ def _read(found: Column) -> str:
     path = literal(found.path)
     array = _ARRAY.fullmatch(found.bigquery_type)
     if array is not None:
-        # A NULL inside an array is an error in a result of BigQuery: such elements are left out.
+        # BigQuery rejects NULL in an array of a result, so such elements are left out.
         value = _scalar("element", array[1])
         return (
             f"ARRAY(SELECT {value} FROM UNNEST(JSON_VALUE_ARRAY(event.answer, {path})) AS element "
@@ -155,8 +155,8 @@ def _read(found: Column) -> str:
 def _scalar(text: str, kind: str) -> str:
     if kind == "STRING":
         return text
-    if kind == "INT64":  # a model may say 3.0, which is an integer to JSON Schema, but not to a cast
+    if kind == "INT64":  # 3.0 is an integer in JSON Schema, but not for a cast
         return f"IFNULL(SAFE_CAST({text} AS INT64), SAFE_CAST(SAFE_CAST({text} AS FLOAT64) AS INT64))"
     if kind in ("FLOAT64", "BOOL"):
         return f"SAFE_CAST({text} AS {kind})"
-    raise ValueError(f"a view has no columns of type {kind}")
+    raise ValueError(f"unsupported column type {kind}")
