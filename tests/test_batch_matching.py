@@ -184,7 +184,7 @@ def key_in(raw: bytes) -> str | None:
 
 @pytest.mark.parametrize("with_key", ["with keys", "without keys"])
 def test_unit_takes_less_than_400_bytes_beside_its_manifest_line(with_key: str) -> None:
-    # 87,400 units make Python's dicts and sets as empty as they get: the worst case per unit.
+    # With 87,400 units Python's dicts and sets are as empty as possible: most bytes per unit.
     units = 87_400
     uris = [f"gs://street/{number:06d}.jpg" for number in range(units)]
     entries = [orjson.dumps({"uris": [uri]}) for uri in uris]

@@ -226,7 +226,7 @@ def test_rejects_limits_beyond_those_of_the_service(lines: int, size: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "expected"),
     [
         ({}, "the request: an empty object"),
         ({"tools": [{"urlContext": {}}]}, "tools[0].urlContext: an empty object"),
@@ -248,8 +248,8 @@ def test_rejects_limits_beyond_those_of_the_service(lines: int, size: int) -> No
         ({1: "x"}, "the request: 1 is not a string key"),
     ],
 )
-def test_lint_reports_problems(body: Any, says: str) -> None:
-    assert says in lint(body)
+def test_lint_reports_problems(body: Any, expected: str) -> None:
+    assert expected in lint(body)
 
 
 @pytest.mark.parametrize(

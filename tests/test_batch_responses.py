@@ -144,7 +144,7 @@ def test_row_without_an_answer_is_retryable(response: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "says"),
+    ("status", "expected"),
     [
         (refused(400, "Please use a valid role: user.", "INVALID_ARGUMENT"), "BAD_REQUEST/INVALID_ARGUMENT"),
         (refused(429, "Resource exhausted.", "RESOURCE_EXHAUSTED", "Too Many Requests"), "UNAVAILABLE/QUOTA again"),
@@ -166,16 +166,16 @@ def test_row_without_an_answer_is_retryable(response: Any) -> None:
         ({"odd": 1}, "UNAVAILABLE/UNKNOWN again"),
     ],
 )
-def test_failed_row_is_classified_as_online(status: Any, says: str) -> None:
+def test_failed_row_is_classified_as_online(status: Any, expected: str) -> None:
     result = parse_answer(line({}, status), TASK)
-    assert f"{result.status}/{result.reason}{' again' if result.retryable else ''}" == says
+    assert f"{result.status}/{result.reason}{' again' if result.retryable else ''}" == expected
     assert result.message
     assert result.value is None
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 408, 409, 413, 429, 499, 500, 502, 503, 504])
 def test_error_code_is_classified_as_online(code: int) -> None:
-    document = json.dumps({"error": {"code": code, "message": "told", "status": ""}})
+    document = json.dumps({"error": {"code": code, "message": "text", "status": ""}})
     online = classify_http(code, document, {})
     result = parse_answer(line({}, f"Whatever: {document}"), TASK)
     assert (result.status, result.reason, result.message) == (online.status, online.reason, online.message)

@@ -391,7 +391,7 @@ class World:
             return shared
         for _ in range(crash_after):
             await asyncio.sleep(0)
-        for task in tasks:  # what they had under way is paid already, and nobody gives anything back
+        for task in tasks:  # calls in flight are paid for, and return nothing
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         return await self.process(callers, None)
@@ -413,7 +413,7 @@ class World:
             with reservation:
                 await self.pass_time()
                 if self.trouble and self.chance.random() < 0.02:
-                    continue  # nobody knows what it cost
+                    continue  # its cost is unknown
                 reservation.settle(cost, sent=True)
 
 
@@ -588,8 +588,8 @@ def costs(logs: Path) -> list[list[Decimal]]:
 
 def test_real_processes_share_a_cap(tmp_path: Path) -> None:
     usd = Decimal("1.2")
-    told = ended(start(str(tmp_path / "run"), tmp_path, str(usd), "-", processes=4))
-    assert told == {"budget: --max_cost_usd=1.2 is used up"}
+    reasons = ended(start(str(tmp_path / "run"), tmp_path, str(usd), "-", processes=4))
+    assert reasons == {"budget: --max_cost_usd=1.2 is used up"}
     by_process = costs(tmp_path)
     assert all(by_process), "each had a part in it"
     assert Decimal("0.98") * usd <= sum(map(sum, by_process)) <= usd
@@ -632,6 +632,6 @@ def test_shares_are_objects_of_the_run_directory(bucket: str) -> None:
 
 
 def test_real_processes_share_a_cap_in_cloud_storage(bucket: str, tmp_path: Path) -> None:
-    told = ended(start(f"{bucket}/runs/r2", tmp_path, "0.6", "150", processes=3))
-    assert told == {"budget: --max_calls=150 is used up"}
+    reasons = ended(start(f"{bucket}/runs/r2", tmp_path, "0.6", "150", processes=3))
+    assert reasons == {"budget: --max_calls=150 is used up"}
     assert sum(map(len, costs(tmp_path))) == 150

@@ -164,20 +164,20 @@ def test_embedding_models_have_prices_and_are_not_task_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("locations: [regions]\n    requests", "locations"),
         ("image: 0.0001}", "image"),
         ("regions: 600", "regions"),
     ],
 )
-def test_reports_mistakes_in_the_file(change: str, said: str) -> None:
+def test_reports_mistakes_in_the_file(change: str, message: str) -> None:
     text = (Path(__file__).parent.parent / "transforms" / "tasks" / "data" / "models.yaml").read_text(encoding="utf-8")
     bad = {
         "locations": "locations: []\n    requests",
         "image": "image: cheap}",
         "regions": "regions: 0",
-    }[said]
+    }[message]
     assert change in text
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_models(text.replace(change, bad), "models.yaml")

@@ -39,9 +39,9 @@ def settings(cloud: LocalCloud) -> Iterator[EngineSettings]:
     call_settings = CallSettings(
         project=cloud.project, location="global", task=task, profile=models.profile(task.model)
     )
-    made = EngineSettings(run_id=f"engine-{secrets.token_hex(4)}", call_settings=call_settings, in_flight=4)
-    yield made
-    close_engine(made.run_id)
+    created = EngineSettings(run_id=f"engine-{secrets.token_hex(4)}", call_settings=call_settings, in_flight=4)
+    yield created
+    close_engine(created.run_id)
 
 
 def batch_of(uri: str, size: int, name: str = "u") -> UnitBatch:
@@ -78,16 +78,16 @@ def test_retried_bundle_attaches_to_running_batch(cloud: LocalCloud, settings: E
 
 
 def test_one_engine_per_run_and_process(settings: EngineSettings, cloud: LocalCloud) -> None:
-    made: list[Engine] = []
-    threads = [threading.Thread(target=lambda: made.append(get_engine(settings))) for _ in range(8)]
+    engines: list[Engine] = []
+    threads = [threading.Thread(target=lambda: engines.append(get_engine(settings))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(map(id, made))) == 1
-    assert made[0] in live_engines()
+    assert len(set(map(id, engines))) == 1
+    assert engines[0] in live_engines()
     close_engine(settings.run_id)
-    assert made[0] not in live_engines()
+    assert engines[0] not in live_engines()
 
 
 def test_calls_in_flight_never_exceed_the_window(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:

@@ -50,7 +50,7 @@ def problem(data: bytes, **options: object) -> ImageReason:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that says it is huge."""
+    """A PNG of a few bytes with a huge declared size."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -241,7 +241,7 @@ def test_accepts_a_box_with_a_rounding_error() -> None:
 
 
 def turned(orientation: int, size: tuple[int, int] = (200, 100)) -> bytes:
-    """Left half red, right half blue, lying as the EXIF tag says."""
+    """Left half red, right half blue, rotated by the EXIF tag."""
     image = Image.new("RGB", size, "blue")
     image.paste("red", (0, 0, size[0] // 2, size[1]))
     exif = Image.Exif()

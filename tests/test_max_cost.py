@@ -36,17 +36,17 @@ def task(**keys: Any) -> Task:
 def body(task: Task, images: int = 1, **unit: Any) -> dict[str, Any]:
     shown = tuple(Image(f"o{number}", None) for number in range(images))
     parts = [ImagePart("image/jpeg", uri="gs://b/o.jpg")] * images
-    asked = Unit("u", task.unit, "", shown, **unit)
-    return build_request(task, MODELS.profile(task.model), asked, parts, {"imagebeam_run": "r"})
+    subject = Unit("u", task.unit, "", shown, **unit)
+    return build_request(task, MODELS.profile(task.model), subject, parts, {"imagebeam_run": "r"})
 
 
-def worst(task: Task, lane: Lane = Lane.ONLINE, images: int = 1, **unit: Any) -> Decimal:
+def max_cost(task: Task, lane: Lane = Lane.ONLINE, images: int = 1, **unit: Any) -> Decimal:
     return max_call_cost_usd(MODELS.profile(task.model), task, lane, body(task, images, **unit))
 
 
 def test_maximum_cost_is_images_text_and_the_whole_answer_at_list_price() -> None:
     # 1000 x 2.50 for the answer and 1120 x 0.30 for the image; one token at most for each character of text.
-    bound = worst(task(**LIMITED))
+    bound = max_cost(task(**LIMITED))
     without_text = Decimal("0.0025") + Decimal("0.000336")
     assert without_text + len("What is it?") * Decimal("0.3e-6") < bound < without_text + Decimal("0.00005")
 
@@ -55,31 +55,31 @@ def test_maximum_cost_is_images_text_and_the_whole_answer_at_list_price() -> Non
 def test_counts_images_at_their_resolution(resolution: str) -> None:
     several = task(unit="asset", media_resolution=resolution, **LIMITED)
     tokens = MODELS.profile(several.model).image_tokens[resolution]
-    more = worst(several, images=5) - worst(several, images=4)
+    more = max_cost(several, images=5) - max_cost(several, images=4)
     assert tokens * Decimal("0.3e-6") < more < (tokens + 150) * Decimal("0.3e-6")
 
 
 def test_retry_with_twice_the_limit_has_twice_the_answer_cost() -> None:
-    asked = task(**LIMITED)
-    profile = MODELS.profile(asked.model)
-    again = max_call_cost_usd(profile, asked, Lane.ONLINE, with_larger_limit(body(asked)))
-    assert again - worst(asked) == 1000 * Decimal("2.5e-6")
+    subject = task(**LIMITED)
+    profile = MODELS.profile(subject.model)
+    again = max_call_cost_usd(profile, subject, Lane.ONLINE, with_larger_limit(body(subject)))
+    assert again - max_cost(subject) == 1000 * Decimal("2.5e-6")
 
 
 def test_counts_prompt_fields_of_the_unit() -> None:
-    asked = task(prompt="{{extra.note}}", **LIMITED)
-    long = worst(asked, extra={"note": "é" * 1000}) - worst(asked, extra={"note": ""})
+    subject = task(prompt="{{extra.note}}", **LIMITED)
+    long = max_cost(subject, extra={"note": "é" * 1000}) - max_cost(subject, extra={"note": ""})
     assert long >= 2000 * Decimal("0.3e-6") - Decimal("0.00001"), "each byte may be a token"
 
 
 def test_flex_call_may_be_billed_at_the_online_price() -> None:
-    asked = task(**LIMITED)
-    assert worst(asked, lane=Lane.FLEX) == worst(asked, lane=Lane.ONLINE)
+    subject = task(**LIMITED)
+    assert max_cost(subject, lane=Lane.FLEX) == max_cost(subject, lane=Lane.ONLINE)
 
 
 def test_uses_the_limit_where_the_table_has_an_average() -> None:
     tiled = task(model="gemini-2.5-flash", **LIMITED)
-    assert worst(tiled) > 13 * 258 * Decimal("0.3e-6") + Decimal("0.0025")
+    assert max_cost(tiled) > 13 * 258 * Decimal("0.3e-6") + Decimal("0.0025")
 
 
 @given(
@@ -90,28 +90,28 @@ def test_uses_the_limit_where_the_table_has_an_average() -> None:
     st.sampled_from([Lane.ONLINE, Lane.FLEX, Lane.BATCH]),
 )
 def test_no_call_exceeds_its_maximum_cost(prompt: str, images: int, model: str, limit: int, lane: Lane) -> None:
-    asked = task(prompt=prompt, model=model, unit="asset", generation={"max_output_tokens": limit})
+    subject = task(prompt=prompt, model=model, unit="asset", generation={"max_output_tokens": limit})
     profile = MODELS.profile(model)
-    # As dear as it gets: a token per byte, nothing cached, the answer as long as it may be.
-    text = len(asked.prompt.encode("utf-8", "surrogatepass"))
+    # As expensive as possible: a token per byte, nothing cached, the longest answer.
+    text = len(subject.prompt.encode("utf-8", "surrogatepass"))
     usage = Usage(text + images * profile.image_tokens["default"], 0, limit - limit // 2, limit // 2)
-    assert cost_usd(profile, lane, usage) <= worst(asked, lane, images)
+    assert cost_usd(profile, lane, usage) <= max_cost(subject, lane, images)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.stem))
 def test_shipped_tasks_can_be_capped_above_their_estimate(path: Path) -> None:
-    asked = catalog.load_task(path.stem, MODELS, path.parent)
-    profile = MODELS.profile(asked.model)
-    planned = check(asked, "100")
-    assert cost_usd(profile, Lane.ONLINE, estimate_usage(profile, asked, asked.max_images)) < planned
-    assert planned == max_cost_of_units_usd(profile, asked, Lane.ONLINE, asked.max_images)
+    subject = catalog.load_task(path.stem, MODELS, path.parent)
+    profile = MODELS.profile(subject.model)
+    planned = check(subject, "100")
+    assert cost_usd(profile, Lane.ONLINE, estimate_usage(profile, subject, subject.max_images)) < planned
+    assert planned == max_cost_of_units_usd(profile, subject, Lane.ONLINE, subject.max_images)
 
 
 # -- caps --------------------------------------------------------------------------------------------------
 
 
 def check(
-    asked: Task,
+    subject: Task,
     usd: str | None = None,
     calls: int | None = None,
     *,
@@ -120,8 +120,8 @@ def check(
     profile: ModelProfile | None = None,
 ) -> Decimal:
     return check_cap(
-        profile or MODELS.profile(asked.model),
-        asked,
+        profile or MODELS.profile(subject.model),
+        subject,
         lane,
         max_cost_usd=None if usd is None else Decimal(usd),
         max_calls=calls,
@@ -133,7 +133,7 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string
 
 
 @pytest.mark.parametrize(
-    ("keys", "caps", "said"),
+    ("keys", "caps", "message"),
     [
         (LIMITED, {"usd": "0"}, "--max_cost_usd=0 must be above 0"),
         (LIMITED, {"usd": "-1"}, "--max_cost_usd=-1 must be above 0"),
@@ -145,27 +145,27 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string
         ({"model": "gemini-2.5-flash", **LIMITED}, {"usd": "5", "lane": Lane.FLEX}, "in lane flex is not known"),
     ],
 )
-def test_rejects_a_cap_that_cannot_be_enforced(keys: dict[str, Any], caps: dict[str, Any], said: str) -> None:
+def test_rejects_a_cap_that_cannot_be_enforced(keys: dict[str, Any], caps: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         check(task(**keys), **caps)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_model_without_a_price_can_only_be_capped_in_calls() -> None:
     name = "projects/p/locations/us-central1/endpoints/123"
-    asked = task(model=name, **LIMITED)
-    assert check(asked, calls=5) == 0
+    subject = task(model=name, **LIMITED)
+    assert check(subject, calls=5) == 0
     with pytest.raises(UserError, match=r"cap the calls with --max_calls, or give its price with --models_file"):
-        check(asked, "5")
+        check(subject, "5")
 
 
 def test_accepts_the_cap_that_the_error_suggests() -> None:
-    asked = task(**LIMITED)
+    subject = task(**LIMITED)
     with pytest.raises(UserError) as caught:
-        check(asked, "0.001", processes=3)
+        check(subject, "0.001", processes=3)
     named = str(caught.value).partition("give at least ")[2].partition(",")[0]
-    assert check(asked, named, processes=3) == Decimal(named) / 3
+    assert check(subject, named, processes=3) == Decimal(named) / 3
 
 
 def test_accepts_any_run_without_a_cap() -> None:
@@ -180,8 +180,8 @@ def test_accepts_any_run_without_a_cap() -> None:
     [
         ("budget: --max_cost_usd=1 is used up", [], 4),
         ("budget: --max_calls=5 is used up", [], 4),
-        ("budget: --max_calls=5 is used up", ["3 units due, but 2 read"], 1),
-        ("systemic: the budget's notes in x cannot be taken", [], 3),
+        ("budget: --max_calls=5 is used up", ["3 units remain, but 2 were read"], 1),
+        ("systemic: cannot take budget shares in x", [], 3),
     ],
 )
 def test_end_of_budget_is_exit_code_4_if_counts_reconcile(stop: str, problems: list[str], code: int) -> None:
@@ -191,4 +191,4 @@ def test_end_of_budget_is_exit_code_4_if_counts_reconcile(stop: str, problems: l
 
 def test_counts_the_schema_as_text() -> None:
     schema: Schema = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(50)}}
-    assert worst(task(schema=schema, **LIMITED)) > worst(task(**LIMITED)) + 500 * Decimal("0.3e-6")
+    assert max_cost(task(schema=schema, **LIMITED)) > max_cost(task(**LIMITED)) + 500 * Decimal("0.3e-6")

@@ -28,7 +28,7 @@ def test_accepts_complete_conditions(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("", "is empty"),
         ("  \n ", "is empty"),
@@ -43,8 +43,8 @@ def test_accepts_complete_conditions(text: str) -> None:
         ("a = 1; DROP TABLE x", "semicolon"),
     ],
 )
-def test_rejects_unbalanced_conditions(text: str, says: str) -> None:
-    with pytest.raises(UserError, match=says) as caught:
+def test_rejects_unbalanced_conditions(text: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
         check_expression(text, source="--where")
     assert str(caught.value).startswith("--where")
     assert "\n" not in str(caught.value)

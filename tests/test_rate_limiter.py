@@ -32,32 +32,32 @@ class Quota:
 
 
 def run(limiter: AdaptiveRateLimiter, quota: Quota, seconds: float, start: float = 0.0) -> tuple[int, int]:
-    """Sends whatever the pacer lets through; returns calls granted and refused."""
+    """Send what the limiter grants; return the calls granted and refused."""
     (granted,), refused = run_all([limiter], quota, seconds, start)
     return granted, refused
 
 
 def run_all(
-    pacers: list[AdaptiveRateLimiter], quota: Quota, seconds: float, start: float = 0.0
+    limiters: list[AdaptiveRateLimiter], quota: Quota, seconds: float, start: float = 0.0
 ) -> tuple[list[int], int]:
     """The same with several processes on one quota; returns the calls granted to each, and all that were refused."""
-    granted, refused = [0] * len(pacers), 0
+    granted, refused = [0] * len(limiters), 0
     for step in range(int(seconds / STEP_S)):
         now = start + step * STEP_S
         quota.pass_time()
-        for offset in range(len(pacers)):
-            index = (step + offset) % len(pacers)  # everybody is first once in a while
-            while pacers[index].wait_s(now) == 0:
+        for offset in range(len(limiters)):
+            index = (step + offset) % len(limiters)  # each is first once in a while
+            while limiters[index].wait_s(now) == 0:
                 if not quota.grant():
                     refused += 1
-                    pacers[index].refused(now, now)
+                    limiters[index].refused(now, now)
                     break
                 granted[index] += 1
     return granted, refused
 
 
 def settled(per_s: float) -> tuple[AdaptiveRateLimiter, Quota, float]:
-    """A pacer that has just ended a probe, its quota, and the time."""
+    """A limiter that has just ended a probe, its quota, and the time."""
     limiter, quota = AdaptiveRateLimiter(0.0), Quota(per_s)
     run(limiter, quota, 90)
     now = 90.0
@@ -67,7 +67,7 @@ def settled(per_s: float) -> tuple[AdaptiveRateLimiter, Quota, float]:
 
 
 def hit(per_s: float) -> tuple[AdaptiveRateLimiter, float, float]:
-    """A pacer after a refusal that no probe asked for, the time, and its rate before."""
+    """A limiter after a refusal without a probe, the time, and its rate before."""
     limiter, quota, now = settled(per_s)
     _, refused = run(limiter, quota, 1.5, now + STEP_S)
     assert refused == 0
@@ -104,9 +104,9 @@ def test_finds_a_tenth_of_the_quota_within_ten_seconds() -> None:
 
 
 def test_four_processes_share_a_quota() -> None:
-    pacers, quota = [AdaptiveRateLimiter(0.0) for _ in range(4)], Quota(40.0)
-    run_all(pacers, quota, 60)
-    granted, refused = run_all(pacers, quota, 240, start=60.0)
+    limiters, quota = [AdaptiveRateLimiter(0.0) for _ in range(4)], Quota(40.0)
+    run_all(limiters, quota, 60)
+    granted, refused = run_all(limiters, quota, 240, start=60.0)
     assert sum(granted) >= 0.95 * 40 * 240
     assert refused <= 0.03 * (sum(granted) + refused)
     assert max(granted) <= 3 * min(granted)
@@ -145,7 +145,7 @@ def test_slow_rate_does_not_explode_before_the_first_refusal() -> None:
     limiter, _, now = settled(2.0)
     start = now
     sent: list[float] = []
-    while len(sent) < 5_000 and now < start + 120:  # and now there is no quota any more
+    while len(sent) < 5_000 and now < start + 120:  # without a quota from here on
         now += STEP_S
         while limiter.wait_s(now) == 0:
             sent.append(now)

@@ -72,10 +72,10 @@ def count(results: TableName, table: str) -> tuple[int, int]:
 def test_splits_long_vectors_into_requests_and_inserts_each_once(cloud: LocalCloud, results: TableName) -> None:
     vectors = VectorTable(dataclasses.replace(results, table="embeddings_gemini_embedding_2_3072"), LONG, "r")
     before = cloud.counters().get("bigquery", {}).get("insert_requests", 0)
-    asked = [outcome(number, ok=number % 10 != 3) for number in range(250)]
-    kept = record(results, asked, vectors)
-    assert [one.unit.unit_id for one in kept] == [one.unit.unit_id for one in asked]
-    assert [one.status for one in kept] == [one.status for one in asked]
+    outcomes = [outcome(number, ok=number % 10 != 3) for number in range(250)]
+    kept = record(results, outcomes, vectors)
+    assert [one.unit.unit_id for one in kept] == [one.unit.unit_id for one in outcomes]
+    assert [one.status for one in kept] == [one.status for one in outcomes]
     assert all(one.answer.vector is None for one in kept), "what is recorded need not be held"
     assert count(results, "outcomes") == (250, 250)
     assert count(results, vectors.table.table) == count(results, "embeddings") == (225, 225)

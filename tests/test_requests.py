@@ -67,7 +67,7 @@ def built(task: Task, unit: Unit, labels: dict[str, str] | None = None) -> dict[
     return build_request(task, MODELS.profile(task.model), unit, parts_of(unit), LABELS if labels is None else labels)
 
 
-# -- the shipped tasks: what is sent stands in golden/, for people to read ---------------------------------
+# -- shipped tasks: golden files ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_reports_text_that_is_not_json(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "expected"),
     [
         ([{"category": "SIGN", "confidence": 1}], "the answer: a list is not an object"),
         ("SIGN", "the answer: 'SIGN' is not an object"),
@@ -234,10 +234,10 @@ def test_reports_text_that_is_not_json(text: str) -> None:
         ({"category": "SIGN", "confidence": 1, "place": {"side": None}}, "place.side: is null"),
     ],
 )
-def test_reports_path_and_problem_of_a_schema_mismatch(answer: Any, told: str) -> None:
+def test_reports_path_and_problem_of_a_schema_mismatch(answer: Any, expected: str) -> None:
     parsed = parse_response(body(json.dumps(answer)), SIGN)
     assert (parsed.status, parsed.reason, parsed.retryable) == (Status.INVALID_ANSWER, "OFF_SCHEMA", True)
-    assert str(parsed.message).startswith(told)
+    assert str(parsed.message).startswith(expected)
     assert parsed.value is None
 
 

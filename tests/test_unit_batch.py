@@ -31,9 +31,9 @@ units = st.builds(
 
 @hypothesis.given(st.lists(units, max_size=5))
 def test_units_round_trip_through_a_batch(packed: list[Unit]) -> None:
-    group = pack(packed)
-    assert unpack(group) == packed
-    assert group.size == len(packed)
+    batch = pack(packed)
+    assert unpack(batch) == packed
+    assert batch.size == len(packed)
 
 
 @hypothesis.given(st.lists(units, max_size=4), st.lists(units, max_size=4))
