@@ -1,4 +1,4 @@
-"""A person's mistake gets one clear line and exit code 2, and nothing is called or written."""
+"""Invalid input is one line and exit code 2, and nothing is called or written."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def job(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 def refused(job: Job, *arguments: str) -> str:
-    """Runs a command that must be refused; gives the line it said."""
+    """Run a command that must be rejected; return the line that it prints."""
     code, out, err = run_cli(list(arguments))
-    told = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
+    lines = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
     assert code == 2, (code, out, err)
-    assert len(told) == 1, err
+    assert len(lines) == 1, err
     assert "Traceback" not in err
     assert job.cloud.counters().get("vertex", {}).get("calls", 0) == 0
     datasets = {dataset.dataset_id for dataset in bigquery.Client().list_datasets()}
     assert job.results not in datasets, "nothing may be written"
-    return told[0]
+    return lines[0]
 
 
 def write_task(directory: Path, text: str) -> str:
@@ -39,7 +39,7 @@ def write_task(directory: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (["--sampel_percent=3"], "sample_percent"),
         (["--sample_percent=0"], "sample_percent"),
@@ -75,14 +75,14 @@ def write_task(directory: Path, text: str) -> str:
         (["--max_calls=1", "--direct_num_workers=2"], "max_calls"),
     ],
 )
-def test_a_wrong_flag_gets_one_line(job: Job, arguments: list[str], says: str) -> None:
+def test_rejects_invalid_flags(job: Job, arguments: list[str], expected: str) -> None:
     given = {argument.partition("=")[0] for argument in arguments}
     base = [argument for argument in job.arguments() if argument.partition("=")[0] not in given]
-    assert says in refused(job, *base, *arguments)
+    assert expected in refused(job, *base, *arguments)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("name: bad\nprompt: [", "bad.yaml"),
         ("name: bad\npromt: hello\n", "prompt"),
@@ -94,17 +94,17 @@ def test_a_wrong_flag_gets_one_line(job: Job, arguments: list[str], says: str) -
         ("name: bad\nprompt: hello {{extra.weather}}\n", "--keep_columns=weather"),
     ],
 )
-def test_a_wrong_task_gets_one_line(job: Job, tmp_path: Path, text: str, says: str) -> None:
+def test_rejects_invalid_tasks(job: Job, tmp_path: Path, text: str, expected: str) -> None:
     base = [argument for argument in job.arguments() if not argument.startswith("--task")]
-    assert says in refused(job, *base, write_task(tmp_path, text))
+    assert expected in refused(job, *base, write_task(tmp_path, text))
 
 
-def test_a_model_that_the_location_does_not_know_gets_one_line(job: Job) -> None:
+def test_rejects_a_model_that_does_not_exist_at_the_location(job: Job) -> None:
     job.cloud.faults(vertex={"retired_models": ["gemini-3.5-flash-lite"]})
     assert "does not exist at location global" in refused(job, *job.arguments())
 
 
-def test_results_far_from_the_source_get_one_line(job: Job) -> None:
+def test_rejects_results_in_another_location(job: Job) -> None:
     client = bigquery.Client()
     far = bigquery.Dataset(f"{client.project}.{job.name}_far")
     far.location = "EU"
@@ -115,12 +115,12 @@ def test_results_far_from_the_source_get_one_line(job: Job) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="root may write anywhere")
-def test_a_work_directory_that_cannot_be_written_gets_one_line(job: Job) -> None:
+def test_rejects_a_read_only_work_directory(job: Job) -> None:
     base = [argument for argument in job.arguments() if not argument.startswith("--work_dir")]
     assert "work_dir" in refused(job, *base, "--work_dir=/proc/imagebeam")
 
 
-def test_a_costly_run_is_not_started_without_a_yes(job: Job, tmp_path: Path) -> None:
+def test_an_expensive_run_needs_confirmation(job: Job, tmp_path: Path) -> None:
     models = tmp_path / "models.yaml"
     from imagebeam.transforms.tasks import catalog
 
@@ -130,7 +130,7 @@ def test_a_costly_run_is_not_started_without_a_yes(job: Job, tmp_path: Path) -> 
     assert "--yes" in line
 
 
-def test_without_credentials_one_line_says_how_to_get_them(job: Job, tmp_path: Path) -> None:
+def test_missing_credentials_print_how_to_log_in(job: Job, tmp_path: Path) -> None:
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -150,7 +150,7 @@ def test_without_credentials_one_line_says_how_to_get_them(job: Job, tmp_path: P
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_that_is_going_on_is_not_doubled(job: Job) -> None:
+def test_rejects_a_second_run_of_a_task(job: Job) -> None:
     from imagebeam.transforms.clients import lease
     from imagebeam.transforms.clients.bigquery import BigQueryClient
     from imagebeam.transforms.core.identifiers import TableName

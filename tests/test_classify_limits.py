@@ -1,4 +1,4 @@
-"""Caps and draining, end to end: a run that stops early loses nothing, says why, and goes on later."""
+"""Caps and draining, end to end: a run that stops early loses nothing, gives its reason and continues later."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.console.report import exit_code
 
 
-def test_a_cap_of_calls_is_used_up_and_kept(
-    cloud: LocalCloud, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_stops_at_max_calls(cloud: LocalCloud, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     job = make_job(cloud, tmp_path, 30)
     summary = job.run("--max_calls=12")
     assert summary["exit_code"] == 4, summary["err"]
@@ -27,7 +25,7 @@ def test_a_cap_of_calls_is_used_up_and_kept(
     assert job.run()["counted"]["ok"] == 18
 
 
-def test_a_cap_of_cost_is_used_and_never_exceeded(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_stops_below_max_cost(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 60)
     summary = job.run("--max_cost_usd=0.02")
     assert summary["exit_code"] == 4, summary["err"]
@@ -36,7 +34,7 @@ def test_a_cap_of_cost_is_used_and_never_exceeded(cloud: LocalCloud, tmp_path: P
     assert summary["counted"]["skipped"] > 0
 
 
-def test_a_cap_holds_although_calls_fail_and_are_asked_again(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_retried_calls_count_toward_max_calls(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 20)
     cloud.faults(vertex={"rules": [{"rate": 0.3, "do": "http", "code": 503}]})
     summary = job.run("--max_calls=15", "--unit_deadline_s=5")
@@ -59,7 +57,7 @@ def test_too_many_failures_stop_the_run(cloud: LocalCloud, tmp_path: Path) -> No
     assert summary["problems"] == []
 
 
-def test_the_first_fifty_that_fail_alike_stop_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_stops_when_the_first_units_all_fail_alike(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{"data": None} for _ in range(90)])
     summary = job.run("--in_flight=4")
     assert summary["exit_code"] == 3, summary["err"]
@@ -67,7 +65,7 @@ def test_the_first_fifty_that_fail_alike_stop_the_run(cloud: LocalCloud, tmp_pat
     assert summary["counted"]["skipped"] > 0
 
 
-def test_flex_is_asked_and_what_was_billed_is_kept(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_flex_records_its_traffic_type_and_cost(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     online, flex = job.run("--limit=2"), job.run("--lane=flex")
     assert flex["counted"]["ok"] == 2, flex["err"]
@@ -91,7 +89,7 @@ def test_flex_is_asked_and_what_was_billed_is_kept(cloud: LocalCloud, tmp_path: 
         ("quota: no call was granted for 15 minutes", 3),
     ],
 )
-def test_every_reason_to_stop_has_its_exit_code(stop: str | None, code: int) -> None:
+def test_every_stop_reason_has_an_exit_code(stop: str | None, code: int) -> None:
     summary: dict[str, Any] = {"problems": [], "stop": stop, "counted": {"ok": 10, "failed": {}}}
     assert exit_code(summary, 20.0) == code
     assert exit_code({**summary, "problems": ["3 read, 2 accounted for"]}, 20.0) == 1

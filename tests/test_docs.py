@@ -78,11 +78,9 @@ PROOFS = {
     "--source=my-project.imagery_insights___us.cropped_observations_latest": RUN,
     "imagebeam tasks list": RUN,
     "imagebeam tasks show utility_pole": RUN,
-    "imagebeam plan --task=utility_pole": (
-        "tests/test_plan.py::test_a_plan_says_what_a_run_on_the_demo_set_then_takes"
-    ),
+    "imagebeam plan --task=utility_pole": ("tests/test_plan.py::test_a_plan_of_the_demo_dataset_matches_the_run"),
     "imagebeam preflight --task=utility_pole": (
-        "tests/test_preflight.py::test_a_good_set_up_is_ok_and_nothing_of_it_stays"
+        "tests/test_preflight.py::test_passes_a_good_setup_and_leaves_nothing_behind"
     ),
     "imagebeam classify --task=utility_pole --limit=100": ELSEWHERE,
     "imagebeam classify --task=utility_pole --asset_types=ASSET_CLASS_UTILITY_POLE --near=46.948,7.447,500": ELSEWHERE,

@@ -1,4 +1,4 @@
-"""``imagebeam plan`` on the local Google Cloud: it calls nothing, and what it says is what a run then takes."""
+"""``imagebeam plan`` on the local Google Cloud: it calls no model, and its estimate matches the run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def embed_arguments(job: Job, *more: str) -> list[str]:
 
 
 def calls(job: Job) -> dict[str, Any]:
-    """What was asked of Vertex AI, calls that are free included, since the counters were last at zero."""
+    """Counters of Vertex AI since the last reset, free calls included."""
     found: dict[str, Any] = job.cloud.counters().get("vertex", {})
     return found
 
@@ -66,7 +66,7 @@ def few(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.mark.timeout(300)
-def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_plan_of_the_demo_dataset_matches_the_run(street: Job, cloud: LocalCloud, tmp_path: Path) -> None:
     source = "--source=imagery_insights___us.latest_observations"
     first = planned(street.arguments(source))
     assert calls(street) == {}, "nothing is called"
@@ -76,17 +76,17 @@ def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: L
     ran = street.run(source)
     real = Decimal(ran["recorded"]["cost_usd"])
     assert abs(Decimal(lanes(first)["online"]["usd"]) - real) <= real * Decimal("0.05")
-    # One photograph is called .jpg and is a PNG: it is refused and asked about again, unpaid. A look tells.
+    # One image is named .jpg and is a PNG: it is rejected, not billed, and sent again. The sample shows it.
     look = {"units": 298, "calls": 299, "repeated": 1, "failing": {"NOT_FOUND": 1}, "refused": None}
-    assert first["look"] == look, "that one is broken further down cannot be seen in its first bytes"
+    assert first["look"] == look, "the first bytes do not show that one is broken further down"
     assert first["calls"] == ran["counted"]["calls"] == 299
 
-    # A changed prompt: what it changes is told, and the answers of the old one are the measure of the new ones.
+    # After a change of the prompt, the estimate uses the answers of the previous version.
     task = str(changed_task(tmp_path))
-    told = planned(street.arguments(source, task=task))
-    assert told["changed"]["fields"] == ["prompt"]
-    assert told["changed"]["since"] == ran["version"]
-    assert (told["units"]["outdated"], told["units"]["remaining_new"]) == (296, 4)
+    changed = planned(street.arguments(source, task=task))
+    assert changed["changed"]["fields"] == ["prompt"]
+    assert changed["changed"]["since"] == ran["version"]
+    assert (changed["units"]["outdated"], changed["units"]["remaining_new"]) == (296, 4)
     code, text, _ = run_cli(["plan", *street.arguments(source, task=task)])
     assert code == 0
     assert f"changed  prompt since version {ran['version']}" in text
@@ -96,12 +96,12 @@ def test_a_plan_says_what_a_run_on_the_demo_set_then_takes(street: Job, cloud: L
     ran = street.run(source, "--reprocess=outdated", task=task)
     real = Decimal(ran["recorded"]["cost_usd"])
     assert abs(Decimal(lanes(second)["online"]["usd"]) - real) <= real * Decimal("0.01")
-    assert abs(Decimal(told["changed"]["usd"]) - real) <= real * Decimal("0.01")
+    assert abs(Decimal(changed["changed"]["usd"]) - real) <= real * Decimal("0.01")
     assert second["calls"] == ran["counted"]["calls"]
     assert "298 units" in second["tokens"]["basis"]
 
 
-def test_images_that_may_not_be_looked_at_are_said_and_planned_without(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_plans_without_images_that_cannot_be_read(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     cloud.faults(access={"denied": [{"permission": "storage.objects.get"}]})
     plan = planned(job.arguments())
@@ -112,16 +112,14 @@ def test_images_that_may_not_be_looked_at_are_said_and_planned_without(cloud: Lo
     assert planned(job.arguments(), "--sample_images=2")["look"]["units"] == 2
 
 
-def test_images_that_travel_inside_the_request_make_no_call_when_they_cannot_be_read(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_unreadable_inline_images_make_no_call(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{}, {"data": None}, {}])
     assert planned(job.arguments("--transport=inline"))["calls"] == 2
     assert planned(job.arguments("--transport=uri"))["calls"] == 3
     assert job.run("--transport=inline")["counted"]["calls"] == 2
 
 
-def test_settings_that_the_model_ignores_are_noted_and_reprocess_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_notes_ignored_settings_and_reprocesses_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     task = tmp_path / "look.yaml"
     task.write_text("name: look\nprompt: What is it?\n")
@@ -137,7 +135,7 @@ def test_settings_that_the_model_ignores_are_noted_and_reprocess_nothing(cloud: 
     assert f"warning: {warning}" in err
 
 
-def test_assets_are_planned_with_the_images_that_they_have(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_plans_assets_with_their_actual_images(cloud: LocalCloud, tmp_path: Path) -> None:
     rows = [{"asset_id": f"t1:{index}"} for index in (0, 0, 0, 1, 1, 2, 3, 3)]
     rows[-1]["gcs_uri"] = "https://example.com/a.jpg"
     job = make_job(cloud, tmp_path, rows)
@@ -152,7 +150,7 @@ def test_assets_are_planned_with_the_images_that_they_have(cloud: LocalCloud, tm
     assert abs(Decimal(lanes(plan)["online"]["usd"]) - real) <= real * Decimal("0.05")
 
 
-def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_answers_of_a_probe_are_not_paid_again(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{"gcs_uri": None}, *[{} for _ in range(11)]])
     plan = planned(job.arguments(), "--probe=5")
     assert calls(job)["calls"] == 5
@@ -178,7 +176,7 @@ def test_a_probe_makes_so_many_calls_and_its_answers_are_not_paid_again(cloud: L
     assert calls(job)["calls"] == 13
 
 
-def test_a_plan_of_vectors_has_batch_and_sql_lanes_and_can_be_probed(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_plans_embeddings_in_their_lanes_and_probes_them(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     for lane in ("online", "sql"):
         plan = planned(embed_arguments(job, f"--lane={lane}"))
@@ -211,7 +209,7 @@ def dear(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("lane", ["online", "flex", "batch", "embed", "sql", "probe"])
-def test_every_command_that_pays_asks_above_twenty_dollars(small: Job, dear: str, lane: str) -> None:
+def test_paid_commands_need_confirmation_above_the_threshold(small: Job, dear: str, lane: str) -> None:
     small.cloud.reset()
     commands = {
         "online": small.arguments(),
@@ -230,7 +228,7 @@ def test_every_command_that_pays_asks_above_twenty_dollars(small: Job, dear: str
     assert small.results not in datasets()
 
 
-def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(small: Job, dear: str) -> None:
+def test_uses_the_given_quota_and_explains_impossible_lanes(small: Job, dear: str) -> None:
     plan = planned(small.arguments("--max_rpm=2", "--transport=inline", "--max_calls=1"), dear)
     found = lanes(plan)
     assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls per minute", 92)
@@ -246,7 +244,7 @@ def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (["--task=image_qualty"], "image_quality"),
         (["--source=nowhere.observations"], "nowhere"),
@@ -258,18 +256,18 @@ def test_what_a_person_gives_is_the_quota_and_what_a_lane_does_not_take_is_told(
         (["--results_location=EU"], "EU"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_called(small: Job, arguments: list[str], says: str) -> None:
+def test_rejects_invalid_input_without_calls(small: Job, arguments: list[str], expected: str) -> None:
     small.cloud.reset()
     replaced = {argument.partition("=")[0] for argument in arguments}
     base = [argument for argument in small.arguments() if argument.partition("=")[0] not in replaced]
     code, out, err = run_cli(["plan", *base, *arguments])
     assert (code, out) == (2, ""), err
     (line,) = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
-    assert says in line
+    assert expected in line
     assert calls(small) == {}
 
 
-def test_help_says_what_it_does() -> None:
+def test_help_describes_the_command() -> None:
     code, out, _ = run_cli(["plan", "--help"])
     assert code == 0
     assert "--probe=N" in out
@@ -292,7 +290,7 @@ def test_help_says_what_it_does() -> None:
         (("--source={source}",), None),
     ],
 )
-def test_no_units_are_explained(few: Job, flags: tuple[str, ...], why: str | None) -> None:
+def test_explains_an_empty_selection(few: Job, flags: tuple[str, ...], why: str | None) -> None:
     given = [flag.format(source=few.source) for flag in flags]
     rest = ["--task=image_quality", f"--results={few.results}", f"--work_dir={few.directory / 'runs'}"]
     code, out, err = run_cli(["plan", "classify", *given, *rest])

@@ -1,4 +1,4 @@
-"""Preflight finds each misconfiguration with one message that says what mends it, and nothing on a good set-up."""
+"""Preflight reports each misconfiguration once, with its fix, and nothing on a good setup."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Project:
         for argument in more:
             name, _, text = argument.removeprefix("--").partition("=")
             flags[name] = text or "true"
-        # A flag that is given as "-" is left out.
+        # "-" removes a flag.
         return ["preflight", command, *(f"--{name}={text}" for name, text in flags.items() if text != "-")]
 
     def dataflow(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class Project:
         )
 
     def snapshot(self, days: float) -> None:
-        """Makes the snapshot so many days old."""
+        """Set the age of the snapshot in days."""
         made = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)
         config = bigquery.LoadJobConfig(write_disposition="WRITE_TRUNCATE", schema=fields(SNAPSHOTS))
         rows = [{"snapshot_id": "s1", "creation_time": made.isoformat()}]
@@ -123,7 +123,7 @@ def project(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Proj
     client.load_table_from_json(rows, table, job_config=config).result()
     client.create_dataset(job.results)
     work_dir(job)
-    # Models that never retire: today is whenever this runs.
+    # No model retires, so that the test does not depend on the date.
     models = directory / "models.yaml"
     shipped = (Path(catalog.__file__).parent / "data" / "models.yaml").read_text()
     models.write_text(re.sub(r"date: 20\d\d", "date: 2999", re.sub(r"warn_from: 20\d\d", "warn_from: 2999", shipped)))
@@ -132,11 +132,11 @@ def project(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Proj
     return found
 
 
-# -- good set-ups -------------------------------------------------------------------------------------------
+# -- good setups --------------------------------------------------------------------------------------------
 
 
 def state_of() -> tuple[list[str], list[str]]:
-    """Every table and every object that there is."""
+    """Every table and every object."""
     client = bigquery.Client()
     tables = [str(table.reference) for one in client.list_datasets() for table in client.list_tables(one.reference)]
     stored = [
@@ -156,7 +156,7 @@ def state_of() -> tuple[list[str], list[str]]:
         (("embed", "--lane=sql"), 0, 0, None),
     ],
 )
-def test_a_good_set_up_is_ok_and_nothing_of_it_stays(
+def test_passes_a_good_setup_and_leaves_nothing_behind(
     project: Project, arguments: tuple[str, ...], paid: int, counted: int, transport: str | None
 ) -> None:
     before = state_of()
@@ -172,7 +172,7 @@ def test_a_good_set_up_is_ok_and_nothing_of_it_stays(
     assert state_of() == before
 
 
-def test_a_good_set_up_for_dataflow_is_ok_and_its_workers_account_reads_the_image(project: Project) -> None:
+def test_reads_the_image_as_the_dataflow_workers_account(project: Project) -> None:
     found = report(project.arguments("classify", *project.dataflow()))
     assert [one for one in found.findings if one["state"] != "ok"] == []
     (sample,) = (one for one in found.findings if one["name"] == "sample image")
@@ -181,7 +181,7 @@ def test_a_good_set_up_for_dataflow_is_ok_and_its_workers_account_reads_the_imag
     assert "create" not in project.cloud.counters()["dataflow"]["calls"]
 
 
-def test_the_demo_dataset_is_a_good_set_up(project: Project) -> None:
+def test_passes_the_demo_dataset(project: Project) -> None:
     build_dataset(project.cloud.url, project.cloud.project, units=12)
     source = "--source=imagery_insights___us.latest_observations"
     for command in (("classify", "--lane=batch"), ("embed", "--no_probe")):
@@ -193,13 +193,13 @@ def test_the_demo_dataset_is_a_good_set_up(project: Project) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing that is wrong, the one check that must say so, and words that its remedy must have.
+    """A misconfiguration, the check that must report it, and words that the report must contain.
 
-    ``{…}`` in flags, resources and words are filled in: images and work (buckets), data and results (datasets).
+    ``{…}`` in flags, resources and words are replaced: images and work (buckets), data and results (datasets).
     """
 
     check: str
-    says: tuple[str, ...]
+    expected: tuple[str, ...]
     flags: tuple[str, ...] = ()
     command: str = ""
     denied: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -209,7 +209,7 @@ class Case:
 
     @property
     def quickest(self) -> tuple[str, ...]:
-        """A command that finds it: in the lane sql the checks of data are the same, and no model is asked."""
+        """The fastest command that finds it: the SQL lane has the same data checks, and does not call the model."""
         if self.command:
             return (self.command,)
         plain = {"credentials", "BigQuery", "source", "query", "locations", "limits", "results dataset"}
@@ -231,7 +231,7 @@ BATCH = ("--lane=batch",)
 NO_MODEL_CALL = {"method": "generateContent", "do": "http"}
 
 CASES = {
-    "a key that is no longer good": Case(
+    "a revoked key": Case(
         "credentials", ("gcloud auth application-default login",), faults={"token": {"fail": True}}
     ),
     "BigQuery is disabled": Case(
@@ -242,15 +242,15 @@ CASES = {
     "no role to run jobs": Case(
         "BigQuery", (GCLOUD, "roles/bigquery.jobUser", ME), denied=denied("bigquery.jobs.create")
     ),
-    "a table that is not there": Case("source", ("bq ls imagebeam-local:{data}",), ("--source={data}.observatons",)),
-    "a dataset that is not there": Case("source", ("subscribe",), ("--source=nowhere.observations",)),
+    "a missing table": Case("source", ("bq ls imagebeam-local:{data}",), ("--source={data}.observatons",)),
+    "a missing dataset": Case("source", ("subscribe",), ("--source=nowhere.observations",)),
     "no role to see the source": Case(
         "source",
         ("GRANT `roles/bigquery.dataViewer` ON SCHEMA `imagebeam-local`.`{data}`", ME),
         denied=denied("bigquery.tables.get", ":{data}."),
     ),
-    "a profile that does not fit": Case("source", ("lacks", "capture_location"), ("--profile=pano",)),
-    "a column that is not there": Case("source", ("weather",), ("--keep_columns=weather",)),
+    "a profile that does not match": Case("source", ("lacks", "capture_location"), ("--profile=pano",)),
+    "a missing column": Case("source", ("weather",), ("--keep_columns=weather",)),
     "no role to read the source": Case(
         "query",
         ("bigquery.tables.getData", "GRANT `roles/bigquery.dataViewer` ON SCHEMA `imagebeam-local`.`{data}`"),
@@ -262,7 +262,7 @@ CASES = {
         ("--source=-", "--query=SELECT * FROM {data}.observations"),
         denied=denied("bigquery.tables.getData", ":{data}."),
     ),
-    "a condition that is no SQL": Case("query", ("rejects the query",), ("--where=heading >",)),
+    "an invalid condition": Case("query", ("rejects the query",), ("--where=heading >",)),
     "a query that reads too much": Case("query", ("--maximum_bytes_billed=",), ("--maximum_bytes_billed=1",)),
     "a shared dataset with restricted egress": Case(
         "shared dataset",
@@ -272,7 +272,7 @@ CASES = {
         state="warning",
         code=0,
     ),
-    "restricted egress, and a lane that writes what it reads": Case(
+    "restricted egress in the SQL lane": Case(
         "shared dataset",
         ("--lane=online",),
         ("--lane=sql",),
@@ -280,8 +280,8 @@ CASES = {
         faults={"bigquery": {"linked": {"{data}": {"source": "publisher.imagery", "restricted": True}}}},
     ),
     "results in another location": Case("locations", ("is in EU", "bq mk --location=US"), ("--results={data}_far",)),
-    "a ceiling below one call": Case("limits", ("max_tpm",), ("--max_tpm=100",)),
-    "no role to make tables": Case(
+    "a rate limit below one call": Case("limits", ("max_tpm",), ("--max_tpm=100",)),
+    "no role to create tables": Case(
         "results dataset",
         ("GRANT `roles/bigquery.dataEditor` ON SCHEMA `imagebeam-local`.`{results}`",),
         denied=denied("bigquery.tables.create", ":{results}"),
@@ -291,16 +291,16 @@ CASES = {
         ("bigquery.tables.updateData", "roles/bigquery.dataEditor"),
         denied=denied("bigquery.tables.updateData", ":{results}"),
     ),
-    "no role to make the results dataset": Case(
+    "no role to create the results dataset": Case(
         "project roles",
         (GCLOUD, "bigquery.datasets.create", "roles/bigquery.user"),
         ("--results={data}_new",),
         denied=denied("bigquery.datasets.create"),
     ),
-    "no bucket for the work": Case(
+    "no bucket for the work directory": Case(
         "work directory", ("gcloud storage buckets create gs://no-such-bucket-here",), ("--work_dir=gs://no-such-bucket-here",)
     ),
-    "no role on the bucket for the work": Case(
+    "no role on the bucket of the work directory": Case(
         "work directory",
         ("gcloud storage buckets add-iam-policy-binding gs://{work}", "roles/storage.objectUser", ME),
         denied=denied("storage.objects.create", "gs://{work}"),
@@ -315,12 +315,12 @@ CASES = {
         ("gcloud storage buckets add-iam-policy-binding gs://{images}", "roles/storage.objectViewer", ME),
         denied=denied("storage.objects.get", "gs://{images}"),
     ),
-    "images that are gone": Case(
+    "missing images": Case(
         "sample image", ("no such object", "newest snapshot"), ("--source={gone}.observations",)
     ),
-    "images that are none": Case("sample image", ("no image", "--where"), ("--source={broken}.observations",)),
+    "invalid images": Case("sample image", ("no image", "--where"), ("--source={broken}.observations",)),
     "a location without the model": Case("model profile", ("--location=global",), ("--location=us-central1",)),
-    "a model that is retired": Case(
+    "a retired model": Case(
         "model",
         ("does not exist at location global", "--model"),
         faults={"vertex": {"retired_models": ["gemini-3.5-flash-lite"]}},
@@ -333,7 +333,7 @@ CASES = {
         ("gcloud services enable aiplatform.googleapis.com --project=imagebeam-local",),
         faults=disabled("aiplatform"),
     ),
-    "no role to ask the model": Case(
+    "no role to call the model": Case(
         "probe call",
         (GCLOUD, "aiplatform.endpoints.predict", "roles/aiplatform.user"),
         denied=denied("aiplatform.endpoints.predict"),
@@ -345,19 +345,19 @@ CASES = {
         state="warning",
         code=0,
     ),
-    "the same, with URIs only": Case(
+    "images that Vertex AI may not read, URIs only": Case(
         "probe call",
         ("--transport=auto", AGENT),
         ("--transport=uri",),
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
     ),
-    "the same, for batch jobs": Case(
+    "images that Vertex AI may not read, batch jobs": Case(
         "probe call",
         ("--lane=flex", "gcloud storage buckets add-iam-policy-binding gs://{images}", AGENT, "storage.objectViewer"),
         BATCH,
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
     ),
-    "the same, for vectors": Case(
+    "images that Vertex AI may not read, embeddings": Case(
         "probe call",
         (AGENT,),
         ("--dimension=128",),
@@ -366,7 +366,7 @@ CASES = {
         state="warning",
         code=0,
     ),
-    "the same, found out for nothing": Case(
+    "images that Vertex AI may not read, no paid call": Case(
         "probe call",
         (AGENT,),
         ("--no_probe",),
@@ -374,14 +374,14 @@ CASES = {
         state="warning",
         code=0,
     ),
-    "a quota that is used up": Case(
+    "an exhausted quota": Case(
         "probe call",
         ("quota", "slows down"),
         faults={"vertex": {"rules": [NO_MODEL_CALL | {"code": 429}]}},
         state="warning",
         code=0,
     ),
-    "a request that the model does not take": Case(
+    "a request that the model rejects": Case(
         "probe call",
         ("INVALID_ARGUMENT", "imagebeam tasks check"),
         faults={"vertex": {"rules": [NO_MODEL_CALL | {"code": 400}]}},
@@ -401,7 +401,7 @@ CASES = {
         BATCH,
         denied=denied("aiplatform.batchPredictionJobs.create"),
     ),
-    "a connection that is not there": Case(
+    "a missing connection": Case(
         "connection", ("bq mk --connection", "--create_connection"), ("--lane=sql", "--connection=us.imagery"), "embed"
     ),
     "an object table of other images": Case(
@@ -435,7 +435,7 @@ CASES = {
         ("{dataflow}",),
         denied=denied("storage.objects.get", "gs://{images}", WORKER),
     ),
-    "workers that nobody may ask for": Case(
+    "workers that cannot be impersonated": Case(
         "sample image",
         (f"gcloud iam service-accounts add-iam-policy-binding {WORKER}", "roles/iam.serviceAccountTokenCreator", ME),
         ("{dataflow}",),
@@ -452,7 +452,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def names(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What stands for the words in braces."""
+    """The values of the words in braces."""
     cloud, client = project.cloud, bigquery.Client()
     far = bigquery.Dataset(f"{client.project}.{project.job.name}_far")
     far.location = "EU"
@@ -470,7 +470,7 @@ def names(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Mapping
 
 
 def filled(value: Any, fill: Callable[[str], str]) -> Any:
-    """Every text in a document, filled in."""
+    """Fill in every text of a document."""
     if isinstance(value, str):
         return fill(value)
     if isinstance(value, Mapping):
@@ -494,31 +494,29 @@ def run_case(project: Project, names: Mapping[str, str], case: Case) -> Report:
     found = report(project.arguments(*case.quickest, *flags))
     assert [(one["name"], one["state"]) for one in found.messages] == [(case.check, case.state)]
     (message,) = found.messages
-    told = f"{message['cause']} {message['permission']} {message['fix']}"
-    for words in case.says:
-        assert fill(words) in told
+    text = f"{message['cause']} {message['permission']} {message['fix']}"
+    for words in case.expected:
+        assert fill(words) in text
     assert message["tried"]
     return found
 
 
 @pytest.mark.parametrize("wrong", CASES)
-def test_one_thing_that_is_wrong_gets_one_message_with_its_remedy(
-    project: Project, names: Mapping[str, str], wrong: str
-) -> None:
+def test_reports_one_misconfiguration_once_with_its_fix(project: Project, names: Mapping[str, str], wrong: str) -> None:
     case = CASES[wrong]
     assert run_case(project, names, case).code == case.code
 
 
 @pytest.mark.parametrize(
-    ("days", "flags", "state", "says"),
+    ("days", "flags", "state", "expected"),
     [
         (40, (), "failure", "new snapshot"),
         (33, ("--no_probe",), "warning", "expire soon"),
         (32, ("--lane=batch",), "failure", "--lane=flex"),
     ],
 )
-def test_the_age_of_the_snapshot_is_held_against_its_expiry(
-    project: Project, days: float, flags: tuple[str, ...], state: str, says: str
+def test_compares_the_age_of_the_snapshot_with_its_expiry(
+    project: Project, days: float, flags: tuple[str, ...], state: str, expected: str
 ) -> None:
     project.snapshot(days)
     try:
@@ -527,12 +525,12 @@ def test_the_age_of_the_snapshot_is_held_against_its_expiry(
         project.snapshot(1)
     (message,) = found.messages
     assert (message["name"], message["state"]) == ("snapshot", state)
-    assert says in f"{message['cause']} {message['fix']}"
+    assert expected in f"{message['cause']} {message['fix']}"
     waits = {one["name"] for one in found.findings if one["state"] == "skipped"}
     assert waits == ({"sample image", "probe call"} if state == "failure" else set())
 
 
-def test_a_run_that_is_going_on_is_told(project: Project) -> None:
+def test_reports_a_run_in_progress(project: Project) -> None:
     client = bigquery.Client()
     bq = BigQueryClient(client.project)
     table = lease.lease_table(TableName(client.project, project.job.results, "outcomes"), "image_quality")
@@ -546,7 +544,7 @@ def test_a_run_that_is_going_on_is_told(project: Project) -> None:
     assert "ada" in message["cause"]
 
 
-def test_every_check_runs_though_others_fail_and_none_speaks_twice(project: Project) -> None:
+def test_runs_every_check_and_reports_each_failure_once(project: Project) -> None:
     project.cloud.faults(
         access={"denied": [denied("storage.objects.get", project.images), denied("storage.objects.create")]},
         vertex={"retired_models": ["gemini-3.5-flash-lite"]},
@@ -573,7 +571,7 @@ def test_warns_about_settings_that_the_model_ignores(project: Project, tmp_path:
     ]
 
 
-def test_a_permission_that_nobody_can_ask_about_is_no_message(project: Project) -> None:
+def test_skips_permissions_that_cannot_be_tested(project: Project) -> None:
     project.cloud.faults(**disabled("cloudresourcemanager"))
     found = report(project.arguments("classify", "--lane=batch"))
     assert found.messages == []
@@ -585,10 +583,10 @@ def test_a_permission_that_nobody_can_ask_about_is_no_message(project: Project) 
 # -- the command --------------------------------------------------------------------------------------------
 
 
-def test_people_get_a_line_per_check_and_below_a_failure_what_mends_it(project: Project) -> None:
+def test_prints_a_line_per_check_and_the_fix_below_a_failure(project: Project) -> None:
     project.cloud.faults(access={"denied": [denied("storage.objects.get", project.images)]})
     arguments = project.arguments("classify", "--no-probe")
-    arguments.remove("classify")  # which it is without a word
+    arguments.remove("classify")  # the default
     code, out, err = run_cli(arguments)
     assert (code, err) == (2, "")
     lines = out.splitlines()
@@ -599,7 +597,7 @@ def test_people_get_a_line_per_check_and_below_a_failure_what_mends_it(project: 
     assert any(line.startswith("skipped  probe call") and "waits for: sample image" in line for line in lines)
 
 
-def test_json_says_everything_and_quiet_only_what_is_wrong(project: Project) -> None:
+def test_json_has_every_field_and_quiet_prints_only_problems(project: Project) -> None:
     found = report(project.arguments("embed", "--lane=sql"))
     assert {"command", "lane", "transport", "ready", "exit_code", "counts", "findings"} == set(found.document)
     assert found.document["counts"] == {"ok": len(found.findings), "warning": 0, "failure": 0, "skipped": 0}
@@ -609,7 +607,7 @@ def test_json_says_everything_and_quiet_only_what_is_wrong(project: Project) -> 
     assert (code, out.strip()) == (0, f"ready: {len(found.findings)} ok")
 
 
-def test_a_flag_that_is_unknown_is_told_as_everywhere(project: Project) -> None:
+def test_rejects_unknown_flags(project: Project) -> None:
     code, out, err = run_cli(project.arguments("classify", "--no_prob"))
     assert (code, out) == (2, "")
     assert "no_prob" in err
@@ -617,12 +615,12 @@ def test_a_flag_that_is_unknown_is_told_as_everywhere(project: Project) -> None:
     assert "--no_probe" in run_cli(["preflight", "--help"])[1]
 
 
-def test_the_document_has_the_table_of_the_checks() -> None:
+def test_documentation_has_the_table_of_checks() -> None:
     text = (Path(__file__).parent.parent / "docs" / "preflight.md").read_text(encoding="utf-8")
     assert build_markdown_table() in text
 
 
-def test_every_check_comes_after_those_that_it_needs() -> None:
+def test_checks_come_after_those_that_they_need() -> None:
     seen: set[str] = set()
     for check in CHECKS:
         assert set(check.needs) <= seen, check.name

@@ -1,4 +1,4 @@
-"""Runs a Beam pipeline to its end, and turns what stopped one of its steps into our own error again."""
+"""Run a Beam pipeline, and raise the error that a step recorded."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def run_pipeline(
     beam_args: Sequence[str],
     wait: bool = True,
 ) -> None:
-    """Builds and runs a pipeline.
+    """Build and run a pipeline.
 
     Args:
-        build: Puts the steps into it.
-        settings: The run, in whose directory a step says what stopped it.
+        build: Adds the steps to the pipeline.
+        settings: The run. A step that stops it records its error in the run directory.
         runner: Name of a Beam runner.
         beam_args: Options of Beam.
-        wait: Wait for its end.
+        wait: Wait until the pipeline finishes.
 
     Raises:
-        ImagebeamError: What stopped a step.
+        ImagebeamError: The error that a step recorded, or that of a failed submission.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    # Beam logs what a step raised, and raises it here too: an expected stop would look like a crash.
+    # Beam both logs and raises the error of a step: an expected stop would look like a crash.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     try:
         pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_args)))
@@ -50,17 +50,17 @@ def run_pipeline(
         if wait:
             result.wait_until_finish()
     except Exception as error:
-        told = read_json(settings.error_path)
-        if told is not None:
+        recorded = read_json(settings.error_path)
+        if recorded is not None:
             storage.delete(settings.error_path)  # a later step of the same run must not find it
-            raise _ERRORS.get(told["error"], SystemicError)(told["message"]) from error
+            raise _ERRORS.get(recorded["error"], SystemicError)(recorded["message"]) from error
         if runner == "DataflowRunner":
             raise dataflow_staging.submission_error(error) from error
         raise
 
 
 def read_json(path: str) -> dict[str, Any] | None:
-    """A JSON document of a run directory; None when there is none."""
+    """Read a JSON document of a run directory; None if it does not exist."""
     data = storage.read(path)
     if data is None:
         return None

@@ -1,4 +1,4 @@
-"""What refusals mean: the documents that Google's services really send, through whichever client they come."""
+"""Error hints: from the error documents of Google's services, whichever client raised them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ OR_NOT = "(or it may not exist)."
         ),
     ],
 )
-def test_a_missing_permission_is_named_with_the_command_that_grants_it(message: str, permission: str, fix: str) -> None:
+def test_names_a_missing_permission_and_the_grant_command(message: str, permission: str, fix: str) -> None:
     error = api_errors.Forbidden(message)
     direct = explain_error(error, HERE)
     try:
@@ -84,7 +84,7 @@ def test_reads_the_permission_of_vertex_ai_from_the_error_document() -> None:
     assert explain_error(error, HERE).fix == TO_PROJECT + "roles/aiplatform.user"
 
 
-def test_a_refusal_to_act_as_another_account_comes_inside_an_error_of_google_auth() -> None:
+def test_reads_an_impersonation_error_from_google_auth() -> None:
     body = document("Permission 'iam.serviceAccounts.getAccessToken' denied on resource (or it may not exist).")
     error = google.auth.exceptions.RefreshError("Unable to acquire impersonated credentials", body.decode())
     found = explain_error(error, HERE)
@@ -93,7 +93,7 @@ def test_a_refusal_to_act_as_another_account_comes_inside_an_error_of_google_aut
 
 
 @pytest.mark.parametrize("service", ["aiplatform", "bigquery", "dataflow", "iamcredentials", "storage"])
-def test_a_disabled_api_is_told_from_a_missing_permission(service: str) -> None:
+def test_distinguishes_a_disabled_api_from_a_missing_permission(service: str) -> None:
     name = f"{service}.googleapis.com"
     link = f"https://console.developers.google.com/apis/api/{name}/overview?project=my-project"
     said = f"X API has not been used in project my-project before or it is disabled. Enable it by visiting {link}."
@@ -104,7 +104,7 @@ def test_a_disabled_api_is_told_from_a_missing_permission(service: str) -> None:
     assert explain_error(old, HERE).fix == enable
 
 
-def test_what_nobody_knows_how_to_mend_is_systemic_unless_it_is_a_persons_mistake() -> None:
+def test_errors_without_a_fix_are_systemic_except_user_errors() -> None:
     assert explain_error(api_errors.ServiceUnavailable("later"), HERE).systemic
     assert explain_error(SystemicError("gone"), HERE).systemic
     assert explain_error(google.auth.exceptions.TransportError("no network"), HERE) == error_hints.ErrorHint(
@@ -118,9 +118,7 @@ def test_what_nobody_knows_how_to_mend_is_systemic_unless_it_is_a_persons_mistak
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
-def test_an_error_says_cause_permission_and_remedy_in_one_line_also_after_a_pickle(
-    cause: str, permission: str, fix: str
-) -> None:
+def test_errors_keep_cause_permission_and_fix_when_pickled(cause: str, permission: str, fix: str) -> None:
     error = UserError(cause, permission=permission, fix=fix)
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
@@ -129,7 +127,7 @@ def test_an_error_says_cause_permission_and_remedy_in_one_line_also_after_a_pick
     assert str(ImagebeamError(cause)) == cause
 
 
-def test_every_role_has_a_command_and_every_command_its_role() -> None:
+def test_every_permission_has_a_role_and_a_grant_command() -> None:
     for permission, (role, _) in iam_roles.ROLES.items():
         assert role in iam_roles.grant_command(permission, HERE)
         assert role in iam_roles.describe_role(permission, HERE)
@@ -154,7 +152,7 @@ FINDINGS = st.lists(
 
 
 @given(FINDINGS, st.integers(40, 120))
-def test_every_finding_is_shown_and_no_command_is_ever_broken(found: list[CheckResult], columns: int) -> None:
+def test_formats_every_result_and_never_wraps_commands(found: list[CheckResult], columns: int) -> None:
     shown = check_results.format_results(found, columns)
     heads = [line for line in shown[:-1] if line.strip() and not line.startswith(" ")]
     assert len(heads) == len(found)
@@ -188,15 +186,15 @@ HOPED_FOR = ": ('Request failed with status code', 404, 'Expected one of', <HTTP
         (ValueError(), "ValueError"),
     ],
 )
-def test_an_error_of_a_client_is_one_line_without_request_and_document(error: Exception, said: str) -> None:
+def test_reduces_client_errors_to_one_line(error: Exception, said: str) -> None:
     assert first_line(error) == said
 
 
-def test_a_wrong_query_is_told_once_and_without_its_address() -> None:
+def test_reports_a_query_error_once_without_its_url() -> None:
     said = "Unrecognized name: heding at [3:7]"
     entry = {"reason": "invalidQuery", "location": "query", "message": said}
     of_a_job = f"{said}; reason: invalidQuery, location: query, message: {said}\n\nLocation: US\nJob ID: x\n"
     of_a_call = f"GET https://bigquery.example.com/bigquery/v2/projects/p/queries/x?maxResults=0&location=US: {said}"
     for message in (of_a_job, of_a_call):
-        told = query_error(api_errors.BadRequest(message, errors=[entry]))
-        assert str(told) == f"BigQuery rejects the query: {said}"
+        error = query_error(api_errors.BadRequest(message, errors=[entry]))
+        assert str(error) == f"BigQuery rejects the query: {said}"
