@@ -197,19 +197,19 @@ def small(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture(scope="module")
-def dear(tmp_path_factory: pytest.TempPathFactory) -> str:
+def expensive(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A flag with models whose every call costs dollars."""
     text = (SHIPPED / "models.yaml").read_text()
     for price in ("input: 0.30", "input: 0.15", "input: 0.45"):
         assert price in text
         text = text.replace(price, "input: 90000")
-    path = tmp_path_factory.mktemp("dear") / "models.yaml"
+    path = tmp_path_factory.mktemp("expensive") / "models.yaml"
     path.write_text(text)
     return f"--models_file={path}"
 
 
 @pytest.mark.parametrize("lane", ["online", "flex", "batch", "embed", "sql", "probe"])
-def test_paid_commands_need_confirmation_above_the_threshold(small: Job, dear: str, lane: str) -> None:
+def test_paid_commands_need_confirmation_above_the_threshold(small: Job, expensive: str, lane: str) -> None:
     small.cloud.reset()
     commands = {
         "online": small.arguments(),
@@ -219,7 +219,7 @@ def test_paid_commands_need_confirmation_above_the_threshold(small: Job, dear: s
         "sql": embed_arguments(small, "--lane=sql"),
         "probe": ["plan", *small.arguments("--probe=3")],
     }
-    code, _, err = run_cli([*commands[lane], dear])
+    code, _, err = run_cli([*commands[lane], expensive])
     assert code == 2, err
     (line,) = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
     assert "this will cost about $" in line
@@ -228,8 +228,8 @@ def test_paid_commands_need_confirmation_above_the_threshold(small: Job, dear: s
     assert small.results not in datasets()
 
 
-def test_uses_the_given_quota_and_explains_impossible_lanes(small: Job, dear: str) -> None:
-    plan = planned(small.arguments("--max_rpm=2", "--transport=inline", "--max_calls=1"), dear)
+def test_uses_the_given_quota_and_explains_impossible_lanes(small: Job, expensive: str) -> None:
+    plan = planned(small.arguments("--max_rpm=2", "--transport=inline", "--max_calls=1"), expensive)
     found = lanes(plan)
     assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls per minute", 92)
     assert "these are sent as bytes" in found["batch"]["problem"]

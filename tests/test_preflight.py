@@ -21,6 +21,7 @@ from jobs import Job, make_job, run_cli
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
 from imagebeam.pipeline.preflight.registry import CHECKS, build_markdown_table
+from imagebeam.pipeline.preflight.runner import Cost, Gate
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
@@ -578,6 +579,33 @@ def test_skips_permissions_that_cannot_be_tested(project: Project) -> None:
     (skipped,) = (one for one in found.findings if one["state"] == "skipped")
     assert skipped["name"] == "project roles"
     assert "aiplatform.batchPredictionJobs.create" in skipped["cause"]
+
+
+# -- the gate of paid commands -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", ["a revoked key", "no role to see the source", "an invalid condition", "no role to call the model"]
+)
+def test_paid_commands_stop_with_the_message_of_preflight(
+    project: Project, names: Mapping[str, str], wrong: str
+) -> None:
+    case = CASES[wrong]
+    (message,) = run_case(project, names, case).messages
+    before = project.cloud.counters().get("vertex", {}).get("calls", 0)
+    code, _, err = run_cli(project.arguments("classify", *case.flags)[1:])
+    line = err.splitlines()[-1]
+    assert code in (2, 3), err
+    assert line.startswith("imagebeam: ")
+    assert message["permission"] in line
+    assert message["fix"] in line
+    assert project.cloud.counters().get("vertex", {}).get("calls", 0) == before
+
+
+def test_only_free_checks_gate_commands() -> None:
+    gates = [check for check in CHECKS if check.gate is not Gate.NONE]
+    assert len(gates) > 10
+    assert {check.cost for check in gates} <= {Cost.NONE, Cost.FREE}
 
 
 # -- the command --------------------------------------------------------------------------------------------
