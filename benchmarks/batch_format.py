@@ -32,8 +32,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
 from benchmarks.batch_report import machine, marked
+from benchmarks.engine.workload import Work
 from benchmarks.environment import local_cloud
-from benchmarks.workload import Work
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Answer, Status, Unit

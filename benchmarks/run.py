@@ -19,10 +19,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import page
-from benchmarks.results import QUICK, Report, Sizes
-from benchmarks.runner import BenchmarkRunner
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.engine import page
+from benchmarks.engine.results import QUICK, Report, Sizes
+from benchmarks.engine.runner import BenchmarkRunner
+from benchmarks.engine.scenarios import SCENARIOS
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.rate_limit_metrics import Metrics, Summary, measure, summarize
-from benchmarks.rate_limit_plot import Panel, draw
-from benchmarks.rate_limit_scenarios import DOWN, FIXED, LATE, LONG, MANY, QUICK, SAWTOOTH, UP
-from benchmarks.rate_limit_simulator import Scenario, Target, simulate
+from benchmarks.rate_limit.metrics import Metrics, Summary, measure, summarize
+from benchmarks.rate_limit.plot import Panel, draw
+from benchmarks.rate_limit.scenarios import DOWN, FIXED, LATE, LONG, MANY, QUICK, SAWTOOTH, UP
+from benchmarks.rate_limit.simulator import Scenario, Target, simulate
 
 RUNS = 5
 HEAD = (

@@ -10,10 +10,11 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from benchmarks import rate_limit_scenarios, rate_limit_simulator, simulate_pacing
-from benchmarks.rate_limit_metrics import Metrics, measure, summarize
-from benchmarks.rate_limit_plot import Panel, draw
-from benchmarks.rate_limit_simulator import Call, Scenario, Service, Target, sawtooth, simulate, steady, step
+from benchmarks import simulate_pacing
+from benchmarks.rate_limit import scenarios, simulator
+from benchmarks.rate_limit.metrics import Metrics, measure, summarize
+from benchmarks.rate_limit.plot import Panel, draw
+from benchmarks.rate_limit.simulator import Call, Scenario, Service, Target, sawtooth, simulate, steady, step
 from imagebeam.transforms.engine import rate_limiter
 
 ROOT = Path(__file__).parent.parent
@@ -83,9 +84,7 @@ def test_run_depends_on_seed_only() -> None:
     burst_s=st.floats(0.0, 3.0),
     gaps=st.lists(st.sampled_from([0.0, 0.001, 0.02, 0.3, 2.0]), min_size=1, max_size=300),
 )
-def test_service_grants_at_most_bucket_and_refill(
-    quota: rate_limit_simulator.Quota, burst_s: float, gaps: list[float]
-) -> None:
+def test_service_grants_at_most_bucket_and_refill(quota: simulator.Quota, burst_s: float, gaps: list[float]) -> None:
     service = Service(Scenario("any", quota, 1000, burst_s=burst_s))
     now, capacity = 0.0, max(1.0, burst_s * quota(0.0))
     granted = refilled = 0.0
@@ -135,10 +134,10 @@ def test_mean_time_is_none_if_one_run_never_reached_it() -> None:
 
 def test_only_documented_scenarios_have_targets() -> None:
     documented = ("fixed 600/min", "sizes mixed", "600/min × 10", "next 10 s", "4 processes", "1,000 processes")
-    for scenario in (*rate_limit_scenarios.QUICK, *rate_limit_scenarios.LONG):
+    for scenario in (*scenarios.QUICK, *scenarios.LONG):
         if scenario.target != Target():
             assert any(part in scenario.name for part in documented)
-    names = [scenario.name for scenario in (*rate_limit_scenarios.QUICK, *rate_limit_scenarios.LONG)]
+    names = [scenario.name for scenario in (*scenarios.QUICK, *scenarios.LONG)]
     assert len(set(names)) == len(names)
 
 
@@ -161,5 +160,5 @@ def test_page_matches_constants_and_scenarios() -> None:
     assert shown == {name: getattr(rate_limiter, name) for name in shown}
     bounds = {"MAX_PER_S", "MIN_PER_S", "BURST_S", "ROUNDING"}
     assert set(shown) == {name for name in vars(rate_limiter) if name.isupper()} - bounds
-    assert all(f"| {scenario.name} |" in page for scenario in (*rate_limit_scenarios.QUICK, *rate_limit_scenarios.LONG))
+    assert all(f"| {scenario.name} |" in page for scenario in (*scenarios.QUICK, *scenarios.LONG))
     ET.parse(ROOT / "docs" / "rate-limiting.svg")

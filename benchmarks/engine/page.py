@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
-from benchmarks.results import NAMES, Entry, Report
+from benchmarks.engine.results import NAMES, Entry, Report
 
 _HEAD = """\
 # Benchmarks

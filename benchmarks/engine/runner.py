@@ -22,11 +22,11 @@ from typing import Any, Self, cast
 
 from PIL import Image
 
-from benchmarks.metrics import Result, Sample
-from benchmarks.workload import BUCKET, Work, images_of, object_name
+from benchmarks.engine.metrics import Result, Sample
+from benchmarks.engine.workload import BUCKET, Work, images_of, object_name
 from imagebeam.emulators.cloud import LocalCloud
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SAMPLE_INTERVAL_S = 0.1
 IMAGE_SIDE = 64
 
@@ -300,7 +300,7 @@ class _WorkerProcess:
     """The process of an implementation, see `worker_process`."""
 
     def __init__(self, cores: Sequence[int], environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "benchmarks.worker_process", ",".join(map(str, cores))]
+        command = [sys.executable, "-m", "benchmarks.engine.worker_process", ",".join(map(str, cores))]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close)
         self._process = subprocess.Popen(  # noqa: S603  (our own module)
             command,

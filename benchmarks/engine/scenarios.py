@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import orjson
 
-from benchmarks.results import NAMES, Entry, Report, Sizes, TargetResult
-from benchmarks.runner import BenchmarkRunner, FaultChange, ServerStats, Trial
-from benchmarks.workload import Work
+from benchmarks.engine.results import NAMES, Entry, Report, Sizes, TargetResult
+from benchmarks.engine.runner import BenchmarkRunner, FaultChange, ServerStats, Trial
+from benchmarks.engine.workload import Work
 
 #: Alternative implementations in Beam.
 BEAM_PEERS: Final = ("run_inference", "run_inference_16", "naive_pardo", "thread_pool")

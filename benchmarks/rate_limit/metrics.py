@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.rate_limit_simulator import Call, Quota, Scenario, Target
+from benchmarks.rate_limit.simulator import Call, Quota, Scenario, Target
 
 REACHED_SHARE = 0.85  # of the quota, over a second
 
@@ -40,7 +40,7 @@ class Summary:
         """Return descriptions of the targets that the mean misses."""
         mean, missed = self.mean, []
         if target.utilization is not None and mean.utilization < target.utilization:
-            missed.append(f"utilisation < {target.utilization:.0%}")
+            missed.append(f"utilization < {target.utilization:.0%}")
         if target.refused is not None and mean.refused > target.refused:
             missed.append(f"429s > {target.refused:.0%}")
         if target.reached_s is not None and (mean.reached_s is None or mean.reached_s > target.reached_s):

@@ -25,8 +25,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from google import genai
 from google.genai import errors, types
 
-from benchmarks.metrics import Progress
-from benchmarks.workload import LOCATION, Work
+from benchmarks.engine.metrics import Progress
+from benchmarks.engine.workload import LOCATION, Work
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 POOL = 64

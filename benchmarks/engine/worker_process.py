@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 if TYPE_CHECKING:
-    from benchmarks.metrics import Progress
+    from benchmarks.engine.metrics import Progress
 
 
 class Worker(Protocol):
@@ -32,8 +32,8 @@ def main() -> None:
         os.sched_setaffinity(0, cores)
     send = _redirect_stdout()
     # Imported after the pinning: imports count as memory of the implementation and run on its core.
-    from benchmarks.metrics import Progress, Result, Sampler, peak_mb
-    from benchmarks.workload import Work
+    from benchmarks.engine.metrics import Progress, Result, Sampler, peak_mb
+    from benchmarks.engine.workload import Work
 
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     project = os.environ["GOOGLE_CLOUD_PROJECT"]
@@ -51,10 +51,10 @@ def main() -> None:
 
 def _find(name: str) -> Callable[..., Worker]:
     if name == "imagebeam":
-        from benchmarks.imagebeam_worker import ImagebeamWorker
+        from benchmarks.engine.imagebeam_worker import ImagebeamWorker
 
         return ImagebeamWorker
-    from benchmarks.peers import all_peers
+    from benchmarks.engine.peers import all_peers
 
     return all_peers()[name]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from benchmarks.metrics import Progress
-from benchmarks.workload import LOCATION, Work
+from benchmarks.engine.metrics import Progress
+from benchmarks.engine.workload import LOCATION, Work
 from imagebeam.transforms.call_model import CallModel
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import OutcomeCounts

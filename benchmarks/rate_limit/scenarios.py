@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from benchmarks.rate_limit_simulator import MEAN_TOKENS, Scenario, Target, noisy, sawtooth, steady, step
+from benchmarks.rate_limit.simulator import MEAN_TOKENS, Scenario, Target, noisy, sawtooth, steady, step
 
 SINGLE: Final = Target(utilization=0.97, refused=0.02)
 SHARED: Final = Target(utilization=0.95, refused=0.03, jain=0.9)
