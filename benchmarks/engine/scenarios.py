@@ -116,7 +116,7 @@ def quota(runner: BenchmarkRunner, sizes: Sizes) -> Report:
     rate = 10 / sizes.time**0.5
     limit = {"requests_per_minute": 60 * rate, "burst": 10}
     trial = runner.run(Work("imagebeam", sizes.quota), faults=latency(sizes, quota=limit))
-    took = trial.last_granted_at - trial.first_call_at
+    took = max(trial.last_granted_at - trial.first_call_at, 1e-9)
     used = (sizes.quota - 10) / rate / took
     return Report(
         "Fixed quota of requests",
@@ -130,7 +130,7 @@ def token_quota(runner: BenchmarkRunner, sizes: Sizes) -> Report:
     burst = per_minute / 60
     limit = {"tokens_per_minute": per_minute, "burst_tokens": burst}
     trial = runner.run(Work("imagebeam", sizes.tokens, mixed=True), faults=latency(sizes, quota=limit))
-    took = trial.last_granted_at - trial.first_call_at
+    took = max(trial.last_granted_at - trial.first_call_at, 1e-9)
     used = (trial.server.tokens - burst) / (per_minute / 60) / took
     return Report(
         "Fixed quota of tokens, units of 1 to 10 images",
