@@ -306,7 +306,7 @@ def test_a_cancelled_run_keeps_what_is_finished_and_leaves_the_rest_due(cloud: L
     assert "the batch run was canceled" in out
     again = command(job, "cancel", f"--run_id={run_id}")
     assert again[0] == 2
-    assert "has ended" in again[2]
+    assert "has already ended" in again[2]
     assert {each["state"] for each in cloud.batch_jobs()} == {"JOB_STATE_SUCCEEDED", "JOB_STATE_CANCELLED"}
     fault(job)
     rest = batch(job)

@@ -356,10 +356,10 @@ def test_vectors_at_scale_are_measured(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert (report["landed"], report["units"], report["wrong"], report["differing"]) == (60, 60, 0, 0)
+    assert (report["loaded"], report["units"], report["wrong"], report["differing"]) == (60, 60, 0, 0)
     assert report["ratio"] > 0
     assert all(process["peak_mb"] > 0 for process in report["memory"])
-    assert "| every search finds the nearest 20 | 0 found others than numpy | ok |" in page.read_text()
+    assert "| every search finds the nearest 20 | 0 differ from numpy's results | ok |" in page.read_text()
 
 
 # -- bad input ---------------------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ def test_images_that_the_service_may_not_read_are_told_before_a_job_is_made(clou
     job = make_job(cloud, tmp_path, 2)
     cloud.faults(vertex={"rules": [{"method": "embedContent", "match": "gs://", "do": "http", "code": 403}]})
     code, _, err = run_cli(arguments(job))
-    assert (code, "use --lane=online, or give the AI Platform service agent" in err) == (2, True), err
+    assert (code, "use --lane=online, or grant roles/storage.objectViewer" in err) == (2, True), err
     assert created(job) == {}
 
 
