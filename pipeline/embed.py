@@ -23,7 +23,7 @@ def run(settings: EmbedSettings, beam_args: list[str]) -> int:
         from imagebeam.pipeline.embed_sql import command as embed_sql_command
 
         context = Context(ResolvedRun(settings), beam_args, Command.RUN)
-        return embed_sql_command.run(check_run(context, console), context.route, console)
+        return embed_sql_command.run(check_run(context, console), context.sql_resources, console)
     code = classify.run(settings, beam_args)
     if settings.vector_index:
         create_vector_index(settings, code, console)

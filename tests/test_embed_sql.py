@@ -218,7 +218,7 @@ def test_prefixes_that_hold_no_image_of_the_source_are_refused_and_some_are_told
     dry = arguments(job, f"--object_uris=gs://{bucket}/obs/*,gs://{bucket}/snapshot/*.jpg", "--dry_run")
     code, _, err = run_cli(dry)
     assert code == 0, err
-    assert f"does not list 1 of 2 due images, such as {job.uri(1)}" in err
+    assert f"does not list 1 of 2 remaining images, such as {job.uri(1)}" in err
     assert run_cli([*arguments(job, f"--object_uris={job.uri(0)}", "--limit=3"), "--dry_run"])[0] == 0
     assert not ai(job)
 
@@ -280,7 +280,7 @@ def test_a_dry_run_shows_every_statement_and_does_nothing(cloud: LocalCloud, tmp
         (("--connection=imagery",), "LOCATION.NAME"),
         (("--endpoint=gemini-embedding-2",), "vectors of two models"),
         (("--crop=bbox",), "use --lane=online"),
-        (("--create_connection",), "needs the name of one"),
+        (("--create_connection",), "needs a name"),
         (("--max_calls=5",), "use --limit"),
         (("--object_uris=gs://bucket/*/*",), "at most one \\*"),
         (("--object_uris=gs://bucket/*", "--max_staleness_minutes=5"), "30 to"),
@@ -329,14 +329,15 @@ def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
     ready = check_run(context, Console(quiet=True))
     bq.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, "US")
     prepare_tables(bq, ready.run)
-    embed_setup.make(context.route, bq, f"imagebeam-embed-{job.name}", ready.run, lambda: None, lambda _: None)
-    target = embed_sql_command.target_of(ready.run)
+    name = f"imagebeam-embed-{job.name}"
+    embed_setup.create_resources(context.sql_resources, bq, name, ready.run, lambda: None, lambda _: None)
+    target = embed_sql_command.build_target(ready.run)
     pending = StagingTable(ready.run.outcomes, embedding_sql.hash_task(TASK.name), secrets.token_hex(6))
     staged = dataclasses.replace(pending, chunk=0)
     client = bigquery.Client()
     steps = [
         embedding_sql.pending_query(build_remaining_query(ready.run.query_spec()), pending, target, rows=100),
-        embedding_sql.embed_query(staged, context.route.model_call(settings.dimension)),
+        embedding_sql.embed_query(staged, context.sql_resources.model_call(settings.dimension)),
         *([embedding_sql.insert_vectors_query(staged, target)] if vectors_too else []),
     ]
     for query in steps:

@@ -1,7 +1,7 @@
-"""``imagebeam embed --lane=sql``: BigQuery asks the embedding model itself, with ``AI.GENERATE_EMBEDDING``.
+"""``imagebeam embed --lane=sql``: embed images inside BigQuery, with ``AI.GENERATE_EMBEDDING``.
 
-For images in a bucket that BigQuery may read. Everything is a statement, shown by ``--dry_run``; tables,
-outcomes, books, lease and exit codes are those of every lane.
+The images must be in a bucket that BigQuery may read. ``--dry_run`` prints every statement. Tables, outcomes, counts,
+lease and exit codes are those of every lane.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, cast
 
 from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
-from imagebeam.pipeline.embed_sql import setup as prepare
-from imagebeam.pipeline.embed_sql import statements as embedding_sql
+from imagebeam.pipeline.embed_sql import setup
+from imagebeam.pipeline.embed_sql import statements as sql
 from imagebeam.pipeline.embed_sql.jobs import StatementError
 from imagebeam.pipeline.embed_sql.passes import (
     LeaseKeeper,
@@ -27,7 +27,7 @@ from imagebeam.pipeline.embed_sql.passes import (
     recover,
     run_error,
 )
-from imagebeam.pipeline.embed_sql.setup import Route
+from imagebeam.pipeline.embed_sql.setup import SqlResources
 from imagebeam.pipeline.embed_sql.statements import StagingTable, Target, hash_task
 from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Report
@@ -54,21 +54,21 @@ class SqlRun:
 
     Attributes:
         run: Settings of the run.
-        route: Connection, model and object table.
-        passes: How passes are made.
+        resources: Connection, model and object table.
+        passes: Settings of the passes.
     """
 
     run: RunSettings
-    route: Route
+    resources: SqlResources
     passes: PassSettings
 
 
-def run(ready: ReadyRun, route: Route, console: Console) -> int:
+def run(ready: ReadyRun, resources: SqlResources, console: Console) -> int:
     """Announce the cost of a run, embed the remaining images and report the result.
 
     Args:
         ready: A run that passed its checks.
-        route: Connection, model and object table.
+        resources: Connection, model and object table.
         console: Where to print.
 
     Returns:
@@ -80,8 +80,8 @@ def run(ready: ReadyRun, route: Route, console: Console) -> int:
     """
     settings = ready.resolved.settings
     assert isinstance(settings, EmbedSettings)  # noqa: S101  (only embed has the SQL lane)
-    _announce(settings, ready, route, console.status)
-    sql_run = _prepare(settings, ready, route, console)
+    _announce(settings, ready, resources, console.status)
+    sql_run = _prepare(settings, ready, resources, console)
     if settings.dry_run:
         console.print(*statements(sql_run))
         if settings.vector_index:
@@ -90,7 +90,7 @@ def run(ready: ReadyRun, route: Route, console: Console) -> int:
     if created := ready.resolved.create_results_dataset():
         console.status(created)
     started = time.monotonic()
-    summary = embed_due(sql_run, ready.resolved.bq, console.status)
+    summary = embed_remaining(sql_run, ready.resolved.bq, console.status)
     report.print_report(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_json=settings.as_json)
     code = report.exit_code(summary, settings.max_failure_percent)
     if settings.vector_index:
@@ -98,33 +98,32 @@ def run(ready: ReadyRun, route: Route, console: Console) -> int:
     return code
 
 
-def _prepare(settings: EmbedSettings, ready: ReadyRun, route: Route, console: Console) -> SqlRun:
+def _prepare(settings: EmbedSettings, ready: ReadyRun, resources: SqlResources, console: Console) -> SqlRun:
     task, resolved = settings.embed_task(), ready.resolved
-    buckets = prepare.buckets_of(resolved.source, route, resolved.bq, resolved.location)
-    for warning in prepare.foreign_buckets(route, buckets, settings.project):
+    buckets = setup.sample_buckets(resolved.source, resources, resolved.bq, resolved.location)
+    for warning in setup.foreign_bucket_warnings(resources, buckets, settings.project):
         console.warn(warning)
     passes = PassSettings(
-        call=route.model_call(task.dimension),
+        call=resources.model_call(task.dimension),
         rows=settings.rows_per_job,
         max_passes=settings.max_passes,
         pause_s=settings.pass_pause_s,
-        price_usd=price_of_one(resolved.profile, task),
+        price_usd=image_price_usd(resolved.profile, task),
     )
-    return SqlRun(ready.run, dataclasses.replace(route, buckets=buckets), passes)
+    return SqlRun(ready.run, dataclasses.replace(resources, buckets=buckets), passes)
 
 
-def embed_due(sql_run: SqlRun, bq: BigQueryClient, status: Report) -> dict[str, Any]:
-    """Makes what is missing, takes in what a dead run left, and embeds what is due.
+def embed_remaining(sql_run: SqlRun, bq: BigQueryClient, status: Report) -> dict[str, Any]:
+    """Create missing resources, recover runs that died, and embed the remaining images.
 
     Returns:
         The run's summary.
 
     Raises:
-        UserError: BigQuery refuses a part of the setup, or may read no image: says what to grant.
+        UserError: BigQuery rejects a statement of the setup, or may read no image; the message says what to grant.
         SystemicError: BigQuery cannot be used, or the lease is lost.
     """
-    settings = sql_run.run
-    task = cast("EmbedTask", settings.task)
+    settings, resources = sql_run.run, sql_run.resources
     prepare_tables(bq, settings)
     destination = settings.engine.destination
     assert destination is not None  # noqa: S101  (build_run_settings always gives one)
@@ -133,44 +132,42 @@ def embed_due(sql_run: SqlRun, bq: BigQueryClient, status: Report) -> dict[str, 
     try:
         write_event(bq, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
         keeper = LeaseKeeper(bq, destination.lease, settings.run_id)
-        target = target_of(settings)
+        target = build_target(settings)
         runner = PassRunner(bq, target, sql_run.passes, keeper, settings.location, settings.labels(), status)
-        first = StagingTable(settings.outcomes, hash_task(task.name), secrets.token_hex(6))
+        first = StagingTable(settings.outcomes, hash_task(target.task), secrets.token_hex(6))
         with draining_on_signals(keeper.drain):
             try:
-                prepare.make(sql_run.route, bq, f"imagebeam-embed-{first.key}", settings, keeper.keep_alive, status)
+                name = f"imagebeam-embed-{first.key}"
+                setup.create_resources(resources, bq, name, settings, keeper.keep_alive, status)
                 recover(runner, first.task_hash)
-                planned, counts = runner.run(build_remaining_query(settings.query_spec()), first)
+                source, counts = runner.run(build_remaining_query(settings.query_spec()), first)
             except (StatementError, LeaseLostError) as error:
                 raise run_error(error) from None
-        summary = finish(settings, planned, counts)
+        summary = finish(settings, source, counts)
     finally:
         lease.release(bq, destination.lease, settings.run_id)
     if keeper.forbidden:
-        raise UserError(prepare.unreadable(sql_run.route, settings.engine.call_settings.project, keeper.forbidden))
+        project = settings.engine.call_settings.project
+        raise UserError(setup.unreadable_images_message(resources, project, keeper.forbidden))
     return summary
 
 
 def statements(sql_run: SqlRun) -> list[str]:
-    """Every statement of a run, in its order, with what its parameters stand for; grants as comments."""
-    target, passes = target_of(sql_run.run), sql_run.passes
+    """Return every statement of a run in order, with parameter values and grants as comments."""
+    target, passes = build_target(sql_run.run), sql_run.passes
     first = StagingTable(sql_run.run.outcomes, hash_task(target.task), "0" * 12)
     staged = dataclasses.replace(first, chunk=0)
-    lines = prepare.statements(sql_run.route, sql_run.run)
+    lines = setup.setup_statements(sql_run.resources, sql_run.run)
     steps = {
-        "store the remaining units in chunks": embedding_sql.pending_query(
+        "store the remaining units in chunks": sql.pending_query(
             build_remaining_query(sql_run.run.query_spec()), first, target, rows=passes.rows
         ),
-        "call the model for a chunk (once per chunk, at most 5 jobs at a time)": embedding_sql.embed_query(
-            staged, passes.call
-        ),
-        "count the results of the chunk": embedding_sql.staged_counts_query(staged),
-        "write the vectors": embedding_sql.insert_vectors_query(staged, target),
-        "write the outcomes": embedding_sql.insert_outcomes_query(
-            staged, target, last=False, price_usd=passes.price_usd
-        ),
-        "store the remainder for the next pass": embedding_sql.remainder_query(first, target, rows=passes.rows),
-        "drop": embedding_sql.drop_query(staged),
+        "call the model for a chunk (once per chunk, at most 5 jobs at a time)": sql.embed_query(staged, passes.call),
+        "count the results of the chunk": sql.staged_counts_query(staged),
+        "write the vectors": sql.insert_vectors_query(staged, target),
+        "write the outcomes": sql.insert_outcomes_query(staged, target, last=False, price_usd=passes.price_usd),
+        "store the remainder for the next pass": sql.remainder_query(first, target, rows=passes.rows),
+        "drop": sql.drop_query(staged),
     }
     for title, query in steps.items():
         lines += [f"-- {title}"]
@@ -179,30 +176,30 @@ def statements(sql_run: SqlRun) -> list[str]:
     return lines
 
 
-def target_of(settings: RunSettings) -> Target:
-    """Whose outcomes a run writes."""
+def build_target(settings: RunSettings) -> Target:
+    """Return the target of the statements of a run."""
     task = cast("EmbedTask", settings.task)
     return Target(settings.outcomes, task.name, task.version, task.model, task.dimension, settings.run_id)
 
 
-def price_of_one(profile: ModelProfile, task: EmbedTask) -> Decimal | None:
-    """List price of one image in USD; None when it is not known."""
+def image_price_usd(profile: ModelProfile, task: EmbedTask) -> Decimal | None:
+    """Return the list price of one image; None if it is not known."""
     return cost_usd(profile, Lane.ONLINE, estimate_usage(profile, task, 1)) if Lane.ONLINE in profile.prices else None
 
 
-def _announce(settings: EmbedSettings, ready: ReadyRun, route: Route, status: Report) -> None:
+def _announce(settings: EmbedSettings, ready: ReadyRun, resources: SqlResources, status: Report) -> None:
     """Report what the run will process and about what it will cost.
 
     Raises:
         UserError: The estimate is above the threshold and not confirmed, or above the cap.
     """
     task = ready.run.task
-    status(f"task     {task.name}, version {task.version}, {route.endpoint.text} in BigQuery, {ready.run.location}")
+    status(f"task     {task.name}, version {task.version}, {resources.endpoint.text} in BigQuery, {ready.run.location}")
     expected = cost_estimate.report_units(ready, status)
-    usd = expected.usd(ready.resolved.profile, embedding_sql.LANE)
+    usd = expected.usd(ready.resolved.profile, sql.LANE)
     if not usd:
         return
-    status(f"cost     {cost_estimate.format_cost(expected, usd)}; and what BigQuery bills for its own work")
+    status(f"cost     {cost_estimate.format_cost(expected, usd)}; plus BigQuery charges")
     cap = settings.max_cost_usd
     if cap is not None and usd > cap:
         raise UserError(

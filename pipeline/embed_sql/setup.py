@@ -1,4 +1,4 @@
-"""Makes what the SQL lane stands on, and says in one line what is missing: role, account, place, name."""
+"""Create the resources of the SQL lane, and explain what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import google.auth.exceptions
 import google.cloud.storage as storage
 
 from imagebeam.pipeline.diagnostics import iam_roles
-from imagebeam.pipeline.embed_sql import ddl as setup
+from imagebeam.pipeline.embed_sql import ddl
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
 from imagebeam.pipeline.embed_sql.jobs import KeepAlive, StatementError
@@ -28,24 +28,24 @@ from imagebeam.transforms.core.text import quote
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.sources import Source
 
-#: A grant that was given a moment ago takes a while to work.
+#: A new IAM grant takes a while to take effect.
 GRANT_TRIES, GRANT_PAUSE_S = 6, 10.0
-#: Names under which BigQuery knows a model.
+#: Other names of a model in BigQuery.
 ALIASES = {"multimodalembedding": "multimodalembedding@001", "gemini-embedding-2-preview": "gemini-embedding-2"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Route:
-    """What a run stands on.
+class SqlResources:
+    """The BigQuery resources that a run uses.
 
     Attributes:
-        outcomes: Table of outcomes; its dataset holds all the rest.
-        location: Where that is.
-        connection: The connection; None for the default one.
-        endpoint: The model behind the remote model.
-        objects: The object table; None when images are read straight from their URIs.
-        create_connection: Make the connection if it is not there.
-        buckets: Some of the buckets that images are in.
+        outcomes: Table of outcomes; the other resources are in its dataset.
+        location: Location of the dataset.
+        connection: The connection; None for the default connection.
+        endpoint: The Vertex AI model of the remote model.
+        objects: The object table; None to read images by their URIs.
+        create_connection: Create the connection if it does not exist.
+        buckets: Some of the buckets with images.
     """
 
     outcomes: TableName
@@ -58,142 +58,151 @@ class Route:
 
     @property
     def model(self) -> TableName:
-        """The remote model."""
-        return setup.model_name(self.outcomes, self.endpoint, self.connection)
+        """Name of the remote model."""
+        return ddl.model_name(self.outcomes, self.endpoint, self.connection)
 
     @property
     def images(self) -> TableName | None:
-        """The object table."""
-        return setup.object_table_name(self.outcomes, self.objects, self.connection) if self.objects else None
+        """Name of the object table; None without one."""
+        return ddl.object_table_name(self.outcomes, self.objects, self.connection) if self.objects else None
 
     def model_call(self, dimension: int) -> ModelCall:
         """Return how to call the model."""
         return ModelCall(self.model, dimension, self.connection, self.images)
 
     def steps(self) -> dict[str, str]:
-        """The statements that make all of it, in their order; each can be repeated."""
+        """Return the idempotent statements that create the resources, in order, by title."""
         steps = {}
         if self.create_connection and self.connection is not None:
-            steps["connection"] = setup.create_connection(self.connection)
+            steps["connection"] = ddl.create_connection(self.connection)
         if self.objects is not None and self.images is not None:
-            steps["object table"] = setup.create_object_table(self.images, self.objects, self.connection)
+            steps["object table"] = ddl.create_object_table(self.images, self.objects, self.connection)
             if self.objects.staleness_minutes and self.objects.cache_mode == "MANUAL":
-                steps["listing"] = setup.refresh_object_table(self.images)
-        steps["model"] = setup.create_model(self.model, self.endpoint, self.connection)
+                steps["listing"] = ddl.refresh_object_table(self.images)
+        steps["model"] = ddl.create_model(self.model, self.endpoint, self.connection)
         return steps
 
 
-def build_route(settings: EmbedSettings, outcomes: TableName, location: str) -> Route:
-    """The route that a person asked for.
+def resolve_resources(settings: EmbedSettings, outcomes: TableName, location: str) -> SqlResources:
+    """Return the resources that the settings select.
 
     Raises:
-        UserError: A name is none, the endpoint is another model, or the connection is in another place.
+        UserError: A name is invalid, the endpoint is another model, or the connection is in another location.
     """
     connection = Connection.parse(settings.connection, settings.project)
-    setup.check_connection_location(connection, f"{outcomes.project}.{outcomes.dataset}", location)
+    ddl.check_connection_location(connection, f"{outcomes.project}.{outcomes.dataset}", location)
     endpoint = Endpoint.parse(settings.endpoint or str(settings.model))
     if ALIASES.get(endpoint.model, endpoint.model) != settings.model:
         raise UserError(
             f"--endpoint={quote(endpoint.text)} is model {endpoint.model}, but --model is {settings.model}: vectors of "
-            "two models must not get into one table; give both the same"
+            "two models must not be in one table; give both the same model"
         )
     if settings.create_connection and connection is None:
-        raise UserError("--create_connection needs the name of one: --connection=LOCATION.NAME; DEFAULT makes itself")
+        raise UserError("--create_connection needs a name: --connection=LOCATION.NAME; BigQuery creates DEFAULT itself")
     objects = None
     if settings.object_uris:
-        mode: setup.CacheMode = "MANUAL" if settings.metadata_cache_mode == "MANUAL" else "AUTOMATIC"
+        mode: ddl.CacheMode = "MANUAL" if settings.metadata_cache_mode == "MANUAL" else "AUTOMATIC"
         objects = ObjectTable(tuple(settings.object_uris), settings.max_staleness_minutes, mode)
-    return Route(outcomes, location, connection, endpoint, objects, settings.create_connection)
+    return SqlResources(outcomes, location, connection, endpoint, objects, settings.create_connection)
 
 
-def make(route: Route, bq: BigQueryClient, name: str, run: RunSettings, keep_alive: KeepAlive, report: Report) -> None:
-    """Makes what is not there yet.
+def create_resources(
+    resources: SqlResources, bq: BigQueryClient, name: str, run: RunSettings, keep_alive: KeepAlive, report: Report
+) -> None:
+    """Create the resources that do not exist yet.
+
+    Args:
+        resources: What to create.
+        bq: BigQuery client.
+        name: Prefix of the job names.
+        run: Settings of the run.
+        keep_alive: Called while a job runs.
+        report: Prints a status line.
 
     Raises:
-        UserError: BigQuery refuses a statement: says what is missing and how to mend it.
+        UserError: BigQuery rejects a statement; the message explains how to fix it.
         SystemicError: BigQuery cannot be used.
     """
     project = run.engine.call_settings.project
     account: tuple[str, str] | None = None
-    for title, sql in route.steps().items():
+    for title, sql in resources.steps().items():
         for attempt in range(GRANT_TRIES):
             try:
                 job = f"{name}-{title.replace(' ', '-')}-{attempt}"
                 sql_jobs.run_job(
-                    bq, Query(sql), job, location=route.location, labels=run.labels(), keep_alive=keep_alive
+                    bq, Query(sql), job, location=resources.location, labels=run.labels(), keep_alive=keep_alive
                 )
                 break
             except StatementError as error:
-                fresh = route.create_connection and "does not have the permission" in str(error)
-                if fresh and attempt + 1 < GRANT_TRIES:
+                grant_is_new = resources.create_connection and "does not have the permission" in str(error)
+                if grant_is_new and attempt + 1 < GRANT_TRIES:
                     time.sleep(GRANT_PAUSE_S)
                     continue
-                raise UserError(_explained(str(error), route, project, account)) from None
+                raise UserError(_explain(str(error), resources, project, account)) from None
         if title == "connection":
-            account = sql_jobs.connection_account(route.connection, project, route.location)
-            for command in grants(route, project, account):
+            account = sql_jobs.connection_account(resources.connection, project, resources.location)
+            for command in grant_commands(resources, project, account):
                 report(f"grant    {command}")
 
 
-def grants(route: Route, project: str, account: tuple[str, str] | None) -> list[str]:
-    """The commands that let the connection's account do its work."""
+def grant_commands(resources: SqlResources, project: str, account: tuple[str, str] | None) -> list[str]:
+    """Return the commands that grant the connection's account its roles, or show that account if it is not known."""
     if account is None:
-        return [setup.account_command(route.connection, project, route.location)]
-    buckets = [*route.buckets, *(route.objects.buckets if route.objects else ())]
-    return setup.grant_commands(project, route.endpoint, account[0], buckets)
+        return [ddl.account_command(resources.connection, project, resources.location)]
+    buckets = [*resources.buckets, *(resources.objects.buckets if resources.objects else ())]
+    return ddl.grant_commands(project, resources.endpoint, account[0], buckets)
 
 
-def statements(route: Route, run: RunSettings) -> list[str]:
-    """The statements of the setup, and the grants as comments, as ``--dry_run`` shows them."""
+def setup_statements(resources: SqlResources, run: RunSettings) -> list[str]:
+    """Return the statements that create the resources, with the grants as comments, for ``--dry_run``."""
     project = run.engine.call_settings.project
-    account = sql_jobs.connection_account(route.connection, project, route.location)
+    account = sql_jobs.connection_account(resources.connection, project, resources.location)
     lines = []
-    for title, sql in route.steps().items():
+    for title, sql in resources.steps().items():
         lines += [f"-- {title}", f"{sql};", ""]
-    lines += ["-- grants, once (needs the right to grant them):"]
+    lines += ["-- grants, once (needs permission to grant them):"]
     if account is None:
-        named = "SERVICE_ACCOUNT_OF_THE_CONNECTION"
-        lines.append(f"--   {setup.account_command(route.connection, project, route.location)}")
-        account = (named, "")
-    return [*lines, *(f"--   {command}" for command in grants(route, project, account)), ""]
+        lines.append(f"--   {ddl.account_command(resources.connection, project, resources.location)}")
+        account = ("SERVICE_ACCOUNT_OF_THE_CONNECTION", "")
+    return [*lines, *(f"--   {command}" for command in grant_commands(resources, project, account)), ""]
 
 
-def check_listed(route: Route, run: RunSettings, bq: BigQueryClient) -> str | None:
-    """What to say when the object table lists only some of the due images; None when it lists them all.
+def check_object_table(resources: SqlResources, run: RunSettings, bq: BigQueryClient) -> str | None:
+    """Return a warning if the object table does not list all remaining images.
 
     Raises:
-        UserError: It lists none of them: each would be recorded as an image that is not there.
+        UserError: It lists none of them, so that every unit would fail as NOT_FOUND.
     """
-    if route.objects is None:
+    if resources.objects is None:
         return None
-    query = setup.listed_query(cost_estimate.remaining_query(bq, run), route.objects)
+    query = ddl.listed_query(cost_estimate.remaining_query(bq, run), resources.objects)
     (row,) = bq.query_rows(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
     if row["listed"] == row["images"]:
         return None
-    given = f"--object_uris={','.join(route.objects.uris)}"
+    given = f"--object_uris={','.join(resources.objects.uris)}"
     outside = str(row["outside"])
     if not row["listed"]:
         bucket = outside.removeprefix("gs://").partition("/")[0]
         raise UserError(
-            f"{given} lists none of the due images; one of them is {outside}", fix=f"--object_uris=gs://{bucket}/*"
+            f"{given} lists none of the remaining images, such as {outside}", fix=f"--object_uris=gs://{bucket}/*"
         )
     return (
-        f"{given} does not list {row['images'] - row['listed']:,} of {row['images']:,} due images, such as {outside}: "
-        "they will fail as NOT_FOUND"
+        f"{given} does not list {row['images'] - row['listed']:,} of {row['images']:,} remaining images, such as "
+        f"{outside}: they will fail as NOT_FOUND"
     )
 
 
-def buckets_of(source: Source, route: Route, bq: BigQueryClient, location: str) -> tuple[str, ...]:
-    """Some of the buckets that the images are in."""
-    if route.objects is not None:
-        return route.objects.buckets
+def sample_buckets(source: Source, resources: SqlResources, bq: BigQueryClient, location: str) -> tuple[str, ...]:
+    """Return some of the buckets with images."""
+    if resources.objects is not None:
+        return resources.objects.buckets
     rows = bq.query_rows(sample_query(source), location=location)
     return tuple(sorted({str(row["uri"]).removeprefix("gs://").partition("/")[0] for row in rows}))
 
 
-def foreign_buckets(route: Route, buckets: Sequence[str], project: str) -> list[str]:
-    """What to say about buckets that belong to other projects; those that cannot be looked at are left out."""
-    account = sql_jobs.connection_account(route.connection, project, route.location)
+def foreign_bucket_warnings(resources: SqlResources, buckets: Sequence[str], project: str) -> list[str]:
+    """Return a warning for each bucket that belongs to another project; unreadable buckets are skipped."""
+    account = sql_jobs.connection_account(resources.connection, project, resources.location)
     if account is None:
         return []
     found = [
@@ -202,40 +211,40 @@ def foreign_buckets(route: Route, buckets: Sequence[str], project: str) -> list[
     return [line for line in found if line is not None]
 
 
-def unreadable(route: Route, project: str, said: str) -> str:
-    """What to say when no image of the trial could be read: which role on which account.
+def unreadable_images_message(resources: SqlResources, project: str, status: str) -> str:
+    """Return the message for a trial that could read no image: which role to grant to which account.
 
     Args:
-        route: What the run stands on.
+        resources: Resources of the run.
         project: Project that runs it.
-        said: A row's status.
+        status: Status of a row of the trial.
     """
-    if foreign := foreign_buckets(route, route.buckets, project):
+    if foreign := foreign_bucket_warnings(resources, resources.buckets, project):
         return foreign[0]
-    account = sql_jobs.connection_account(route.connection, project, route.location)
-    who = account[0] if account else f"the account that `{grants(route, project, None)[0]}` shows"
-    buckets = ", ".join(f"gs://{bucket}" for bucket in route.buckets) or "the images' bucket"
+    account = sql_jobs.connection_account(resources.connection, project, resources.location)
+    who = account[0] if account else f"the account that `{grant_commands(resources, project, None)[0]}` shows"
+    buckets = ", ".join(f"gs://{bucket}" for bucket in resources.buckets) or "the images' bucket"
     return (
-        f"no image may be read ({' '.join(said.split())[:160]}): grant {iam_roles.READER_ROLE} on {buckets} to {who}, "
-        "wait some minutes and run it again; or use --lane=online, which reads the images with your own account"
+        f"no image may be read ({' '.join(status.split())[:160]}): grant {iam_roles.READER_ROLE} on {buckets} to "
+        f"{who}, wait some minutes and run again; or use --lane=online, which reads the images with your own account"
     )
 
 
-def _explained(message: str, route: Route, project: str, account: tuple[str, str] | None) -> str:
-    known = account or sql_jobs.connection_account(route.connection, project, route.location)
-    return setup.explain_rejection(
+def _explain(message: str, resources: SqlResources, project: str, account: tuple[str, str] | None) -> str:
+    known = account or sql_jobs.connection_account(resources.connection, project, resources.location)
+    return ddl.explain_rejection(
         message,
-        connection=route.connection,
+        connection=resources.connection,
         project=project,
-        dataset=f"{route.outcomes.project}.{route.outcomes.dataset}",
-        location=route.location,
-        endpoint=route.endpoint,
+        dataset=f"{resources.outcomes.project}.{resources.outcomes.dataset}",
+        location=resources.location,
+        endpoint=resources.endpoint,
         account=known[0] if known else None,
     )
 
 
 def _owner(bucket: str, project: str) -> str:
-    """Number of the project that a bucket belongs to; empty when it may not be looked at."""
+    """Return the project number of a bucket; empty if it cannot be read."""
     try:
         return str(storage.Client(project=project).get_bucket(bucket).project_number or "")
     except (api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError):

@@ -39,13 +39,14 @@ def check_sql_lane(context: Context) -> CheckResult:
         raise UserError("--crop and --max_side change images, but BigQuery reads them as they are: use --lane=online")
     if settings.max_calls is not None:
         raise UserError("--max_calls counts calls, but BigQuery makes them itself: use --limit, or --lane=online")
-    context.route = embed_setup.build_route(settings, context.resolved.outcomes, context.resolved.location)
-    return context.ok(f"model {context.route.endpoint.text}")
+    resolved = context.resolved
+    context.sql_resources = embed_setup.resolve_resources(settings, resolved.outcomes, resolved.location)
+    return context.ok(f"model {context.sql_resources.endpoint.text}")
 
 
 def check_object_table(context: Context) -> CheckResult:
     """Check that the object table lists the images of the remaining units."""
-    warning = embed_setup.check_listed(context.route, context.run, context.resolved.bq)
+    warning = embed_setup.check_object_table(context.sql_resources, context.run, context.resolved.bq)
     return context.warning(warning) if warning else context.ok("lists the images")
 
 
@@ -56,20 +57,21 @@ def uses_object_table(context: Context) -> bool:
 
 def check_connection(context: Context) -> CheckResult:
     """Check that the connection exists, and warn about buckets that its account may not read."""
-    settings, route = context.settings, context.route
+    settings, resources = context.settings, context.sql_resources
     assert isinstance(settings, EmbedSettings)  # noqa: S101  (only embed has the SQL lane)
     context.begin(f"read connection {settings.connection}")
-    account = sql_jobs.connection_account(route.connection, settings.project, route.location)
+    account = sql_jobs.connection_account(resources.connection, settings.project, resources.location)
     if account is None:
-        if not isinstance(route.connection, Connection) or settings.create_connection:
+        if not isinstance(resources.connection, Connection) or settings.create_connection:
             return context.ok("created by the run")
         raise UserError(
-            f"connection {route.connection.dotted} does not exist, or you cannot access it",
+            f"connection {resources.connection.dotted} does not exist, or you cannot access it",
             permission="bigquery.connections.get: roles/bigquery.connectionUser",
-            fix=f"{create_connection_command(route.connection)}, or --create_connection",
+            fix=f"{create_connection_command(resources.connection)}, or --create_connection",
         )
-    buckets = embed_setup.buckets_of(context.resolved.source, route, context.resolved.bq, context.resolved.location)
-    foreign = embed_setup.foreign_buckets(route, buckets, settings.project)
+    resolved = context.resolved
+    buckets = embed_setup.sample_buckets(resolved.source, resources, resolved.bq, resolved.location)
+    foreign = embed_setup.foreign_bucket_warnings(resources, buckets, settings.project)
     return context.warning(foreign[0], found=account[0]) if foreign else context.ok(account[0])
 
 

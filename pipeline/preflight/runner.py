@@ -15,7 +15,7 @@ import google.auth.exceptions
 from imagebeam.pipeline.diagnostics.error_hints import explain_error
 from imagebeam.pipeline.diagnostics.iam_roles import UNKNOWN_MEMBER, Access
 from imagebeam.pipeline.diagnostics.results import CheckResult, State
-from imagebeam.pipeline.embed_sql.setup import Route
+from imagebeam.pipeline.embed_sql.setup import SqlResources
 from imagebeam.pipeline.flags import beam as beam_flags
 from imagebeam.pipeline.run.resolved_run import ResolvedRun
 from imagebeam.pipeline.run.settings import ClassifySettings
@@ -82,7 +82,7 @@ class Context:
         access: Who accesses which resources, for hints.
         member: The account of this process as an IAM member.
         credentials: Credentials of this process.
-        route: Connection, model and object table of the SQL lane.
+        sql_resources: Connection, model and object table of the SQL lane.
         run: Settings that every step of the run gets.
         sample: An image of the source that can be read.
         transport: How images reach the model; None while undecided.
@@ -103,7 +103,7 @@ class Context:
     creates_dataset: bool = False
     check: Check = dataclasses.field(init=False)
     credentials: Any = dataclasses.field(init=False)
-    route: Route = dataclasses.field(init=False)
+    sql_resources: SqlResources = dataclasses.field(init=False)
     run: RunSettings = dataclasses.field(init=False)
     sample: Sample = dataclasses.field(init=False)
     beam: argparse.Namespace = dataclasses.field(init=False)
