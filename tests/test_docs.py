@@ -86,19 +86,19 @@ PROOFS = {
     "imagebeam classify --task=utility_pole --asset_types=ASSET_CLASS_UTILITY_POLE --near=46.948,7.447,500": ELSEWHERE,
     "imagebeam template build --image=europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0 "
     "--template=gs://my-bucket/imagebeam/classify.json": (
-        "tests/test_template_command.py::test_the_commands_of_the_readme_give_gcloud_what_it_needs"
+        "tests/test_template_command.py::test_readme_commands_run_gcloud"
     ),
     "imagebeam template launch --template=gs://my-bucket/imagebeam/classify.json --region=europe-west6 "
     "--task=utility_pole --work_dir=gs://my-bucket/imagebeam --max_cost_usd=25": (
-        "tests/test_template_command.py::test_the_commands_of_the_readme_give_gcloud_what_it_needs"
+        "tests/test_template_command.py::test_readme_commands_run_gcloud"
     ),
     "imagebeam template build embed --image=europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0 "
     "--template=gs://my-bucket/imagebeam/embed.json --reuse_image": (
-        "tests/test_template_command.py::test_the_commands_of_the_readme_give_gcloud_what_it_needs"
+        "tests/test_template_command.py::test_readme_commands_run_gcloud"
     ),
     "imagebeam template launch embed --template=gs://my-bucket/imagebeam/embed.json --region=europe-west6 "
     "--dimension=768 --work_dir=gs://my-bucket/imagebeam --max_cost_usd=25": (
-        "tests/test_template_command.py::test_the_commands_of_the_readme_give_gcloud_what_it_needs"
+        "tests/test_template_command.py::test_readme_commands_run_gcloud"
     ),
     "imagebeam tasks new street_furniture": RUN,
     "imagebeam tasks check tasks/street_furniture.yaml": RUN,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jobs import captured, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline.cli import from_storage
+from imagebeam.pipeline.cli import flex_template
 from imagebeam.pipeline.dataflow import schedule
 
 ROOT = Path(__file__).parent.parent
@@ -94,17 +94,17 @@ def scheduled(found: list[list[str]]) -> list[list[str]]:
     return [command for command in found if command[1:5] == ["scheduler", "jobs", "create", "http"]]
 
 
-def refusal(*arguments: str) -> str:
+def error_line(*arguments: str) -> str:
     code, out, err = run_cli(arguments)
     assert (code, out) == (2, "")
-    (said,) = err.splitlines()
-    return said
+    (line_,) = err.splitlines()
+    return line_
 
 
 # Every night on Dataflow
 
 
-def test_dataflow_reads_the_body_of_the_nightly_request() -> None:
+def test_dataflow_parses_the_scheduled_request() -> None:
     found = printed("daily", "--num_workers=2", "--labels=team=maps", "--use_public_ips=false", "--experiments=one")
     (command,) = scheduled(found)
     assert command[5] == "imagebeam-utility-pole"
@@ -130,7 +130,7 @@ def test_dataflow_reads_the_body_of_the_nightly_request() -> None:
     assert list(environment.additional_experiments) == ["one"]
 
 
-def test_every_option_that_a_launch_has_a_flag_for_is_in_the_request() -> None:
+def test_the_request_has_every_option_of_a_launch() -> None:
     options = {
         "machine_type": "n2-standard-2",
         "network": "street",
@@ -150,15 +150,15 @@ def test_every_option_that_a_launch_has_a_flag_for_is_in_the_request() -> None:
     assert environment["additionalPipelineOptions"] == ["dataflow_service_options=enable_prime"]
 
 
-def test_a_schedule_names_no_run_so_that_every_run_has_a_name_of_its_own() -> None:
+def test_a_schedule_has_no_run_id() -> None:
     (command,) = scheduled(printed("daily"))
     body = flag(command, "message-body")
     assert "run_id" not in body
     assert "imagebeam-run" not in body
-    assert "--run_id=x" in refusal(*line("daily", "--run_id=x"))
+    assert "--run_id=x" in error_line(*line("daily", "--run_id=x"))
 
 
-def test_files_of_this_machine_are_copied_to_where_the_job_reads_them(here: Path) -> None:
+def test_copies_local_files_to_the_work_directory(here: Path) -> None:
     (here / "mine.sql").write_text("SELECT * FROM d.t")
     found = printed("daily", "--query_file=mine.sql", "--source=", "--name=nightly")
     place = "gs://my-bucket/imagebeam/launches/nightly/query_file.sql"
@@ -174,7 +174,7 @@ def test_reprocessed_states_come_from_flags_or_file(here: Path) -> None:
     assert request(command).launch_parameter.parameters["reprocess"] == "failed"
 
 
-def test_who_starts_the_job_may_use_the_account_of_its_workers() -> None:
+def test_lets_the_scheduler_use_the_service_account_of_the_workers() -> None:
     found = printed("daily")
     member = f"--member=serviceAccount:{SCHEDULER}"
     granted = {command[-1] if "role" in command[-1] else command[-2]: command for command in found if member in command}
@@ -189,7 +189,7 @@ def test_who_starts_the_job_may_use_the_account_of_its_workers() -> None:
 # Batch jobs
 
 
-def test_batch_jobs_are_made_every_night_and_looked_after_in_between() -> None:
+def test_schedules_the_creation_and_the_collection_of_batch_jobs() -> None:
     found = printed("batch", "--collect_schedule=0 * * * *", "--batch_rounds=2")
     jobs = {command[4]: command for command in found if command[1:4] == ["run", "jobs", "deploy"]}
     submit, collect = jobs["imagebeam-utility-pole"], jobs["imagebeam-utility-pole-collect"]
@@ -211,19 +211,19 @@ def test_batch_jobs_are_made_every_night_and_looked_after_in_between() -> None:
     }
 
 
-def test_the_scheduled_commands_are_commands_of_imagebeam(here: Path) -> None:
-    # Their flags are read again, by the commands themselves; what is missing is said before anything is asked.
+def test_scheduled_commands_are_valid(here: Path) -> None:
+    # The commands parse their flags again, and report what is missing before they call a service.
     submit, collect = [command for command in printed("batch") if command[1:4] == ["run", "jobs", "deploy"]]
     looked = [text.replace("gs://my-bucket", str(here)) for text in listed(flag(collect, "args"))]
     assert run_cli(looked)[:2] == (0, f"no open batch runs in {here}/imagebeam\n")
     arguments = [text for text in listed(flag(submit, "args")) if not text.startswith("--task=")]
-    assert "no task: give --task=NAME" in refusal(*arguments)
+    assert "no task: give --task=NAME" in error_line(*arguments)
 
 
 # One small VM
 
 
-def test_a_vm_runs_once_and_turns_itself_off() -> None:
+def test_a_vm_runs_once_and_shuts_down() -> None:
     found = printed("vm", "--worker_zone=europe-west6-a", "--machine_type=e2-small", "--reprocess=outdated,failed")
     (create,) = [command for command in found if command[1:4] == ["compute", "instances", "create"]]
     assert (flag(create, "zone"), flag(create, "machine-type")) == ("europe-west6-a", "e2-small")
@@ -243,7 +243,7 @@ def test_a_vm_runs_once_and_turns_itself_off() -> None:
     )
 
 
-def test_a_vm_can_stand_in_a_network_of_ones_own() -> None:
+def test_a_vm_can_use_another_network() -> None:
     whole = "projects/h/regions/r/subnetworks/s"
     for written, wanted in (("regions/europe-west6/subnetworks/s", "s"), (whole, whole)):
         found = printed("vm", "--use_public_ips=false", "--network=street", f"--subnetwork={written}")
@@ -252,8 +252,8 @@ def test_a_vm_can_stand_in_a_network_of_ones_own() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["where", "query", "source"]), st.text("ab '\"$`\\\n~,;", max_size=12)))
-def test_whatever_a_flag_holds_the_vm_gets_it_whole(flags: dict[str, str]) -> None:
-    wanted = schedule.program("classify", flags)
+def test_quotes_flags_for_the_startup_script(flags: dict[str, str]) -> None:
+    wanted = schedule.container_command("classify", flags)
     script = schedule.startup_script(wanted, IMAGE)
     docker = script.partition("docker run ")[2].rpartition("\nshutdown")[0]
     words = shlex.split(docker)
@@ -263,7 +263,7 @@ def test_whatever_a_flag_holds_the_vm_gets_it_whole(flags: dict[str, str]) -> No
 # Files in Cloud Storage
 
 
-def test_a_task_of_ones_own_is_fetched_where_it_runs(cloud: LocalCloud, here: Path) -> None:
+def test_downloads_the_task_file_in_the_container(cloud: LocalCloud, here: Path) -> None:
     task = (ROOT / "transforms" / "tasks" / "data" / "tasks" / "image_quality.yaml").read_text(encoding="utf-8")
     bucket = storage.Client().create_bucket("scheduled-tasks")
     bucket.blob("mine.yaml").upload_from_string(task)
@@ -277,63 +277,63 @@ def test_a_task_of_ones_own_is_fetched_where_it_runs(cloud: LocalCloud, here: Pa
                 "--source=none.t",
                 "--results=answers",
             ]
-            assert from_storage.main(line_of_run) == 2
+            assert flex_template.run_command(line_of_run) == 2
         said[name] = err.getvalue()
     assert "dataset imagebeam-local.none does not exist" in said["mine"]  # after the task was read
     assert "nonsense" in said["broken"]
-    assert "--task=gs://scheduled-tasks/none.yaml: no such object" in said["none"]
+    assert "--task=gs://scheduled-tasks/none.yaml: object not found" in said["none"]
     found = printed("batch", "--task=gs://scheduled-tasks/mine.yaml")
     submit = next(command for command in found if command[1:4] == ["run", "jobs", "deploy"])
     assert submit[4] == "imagebeam-mine"
     assert (flag(submit, "command"), listed(flag(submit, "args"))[:3]) == (
         "python",
-        ["-m", "imagebeam.pipeline.cli.from_storage", "classify"],
+        ["-m", "imagebeam.pipeline.cli.flex_template", "classify"],
     )
 
 
-def test_a_nightly_job_on_lane_batch_says_who_looks_after_its_jobs() -> None:
+def test_a_scheduled_batch_lane_prints_how_to_collect() -> None:
     code, _, err = run_cli(line("daily", "--lane=batch"))
     assert code == 0
     assert "imagebeam batch collect --work_dir=" in err
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
     ("verb", "more", "said"),
     [
-        ("daily", ["--max_cost_usd="], "give --max_cost_usd=25, its cap, or --yes"),
+        ("daily", ["--max_cost_usd="], "give a cap such as --max_cost_usd=25, or --yes"),
         ("daily", ["--service_account_email="], "--service_account_email=imagebeam-worker@my-project.iam"),
         ("daily", ["--template="], "imagebeam schedule daily needs --template"),
         ("daily", ["--template=gs://b-b/t"], "write gs://bucket/path/name.json"),
         ("daily", ["--no_wait=true"], "a template does not wait for batch jobs"),
         ("daily", ["--schedule=every day"], "five fields"),
-        ("daily", ["--region=europe-west"], "no region of Google Cloud"),
+        ("daily", ["--region=europe-west"], "not a Google Cloud region"),
         ("daily", ["--work_dir=runs"], "give --work_dir=gs://bucket/path"),
         ("batch", ["--image="], "imagebeam schedule batch needs --image"),
-        ("batch", ["--image=europe-docker.pkg.dev/p/i/x:latest"], "give it a tag of its own"),
-        ("batch", ["--lane=online"], "imagebeam schedule batch makes batch jobs"),
+        ("batch", ["--image=europe-docker.pkg.dev/p/i/x:latest"], "give it a unique tag"),
+        ("batch", ["--lane=online"], "imagebeam schedule batch creates batch jobs"),
         ("vm", ["--name=Bad_Name"], "lower-case letters"),
         ("vm", ["--task=utility_pol"], "utility_pole"),
         ("vm", ["--shedule=x"], "did you mean --schedule?"),
     ],
 )
-def test_a_mistake_is_said_in_one_line(verb: str, more: list[str], said: str) -> None:
-    assert said in refusal(*line(verb, *more))
+def test_rejects_invalid_flags_in_one_line(verb: str, more: list[str], said: str) -> None:
+    assert said in error_line(*line(verb, *more))
 
 
-def test_another_word_is_a_mistake() -> None:
-    assert "did you mean daily?" in refusal("schedule", "dayly")
-    assert "did you mean classify?" in refusal("schedule", "vm", "clasify")
+def test_suggests_commands_and_jobs() -> None:
+    assert "did you mean daily?" in error_line("schedule", "dayly")
+    assert "did you mean classify?" in error_line("schedule", "vm", "clasify")
     assert run_cli(["schedule", "vm", "classify", *line("vm")[2:]]) == run_cli(line("vm"))
 
 
-def test_a_digest_names_an_image_that_is_built() -> None:
+def test_accepts_a_digest() -> None:
     printed("vm", f"--image=europe-west6-docker.pkg.dev/p/i/imagebeam@sha256:{'a' * 64}")
 
 
-# The page
+# Documentation
 
 
 def examples() -> list[tuple[str, str]]:
@@ -346,7 +346,7 @@ def examples() -> list[tuple[str, str]]:
     return found
 
 
-def test_the_page_shows_what_is_printed() -> None:
+def test_the_documentation_shows_what_is_printed() -> None:
     assert {command.split()[2] for command, _ in examples()} == set(NEEDED)
     for command, output in examples():
         code, out, err = run_cli(shlex.split(command)[1:])

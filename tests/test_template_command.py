@@ -97,18 +97,18 @@ def parameters(command: list[str]) -> dict[str, str]:
     return found
 
 
-def refusal(*arguments: str) -> str:
+def error_line(*arguments: str) -> str:
     code, out, err = run_cli(arguments)
     assert (code, out) == (2, "")
-    (said,) = err.splitlines()
-    return said
+    (line_,) = err.splitlines()
+    return line_
 
 
 # Build
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_build_makes_the_image_and_then_the_template(gcloud: Path, job: str) -> None:
+def test_builds_the_image_then_the_template(gcloud: Path, job: str) -> None:
     code, _, _ = run_cli(line("build", BUILD, job=job))
     assert code == 0
     image, template = asked(gcloud)
@@ -124,7 +124,7 @@ def test_a_build_makes_the_image_and_then_the_template(gcloud: Path, job: str) -
     ]
 
 
-def test_a_second_template_needs_no_second_image(gcloud: Path) -> None:
+def test_reuses_the_image_for_a_second_template(gcloud: Path) -> None:
     run_cli(line("build", BUILD, "--dry_run=true", job="embed"))
     assert run_cli(line("build", BUILD, "--reuse_image=true", job="embed"))[0] == 0
     (template,) = asked(gcloud)
@@ -133,14 +133,14 @@ def test_a_second_template_needs_no_second_image(gcloud: Path) -> None:
     assert f"--image={IMAGE}" in template
 
 
-def test_a_dry_run_prints_what_a_run_does(gcloud: Path) -> None:
+def test_dry_run_prints_the_commands(gcloud: Path) -> None:
     _, out, _ = run_cli(line("build", BUILD, "--dry_run=true"))
     assert not gcloud.exists()
     run_cli(line("build", BUILD))
     assert [shlex.split(text) for text in out.splitlines()] == [["gcloud", *command] for command in asked(gcloud)]
 
 
-def test_a_template_is_not_written_for_an_image_that_could_not_be_made(gcloud: Path, tmp_path: Path) -> None:
+def test_does_not_write_a_template_without_its_image(gcloud: Path, tmp_path: Path) -> None:
     (tmp_path / "fails").write_text("submit")
     code, _, err = run_cli(line("build", BUILD))
     assert code == 3
@@ -155,7 +155,7 @@ def test_a_template_is_not_written_for_an_image_that_could_not_be_made(gcloud: P
         (["--image="], "imagebeam template build needs --image"),
         (["--template="], "imagebeam template build needs --template"),
         (["--image=imagebeam"], "--image=imagebeam: write REGION-docker.pkg.dev/"),
-        (["--image=eu.pkg.dev/p/imagebeam"], "give it a tag of its own"),
+        (["--image=eu.pkg.dev/p/imagebeam"], "give it a unique tag"),
         (["--image=eu.pkg.dev/p/imagebeam:latest"], "such as eu.pkg.dev/p/imagebeam:2026-11-21"),
         ([f"--image=eu.pkg.dev/p/imagebeam@sha256:{'0' * 64}"], "give the tag that it is built with"),
         (["--template=classify.json"], "--template=classify.json: Dataflow workers cannot read it"),
@@ -164,11 +164,11 @@ def test_a_template_is_not_written_for_an_image_that_could_not_be_made(gcloud: P
         (["--region=us-central1"], "unknown flag --region"),
     ],
 )
-def test_a_mistake_in_a_build_is_one_line(more: list[str], said: str) -> None:
-    assert said in refusal(*line("build", BUILD, *more))
+def test_rejects_invalid_build_flags_in_one_line(more: list[str], said: str) -> None:
+    assert said in error_line(*line("build", BUILD, *more))
 
 
-def test_a_missing_gcloud_is_one_line_that_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_missing_gcloud_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     code, out, err = run_cli(line("build", BUILD))
     assert (code, out) == (2, "")
@@ -179,7 +179,7 @@ def test_a_missing_gcloud_is_one_line_that_says_where_to_get_it(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path, job: str) -> None:
+def test_launches_with_parameters_and_environment(gcloud: Path, job: str) -> None:
     code, _, err = run_cli(line("launch", LAUNCHES[job], "--max_cost_usd=25", job=job))
     assert code == 0
     assert err.splitlines()[-1] == "started; the summary will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
@@ -205,7 +205,7 @@ def test_a_launch_gives_the_parameters_and_the_environment(gcloud: Path, job: st
     }
 
 
-def test_workers_and_network_become_flags_of_gcloud_and_the_rest_goes_through() -> None:
+def test_maps_beam_options_to_gcloud_flags() -> None:
     (command,) = printed(
         *("--job_name=my-job", "--num_workers=2", "--worker_machine_type=n2-standard-2", "--use_public_ips=false"),
         *("--network=street", "--subnetwork=regions/europe-west6/subnetworks/street", "--labels=team=maps"),
@@ -232,7 +232,7 @@ def test_workers_and_network_become_flags_of_gcloud_and_the_rest_goes_through() 
     assert not {"num_workers", "team", "experiments"} & parameters(command).keys()
 
 
-def test_a_launch_of_batch_jobs_says_who_looks_after_them(gcloud: Path) -> None:
+def test_a_batch_launch_prints_how_to_collect(gcloud: Path) -> None:
     code, _, err = run_cli(line("launch", LAUNCH, "--lane=batch", "--batch_lines=5000", "--max_cost_usd=25"))
     assert code == 0, err
     assert "imagebeam batch collect --work_dir=gs://my-bucket/imagebeam" in err.splitlines()[-1]
@@ -241,13 +241,13 @@ def test_a_launch_of_batch_jobs_says_who_looks_after_them(gcloud: Path) -> None:
     assert parameters(command)["batch_lines"] == "5000"
 
 
-def test_a_value_with_commas_stays_one_parameter() -> None:
+def test_keeps_a_value_with_commas_as_one_parameter() -> None:
     (command,) = printed("--reprocess=failed,outdated", "--where=city IN ('Bern', 'Thun') AND ~level > 1")
     assert "--parameters=^~^reprocess=failed,outdated" in command
     assert "--parameters=^|^where=city IN ('Bern', 'Thun') AND ~level > 1" in command
 
 
-def test_what_stands_in_imagebeam_yaml_is_passed_on(here: Path) -> None:
+def test_passes_settings_of_the_config_file(here: Path) -> None:
     (here / "imagebeam.yaml").write_text(
         "results: answers\nsource: my_dataset.photos\nregion: europe-west4\nlimit: 9\n"
     )
@@ -258,7 +258,7 @@ def test_what_stands_in_imagebeam_yaml_is_passed_on(here: Path) -> None:
     assert "config" not in given_
 
 
-def test_files_of_this_machine_are_copied_to_where_the_job_can_read_them(here: Path) -> None:
+def test_copies_local_files_to_the_work_directory(here: Path) -> None:
     (here / "area.json").write_text(AREA)
     (here / "tasks").mkdir()
     run_cli(["tasks", "new", "my_poles"])
@@ -272,7 +272,7 @@ def test_files_of_this_machine_are_copied_to_where_the_job_can_read_them(here: P
     assert parameters(command)["polygon_file"] == f"{below}/polygon_file.json"
 
 
-def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
+def test_passes_files_in_cloud_storage_unchanged() -> None:
     (command,) = printed("--query_file=gs://my-bucket/q.sql", "--source=", "--task=gs://my-bucket/tasks/poles.yaml")
     given_ = parameters(command)
     assert given_["query_file"] == "gs://my-bucket/q.sql"
@@ -295,7 +295,7 @@ def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
         (["--region="], "no region: give --region"),
         (["--region=europe-west66"], "--region=europe-west66 is not a Google Cloud region; did you mean europe-west6?"),
         (["--temp_location=/tmp"], "give --temp_location=gs://bucket/path"),
-        (["--polygon_file=missing.json"], "--polygon_file=missing.json: no such file"),
+        (["--polygon_file=missing.json"], "--polygon_file=missing.json: file not found"),
         (["--models_file=missing.yaml"], "missing.yaml"),
         (["--config=gs://my-bucket/imagebeam.yaml"], "imagebeam.yaml is read here"),
         (["--direct_num_workers=3"], "Dataflow takes the number of workers from the job's environment"),
@@ -306,10 +306,10 @@ def test_files_in_cloud_storage_are_passed_as_they_are() -> None:
         (["--max_num_workers=3", "--num_workers=2"], "--num_workers=2 and --max_num_workers=3 differ"),
     ],
 )
-def test_a_mistake_in_a_launch_is_one_line_and_gcloud_is_not_asked(
+def test_rejects_invalid_launch_flags_in_one_line_without_gcloud(
     gcloud: Path, job: str, more: list[str], said: str
 ) -> None:
-    assert said in refusal(*line("launch", LAUNCHES[job], *more, job=job))
+    assert said in error_line(*line("launch", LAUNCHES[job], *more, job=job))
     assert not gcloud.exists()
 
 
@@ -334,35 +334,35 @@ def test_a_mistake_in_a_launch_is_one_line_and_gcloud_is_not_asked(
         ("embed", ["--padding=0.1"], "--padding has no effect without --crop=bbox"),
     ],
 )
-def test_a_mistake_in_a_launch_of_one_job_is_one_line_too(gcloud: Path, job: str, more: list[str], said: str) -> None:
-    assert said in refusal(*line("launch", LAUNCHES[job], *more, job=job))
+def test_rejects_invalid_launch_flags_of_one_job(gcloud: Path, job: str, more: list[str], said: str) -> None:
+    assert said in error_line(*line("launch", LAUNCHES[job], *more, job=job))
     assert not gcloud.exists()
 
 
 @pytest.mark.parametrize("word", ["buidl", "clasify"])
-def test_unknown_words_get_a_suggestion(word: str) -> None:
+def test_suggests_commands_and_jobs(word: str) -> None:
     arguments = ["template", word] if word == "buidl" else ["template", "metadata", word]
-    assert "did you mean" in refusal(*arguments)
+    assert "did you mean" in error_line(*arguments)
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_metadata_is_the_file_in_the_checkout(job: str) -> None:
+def test_metadata_matches_the_checked_in_file(job: str) -> None:
     code, out, _ = run_cli(["template", "metadata", job])
     assert code == 0
     assert out == (ROOT / "templates" / f"{job}.json").read_text(encoding="utf-8")
 
 
-def test_classify_is_what_is_meant_when_no_job_is_named() -> None:
+def test_classify_is_the_default_job() -> None:
     assert run_cli(["template", "metadata"]) == run_cli(["template", "metadata", "classify"])
 
 
-def test_help_names_the_verbs_and_the_jobs() -> None:
+def test_help_lists_commands_and_jobs() -> None:
     code, out, _ = run_cli(["template", "--help"])
     assert code == 0
     assert all(word in out for word in ("build", "launch", "metadata", *JOBS, "--dry_run"))
 
 
-def test_the_commands_of_the_readme_give_gcloud_what_it_needs(gcloud: Path, here: Path) -> None:
+def test_readme_commands_run_gcloud(gcloud: Path, here: Path) -> None:
     (here / "imagebeam.yaml").write_text("project: my-project\nresults: image_answers\nsource: my_dataset.my_table\n")
     commands = [text for text in README.splitlines() if text.startswith("imagebeam template ")]
     assert [text.split()[2] for text in commands] == ["build", "launch", "build", "launch"]
@@ -383,9 +383,9 @@ def test_the_commands_of_the_readme_give_gcloud_what_it_needs(gcloud: Path, here
 
 
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=30), min_size=1))
-def test_gcloud_splits_a_list_into_what_was_put_in(parts: list[str]) -> None:
+def test_gcloud_parses_lists_as_given(parts: list[str]) -> None:
     assume(not set("~|;!#%@") <= set("".join(parts)))
-    text = template_launch.escaped(parts)
+    text = template_launch.gcloud_list(parts)
     separator, rest = (text[1], text[3:]) if text.startswith("^") else (",", text)
     assert rest.split(separator) == parts
 
@@ -395,7 +395,7 @@ def test_gcloud_splits_a_list_into_what_was_put_in(parts: list[str]) -> None:
     [(job, flag) for job, made in JOBS.items() for flag in made.flags.values() if flag.name not in NO_PARAMETERS],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_every_flag_of_the_job_reaches_it_as_a_parameter(job: str, flag: Any, here: Path) -> None:
+def test_passes_every_flag_of_the_job_as_a_parameter(job: str, flag: Any, here: Path) -> None:
     contents = {"polygon_file": AREA, "query_file": "SELECT 1", "config": "limit: 3\n"}
     models = ROOT / "transforms" / "tasks" / "data" / "models.yaml"
     more = {flag.name: flag.example}

@@ -1,4 +1,4 @@
-"""What the launcher of a template gives becomes a command line, or one line that says what is wrong."""
+"""The launcher of a template: its arguments become a command line, or one line with an error."""
 
 import os
 import subprocess
@@ -18,53 +18,53 @@ ROOT = Path(__file__).parent.parent
 STORED = {"gs://my-bucket/area.json": b"{}", "gs://my-bucket/tasks/poles.yaml": b"name: poles\n"}
 
 
-def prepared(directory: Path, *given: str, job: str = "classify") -> list[str]:
+def arguments(directory: Path, *given: str, job: str = "classify") -> list[str]:
     """What follows the name of the job."""
-    name, *line = flex_template.prepared(given, directory, STORED.get)
+    name, *line = flex_template.job_arguments(given, directory, STORED.get)
     assert name == job
     return line
 
 
-def test_a_template_runs_on_dataflow_with_what_the_launcher_gives(tmp_path: Path) -> None:
+def test_runs_on_dataflow_with_the_parameters_of_the_launcher(tmp_path: Path) -> None:
     given = ["--project=my-project", "--runner=DataflowRunner", "--task=image_quality", "--labels={\n}\n"]
-    assert prepared(tmp_path, *given) == ["--runner=DataflowRunner", *given]
+    assert arguments(tmp_path, *given) == ["--runner=DataflowRunner", *given]
 
 
-def test_a_field_that_was_left_empty_is_no_parameter(tmp_path: Path) -> None:
-    assert prepared(tmp_path, "--query=", "--limit= ", "--polygon_file=", "--task=describe") == [
+def test_ignores_empty_fields(tmp_path: Path) -> None:
+    assert arguments(tmp_path, "--query=", "--limit= ", "--polygon_file=", "--task=describe") == [
         "--runner=DataflowRunner",
         "--task=describe",
     ]
 
 
-def test_options_given_twice_and_switches_are_kept(tmp_path: Path) -> None:
+def test_keeps_repeated_options_and_switches(tmp_path: Path) -> None:
     given = ["--experiments=a", "--experiments=b", "--no_use_public_ips"]
-    assert prepared(tmp_path, *given)[1:] == given
+    assert arguments(tmp_path, *given)[1:] == given
 
 
-def test_what_a_form_sends_unchanged_does_not_override_the_file(tmp_path: Path) -> None:
+def test_default_values_do_not_override_the_config_file(tmp_path: Path) -> None:
     form = ["--lane=online", "--transport=inline", "--yes=false", "--call_timeout_s=120"]
     stored = {"gs://my-bucket/imagebeam.yaml": b"lane: flex\n"}
-    line = flex_template.prepared([*form, "--config=gs://my-bucket/imagebeam.yaml"], tmp_path, stored.get)
+    line = flex_template.job_arguments([*form, "--config=gs://my-bucket/imagebeam.yaml"], tmp_path, stored.get)
     assert line[2:] == ["--transport=inline", "--call_timeout_s=120", f"--config={tmp_path}/config.yaml"]
-    assert prepared(tmp_path, *form)[1:] == form
+    assert arguments(tmp_path, *form)[1:] == form
 
 
-def test_one_image_runs_the_job_that_its_parameter_names_and_classify_without_one(tmp_path: Path) -> None:
+def test_the_parameter_job_selects_the_job(tmp_path: Path) -> None:
     given = ["--dimension=768", "--limit=3"]
-    assert prepared(tmp_path, "--job=embed", *given, job="embed") == ["--runner=DataflowRunner", *given]
-    assert prepared(tmp_path, *given, "--job=classify")[1:] == given
+    assert arguments(tmp_path, "--job=embed", *given, job="embed") == ["--runner=DataflowRunner", *given]
+    assert arguments(tmp_path, *given, "--job=classify")[1:] == given
     # Each job has defaults of its own that a form sends.
     file = "--config=gs://my-bucket/imagebeam.yaml"
     form = ["--job=embed", "--model=gemini-embedding-2", file]
-    line = flex_template.prepared(form, tmp_path, {"gs://my-bucket/imagebeam.yaml": b"limit: 3\n"}.get)
+    line = flex_template.job_arguments(form, tmp_path, {"gs://my-bucket/imagebeam.yaml": b"limit: 3\n"}.get)
     assert line[2:] == [f"--config={tmp_path}/config.yaml"]
     with pytest.raises(UserError, match="there is no template for embedd; did you mean embed"):
-        prepared(tmp_path, "--job=embedd")
+        arguments(tmp_path, "--job=embedd")
 
 
-def test_files_are_fetched_and_keep_their_ending(tmp_path: Path) -> None:
-    line = prepared(tmp_path, "--polygon-file=gs://my-bucket/area.json", "--task=gs://my-bucket/tasks/poles.yaml")
+def test_downloads_files_and_keeps_their_suffix(tmp_path: Path) -> None:
+    line = arguments(tmp_path, "--polygon-file=gs://my-bucket/area.json", "--task=gs://my-bucket/tasks/poles.yaml")
     assert line[1:] == [f"--polygon_file={tmp_path}/polygon_file.json", f"--task={tmp_path}/task.yaml"]
     assert (tmp_path / "polygon_file.json").read_bytes() == b"{}"
     assert (tmp_path / "task.yaml").read_bytes() == b"name: poles\n"
@@ -78,15 +78,15 @@ def test_files_are_fetched_and_keep_their_ending(tmp_path: Path) -> None:
         ("--direct_num_workers=4", "--direct_num_workers is not a parameter of this template"),
         ("--lane=sql", "--lane=sql: BigQuery does all the work, and Dataflow would only wait for it"),
         ("--json=true", "--json is not a parameter of this template"),
-        ("--polygon_file=area.json", "the launcher of the template cannot see it; give a file as gs://bucket/path"),
-        ("--config=gs://my-bucket/none.yaml", "--config=gs://my-bucket/none.yaml: no such object"),
-        ("--task=tasks/poles.yaml", "--task=tasks/poles.yaml: the launcher of the template cannot see it"),
-        ("--task=poles.yaml", "--task=poles.yaml: the launcher of the template cannot see it"),
+        ("--polygon_file=area.json", "the launcher of the template cannot read it; give a file as gs://bucket/path"),
+        ("--config=gs://my-bucket/none.yaml", "--config=gs://my-bucket/none.yaml: object not found"),
+        ("--task=tasks/poles.yaml", "--task=tasks/poles.yaml: the launcher of the template cannot read it"),
+        ("--task=poles.yaml", "--task=poles.yaml: the launcher of the template cannot read it"),
     ],
 )
-def test_a_parameter_that_a_template_cannot_take_is_refused(tmp_path: Path, job: str, argument: str, said: str) -> None:
+def test_rejects_parameters_that_templates_lack(tmp_path: Path, job: str, argument: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        prepared(tmp_path, f"--job={job}", argument)
+        arguments(tmp_path, f"--job={job}", argument)
     assert said in str(caught.value)
 
 
@@ -102,11 +102,9 @@ def test_a_parameter_that_a_template_cannot_take_is_refused(tmp_path: Path, job:
         ("embed", "--rows_per_job=7", "a template has no lane sql; use imagebeam embed --lane=sql"),
     ],
 )
-def test_what_only_one_job_has_is_refused_with_what_to_do_instead(
-    tmp_path: Path, job: str, argument: str, said: str
-) -> None:
+def test_rejects_parameters_of_another_job_with_a_hint(tmp_path: Path, job: str, argument: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        prepared(tmp_path, f"--job={job}", argument)
+        arguments(tmp_path, f"--job={job}", argument)
     assert said in str(caught.value)
 
 
@@ -119,7 +117,7 @@ BASE = {
     "temp_location": "gs://my-bucket/temp",
 }
 OWN = {"classify": {"task": "image_quality"}, "embed": {"job": "embed", "dimension": "768"}}
-#: Mistakes of every job, and what is said of them.
+#: Invalid parameters of every job, and the message.
 MISTAKES = [
     (["--source="], "no source: give --source"),
     (["--promt=x"], "unknown flag --promt"),
@@ -139,8 +137,10 @@ MISTAKES = [
 
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(("more", "said"), MISTAKES)
-def test_the_launcher_ends_with_one_line(job: str, more: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said in launcher_said({**BASE, **OWN[job]}, more, monkeypatch)
+def test_reports_invalid_parameters_in_one_line(
+    job: str, more: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said in launcher_error({**BASE, **OWN[job]}, more, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ def test_the_launcher_ends_with_one_line(job: str, more: list[str], said: str, m
         ("embed", ["--job=describe"], "there is no template for describe; there is one for classify, embed"),
     ],
 )
-def test_mistakes_of_one_job_are_one_line_too(
+def test_reports_invalid_parameters_of_one_job_in_one_line(
     job: str, more: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert said in launcher_said({**BASE, **OWN[job]}, more, monkeypatch)
+    assert said in launcher_error({**BASE, **OWN[job]}, more, monkeypatch)
 
 
-def launcher_said(base: dict[str, str], more: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+def launcher_error(base: dict[str, str], more: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     """The one line with which the launcher ends."""
     monkeypatch.setenv("IMAGEBEAM_SDK_IMAGE", "example.com/imagebeam:1")
     given = dict(base)
@@ -178,7 +178,7 @@ def launcher_said(base: dict[str, str], more: list[str], monkeypatch: pytest.Mon
     return line
 
 
-def test_files_come_from_cloud_storage_and_what_is_not_there_is_said(cloud: LocalCloud) -> None:
+def test_reads_files_from_cloud_storage(cloud: LocalCloud) -> None:
     bucket = storage.Client().create_bucket("template-files")
     bucket.blob("q.sql").upload_from_string("SELECT 1 FROM nothing_of_that_name.at_all")
     options = [
@@ -200,11 +200,11 @@ def test_files_come_from_cloud_storage_and_what_is_not_there_is_said(cloud: Loca
         )
         assert done.returncode == 2, done.stderr
         # Google's libraries may warn in between: the local cloud lets nothing out.
-        (said,) = [line for line in done.stderr.splitlines() if line.startswith("imagebeam: ")]
-        return said
+        (found,) = [line for line in done.stderr.splitlines() if line.startswith("imagebeam: ")]
+        return found
 
-    # The query was read: BigQuery is what does not like it.
+    # The query was read, because BigQuery rejects it.
     assert "nothing_of_that_name" in ends_with("--query_file=gs://template-files/q.sql")
-    assert "--query_file=gs://template-files/none.sql: no such object" in ends_with(
+    assert "--query_file=gs://template-files/none.sql: object not found" in ends_with(
         "--query_file=gs://template-files/none.sql"
     )

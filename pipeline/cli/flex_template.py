@@ -1,11 +1,11 @@
-"""What the launcher of a Flex Template runs: a job on Dataflow, from parameters that are all text.
+"""Entry points of the container image: the launcher of the Flex Template, and commands with files in Cloud Storage.
 
-One image serves the templates of all jobs. A template cannot tell its image which one it is but by a parameter:
-``job``, which is required wherever it is not ``classify``.
+One image serves the templates of all jobs; the parameter ``job`` selects the job, and is required except for
+``classify``. The launcher passes the parameters and the options of the environment as ``--name=value``. Files among
+them are in Cloud Storage and are downloaded first. With ``--template_location`` Beam writes the job to a file for the
+launcher, and returns.
 
-The launcher gives the parameters and the options of the environment as ``--name=value``. Files among them are in
-Cloud Storage; they are fetched first. With ``--template_location`` Beam writes the job where the launcher finds it,
-and returns.
+``python -m imagebeam.pipeline.cli.flex_template COMMAND …`` runs any command after downloading its files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imagebeam.pipeline.cli import main as cli
+from imagebeam.pipeline.console.text import printable
 from imagebeam.pipeline.dataflow.template_metadata import (
     FILES,
     GIVEN_BY_THE_LAUNCHER,
@@ -29,42 +30,47 @@ from imagebeam.pipeline.dataflow.template_metadata import (
 from imagebeam.pipeline.run.embed_settings import DEFAULT_JOB, Job
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 
-#: Gives what is stored at a ``gs://`` place; None when nothing is.
+#: Reads a ``gs://`` object; None if it does not exist.
 Fetch = Callable[[str], bytes | None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Starts the job of a template.
+    """Run the job of a template.
 
     Args:
-        argv: What the launcher gives; the arguments of the process when None.
+        argv: Arguments of the launcher; those of the process when None.
 
     Returns:
-        The exit code of the job's command: 2 for a bad parameter, before anything is staged.
+        The exit code of the job's command: 2 for an invalid parameter, before anything is staged.
     """
-    given = sys.argv[1:] if argv is None else argv
-    with tempfile.TemporaryDirectory() as directory:
-        try:
-            command = prepared(given, Path(directory), _fetch)
-        except ImagebeamError as error:
-            sys.stderr.write(f"imagebeam: {error}\n")
-            return error.exit_code
-        return cli.main(command)
+    return _run(sys.argv[1:] if argv is None else argv, job_arguments)
 
 
-def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
-    """The arguments of ``imagebeam``, from those of the launcher.
-
-    A parameter that was left empty in a form is none. Nor does one override the file ``--config`` by its default:
-    forms send all that they show. Files are fetched into ``directory``.
+def run_command(argv: Sequence[str] | None = None) -> int:
+    """Run a command whose files are in Cloud Storage, such as ``classify --task=gs://…``.
 
     Args:
-        given: ``--name=value`` each.
-        directory: Where fetched files go.
+        argv: The command and its arguments; those of the process when None.
+
+    Returns:
+        The exit code of the command; 2 if a file does not exist.
+    """
+    return _run(sys.argv[1:] if argv is None else argv, command_arguments)
+
+
+def job_arguments(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
+    """Return the arguments of ``imagebeam`` for the arguments of the launcher.
+
+    Empty parameters are dropped, because forms send all their fields. For the same reason a parameter that has its
+    default value does not override the file ``--config``.
+
+    Args:
+        given: Arguments ``--name=value``.
+        directory: Directory for downloaded files.
         fetch: Reads from Cloud Storage.
 
     Raises:
-        UserError: No such job, a parameter that templates do not have, or a file that is not there.
+        UserError: The job is unknown, a parameter is not allowed in templates, or a file does not exist.
     """
     jobs = [argument.removeprefix("--job=") for argument in given if argument.startswith("--job=")]
     job = find_job(jobs[-1] if jobs else DEFAULT_JOB)
@@ -78,25 +84,40 @@ def prepared(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
         if name == "job" or (has_file and text and text == defaults.get(name)):
             continue
         if name in FILES and text.strip() and (name != "task" or is_path(text)):
-            arguments.append(f"--{name}={_fetched(name, text, directory, fetch)}")
+            arguments.append(f"--{name}={_download(name, text, directory, fetch)}")
         elif text.strip() or not equals:
             arguments.append(argument)
     return arguments
 
 
-def fetched(given: Sequence[str], directory: Path) -> list[str]:
-    """Arguments of any command, with the files that they name in Cloud Storage fetched into ``directory``.
+def command_arguments(given: Sequence[str], directory: Path, fetch: Fetch) -> list[str]:
+    """Return the arguments of a command with its files in Cloud Storage replaced by downloaded copies.
+
+    Args:
+        given: The command and its arguments.
+        directory: Directory for downloaded files.
+        fetch: Reads from Cloud Storage.
 
     Raises:
-        UserError: A file is not there.
+        UserError: A file does not exist.
     """
     arguments = []
     for argument in given:
         written, _, text = argument.removeprefix("--").partition("=")
         name = written.replace("-", "_")
         is_file = argument.startswith("--") and name in FILES and text.startswith("gs://")
-        arguments.append(f"--{name}={_fetched(name, text, directory, _fetch)}" if is_file else argument)
+        arguments.append(f"--{name}={_download(name, text, directory, fetch)}" if is_file else argument)
     return arguments
+
+
+def _run(given: Sequence[str], resolve: Callable[[Sequence[str], Path, Fetch], list[str]]) -> int:
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            arguments = resolve(given, Path(directory), _fetch)
+        except ImagebeamError as error:
+            sys.stderr.write(f"imagebeam: {printable(str(error))}\n")
+            return error.exit_code
+        return cli.main(arguments)
 
 
 def _check(job: Job, name: str, text: str) -> None:
@@ -107,21 +128,23 @@ def _check(job: Job, name: str, text: str) -> None:
         raise UserError(f"--{name} is not a parameter of this template: {NO_PARAMETERS[name]}")
 
 
-def _fetched(name: str, place: str, directory: Path, fetch: Fetch) -> str:
-    if not place.startswith("gs://"):
-        raise UserError(
-            f"--{name}={place}: the launcher of the template cannot see it; give a file as gs://bucket/path"
-        )
-    data = fetch(place)
+def _download(name: str, uri: str, directory: Path, fetch: Fetch) -> str:
+    if not uri.startswith("gs://"):
+        raise UserError(f"--{name}={uri}: the launcher of the template cannot read it; give a file as gs://bucket/path")
+    data = fetch(uri)
     if data is None:
-        raise UserError(f"--{name}={place}: no such object")
-    # The ending stays: it tells a task's file from its name.
-    path = directory / f"{name}{Path(place).suffix}"
+        raise UserError(f"--{name}={uri}: object not found")
+    # The suffix distinguishes the file of a task from its name.
+    path = directory / f"{name}{Path(uri).suffix}"
     path.write_bytes(data)
     return str(path)
 
 
-def _fetch(place: str) -> bytes | None:
+def _fetch(uri: str) -> bytes | None:
     from imagebeam.pipeline.run import dataflow_staging
 
-    return dataflow_staging.read(place)
+    return dataflow_staging.read(uri)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command())

@@ -1,6 +1,7 @@
-"""The gcloud commands that make a run come back: every night on Dataflow, as batch jobs, or on one small VM.
+"""Build the gcloud commands that schedule a recurring run: on Dataflow, as batch jobs, or on one small VM.
 
-Nothing here runs them. Cloud Scheduler sends one POST at a time of day; what it starts asks only for what is due.
+Nothing here runs them. Cloud Scheduler sends one POST request at a scheduled time; each run processes only the
+remaining units.
 """
 
 from __future__ import annotations
@@ -12,90 +13,90 @@ from collections.abc import Sequence
 from typing import Final
 
 from imagebeam.pipeline.dataflow import template_request
-from imagebeam.pipeline.dataflow.template_launch import Start, escaped
+from imagebeam.pipeline.dataflow.template_launch import LaunchSpec, gcloud_list
 from imagebeam.pipeline.dataflow.template_metadata import FILES
 
-#: Machine of the small VM: two cores for a short time, 4 GB.
+#: Machine type of the VM: two shared cores, 4 GB.
 MACHINE_TYPE: Final = "e2-medium"
-#: Seconds that a task of a Cloud Run job may take: reading a table and writing its batch jobs; one look at them.
+#: Task timeouts of the Cloud Run jobs: one reads the table and creates batch jobs, one polls them once.
 SUBMIT_S: Final = 6 * 3600
 COLLECT_S: Final = 3600
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class When:
-    """When a run comes back, and who starts it.
+class Schedule:
+    """When to run, and with which account.
 
     Attributes:
-        name: Name of what is made; the run's job on Dataflow has it too.
-        schedule: Five fields, as cron writes them.
+        name: Name of the created resources, and of the Dataflow job.
+        cron: Five fields in cron format.
         time_zone: Time zone of the schedule.
         location: Region of Cloud Scheduler.
-        account: Account that the schedule acts as.
-        make_account: It is to be made.
+        account: Service account that the schedule uses.
+        create_account: Whether to create that account.
     """
 
     name: str
-    schedule: str
+    cron: str
     time_zone: str
     location: str
     account: str
-    make_account: bool
+    create_account: bool
 
 
-def daily(start: Start, when: When, *, template: str) -> list[list[str]]:
-    """A job on Dataflow, started from its template.
+def daily_commands(spec: LaunchSpec, when: Schedule, *, template: str) -> list[list[str]]:
+    """Return the commands that schedule a Dataflow job from a template.
 
     Args:
-        start: What is started; its options name the account of the workers.
-        when: When.
-        template: ``gs://`` place of the template.
+        spec: The checked launch; its options name the service account of the workers.
+        when: When to run.
+        template: ``gs://`` path of the template.
     """
-    project, region = start.settings.project, str(start.options.region)
-    body = template_request.body(start, template=template, job_name=when.name)
+    project, region = spec.settings.project, str(spec.options.region)
+    body = template_request.launch_body(spec, template=template, job_name=when.name)
     return [
-        *start.copying,
-        *_prepared(start, when, "dataflow"),
-        _grant(project, when, "roles/dataflow.admin"),
-        _act_as(start, when),
-        _scheduled(project, when, when.name, template_request.url(project, region), body),
+        *spec.copy_commands,
+        *_setup_commands(spec, when, "dataflow"),
+        _grant_command(project, when, "roles/dataflow.admin"),
+        _act_as_command(spec, when),
+        _scheduler_command(project, when, when.name, template_request.launch_url(project, region), body),
     ]
 
 
-def batch(start: Start, when: When, *, job: str, image: str, collect_schedule: str) -> list[list[str]]:
-    """Two jobs of Cloud Run: one makes batch jobs of what is due, one looks after all that are open.
+def batch_commands(spec: LaunchSpec, when: Schedule, *, job: str, image: str, collect_schedule: str) -> list[list[str]]:
+    """Return the commands that schedule two Cloud Run jobs: one creates batch jobs, one collects all open runs.
 
     Args:
-        start: What is started, on lane batch.
-        when: When batch jobs are made.
-        job: The command that makes them.
-        image: The image of both.
-        collect_schedule: When they are looked after.
+        spec: The checked launch, on lane batch.
+        when: When to create batch jobs.
+        job: The command that creates them.
+        image: Container image of both jobs.
+        collect_schedule: When to collect, in cron format.
     """
-    project, region = start.settings.project, str(start.options.region)
-    submit = program(job, {**start.parameters, "no_wait": "true", "project": project})
-    collect = program("batch", {"work_dir": start.settings.work_dir, "no_wait": "true"}, "collect")
-    commands = [*start.copying, *_prepared(start, when, "run")]
-    for name, line, seconds, schedule in (
-        (when.name, submit, SUBMIT_S, when.schedule),
+    project, region = spec.settings.project, str(spec.options.region)
+    submit = container_command(job, {**spec.parameters, "no_wait": "true", "project": project})
+    collect = container_command("batch", {"work_dir": spec.settings.work_dir, "no_wait": "true"}, "collect")
+    commands = [*spec.copy_commands, *_setup_commands(spec, when, "run")]
+    for name, line, seconds, cron in (
+        (when.name, submit, SUBMIT_S, when.cron),
         (f"{when.name}-collect", collect, COLLECT_S, collect_schedule),
     ):
         commands += [
             [
                 *("gcloud", "run", "jobs", "deploy", name, f"--image={image}"),
                 *(f"--region={region}", f"--project={project}"),
-                f"--service-account={start.options.service_account_email}",
-                *(f"--command={line[0]}", f"--args={escaped(line[1:])}"),
+                f"--service-account={spec.options.service_account_email}",
+                *(f"--command={line[0]}", f"--args={gcloud_list(line[1:])}"),
                 *("--cpu=2", "--memory=4Gi", "--max-retries=0", f"--task-timeout={seconds}s"),
             ],
             [
                 *("gcloud", "run", "jobs", "add-iam-policy-binding", name, f"--region={region}"),
                 *(f"--project={project}", f"--member=serviceAccount:{when.account}", "--role=roles/run.invoker"),
             ],
-            _scheduled(
+            _scheduler_command(
                 project,
-                dataclasses.replace(when, schedule=schedule),
+                dataclasses.replace(when, cron=cron),
                 name,
                 f"https://run.googleapis.com/v2/projects/{project}/locations/{region}/jobs/{name}:run",
                 {},
@@ -104,38 +105,38 @@ def batch(start: Start, when: When, *, job: str, image: str, collect_schedule: s
     return commands
 
 
-def vm(start: Start, when: When, *, job: str, image: str) -> list[list[str]]:
-    """A small VM that is started, runs, and turns itself off: nothing but its disk costs while it is off.
+def vm_commands(spec: LaunchSpec, when: Schedule, *, job: str, image: str) -> list[list[str]]:
+    """Return the commands that schedule a small VM, which runs once per start and shuts itself down.
 
     Args:
-        start: What is started.
-        when: When.
-        job: The command that runs.
-        image: What it runs in.
+        spec: The checked launch.
+        when: When to start the VM.
+        job: The command to run.
+        image: Container image of the command.
     """
-    project, options = start.settings.project, start.options
+    project, options = spec.settings.project, spec.options
     zone = options.worker_zone or f"{options.region}-b"
-    line = program(job, {**start.parameters, "project": project})
+    line = container_command(job, {**spec.parameters, "project": project})
     network = [f"--network={options.network}"] if options.network else []
     network += [f"--subnet={_subnet(options.subnetwork)}"] if options.subnetwork else []
     network += ["--no-address"] if options.use_public_ips is False else []
-    here = [f"--zone={zone}", f"--project={project}"]
+    location = [f"--zone={zone}", f"--project={project}"]
     return [
-        *start.copying,
-        *_prepared(start, when, "compute"),
+        *spec.copy_commands,
+        *_setup_commands(spec, when, "compute"),
         [
-            *("gcloud", "compute", "instances", "create", when.name, *here),
+            *("gcloud", "compute", "instances", "create", when.name, *location),
             f"--machine-type={options.machine_type or MACHINE_TYPE}",
             *("--image-family=cos-stable", "--image-project=cos-cloud", "--boot-disk-size=20GB"),
             *(f"--service-account={options.service_account_email}", "--scopes=cloud-platform", *network),
-            f"--metadata={escaped([f'startup-script={startup_script(line, image)}'])}",
+            f"--metadata={gcloud_list([f'startup-script={startup_script(line, image)}'])}",
         ],
         [
-            *("gcloud", "compute", "instances", "add-iam-policy-binding", when.name, *here),
+            *("gcloud", "compute", "instances", "add-iam-policy-binding", when.name, *location),
             *(f"--member=serviceAccount:{when.account}", "--role=roles/compute.instanceAdmin.v1"),
         ],
-        _act_as(start, when),
-        _scheduled(
+        _act_as_command(spec, when),
+        _scheduler_command(
             project,
             when,
             when.name,
@@ -145,15 +146,15 @@ def vm(start: Start, when: When, *, job: str, image: str) -> list[list[str]]:
     ]
 
 
-def program(command: str, flags: dict[str, str], *words: str) -> list[str]:
-    """A command line of imagebeam in its image, where files are fetched from Cloud Storage first."""
-    fetched = any(flags.get(name, "").startswith("gs://") for name in FILES)
-    called = ["python", "-m", "imagebeam.pipeline.cli.from_storage"] if fetched else ["imagebeam"]
+def container_command(command: str, flags: dict[str, str], *words: str) -> list[str]:
+    """Return the command line of a command in its container, which downloads files from Cloud Storage first."""
+    has_files = any(flags.get(name, "").startswith("gs://") for name in FILES)
+    called = ["python", "-m", "imagebeam.pipeline.cli.flex_template"] if has_files else ["imagebeam"]
     return [*called, command, *words, *(f"--{name}={flags[name]}" for name in sorted(flags))]
 
 
 def startup_script(line: Sequence[str], image: str) -> str:
-    """What the VM does whenever it starts: one run, and off. Its log goes to Cloud Logging."""
+    """Return the startup script of the VM: run once, with the log in Cloud Logging, and shut down."""
     registry = image.partition("/")[0]
     run = ["docker", "run", "--rm", "--log-driver=gcplogs", f"--entrypoint={line[0]}", image, *line[1:]]
     return "\n".join(
@@ -169,7 +170,7 @@ def startup_script(line: Sequence[str], image: str) -> str:
 
 
 def _subnet(subnetwork: str) -> str:
-    """A subnetwork as Compute Engine takes it: a name in the region of the VM, or one with its project.
+    """Return a subnetwork as Compute Engine takes it: a name in the region of the VM, or one with its project.
 
     >>> _subnet("regions/europe-west6/subnetworks/street")
     'street'
@@ -177,37 +178,37 @@ def _subnet(subnetwork: str) -> str:
     return subnetwork if "projects/" in subnetwork else subnetwork.rpartition("/")[2]
 
 
-def _prepared(start: Start, when: When, service: str) -> list[list[str]]:
-    """What has to be there first; all of it may be there already, but for the account."""
-    project = start.settings.project
+def _setup_commands(spec: LaunchSpec, when: Schedule, service: str) -> list[list[str]]:
+    """Return the commands that enable services and create the account; only the latter fails if repeated."""
+    project = spec.settings.project
     services = [f"{name}.googleapis.com" for name in (service, "cloudscheduler")]
     commands = [["gcloud", "services", "enable", *services, f"--project={project}"]]
-    if when.make_account:
+    if when.create_account:
         name = when.account.partition("@")[0]
         commands.append(["gcloud", "iam", "service-accounts", "create", name, f"--project={project}"])
     return commands
 
 
-def _grant(project: str, when: When, role: str) -> list[str]:
+def _grant_command(project: str, when: Schedule, role: str) -> list[str]:
     return [
         *("gcloud", "projects", "add-iam-policy-binding", project, f"--member=serviceAccount:{when.account}"),
         *(f"--role={role}", "--condition=None"),
     ]
 
 
-def _act_as(start: Start, when: When) -> list[str]:
-    """Who starts something that acts as an account must be allowed to use that account."""
+def _act_as_command(spec: LaunchSpec, when: Schedule) -> list[str]:
+    """Return the command that lets the scheduler account use the service account of the run."""
     return [
-        *("gcloud", "iam", "service-accounts", "add-iam-policy-binding", str(start.options.service_account_email)),
-        *(f"--project={start.settings.project}", f"--member=serviceAccount:{when.account}"),
+        *("gcloud", "iam", "service-accounts", "add-iam-policy-binding", str(spec.options.service_account_email)),
+        *(f"--project={spec.settings.project}", f"--member=serviceAccount:{when.account}"),
         "--role=roles/iam.serviceAccountUser",
     ]
 
 
-def _scheduled(project: str, when: When, name: str, uri: str, body: object) -> list[str]:
+def _scheduler_command(project: str, when: Schedule, name: str, uri: str, body: object) -> list[str]:
     return [
         *("gcloud", "scheduler", "jobs", "create", "http", name, f"--project={project}", f"--location={when.location}"),
-        *(f"--schedule={when.schedule}", f"--time-zone={when.time_zone}", f"--uri={uri}", "--http-method=POST"),
+        *(f"--schedule={when.cron}", f"--time-zone={when.time_zone}", f"--uri={uri}", "--http-method=POST"),
         *("--headers=Content-Type=application/json", f"--message-body={json.dumps(body, separators=(',', ':'))}"),
         *(f"--oauth-service-account-email={when.account}", f"--oauth-token-scope={_SCOPE}"),
     ]

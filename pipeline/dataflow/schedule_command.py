@@ -6,13 +6,12 @@ import functools
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from imagebeam.pipeline.dataflow import schedule, template_launch
-from imagebeam.pipeline.dataflow.template_launch import Start
+from imagebeam.pipeline.dataflow.template_launch import LaunchSpec
 from imagebeam.pipeline.flags.command import CommandGroup, job_group
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.flags.model import Settings, flags_of
@@ -87,34 +86,42 @@ def run(verb: str, job: str, line: FlagValues) -> int:
     """Print the commands of ``imagebeam schedule daily|batch|vm``.
 
     Raises:
-        UserError: An invalid flag, or something that the run would refuse.
+        UserError: A flag is invalid, or the run would reject it.
     """
     own, of_run = line.split(FLAGS[verb])
     values = {name: own.get(flag) for name, flag in FLAGS[verb].items()}
     _check(verb, values, of_run.given)
     name = values["name"] or _name(str(of_run.given.get("task", job)))
     lane = {"lane": "batch"} if verb == "batch" else {}
-    start = template_launch.checked(
+    spec = template_launch.check_launch(
         JOBS[job],
         FlagValues({**of_run.given, **lane, "run_id": name}, of_run.beam),
         cwd=Path.cwd(),
         environ=os.environ,
         of_template=verb == "daily",
     )
-    _check_start(start)
-    when = _when(values, name, start)
-    commands = _commands(verb, job, start, when, values)
-    sys.stdout.write("\n".join(shlex.join(command) for command in commands) + "\n")
-    _note(verb, start, when)
+    _check_start(spec)
+    when = _when(values, name, spec)
+    commands = _commands(verb, job, spec, when, values)
+    from imagebeam.pipeline.console.console import Console  # imports rich, which --help does not need
+
+    console = Console()
+    console.print(*(shlex.join(command) for command in commands))
+    for note in _notes(verb, spec, when):
+        console.status(f"note: {note}")
     return 0
 
 
-def _commands(verb: str, job: str, start: Start, when: schedule.When, values: Mapping[str, Any]) -> list[list[str]]:
+def _commands(
+    verb: str, job: str, spec: LaunchSpec, when: schedule.Schedule, values: Mapping[str, Any]
+) -> list[list[str]]:
     if verb == "daily":
-        return schedule.daily(start, when, template=values["template"])
+        return schedule.daily_commands(spec, when, template=values["template"])
     if verb == "vm":
-        return schedule.vm(start, when, job=job, image=values["image"])
-    return schedule.batch(start, when, job=job, image=values["image"], collect_schedule=values["collect_schedule"])
+        return schedule.vm_commands(spec, when, job=job, image=values["image"])
+    return schedule.batch_commands(
+        spec, when, job=job, image=values["image"], collect_schedule=values["collect_schedule"]
+    )
 
 
 def _check(verb: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -126,36 +133,38 @@ def _check(verb: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> No
     else:
         template_launch.check_image(values["image"], built=True)
     if "run_id" in given:
-        raise UserError(f"--run_id={given['run_id']}: every run of a schedule makes a name of its own; leave it out")
+        raise UserError(f"--run_id={given['run_id']}: every run of a schedule creates its own run id; leave it out")
     if verb == "batch" and given.get("lane", "batch") != "batch":
-        raise UserError(f"--lane={given['lane']}: imagebeam schedule batch makes batch jobs; daily and vm take a lane")
-
-
-def _check_start(start: Start) -> None:
-    if not start.parameters.keys() & {"yes", "max_cost_usd"}:
-        raise UserError("nobody is there to say yes to a scheduled run: give --max_cost_usd=25, its cap, or --yes")
-    if start.options.service_account_email is None:
-        project = start.settings.project
         raise UserError(
-            "a scheduled run needs an account of its own: give --service_account_email="
-            f"{_WORKERS}@{project}.iam.gserviceaccount.com; docs/dataflow.md has its roles"
+            f"--lane={given['lane']}: imagebeam schedule batch creates batch jobs; use daily or vm for another lane"
         )
 
 
-def _when(values: Mapping[str, Any], name: str, start: Start) -> schedule.When:
+def _check_start(spec: LaunchSpec) -> None:
+    if not spec.parameters.keys() & {"yes", "max_cost_usd"}:
+        raise UserError("a scheduled run cannot ask for confirmation: give a cap such as --max_cost_usd=25, or --yes")
+    if spec.options.service_account_email is None:
+        project = spec.settings.project
+        raise UserError(
+            "a scheduled run needs its own service account: give --service_account_email="
+            f"{_WORKERS}@{project}.iam.gserviceaccount.com; docs/dataflow.md lists its roles"
+        )
+
+
+def _when(values: Mapping[str, Any], name: str, spec: LaunchSpec) -> schedule.Schedule:
     account = values["scheduler_account"]
-    return schedule.When(
+    return schedule.Schedule(
         name=name,
-        schedule=values["schedule"],
+        cron=values["schedule"],
         time_zone=values["time_zone"],
-        location=values["scheduler_location"] or str(start.options.region),
-        account=account or f"{_ACCOUNT}@{start.settings.project}.iam.gserviceaccount.com",
-        make_account=account is None,
+        location=values["scheduler_location"] or str(spec.options.region),
+        account=account or f"{_ACCOUNT}@{spec.settings.project}.iam.gserviceaccount.com",
+        create_account=account is None,
     )
 
 
 def _name(task: str) -> str:
-    """A name from a task, or from the file that it is in.
+    """Return a name for a task, given by name or by file.
 
     >>> _name("gs://my-bucket/tasks/utility_pole.yaml")
     'imagebeam-utility-pole'
@@ -164,20 +173,20 @@ def _name(task: str) -> str:
     return f"imagebeam-{re.sub(r'[^a-z0-9]+', '-', stem).strip('-')}"[:40].rstrip("-")
 
 
-def _note(verb: str, start: Start, when: schedule.When) -> None:
-    notes = ["note: nothing was run: look at the commands above, then paste them"]
-    if when.make_account:
-        notes.append(f"note: if {when.account} is there already, the command that makes it fails, which is no harm")
+def _notes(verb: str, spec: LaunchSpec, when: schedule.Schedule) -> list[str]:
+    notes = ["nothing was run: review the commands above, then paste them"]
+    if when.create_account:
+        notes.append(f"if {when.account} already exists, the command that creates it fails, which is harmless")
     if verb == "vm":
-        notes.append("note: the VM runs once as soon as it is made")
-    where = start.settings.work_dir
-    if verb == "daily" and start.settings.lane == Lane.BATCH:
-        notes.append(f"note: it makes batch jobs; imagebeam batch collect --work_dir={where} must look after them")
+        notes.append("the VM runs once as soon as it is created")
+    work_dir = spec.settings.work_dir
+    if verb == "daily" and spec.settings.lane == Lane.BATCH:
+        notes.append(f"each run creates batch jobs; collect them with imagebeam batch collect --work_dir={work_dir}")
     notes.append(
-        f"note: to try it now: gcloud scheduler jobs run {when.name} --location={when.location} "
-        f"--project={start.settings.project}; books: {where}"
+        f"to test it now: gcloud scheduler jobs run {when.name} --location={when.location} "
+        f"--project={spec.settings.project}; summary: {work_dir}"
     )
-    sys.stderr.write("\n".join(notes) + "\n")
+    return notes
 
 
 def _group(verb: str, summary: str, example: str) -> CommandGroup:

@@ -1,4 +1,4 @@
-"""The gcloud commands that build a Flex Template and start a job from it. Nothing here runs them."""
+"""Build the gcloud commands that build a Flex Template and launch a job from it. Nothing here runs them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.tasks import catalog
 
-#: Options of Beam that gcloud has flags of its own for: Beam's name, gcloud's.
+#: Beam options that have a gcloud flag: Beam's name, gcloud's name.
 _GCLOUD: Final[Mapping[str, str]] = {
     "region": "region",
     "temp_location": "temp-location",
@@ -39,28 +39,28 @@ _GCLOUD: Final[Mapping[str, str]] = {
     "dataflow_kms_key": "dataflow-kms-key",
     "flexrs_goal": "flexrs-goal",
 }
-#: Options that become something else in a command.
+#: Beam options that a command passes in another way.
 _HANDLED: Final = frozenset(_GCLOUD) | {
     *("project", "job_name", "runner", "direct_num_workers", "sdk_container_image", "worker_machine_type"),
     *("label", "labels", "experiment", "experiments", "use_public_ips", "no_use_public_ips"),
 }
-#: Options about what workers install: the template's image has everything.
-_OF_THE_IMAGE: Final = ("setup_file", "requirements_file", "extra_packages", "sdk_container_image")
-#: Stands for the workers' image, which only the template knows.
-_TEMPLATES_IMAGE: Final = "the-image-of-the-template"
+#: Beam options about what workers install, which the image of the template includes.
+_IMAGE_OPTIONS: Final = ("setup_file", "requirements_file", "extra_packages", "sdk_container_image")
+#: Placeholder for the workers' image, which only the template knows.
+_IMAGE_PLACEHOLDER: Final = "the-image-of-the-template"
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9.:-]*(?:/[a-z0-9._-]+)+(?P<version>:[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})?")
-#: gcloud splits lists and maps at commas; ``^~^`` in front makes it split at ``~`` instead.
+#: gcloud splits lists and maps at commas, or at ``~`` after the prefix ``^~^``.
 _SEPARATORS: Final = "~|;!#%@"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Launch:
-    """A start of a job.
+    """The launch of a job.
 
     Attributes:
-        commands: gcloud commands, in order; the last one starts the job.
-        parameters: The template's parameters.
-        summary: Where the run's books will be.
+        commands: gcloud commands, in order; the last one launches the job.
+        parameters: Parameters of the template.
+        summary: Path of the run's summary.
     """
 
     commands: list[list[str]]
@@ -71,100 +71,100 @@ class Launch:
 def build_commands(
     job: Job, root: Path, *, image: str, template: str, project: str | None, reuse: bool = False
 ) -> list[list[str]]:
-    """The commands that build the image and write the template.
+    """Return the commands that build the image and write the template.
 
     Args:
-        job: What the template is for.
-        root: The checkout, with ``templates/`` in it.
+        job: Job of the template.
+        root: The checkout, which contains ``templates/``.
         image: Name of the image, with a tag.
-        template: ``gs://`` place of the template.
-        project: Project that builds; gcloud's own when None.
-        reuse: The image is there already.
+        template: ``gs://`` path of the template.
+        project: Project that builds; gcloud's default when None.
+        reuse: Whether the image exists, so that it is not built.
 
     Raises:
-        UserError: The image has no tag of its own, or the template is no ``gs://`` place.
+        UserError: The image has no unique tag, or the template is not a ``gs://`` path.
     """
     check_image(image)
     check_template(template)
-    of_project = [f"--project={project}"] if project else []
-    places = [str(root / "templates" / name) for name in ("cloudbuild.yaml", f"{job.name}.json")]
+    project_flag = [f"--project={project}"] if project else []
+    config, metadata = [str(root / "templates" / name) for name in ("cloudbuild.yaml", f"{job.name}.json")]
     build = [
         *("gcloud", "builds", "submit", str(root)),
-        *(f"--config={places[0]}", f"--substitutions=_IMAGE={image}", *of_project),
+        *(f"--config={config}", f"--substitutions=_IMAGE={image}", *project_flag),
     ]
     write = [
         *("gcloud", "dataflow", "flex-template", "build", template),
-        *(f"--image={image}", "--sdk-language=PYTHON", f"--metadata-file={places[1]}", *of_project),
+        *(f"--image={image}", "--sdk-language=PYTHON", f"--metadata-file={metadata}", *project_flag),
     ]
     return [write] if reuse else [build, write]
 
 
-def launch(job: Job, given: FlagValues, *, template: str, cwd: Path, environ: Mapping[str, str]) -> Launch:
-    """Checks the parameters as the job itself will, and gives the commands.
+def build_launch(job: Job, given: FlagValues, *, template: str, cwd: Path, environ: Mapping[str, str]) -> Launch:
+    """Check the parameters as the job will, and return the commands.
 
     Args:
-        job: What the template is for.
-        given: Flags of the job and options of Beam.
-        template: ``gs://`` place of the template.
-        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
+        job: Job of the template.
+        given: Flags of the job, and Beam options.
+        template: ``gs://`` path of the template.
+        cwd: Directory that relative paths start from, and that contains ``imagebeam.yaml``.
         environ: The environment.
 
     Raises:
-        UserError: Something that the job would refuse, or that a template cannot do.
+        UserError: The job would reject a value, or a template does not support it.
     """
     check_template(template)
-    start = checked(job, given, cwd=cwd, environ=environ)
-    options, parameters = start.options, {**start.parameters, "run_id": start.settings.run_id}
+    spec = check_launch(job, given, cwd=cwd, environ=environ)
+    options, parameters = spec.options, {**spec.parameters, "run_id": spec.settings.run_id}
     command = [
         *("gcloud", "dataflow", "flex-template", "run", options.job_name, f"--template-file-gcs-location={template}"),
-        f"--project={start.settings.project}",
-        *_environment(options, start.beam),
-        *(f"--parameters={escaped([f'{name}={parameters[name]}'])}" for name in sorted(parameters)),
+        f"--project={spec.settings.project}",
+        *_environment(options, spec.beam),
+        *(f"--parameters={gcloud_list([f'{name}={parameters[name]}'])}" for name in sorted(parameters)),
     ]
-    summary = f"{start.settings.work_dir}/runs/{start.settings.run_id}/summary.json"
-    return Launch([*start.copying, command], parameters, summary)
+    summary = f"{spec.settings.work_dir}/runs/{spec.settings.run_id}/summary.json"
+    return Launch([*spec.copy_commands, command], parameters, summary)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Start:
-    """A start as it was asked for, checked.
+class LaunchSpec:
+    """A checked launch of a job.
 
     Attributes:
-        settings: Of the run.
-        options: All options of Beam, read.
-        beam: The same, as Beam takes them.
+        settings: Settings of the run.
+        options: All Beam options, parsed.
+        beam: The same options as command-line arguments.
         parameters: Flags of the run as text, without ``run_id``; files are in Cloud Storage.
-        copying: Commands that bring the files of this machine there.
+        copy_commands: Commands that copy local files there.
     """
 
     settings: ClassifySettings
     options: argparse.Namespace
     beam: Sequence[str]
     parameters: Mapping[str, str]
-    copying: list[list[str]]
+    copy_commands: list[list[str]]
 
 
-def checked(
+def check_launch(
     job: Job,
     given: FlagValues,
     *,
     cwd: Path,
     environ: Mapping[str, str],
     of_template: bool = True,
-) -> Start:
-    """Checks a start elsewhere, as the job itself will.
+) -> LaunchSpec:
+    """Check a launch elsewhere as the job itself will.
 
-    Files on this machine are copied below the work directory first, because whoever starts the job cannot see them.
+    Local files are copied below the work directory, where the job can read them.
 
     Args:
-        job: What is started.
-        given: Flags of the job and options of Beam.
-        cwd: Directory that relative paths start from; ``imagebeam.yaml`` is looked for here.
+        job: The job.
+        given: Flags of the job, and Beam options.
+        cwd: Directory that relative paths start from, and that contains ``imagebeam.yaml``.
         environ: The environment.
-        of_template: Whether a template starts it, which has not all parameters and always runs on Dataflow.
+        of_template: Whether a template launches the job. A template lacks some parameters, and runs on Dataflow.
 
     Raises:
-        UserError: Something that the job would refuse, or that a template cannot do.
+        UserError: The job would reject a value, or a template does not support it.
     """
     without = NO_PARAMETERS.keys() if of_template else {"runner"}
     if of_template:
@@ -174,20 +174,20 @@ def checked(
     settings, beam = job.load(
         _without_remote_files(given, remote),
         cwd=cwd,
-        environ={**environ, dataflow_options.IMAGE_VARIABLE: _TEMPLATES_IMAGE},
+        environ={**environ, dataflow_options.IMAGE_VARIABLE: _IMAGE_PLACEHOLDER},
     )
     if "task" in job.flags and not remote.keys() & {"task", "models_file"}:
         catalog.load_task(settings.task, catalog.load_models_file(settings.models_file), cwd)
     options = beam_flags.read(beam)
-    for name in _OF_THE_IMAGE:
-        if getattr(options, name) not in (None, _TEMPLATES_IMAGE):
-            raise UserError(f"--{name}: workers use the image of the template, which has everything; leave it out")
+    for name in _IMAGE_OPTIONS:
+        if getattr(options, name) not in (None, _IMAGE_PLACEHOLDER):
+            raise UserError(f"--{name}: workers use the image of the template; leave it out")
     if of_template:
         for name, text in settings.given.items():
             check_value(name, text)
     parameters = {name: text for name, text in settings.given.items() if name not in without}
     parameters["work_dir"] = settings.work_dir
-    # Who starts it has another directory: what the file here says is among the parameters already.
+    # The values of the local config file are among the parameters.
     for name in ("config", "run_id"):
         parameters.pop(name, None)
     if of_template and job.name != DEFAULT_JOB:
@@ -197,12 +197,12 @@ def checked(
     directory = f"{settings.work_dir}/launches/{settings.run_id}"
     copies = _copies({**parameters, **remote}, directory, cwd)
     parameters |= remote | {name: target for name, (_, target) in copies.items()}
-    copying = [["gcloud", "storage", "cp", source, target] for source, target in copies.values()]
-    return Start(settings, options, beam, parameters, copying)
+    copy_commands = [["gcloud", "storage", "cp", source, target] for source, target in copies.values()]
+    return LaunchSpec(settings, options, beam, parameters, copy_commands)
 
 
 def check_template(template: str) -> None:
-    """Checks the place of a template.
+    """Check the path of a template.
 
     Raises:
         UserError: It is not ``gs://bucket/name.json``.
@@ -213,27 +213,31 @@ def check_template(template: str) -> None:
 
 
 def check_image(image: str, *, built: bool = False) -> None:
-    """Checks the name of an image; one that is built already may have a digest.
+    """Check the name of an image.
+
+    Args:
+        image: The name.
+        built: Whether the image exists, so that a digest is allowed.
 
     Raises:
-        UserError: It is no name of an image, or names no certain one.
+        UserError: The name is invalid, or does not identify one image.
     """
     found = _IMAGE.fullmatch(image)
     if found is None:
         raise UserError(f"--image={image}: write REGION-docker.pkg.dev/PROJECT/REPOSITORY/imagebeam:TAG")
     if found["version"] in (None, ":latest"):
         raise UserError(
-            f"--image={image}: give it a tag of its own, such as {image.removesuffix(':latest')}:2026-11-21; workers "
-            "that start later would get another image under the same name"
+            f"--image={image}: give it a unique tag, such as {image.removesuffix(':latest')}:2026-11-21; workers "
+            "that start later could get another image of the same name"
         )
     if found["version"].startswith("@") and not built:
-        raise UserError(f"--image={image}: give the tag that it is built with, which it also names its workers by")
+        raise UserError(f"--image={image}: give the tag to build it with, which also names the image of the workers")
 
 
 def _without_remote_files(given: FlagValues, remote: Mapping[str, str]) -> FlagValues:
     """Return the command line to check here, with other values for files that are in Cloud Storage."""
     if "config" in remote:
-        raise UserError(f"--config={remote['config']}: imagebeam.yaml is read here; give a file on this machine")
+        raise UserError(f"--config={remote['config']}: imagebeam.yaml is read on this machine; give a local file")
     values = {name: value for name, value in given.given.items() if name not in remote}
     if "query_file" in remote:
         values["query"] = "SELECT 1"
@@ -243,7 +247,7 @@ def _without_remote_files(given: FlagValues, remote: Mapping[str, str]) -> FlagV
 
 
 def _copies(parameters: Mapping[str, str], directory: str, cwd: Path) -> dict[str, tuple[str, str]]:
-    """Files of this machine: parameter → where it is, where it goes."""
+    """Return the local files by parameter: path and target."""
     copies = {}
     for name in FILES:
         text = parameters.get(name)
@@ -253,13 +257,13 @@ def _copies(parameters: Mapping[str, str], directory: str, cwd: Path) -> dict[st
         if path is None:
             continue
         if not path.is_file():
-            raise UserError(f"--{name}={text}: no such file")
+            raise UserError(f"--{name}={text}: file not found")
         copies[name] = (str(path), f"{directory}/{name}{path.suffix}")
     return copies
 
 
 def _task_path(task: str, cwd: Path) -> Path | None:
-    """The file of a person's own task; None for a shipped one."""
+    """Return the file of a task; None for a shipped task."""
     if is_path(task):
         return cwd / task
     found = catalog.find_task(task, cwd)
@@ -267,42 +271,42 @@ def _task_path(task: str, cwd: Path) -> Path | None:
 
 
 def _environment(options: argparse.Namespace, beam: Sequence[str]) -> list[str]:
-    """The options of Beam, as gcloud takes them."""
+    """Return the Beam options as gcloud flags."""
     found = [
         f"--{gcloud}={getattr(options, name)}" for name, gcloud in _GCLOUD.items() if getattr(options, name) is not None
     ]
     if options.use_public_ips is False:
         found.append("--disable-public-ips")
-    found.append(f"--additional-user-labels={escaped(dataflow_options.label_pairs(options.labels))}")
-    if experiments := wanted_experiments(options):
-        found.append(f"--additional-experiments={escaped(experiments)}")
-    if rest := passed_on(beam):
-        found.append(f"--additional-pipeline-options={escaped(rest)}")
+    found.append(f"--additional-user-labels={gcloud_list(dataflow_options.label_pairs(options.labels))}")
+    if experiments := given_experiments(options):
+        found.append(f"--additional-experiments={gcloud_list(experiments)}")
+    if rest := other_options(beam):
+        found.append(f"--additional-pipeline-options={gcloud_list(rest)}")
     return found
 
 
-def wanted_experiments(options: argparse.Namespace) -> list[str]:
-    """The experiments that a person asked for."""
+def given_experiments(options: argparse.Namespace) -> list[str]:
+    """Return the experiments that the user gave."""
     return [name for name in options.experiments if name != dataflow_options.ONE_PROCESS]
 
 
-def passed_on(beam: Sequence[str]) -> list[str]:
-    """Options of Beam that a start of a template has no field for, as ``name=value``."""
-    rest = [argument.removeprefix("--") for argument in beam if _is_passed_on(argument)]
+def other_options(beam: Sequence[str]) -> list[str]:
+    """Return the Beam options without a gcloud flag, as ``name=value``."""
+    rest = [argument.removeprefix("--") for argument in beam if _is_other(argument)]
     return [argument if "=" in argument else f"{argument}=true" for argument in rest]
 
 
-def _is_passed_on(argument: str) -> bool:
-    # What the job in the template adds by itself needs no option in the command.
+def _is_other(argument: str) -> bool:
+    # The job in the template adds its defaults itself.
     return argument.removeprefix("--").partition("=")[0] not in _HANDLED and argument not in dataflow_options.ADDED
 
 
-def escaped(parts: Sequence[str]) -> str:
-    """A list as gcloud reads it, whatever its parts hold.
+def gcloud_list(parts: Sequence[str]) -> str:
+    """Return a list as gcloud parses it, whatever its parts contain.
 
-    >>> escaped(["a=1", "b=2"])
+    >>> gcloud_list(["a=1", "b=2"])
     'a=1,b=2'
-    >>> escaped(["due=new,retry"])
+    >>> gcloud_list(["due=new,retry"])
     '^~^due=new,retry'
 
     Raises:
@@ -312,5 +316,5 @@ def escaped(parts: Sequence[str]) -> str:
         return ",".join(parts)
     separator = next((sign for sign in _SEPARATORS if not any(sign in part for part in parts)), None)
     if separator is None:
-        raise UserError(f"{parts[0][:60]}: gcloud needs one of {' '.join(_SEPARATORS)} that the value does not hold")
+        raise UserError(f"{parts[0][:60]}: gcloud needs one of {' '.join(_SEPARATORS)} that the value does not contain")
     return f"^{separator}^{separator.join(parts)}"

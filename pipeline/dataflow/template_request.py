@@ -1,4 +1,4 @@
-"""The request that starts a job from a Flex Template, for those who send it themselves: ``flexTemplates:launch``.
+"""Build the request that launches a job from a Flex Template, for callers other than gcloud: ``flexTemplates:launch``.
 
 Field names are those of ``LaunchFlexTemplateRequest`` in the Dataflow API v1b3.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imagebeam.pipeline.dataflow.template_launch import Start, passed_on, wanted_experiments
+from imagebeam.pipeline.dataflow.template_launch import LaunchSpec, given_experiments, other_options
 from imagebeam.pipeline.run import dataflow_options
 
-#: Options of Beam that the environment has a field for.
+#: Beam options that have a field in the environment.
 _FIELDS: Final[Mapping[str, str]] = {
     "num_workers": "numWorkers",
     "max_num_workers": "maxWorkers",
@@ -27,33 +27,33 @@ _FIELDS: Final[Mapping[str, str]] = {
 }
 
 
-def url(project: str, region: str) -> str:
-    """Where the request goes, by POST."""
+def launch_url(project: str, region: str) -> str:
+    """Return the address to send the request to, by POST."""
     return f"https://dataflow.googleapis.com/v1b3/projects/{project}/locations/{region}/flexTemplates:launch"
 
 
-def body(start: Start, *, template: str, job_name: str) -> dict[str, Any]:
-    """The request's body.
+def launch_body(spec: LaunchSpec, *, template: str, job_name: str) -> dict[str, Any]:
+    """Return the body of the request.
 
-    It names no run, so it can be sent again and again: every job makes a run id, and a label, of its own.
+    It has no run id, so that it can be sent repeatedly: every job creates its own run id and label.
 
     Args:
-        start: What is started.
-        template: ``gs://`` place of the template.
-        job_name: The job's name. Dataflow refuses a second job of a name while one is active.
+        spec: The checked launch.
+        template: ``gs://`` path of the template.
+        job_name: Name of the job. Dataflow rejects a second job of that name while one is active.
     """
     return {
         "launchParameter": {
             "jobName": job_name,
             "containerSpecGcsPath": template,
-            "parameters": dict(sorted(start.parameters.items())),
-            "environment": _environment(start),
+            "parameters": dict(sorted(spec.parameters.items())),
+            "environment": _environment(spec),
         }
     }
 
 
-def _environment(start: Start) -> dict[str, Any]:
-    options = start.options
+def _environment(spec: LaunchSpec) -> dict[str, Any]:
+    options = spec.options
     found: dict[str, Any] = {
         field: getattr(options, name) for name, field in _FIELDS.items() if getattr(options, name) is not None
     }
@@ -61,12 +61,12 @@ def _environment(start: Start) -> dict[str, Any]:
         found["flexrsGoal"] = f"FLEXRS_{options.flexrs_goal}"
     if options.use_public_ips is False:
         found["ipConfiguration"] = "WORKER_IP_PRIVATE"
-    run_label = f"{dataflow_options.RUN_LABEL}={start.settings.run_id}"
+    run_label = f"{dataflow_options.RUN_LABEL}={spec.settings.run_id}"
     labels = [pair for pair in dataflow_options.label_pairs(options.labels) if pair != run_label]
     if labels:
         found["additionalUserLabels"] = dict(pair.split("=", 1) for pair in labels)
-    if experiments := wanted_experiments(options):
+    if experiments := given_experiments(options):
         found["additionalExperiments"] = experiments
-    if rest := passed_on(start.beam):
+    if rest := other_options(spec.beam):
         found["additionalPipelineOptions"] = rest
     return found
