@@ -157,7 +157,7 @@ def test_does_not_write_a_template_without_its_image(gcloud: Path, tmp_path: Pat
         (["--image=imagebeam"], "--image=imagebeam: write REGION-docker.pkg.dev/"),
         (["--image=eu.pkg.dev/p/imagebeam"], "give it a unique tag"),
         (["--image=eu.pkg.dev/p/imagebeam:latest"], "such as eu.pkg.dev/p/imagebeam:2026-11-21"),
-        ([f"--image=eu.pkg.dev/p/imagebeam@sha256:{'0' * 64}"], "give the tag that it is built with"),
+        ([f"--image=eu.pkg.dev/p/imagebeam@sha256:{'0' * 64}"], "give the tag to build it with"),
         (["--template=classify.json"], "--template=classify.json: Dataflow workers cannot read it"),
         (["--template=gs://my-bucket/classify"], "write gs://bucket/path/name.json"),
         (["--dry_run=perhaps"], "--dry_run takes true or false"),
@@ -182,7 +182,7 @@ def test_reports_missing_gcloud_in_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 def test_launches_with_parameters_and_environment(gcloud: Path, job: str) -> None:
     code, _, err = run_cli(line("launch", LAUNCHES[job], "--max_cost_usd=25", job=job))
     assert code == 0
-    assert err.splitlines()[-1] == "started; the summary will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
+    assert err.splitlines()[-1] == "launched; the summary will be in gs://my-bucket/imagebeam/runs/poles-1/summary.json"
     (command,) = asked(gcloud)
     assert command[:4] == ["dataflow", "flex-template", "run", "imagebeam-poles-1"]
     assert set(command[4:]) == {
@@ -295,9 +295,9 @@ def test_passes_files_in_cloud_storage_unchanged() -> None:
         (["--region="], "no region: give --region"),
         (["--region=europe-west66"], "--region=europe-west66 is not a Google Cloud region; did you mean europe-west6?"),
         (["--temp_location=/tmp"], "give --temp_location=gs://bucket/path"),
-        (["--polygon_file=missing.json"], "--polygon_file=missing.json: file not found"),
+        (["--polygon_file=missing.json"], "--polygon_file=missing.json: no such file"),
         (["--models_file=missing.yaml"], "missing.yaml"),
-        (["--config=gs://my-bucket/imagebeam.yaml"], "imagebeam.yaml is read here"),
+        (["--config=gs://my-bucket/imagebeam.yaml"], "imagebeam.yaml is read on this machine"),
         (["--direct_num_workers=3"], "Dataflow takes the number of workers from the job's environment"),
         (["--runner=FnApiRunner"], "a template always runs on Dataflow"),
         (["--sdk_container_image=other"], "workers use the image of the template"),

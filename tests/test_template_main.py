@@ -130,7 +130,7 @@ MISTAKES = [
     (["--query=SELECT 1"], "--source and --query are both given"),
     (["--num_workers=2", "--max_num_workers=3"], "--num_workers=2 and --max_num_workers=3 differ"),
     (["--batch_source=bigquery"], "--batch_source"),
-    (["--polygon_file=gs:///x"], "gs:///x is not a Cloud Storage path"),
+    (["--polygon_file=gs:///x"], "gs:///x is not an object in Cloud Storage"),
     (["--runner=PortableRunner"], "a template always runs on Dataflow"),
 ]
 

@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 import click
 import click.shell_completion
 
+from imagebeam.pipeline.console.text import printable
 from imagebeam.pipeline.flags.command import CommandGroup
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         except ImagebeamError as error:
             if _wants_traceback(arguments):
                 traceback.print_exc()
-            sys.stderr.write(f"imagebeam: {' '.join(str(error).split())}\n")
+            sys.stderr.write(f"imagebeam: {printable(' '.join(str(error).split()))}\n")
             return error.exit_code
         except KeyboardInterrupt:
             sys.stderr.write("imagebeam: interrupted\n")
@@ -164,8 +165,8 @@ class _Pipe:
     def _survive(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
-            # Python would complain again when it closes the stream.
+        except OSError:
+            # The reader is gone: a closed pipe, or a terminal that hung up. Python would fail again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
