@@ -281,5 +281,5 @@ def test_format_benchmark_runs_with_equal_results() -> None:
     done = subprocess.run(command, cwd=DATA.parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert len(report["races"]) == 7
+    assert len(report["comparisons"]) == 7
     assert report["matcher_bytes_per_unit"] < 400
