@@ -122,7 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         page = options.write.read_text(encoding="utf-8")
         options.write.write_text(marked(page, "format", _table(results, overhead)), encoding="utf-8")
     if options.json:
-        document = {"comparisons": [dataclasses.asdict(result) for result in results], "matcher_bytes_per_unit": overhead}
+        measured = [dataclasses.asdict(result) for result in results]
+        document = {"comparisons": measured, "matcher_bytes_per_unit": overhead}
         sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         return 0
     sys.stdout.write(f"{'CPU time per unit':44}{'minimal µs':>12}{'imagebeam µs':>14}{'speed':>8}{'target':>10}\n")
