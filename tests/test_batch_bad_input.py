@@ -1,4 +1,4 @@
-"""What a batch job cannot do is said in one line before anything is submitted."""
+"""Input that batch jobs do not support is rejected in one line before a job is created."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def refused(job: Job, arguments: list[str], code: int = 2) -> str:
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "message"),
     [
         (["--work_dir=runs"], "--work_dir=gs://bucket/path"),
         (["--transport=inline"], "--lane=flex"),
@@ -83,12 +83,12 @@ def refused(job: Job, arguments: list[str], code: int = 2) -> str:
         (["--lane=flex", "--no_wait"], "is for --lane=batch"),
     ],
 )
-def test_a_flag_that_does_not_fit_gets_one_line(job: Job, flags: list[str], says: str) -> None:
+def test_rejects_unsupported_flags(job: Job, flags: list[str], message: str) -> None:
     arguments = [argument for argument in batch_arguments(job) if "--batch" not in argument]
-    assert says in refused(job, without(arguments, *flags))
+    assert message in refused(job, without(arguments, *flags))
 
 
-def test_tables_in_another_region_than_the_model_get_one_line(near: Job) -> None:
+def test_rejects_tables_outside_the_region_of_the_model(near: Job) -> None:
     flags = ("--location=us-central1", "--model=gemini-2.5-flash", "--batch_source=bigquery")
     line = refused(near, batch_arguments(near, *flags))
     assert "is in europe-west4, the model at us-central1" in line
@@ -96,40 +96,40 @@ def test_tables_in_another_region_than_the_model_get_one_line(near: Job) -> None
 
 
 @pytest.mark.parametrize("image", ["{max_side: 64}", "{crop: bbox}"])
-def test_a_task_that_changes_its_images_gets_one_line(job: Job, tmp_path: Path, image: str) -> None:
+def test_rejects_a_task_that_changes_images(job: Job, tmp_path: Path, image: str) -> None:
     task = tmp_path / "small.yaml"
     task.write_text(f"name: small\nprompt: What is it?\nimage: {image}\n")
     assert "--lane=flex, which costs the same" in refused(job, batch_arguments(job, task=str(task)))
 
 
-def test_images_that_the_service_may_not_read_get_one_line(job: Job) -> None:
+def test_rejects_images_that_the_service_cannot_read(job: Job) -> None:
     job.cloud.faults(vertex={"rules": [{"method": "countTokens", "do": "http", "code": 403}]})
     line = refused(job, batch_arguments(job))
     assert "--lane=flex, which costs the same" in line
     assert "roles/storage.objectViewer" in line
 
 
-def test_a_request_larger_than_a_file_gets_one_line_and_leaves_nothing_open(job: Job) -> None:
+def test_rejects_a_request_larger_than_a_file(job: Job) -> None:
     assert "one request takes" in refused(job, batch_arguments(job, "--batch_bytes=300"))
     summary = batch(job, "--limit=1")
     assert (summary["source"]["remaining"], summary["source"]["submitted"]) == (1, 0), "all of it stayed due"
 
 
-def test_a_work_directory_that_may_not_be_written_gets_one_line(job: Job) -> None:
+def test_rejects_a_read_only_work_directory(job: Job) -> None:
     rule = {"match": work_dir(job), "operations": ["objects.insert"], "do": "http", "code": 403, "message": "No."}
     job.cloud.faults(storage={"rules": [rule]})
     assert "is not writable" in refused(job, batch_arguments(job))
 
 
 @pytest.mark.parametrize("name", ["status", "collect", "cancel"])
-def test_a_run_that_is_not_known_gets_one_line(job: Job, name: str) -> None:
+def test_rejects_an_unknown_run(job: Job, name: str) -> None:
     code, out, err = command(job, name, "--run_id=20200101-000000-none")
     assert (code, out) == (2, "")
     assert "unknown batch run in" in err
     assert len(err.splitlines()) == 1
 
 
-def test_batch_commands_without_anything_to_do_say_so(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_batch_commands_report_no_open_runs(cloud: LocalCloud, tmp_path: Path) -> None:
     for name in ("status", "collect", "cancel"):
         code, out, _ = run_cli(["batch", name, f"--work_dir={tmp_path / 'empty'}"])
         assert (code, out) == (0, f"no open batch runs in {tmp_path / 'empty'}\n")
@@ -162,7 +162,7 @@ def insights_job(cloud: LocalCloud, directory: Path, age: datetime.timedelta) ->
     return plain
 
 
-def test_a_snapshot_that_expires_before_a_job_may_end_gets_one_line(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_rejects_a_snapshot_that_expires_too_soon(cloud: LocalCloud, tmp_path: Path) -> None:
     job = insights_job(cloud, tmp_path, datetime.timedelta(days=33))
     source = f"--source={job.name}.latest_observations"
     line = refused(job, without(batch_arguments(job), source))
@@ -173,7 +173,7 @@ def test_a_snapshot_that_expires_before_a_job_may_end_gets_one_line(cloud: Local
     assert (summary["counted"]["ok"], summary["exit_code"]) == (2, 0), summary["err"]
 
 
-def test_an_input_that_the_service_refuses_stops_the_run_and_leaves_all_due(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_stops_when_the_service_rejects_the_input(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     fault(job, limits={"lines": 2})
     code, out, said = run_cli(batch_arguments(job))
@@ -186,7 +186,7 @@ def test_an_input_that_the_service_refuses_stops_the_run_and_leaves_all_due(clou
 
 
 @pytest.mark.parametrize("name", ["status", "collect"])
-def test_batch_commands_without_credentials_get_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_commands_report_missing_credentials(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     code, out, err = run_cli(["batch", name, "--work_dir=gs://some-bucket/x"])
     assert (code, out) == (2, "")
@@ -195,7 +195,7 @@ def test_batch_commands_without_credentials_get_one_line(name: str, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "says"),
+    ("error", "code", "message"),
     [
         (RetryError("Timeout of 120.0s exceeded", requests.ConnectionError("/storage/v1/b")), 3, "(ConnectionError)"),
         (requests.ReadTimeout("/storage/v1/b"), 3, "(ReadTimeout)"),
@@ -204,8 +204,8 @@ def test_batch_commands_without_credentials_get_one_line(name: str, monkeypatch:
         (RefreshError("invalid_grant"), 2, "gcloud auth application-default login"),
     ],
 )
-def test_a_storage_that_cannot_be_asked_gets_one_line(error: Exception, code: int, says: str) -> None:
+def test_reports_a_storage_error_in_one_line(error: Exception, code: int, message: str) -> None:
     told = storage_error(error, "gs://some-bucket/x")
     assert told.exit_code == code
-    assert says in str(told)
+    assert message in str(told)
     assert "/storage/v1" not in str(told)

@@ -1,4 +1,4 @@
-"""A supervisor that is killed, at whatever moment, loses nothing and buys nothing twice."""
+"""A kill at any time loses nothing and pays nothing twice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def books(job: Job) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_killed_supervisor_is_followed_by_one_that_goes_on(cloud: LocalCloud, tmp_path: Path, seed: int) -> None:
+def test_another_process_continues_after_a_kill(cloud: LocalCloud, tmp_path: Path, seed: int) -> None:
     job = make_job(cloud, tmp_path, 6)
     rules = [{"match": job.uri(place), "times": 1, "do": "http", "code": 503} for place in BUSY]
     cloud.faults(batch={"jobs": [{"pending_s": 0.3, "running_s": 0.3}]}, vertex={"rules": rules})
@@ -60,7 +60,7 @@ def test_a_killed_supervisor_is_followed_by_one_that_goes_on(cloud: LocalCloud, 
     assert {row["status"]: row["n"] for row in landed} == {"OK": 6, "SUBMITTED": 9, "UNAVAILABLE": 3}
 
 
-def test_three_supervisors_at_once_do_what_one_does(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_concurrent_processes_do_the_work_once(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     cloud.faults(batch={"jobs": [{"pending_s": 0.5}]})
     assert run_cli(batch_arguments(job, "--batch_lines=3", "--no_wait"))[0] == 0

@@ -1,4 +1,4 @@
-"""The batch lane from end to end: the same task and table as online, the same answers, the same books."""
+"""The batch lane end to end: the same task, table, answers and counts as online."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_lands_the_same_rows_as_the_online_lane(
+def test_records_the_same_rows_as_the_online_lane(
     cloud: LocalCloud, multi_region: Ground, regional: Ground, way: str
 ) -> None:
     flags = [flag.format(project=cloud.project) for flag in WAYS[way]]
@@ -109,9 +109,7 @@ def test_every_way_lands_the_same_rows_as_the_online_lane(
     }
 
 
-def test_assets_with_several_images_and_a_prompt_of_their_own_are_asked_as_online(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_sends_assets_and_prompt_fields_as_online(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 9)
     task = own_task(tmp_path, SEEN.replace("{{asset_type}}", "{{asset_type}} {{extra.heading}}"))
     flags = ("--unit=asset", "--keep_columns=heading", "--max_images=2")
@@ -133,7 +131,7 @@ def test_assets_with_several_images_and_a_prompt_of_their_own_are_asked_as_onlin
     assert (costs["usd"] * 2, costs["lane"]) == (other["usd"], "batch"), "the same tokens at half the price"
 
 
-def test_what_is_done_is_not_submitted_again_and_what_failed_only_on_wish(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_resubmits_failures_only_on_request(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 5)
     cloud.faults(vertex={"rules": [{"match": job.uri(1), "do": "blocked", "reason": "SAFETY"}]})
     first = batch(job, "--limit=4")
@@ -151,7 +149,7 @@ def test_what_is_done_is_not_submitted_again_and_what_failed_only_on_wish(cloud:
     assert sum(paid(job).values()) == 5 + blocked
 
 
-def test_units_in_a_job_are_seen_by_other_runs_and_not_bought_again(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_other_runs_skip_submitted_units(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"stuck": "PENDING"})
     code, _, said = run_cli(batch_arguments(job, "--no_wait", "--limit=3"))
@@ -170,7 +168,7 @@ def test_units_in_a_job_are_seen_by_other_runs_and_not_bought_again(cloud: Local
     assert [paid(job).get(job.uri(index), 0) + calls.get(job.uri(index), 0) for index in range(4)] == [1, 1, 1, 1]
 
 
-def test_a_cap_is_never_passed_and_the_rest_stays_due(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_never_exceeds_a_cap(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 9)
     # A share below 1 is drawn from the job's name, and with it from the random run id: fail one whole job instead.
     fault(job, {"match": "*-r1-0000000000-0", "failed": 1.0})
@@ -187,7 +185,7 @@ def test_a_cap_is_never_passed_and_the_rest_stays_due(cloud: LocalCloud, tmp_pat
     assert set(paid(job).values()) == {1}
 
 
-def test_the_cap_holds_for_the_lane_that_asks_the_rest_too(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_cap_includes_the_fallback_lane(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"match": "*-0000000000-0", "stuck": "PENDING"}, {"match": "*-0000000002-0", "finished": 1.0})
     summary = batch(job, "--max_calls=3", "--batch_lines=2", "--batch_deadline_s=2", "--batch_fallback=online")
@@ -196,7 +194,7 @@ def test_the_cap_holds_for_the_lane_that_asks_the_rest_too(cloud: LocalCloud, tm
     assert sum(paid(job).values()) + sum(job.calls().values()) <= 3
 
 
-def test_status_and_collect_go_on_from_the_work_directory(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_status_and_collect_need_only_the_work_directory(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     fault(job, {"stuck": "PENDING"})
     assert run_cli(batch_arguments(job, "--no_wait", "--batch_lines=4"))[0] == 0

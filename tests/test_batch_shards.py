@@ -157,7 +157,7 @@ FLAGS = {
 
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("task", ["image_quality", "describe", "road_sign", "utility_pole", "rich.yaml"])
-def test_another_process_finds_the_very_same_run(tmp_path: Path, task: str, flags: str) -> None:
+def test_another_process_reads_the_same_run(tmp_path: Path, task: str, flags: str) -> None:
     (tmp_path / "rich.yaml").write_text(RICH)
     models = catalog.load_models_file(None)
     argv = [
@@ -208,7 +208,7 @@ def test_an_open_run_of_an_ignored_setting_keeps_its_version(tmp_path: Path) -> 
     assert "generationConfig" not in request
 
 
-def test_what_is_known_of_a_round_comes_back(tmp_path: Path) -> None:
+def test_round_state_round_trips(tmp_path: Path) -> None:
     models = catalog.load_models_file(None)
     argv = [
         "--project=my-project",

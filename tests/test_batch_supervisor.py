@@ -1,4 +1,4 @@
-"""The supervisor of batch jobs: whatever jobs and services do, books balance and nothing is bought twice."""
+"""The supervisor of batch jobs: counts reconcile and nothing is paid twice, whatever jobs and services do."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ ENDINGS: list[tuple[dict[str, Any], int]] = [
 ]
 
 
-def test_whatever_becomes_of_its_job_every_unit_is_answered_in_the_end(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_answers_every_unit_after_every_kind_of_job_failure(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2 * len(ENDINGS))
     rules = [in_shard(2 * place, **what) for place, (what, _) in enumerate(ENDINGS)]
     fault(job, *rules, synthetic=True)
@@ -126,7 +126,7 @@ def test_whatever_becomes_of_its_job_every_unit_is_answered_in_the_end(cloud: Lo
         assert words in said, words
 
 
-def test_what_does_not_come_stays_due_after_the_last_round(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_unanswered_units_remain_after_the_last_round(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     fault(job, {"match": "*-r1-*", "end": "FAILED", "finished": 0.0}, {"match": "*-r2-*", "failed": 1.0})
     summary = batch(job, "--batch_rounds=2")
@@ -139,7 +139,7 @@ def test_what_does_not_come_stays_due_after_the_last_round(cloud: LocalCloud, tm
     assert set(paid(job).values()) == {1}
 
 
-def test_a_create_that_stumbles_makes_one_job_all_the_same(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_creates_one_job_despite_failed_and_lost_calls(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 5)
     calls = [
         {"match": "*-0000000000-0", "times": 1, "do": "lost_answer"},
@@ -159,7 +159,7 @@ def test_a_create_that_stumbles_makes_one_job_all_the_same(cloud: LocalCloud, tm
     assert "refused" in said
 
 
-def test_a_run_that_may_not_create_jobs_stays_open_and_keeps_no_other_back(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_run_without_permission_stays_open_and_others_continue(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     other = Job(cloud, job.name, job.directory, job.rows, own_results=f"{job.name}_others")
     denied = "Permission 'aiplatform.batchPredictionJobs.create' denied on resource."
@@ -187,7 +187,7 @@ def test_a_run_that_may_not_create_jobs_stays_open_and_keeps_no_other_back(cloud
 
 
 @pytest.mark.parametrize("destination", ["gcs", "bigquery"])
-def test_a_job_that_was_deleted_is_read_from_what_it_left(cloud: LocalCloud, tmp_path: Path, destination: str) -> None:
+def test_collects_the_output_of_a_deleted_job(cloud: LocalCloud, tmp_path: Path, destination: str) -> None:
     regional = ("--location=us-central1", "--model=gemini-2.5-flash") if destination == "bigquery" else ()
     job = make_job(cloud, tmp_path, 3, location="us-central1" if regional else "US")
     submit(job, f"--batch_destination={destination}", *regional)
@@ -209,7 +209,7 @@ def twin_of(made: dict[str, Any], cloud: LocalCloud) -> str:
         return str(client.batches.create(model=made["model"], src=source, config=config).name)
 
 
-def test_of_two_jobs_of_one_name_the_younger_is_cancelled_and_a_late_one_too(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_cancels_duplicate_and_late_jobs(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     failing, waiting = {"match": "*-r1-*", "failed": 1.0}, {"match": "*-r2-*", "stuck": "PENDING"}
     stopped = {"JOB_STATE_CANCELLING", "JOB_STATE_CANCELLED"}
@@ -234,7 +234,7 @@ def test_of_two_jobs_of_one_name_the_younger_is_cancelled_and_a_late_one_too(clo
     assert set(paid(job).values()) == {1}
 
 
-def test_a_foreign_file_and_foreign_lines_change_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_ignores_other_files_and_unknown_lines(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"stuck": "RUNNING", "output_info": "never", "shuffled": False})
     run_id = submit(job)
@@ -263,7 +263,7 @@ def test_a_foreign_file_and_foreign_lines_change_nothing(cloud: LocalCloud, tmp_
     assert "not even JSON" in letters
 
 
-def test_jobs_that_may_not_write_stop_the_run_and_leave_all_due(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_jobs_without_write_permission_stop_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"output_forbidden": True})
     code, out, said = run_cli(batch_arguments(job, "--batch_lines=2"))
@@ -278,7 +278,7 @@ def test_jobs_that_may_not_write_stop_the_run_and_leave_all_due(cloud: LocalClou
     assert set(paid(job).values()) == {1}
 
 
-def test_after_the_deadline_the_rest_goes_one_by_one(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_fallback_lane_processes_the_remainder_after_the_deadline(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     fault(job, in_shard(2, stuck="RUNNING", shuffled=False), in_shard(4, stuck="PENDING"))
     summary = batch(job, "--batch_lines=2", "--batch_deadline_s=8")
@@ -290,7 +290,7 @@ def test_after_the_deadline_the_rest_goes_one_by_one(cloud: LocalCloud, tmp_path
     assert set(created(job).values()) == {1}
 
 
-def test_a_cancelled_run_keeps_what_is_finished_and_leaves_the_rest_due(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_cancel_keeps_finished_rows_and_the_others_remain(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     fault(job, in_shard(2, stuck="RUNNING", cancel_s=0.3), in_shard(4, stuck="PENDING"))
     run_id = submit(job, "--batch_lines=2")
@@ -314,7 +314,7 @@ def test_a_cancelled_run_keeps_what_is_finished_and_leaves_the_rest_due(cloud: L
     assert set(paid(job).values()) == {1}
 
 
-def test_a_run_whose_requests_cannot_all_be_written_ends_and_leaves_all_due(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_ends_a_run_whose_requests_cannot_be_written(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{"asset_type": "POLE" * 400} if place == 3 else {} for place in range(6)])
     task = tmp_path / "long.yaml"
     task.write_text("name: long\nprompt: 'Look at the {{asset_type}}'\n")
@@ -328,7 +328,7 @@ def test_a_run_whose_requests_cannot_all_be_written_ends_and_leaves_all_due(clou
     assert set(paid(job).values()) == {1}
 
 
-def test_another_round_waits_while_another_run_of_the_task_chooses_its_units(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_round_waits_for_another_run_of_the_task(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     fault(job, {"match": "*-r1-*", "failed": 1.0})
     submit(job)
@@ -346,7 +346,7 @@ def test_another_round_waits_while_another_run_of_the_task_chooses_its_units(clo
     assert created(job) == {"r1-0000000000-0": 1, "r2-0000000000-0": 1}
 
 
-def test_a_run_that_another_supervisor_ended_is_told_and_not_ended_twice(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_ends_a_run_once(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     run_id = submit(job)
     first = summary_of(job)
@@ -358,7 +358,7 @@ def test_a_run_that_another_supervisor_ended_is_told_and_not_ended_twice(cloud: 
     assert ends == [{"n": 1}]
 
 
-def test_files_that_may_not_be_read_or_written_stop_the_run_in_one_line(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_storage_without_permission_stops_the_run_in_one_line(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     for place, arguments in (
         (".output/", batch_arguments(job)),
@@ -377,7 +377,7 @@ def test_files_that_may_not_be_read_or_written_stop_the_run_in_one_line(cloud: L
     assert recorded(job) == 2
 
 
-def test_requests_that_are_written_again_are_the_same(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_repeated_step_writes_the_same_requests(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{"gcs_uri": None} if place == 2 else {} for place in range(5)])
     fault(job, {"stuck": "PENDING"})
     run_id = submit(job, "--batch_lines=2")
@@ -402,7 +402,7 @@ def test_requests_that_are_written_again_are_the_same(cloud: LocalCloud, tmp_pat
     assert (recorded(job, "SUBMITTED"), recorded(job), recorded(job, "IMAGE_ERROR")) == (4, 4, 1)
 
 
-def test_status_says_that_the_service_does_not_answer(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_status_reports_an_unavailable_service(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 1)
     fault(job, {"stuck": "PENDING"})
     submit(job)

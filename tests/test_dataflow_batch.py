@@ -1,4 +1,4 @@
-"""The batch lane on Dataflow: one job writes the requests and creates the batch jobs, and then it is over."""
+"""The batch lane on Dataflow: one Dataflow job writes the requests and creates the batch jobs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def build_run_settings(place: Place) -> BatchRun:
     return batch_state.load_run(work_dir(place.job), run_id)
 
 
-def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_one_dataflow_job_prepares_and_submits(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 7)
     job = place.job
     fault(job, {"pending_s": 0.2, "running_s": 0.2}, {"match": "*-r1-0000000000-0", "missing": 1.0})
@@ -93,9 +93,7 @@ def test_one_job_prepares_and_submits_and_batch_collect_does_the_rest(cloud: Loc
     assert sum(created(job).values()) == 4
 
 
-def test_a_step_that_fails_or_is_not_answered_is_done_again_and_buys_nothing_twice(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_a_repeated_step_creates_no_second_job(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 3)
     submitted(place)
     fault(place.job, calls=[{"do": "http", "code": 403, "message": "aiplatform.batchPredictionJobs.create"}])
@@ -135,9 +133,7 @@ def take(run: BatchRun, host: str) -> None:
     lease.acquire(bq, destination.lease, run.run.run_id, me=me)
 
 
-def test_a_run_whose_requests_are_being_written_elsewhere_is_left_alone_until_its_worker_is_dead(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_waits_for_the_worker_that_writes_requests(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 2)
     run = begun(place)
     code, _, err = command(place.job, "collect", "--no_wait")
@@ -148,7 +144,7 @@ def test_a_run_whose_requests_are_being_written_elsewhere_is_left_alone_until_it
     assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (2, [], 0), summary["err"]
 
 
-def test_a_run_that_is_cancelled_meanwhile_ends_when_its_worker_has(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_cancel_waits_for_the_worker(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 2)
     run = begun(place)
     code, _, err = command(place.job, "cancel", f"--run_id={run.run.run_id}", "--no_wait")
@@ -159,7 +155,7 @@ def test_a_run_that_is_cancelled_meanwhile_ends_when_its_worker_has(cloud: Local
     assert (created(place.job), batch_state.list_run_ids(work_dir(place.job))) == ({}, []), err
 
 
-def test_a_worker_writes_nothing_for_a_run_that_was_cancelled(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_worker_writes_nothing_for_a_canceled_run(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 2)
     submitted(place, "--run_id=stopped")
     run = begun(make_place(cloud, tmp_path / "other", 1))
@@ -172,7 +168,7 @@ def test_a_worker_writes_nothing_for_a_run_that_was_cancelled(cloud: LocalCloud,
 
 
 @pytest.mark.parametrize("job", [job for job, made in JOBS.items() if "batch" in made.flags["lane"].choices])
-def test_a_template_submits_batch_jobs_too(
+def test_a_template_submits_batch_jobs(
     cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
     place = make_place(cloud, tmp_path, 3)

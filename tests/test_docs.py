@@ -37,7 +37,7 @@ PROOFS = {
         "tests/test_demo.py::test_demo_runs_three_times_and_keeps_answers"
     ),
     "imagebeam classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam": (
-        "tests/test_batch_lane.py::test_every_way_lands_the_same_rows_as_the_online_lane"
+        "tests/test_batch_lane.py::test_records_the_same_rows_as_the_online_lane"
     ),
     "imagebeam embed --dimension=768 --limit=100": (
         "tests/test_embed.py::test_every_image_gets_one_vector_and_the_books_balance"
@@ -64,10 +64,10 @@ PROOFS = {
         "tests/test_search.py::test_classifies_a_saved_search_result"
     ),
     "imagebeam batch status --work_dir=gs://my-bucket/imagebeam": (
-        "tests/test_batch_lane.py::test_status_and_collect_go_on_from_the_work_directory"
+        "tests/test_batch_lane.py::test_status_and_collect_need_only_the_work_directory"
     ),
     "imagebeam batch collect --work_dir=gs://my-bucket/imagebeam": (
-        "tests/test_batch_lane.py::test_status_and_collect_go_on_from_the_work_directory"
+        "tests/test_batch_lane.py::test_status_and_collect_need_only_the_work_directory"
     ),
     "make test": "tests/test_docs.py::test_make_runs_what_it_says",
     "gcloud auth application-default login": ELSEWHERE,

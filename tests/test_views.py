@@ -1,4 +1,4 @@
-"""The views on the local BigQuery: newest answers typed, history, dead letters, runs."""
+"""Views on the local BigQuery: newest answers, history, dead letters, runs."""
 
 import datetime
 import json
@@ -58,7 +58,7 @@ def read(lab: Lab, sql: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row.get("unit_id") or row["run_id"]))
 
 
-def test_an_answer_has_its_schema_s_columns_and_types(lab: Lab) -> None:
+def test_answers_have_typed_columns(lab: Lab) -> None:
     about = {"asset_id": "t1", "asset_type": "ASSET_CLASS_X", "latitude": 1.5, "longitude": 2.5, "map_url": "https://m"}
     lab.insert(lab.outcomes, [answered("a", ANSWER, **about, model="m", image_uris=["gs://b/a"], capture_time=at(0))])
     (row,) = read(lab, views.answers_view(lab.outcomes, TASK, COLUMNS))
@@ -82,7 +82,7 @@ def test_an_answer_has_its_schema_s_columns_and_types(lab: Lab) -> None:
         ({"counts": [], "defects": [], "condition": ""}, {"condition": ""}),
     ],
 )
-def test_an_odd_answer_gives_null_and_never_breaks_the_view(lab: Lab, answer: Any, expected: Any) -> None:
+def test_a_value_of_another_type_is_null(lab: Lab, answer: Any, expected: Any) -> None:
     nothing: dict[str, Any] = {name: [] if name in ("defects", "heights", "counts") else None for name in ANSWER}
     if expected is None:
         expected = {"condition": "5", "defects": ["a", "b"], "counts": [1]}
@@ -91,7 +91,7 @@ def test_an_odd_answer_gives_null_and_never_breaks_the_view(lab: Lab, answer: An
     assert {name: row[name] for name in ANSWER} == nothing | expected
 
 
-def test_the_newest_answer_of_a_unit_counts_whatever_its_version(lab: Lab) -> None:
+def test_takes_the_newest_answer_of_any_version(lab: Lab) -> None:
     lab.insert(
         lab.outcomes,
         [
@@ -111,7 +111,7 @@ def test_the_newest_answer_of_a_unit_counts_whatever_its_version(lab: Lab) -> No
     ]
 
 
-def test_history_has_one_row_per_version_and_input_the_answer_before_a_failure(lab: Lab) -> None:
+def test_history_has_one_row_per_version_and_input(lab: Lab) -> None:
     lab.insert(
         lab.outcomes,
         [
@@ -131,7 +131,7 @@ def test_history_has_one_row_per_version_and_input_the_answer_before_a_failure(l
     assert {row["_cost_usd"] for row in rows} == {Decimal("0.25"), None}
 
 
-def test_dead_letters_are_the_units_whose_last_word_is_a_failure(lab: Lab) -> None:
+def test_dead_letters_are_units_without_an_answer(lab: Lab) -> None:
     lab.insert(
         lab.outcomes,
         [
@@ -151,7 +151,7 @@ def test_dead_letters_are_the_units_whose_last_word_is_a_failure(lab: Lab) -> No
     ]
 
 
-def test_a_run_is_one_row_with_its_last_word(lab: Lab) -> None:
+def test_runs_history_has_one_row_per_run(lab: Lab) -> None:
     runs = lab.table("runs", TABLES["runs"].schema)
     lab.insert(
         runs,
@@ -173,7 +173,7 @@ def time(minute: int) -> datetime.datetime:
     return datetime.datetime.fromisoformat(at(minute))
 
 
-def test_a_task_s_views_are_made_of_its_schema_and_named_after_it() -> None:
+def test_names_the_views_after_the_task() -> None:
     task = parse_task("name: describe\nprompt: Describe it.\n", source="x.yaml", default_model="gemini-3.5-flash-lite")
     made = views.views(TableName("p", "d", "outcomes"), task)
     assert list(made) == ["describe", "describe_history", "dead_letters", "runs_history"]

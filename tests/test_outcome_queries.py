@@ -1,4 +1,4 @@
-"""Queries about what is recorded already, on the local BigQuery."""
+"""Queries of recorded outcomes, on the local BigQuery."""
 
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,7 @@ def lab(cloud: LocalCloud) -> Lab:
     return Lab(cloud)
 
 
-def test_answered_units_are_told_once_each_and_only_of_this_version(lab: Lab) -> None:
+def test_returns_each_answered_unit_of_the_version_once(lab: Lab) -> None:
     events = [event("a", digest("a"), "OK", prompt_tokens=5, answered_at=at(n)) for n in (1, 2)]
     events += [event("b", digest("b"), "BLOCKED"), event("c", digest("c"), "OK", version="older")]
     events += [event("d", digest("d"), "OK"), event("a", "another", "OK", prompt_tokens=7)]
@@ -29,7 +29,7 @@ def test_answered_units_are_told_once_each_and_only_of_this_version(lab: Lab) ->
     assert lab.rows(answered_units_query(lab.outcomes, TASK, VERSION, [])) == []
 
 
-def test_the_books_of_a_run_take_each_unit_once_the_answer_first(lab: Lab) -> None:
+def test_counts_each_unit_of_a_run_once(lab: Lab) -> None:
     cost: dict[str, Any] = {"prompt_tokens": 10, "output_tokens": 2, "cost_usd": "0.000001500"}
     events = [event("a", digest("a"), status, **cost, answered_at=at(n)) for n, status in enumerate(["OK", "OK"])]
     events += [event("a", digest("a"), "UNAVAILABLE", "TIMEOUT", answered_at=at(9))]
