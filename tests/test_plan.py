@@ -234,7 +234,7 @@ def test_uses_the_given_quota_and_explains_impossible_lanes(small: Job, expensiv
     assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls per minute", 92)
     assert "these are sent as bytes" in found["batch"]["problem"]
     assert plan["recommended"]["lane"] == "online", "both cost the same with these prices, and a flex call takes longer"
-    assert any("--max_calls=1 ends the run" in note for note in plan["notes"])
+    assert any("--max_calls=1 stops the run" in note for note in plan["notes"])
     assert any("--yes or --max_cost_usd" in note for note in plan["notes"])
     old = planned(small.arguments("--model=gemini-2.5-flash", "--location=us-central1"))
     assert "the flex lane does not support gemini-2.5-flash" in lanes(old)["flex"]["problem"]
