@@ -3,12 +3,14 @@
 import importlib.metadata
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -16,7 +18,7 @@ from imagebeam.pipeline.cli import main as cli
 from imagebeam.pipeline.console import help as help_text
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags.classify import CLASSIFY
-from imagebeam.pipeline.flags.command import FlagCommand
+from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand
 from imagebeam.transforms.core.errors import ReconciliationError, SystemicError, UserError
 from imagebeam.transforms.tasks import catalog
 
@@ -334,15 +336,97 @@ def test_the_package_runs_as_a_module_too(tmp_path: Path) -> None:
     assert done.stdout.startswith("imagebeam ")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "stream", "code"),
+    [("classify --help", "", 0), ("classify --limit=0", "2>&1", 2), ("tasks show describe", "", 0)],
+)
+def test_a_closed_pipe_does_not_change_the_exit_code(tmp_path: Path, command: str, stream: str, code: int) -> None:
     done = subprocess.run(
-        f"{IMAGEBEAM} classify --help | head -1; test ${{PIPESTATUS[0]}} -eq 0",
+        f"(sleep 2; {IMAGEBEAM} {command}) {stream} | true; exit ${{PIPESTATUS[0]}}",
         shell=True, executable="/bin/bash", cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (code, "")
 
 
-@pytest.mark.parametrize("argv", [["tasks", "list"], ["--help"], ["classify", "--help"], ["classify", "--limit=0"]])
+def every_command() -> list[list[str]]:
+    """Name every command and subcommand."""
+    found: list[list[str]] = []
+
+    def walk(group: CommandGroup, words: list[str]) -> None:
+        for name in group.list_commands(click.Context(group)):
+            command = group.get_command(click.Context(group), name)
+            found.append([*words, name])
+            if isinstance(command, CommandGroup):
+                walk(command, [*words, name])
+
+    walk(cli.build_root(), [])
+    return [[], *found, ["local"]]
+
+
+def test_every_help_text_fits_80_columns_and_imports_no_heavy_module(tmp_path: Path) -> None:
+    program = (
+        "import io, contextlib, sys\n"
+        "from imagebeam.pipeline.cli.main import main\n"
+        f"for words in {every_command()!r}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "        assert main([*words, '--help']) == 0, words\n"
+        "    wide = [line for line in out.getvalue().splitlines() if len(line) > 80]\n"
+        "    if wide and words != ['local']: print(words, wide)\n"
+        "    heavy = ('apache_beam', 'google.cloud.', 'google.auth', 'aiohttp', 'duckdb', 'numpy', 'rich.')\n"
+        "    found = [name for name in sys.modules if name.startswith(heavy)]\n"
+        "    if found: print(words, found[:5]); break\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "classify --help", "batch --help", "template launch embed --help", "plan --help", "init --help"],
+)
+def test_help_takes_half_a_second_of_cpu_at_most(tmp_path: Path, command: str) -> None:
+    def measure() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert process(*command.split(), cwd=tmp_path).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert any(measure() <= 0.5 for _ in range(5)), "a busy machine inflates CPU time, so one of five counts"
+
+
+def test_the_shell_completes_commands_flags_and_choices(tmp_path: Path) -> None:
+    def complete(words: str) -> list[str]:
+        done = subprocess.run(
+            [IMAGEBEAM],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "_IMAGEBEAM_COMPLETE": "bash_complete",
+                "COMP_WORDS": f"imagebeam {words}",
+                "COMP_CWORD": str(len(words.split(" "))),
+            },
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    assert complete("cl") == ["classify"]
+    assert complete("classify --repro") == ["--reprocess"]
+    assert complete("embed --lane=b")[:1] in (["batch"], ["--lane=batch"])
+    assert complete("plan em") == ["embed"]
+
+
+@pytest.mark.parametrize("argv", [["tasks", "list"], ["classify", "--limit=0"]])
 def test_quick_commands_import_neither_beam_nor_a_google_client(tmp_path: Path, argv: Sequence[str]) -> None:
     program = (
         "import sys\n"

@@ -9,6 +9,8 @@ import pytest
 from jobs import run_cli
 from test_docs import commands
 
+from imagebeam.pipeline.cli import reference
+
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "dataflow.md").read_text(encoding="utf-8")
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -78,6 +80,11 @@ def test_commands_of_the_guide_are_valid(tmp_path: Path, monkeypatch: pytest.Mon
             more = [] if line[0] == "init" else ["--dry_run"]
             code, _, err = run_cli([*line, *more])
             assert code == 0, err
+
+
+def test_flag_reference_matches_the_declarations() -> None:
+    written = (ROOT / reference.PAGE).read_text(encoding="utf-8")
+    assert written == reference.build_page(), "run: python -m imagebeam.pipeline.cli.reference --write"
 
 
 def test_guide_and_schedules_use_the_same_account() -> None:

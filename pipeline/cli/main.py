@@ -6,12 +6,11 @@ Beam takes two seconds to import, so every command imports what it needs when it
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 import click.shell_completion
@@ -19,6 +18,9 @@ import click.shell_completion
 from imagebeam.pipeline.console.text import printable
 from imagebeam.pipeline.flags.command import CommandGroup
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
+
+if TYPE_CHECKING:
+    import importlib.metadata
 
 #: Entry points of this group add commands: the local Google Cloud, which production code never imports.
 PLUGINS: Final = "imagebeam.commands"
@@ -70,8 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     completes = os.environ.get(_COMPLETE)
-    # Looking for plugins takes a while.
-    root = _build_root({**COMMANDS, **({} if argv[:1] and argv[0] in COMMANDS and not completes else _plugins())})
+    root = build_root(plugins=bool(completes) or not (argv and argv[0] in COMMANDS))
     if completes:
         return click.shell_completion.shell_complete(root, {}, "imagebeam", _COMPLETE, completes)
     name = argv[0] if argv else ""
@@ -88,10 +89,11 @@ def _run(argv: Sequence[str]) -> int:
         return done.exit_code
 
 
-def _build_root(commands: Mapping[str, click.Command | tuple[str, str]]) -> CommandGroup:
+def build_root(*, plugins: bool = False) -> CommandGroup:
+    """Return the command ``imagebeam``, with or without the commands of other packages."""
     return CommandGroup(
         "imagebeam",
-        commands,
+        {**COMMANDS, **(_plugins() if plugins else {})},
         summary="Ask Gemini about every image of a BigQuery table.",
         examples=(
             "imagebeam local demo",
@@ -107,11 +109,15 @@ def _build_root(commands: Mapping[str, click.Command | tuple[str, str]]) -> Comm
 
 def _version(ctx: click.Context, _: click.Parameter, value: object) -> None:
     if value:
+        import importlib.metadata
+
         sys.stdout.write(f"imagebeam {importlib.metadata.version('imagebeam')}\n")
         ctx.exit()
 
 
 def _plugins() -> dict[str, click.Command]:
+    import importlib.metadata  # takes a while
+
     return {point.name: _PluginCommand(point) for point in importlib.metadata.entry_points(group=PLUGINS)}
 
 

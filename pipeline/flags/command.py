@@ -340,12 +340,19 @@ def head(flag: Setting) -> str:
 
 def description(flag: Setting) -> str:
     """Return the right column of a setting in ``--help``: meaning, choices, default."""
-    parts = [flag.help]
-    if len("|".join(flag.choices)) >= _CHOICES_IN_HEAD:
-        parts.append(f"One of {', '.join(flag.choices)}.")
-    if flag.computed:
-        parts.append(f"Default: {flag.computed}.")
-    elif flag.default not in (None, (), {}, False):
-        default = flag_values.to_text(flag, flag.default)
-        parts.append(f"Default: {repr(default) if ' ' in default else default}.")
-    return " ".join(parts)
+    default = default_text(flag)
+    return f"{meaning(flag)} Default: {default}." if default else meaning(flag)
+
+
+def meaning(flag: Setting) -> str:
+    """Return the help text of a setting, with its choices if they are not in the left column."""
+    is_long = len("|".join(flag.choices)) >= _CHOICES_IN_HEAD
+    return f"{flag.help} One of {', '.join(flag.choices)}." if is_long else flag.help
+
+
+def default_text(flag: Setting) -> str:
+    """Return the default of a setting; empty for none."""
+    if flag.computed or flag.default in (None, (), {}, False):
+        return flag.computed
+    text = flag_values.to_text(flag, flag.default)
+    return repr(text) if " " in text else text

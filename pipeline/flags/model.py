@@ -22,7 +22,7 @@ class Settings(pydantic.BaseModel):
     Values are checked whether they come from a person or from Python.
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
     declared: ClassVar[tuple[Group | None, bool | None]] = (None, None)
 
