@@ -411,5 +411,5 @@ def test_help_says_which_dimensions_and_what_the_fixed_quota_does() -> None:
     code, out, _ = run_cli(["embed", "--help"])
     assert code == 0
     told = " ".join(out.split())
-    for words in ("--dimension=N", "128, 256, 512 or 1408", "its published one is the ceiling (600; 120 in Europe)"):
+    for words in ("--dimension=N", "128, 256, 512 or 1408", "its published quota, 600, or 120 in Europe"):
         assert words in told
