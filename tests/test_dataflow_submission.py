@@ -214,15 +214,9 @@ def test_rejects_the_sql_lane(cloud: LocalCloud, bad: Place) -> None:
         (["--region=europe-west"], "--region=europe-west is not a Google Cloud region; did you mean europe-west"),
         (["--region=mars-north1"], "--region=mars-north1 is not a Google Cloud region"),
         (["--region=us-central1-a"], "--region=us-central1-a is a zone; its region is us-central1"),
-<<<<<<< HEAD
         (["--worker_zone=us-centrall-a"], "--worker_zone=us-centrall-a is not a Google Cloud region"),
-        (["--work_dir=runs"], "--work_dir=runs is on this machine"),
-        (["--temp_location=/tmp/x"], "--temp_location=/tmp/x: Dataflow workers cannot read it"),
-=======
-        (["--worker_zone=us-centrall-a"], "--worker_zone=us-centrall-a is no region of Google Cloud"),
         (["--work_dir=runs"], "/runs is on this machine"),
-        (["--temp_location=/tmp/x"], "--temp_location=/tmp/x: workers of Dataflow cannot see it"),
->>>>>>> abd6908 (Show the whole path of a work directory that workers cannot see)
+        (["--temp_location=/tmp/x"], "--temp_location=/tmp/x: Dataflow workers cannot read it"),
         (["--staging_location=staging"], "give --staging_location=gs://bucket/path"),
         (["--temp_location=gs://No_Bucket!/x"], "give --temp_location=gs://bucket/path"),
         (["--sdk_container_image="], "Dataflow workers need imagebeam: give --sdk_container_image=IMAGE"),
