@@ -184,7 +184,9 @@ def test_a_plugin_whose_extra_is_not_installed_says_what_to_install(run: Run, mo
 def test_shipped_tasks_are_listed_and_good(run: Run) -> None:
     code, out, _ = run("tasks", "list")
     assert code == 0
-    names = [line.split()[0] for line in out.splitlines()]
+    header, *lines = out.splitlines()
+    assert header.split() == ["name", "version", "unit", "from", "description"]
+    names = [line.split()[0] for line in lines]
     assert {"describe", "image_quality", "road_sign", "utility_pole"} <= set(names)
     rows = json.loads(run("tasks", "list", "--json")[1])
     assert [row["name"] for row in rows] == names

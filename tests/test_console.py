@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from imagebeam.pipeline.cli.main import COMMANDS
 from imagebeam.pipeline.console import progress
 from imagebeam.pipeline.console.console import Console, format_table
 from imagebeam.pipeline.console.progress import Progress
@@ -112,7 +113,7 @@ def test_a_closed_pipe_keeps_the_exit_code() -> None:
         assert process.wait(60) == 4
 
 
-@pytest.mark.parametrize("command", ["", "classify", "search", "plan", "schedule"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_does_not_import_rich(command: str) -> None:
     done = run(
         "import sys; from imagebeam.pipeline.cli.main import main\n"

@@ -6,7 +6,6 @@ machine and at any time.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +51,7 @@ def run(name: str, line: FlagValues, *, cwd: Path) -> int:
     try:
         runs = _runs(work_dir, given.get(BATCH["run_id"]))
         if not runs:
-            sys.stdout.write(f"no open batch runs in {work_dir}\n")
+            Console().print(f"no open batch runs in {work_dir}")
             return 0
         with draining_on_signals(lambda _reason: None):  # the jobs continue without this process
             return COMMANDS[name](runs, {setting.name: given.get(setting) for setting in BATCH.values()})

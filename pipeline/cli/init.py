@@ -1,10 +1,10 @@
 """``imagebeam init``: write ``imagebeam.yaml``."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Final
 
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags.classify import IN_FILE
 from imagebeam.pipeline.flags.command import FlagCommand
@@ -38,7 +38,7 @@ def run(line: FlagValues) -> int:
         raise UserError(f"{path} exists; edit it, or give --force to overwrite it") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
-    sys.stdout.write(f"{os.path.relpath(path)} written: {', '.join(keys.given) or 'every key is a comment'}\n")
+    Console().print(f"{os.path.relpath(path)} written: {', '.join(keys.given) or 'every key is a comment'}")
     return 0
 
 

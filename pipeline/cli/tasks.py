@@ -1,12 +1,11 @@
 """``imagebeam tasks list|show|new|check``: tasks, and what they cost per image."""
 
-import json
-import sys
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand
 from imagebeam.pipeline.flags.execution import ForceSettings, JsonSettings, ModelsFileSettings
 from imagebeam.pipeline.flags.layers import FlagValues
@@ -51,10 +50,8 @@ def _list(given: FlagValues, cwd: Path) -> int:
         )
     if given.given.get("json"):
         return _write_json(rows)
-    widths = {key: max(len(str(row[key])) for row in rows) for key in ("name", "version", "unit", "from")}
-    for row in rows:
-        head = "  ".join(f"{row[key]:<{width}}" for key, width in widths.items())
-        sys.stdout.write(f"{head}  {' '.join(row['description'].split())}".rstrip() + "\n")
+    columns = ("name", "version", "unit", "from", "description")
+    Console().print_table(columns, [[row[column] for column in columns] for row in rows])
     return 0
 
 
@@ -66,7 +63,7 @@ def _show(given: FlagValues, cwd: Path) -> int:
     task = catalog.build_task(file, models, model=given.given.get("model"))
     if given.given.get("json"):
         return _write_json(_facts(task, models, file.source))
-    sys.stdout.write("\n".join([*_fact_lines(_facts(task, models, file.source)), "", file.text.strip()]) + "\n")
+    Console().print(*_fact_lines(_facts(task, models, file.source)), "", file.text.strip())
     return 0
 
 
@@ -80,7 +77,7 @@ def _check(given: FlagValues, cwd: Path) -> int:
         facts.append(_facts(catalog.build_task(file, models, model=given.given.get("model")), models, file.source))
     if given.given.get("json"):
         return _write_json(facts)
-    sys.stdout.write("\n\n".join("\n".join(_fact_lines(fact)) for fact in facts) + "\n")
+    Console().print("\n\n".join("\n".join(_fact_lines(fact)) for fact in facts))
     return 0
 
 
@@ -102,7 +99,7 @@ def _new(given: FlagValues, cwd: Path) -> int:
         raise UserError(f"{shown} already exists; edit it, or use --force to overwrite it") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
-    sys.stdout.write(f"{shown} written; edit it, then: imagebeam tasks check {shown}\n")
+    Console().print(f"{shown} written; edit it, then: imagebeam tasks check {shown}")
     return 0
 
 
@@ -156,7 +153,7 @@ def _models_path(given: FlagValues, cwd: Path) -> Path | None:
 
 
 def _write_json(value: object) -> int:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    Console().print_json(value)
     return 0
 
 

@@ -2,27 +2,16 @@
 
 Every command prints through one :class:`Console`. It honors ``--quiet`` and ``--json``, keeps control characters in
 data away from the terminal, never interprets markup in data, and writes plain text where the output is not a terminal.
-
-This module imports rich. Import it from a command, not from the command line's ``--help``.
+rich is imported with the first console, so that ``--help`` does not import it.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, Final
-
-import rich.console
-import rich.table
-import rich.text
 
 from imagebeam.pipeline.console.text import printable
-
-#: Width of text that is not for a terminal: tables are not wrapped, so that other programs can read them.
-_UNLIMITED_COLUMNS: Final = 100_000
 
 
 class Console:
@@ -38,9 +27,11 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
-        self.errors = _RichConsole(stderr=True)
+        from imagebeam.pipeline.console.rich_console import RichConsole
+
+        self.errors = RichConsole(stderr=True)
         self.shows_progress = not quiet and not json
-        self._out = _RichConsole(stderr=False)
+        self._out = RichConsole()
         self._quiet = quiet
 
     def status(self, text: str) -> None:
@@ -68,7 +59,7 @@ class Console:
             rows: Cells of any type; None is shown as ``-``, a float with three decimals.
         """
         if self._out.is_terminal:
-            self._out.print(_build_table(header, rows))
+            self._out.print_table(header, rows)
         else:
             self.print(*format_table(header, rows))
 
@@ -88,63 +79,9 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> lis
     >>> format_table(["a", "b"], [[1, "x"], [22, None]])
     [' a  b', ' 1  x', '22  -']
     """
-    plain = _RichConsole(file=io.StringIO())
+    from imagebeam.pipeline.console.rich_console import RichConsole
+
+    plain = RichConsole(file=io.StringIO())
     with plain.capture() as captured:
-        plain.print(_build_table(header, rows))
+        plain.print_table(header, rows)
     return [line.rstrip() for line in captured.get().splitlines()]
-
-
-class _RichConsole(rich.console.Console):
-    """A rich console that prints text as it is, and survives that its reader goes away."""
-
-    def __init__(self, *, file: IO[str] | None = None, stderr: bool = False) -> None:
-        stream = file or (sys.stderr if stderr else sys.stdout)
-        is_terminal = stream.isatty()
-        super().__init__(
-            file=file,
-            stderr=stderr,
-            force_terminal=is_terminal,  # whatever FORCE_COLOR says: a log must stay readable
-            width=None if is_terminal else _UNLIMITED_COLUMNS,
-            markup=False,
-            emoji=False,
-            highlight=False,
-        )
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print unless the reader is gone: a closed pipe, or a terminal that hung up."""
-        try:
-            super().print(*objects, **options)
-        except OSError:
-            self.on_broken_pipe()
-
-    def write_plain(self, text: str) -> None:
-        """Write text without expanding its tabs."""
-        try:
-            self.file.write(text + "\n")
-            self.file.flush()
-        except OSError:
-            self.on_broken_pipe()
-
-    def on_broken_pipe(self) -> None:
-        """Discard what is printed from now on; the exit code stays that of the command."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-
-
-def _build_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> rich.table.Table:
-    cells = [list(row) for row in rows]
-    table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, title in enumerate(header):
-        values = [row[index] for row in cells if row[index] is not None]
-        numeric = bool(values) and all(isinstance(value, int | float) for value in values)
-        table.add_column(rich.text.Text(title), justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(rich.text.Text(_cell_text(value)) for value in row))
-    return table
-
-
-def _cell_text(value: object) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return " ".join(printable(text).split())

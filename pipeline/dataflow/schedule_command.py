@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.dataflow import schedule, template_launch
 from imagebeam.pipeline.dataflow.template_launch import LaunchSpec
 from imagebeam.pipeline.flags.command import CommandGroup, job_group
@@ -103,8 +104,6 @@ def run(verb: str, job: str, line: FlagValues) -> int:
     _check_start(spec)
     when = _when(values, name, spec)
     commands = _commands(verb, job, spec, when, values)
-    from imagebeam.pipeline.console.console import Console  # imports rich, which --help does not need
-
     console = Console()
     console.print(*(shlex.join(command) for command in commands))
     for note in _notes(verb, spec, when):

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
+from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.dataflow import template_launch, template_metadata
 from imagebeam.pipeline.flags.command import CommandGroup, job_group
 from imagebeam.pipeline.flags.execution import ConfigSettings
@@ -20,9 +21,6 @@ from imagebeam.pipeline.flags.setting import Flags, Group, Setting
 from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.pipeline.run.settings import merge_layers
 from imagebeam.transforms.core.errors import SystemicError, UserError
-
-if TYPE_CHECKING:
-    from imagebeam.pipeline.console.console import Console
 
 
 # fmt: off
@@ -59,7 +57,7 @@ _NO_FLAGS: Final[Mapping[str, Flags]] = {name: {} for name in JOBS}
 
 
 def _metadata(job: str, _: FlagValues) -> int:
-    _console().print(template_metadata.text(JOBS[job]).rstrip("\n"))
+    Console().print(template_metadata.text(JOBS[job]).rstrip("\n"))
     return 0
 
 
@@ -86,13 +84,13 @@ def _launch(job: str, line: FlagValues) -> int:
         raise UserError(f"imagebeam template launch needs --template, such as --template={LAUNCH['template'].example}")
     launch = template_launch.build_launch(JOBS[job], rest, template=template, cwd=Path.cwd(), environ=os.environ)
     if not launch.parameters.keys() & {"yes", "max_cost_usd"}:
-        _console().warn("without --yes or --max_cost_usd the job stops if its estimated cost is above the threshold")
+        Console().warn("without --yes or --max_cost_usd the job stops if its estimated cost is above the threshold")
     _run(launch.commands, dry_run=dry_run)
     if not dry_run:
-        _console().status(f"launched; the summary will be in {launch.summary}")
+        Console().status(f"launched; the summary will be in {launch.summary}")
         if launch.parameters.get("lane") == "batch":
             work_dir = launch.parameters["work_dir"]
-            _console().status(f"once batch jobs exist, run `imagebeam batch collect --work_dir={work_dir}`")
+            Console().status(f"once batch jobs exist, run `imagebeam batch collect --work_dir={work_dir}`")
     return 0
 
 
@@ -106,7 +104,7 @@ def _checkout(cwd: Path) -> Path:
 
 def _run(commands: Sequence[Sequence[str]], *, dry_run: bool) -> int:
     if dry_run:
-        _console().print(*(shlex.join(command) for command in commands))
+        Console().print(*(shlex.join(command) for command in commands))
         return 0
     program = shutil.which("gcloud")
     if program is None:
@@ -115,19 +113,13 @@ def _run(commands: Sequence[Sequence[str]], *, dry_run: bool) -> int:
             "prints the commands"
         )
     for command in commands:
-        _console().status(shlex.join(command))
+        Console().status(shlex.join(command))
         done = subprocess.run([program, *command[1:]], env=os.environ, check=False)  # noqa: S603 - no shell
         if done.returncode:
             raise SystemicError(
                 f"{' '.join(command[:4])} failed (exit code {done.returncode}); see the output of gcloud above"
             )
     return 0
-
-
-def _console() -> Console:
-    from imagebeam.pipeline.console.console import Console  # imports rich, which --help does not need
-
-    return Console()
 
 
 command: Final = CommandGroup(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from imagebeam.pipeline.console.console import format_table
 from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Changed
 from imagebeam.pipeline.run.resolved_run import ReadyRun
@@ -172,9 +173,7 @@ def _probe_line(probed: ProbeSummary) -> str:
 
 
 def _table(plans: Sequence[LanePlan]) -> list[str]:
-    rows = [("lane", "cost", "time", "rate", "workers", "limiting factor"), *map(_row, plans)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return format_table(("lane", "cost", "time", "rate", "workers", "limiting factor"), map(_row, plans))
 
 
 def _row(plan: LanePlan) -> tuple[str, ...]:
