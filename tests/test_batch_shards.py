@@ -14,12 +14,12 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from settings_lines import classify_settings
 
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.pipeline.run.assemble import build_batch_settings, build_run_settings
 from imagebeam.pipeline.run.resolved_run import ResolvedRun, SourceInfo, build_filters
-from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, shard_name, unit_of_row
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
 from imagebeam.transforms.core.identifiers import TableName
@@ -225,7 +225,9 @@ def test_round_state_round_trips(tmp_path: Path) -> None:
     resolved = ResolvedRun(settings)
     resolved.task, resolved.source_info = task, SourceInfo(source, "US", "")
     run = build_run_settings(resolved)
-    made = BatchRun(dataclasses.replace(run, directory=str(tmp_path / "x")), build_batch_settings(settings), AT)
+    made = BatchRun(
+        dataclasses.replace(run, directory=str(tmp_path / "x")), build_batch_settings(settings), AT, 20.0, "FnApiRunner"
+    )
     shard = Shard(run.run_id, made.run.directory, 2, shard_name(0, 1), 3, 400, {"IMAGE_ERROR/NO_URI": 1}, 2)
     assert (batch_state.load_prepared(made, 2), batch_state.load_remainder(made)) == (None, None)
     assert batch_state.newest_round(made) == 1

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from settings_lines import classify_settings
 
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
-from imagebeam.pipeline.run.settings import ClassifySettings, classify_settings, new_run_id
+from imagebeam.pipeline.run.settings import ClassifySettings, new_run_id
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane
 
@@ -119,6 +120,7 @@ def test_python_values_are_checked_as_those_of_a_person() -> None:
         "results": "my-project.answers",
         "run_id": "r",
     }
+    untyped: Any = ClassifySettings
     given: dict[str, Any] = {"lane": "flex", "limit": 5, "max_cost_usd": 0.1, "bbox": [-7.5, 46, 8, 47]}
     made = ClassifySettings(**needed, **given, source="my-project.d.t")
     assert (made.lane, made.limit, made.max_cost_usd) == (Lane.FLEX, 5, Decimal("0.1"))
@@ -126,6 +128,10 @@ def test_python_values_are_checked_as_those_of_a_person() -> None:
         ClassifySettings(**needed, limit=0)
     with pytest.raises(UserError, match="--batch_rounds is for --lane=batch"):
         ClassifySettings(**needed, batch_rounds=2)
+    with pytest.raises(UserError, match="unknown setting limt; did you mean limit"):
+        untyped(**needed, limt=2)
+    with pytest.raises(UserError, match=r"^task is missing; run_id is missing$"):
+        untyped(project="my-project", results="my-project.answers")
 
 
 def test_the_file_is_below_the_flags_and_above_the_defaults(settings: Settings, tmp_path: Path) -> None:

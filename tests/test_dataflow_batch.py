@@ -12,6 +12,7 @@ import pytest
 from batch_runs import answers, batch_arguments, command, created, fault, paid, summary_of, work_dir
 from dataflow_local import IMAGE, Place, make_place
 from jobs import captured, run_cli
+from settings_lines import classify_settings
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline import classify
@@ -23,7 +24,6 @@ from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.preflight.gate import prepare_run
 from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.pipeline.run.launch import read_json
-from imagebeam.pipeline.run.settings import classify_settings
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import SystemicError, UserError

@@ -21,13 +21,13 @@ from google.cloud import bigquery
 from hypothesis import given
 from hypothesis import strategies as st
 from jobs import Job, make_job, run_cli
+from settings_lines import embed_settings
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
 from imagebeam.emulators.sample_data.rows import build_content
 from imagebeam.emulators.sample_data.tables import DATASET
 from imagebeam.pipeline.batch import state as batch_state
-from imagebeam.pipeline.run.embed_settings import embed_settings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import read_collected
 from imagebeam.transforms.core.identifiers import TableName

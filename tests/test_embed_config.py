@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from settings_lines import embed_settings
 
 from imagebeam.pipeline.flags import values as flag_values
 from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY
 from imagebeam.pipeline.flags.setting import Setting
 from imagebeam.pipeline.run.assemble import build_run_settings
-from imagebeam.pipeline.run.embed_settings import EMBED, EmbedSettings, embed_settings
+from imagebeam.pipeline.run.embed_settings import EMBED, EmbedSettings
 from imagebeam.pipeline.run.resolved_run import ResolvedRun, SourceInfo
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName

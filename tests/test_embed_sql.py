@@ -17,6 +17,7 @@ import pytest
 import sqlglot
 from google.cloud import bigquery
 from jobs import Job, make_job, run_cli
+from settings_lines import embed_settings
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.images import Picture, photos, render
@@ -27,7 +28,6 @@ from imagebeam.pipeline.embed_sql import statements as embedding_sql
 from imagebeam.pipeline.embed_sql.statements import StagingTable
 from imagebeam.pipeline.preflight.gate import check_run
 from imagebeam.pipeline.preflight.runner import Command, Context
-from imagebeam.pipeline.run.embed_settings import embed_settings
 from imagebeam.pipeline.run.resolved_run import ResolvedRun
 from imagebeam.transforms.clients.bigquery import BigQueryClient, build_job_config
 from imagebeam.transforms.core.identifiers import TableName

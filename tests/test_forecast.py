@@ -56,10 +56,15 @@ MODELS = catalog.load_models_file()
 PROFILE = MODELS.profile("gemini-3.5-flash-lite")
 TASK = catalog.load_task("image_quality", MODELS, Path())
 ASSETS = dataclasses.replace(TASK, unit=UnitKind.ASSET, max_images=10)
+CAPACITY = Capacity(256, 1, {}, 200_000, 984_000_000, 40_000)
 PLANNED = SourceCounts(
     units_in=300, remaining=300, remaining_new=300, callable_units=298, images=298, max_images_per_unit=1
 )
 COUNTS = st.integers(0, 10_000_000)
+
+
+def capacity(**changes: Any) -> Capacity:
+    return dataclasses.replace(CAPACITY, **changes)
 
 
 def history(task: Task, measured: MeasuredUsage, *others: TaskVersion) -> History:
@@ -248,20 +253,26 @@ def test_workers_are_the_fewest_that_use_the_quota(granted: float, latency_s: fl
 
 def test_names_the_limiting_factor() -> None:
     work = Workload(calls=60_000, tokens=60_000_000)
-    tokens = plan_calls(Lane.ONLINE, None, work, Quota(tokens=2_000_000), Capacity())
+    tokens = plan_calls(Lane.ONLINE, None, work, Quota(tokens=2_000_000), CAPACITY)
     assert (tokens.binds, round(tokens.seconds or 0), tokens.workers) == ("2,000,000 tokens per minute", 1_802, 1)
-    calls = plan_calls(Lane.ONLINE, None, work, Quota(requests=600, tokens=2_000_000), Capacity())
+    calls = plan_calls(Lane.ONLINE, None, work, Quota(requests=600, tokens=2_000_000), CAPACITY)
     assert (calls.binds, round(calls.seconds or 0)) == ("600 calls per minute", 6_002)
-    window = plan_calls(Lane.ONLINE, None, work, Quota(), Capacity(in_flight=4, latency_s={Lane.ONLINE: 2.0}))
+    window = plan_calls(Lane.ONLINE, None, work, Quota(), capacity(in_flight=4, latency_s={Lane.ONLINE: 2.0}))
     assert (window.binds, window.seconds) == ("--in_flight=4 at 2 s per call", 30_002)
     assert window.assumed == ()
-    process = plan_calls(Lane.ONLINE, None, work, Quota(requests=10**6), Capacity(4_096, 2, {Lane.ONLINE: 0.1}))
+    process = plan_calls(
+        Lane.ONLINE,
+        None,
+        work,
+        Quota(requests=10**6),
+        capacity(in_flight=4_096, processes=2, latency_s={Lane.ONLINE: 0.1}),
+    )
     assert (process.binds, process.per_s, process.workers) == ("350 calls per second of a process", 700, 48)
 
 
 @given(st.integers(0, 10**8), st.integers(1, 20_000), st.integers(1, 200_000), st.integers(20_000, 984_000_000))
 def test_batch_jobs_respect_both_limits(calls: int, size: int, lines: int, most: int) -> None:
-    plan = plan_batch(None, Workload(calls, 0, size), Capacity(batch_lines=lines, batch_bytes=most))
+    plan = plan_batch(None, Workload(calls, 0, size), capacity(batch_lines=lines, batch_bytes=most))
     assert plan.jobs * lines >= calls
     assert plan.jobs * most >= calls * size
     assert (plan.jobs == 0) == (calls == 0)
@@ -275,9 +286,9 @@ def test_request_size_covers_texts_and_uris() -> None:
 
 
 def test_sql_lane_is_limited_by_the_quota_of_bigquery() -> None:
-    plan = plan_sql(Decimal(1), Workload(120_000, 0), Quota(requests=4_000), Capacity(rows_per_job=50_000))
+    plan = plan_sql(Decimal(1), Workload(120_000, 0), Quota(requests=4_000), capacity(rows_per_job=50_000))
     assert (plan.jobs, round(plan.seconds or 0), plan.workers) == (3, 1_800, 0)
-    unknown = plan_sql(None, Workload(1, 1), Quota(), Capacity())
+    unknown = plan_sql(None, Workload(1, 1), Quota(), CAPACITY)
     assert (unknown.seconds, unknown.binds) == (None, "unknown quota")
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from google.cloud import bigquery
 from jobs import run_cli
+from settings_lines import subscribe_settings
 
 from imagebeam.emulators.analyticshub import CUSTOMER, EXCHANGE, LISTING
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
-from imagebeam.pipeline.subscribe.settings import subscribe_settings
 from imagebeam.transforms.core.errors import UserError
 
 MINE = ("subscribe", f"--customer_id={CUSTOMER}")

@@ -49,13 +49,13 @@ class BatchSettings:
         grace_s: Seconds that an announced job may take to appear in the list of jobs.
     """
 
-    source: Place = "gcs"
-    destination: Place = "gcs"
-    limits: ShardLimits = ShardLimits()
-    rounds: int = 3
-    deadline_s: float | None = None
-    fallback: Lane = Lane.FLEX
-    grace_s: float = 600.0
+    source: Place
+    destination: Place
+    limits: ShardLimits
+    rounds: int
+    deadline_s: float | None
+    fallback: Lane
+    grace_s: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

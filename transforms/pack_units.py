@@ -11,7 +11,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from imagebeam.transforms.core.records import Unit
-from imagebeam.transforms.core.unit_batch import UnitBatch, pack
+from imagebeam.transforms.core.unit_batch import UNIT_BATCH_SIZE, UnitBatch, pack
 
 
 @dataclasses.dataclass
@@ -25,7 +25,7 @@ class PackUnits(beam.PTransform[PCollection[Unit], PCollection[UnitBatch]]):
         size: Units per unit batch, 1 to 10,000. Larger batches have less overhead, smaller ones balance better.
     """
 
-    size: int = 200
+    size: int = UNIT_BATCH_SIZE
 
     def __post_init__(self) -> None:
         """Check the size."""

@@ -46,7 +46,7 @@ class RunSettings:
     outcomes: TableName
     location: str
     directory: str
-    unit_batch_size: int = 200
+    unit_batch_size: int
     maximum_bytes_billed: int | None = None
     who: str = ""
     filters_json: str = "{}"

@@ -37,8 +37,8 @@ class BatchRun:
     run: RunSettings
     batch: BatchSettings
     created_at: str
-    max_failure_percent: float = 20.0
-    runner: str = "FnApiRunner"
+    max_failure_percent: float
+    runner: str
     beam_args: tuple[str, ...] = ()
 
     @property

@@ -46,17 +46,17 @@ class PassSettings:
     Attributes:
         call: How to call the model.
         rows: Maximum number of rows per job.
-        jobs: Maximum number of concurrent jobs, 1 to 5.
         max_passes: Maximum number of passes.
         pause_s: Seconds before the second pass; doubled after every pass that embeds nothing.
+        jobs: Maximum number of concurrent jobs, 1 to 5.
         price_usd: Price of one image; None if it is not known.
     """
 
     call: ModelCall
-    rows: int = 40_000
+    rows: int
+    max_passes: int
+    pause_s: float
     jobs: int = statements.CONCURRENT_JOBS
-    max_passes: int = 20
-    pause_s: float = 10.0
     price_usd: Decimal | None = None
 
 

@@ -9,6 +9,7 @@ import pydantic
 from imagebeam.pipeline.flags.model import Settings
 from imagebeam.pipeline.flags.setting import Group, Setting
 from imagebeam.transforms.core.records import Lane, Transport
+from imagebeam.transforms.core.unit_batch import UNIT_BATCH_SIZE
 from imagebeam.transforms.engine.settings import CALL_TIMEOUT_S, IN_FLIGHT, UNIT_DEADLINE_S
 from imagebeam.transforms.gemini.batch_requests import MAX_BYTES, MAX_LINES
 
@@ -144,7 +145,7 @@ class RunnerSettings(RunIdSettings, ModelsFileSettings, JsonSettings, ConfigSett
         minimum=1, maximum=256, example="2", to_beam=True)] = 1
     unit_batch_size: Annotated[int, Setting(
         "Units that travel through the pipeline together.",
-        minimum=1, maximum=10_000, example="100", aliases=("group_size",))] = 200
+        minimum=1, maximum=10_000, example="100", aliases=("group_size",))] = UNIT_BATCH_SIZE
     yes: Annotated[bool, Setting("Spend without asking for confirmation.", example="true", in_file=False)] = False
     quiet: Annotated[bool, Setting("Print only the result, no progress.", example="true")] = False
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Setting(

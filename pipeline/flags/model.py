@@ -4,10 +4,12 @@ import functools
 from typing import Any, ClassVar
 
 import pydantic
-from pydantic_core import PydanticUndefined
+from pydantic_core import ErrorDetails, PydanticUndefined
 
 from imagebeam.pipeline.flags import values as flag_values
 from imagebeam.pipeline.flags.setting import Flags, Group, Setting
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.strict_yaml import suggestion
 
 
 class Settings(pydantic.BaseModel):
@@ -31,6 +33,17 @@ class Settings(pydantic.BaseModel):
         super().__init_subclass__(**kwargs)
         cls.declared = (group, in_file)
 
+    def __init__(self, **values: Any) -> None:
+        """Check values.
+
+        Raises:
+            UserError: A value is invalid, missing or unknown.
+        """
+        try:
+            super().__init__(**values)
+        except pydantic.ValidationError as error:
+            raise UserError("; ".join(_problem(each, type(self)) for each in error.errors())) from None
+
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
@@ -39,6 +52,15 @@ class Settings(pydantic.BaseModel):
         if setting is None or value in (None, setting.default):
             return value
         return flag_values.read(setting, value, where=setting.name)
+
+
+def _problem(error: ErrorDetails, model: type[Settings]) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"unknown setting {name}{suggestion(name, list(model.model_fields))}"
+    return f"{name}: {error['msg'].lower()}"
 
 
 @functools.cache

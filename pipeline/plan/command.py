@@ -105,7 +105,7 @@ def plan_lane(resolved: ResolvedRun, lane: Lane, expected: Forecast) -> LanePlan
         expected.latency_s,
         settings.batch_lines,
         settings.batch_bytes,
-        settings.rows_per_job if isinstance(settings, EmbedSettings) else lane_comparison.Capacity().rows_per_job,
+        settings.rows_per_job if isinstance(settings, EmbedSettings) else 1,  # no lane sql
     )
     if lane == Lane.BATCH:
         return lane_comparison.plan_batch(usd, work, capacity)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol, Self
 
 import pydantic
 
 from imagebeam.pipeline.flags.classify import CLASSIFY
-from imagebeam.pipeline.flags.command import FlagCommand
 from imagebeam.pipeline.flags.embed import NO_DATAFLOW, EmbedBatchSettings, SqlSettings, VectorSettings
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.flags.model import flags_of
@@ -76,11 +75,6 @@ class EmbedSettings(VectorSettings, EmbedBatchSettings, SqlSettings, ClassifySet
 
 #: Settings of ``imagebeam embed``.
 EMBED: Final[Flags] = flags_of(EmbedSettings)
-
-
-def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> tuple[EmbedSettings, list[str]]:
-    """Return the settings of a command line of ``imagebeam embed``; see :func:`load_embed`."""
-    return load_embed(FlagCommand("imagebeam embed", EMBED, beam=True).parse(argv), cwd=cwd, environ=environ)
 
 
 def load_embed(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> tuple[EmbedSettings, list[str]]:

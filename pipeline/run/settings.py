@@ -9,7 +9,7 @@ import datetime as dt
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -19,7 +19,6 @@ from imagebeam.pipeline.flags import beam as beam_flags
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags import values as flag_values
 from imagebeam.pipeline.flags.classify import CLASSIFY, ClassifyFlags
-from imagebeam.pipeline.flags.command import FlagCommand
 from imagebeam.pipeline.flags.inputs import DATASET, TABLE
 from imagebeam.pipeline.flags.layers import ALTERNATIVES, FlagValues
 from imagebeam.pipeline.flags.model import flags_of
@@ -144,14 +143,6 @@ def changed(settings: ClassifySettings, group: Group) -> list[str]:
     """Return the names of the settings under a heading that do not have their default."""
     flags = flags_of(type(settings)).values()
     return [flag.name for flag in flags if flag.group is group and getattr(settings, flag.name) != flag.default]
-
-
-def classify_settings(
-    argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
-) -> tuple[ClassifySettings, list[str]]:
-    """Return the settings of a command line of ``imagebeam classify``; see :func:`load_classify`."""
-    line = FlagCommand("imagebeam classify", CLASSIFY, beam=True).parse(argv)
-    return load_classify(line, cwd=cwd, environ=environ)
 
 
 def load_classify(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> tuple[ClassifySettings, list[str]]:

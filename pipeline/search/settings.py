@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Self
 
 import pydantic
 
-from imagebeam.pipeline.flags.command import FlagCommand
 from imagebeam.pipeline.flags.execution import ConfigSettings, ForceSettings, JsonSettings
 from imagebeam.pipeline.flags.inputs import DATASET, TABLE, TABLE_FORM, DatasetSettings
 from imagebeam.pipeline.flags.layers import FlagValues
@@ -90,11 +89,6 @@ class SearchSettings(ConfigSettings, JsonSettings, ForceSettings, DatasetSetting
 
 #: Settings of ``imagebeam search``.
 SEARCH: Final[Flags] = flags_of(SearchSettings)
-
-
-def search_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> SearchSettings:
-    """Return the settings of a command line of ``imagebeam search``; see :func:`load_search`."""
-    return load_search(FlagCommand("imagebeam search", SEARCH).parse(argv), cwd=cwd, environ=environ)
 
 
 def load_search(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> SearchSettings:

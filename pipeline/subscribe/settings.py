@@ -5,13 +5,12 @@ Default names are those of Google's guide for Imagery Insights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Self
 
 import pydantic
 
-from imagebeam.pipeline.flags.command import FlagCommand
 from imagebeam.pipeline.flags.execution import ConfigSettings, JsonSettings
 from imagebeam.pipeline.flags.inputs import PROJECT, PROJECT_FORM, ProjectSettings
 from imagebeam.pipeline.flags.layers import FlagValues
@@ -106,11 +105,6 @@ class SubscribeSettings(ConfigSettings, JsonSettings, ProjectSettings, Subscribe
 
 #: Settings of ``imagebeam subscribe``.
 SUBSCRIBE: Final[Flags] = flags_of(SubscribeSettings)
-
-
-def subscribe_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> SubscribeSettings:
-    """Return the settings of a command line of ``imagebeam subscribe``; see :func:`load_subscribe`."""
-    return load_subscribe(FlagCommand("imagebeam subscribe", SUBSCRIBE).parse(argv), cwd=cwd, environ=environ)
 
 
 def load_subscribe(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> SubscribeSettings:

@@ -10,12 +10,15 @@ import dataclasses
 import hashlib
 import zlib
 from collections.abc import Sequence
+from typing import Final
 
 import orjson
 
 from imagebeam.transforms.core.records import Image, Unit, UnitKind
 
 COMPRESSION_LEVEL = 3
+#: Units per unit batch, unless a setting says otherwise.
+UNIT_BATCH_SIZE: Final = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -55,12 +55,12 @@ class Capacity:
         rows_per_job: Maximum images per job of the sql lane.
     """
 
-    in_flight: int = 256
-    processes: int = 1
-    latency_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    batch_lines: int = 200_000
-    batch_bytes: int = 984_000_000
-    rows_per_job: int = 40_000
+    in_flight: int
+    processes: int
+    latency_s: Mapping[str, float]
+    batch_lines: int
+    batch_bytes: int
+    rows_per_job: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
