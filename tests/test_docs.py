@@ -39,20 +39,18 @@ PROOFS = {
     "imagebeam classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam": (
         "tests/test_batch_lane.py::test_records_the_same_rows_as_the_online_lane"
     ),
-    "imagebeam embed --dimension=768 --limit=100": (
-        "tests/test_embed.py::test_every_image_gets_one_vector_and_the_books_balance"
-    ),
+    "imagebeam embed --dimension=768 --limit=100": ("tests/test_embed.py::test_embeds_every_image_once"),
     "imagebeam embed --model=multimodalembedding@001 --location=us-central1 --dimension=512 --vector_index": (
-        "tests/test_embed.py::test_a_vector_index_is_made_once_after_the_run"
+        "tests/test_embed.py::test_creates_the_vector_index_once_after_the_run"
     ),
     "imagebeam embed --dimension=768 --lane=batch --work_dir=gs://my-bucket/imagebeam": (
-        "tests/test_embed_batch.py::test_the_vectors_and_books_of_both_lanes_are_the_same"
+        "tests/test_embed_batch.py::test_batch_and_online_lanes_give_the_same_vectors_and_counts"
     ),
     "imagebeam embed --lane=sql --dimension=768 --dry_run": (
-        "tests/test_embed_sql.py::test_a_dry_run_shows_every_statement_and_does_nothing"
+        "tests/test_embed_sql.py::test_dry_run_prints_every_statement"
     ),
     "imagebeam embed --lane=sql --connection=us.imagery --create_connection --object_uris='gs://my-bucket/obs/*'": (
-        "tests/test_embed_sql.py::test_a_connection_is_made_when_asked_for_and_its_grants_are_printed"
+        "tests/test_embed_sql.py::test_creates_the_connection_and_prints_its_grants"
     ),
     "imagebeam search --text='a dark street' --model=gemini-embedding-2 --dimension=768 --html=found.html": (
         "tests/test_search.py::test_contact_sheet_has_thumbnails_on_request_and_loads_nothing"

@@ -35,13 +35,13 @@ def arguments(job: Job, *more: str) -> list[str]:
 
 
 def embed(job: Job, *more: str) -> dict[str, Any]:
-    """Runs ``imagebeam embed`` in this process; gives its summary, its exit code and what it said."""
+    """Run ``imagebeam embed`` in this process; give its summary with exit code and standard error."""
     code, out, err = run_cli(arguments(job, "--json", *more))
     assert out.strip().startswith("{"), f"exit code {code}: {err}"
     return {**json.loads(out), "exit_code": code, "err": err}
 
 
-def test_every_image_gets_one_vector_and_the_books_balance(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_embeds_every_image_once(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 30)
     summary = embed(job, "--dimension=768", "--limit=100", "--transport=uri")
     assert summary["exit_code"] == 0, summary["err"]
@@ -68,9 +68,7 @@ def test_a_second_run_calls_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_every_dimension_lands_with_exactly_that_length_and_one_view_shows_all(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_writes_vectors_of_each_dimension_and_one_view_of_all(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     asked = [("multimodalembedding@001", size) for size in (128, 256, 512, 1408)]
     asked += [("gemini-embedding-2", size) for size in (1, 512, 3072)]
@@ -86,7 +84,7 @@ def test_every_dimension_lands_with_exactly_that_length_and_one_view_shows_all(
     assert all((row["length"], row["n"], row["units"]) == (row["dimension"], 4, 4) for row in found)
 
 
-def test_the_longest_vectors_of_the_newest_model_are_the_default(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_defaults_to_the_longest_vectors_of_the_newest_model(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     assert embed(job)["answers"].endswith("embeddings_gemini_embedding_2_3072")
 
@@ -109,16 +107,14 @@ def demo(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> tuple[J
 
 
 @pytest.mark.parametrize("asked", ["--dimension=256", "--dimension=128"])
-def test_an_image_without_a_vector_says_why(demo: tuple[Job, dict[str, Any]], asked: str) -> None:
+def test_records_why_an_image_has_no_vector(demo: tuple[Job, dict[str, Any]], asked: str) -> None:
     counted = demo[1][asked]["counted"]
     assert counted["ok"] == 296
     assert counted["failed"] == {"IMAGE_ERROR/NO_URI": 2, "IMAGE_ERROR/NOT_FOUND": 1, "IMAGE_ERROR/UNREADABLE": 1}
 
 
 @pytest.mark.parametrize("table", ["embeddings_gemini_embedding_2_256", "embeddings_multimodalembedding_001_128"])
-def test_the_nearest_neighbours_of_an_image_are_crops_of_the_same_photograph(
-    demo: tuple[Job, dict[str, Any]], table: str
-) -> None:
+def test_nearest_neighbors_are_crops_of_the_same_photograph(demo: tuple[Job, dict[str, Any]], table: str) -> None:
     shown = {name.rpartition("/")[2]: picture.photo for name, (picture, _) in build_content(300, 0).objects.items()}
     pairs = demo[0].query(
         f"SELECT query.uri AS mine, base.uri AS near FROM VECTOR_SEARCH(TABLE {{results}}.{table}, 'vector', "
@@ -129,7 +125,7 @@ def test_the_nearest_neighbours_of_an_image_are_crops_of_the_same_photograph(
     assert sum(same) / len(same) >= 0.9
 
 
-def test_a_vector_carries_what_a_search_filters_by(demo: tuple[Job, dict[str, Any]]) -> None:
+def test_vectors_have_the_columns_of_search_filters(demo: tuple[Job, dict[str, Any]]) -> None:
     rows = demo[0].query(
         "SELECT *, ST_X(position) AS x, ST_Y(position) AS y FROM {results}.embeddings_gemini_embedding_2_256"
     )
@@ -145,10 +141,10 @@ def test_a_vector_carries_what_a_search_filters_by(demo: tuple[Job, dict[str, An
         assert all(math.isfinite(value) for value in row["vector"])
 
 
-# -- trouble -----------------------------------------------------------------------------------------------
+# -- failures ----------------------------------------------------------------------------------------------
 
 
-def test_images_that_the_model_may_not_read_travel_in_the_request(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_sends_bytes_when_the_model_cannot_read_the_images(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     rules = [{"method": "embedContent", "match": "gs://", "do": "http", "code": 403}]
     cloud.faults(vertex={"rules": rules})
@@ -157,7 +153,7 @@ def test_images_that_the_model_may_not_read_travel_in_the_request(cloud: LocalCl
     assert sum(name.startswith("inline:") for name in job.calls()) == 4
 
 
-def test_a_first_look_that_fails_settles_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_failed_probe_does_not_decide_the_transport(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     cloud.faults(vertex={"rules": [{"method": "embedContent", "match": "gs://", "times": 1, "do": "reset"}]})
     summary = embed(job, "--dimension=8")
@@ -165,7 +161,7 @@ def test_a_first_look_that_fails_settles_nothing(cloud: LocalCloud, tmp_path: Pa
 
 
 @pytest.mark.parametrize("flags", [("--max_side=64",), ("--crop=bbox", "--padding=0.1")])
-def test_images_can_be_cut_down_before_they_are_sent(cloud: LocalCloud, tmp_path: Path, flags: tuple[str]) -> None:
+def test_crops_and_scales_images(cloud: LocalCloud, tmp_path: Path, flags: tuple[str]) -> None:
     job = make_job(cloud, tmp_path, 3)
     plain = embed(job, "--dimension=8", "--transport=uri")
     summary = embed(job, "--dimension=8", "--reprocess=outdated", *flags)
@@ -175,7 +171,7 @@ def test_images_can_be_cut_down_before_they_are_sent(cloud: LocalCloud, tmp_path
     assert [row["version"] for row in newest] == [summary["version"]] * 3, "one vector per unit, the newest"
 
 
-def test_quota_is_waited_for_and_loses_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_waits_for_quota(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 40)
     cloud.faults(vertex={"quota": {"requests_per_minute": 900, "burst": 5}})
     summary = embed(job, "--dimension=128", *MULTIMODAL)
@@ -184,7 +180,7 @@ def test_quota_is_waited_for_and_loses_nothing(cloud: LocalCloud, tmp_path: Path
     assert all(row["attempts"] == 1 for row in job.query("SELECT attempts FROM {results}.outcomes"))
 
 
-def test_errors_that_pass_are_asked_again_and_others_are_outcomes(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_retries_transient_errors_and_records_permanent_ones(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     rules: list[dict[str, Any]] = [
         {"match": job.uri(0), "times": 1, "do": "http", "code": 503},
@@ -202,14 +198,14 @@ def test_errors_that_pass_are_asked_again_and_others_are_outcomes(cloud: LocalCl
     assert again["source"]["remaining"] == 1, "unavailable units remain"
 
 
-def test_a_switched_off_api_stops_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_disabled_api_stops_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     cloud.faults(vertex={"rules": [{"method": "embedContent", "do": "http", "code": 401, "message": "no"}]})
     summary = embed(job, "--dimension=8", "--transport=uri")
     assert (summary["exit_code"], summary["counted"]["skipped"]) == (3, 4)
 
 
-def test_a_cap_of_calls_is_kept_to_the_call(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_never_exceeds_max_calls(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 12)
     summary = embed(job, "--dimension=8", "--max_calls=5")
     assert summary["exit_code"] == 4, summary["err"]
@@ -218,7 +214,7 @@ def test_a_cap_of_calls_is_kept_to_the_call(cloud: LocalCloud, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("model", "price"), [((), "0.0001161"), (MULTIMODAL, "0.0001")])
-def test_a_cap_of_cost_is_never_exceeded(cloud: LocalCloud, tmp_path: Path, model: tuple[str, ...], price: str) -> None:
+def test_never_exceeds_max_cost(cloud: LocalCloud, tmp_path: Path, model: tuple[str, ...], price: str) -> None:
     job = make_job(cloud, tmp_path, 12)
     summary = embed(job, "--dimension=128", "--max_cost_usd=0.001", *model)
     assert summary["exit_code"] == 4, summary["err"]
@@ -227,10 +223,10 @@ def test_a_cap_of_cost_is_never_exceeded(cloud: LocalCloud, tmp_path: Path, mode
     assert Decimal("0.0007") < spent <= Decimal("0.001")
 
 
-# -- what is durable ---------------------------------------------------------------------------------------
+# -- durability --------------------------------------------------------------------------------------------
 
 
-def test_inserts_that_fail_for_a_while_lose_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_survives_failing_inserts(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 8)
     cloud.faults(bigquery={"insert_failures": [{"match": job.rows[4]["observation_id"], "times": 3, "do": "http_503"}]})
     summary = embed(job, "--dimension=8", "--transport=uri")
@@ -238,7 +234,7 @@ def test_inserts_that_fail_for_a_while_lose_nothing(cloud: LocalCloud, tmp_path:
     assert set(job.calls().values()) == {1}
 
 
-def test_a_rejected_vector_is_no_ok(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_rejected_vector_is_not_ok(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     unit = job.rows[2]["observation_id"]
     # A row of its vector, and of no outcome: those have observation_ids.
@@ -258,7 +254,7 @@ def start(job: Job, *more: str) -> subprocess.Popen[str]:
 
 
 def kill_when(job: Job, process: subprocess.Popen[str], table: str, rows: int) -> None:
-    """Kills a run once a table has so many rows."""
+    """Kill a run once a table has a number of rows."""
     for _ in range(400):
         time.sleep(0.1)
         try:
@@ -273,7 +269,7 @@ def kill_when(job: Job, process: subprocess.Popen[str], table: str, rows: int) -
     raise AssertionError("no rows came")
 
 
-def test_a_killed_run_goes_on_where_it_was_and_buys_nothing_twice(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_without_repeated_calls(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 150)
     cloud.faults(vertex={"latency": {"median_s": 0.4, "sigma": 0.3}})
     kill_when(job, start(job, "--dimension=8", "--transport=uri", "--in_flight=8"), "outcomes", 16)
@@ -291,7 +287,7 @@ def test_a_killed_run_goes_on_where_it_was_and_buys_nothing_twice(cloud: LocalCl
     assert found == [{"n": 150, "units": 150}]
 
 
-def test_no_outcome_ever_stands_without_its_vector(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_no_ok_outcome_lacks_its_vector(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     # Only rows of outcomes have a lane: vectors go in, outcomes do not.
     cloud.faults(bigquery={"insert_failures": [{"match": "latency_ms", "do": "http_503"}]})
@@ -310,7 +306,7 @@ def test_no_outcome_ever_stands_without_its_vector(cloud: LocalCloud, tmp_path: 
 # -- the index ---------------------------------------------------------------------------------------------
 
 
-def test_a_vector_index_is_made_once_after_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_creates_the_vector_index_once_after_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     asked = ("--model=multimodalembedding@001", "--location=us-central1", "--dimension=512", "--vector_index")
     for _ in range(2):
@@ -320,14 +316,14 @@ def test_a_vector_index_is_made_once_after_the_run(cloud: LocalCloud, tmp_path: 
     assert shown == [{"index_name": f"{table}_index", "table_name": table}]
 
 
-def test_a_run_that_stopped_makes_no_index_and_says_how_to(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_stopped_run_prints_how_to_create_the_index(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     code, _, err = run_cli(arguments(job, "--dimension=8", "--vector_index", "--max_calls=1"))
     assert code == 4
     assert "create it later with: CREATE VECTOR INDEX IF NOT EXISTS" in err
 
 
-# -- bad input ---------------------------------------------------------------------------------------------
+# -- invalid input------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +355,7 @@ def bad(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
         (["--dimensoin=8"], "--dimension"),
     ],
 )
-def test_a_mistake_gets_one_line_and_nothing_is_called(bad: Job, flags: list[str], says: str) -> None:
+def test_rejects_invalid_flags_in_one_line_without_calls(bad: Job, flags: list[str], says: str) -> None:
     given = {flag.partition("=")[0] for flag in flags}
     base = [argument for argument in arguments(bad) if argument.partition("=")[0] not in given]
     code, out, err = run_cli([*base, *flags])
@@ -370,7 +366,7 @@ def test_a_mistake_gets_one_line_and_nothing_is_called(bad: Job, flags: list[str
     assert bad.cloud.counters().get("vertex", {}).get("calls", 0) == 0
 
 
-def test_a_model_that_is_gone_gets_one_line(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_reports_a_retired_model_in_one_line(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 1)
     cloud.faults(vertex={"retired_models": ["gemini-embedding-2"]})
     code, _, err = run_cli(arguments(job))
@@ -378,7 +374,7 @@ def test_a_model_that_is_gone_gets_one_line(cloud: LocalCloud, tmp_path: Path) -
     assert "model gemini-embedding-2 does not exist at location global" in err.splitlines()[-1]
 
 
-def test_two_runs_of_one_model_and_length_do_not_run_at_once(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_rejects_a_concurrent_run_of_the_same_model_and_length(cloud: LocalCloud, tmp_path: Path) -> None:
     from imagebeam.transforms.clients import lease
     from imagebeam.transforms.clients.bigquery import BigQueryClient
 
@@ -392,9 +388,7 @@ def test_two_runs_of_one_model_and_length_do_not_run_at_once(cloud: LocalCloud, 
     assert embed(job, "--dimension=16")["exit_code"] == 0, "another length is another task"
 
 
-def test_the_file_with_the_flags_of_classify_serves_embed_too(
-    cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reads_the_config_file_of_classify(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(cloud, tmp_path, 2)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "imagebeam.yaml").write_text(
@@ -407,7 +401,7 @@ def test_the_file_with_the_flags_of_classify_serves_embed_too(
     assert f"{job.results}.embeddings_gemini_embedding_2_8" in out
 
 
-def test_help_says_which_dimensions_and_what_the_fixed_quota_does() -> None:
+def test_help_describes_dimensions_and_fixed_quotas() -> None:
     code, out, _ = run_cli(["embed", "--help"])
     assert code == 0
     told = " ".join(out.split())

@@ -1,4 +1,4 @@
-"""``imagebeam embed --lane=batch``: the online lane's vectors through batch jobs, each landing once."""
+"""``imagebeam embed --lane=batch``: the vectors of the online lane from batch jobs, each written once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def arguments(job: Job, *more: str) -> list[str]:
 
 
 def embed(job: Job, *more: str) -> dict[str, Any]:
-    """Runs ``imagebeam embed`` in this process; gives its summary, its exit code and what it said."""
+    """Run ``imagebeam embed`` in this process; give its summary with exit code and standard error."""
     code, out, err = run_cli(arguments(job, "--json", *more))
     assert out.strip().startswith("{"), f"exit code {code}: {err}"
     return {**json.loads(out), "exit_code": code, "err": err}
@@ -85,11 +85,11 @@ def statuses(job: Job) -> dict[str, int]:
     return {row["status"]: row["n"] for row in rows}
 
 
-# -- pure --------------------------------------------------------------------------------------------------
+# -- parsing-----------------------------------------------------------------------------------------------
 
 
 @given(st.text(min_size=1), st.sampled_from(sorted(SUPPORTED)))
-def test_a_line_is_the_online_request_in_the_spelling_of_batch_jobs(uri: str, mime: str) -> None:
+def test_a_batch_row_is_the_online_request_in_snake_case(uri: str, mime: str) -> None:
     unit = Unit("o1:a", UnitKind.OBSERVATION, "d" * 64, (Image("o1:a", uri),))
     key = key_of(unit.unit_id, unit.input_digest, TASK.version)
     line = task_kind(TASK).build_lines(PROFILE, {"imagebeam_run": "r"}).line(key, unit, [mime])
@@ -102,7 +102,7 @@ def test_a_line_is_the_online_request_in_the_spelling_of_batch_jobs(uri: str, mi
     assert said["request"]["embed_content_config"] == {"output_dimensionality": 3}
 
 
-def test_the_line_of_an_image_is_that_of_googles_documentation() -> None:
+def test_a_batch_row_matches_the_documentation_of_google() -> None:
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/o1:a.jpg"),))
     assert task_kind(TASK).build_lines(PROFILE, {}).line("k-1", unit, ["image/jpeg"]) == (
         b'{"key":"k-1","request":{"content":{"parts":[{"fileData":{"mimeType":"image/jpeg","fileUri":"gs://b/o1:a.jpg"'
@@ -111,7 +111,7 @@ def test_the_line_of_an_image_is_that_of_googles_documentation() -> None:
 
 
 @pytest.mark.parametrize("images", [0, 2])
-def test_a_line_is_about_one_image(images: int) -> None:
+def test_a_batch_row_has_one_image(images: int) -> None:
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/1.jpg"),) * images)
     with pytest.raises(ValueError, match="one image"):
         task_kind(TASK).build_lines(PROFILE, {}).line("k-1", unit, ["image/jpeg"] * images)
@@ -121,7 +121,7 @@ def line_of(response: Any, **more: Any) -> bytes:
     return orjson.dumps({"key": "k-1", "request": {}, "response": response, **more})
 
 
-def test_a_good_row_is_a_vector_at_half_the_price() -> None:
+def test_parses_a_vector_at_half_the_price() -> None:
     result = parse_answer(parse_line(line_of({"tokenCount": "258", "embedding": {"values": [0.6, -0.8, 0]}})), TASK)
     assert (result.status, result.reason, result.value) == (Status.OK, None, {"dimension": 3})
     assert list(result.vector or ()) == [0.6, -0.8, 0.0]
@@ -142,7 +142,7 @@ def test_a_good_row_is_a_vector_at_half_the_price() -> None:
         ("0.1", "EMPTY"),
     ],
 )
-def test_what_is_no_vector_is_no_answer_as_online(values: Any, reason: str) -> None:
+def test_rejects_invalid_vectors_as_online(values: Any, reason: str) -> None:
     result = parse_answer(parse_line(line_of({"tokenCount": "258", "embedding": {"values": values}})), TASK)
     assert (result.status, result.reason, result.vector) == (Status.INVALID_ANSWER, reason, None)
     assert result.usage.prompt_tokens == 258, "it is billed all the same"
@@ -156,18 +156,18 @@ def test_what_is_no_vector_is_no_answer_as_online(values: Any, reason: str) -> N
         ("", "UNAVAILABLE"),
     ],
 )
-def test_a_row_without_an_answer_costs_nothing_and_says_why(status: str, says: str) -> None:
+def test_a_failed_row_costs_nothing_and_has_a_reason(status: str, says: str) -> None:
     result = parse_answer(parse_line(line_of({}, status=status)), TASK)
     assert (result.status.value, result.vector, result.usage) == (says, None, Usage())
 
 
 @pytest.mark.parametrize("response", [None, {}, {"tokenCount": None, "embedding": None}])
-def test_a_row_that_the_job_did_not_get_to_is_asked_again(response: Any) -> None:
+def test_retries_rows_that_the_job_did_not_process(response: Any) -> None:
     result = parse_answer(parse_line(line_of(response)), TASK)
     assert (result.status, result.reason, result.usage) == (Status.UNAVAILABLE, "NO_ANSWER", Usage())
 
 
-def test_an_odd_status_does_not_hide_a_vector() -> None:
+def test_accepts_a_vector_with_an_unknown_status() -> None:
     row = parse_line(line_of({"embedding": {"values": [1, 0, 0]}}, status="Done"))
     assert parse_answer(row, TASK).status is Status.OK
 
@@ -180,7 +180,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["embedding", "tokenCount", "usageMetadata"]), JSON), st.text(max_size=9))
-def test_any_response_has_a_meaning_and_only_good_vectors_are_ok(response: dict[str, Any], status: str) -> None:
+def test_classifies_any_response_and_only_valid_vectors_are_ok(response: dict[str, Any], status: str) -> None:
     raw = json.dumps({"key": "k-1", "status": status, "response": response}).encode()
     result = parse_answer(parse_line(raw), TASK)
     assert (result.status is Status.OK) == (result.vector is not None)
@@ -196,7 +196,7 @@ QUESTION = parse_task("name: look\nprompt: What is it?\n", source="look.yaml", d
 
 
 @pytest.mark.parametrize("task", [TASK, QUESTION], ids=["vector", "question"])
-def test_a_task_of_either_kind_is_the_same_after_it_was_kept(task: Task) -> None:
+def test_stores_and_loads_tasks_of_each_kind(task: Task) -> None:
     call_settings = pydantic.TypeAdapter(CallSettings)
     kept = call_settings.validate_json(call_settings.dump_json(CallSettings("p", "global", task, PROFILE))).task
     assert (type(kept), kept, kept.version) == (type(task), task, task.version)
@@ -230,7 +230,7 @@ def lanes(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Lanes:
 TABLE_256 = "embeddings_gemini_embedding_2_256"
 
 
-def test_the_vectors_and_books_of_both_lanes_are_the_same(lanes: Lanes) -> None:
+def test_batch_and_online_lanes_give_the_same_vectors_and_counts(lanes: Lanes) -> None:
     online, batch = (lanes.summaries[name] for name in ("online", "batch"))
     assert (batch["exit_code"], batch["problems"], batch["answers"].rpartition(".")[2]) == (0, [], TABLE_256)
     assert batch["counted"]["failed"] == online["counted"]["failed"]
@@ -247,7 +247,7 @@ ST_X(position) AS x, capture_time, map_url, snapshot_id, model, dimension, versi
     assert abs(half["usd"] * 2 - whole["usd"]) <= Decimal("0.000000296"), "half the price, each row rounded to 1e-9"
 
 
-def test_the_nearest_neighbours_in_the_batch_lane_are_crops_of_the_same_photograph(lanes: Lanes) -> None:
+def test_nearest_neighbors_in_the_batch_lane_are_crops_of_the_same_photograph(lanes: Lanes) -> None:
     shown = {name.rpartition("/")[2]: picture.photo for name, (picture, _) in build_content(300, 0).objects.items()}
     pairs = lanes.batch.query(
         f"SELECT query.uri AS mine, base.uri AS near FROM VECTOR_SEARCH(TABLE {{results}}.{TABLE_256}, 'vector', "
@@ -258,10 +258,10 @@ def test_the_nearest_neighbours_in_the_batch_lane_are_crops_of_the_same_photogra
     assert sum(same) / len(same) >= 0.9
 
 
-# -- trouble -----------------------------------------------------------------------------------------------
+# -- failures ----------------------------------------------------------------------------------------------
 
 
-def test_rows_that_fail_are_missing_or_double_land_every_vector_once(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_writes_every_vector_once_despite_failed_missing_and_duplicate_rows(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 20)
     faulty = {"failed": 0.25, "missing": 0.25, "duplicated": 0.5, "truncated": True}
     fault(job, {"match": "*-r1-*", **faulty}, {"match": "*-r1-0000000000-0", "echo_key": False})
@@ -277,9 +277,7 @@ def test_rows_that_fail_are_missing_or_double_land_every_vector_once(cloud: Loca
     assert unwritten <= sum(paid(job).values()) - 20 <= unwritten + 2, "only what was not, or half, written"
 
 
-def test_what_no_job_answered_goes_through_the_online_lane_and_an_index_is_made_at_the_end(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_falls_back_to_the_online_lane_and_creates_the_index(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"match": "*-0000000000-0", "stuck": "PENDING"})
     # A multi-region: a place for embedding jobs, though not for questions.
@@ -291,7 +289,7 @@ def test_what_no_job_answered_goes_through_the_online_lane_and_an_index_is_made_
     assert shown == [{"index_name": f"{TABLE}_index"}]
 
 
-def test_a_cap_is_never_passed(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_never_exceeds_a_cap(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 8)
     summary = embed(job, "--max_calls=5", "--batch_lines=3")
     assert (summary["exit_code"], summary["problems"], summary["counted"]["ok"]) == (4, [], 5), summary["err"]
@@ -300,7 +298,7 @@ def test_a_cap_is_never_passed(cloud: LocalCloud, tmp_path: Path) -> None:
     assert len(vectors(job)) == 5
 
 
-def test_status_collect_and_cancel_look_after_it(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_status_and_cancel_manage_an_embed_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"match": "*-0000000002-0", "stuck": "PENDING"})
     code, _, err = run_cli(arguments(job, "--no_wait", "--batch_lines=2", "--vector_index"))
@@ -315,12 +313,10 @@ def test_status_collect_and_cancel_look_after_it(cloud: LocalCloud, tmp_path: Pa
     assert len(vectors(job)) == 2, "what is finished is kept"
 
 
-# -- what is durable ---------------------------------------------------------------------------------------
+# -- durability --------------------------------------------------------------------------------------------
 
 
-def test_a_collector_that_dies_after_the_vectors_or_after_all_of_it_lands_nothing_twice(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_a_collector_that_dies_writes_nothing_twice(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 5)
     assert run_cli(arguments(job, "--no_wait"))[0] == 0
     client, name = bigquery.Client(), TableName(cloud.project, job.results, "outcomes")
@@ -348,7 +344,7 @@ def test_a_collector_that_dies_after_the_vectors_or_after_all_of_it_lands_nothin
     assert statuses(job) == {"OK": 5}
 
 
-def test_vectors_at_scale_are_measured(tmp_path: Path) -> None:
+def test_measures_vectors_at_scale(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("Above.\n<!-- scale: begin -->\nold\n<!-- scale: end -->\nBelow.\n")
     command = [sys.executable, "-m", "benchmarks.embedding_scale", "--vectors=60", "--dimension=8", "--lines=40"]
@@ -362,7 +358,7 @@ def test_vectors_at_scale_are_measured(tmp_path: Path) -> None:
     assert "| every search finds the nearest 20 | 0 differ from numpy's results | ok |" in page.read_text()
 
 
-# -- bad input ---------------------------------------------------------------------------------------------
+# -- invalid input------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +389,7 @@ def bad(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
         (["--max_cost_usd=0.00001"], "--max_cost_usd"),
     ],
 )
-def test_a_mistake_gets_one_line_and_nothing_is_called(bad: Job, flags: list[str], says: str) -> None:
+def test_rejects_invalid_flags_in_one_line_without_calls(bad: Job, flags: list[str], says: str) -> None:
     code, out, err = run_cli(arguments(bad, *flags))
     told = [line for line in err.splitlines() if line.startswith("imagebeam: ")]
     assert (code, len(told)) == (2, 1), (out, err)
@@ -403,7 +399,7 @@ def test_a_mistake_gets_one_line_and_nothing_is_called(bad: Job, flags: list[str
     assert bad.cloud.counters().get("vertex", {}).get("calls", 0) == 0
 
 
-def test_images_that_the_service_may_not_read_are_told_before_a_job_is_made(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_reports_unreadable_images_before_a_job_is_created(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     cloud.faults(vertex={"rules": [{"method": "embedContent", "match": "gs://", "do": "http", "code": 403}]})
     code, _, err = run_cli(arguments(job))
@@ -411,7 +407,7 @@ def test_images_that_the_service_may_not_read_are_told_before_a_job_is_made(clou
     assert created(job) == {}
 
 
-def test_what_the_file_says_of_the_jobs_of_classify_is_left_alone(tmp_path: Path) -> None:
+def test_ignores_batch_settings_of_classify_in_the_config_file(tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text("batch_destination: bigquery\nbatch_fallback: flex\nbatch_rounds: 1\n")
     argv = [
         "--source=d.t",

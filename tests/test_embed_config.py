@@ -1,4 +1,4 @@
-"""The settings of ``imagebeam embed``: flags over the file over defaults, and what a run is made of them."""
+"""The settings of ``imagebeam embed``: flags override the config file, which overrides defaults."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_of(settings: EmbedSettings) -> RunSettings:
     return build_run_settings(resolved)
 
 
-def test_three_flags_are_enough(settings: Settings) -> None:
+def test_needs_three_flags(settings: Settings) -> None:
     made = settings()
     assert (made.model, made.dimension, made.task) == ("gemini-embedding-2", 3072, "embed/gemini-embedding-2/3072")
     assert (made.image, made.vector_index, made.lane, made.location) == (ImageSettings(), False, "online", "global")
@@ -62,7 +62,7 @@ def test_three_flags_are_enough(settings: Settings) -> None:
         (("--vector_index",), {"vector_index": True}),
     ],
 )
-def test_each_flag_lands_in_its_setting(settings: Settings, argv: tuple[str, ...], changed: dict[str, Any]) -> None:
+def test_each_flag_sets_its_setting(settings: Settings, argv: tuple[str, ...], changed: dict[str, Any]) -> None:
     made = settings(*argv)
     assert {name: getattr(made, name) for name in changed} == changed
     assert made.embed_task().version == embed_task(str(made.model), made.dimension, made.image).version
@@ -78,13 +78,13 @@ def test_each_flag_lands_in_its_setting(settings: Settings, argv: tuple[str, ...
         ((), None),
     ],
 )
-def test_a_fixed_quota_is_the_ceiling_of_all_workers_unless_a_person_knows_better(
+def test_divides_a_fixed_quota_among_workers_unless_overridden(
     settings: Settings, argv: tuple[str, ...], a_second: float | None
 ) -> None:
     assert run_of(settings(*argv)).engine.max_per_s == a_second
 
 
-def test_a_run_writes_vectors_into_the_table_of_its_model_and_length(settings: Settings) -> None:
+def test_writes_the_table_of_its_model_and_length(settings: Settings) -> None:
     run = run_of(settings("--dimension=768"))
     assert run.engine.destination is not None
     assert run.engine.destination.vectors == run.answers
@@ -94,7 +94,7 @@ def test_a_run_writes_vectors_into_the_table_of_its_model_and_length(settings: S
     assert run.engine.destination.lease.table == "_lease_embed_gemini-embedding-2_768"
 
 
-def test_what_the_file_says_for_classify_alone_is_left_alone(settings: Settings, tmp_path: Path) -> None:
+def test_ignores_settings_of_classify_in_the_config_file(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text(
         "task: describe\nmodel: gemini-3.5-flash\nunit: asset\nlane: batch\nbatch_rounds: 2\nlimit: 7\n"
     )
@@ -103,12 +103,12 @@ def test_what_the_file_says_for_classify_alone_is_left_alone(settings: Settings,
     assert "batch_rounds" not in made.given
 
 
-def test_a_missing_source_is_named(tmp_path: Path) -> None:
+def test_requires_a_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no source"):
         embed_settings(["--results=answers", "--project=my-project"], cwd=tmp_path, environ={})
 
 
-def test_flags_that_embed_shares_with_classify_are_the_same_flags() -> None:
+def test_shares_the_flags_of_classify() -> None:
     own = {"model", "unit", "lane", "transport", "max_rpm"}
     for name in set(BATCH_ONLY) - {"batch_lines", "batch_fallback"}:
         assert dataclasses.replace(EMBED[name], in_file=CLASSIFY[name].in_file) == CLASSIFY[name], name
@@ -119,5 +119,5 @@ def test_flags_that_embed_shares_with_classify_are_the_same_flags() -> None:
 
 
 @pytest.mark.parametrize("flag", EMBED.values(), ids=lambda flag: flag.name)
-def test_the_example_of_every_flag_is_a_good_value(flag: Setting) -> None:
+def test_examples_of_flags_are_valid(flag: Setting) -> None:
     assert flag_values.read(flag, flag.example, where=f"--{flag.name}") is not None

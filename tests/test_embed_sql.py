@@ -1,4 +1,4 @@
-"""``imagebeam embed --lane=sql`` end to end: BigQuery asks the model, and nothing is lost or asked twice."""
+"""``imagebeam embed --lane=sql`` end to end: nothing is lost or embedded twice."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ from imagebeam.transforms.tasks.embedding import embed_task
 MODEL, DIMENSION = "multimodalembedding@001", 128
 TABLE = "embeddings_multimodalembedding_001_128"
 TASK = embed_task(MODEL, DIMENSION)
-#: Crops of one photograph are neighbours of each other.
+#: Crops of one photograph are neighbors of each other.
 VIEWS = 6
 
 
@@ -57,14 +57,14 @@ def arguments(job: Job, *more: str) -> list[str]:
 
 
 def embed(job: Job, *more: str) -> dict[str, Any]:
-    """Runs the command; gives its summary, its exit code and what it said."""
+    """Run the command; give its summary with exit code and standard error."""
     code, out, err = run_cli(arguments(job, "--json", *more))
     assert out.strip().startswith("{"), f"exit code {code}: {err}"
     return {**json.loads(out), "exit_code": code, "err": err}
 
 
 def ai(job: Job) -> dict[str, Any]:
-    """What the local BigQuery counted of its AI functions."""
+    """Counters of the AI functions of the local BigQuery."""
     return dict(job.cloud.counters().get("bigquery", {}).get("ai", {}))
 
 
@@ -77,8 +77,8 @@ def statuses(job: Job) -> Counter[tuple[str, str | None]]:
     return Counter((row["status"], row["reason"]) for row in rows)
 
 
-def scratch(job: Job) -> list[str]:
-    """StagingTable tables that are left."""
+def staging_tables(job: Job) -> list[str]:
+    """Staging tables that exist."""
     client = bigquery.Client()
     names = [str(table.table_id) for table in client.list_tables(job.results)]
     return [name for name in names if StagingTable.read(TableName("my-project", "d", name))]
@@ -96,7 +96,7 @@ def crops(job_rows: int = VIEWS) -> list[dict[str, Any]]:
     ]
 
 
-def test_every_image_lands_once_with_its_books(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_embeds_every_image_once_with_all_units_accounted_for(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(
         cloud, tmp_path, [{} for _ in range(30)] + [{"gcs_uri": None}, {"data": None}, {"data": b"no picture"}]
     )
@@ -118,7 +118,7 @@ def test_every_image_lands_once_with_its_books(cloud: LocalCloud, tmp_path: Path
     assert rows[0]["asset_type"] == "ASSET_CLASS_UTILITY_POLE"
     assert rows[0]["uri"] == job.uri(0)
     assert set(ai(job)["answered_per_key"].values()) == {1}
-    assert scratch(job) == []
+    assert staging_tables(job) == []
     (run,) = job.query("SELECT state, ok, failed FROM {results}.runs_history")
     assert run == {"state": "DONE", "ok": 30, "failed": 3}
     again = embed(job)
@@ -128,7 +128,7 @@ def test_every_image_lands_once_with_its_books(cloud: LocalCloud, tmp_path: Path
     assert set(ai(job)["answered_per_key"].values()) == {1}
 
 
-def test_retryable_failures_land_in_a_few_passes_and_permanent_ones_once(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_retries_retryable_failures_in_later_passes(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 120)
     cloud.faults(
         bigquery={
@@ -151,10 +151,10 @@ def test_retryable_failures_land_in_a_few_passes_and_permanent_ones_once(cloud: 
     (passes,) = job.query("SELECT MAX(attempts) AS n FROM {results}.outcomes")
     assert 2 <= passes["n"] <= 5
     assert counted["max_running_jobs"] <= 5
-    assert scratch(job) == []
+    assert staging_tables(job) == []
 
 
-def test_what_outlasts_the_passes_is_unavailable_and_due_again(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_failures_that_outlast_the_passes_are_retried_by_the_next_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 20)
     cloud.faults(bigquery={"ai": {"failures": [{"match": "0000000007:", "do": "retryable"}]}})
     summary = embed(job, "--max_passes=3")
@@ -166,7 +166,7 @@ def test_what_outlasts_the_passes_is_unavailable_and_due_again(cloud: LocalCloud
     assert len(vectors(job)) == 20
 
 
-def test_rows_beyond_the_quota_of_a_job_go_into_the_next_pass(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_embeds_rows_beyond_the_quota_of_a_job_in_the_next_pass(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 40)
     cloud.faults(bigquery={"ai": {"rows_per_job": 12}})
     summary = embed(job)
@@ -174,7 +174,7 @@ def test_rows_beyond_the_quota_of_a_job_go_into_the_next_pass(cloud: LocalCloud,
     assert set(ai(job)["answered_per_key"].values()) == {1}
 
 
-def test_jobs_that_the_project_may_not_run_at_once_are_tried_again(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_retries_jobs_beyond_the_concurrency_limit(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 40)
     cloud.faults(bigquery={"ai": {"concurrent_jobs": 1}})
     summary = embed(job, "--rows_per_job=10")
@@ -196,7 +196,7 @@ def test_an_object_table_gives_the_same_vectors(cloud: LocalCloud, tmp_path: Pat
     assert {row["unit_id"]: row["vector"] for row in vectors(job)} == by_table
 
 
-def test_an_image_that_the_object_table_does_not_list_is_not_found(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_an_image_outside_the_object_table_is_not_found(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{}, {"suffix": ".png"}])
     bucket = job.uri(0).split("/")[2]
     summary = embed(job, f"--object_uris=gs://{bucket}/snapshot/*.jpg")
@@ -204,9 +204,7 @@ def test_an_image_that_the_object_table_does_not_list_is_not_found(cloud: LocalC
     assert ai(job)["rows"] == 1
 
 
-def test_prefixes_that_hold_no_image_of_the_source_are_refused_and_some_are_told(
-    cloud: LocalCloud, tmp_path: Path
-) -> None:
+def test_checks_that_the_object_table_lists_the_images(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{}, {"suffix": ".png"}, {"gcs_uri": None}])
     bucket = job.uri(0).split("/")[2]
     elsewhere = f"--object_uris=gs://{bucket}/obs/*,gs://{bucket}/snapshot"
@@ -224,14 +222,14 @@ def test_prefixes_that_hold_no_image_of_the_source_are_refused_and_some_are_told
 
 
 @pytest.mark.parametrize("dimension", [128, 256, 512, 1408])
-def test_every_dimension_of_the_model_lands_with_that_length(cloud: LocalCloud, tmp_path: Path, dimension: int) -> None:
+def test_writes_vectors_of_each_dimension(cloud: LocalCloud, tmp_path: Path, dimension: int) -> None:
     job = make_job(cloud, tmp_path, 3)
     assert embed(job, f"--dimension={dimension}")["counted"]["ok"] == 3
     rows = job.query(f"SELECT vector FROM {{results}}.embeddings_multimodalembedding_001_{dimension}")
     assert [len(row["vector"]) for row in rows] == [dimension] * 3
 
 
-def test_the_other_model_by_another_name_lands_in_a_table_of_its_own(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_model_alias_writes_the_table_of_its_model(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     summary = embed(job, "--model=gemini-embedding-2", "--endpoint=gemini-embedding-2-preview", "--dimension=768")
     assert summary["counted"]["ok"] == 3, summary["err"]
@@ -239,7 +237,7 @@ def test_the_other_model_by_another_name_lands_in_a_table_of_its_own(cloud: Loca
     assert row["n"] == 3
 
 
-def test_a_connection_is_made_when_asked_for_and_its_grants_are_printed(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_creates_the_connection_and_prints_its_grants(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     name = f"us.{job.name}"
     code, _, err = run_cli(arguments(job, f"--connection={name}"))
@@ -255,7 +253,7 @@ def test_a_connection_is_made_when_asked_for_and_its_grants_are_printed(cloud: L
     assert re.search(r"gs://\S+-images --member=serviceAccount:bqcx-\S+ --role=roles/storage.objectViewer", out)
 
 
-def test_a_dry_run_shows_every_statement_and_does_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_dry_run_prints_every_statement(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     code, out, _ = run_cli(arguments(job, "--dry_run"))
     assert code == 0
@@ -269,7 +267,7 @@ def test_a_dry_run_shows_every_statement_and_does_nothing(cloud: LocalCloud, tmp
     assert BigQueryClient(cloud.project).get_dataset_location(cloud.project, job.results) is None
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -288,7 +286,7 @@ def test_a_dry_run_shows_every_statement_and_does_nothing(cloud: LocalCloud, tmp
         (("--lane=online",), "--pass_pause_s is for --lane=sql"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_nothing_is_asked(
+def test_rejects_invalid_flags_in_one_line_before_any_job(
     cloud: LocalCloud, tmp_path: Path, more: tuple[str, ...], said: str
 ) -> None:
     job = make_job(cloud, tmp_path, 3)
@@ -298,7 +296,7 @@ def test_a_mistake_is_one_line_and_nothing_is_asked(
     assert not ai(job)
 
 
-def test_a_bucket_that_may_not_be_read_stops_the_run_after_a_trial(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_an_unreadable_bucket_stops_the_run_after_the_trial(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 60)
     message = "PERMISSION_DENIED: the service account does not have storage.objects.get access"
     cloud.faults(bigquery={"ai": {"failures": [{"do": "permanent", "message": message}]}})
@@ -311,14 +309,14 @@ def test_a_bucket_that_may_not_be_read_stops_the_run_after_a_trial(cloud: LocalC
     assert embed(job)["counted"]["ok"] == 60
 
 
-def test_a_bucket_that_is_not_there_is_named(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_reports_a_missing_bucket(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     code, _, err = run_cli(arguments(job, "--object_uris=gs://no-such-bucket-anywhere/*"))
     assert code == 2
     assert "no-such-bucket-anywhere" in err.splitlines()[-1]
 
 
-# A run that dies
+# Recovery
 
 
 def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
@@ -345,7 +343,7 @@ def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
 
 
 @pytest.mark.parametrize("vectors_too", [False, True])
-def test_a_run_that_died_between_its_writes_is_taken_in(cloud: LocalCloud, tmp_path: Path, vectors_too: bool) -> None:  # noqa: FBT001
+def test_recovers_a_run_that_died_between_its_writes(cloud: LocalCloud, tmp_path: Path, vectors_too: bool) -> None:  # noqa: FBT001
     job = make_job(cloud, tmp_path, 25)
     stage_without_writing(job, vectors_too=vectors_too)
     assert ai(job)["answered"] == 10
@@ -358,10 +356,10 @@ def test_a_run_that_died_between_its_writes_is_taken_in(cloud: LocalCloud, tmp_p
     rows = vectors(job)
     assert len(rows) == len({row["unit_id"] for row in rows}) == 25
     assert statuses(job) == {("OK", None): 25}
-    assert scratch(job) == []
+    assert staging_tables(job) == []
 
 
-def test_a_run_killed_again_and_again_embeds_nothing_twice(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_run_killed_repeatedly_embeds_nothing_twice(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 90)
     cloud.faults(bigquery={"ai": {"failures": [{"rate": 0.2, "do": "retryable"}]}})
     program = [sys.executable, "-m", "imagebeam.pipeline", *arguments(job, "--rows_per_job=15", "--json")]
@@ -382,10 +380,10 @@ def test_a_run_killed_again_and_again_embeds_nothing_twice(cloud: LocalCloud, tm
     rows = vectors(job)
     assert len(rows) == len({row["unit_id"] for row in rows}) == 90
     assert statuses(job)["OK", None] == 90
-    assert scratch(job) == []
+    assert staging_tables(job) == []
 
 
-def test_a_terminated_run_finishes_its_jobs_and_leaves_the_rest_due(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_a_terminated_run_finishes_its_jobs_and_skips_the_rest(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 90)
     program = [sys.executable, "-m", "imagebeam.pipeline", *arguments(job, "--rows_per_job=2", "--json")]
     running = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -400,13 +398,13 @@ def test_a_terminated_run_finishes_its_jobs_and_leaves_the_rest_due(cloud: Local
     assert summary["counted"]["ok"] + summary["counted"]["skipped"] == 90
     assert embed(job)["counted"]["ok"] == summary["counted"]["skipped"]
     assert set(ai(job)["answered_per_key"].values()) == {1}
-    assert scratch(job) == []
+    assert staging_tables(job) == []
 
 
-# What it is for
+# Search quality
 
 
-def test_views_of_one_photograph_are_neighbours(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_views_of_one_photograph_are_neighbors(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, crops())
     embed(job)
     rows = job.query(

@@ -1,4 +1,4 @@
-"""The wheel, the sdist and what Dataflow gets: one import name, and everything that is needed at run time."""
+"""Packaging: wheel, sdist and the package for Dataflow have one import name and all run-time files."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def run(*command: str, cwd: Path, **environ: str) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the sources: a build leaves directories behind, which must not come into the next wheel."""
+    """A copy of the sources, because a build leaves directories that the next wheel would include."""
     target = tmp_path_factory.mktemp("checkout")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target)
@@ -77,7 +77,7 @@ def sdist(built: Path) -> Path:
     return next(built.glob("*.tar.gz"))
 
 
-def test_the_wheel_has_one_top_level_name(wheel: Path) -> None:
+def test_the_wheel_has_one_top_level_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"imagebeam"}
     assert {name.split("/")[1] for name in names if name.startswith("imagebeam/")} == set(PACKAGES)
@@ -106,7 +106,7 @@ def test_the_sdist_has_the_repository_layout(sdist: Path) -> None:
     } <= names
 
 
-def test_the_sdist_runs_a_pipeline_where_only_it_is_installed(sdist: Path, tmp_path: Path) -> None:
+def test_the_sdist_runs_a_pipeline_when_installed_alone(sdist: Path, tmp_path: Path) -> None:
     # The dependencies are lent by this environment through a path file; that doesn't lend its editable install.
     home = tmp_path / "venv"
     venv.EnvBuilder(with_pip=False, symlinks=True).create(home)
@@ -127,8 +127,8 @@ def test_the_sdist_runs_a_pipeline_where_only_it_is_installed(sdist: Path, tmp_p
     assert run(str(home / "bin" / "imagebeam"), "--version", cwd=elsewhere, PYTHONPATH="").startswith("imagebeam ")
 
 
-def test_the_image_of_dataflow_installs_without_the_emulators(checkout: Path, tmp_path: Path) -> None:
-    """The package builds from what templates/Dockerfile copies, and ``imagebeam local`` says that it is not there."""
+def test_the_dataflow_image_installs_without_the_emulators(checkout: Path, tmp_path: Path) -> None:
+    """The package builds from what templates/Dockerfile copies, and ``imagebeam local`` explains that it is missing."""
     context, target = tmp_path / "context", tmp_path / "installed"
     dockerfile = (ROOT / "templates" / "Dockerfile").read_text(encoding="utf-8")
     for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE):
@@ -209,6 +209,6 @@ def test_every_direct_dependency_is_locked_within_its_range() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_package_says_that_it_is_typed(package: str) -> None:
+def test_every_package_is_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
     assert (ROOT / package / "__init__.py").is_file()

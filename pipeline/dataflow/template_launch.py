@@ -306,8 +306,8 @@ def gcloud_list(parts: Sequence[str]) -> str:
 
     >>> gcloud_list(["a=1", "b=2"])
     'a=1,b=2'
-    >>> gcloud_list(["due=new,retry"])
-    '^~^due=new,retry'
+    >>> gcloud_list(["lanes=a,b"])
+    '^~^lanes=a,b'
 
     Raises:
         UserError: No separator is left.

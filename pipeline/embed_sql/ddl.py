@@ -213,16 +213,16 @@ class ObjectTable:
         return tuple(sorted({uri.removeprefix("gs://").partition("/")[0] for uri in self.uris}))
 
 
-def listed_query(due: Query, objects: ObjectTable) -> Query:
+def listed_query(remaining: Query, objects: ObjectTable) -> Query:
     """Return the query for how many of the remaining images an object table lists.
 
     Its columns are ``images``, ``listed``, and ``outside``, the URI of one image that is not listed.
 
     Args:
-        due: The query of the due units (:func:`remaining_query.build_remaining_query`).
+        remaining: The query of the remaining units.
         objects: The object table.
     """
-    conditions, parameters = [], list(due.parameters)
+    conditions, parameters = [], list(remaining.parameters)
     for index, uri in enumerate(objects.uris):
         head, star, tail = uri.partition("*")
         parameters.append(Parameter(f"object_head_{index}", "STRING", head))
@@ -235,7 +235,8 @@ def listed_query(due: Query, objects: ObjectTable) -> Query:
         "SELECT COUNT(*) AS images, COUNT(IF(is_listed, 1, NULL)) AS listed,\n"
         "  MIN(IF(is_listed, NULL, uri)) AS outside\n"
         f"FROM (\n  SELECT uri, {' OR '.join(f'({one})' for one in conditions)} AS is_listed\n"
-        f"  FROM (\n  SELECT due.images[SAFE_OFFSET(0)].uri AS uri\n  FROM (\n{due.sql}\n  ) AS due\n  ) AS uris\n"
+        f"  FROM (\n  SELECT remaining.images[SAFE_OFFSET(0)].uri AS uri\n"
+        f"  FROM (\n{remaining.sql}\n  ) AS remaining\n  ) AS uris\n"
         "  WHERE STARTS_WITH(uri, 'gs://')\n) AS images",
         tuple(parameters),
     )

@@ -50,7 +50,7 @@ class EmbeddingTable:
 
     Attributes:
         table: The table.
-        model: Model that made its vectors.
+        model: Model of its vectors.
         dimension: Length of its vectors.
     """
 

@@ -1,6 +1,6 @@
 """``imagebeam subscribe``: link the dataset of an Analytics Hub listing to your project. Repeating it is harmless.
 
-It is a command of its own, and no step of a run, because workers must not create datasets.
+It is a separate command and not a step of a run, because workers must not create datasets.
 """
 
 from __future__ import annotations
