@@ -77,7 +77,9 @@ def command(name: str, function: Callable[[list[str]], int], monkeypatch: pytest
         (["init", "--config=none/imagebeam.yaml"], "cannot write"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(run: Run, tmp_path: Path, argv: Sequence[str], said: str) -> None:
+def test_rejects_invalid_input_with_one_line_and_exit_code_2(
+    run: Run, tmp_path: Path, argv: Sequence[str], said: str
+) -> None:
     (tmp_path / "bad.yaml").write_text("name: bad\npromt: x\nprompt: y\n")
     (tmp_path / "level.yaml").write_text("name: a\nprompt: y\ngeneration: {thinking: 3}\n")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
@@ -90,7 +92,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, tmp_path: Path, argv: S
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
 
 
-def test_without_a_command_it_shows_help(run: Run) -> None:
+def test_shows_help_without_command(run: Run) -> None:
     assert run() == run("--help") == run("help")
     code, out, _ = run()
     assert code == 0
@@ -98,7 +100,7 @@ def test_without_a_command_it_shows_help(run: Run) -> None:
         assert f"\n  {name} " in out
 
 
-def test_it_says_its_version(run: Run) -> None:
+def test_prints_version(run: Run) -> None:
     assert run("--version") == (0, f"imagebeam {importlib.metadata.version('imagebeam')}\n", "")
 
 
@@ -113,7 +115,7 @@ def test_help_fits_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, colum
         assert (f"\n  --{name}" in out) == (not flag.replaced_by)
 
 
-def test_help_is_between_60_and_110_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_width_is_between_60_and_110_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     assert help_text.width() == 60
     monkeypatch.setenv("COLUMNS", "400")
@@ -128,7 +130,7 @@ def test_every_command_has_help(run: Run, argv: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError, 2), (SystemicError, 3), (ReconciliationError, 1)])
-def test_our_errors_become_one_line_and_their_exit_code(
+def test_prints_errors_as_one_line_with_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
 ) -> None:
     def fail(_: list[str]) -> int:
@@ -138,7 +140,7 @@ def test_our_errors_become_one_line_and_their_exit_code(
     assert run("fail") == (code, "", "imagebeam: what where\n")
 
 
-def test_an_interrupt_is_exit_code_130_without_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: list[str]) -> int:
         raise KeyboardInterrupt
 
@@ -146,26 +148,26 @@ def test_an_interrupt_is_exit_code_130_without_a_traceback(run: Run, monkeypatch
     assert run("long") == (130, "", "imagebeam: interrupted\n")
 
 
-def test_a_defect_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_errors_keep_their_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command("broken", lambda _: 1 // 0, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         run("broken")
 
 
 @pytest.mark.parametrize("argv", [["--log_level=debug"], ["--log-level", "debug"]])
-def test_debugging_shows_where_a_users_error_came_from(run: Run, argv: Sequence[str]) -> None:
+def test_debug_log_level_prints_traceback(run: Run, argv: Sequence[str]) -> None:
     code, _, err = run("classify", *argv)
     assert code == 2
     assert err.startswith("Traceback")
     assert err.splitlines()[-1].startswith("imagebeam: no task")
 
 
-def test_the_trace_variable_shows_where_a_users_error_came_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_variable_prints_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEBEAM_TRACE", "1")
     assert "Traceback" in run("classify")[2]
 
 
-def test_a_plugin_command_gets_the_rest_of_the_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_gets_the_arguments(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     point = importlib.metadata.EntryPoint("mine", "shutil:which", cli.PLUGINS)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [point])
     monkeypatch.setattr(shutil, "which", lambda argv: len(argv))
@@ -173,7 +175,7 @@ def test_a_plugin_command_gets_the_rest_of_the_line(run: Run, monkeypatch: pytes
     assert "From shutil." in run("--help")[1]
 
 
-def test_a_plugin_whose_extra_is_not_installed_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_without_its_extra_names_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     point = importlib.metadata.EntryPoint("mine", "no_such_module:main", cli.PLUGINS)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [point])
     code, _, err = run("mine")
@@ -181,7 +183,7 @@ def test_a_plugin_whose_extra_is_not_installed_says_what_to_install(run: Run, mo
     assert err == "imagebeam: imagebeam mine needs the module no_such_module: pip install 'imagebeam[mine]'\n"
 
 
-def test_shipped_tasks_are_listed_and_good(run: Run) -> None:
+def test_lists_shipped_tasks_that_pass_the_check(run: Run) -> None:
     code, out, _ = run("tasks", "list")
     assert code == 0
     header, *lines = out.splitlines()
@@ -195,7 +197,7 @@ def test_shipped_tasks_are_listed_and_good(run: Run) -> None:
         assert run("tasks", "check", name)[0] == 0
 
 
-def test_a_task_is_shown_with_version_columns_and_price(run: Run) -> None:
+def test_shows_version_columns_and_price_of_a_task(run: Run) -> None:
     code, out, _ = run("tasks", "show", "image_quality")
     facts = json.loads(run("tasks", "show", "image_quality", "--json")[1])
     assert code == 0
@@ -206,14 +208,14 @@ def test_a_task_is_shown_with_version_columns_and_price(run: Run) -> None:
     assert "prompt:" in out, "the file itself is shown too"
 
 
-def test_another_model_is_another_version_and_another_price(run: Run) -> None:
+def test_model_changes_version_and_price(run: Run) -> None:
     default = json.loads(run("tasks", "show", "describe", "--json")[1])
     other = json.loads(run("tasks", "show", "describe", "--model=gemini-3.5-flash", "--json")[1])
     assert default["version"] != other["version"]
     assert default["usd_per_image"]["online"] != other["usd_per_image"]["online"]
 
 
-def test_a_new_task_is_written_and_passes_its_check(run: Run, tmp_path: Path) -> None:
+def test_new_task_passes_the_check(run: Run, tmp_path: Path) -> None:
     assert run("tasks", "new", "street_light")[0] == 0
     code, out, _ = run("tasks", "check", "tasks/street_light.yaml")
     assert code == 0
@@ -230,7 +232,7 @@ def test_a_new_task_is_written_and_passes_its_check(run: Run, tmp_path: Path) ->
     assert run("tasks", "check", "street_light")[0] == 0
 
 
-def test_every_comment_of_the_task_template_can_be_switched_on(run: Run, tmp_path: Path) -> None:
+def test_every_comment_of_the_task_template_is_valid(run: Run, tmp_path: Path) -> None:
     run("tasks", "new", "everything")
     path = tmp_path / "tasks" / "everything.yaml"
     keys = ("model:", "system:", "unit:", "max_images:", "generation:", "media_resolution:", "image:", "  ")
@@ -245,7 +247,7 @@ def test_every_comment_of_the_task_template_can_be_switched_on(run: Run, tmp_pat
     assert "unit      asset" in out
 
 
-def test_several_files_are_checked_at_once(run: Run) -> None:
+def test_checks_several_files(run: Run) -> None:
     facts = json.loads(run("tasks", "check", "describe", "image_quality", "--json")[1])
     assert [fact["name"] for fact in facts] == ["describe", "image_quality"]
 
@@ -266,7 +268,7 @@ def test_check_warns_about_settings_that_the_model_ignores(run: Run, tmp_path: P
     assert listed["hot"] == ignored["version"] != honored["version"]
 
 
-def test_a_task_of_ones_own_hides_the_shipped_one(run: Run, tmp_path: Path) -> None:
+def test_local_task_overrides_shipped_task(run: Run, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "describe.yaml").write_text("name: describe\nprompt: Mine.\n")
     rows = {row["name"]: row for row in json.loads(run("tasks", "list", "--json")[1])}
@@ -275,14 +277,14 @@ def test_a_task_of_ones_own_hides_the_shipped_one(run: Run, tmp_path: Path) -> N
     assert task.prompt.strip() == "Mine."
 
 
-def test_a_task_may_be_any_file(tmp_path: Path) -> None:
+def test_accepts_a_task_file_at_any_path(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: describe\nprompt: Mine.\n")
     models = catalog.load_models_file()
     for name in ("mine.yaml", "./mine.yaml", str(tmp_path / "mine.yaml")):
         assert catalog.load_task(name, models, tmp_path).prompt.strip() == "Mine."
 
 
-def test_models_and_prices_may_be_ones_own(run: Run, tmp_path: Path) -> None:
+def test_reads_models_and_prices_from_a_file(run: Run, tmp_path: Path) -> None:
     shipped = Path(catalog.__file__).parent / "data" / "models.yaml"
     (tmp_path / "models.yaml").write_text(shipped.read_text().replace("as_of: ", "as_of: 2020-01-02 # "))
     facts = json.loads(run("tasks", "show", "describe", "--models_file=models.yaml", "--json")[1])
@@ -292,7 +294,7 @@ def test_models_and_prices_may_be_ones_own(run: Run, tmp_path: Path) -> None:
     assert "none.yaml" in err
 
 
-def test_init_writes_the_given_flags_and_never_overwrites(run: Run, tmp_path: Path) -> None:
+def test_init_writes_flags_and_does_not_overwrite(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("init", "--project=my-project", "--results=answers", "--limit=5")
     assert (code, out) == (0, "imagebeam.yaml written: project, results, limit\n")
     read = config_file.read(tmp_path / "imagebeam.yaml", required=True)
@@ -306,12 +308,12 @@ def test_init_writes_the_given_flags_and_never_overwrites(run: Run, tmp_path: Pa
     assert config_file.read(tmp_path / "imagebeam.yaml", required=True).given == {"limit": 6}
 
 
-def test_init_keeps_options_of_beam(run: Run, tmp_path: Path) -> None:
+def test_init_keeps_beam_options(run: Run, tmp_path: Path) -> None:
     assert run("init", "--region=europe-west6")[0] == 0
     assert config_file.read(tmp_path / "imagebeam.yaml", required=True).beam == ("--region=europe-west6",)
 
 
-def test_a_file_written_by_init_is_used_by_classify(run: Run) -> None:
+def test_classify_reads_the_file_of_init(run: Run) -> None:
     run("init", "--source=photos.latest", "--project=my-project")
     assert "no results" in run("classify", "--task=describe")[2]
 
@@ -323,14 +325,14 @@ def process(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_installed_command_ends_with_its_exit_code(tmp_path: Path) -> None:
+def test_installed_command_returns_exit_code(tmp_path: Path) -> None:
     assert process("--version", cwd=tmp_path).returncode == 0
     done = process("classify", "--limt=5", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "imagebeam: unknown flag --limt; did you mean --limit?\n"
 
 
-def test_the_package_runs_as_a_module_too(tmp_path: Path) -> None:
+def test_runs_as_a_module(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "imagebeam.pipeline", "--version"],
         cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True,
@@ -342,7 +344,7 @@ def test_the_package_runs_as_a_module_too(tmp_path: Path) -> None:
     ("command", "stream", "code"),
     [("classify --help", "", 0), ("classify --limit=0", "2>&1", 2), ("tasks show describe", "", 0)],
 )
-def test_a_closed_pipe_does_not_change_the_exit_code(tmp_path: Path, command: str, stream: str, code: int) -> None:
+def test_closed_pipe_keeps_the_exit_code(tmp_path: Path, command: str, stream: str, code: int) -> None:
     done = subprocess.run(
         f"(sleep 2; {IMAGEBEAM} {command}) {stream} | true; exit ${{PIPESTATUS[0]}}",
         shell=True, executable="/bin/bash", cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
@@ -365,7 +367,7 @@ def every_command() -> list[list[str]]:
     return [[], *found, ["local"]]
 
 
-def test_every_help_text_fits_80_columns_and_imports_no_heavy_module(tmp_path: Path) -> None:
+def test_every_help_fits_80_columns_without_heavy_imports(tmp_path: Path) -> None:
     program = (
         "import io, contextlib, sys\n"
         "from imagebeam.pipeline.cli.main import main\n"
@@ -394,7 +396,7 @@ def test_every_help_text_fits_80_columns_and_imports_no_heavy_module(tmp_path: P
     "command",
     ["--help", "classify --help", "batch --help", "template launch embed --help", "plan --help", "init --help"],
 )
-def test_help_takes_half_a_second_of_cpu_at_most(tmp_path: Path, command: str) -> None:
+def test_help_takes_at_most_half_a_second_of_cpu(tmp_path: Path, command: str) -> None:
     def measure() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert process(*command.split(), cwd=tmp_path).returncode == 0
@@ -404,7 +406,7 @@ def test_help_takes_half_a_second_of_cpu_at_most(tmp_path: Path, command: str) -
     assert any(measure() <= 0.5 for _ in range(5)), "a busy machine inflates CPU time, so one of five counts"
 
 
-def test_the_shell_completes_commands_flags_and_choices(tmp_path: Path) -> None:
+def test_completes_commands_flags_and_choices(tmp_path: Path) -> None:
     def complete(words: str) -> list[str]:
         done = subprocess.run(
             [IMAGEBEAM],

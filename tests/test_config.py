@@ -55,7 +55,7 @@ def default(tmp_path: Path) -> ClassifySettings:
     )
 
 
-def test_four_flags_are_enough(settings: Settings, tmp_path: Path) -> None:
+def test_needs_only_four_flags(settings: Settings, tmp_path: Path) -> None:
     assert settings() == default(tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_four_flags_are_enough(settings: Settings, tmp_path: Path) -> None:
         ("--log_level=debug", {"log_level": "debug"}),
     ],
 )
-def test_each_flag_changes_its_own_setting_only(
+def test_flag_changes_only_its_setting(
     settings: Settings, tmp_path: Path, argument: str, changed: dict[str, Any]
 ) -> None:
     expected = default(tmp_path).replace(**changed)
@@ -108,12 +108,12 @@ def test_each_flag_changes_its_own_setting_only(
     assert got.replace(given=expected.given) == expected
 
 
-def test_every_field_is_a_flag_or_follows_from_flags() -> None:
+def test_every_field_is_a_flag_or_derived() -> None:
     fields = {field.alias or name for name, field in ClassifySettings.model_fields.items()}
     assert fields - {"polygon", "given", "dataflow_workers"} == set(CLASSIFY)
 
 
-def test_python_values_are_checked_as_those_of_a_person() -> None:
+def test_validates_python_values() -> None:
     needed: dict[str, Any] = {
         "task": "describe",
         "project": "my-project",
@@ -134,14 +134,14 @@ def test_python_values_are_checked_as_those_of_a_person() -> None:
         untyped(project="my-project", results="my-project.answers")
 
 
-def test_the_file_is_below_the_flags_and_above_the_defaults(settings: Settings, tmp_path: Path) -> None:
+def test_file_overrides_defaults_and_flags_override_file(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text("limit: 5\nlane: flex\nasset_types: [A, B]\n")
     got = settings("--limit=9")
     assert (got.limit, got.lane, got.asset_types, got.transport) == (9, "flex", ("A", "B"), "auto")
     assert got.given["lane"] == "flex"
 
 
-def test_yaml_values_may_be_written_as_yaml_likes_them(settings: Settings, tmp_path: Path) -> None:
+def test_accepts_native_yaml_values(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text(
         "bbox: [-7.5, 46, 8, 47]\ncaptured_from: 2025-01-01\ncaptured_until: 2025-06-01T10:00:00Z\n"
         "sample_percent: 5\nquiet: true\ncolumns: {observation_id: id}\nmodel:\n"
@@ -157,13 +157,13 @@ def test_yaml_values_may_be_written_as_yaml_likes_them(settings: Settings, tmp_p
     )
 
 
-def test_a_source_on_the_command_line_replaces_the_one_in_the_file(settings: Settings, tmp_path: Path) -> None:
+def test_source_flag_replaces_source_in_file(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text("source: other.table\n")
     got = settings("--query=SELECT 1", needed=tuple(part for part in NEEDED if "source" not in part))
     assert (got.source, got.query) == (None, "SELECT 1")
 
 
-def test_the_project_may_come_from_the_environment(settings: Settings) -> None:
+def test_reads_project_from_environment(settings: Settings) -> None:
     without = tuple(part for part in NEEDED if "project" not in part)
     assert settings(needed=without, environ={"GOOGLE_CLOUD_PROJECT": "their-project"}).project == "their-project"
     assert settings(environ={"GOOGLE_CLOUD_PROJECT": "their-project"}).project == "my-project"
@@ -179,16 +179,16 @@ def test_the_project_may_come_from_the_environment(settings: Settings) -> None:
         ("`other-project.photos.latest`", "other-project.photos.latest"),
     ],
 )
-def test_tables_get_their_project(settings: Settings, written: str, full: str) -> None:
+def test_qualifies_table_names(settings: Settings, written: str, full: str) -> None:
     assert settings(f"--source={written}").source == full
 
 
-def test_results_may_be_in_another_project(settings: Settings) -> None:
+def test_accepts_results_in_another_project(settings: Settings) -> None:
     assert settings("--results=other-project:answers").results_dataset == ("other-project", "answers")
     assert settings("--results=answers").results_dataset == ("my-project", "answers")
 
 
-def test_query_and_polygon_come_from_their_files(settings: Settings, tmp_path: Path) -> None:
+def test_reads_query_and_polygon_from_files(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "q.sql").write_text("SELECT 1\n")
     (tmp_path / "area.geojson").write_text(SQUARE)
     got = settings(
@@ -199,7 +199,7 @@ def test_query_and_polygon_come_from_their_files(settings: Settings, tmp_path: P
     assert (got.query, got.polygon) == ("SELECT 1", SQUARE)
 
 
-def test_options_of_beam_go_to_beam_from_the_line_and_from_the_file(tmp_path: Path) -> None:
+def test_merges_beam_options_of_flags_and_file(tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text(
         "region: europe-west6\ntemp_location: gs://bucket/old\nno_auth: true\nprofile_cpu: false\nexperiments: [a, b]\n"
     )
@@ -218,7 +218,7 @@ def test_options_of_beam_go_to_beam_from_the_line_and_from_the_file(tmp_path: Pa
     ]
 
 
-def test_options_of_another_runner_may_be_in_the_file_but_not_on_the_line(tmp_path: Path) -> None:
+def test_ignores_options_of_other_runners_in_file(tmp_path: Path) -> None:
     (tmp_path / "imagebeam.yaml").write_text("region: europe-west6\nnum_workers: 3\nexperiments: [a]\n")
     _, beam = classify_settings([*NEEDED, "--direct_running_mode=multi_processing"], cwd=tmp_path, environ={})
     assert beam[3:] == ["--experiments=a", "--direct_running_mode=multi_processing"]
@@ -240,7 +240,7 @@ def test_options_of_another_runner_may_be_in_the_file_but_not_on_the_line(tmp_pa
         (["--dry-run", "--runner=DataflowRunner"], "imagebeam plan"),
     ],
 )
-def test_an_option_of_beam_without_effect_is_refused(settings: Settings, argv: list[str], said: str) -> None:
+def test_rejects_beam_options_without_effect(settings: Settings, argv: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
         settings(*argv)
     assert said in str(caught.value)
@@ -260,7 +260,7 @@ def test_reprocess_adds_states_and_due_replaces_them(settings: Settings, argv: l
     assert sorted(str(settings(*argv).selection).split(",")) == sorted(states.split(","))
 
 
-def test_deprecated_names_work_with_one_line_of_warning(
+def test_deprecated_names_print_a_warning(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     got = settings("--due=new", "--group_size=5")
@@ -280,7 +280,7 @@ def test_deprecated_names_work_with_one_line_of_warning(
         settings("--reprocess=outdated", "--due=new")
 
 
-def test_a_run_id_is_made_and_is_new_each_time(settings: Settings) -> None:
+def test_creates_unique_run_ids(settings: Settings) -> None:
     without = tuple(part for part in NEEDED if "run_id" not in part)
     first, second = settings(needed=without).run_id, settings(needed=without).run_id
     assert first != second
@@ -289,7 +289,7 @@ def test_a_run_id_is_made_and_is_new_each_time(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("missing", ["task", "source", "results", "project"])
-def test_what_is_needed_and_missing_is_named(settings: Settings, missing: str) -> None:
+def test_names_missing_settings(settings: Settings, missing: str) -> None:
     with pytest.raises(UserError, match=f"no {missing}: .*--{missing}="):
         settings(needed=tuple(part for part in NEEDED if not part.startswith(f"--{missing}")))
 
@@ -317,7 +317,7 @@ def test_what_is_needed_and_missing_is_named(settings: Settings, missing: str) -
         (["--config=none.yaml"], "none.yaml; imagebeam init writes one"),
     ],
 )
-def test_contradictions_are_one_line(settings: Settings, tmp_path: Path, argv: list[str], said: str) -> None:
+def test_rejects_contradictions_with_one_line(settings: Settings, tmp_path: Path, argv: list[str], said: str) -> None:
     (tmp_path / "file.txt").write_text("hello")
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "binary.bin").write_bytes(b"\xff\xfe")
@@ -328,9 +328,7 @@ def test_contradictions_are_one_line(settings: Settings, tmp_path: Path, argv: l
     assert "\n" not in str(caught.value)
 
 
-def test_a_work_directory_that_is_not_writable_is_refused(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rejects_read_only_work_directory(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Root may write everywhere, and tests in containers run as root: the kernel's answer is stood in for.
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK and Path(path).exists())
     with pytest.raises(UserError, match="is not writable for you"):
@@ -355,9 +353,7 @@ def test_a_work_directory_that_is_not_writable_is_refused(
         ("limit: [", "imagebeam.yaml, line"),
     ],
 )
-def test_a_bad_file_is_one_line_that_names_file_and_key(
-    settings: Settings, tmp_path: Path, text: str, said: str
-) -> None:
+def test_rejects_invalid_file_naming_file_and_key(settings: Settings, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "imagebeam.yaml").write_text(text)
     with pytest.raises(UserError) as caught:
         settings()
@@ -365,7 +361,7 @@ def test_a_bad_file_is_one_line_that_names_file_and_key(
     assert "\n" not in str(caught.value)
 
 
-def test_every_line_of_a_written_file_can_be_switched_on() -> None:
+def test_every_comment_of_a_new_file_is_a_valid_key() -> None:
     text = config_file.write({})
     assert config_file.parse(text, where="imagebeam.yaml").given == {}
     listed = {name for name, flag in IN_FILE.items() if not flag.replaced_by}
@@ -377,7 +373,7 @@ def test_every_line_of_a_written_file_can_be_switched_on() -> None:
     assert set(yaml.safe_load(switched_on)) == listed
 
 
-def test_what_is_written_to_the_file_is_read_back() -> None:
+def test_file_round_trip() -> None:
     values = {
         "limit": 5,
         "sample_percent": 2.5,

@@ -32,7 +32,7 @@ def refusal(*argv: str) -> str:
 
 
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
-def test_every_flag_has_help_and_an_example_that_it_takes(flag: Setting) -> None:
+def test_every_flag_has_help_and_a_valid_example(flag: Setting) -> None:
     assert flag.help.endswith(".")
     assert flag.name == flag.name.lower().replace("-", "_")
     value = flag_values.read(flag, flag.example, where=flag.name)
@@ -41,32 +41,32 @@ def test_every_flag_has_help_and_an_example_that_it_takes(flag: Setting) -> None
 
 
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
-def test_every_default_can_be_written_as_text_and_read_back(flag: Setting) -> None:
+def test_defaults_round_trip_as_text(flag: Setting) -> None:
     if flag.default not in (None, (), {}):
         text = flag_values.to_text(flag, flag.default)
         assert flag_values.read(flag, text, where=flag.name) == flag.default
 
 
-def test_every_flag_says_what_its_value_is() -> None:
+def test_every_flag_has_a_metavar() -> None:
     for flag in FLAGS:
         assert flag.kind is Kind.BOOLEAN or flag.metavar or flag.choices, flag.name
         assert flag.metavar not in {"TEXT", "VALUE"}
 
 
-def test_only_the_flags_that_say_so_share_a_name_with_an_option_of_beam() -> None:
+def test_only_declared_flags_share_a_name_with_a_beam_option() -> None:
     shared = {flag.name for flag in FLAGS if beam_flags.is_known(flag.name) or flag.name == "runner"}
     assert shared == {flag.name for flag in FLAGS if flag.to_beam}
 
 
-def test_a_value_comes_after_an_equals_sign_or_as_the_next_word() -> None:
+def test_accepts_values_with_equals_sign_or_space() -> None:
     assert read("--task=describe", "--limit", "10").given == {"task": "describe", "limit": 10}
 
 
-def test_dashes_are_as_good_as_underscores() -> None:
+def test_accepts_dashes_for_underscores() -> None:
     assert read("--sample-percent=5").given == {"sample_percent": 5.0}
 
 
-def test_a_boolean_stands_alone_or_takes_true_or_false() -> None:
+def test_accepts_booleans_with_and_without_value() -> None:
     assert read("--yes", "--json=false", "--quiet", "true").given == {
         "yes": True,
         "json": False,
@@ -74,27 +74,27 @@ def test_a_boolean_stands_alone_or_takes_true_or_false() -> None:
     }
 
 
-def test_a_boolean_does_not_swallow_the_next_flag() -> None:
+def test_boolean_does_not_consume_the_next_flag() -> None:
     assert read("--yes", "--limit=1").given == {"yes": True, "limit": 1}
 
 
-def test_negative_coordinates_are_values_and_no_flags() -> None:
+def test_accepts_negative_coordinates() -> None:
     assert read("--bbox", "-122.5,37.7,-122.3,37.8").given["bbox"] == (-122.5, 37.7, -122.3, 37.8)
 
 
-def test_lists_add_up_when_a_flag_is_given_again() -> None:
+def test_joins_repeated_lists() -> None:
     assert read("--asset_types=A,B", "--asset_types=C,A").given["asset_types"] == ("A", "B", "C")
 
 
-def test_the_last_value_of_a_plain_flag_counts() -> None:
+def test_uses_the_last_value_of_a_flag() -> None:
     assert read("--limit=1", "--limit=2").given["limit"] == 2
 
 
-def test_due_is_replaced_and_not_added_to() -> None:
+def test_replaces_repeated_due() -> None:
     assert read("--due=new", "--due=failed:NOT_FOUND").given["due"] == ("failed:NOT_FOUND",)
 
 
-def test_column_pairs_add_up_and_contradict() -> None:
+def test_joins_column_pairs_and_rejects_duplicates() -> None:
     pairs = read("--columns=observation_id=id", "--columns=gcs_uri=file.uri").given["columns"]
     assert pairs == {"observation_id": "id", "gcs_uri": "file.uri"}
     assert "gives a twice" in refusal("--columns=a=b", "--columns=a=c")
@@ -109,7 +109,7 @@ def test_column_pairs_add_up_and_contradict() -> None:
         ("2025-01-31 10:00:00", "2025-01-31T10:00:00Z"),
     ],
 )
-def test_times_become_utc(text: str, utc: str) -> None:
+def test_converts_times_to_utc(text: str, utc: str) -> None:
     assert read(f"--captured_from={text}").given["captured_from"] == utc
 
 
@@ -167,25 +167,25 @@ def test_times_become_utc(text: str, utc: str) -> None:
         ("--no_auth=perhaps", "--no_auth takes true or false, not 'perhaps'"),
     ],
 )
-def test_bad_input_is_one_line_that_says_what_and_how(argument: str, said: str) -> None:
+def test_rejects_invalid_values_with_one_line(argument: str, said: str) -> None:
     assert said in refusal(argument)
 
 
-def test_a_flag_needs_its_value_even_when_another_flag_follows() -> None:
+def test_rejects_a_flag_without_value_before_another_flag() -> None:
     assert "--task needs a value" in refusal("--task", "--limit=5")
 
 
-def test_options_of_beam_go_through_in_their_own_form() -> None:
+def test_passes_beam_options_on() -> None:
     line = read("--region=europe-west6", "--temp-location", "gs://b/t", "--no_auth", "--enable_hot_key_logging=false")
     assert line.beam == ("--region=europe-west6", "--temp_location=gs://b/t", "--no_auth")
     assert line.given == {}
 
 
-def test_a_value_may_hold_equals_signs_and_dashes() -> None:
+def test_accepts_equals_signs_and_dashes_in_values() -> None:
     assert read("--where=a = 1 -- and b").given["where"] == "a = 1 -- and b"
 
 
-def test_our_own_flags_are_read_without_importing_beam() -> None:
+def test_parses_own_flags_without_importing_beam() -> None:
     program = (
         "import sys\n"
         "from imagebeam.pipeline.flags.classify import CLASSIFY\n"
@@ -216,13 +216,13 @@ _NAMES = st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), 
         st.tuples(st.just(CLASSIFY["yes"]), st.booleans()),
     )
 )
-def test_what_is_written_is_what_is_read(case: tuple[Setting, Any]) -> None:
+def test_values_round_trip_as_text(case: tuple[Setting, Any]) -> None:
     flag, value = case
     assert flag_values.read(flag, flag_values.to_text(flag, value), where=flag.name) == value
 
 
 @given(st.sampled_from(FLAGS), st.text(max_size=30))
-def test_any_text_is_a_value_or_one_line_of_refusal(flag: Setting, text: str) -> None:
+def test_any_text_is_a_value_or_an_error_of_one_line(flag: Setting, text: str) -> None:
     message = f"--{flag.name}"
     try:
         flag_values.read(flag, text, where=f"--{flag.name}")
@@ -232,5 +232,5 @@ def test_any_text_is_a_value_or_one_line_of_refusal(flag: Setting, text: str) ->
     assert "\n" not in message
 
 
-def test_every_kind_of_value_has_a_flag() -> None:
+def test_every_kind_of_value_is_used() -> None:
     assert {flag.kind for flag in FLAGS} == set(Kind)

@@ -247,6 +247,11 @@ def test_keeps_a_value_with_commas_as_one_parameter() -> None:
     assert "--parameters=^|^where=city IN ('Bern', 'Thun') AND ~level > 1" in command
 
 
+def test_launch_accepts_deprecated_names() -> None:
+    (command,) = printed("--due=outdated", "--group_size=5")
+    assert {"--parameters=due=outdated", "--parameters=unit_batch_size=5"} <= set(command)
+
+
 def test_passes_settings_of_the_config_file(here: Path) -> None:
     (here / "imagebeam.yaml").write_text(
         "results: answers\nsource: my_dataset.photos\nregion: europe-west4\nlimit: 9\n"

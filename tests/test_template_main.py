@@ -11,6 +11,7 @@ from jobs import captured
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.cli import flex_template
+from imagebeam.pipeline.cli import main as cli
 from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.transforms.core.errors import UserError
 
@@ -61,6 +62,16 @@ def test_the_parameter_job_selects_the_job(tmp_path: Path) -> None:
     assert line[2:] == [f"--config={tmp_path}/config.yaml"]
     with pytest.raises(UserError, match="there is no template for embedd; did you mean embed"):
         arguments(tmp_path, "--job=embedd")
+
+
+def test_accepts_deprecated_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = arguments(tmp_path, "--due=outdated", "--group_size=7", "--task=utility_pole")
+    assert line[1:3] == ["--due=outdated", "--group_size=7"]
+    assert cli.main(["classify", *line]) == 2, "no source"
+    assert [text.split()[1] for text in capsys.readouterr().err.splitlines()[:2]] == ["--due", "--group_size"]
 
 
 def test_downloads_files_and_keeps_their_suffix(tmp_path: Path) -> None:

@@ -56,18 +56,18 @@ EACH = [(job, name) for job, parameters in PARAMETERS.items() for name in parame
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_the_file_is_what_the_flags_make(job: str) -> None:
+def test_file_matches_the_declarations(job: str) -> None:
     made = template_metadata.text(JOBS[job])
     written = (TEMPLATES / f"{job}.json").read_text(encoding="utf-8")
     assert made == written, f"run: imagebeam template metadata {job} > templates/{job}.json"
 
 
-def test_every_job_has_a_file_and_every_file_a_job() -> None:
+def test_every_job_has_a_file() -> None:
     assert {path.stem for path in TEMPLATES.glob("*.json")} == set(JOBS) == {"classify", "embed"}
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_every_flag_is_a_parameter_or_has_a_reason_not_to_be_and_nothing_else_is_one(job: str) -> None:
+def test_parameters_are_flags_except_documented_ones(job: str) -> None:
     named = set() if job == DEFAULT_JOB else {"job"}
     assert set(PARAMETERS[job]) == set(FLAGS[job]) - set(NO_PARAMETERS) | named | ALIASES
     assert {name for name, parameter in PARAMETERS[job].items() if parameter.hidden_ui} == ALIASES | {"due"}
@@ -77,13 +77,13 @@ def test_every_flag_is_a_parameter_or_has_a_reason_not_to_be_and_nothing_else_is
     )
 
 
-def test_what_is_said_about_parameters_is_about_some_that_are_there() -> None:
+def test_exceptions_name_existing_flags() -> None:
     flags = {name for job in JOBS for name in FLAGS[job]}
     assert set(NO_PARAMETERS) | CHANGING_DEFAULTS | REQUIRED - {"job"} | set(FILES) <= flags
     assert {name for name, _ in NO_VALUES} <= flags
 
 
-def test_a_template_says_which_job_its_image_is_to_run_unless_it_is_classify() -> None:
+def test_templates_other_than_classify_require_the_job() -> None:
     assert "job" not in PARAMETERS["classify"]
     said = PARAMETERS["embed"]["job"]
     assert not said.is_optional, "a default would not be sent"
@@ -91,7 +91,7 @@ def test_a_template_says_which_job_its_image_is_to_run_unless_it_is_classify() -
 
 
 @pytest.mark.parametrize(("job", "name"), EACH)
-def test_a_parameter_says_the_same_as_its_flag(job: str, name: str) -> None:
+def test_parameter_matches_its_flag(job: str, name: str) -> None:
     parameter, flag = PARAMETERS[job][name], FLAGS[job][name]
     assert parameter.label
     assert parameter.help_text.endswith(".")
@@ -107,13 +107,13 @@ def choices(flag: Setting) -> list[str]:
     return [choice for choice in flag.choices if (flag.name, choice) not in NO_VALUES]
 
 
-def test_a_default_that_depends_on_the_lane_is_not_shown() -> None:
+def test_hides_defaults_that_depend_on_the_lane() -> None:
     for name in CHANGING_DEFAULTS:
         assert FLAGS["classify"][name].default is not None
         assert not any(parameters[name].default_value for parameters in PARAMETERS.values())
 
 
-def test_a_value_that_only_the_command_line_has_is_not_offered_and_the_help_says_so() -> None:
+def test_help_names_values_that_a_template_lacks() -> None:
     lane = PARAMETERS["embed"]["lane"]
     assert "sql" not in [option.value for option in lane.enum_options]
     assert lane.help_text.endswith("Not in a template: sql.")
@@ -121,7 +121,7 @@ def test_a_value_that_only_the_command_line_has_is_not_offered_and_the_help_says
 
 
 @pytest.mark.parametrize(("job", "name"), EACH)
-def test_regular_expressions_take_defaults_and_examples_and_every_engine_reads_them(job: str, name: str) -> None:
+def test_patterns_are_portable_and_match_defaults_and_examples(job: str, name: str) -> None:
     parameter, flag = PARAMETERS[job][name], FLAGS[job][name]
     good = [text for text in (parameter.default_value, *examples(flag)) if text]
     for pattern in parameter.regexes:
@@ -155,14 +155,12 @@ def examples(flag: Setting) -> list[str]:
         ("where", ParameterType.TEXT),
     ],
 )
-def test_the_console_knows_what_a_parameter_is(job: str, name: str, kind: ParameterType) -> None:
+def test_parameter_types(job: str, name: str, kind: ParameterType) -> None:
     assert PARAMETERS[job][name].param_type == kind
 
 
 @given(st.sampled_from([(job, name) for job, name in EACH if name not in {*FILES, "work_dir"}]), st.data())
-def test_a_value_that_the_flag_takes_and_prints_is_never_refused_by_the_metadata(
-    which: tuple[str, str], data: st.DataObject
-) -> None:
+def test_patterns_accept_every_valid_value(which: tuple[str, str], data: st.DataObject) -> None:
     job, name = which
     flag = FLAGS[job][name]
     value = data.draw(values(flag))
@@ -187,7 +185,7 @@ def values(flag: Setting) -> st.SearchStrategy[object]:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_local_paths_and_other_spellings_of_true_are_refused_before_a_job_exists(job: str) -> None:
+def test_patterns_reject_local_paths_and_other_booleans(job: str) -> None:
     def takes(name: str, text: str) -> bool:
         return all(re.search(pattern, text) for pattern in PARAMETERS[job][name].regexes)
 
@@ -203,7 +201,7 @@ def test_local_paths_and_other_spellings_of_true_are_refused_before_a_job_exists
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_template_and_launch_parse_as_dataflow_reads_them(job: str) -> None:
+def test_dataflow_parses_template_and_launch(job: str) -> None:
     spec = {
         "image": "example.com/imagebeam:1",
         "metadata": template_metadata.metadata(JOBS[job]),
@@ -222,7 +220,7 @@ def test_template_and_launch_parse_as_dataflow_reads_them(job: str) -> None:
     assert required <= set(read.parameters) <= set(PARAMETERS[job])
 
 
-def test_a_job_without_a_template_is_a_mistake() -> None:
+def test_rejects_a_job_without_template() -> None:
     with pytest.raises(UserError, match="there is no template for clasify; did you mean classify"):
         template_metadata.find_job("clasify")
 
@@ -265,7 +263,7 @@ def test_dockerfile_launcher_and_setup_agree_on_python() -> None:
     assert "FROM python:${PYTHON}-slim" in DOCKERFILE
 
 
-def test_the_image_is_pinned_checked_and_has_all_that_the_package_is_made_from() -> None:
+def test_image_is_pinned_and_complete() -> None:
     assert re.search(
         r"^RUN pip install .*--constraint requirements\.lock \. \\\n +&& pip check$", DOCKERFILE, re.MULTILINE
     )
@@ -290,7 +288,7 @@ def test_the_launcher_runs_three_lines() -> None:
     )
 
 
-def test_cloud_build_gives_the_image_its_own_name() -> None:
+def test_cloud_build_passes_the_image_name() -> None:
     steps = yaml.safe_load((TEMPLATES / "cloudbuild.yaml").read_text(encoding="utf-8"))
     (step,) = steps["steps"]
     assert step["args"] == [
