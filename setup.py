@@ -20,7 +20,7 @@ found = find_packages(include=[pattern for root in ROOTS for pattern in (root, f
 setup(
     name=NAME,
     version="0.1.0",
-    description="Ask Gemini about every image of a BigQuery table, exactly once, at the pace of your quota.",
+    description="Run Gemini on every image of a BigQuery table, exactly once, at the rate that your quota allows.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
