@@ -244,7 +244,7 @@ def output_line(key: str, template: LineTemplate, unit: Unit) -> bytes:
     looks = {"sharpness": "sharp", "exposure": "normal", "colourfulness": "muted", "dominant_colour": "grey"}
     answer = {**looks, "reason": "Fine detail is crisp and nothing is covered.", "usable": True, "quality_score": 0.93}
     content = {"role": "model", "parts": [{"text": json.dumps(answer)}]}
-    request = orjson.loads(template.request(unit, JPEG))
+    request = orjson.loads(template.line("k", unit, JPEG))["request"]
     # The shortest known form of the echo. A longer one would favor imagebeam.
     parts = [{"fileData": None, "text": None, **part} for part in request["contents"][0]["parts"]]
     return orjson.dumps(
@@ -300,7 +300,7 @@ def _match(
 ) -> int:
     matcher = ShardMatcher(manifest, classifier, lambda _: ())
     for line in lines:
-        matcher.feed(line)
+        matcher.feed_line(parse_line(line))
     return matcher.counts.ok
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from imagebeam.transforms.core.records import Answer, Status
 from imagebeam.transforms.gemini.batch_matching import Cause, Matched, Missing, ShardMatcher, Unmatched
 from imagebeam.transforms.gemini.batch_requests import key_of
-from imagebeam.transforms.gemini.batch_responses import parse_answer
+from imagebeam.transforms.gemini.batch_responses import parse_answer, parse_line
 from imagebeam.transforms.tasks.task import Task
 
 TASK = Task("look", "", "m", "Look.")
@@ -50,7 +50,7 @@ def run(
     manifest: list[tuple[str, bytes]], lines: Iterable[bytes]
 ) -> tuple[dict[str, Matched], list[Missing], list[Unmatched], ShardMatcher]:
     matcher = ShardMatcher(manifest, READ, uris_of)
-    fed = [item for raw in lines if (item := matcher.feed(raw)) is not None]
+    fed = [item for raw in lines if (item := matcher.feed_line(parse_line(raw))) is not None]
     found = [*fed, *matcher.finish()]
     matched = [item for item in found if isinstance(item, Matched)]
     assert len({item.key for item in matched}) == len(matched)
@@ -77,8 +77,8 @@ def test_matches_lines_by_key_in_any_order() -> None:
 
 def test_returns_answers_at_once_and_failures_at_the_end() -> None:
     matcher = ShardMatcher(shard("a", "b"), READ, uris_of)
-    assert matcher.feed(written(BUSY, "k-0")) is None
-    assert isinstance(matcher.feed(written(OK, "k-1")), Matched)
+    assert matcher.feed_line(parse_line(written(BUSY, "k-0"))) is None
+    assert isinstance(matcher.feed_line(parse_line(written(OK, "k-1"))), Matched)
     [failed] = matcher.finish()
     assert isinstance(failed, Matched)
     assert (failed.key, failed.answer.reason, failed.answer.retryable) == ("k-0", "HTTP_503", True)
@@ -194,7 +194,7 @@ def test_unit_takes_less_than_400_bytes_beside_its_manifest_line(with_key: str) 
         manifest = ((key_of(uri, "d", "v"), entry) for uri, entry in zip(uris, entries, strict=True))
         matcher = ShardMatcher(manifest, lambda _: answered, uris_of)
         for uri in uris:
-            matcher.feed(written(OK, key_of(uri, "d", "v") if with_key == "with keys" else None, uri))
+            matcher.feed_line(parse_line(written(OK, key_of(uri, "d", "v") if with_key == "with keys" else None, uri)))
         assert matcher.counts.ok == units
         assert tracemalloc.get_traced_memory()[0] / units < 400
     finally:
@@ -212,7 +212,7 @@ def test_waiting_failures_are_small() -> None:
         matcher = ShardMatcher(shard(*["a"] * units), READ, uris_of)
         before = tracemalloc.get_traced_memory()[0]
         for raw in lines:
-            matcher.feed(raw)
+            matcher.feed_line(parse_line(raw))
         # A model that repeats itself writes 12,000 characters into each.
         assert (tracemalloc.get_traced_memory()[0] - before) / units < 600
     finally:

@@ -30,7 +30,7 @@ from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.run_tables import prepare_tables
 
 STEPS = {
-    *("Start/Once", "Start/Start/ParDo(_Start)", "Start/SpreadPages"),
+    *("Start/Once", "Start/Start/FlatMap(_start)", "Start/SpreadPages"),
     *("Open", "Build/WriteRequests", "Complete", "Settle", "Submit"),
 }
 

@@ -116,7 +116,7 @@ def test_stages_a_graph_with_every_step(cloud: LocalCloud, submission: Submissio
     steps = submission.place.steps()
     task = {"classify": "image_quality", "embed": "embed/gemini-embedding-2/3072"}[submission.command]
     doing = {
-        "Start/Start/ParDo(_Start)",
+        "Start/Start/FlatMap(_start)",
         "Read/ReadPages",
         f"Call/Call({task})",
         "Finish/Finish",

@@ -96,7 +96,7 @@ def test_a_batch_row_is_the_online_request_in_snake_case(uri: str, mime: str) ->
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
     said = orjson.loads(line)
-    assert (list(said), said["key"], lint(said)) == (["key", "request"], key, [])
+    assert (list(said), said["key"], list(lint(said))) == (["key", "request"], key, [])
     online = build_embedding_request(TASK, [ImagePart(mime, uri=uri)])
     assert said["request"]["content"]["parts"] == online["content"]["parts"]
     assert said["request"]["embed_content_config"] == {"output_dimensionality": 3}

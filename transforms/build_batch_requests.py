@@ -59,21 +59,15 @@ class BuildBatchRequests(beam.PTransform[PCollection[Page], PCollection[Shard]])
 
     def expand(self, pages: PCollection[Page]) -> PCollection[Shard]:
         """Apply the writing."""
-        shards: PCollection[Shard] = pages | "WriteRequests" >> beam.ParDo(
-            _WriteRequests(self.settings, self.batch, self.allowed)
+        shards: PCollection[Shard] = pages | "WriteRequests" >> beam.FlatMap(
+            _write_requests, self.settings, self.batch, self.allowed
         )
         return shards
 
 
-class _WriteRequests(beam.DoFn):
-    def __init__(self, settings: RunSettings, batch: BatchSettings, allowed: int | None) -> None:
-        self._settings = settings
-        self._batch = batch
-        self._allowed = allowed
-
-    def process(self, element: Page) -> Iterator[Shard]:
-        with record_failure(self._settings):
-            yield from write_page(self._settings, self._batch, element, self._allowed)
+def _write_requests(page: Page, settings: RunSettings, batch: BatchSettings, allowed: int | None) -> Iterator[Shard]:
+    with record_failure(settings):
+        yield from write_page(settings, batch, page, allowed)
 
 
 def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed: int | None) -> Iterator[Shard]:

@@ -23,10 +23,10 @@ from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core.counts import OutcomeCounts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Answer, ImageReason, Outcome, Status, Usage, utc_now
+from imagebeam.transforms.core.records import Answer, ImageReason, Status, Usage, utc_now
 from imagebeam.transforms.engine.recorder import VectorTable
 from imagebeam.transforms.error_file import record_failure
-from imagebeam.transforms.gemini.batch_matching import MatchCounts, Matched, Missing, ShardMatcher, Unmatched
+from imagebeam.transforms.gemini.batch_matching import Matched, Missing, ShardMatcher, Unmatched
 from imagebeam.transforms.gemini.batch_responses import OutputLine, build_outcome, parse_answer, parse_line, parse_row
 from imagebeam.transforms.gemini.job_states import BatchJob, Step
 from imagebeam.transforms.run_settings import RunSettings
@@ -105,18 +105,14 @@ class CollectBatch(beam.PTransform[PCollection[Ended], PCollection[Collected]]):
     def expand(self, ended: PCollection[Ended]) -> PCollection[Collected]:
         """Apply the collection."""
         collected: PCollection[Collected] = (
-            ended | "SpreadShards" >> beam.Reshuffle() | "Collect" >> beam.ParDo(_Collect(self.settings))
+            ended | "SpreadShards" >> beam.Reshuffle() | "Collect" >> beam.Map(_collect, self.settings)
         )
         return collected
 
 
-class _Collect(beam.DoFn):
-    def __init__(self, settings: RunSettings) -> None:
-        self._settings = settings
-
-    def process(self, element: Ended) -> Iterator[Collected]:
-        with record_failure(self._settings):
-            yield collect(self._settings, element)
+def _collect(ended: Ended, settings: RunSettings) -> Collected:
+    with record_failure(settings):
+        return collect(settings, ended)
 
 
 def collect(settings: RunSettings, ended: Ended) -> Collected:
@@ -177,7 +173,7 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
     if not storage.download(shard.path("manifest.jsonl"), manifest):
         raise SystemicError(f"{shard.path('manifest.jsonl')} is missing: the units of job {ended.job.name} are unknown")
     matcher = ShardMatcher(_entries(manifest), functools.partial(parse_answer, task=call_settings.task), _uris)
-    tally, table = _Tally(), _vector_table(settings)
+    sums, table = {again: OutcomeCounts() for again in (False, True)}, _vector_table(settings)
     with (
         (directory / "outcomes.jsonl").open("wb") as outcomes,
         (directory / "unmatched.jsonl").open("wb") as unmatched,
@@ -187,12 +183,12 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
         def record(found: Matched | Missing) -> None:
             answer = found.answer if isinstance(found, Matched) else missing_answer(ended.job)
             # Events are ordered by time: a failure comes after the unit was submitted, whatever the clocks say.
-            answered_at = found.answered_at if isinstance(found, Matched) and answer.ok else None
+            answered_at = (found.answered_at if isinstance(found, Matched) and answer.ok else None) or at
             unit = unit_of_row(orjson.loads(found.entry))
-            outcome = build_outcome(
-                unit, answer, call_settings.profile, attempts=shard.round, answered_at=answered_at or at
-            )
-            tally.add(outcome)
+            outcome = build_outcome(unit, answer, call_settings.profile, attempts=shard.round, answered_at=answered_at)
+            # As the query of remaining units has it: the next run retries these.
+            again = outcome.status is Status.UNAVAILABLE or outcome.reason == ImageReason.FORBIDDEN
+            sums[again] = sums[again] + count_outcome(outcome)
             if table is not None and answer.ok:
                 vectors.write(load_line(table.row(outcome)))
             outcomes.write(load_line(outcome_row(outcome, **columns)))
@@ -205,52 +201,31 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
                 record(found)
         for rest in matcher.finish():
             record(rest)
-    return tally.collected(ended, matcher.counts)
-
-
-class _Tally:
-    """Adds up outcomes."""
-
-    def __init__(self) -> None:
-        self._final_sum = OutcomeCounts()
-        self._again_sum = OutcomeCounts()
-
-    def add(self, outcome: Outcome) -> None:
-        """Count an outcome."""
-        # As the query of remaining units has it: the next run retries these.
-        if outcome.status is Status.UNAVAILABLE or outcome.reason == ImageReason.FORBIDDEN:
-            self._again_sum = self._again_sum + count_outcome(outcome)
-        else:
-            self._final_sum = self._final_sum + count_outcome(outcome)
-
-    def collected(self, ended: Ended, counts: MatchCounts) -> Collected:
-        """Return the counts of the shard."""
-        both = self._final_sum + self._again_sum
-        return Collected(
-            name=ended.shard.name,
-            round=ended.shard.round,
-            ok=self._final_sum.ok,
-            failed=dict(self._final_sum.failed),
-            again=dict(self._again_sum.failed),
-            usage=both.usage,
-            cost_usd=both.cost_usd,
-            lines=counts.lines,
-            by_uri=counts.by_uri,
-            duplicates=counts.duplicates,
-            unmatched=counts.unmatched,
-            missing=counts.missing,
-            told_ok=ended.job.successful,
-            told_failed=ended.job.failed,
-            state=ended.job.state,
-            error=ended.job.error,
-            error_code=ended.job.error_code,
-        )
+    counts, job, both = matcher.counts, ended.job, sums[False] + sums[True]
+    return Collected(
+        name=shard.name,
+        round=shard.round,
+        ok=both.ok,
+        failed=dict(sums[False].failed),
+        again=dict(sums[True].failed),
+        usage=both.usage,
+        cost_usd=both.cost_usd,
+        lines=counts.lines,
+        by_uri=counts.by_uri,
+        duplicates=counts.duplicates,
+        unmatched=counts.unmatched,
+        missing=counts.missing,
+        told_ok=job.successful,
+        told_failed=job.failed,
+        state=job.state,
+        error=job.error,
+        error_code=job.error_code,
+    )
 
 
 def missing_answer(job: BatchJob) -> Answer:
     """Return the answer of a unit without a row in the job's output: another round may answer it."""
-    ended_well = job.rule.step is Step.COLLECT
-    reason = "NO_ANSWER" if ended_well else job.rule.phase.upper().replace(" ", "_")
+    reason = "NO_ANSWER" if job.rule.step is Step.COLLECT else job.rule.phase.upper().replace(" ", "_")
     detail = f": {job.error}" if job.error else ""
     message = f"the batch job ({job.rule.phase}) gave no answer{detail}"[:500]
     return Answer(Status.UNAVAILABLE, reason, message, retryable=True)
@@ -291,8 +266,9 @@ def output_files(ended: Ended) -> list[str]:
     if there are no final ones.
     """
     prefix = ended.shard.output_prefix
-    roots = [ended.job.output_directory] if ended.job.output_directory else []
-    if not roots:
+    if ended.job.output_directory:
+        roots = [ended.job.output_directory]
+    else:
         made = {name.partition("/")[0] for name in storage.list_names(prefix) if name.startswith("prediction-")}
         roots = [storage.join(prefix, name) for name in sorted(made)]
     return [storage.join(root, name) for root in roots for name in _answers(storage.list_names(root))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -148,45 +147,23 @@ class FinishRun(beam.PTransform[PCollection[OutcomeCounts], PCollection[dict[str
         """Wire sum, finish and the check of the result."""
         summary: PCollection[dict[str, Any]] = (
             counts
-            | "Sum" >> beam.CombineGlobally(_SumCounts())
-            | "Finish" >> beam.ParDo(_Finish(self.settings), source=AsSingleton(self.source))
+            | "Sum" >> beam.CombineGlobally(sum_counts)
+            | "Finish" >> beam.Map(_finish, self.settings, AsSingleton(self.source))
             | "Settle" >> beam.Reshuffle()
-            | "FailOnMismatch" >> beam.ParDo(_FailOnMismatch(self.settings))
+            | "FailOnMismatch" >> beam.Map(_fail_on_mismatch, self.settings)
         )
         return summary
 
 
-class _SumCounts(beam.CombineFn):
-    def create_accumulator(self) -> OutcomeCounts:
-        return OutcomeCounts()
-
-    def add_input(self, accumulator: OutcomeCounts, element: OutcomeCounts) -> OutcomeCounts:
-        return accumulator + element
-
-    def merge_accumulators(self, accumulators: Iterable[OutcomeCounts]) -> OutcomeCounts:
-        return sum_counts(accumulators)
-
-    def extract_output(self, accumulator: OutcomeCounts) -> OutcomeCounts:
-        return accumulator
+def _finish(counted: OutcomeCounts, settings: RunSettings, source: SourceCounts) -> dict[str, Any]:
+    with record_failure(settings):
+        return finish(settings, source, counted)
 
 
-class _Finish(beam.DoFn):
-    def __init__(self, settings: RunSettings) -> None:
-        self._settings = settings
-
-    def process(self, element: OutcomeCounts, source: SourceCounts) -> Iterator[dict[str, Any]]:
-        with record_failure(self._settings):
-            yield finish(self._settings, source, element)
-
-
-class _FailOnMismatch(beam.DoFn):
-    def __init__(self, settings: RunSettings) -> None:
-        self._settings = settings
-
-    def process(self, element: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        with record_failure(self._settings):
-            if element["problems"]:
-                raise ReconciliationError("counts do not reconcile: " + "; ".join(element["problems"]))
-            if element["stop"]:
-                raise SystemicError(element["stop"])
-            yield element
+def _fail_on_mismatch(summary: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
+    with record_failure(settings):
+        if summary["problems"]:
+            raise ReconciliationError("counts do not reconcile: " + "; ".join(summary["problems"]))
+        if summary["stop"]:
+            raise SystemicError(summary["stop"])
+    return summary

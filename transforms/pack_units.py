@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.core.unit_batch import UNIT_BATCH_SIZE, UnitBatch, pack
@@ -34,25 +31,10 @@ class PackUnits(beam.PTransform[PCollection[Unit], PCollection[UnitBatch]]):
 
     def expand(self, pcoll: PCollection[Unit]) -> PCollection[UnitBatch]:
         """Wire packing and reshuffle."""
-        packed: PCollection[UnitBatch] = pcoll | "Pack" >> beam.ParDo(_Pack(self.size)) | "Spread" >> beam.Reshuffle()
+        packed: PCollection[UnitBatch] = (
+            pcoll
+            | "Group" >> beam.BatchElements(self.size, self.size)
+            | "Pack" >> beam.Map(pack)
+            | "Spread" >> beam.Reshuffle()
+        )
         return packed
-
-
-class _Pack(beam.DoFn):
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def start_bundle(self) -> None:
-        self._units: list[Unit] = []
-
-    def process(self, element: Unit) -> Iterator[UnitBatch]:
-        self._units.append(element)
-        if len(self._units) >= self._size:
-            yield pack(self._units)
-            self._units = []
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        if self._units:
-            window = GlobalWindow()
-            yield WindowedValue(pack(self._units), window.max_timestamp(), (window,))
-            self._units = []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.core.unit_batch import UnitBatch, pack
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings
@@ -30,23 +30,14 @@ class ReadUnits(beam.PTransform[PCollection[Page], PCollection[UnitBatch]]):
     def expand(self, pages: PCollection[Page]) -> PCollection[UnitBatch]:
         """Wire reading and reshuffle."""
         read: PCollection[UnitBatch] = (
-            pages | "ReadPages" >> beam.ParDo(_ReadPages(self.settings)) | "SpreadUnitBatches" >> beam.Reshuffle()
+            pages | "ReadPages" >> beam.FlatMap(_read_page, self.settings) | "SpreadUnitBatches" >> beam.Reshuffle()
         )
         return read
 
 
-class _ReadPages(beam.DoFn):
-    def __init__(self, settings: RunSettings) -> None:
-        self._settings = settings
-
-    def process(self, element: Page) -> Iterator[UnitBatch]:
-        with record_failure(self._settings):
-            bq = BigQueryClient(self._settings.engine.call_settings.project)
-            units: list[Unit] = []
-            for row in bq.read_rows(element.result, element.start, element.count, UNIT_COLUMNS):
-                units.append(unit_from_row(row))
-                if len(units) >= self._settings.unit_batch_size:
-                    yield pack(units)
-                    units = []
-            if units:
-                yield pack(units)
+def _read_page(page: Page, settings: RunSettings) -> Iterator[UnitBatch]:
+    with record_failure(settings):
+        bq = BigQueryClient(settings.engine.call_settings.project)
+        units = map(unit_from_row, bq.read_rows(page.result, page.start, page.count, UNIT_COLUMNS))
+        while batch := list(itertools.islice(units, settings.unit_batch_size)):
+            yield pack(batch)

@@ -96,18 +96,13 @@ class StartRun(beam.PTransform[PBegin, Mapping[str, PCollection[Any]]]):
             pbegin
             | "Run" >> beam.Create([self.settings.run_id])
             | "Once" >> beam.Reshuffle()
-            | "Start" >> beam.ParDo(_Start(self.settings, self.page_units)).with_outputs("source", main="pages")
+            | "Start" >> beam.FlatMap(_start, self.settings, self.page_units).with_outputs("source", main="pages")
         )
         return {"pages": started.pages | "SpreadPages" >> beam.Reshuffle(), "source": started.source}
 
 
-class _Start(beam.DoFn):
-    def __init__(self, settings: RunSettings, page_units: int) -> None:
-        self._settings = settings
-        self._page_units = page_units
-
-    def process(self, element: str) -> Iterator[Any]:
-        with record_failure(self._settings):
-            result, source = start(self._settings)
-            yield TaggedOutput("source", source)
-            yield from split_pages(result, source.remaining, self._page_units)
+def _start(_: str, settings: RunSettings, page_units: int) -> Iterator[Any]:
+    with record_failure(settings):
+        result, source = start(settings)
+        yield TaggedOutput("source", source)
+        yield from split_pages(result, source.remaining, page_units)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -137,36 +138,30 @@ class ShardMatcher:
         self._entries: dict[str, bytes] = {}
         self._answered: set[str] = set()
         self._waiting: dict[str, bytes] = {}
-        self._by_images: dict[int, str] | None = None
         for key, entry in manifest:
             if key in self._entries:
                 raise ValueError(f"two units of the manifest have the key {key}")
             self._entries[key] = entry
         self.counts = MatchCounts(submitted=len(self._entries))
 
-    def feed(self, raw: bytes) -> Matched | Unmatched | None:
-        """Match one line of the output.
+    def feed_line(self, line: OutputLine) -> Matched | Unmatched | None:
+        """Match one parsed line or row of the output.
 
         Returns:
             The unit and its answer; the line, if it has no unit; None if the line is a failure that waits, or a
             duplicate.
         """
-        return self.feed_line(parse_line(raw))
-
-    def feed_line(self, line: OutputLine) -> Matched | Unmatched | None:
-        """Match one parsed line or row; see :meth:`feed`."""
         self.counts.lines += 1
         key = line.key if line.key is not None and line.key in self._entries else self._key_by_images(line)
         if isinstance(key, Cause):
             self.counts.unmatched += 1
             return Unmatched(key, line.dead_letter)
-        if key in self._answered:
-            self.counts.duplicates += 1
-            return None
-        if key in self._waiting:
+        if key in self._answered or key in self._waiting:
             self.counts.duplicates += 1
         else:
             self.counts.matched += 1
+        if key in self._answered:
+            return None
         answer = self._parse(line)
         if answer.ok:
             self.counts.ok += 1
@@ -180,23 +175,20 @@ class ShardMatcher:
     def finish(self) -> Iterator[Matched | Missing]:
         """After the last line, yield the failed units with their first failure, and the units without a line."""
         for key, entry in self._entries.items():
-            waiting = self._waiting.get(key)
-            if waiting is None:
-                if key not in self._answered:
-                    yield Missing(key, entry)
-            else:
+            if (waiting := self._waiting.get(key)) is not None:
                 line = parse_line(zlib.decompress(waiting))
                 yield Matched(key, entry, self._parse(line), line.answered_at)
+            elif key not in self._answered:
+                yield Missing(key, entry)
 
     def _key_by_images(self, line: OutputLine) -> str | Cause:
         if line.problem is not None:
             return Cause.UNREADABLE
         if line.key is not None:
             return Cause.FOREIGN
-        uris = line.uris
-        if not uris:
+        if not (uris := line.uris):
             return Cause.NAMELESS
-        key = self._index().get(hash(uris))
+        key = self._by_images.get(hash(uris))
         if key == _AMBIGUOUS:
             return Cause.AMBIGUOUS
         if key is None or tuple(self._uris_of(self._entries[key])) != uris:
@@ -204,11 +196,11 @@ class ShardMatcher:
         self.counts.by_uri += 1
         return key
 
-    def _index(self) -> dict[int, str]:
-        """Return keys by a hash of the images, built at first use."""
-        if self._by_images is None:
-            self._by_images = {}
-            for key, entry in self._entries.items():
-                images = hash(tuple(self._uris_of(entry)))
-                self._by_images[images] = _AMBIGUOUS if images in self._by_images else key
-        return self._by_images
+    @functools.cached_property
+    def _by_images(self) -> dict[int, str]:
+        """Keys by a hash of the images, built at first use."""
+        keys: dict[int, str] = {}
+        for key, entry in self._entries.items():
+            images = hash(tuple(self._uris_of(entry)))
+            keys[images] = _AMBIGUOUS if images in keys else key
+        return keys

@@ -31,10 +31,14 @@ _OPEN, _REQUEST, _CLOSE = b'{"custom_id":"', b'","request":', b"}\n"
 _CONTENTS = b'{"contents":[{"role":"user","parts":['
 # Placeholder for a URI while the text around it is rendered: no URI and no MIME type contains it.
 _HOLE = "\0"
-# Schema keywords that the import cannot represent.
-_REFERENCES = frozenset({"$ref", "$defs", "$schema", "$id", "definitions"})
-_JSON_SCHEMA = frozenset({"responseJsonSchema", "response_json_schema"})
-_INLINE = frozenset({"inlineData", "inline_data"})
+# Keywords that the import cannot represent, and what to do instead.
+_KEYWORDS: Mapping[str, str] = {
+    **dict.fromkeys(("$ref", "$defs", "$schema", "$id", "definitions"), "write the schema out where it is used"),
+    **dict.fromkeys(("responseJsonSchema", "response_json_schema"), "use responseSchema"),
+    **dict.fromkeys(("inlineData", "inline_data"), "a batch job reads images by URI"),
+    "type_": "use type",
+    **dict.fromkeys(("anyOf", "oneOf", "allOf"), "use one type with nullable, or an enum"),
+}
 # The keys below these are user-chosen names, not keywords.
 _NAMES = frozenset({"properties", "labels"})
 
@@ -117,23 +121,19 @@ class LineTemplate:
             # The common case, four times as fast: only the key and the URI are missing.
             uri = quoted(_uri(unit, 0))
             return b"".join((_OPEN, key.encode(), self.single_heads[mime_types[0]], uri, self.single_end))
-        return b"".join((_OPEN, key.encode(), _REQUEST, self.request(unit, mime_types), _CLOSE))
-
-    def request(self, unit: Unit, mime_types: Sequence[str]) -> bytes:
-        """Return the request without its key; see :meth:`line`."""
         images = unit.images
         if not images:
             raise ValueError(f"unit {unit.unit_id} has no image")
         if len(images) != len(mime_types):
             raise ValueError(f"{len(mime_types)} MIME types for {len(images)} images of unit {unit.unit_id}")
         text = self.text or _text_part(render_prompt(self.prompt, unit))
-        pieces = [_CONTENTS]
+        pieces = [_OPEN, key.encode(), _REQUEST, _CONTENTS]
         for index, (image, mime_type) in enumerate(zip(images, mime_types, strict=True)):
             if len(images) > 1:
                 pieces += (_text_part(image_label(image, index + 1, len(images))), b",")
             head = self.heads.get(mime_type) or _edges(mime_type, self.resolution)[0]
             pieces += (head, quoted(_uri(unit, index)), self.tail, b",")
-        pieces += (text, self.end)
+        pieces += (text, self.end, _CLOSE)
         return b"".join(pieces)
 
 
@@ -155,7 +155,7 @@ def line_template(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
         )
     frame = request_frame(task, profile, labels)
     # The rest of a request, its contents, has one structure that the import is known to accept.
-    if frame and (problems := lint(frame)):
+    if frame and (problems := list(lint(frame))):
         raise UserError(f"task {task.name} cannot go through a batch job: {'; '.join(problems)}; or use --lane=flex")
     edges = {mime: _edges(mime, task.media_resolution) for mime in sorted(SUPPORTED)}
     heads = {mime: head for mime, (head, _) in edges.items()}
@@ -213,20 +213,14 @@ def named_types(unit: Unit) -> tuple[str | None, ...]:
     return tuple(mime_from_name(checked_uri(image.uri)) for image in unit.images)
 
 
-def lint(body: Any) -> list[str]:
-    """Return the problems that the import of a batch job would have with a request.
+def lint(value: Any, path: str = "", *, chosen: bool = False) -> Iterator[str]:
+    """Yield the problems that the import of a batch job would have with a request, one line each.
 
     Args:
-        body: A request, or a part of one.
-
-    Returns:
-        One line per problem, starting with its path; none if the import will accept it.
+        value: A request, or a part of one.
+        path: Its path in the request, with which every line starts.
+        chosen: Whether the keys of the value are user-chosen names, not keywords.
     """
-    return list(_lint(body, ""))
-
-
-def _lint(value: Any, path: str, *, chosen: bool = False) -> Iterator[str]:
-    """Yield the problems of a value; ``chosen`` if its keys are user-chosen names."""
     here = path or "the request"
     if isinstance(value, Mapping):
         if not value:
@@ -236,9 +230,11 @@ def _lint(value: Any, path: str, *, chosen: bool = False) -> Iterator[str]:
                 yield f"{here}: {key!r} is not a string key"
                 continue
             inner = f"{path}.{key}" if path else key
-            if not chosen:
-                yield from _lint_name(key, item, inner)
-            yield from _lint(item, inner, chosen=key in _NAMES and not chosen)
+            if key in _KEYWORDS and not chosen:
+                yield f"{inner}: {_KEYWORDS[key]}"
+            elif key in ("type", "additionalProperties") and isinstance(item, list) and not chosen:
+                yield f"{inner}: a list of types: use one type and nullable"
+            yield from lint(item, inner, chosen=key in _NAMES and not chosen)
     elif isinstance(value, list | tuple):
         if not value:
             yield f"{here}: an empty list"
@@ -246,28 +242,13 @@ def _lint(value: Any, path: str, *, chosen: bool = False) -> Iterator[str]:
         elif not f".{path}".endswith(".parts") and len({_shape(item) for item in value if item is not None}) > 1:
             yield f"{here}: items of different structure"
         for number, item in enumerate(value):
-            yield from _lint(item, f"{path}[{number}]")
+            yield from lint(item, f"{path}[{number}]")
     elif value is None:
         yield f"{here}: null"
     elif isinstance(value, float) and value - value != 0:
         yield f"{here}: {value} is not a JSON number"
     elif not isinstance(value, str | int | float):
         yield f"{here}: {type(value).__name__} is not a JSON value"
-
-
-def _lint_name(key: str, item: Any, path: str) -> Iterator[str]:
-    if key in _REFERENCES:
-        yield f"{path}: write the schema out where it is used"
-    elif key in _JSON_SCHEMA:
-        yield f"{path}: use responseSchema"
-    elif key in _INLINE:
-        yield f"{path}: a batch job reads images by URI"
-    elif key == "type_":
-        yield f"{path}: use type"
-    elif key in ("type", "additionalProperties") and isinstance(item, list):
-        yield f"{path}: a list of types: use one type and nullable"
-    elif key in ("anyOf", "oneOf", "allOf"):
-        yield f"{path}: use one type with nullable, or an enum"
 
 
 def _shape(value: Any) -> Any:

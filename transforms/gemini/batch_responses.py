@@ -8,7 +8,6 @@ lane. A failed row's status is ``<reason phrase>: <Google's error document>``, a
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import http
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ import orjson
 
 from imagebeam.transforms.core.records import Answer, Lane, Outcome, Status, Unit, Usage
 from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, classify_http, one_line
+from imagebeam.transforms.gemini.json_values import dump_json, integer_of, load_json, mapping_of, text_of, utc_time_of
 from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd
 from imagebeam.transforms.tasks.task import Task
@@ -86,7 +86,8 @@ class OutputLine:
     @property
     def answered_at(self) -> str | None:
         """When the service finished the row, RFC 3339 in UTC; None if it does not report it."""
-        return _utc(self.processed_time)
+        time = utc_time_of(self.processed_time)
+        return None if time is None else time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
     @property
     def uris(self) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ class OutputLine:
             "processed_time": self.processed_time,
             "response": self.response,
         }
-        return self.raw if self.problem else _dumped(fields) or self.raw
+        return self.raw if self.problem else dump_json(fields) or self.raw
 
 
 def parse_line(raw: bytes) -> OutputLine:
@@ -122,13 +123,13 @@ def parse_line(raw: bytes) -> OutputLine:
 
 def parse_row(row: Mapping[str, Any]) -> OutputLine:
     """Parse one row of an output table, whose request and response may be JSON text; never raises."""
-    raw = _dumped(dict(row))
-    document = _loaded(raw)  # as in a line: times are text, and no number is infinite
+    raw = dump_json(dict(row))
+    document = load_json(raw)  # as in a line: times are text, and no number is infinite
     if not isinstance(document, dict):
         return OutputLine(repr(row).encode("utf-8", "replace"), problem="not a row that JSON can represent")
     for name in ("request", "response"):
         if isinstance(document.get(name), str):
-            document[name] = _loaded(document[name].encode("utf-8", "replace"))
+            document[name] = load_json(document[name])
     return _read(raw, document)
 
 
@@ -212,97 +213,54 @@ def _read(raw: bytes, document: Mapping[str, Any]) -> OutputLine:
 
 
 def _key(document: Mapping[str, Any]) -> str | None:
-    for name in ("custom_id", "key"):
-        value = document.get(name)
-        if isinstance(value, str) and value:
-            return value
-    return None
+    return text_of(document.get("custom_id")) or text_of(document.get("key")) or None
 
 
 def _error(status: Any) -> RowError | None:
     """Parse the error of a status, usually ``Bad Request: {"error": {...}}``."""
     found: Any
     if isinstance(status, Mapping):
-        text, phrase, found = _dumped(status).decode(), "", status
+        text, phrase, found = dump_json(status).decode(), "", status
     else:
         text = str(status)
         start, end = text.find("{"), text.rfind("}")
         phrase = text if start < 0 else text[:start]
-        found = _loaded(text[start : end + 1].encode("utf-8", "replace")) if 0 <= start < end else None
-        found = found if isinstance(found, dict) else {}
+        found = mapping_of(load_json(text[start : end + 1])) if 0 <= start < end else {}
     error = found.get("error", found)
     if not isinstance(error, Mapping):
         error = {"message": str(error)}
-    word, message = error.get("status"), error.get("message")
-    word = word if isinstance(word, str) else ""
-    message = message if isinstance(message, str) and message else text
+    word, message = text_of(error.get("status")), text_of(error.get("message")) or text
     if not phrase.strip() and not error:
         return None
     essence = {"message": message, "status": word}
     # The details name a disabled API; they are omitted if they are nested too deep to be written.
-    document = _dumped({"error": {**error, **essence}}) or _dumped({"error": essence})
+    document = dump_json({"error": {**error, **essence}}) or dump_json({"error": essence})
     return RowError(_code(error.get("code"), word, phrase), word, message, document)
 
 
 def _code(value: Any, word: str, phrase: str) -> int | None:
     """Return the HTTP status: from the document's code, else its status, else the phrase before it."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value[:4])
-    if isinstance(value, int) and not isinstance(value, bool):
-        if 400 <= value <= 599:
-            return value
-        if value in _HTTP_OF_RPC:
-            return _HTTP_OF_RPC[value]
-    if word in _HTTP_OF_STATUS:
-        return _HTTP_OF_STATUS[word]
     name = phrase.partition(":")[0].strip()
-    number = name[:3]
-    if number.isascii() and number.isdigit() and 400 <= int(number) <= 599:
-        return int(number)
-    code = _HTTP_OF_PHRASE.get(name.lower(), 0)
-    return code if code >= 400 else _HTTP_OF_STATUS.get(name)
+    number = integer_of(value)
+    candidates = (
+        number,
+        None if number is None else _HTTP_OF_RPC.get(number),
+        _HTTP_OF_STATUS.get(word),
+        integer_of(name[:3]),
+        _HTTP_OF_PHRASE.get(name.lower()),
+        _HTTP_OF_STATUS.get(name),
+    )
+    return next((code for code in candidates if code is not None and 400 <= code <= 599), None)
 
 
 def _uris(request: Any) -> Iterator[str]:
     """Yield every file URI of a request, in both spellings; nulls are skipped."""
-    if isinstance(request, str):
-        request = _loaded(request.encode("utf-8", "replace"))
-    if not isinstance(request, dict):
-        return
+    request = mapping_of(load_json(request) if isinstance(request, str) else request)
     contents = request.get("contents") or request.get("content")
     for content in contents if isinstance(contents, list) else [contents]:
-        parts = content.get("parts") if isinstance(content, dict) else None
-        for part in parts if isinstance(parts, list) else [parts]:
-            if not isinstance(part, dict):
-                continue
-            file = part.get("fileData") or part.get("file_data")
-            uri = (file.get("fileUri") or file.get("file_uri")) if isinstance(file, dict) else None
+        parts = mapping_of(content).get("parts")
+        for part in map(mapping_of, parts if isinstance(parts, list) else [parts]):
+            file = mapping_of(part.get("fileData") or part.get("file_data"))
+            uri = file.get("fileUri") or file.get("file_uri")
             if isinstance(uri, str):
                 yield uri
-
-
-def _utc(time: Any) -> str | None:
-    """Return a time as the table ``outcomes`` stores it; None if it is not a time."""
-    if not isinstance(time, str):
-        return None
-    try:
-        parsed = datetime.datetime.fromisoformat(time)
-        parsed = parsed.replace(tzinfo=datetime.UTC) if parsed.tzinfo is None else parsed.astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
-        return None
-    return parsed.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _dumped(value: Any) -> bytes:
-    """Return JSON; empty if the value is nested too deep to be written."""
-    try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:
-        return b""
-
-
-def _loaded(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None

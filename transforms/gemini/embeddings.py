@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imagebeam.transforms.core.records import Answer, Status, Usage
+from imagebeam.transforms.gemini.json_values import list_of, mapping_of, text_of
 from imagebeam.transforms.gemini.requests import ImagePart, image_part
 from imagebeam.transforms.gemini.responses import read_usage
 from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
@@ -34,17 +35,12 @@ def build_embedding_request(task: EmbedTask, image_parts: Sequence[ImagePart]) -
     if len(image_parts) != 1:
         raise ValueError(f"a vector needs one image, not {len(image_parts)}")
     part = image_parts[0]
-    if find_embedding_model(task.model).method == "embedContent":
-        return {
-            "content": {"role": "user", "parts": [image_part(part, task.media_resolution)]},
-            "embedContentConfig": {"outputDimensionality": task.dimension},
-        }
-    image = {"mimeType": part.mime_type}
     if part.data is not None:
-        image["bytesBase64Encoded"] = base64.b64encode(part.data).decode("ascii")
+        content = {"bytesBase64Encoded": base64.b64encode(part.data).decode("ascii")}
     else:
-        image["gcsUri"] = str(part.uri)
-    return {"instances": [{"image": image}], "parameters": {"dimension": task.dimension}}
+        content = {"gcsUri": str(part.uri)}
+    instance = {"image": {"mimeType": part.mime_type, **content}}
+    return _request_body(task, image_part(part, task.media_resolution), instance)
 
 
 def build_embedding_row(task: EmbedTask, part: ImagePart) -> dict[str, Any]:
@@ -77,14 +73,13 @@ def parse_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
     reason, message = _problem(values, task.dimension)
     metadata = body.get("usageMetadata")
     usage = read_usage(metadata if isinstance(metadata, dict) else {"promptTokenCount": body.get("tokenCount")})
-    model_version = body.get("modelVersion")
     return Answer(
         status=Status.OK if reason is None else Status.INVALID_ANSWER,
         reason=reason,
         message=message,
         value={"dimension": task.dimension} if reason is None else None,
         usage=usage + Usage(images=1),
-        model_version=model_version if isinstance(model_version, str) else None,
+        model_version=text_of(body.get("modelVersion")) or None,
         retryable=reason is not None,
         # 24 kB for 3,072 numbers, where a list of floats takes 98.
         vector=array.array("d", values) if reason is None and values is not None else None,
@@ -101,12 +96,17 @@ def build_text_request(task: EmbedTask, text: str) -> dict[str, Any]:
     Returns:
         The REST body of ``:embedContent`` or ``:predict``, in camelCase.
     """
+    return _request_body(task, {"text": text}, {"text": text})
+
+
+def _request_body(task: EmbedTask, part: dict[str, Any], instance: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of ``:embedContent`` with a part, or of ``:predict`` with an instance, as the model has it."""
     if find_embedding_model(task.model).method == "embedContent":
         return {
-            "content": {"role": "user", "parts": [{"text": text}]},
+            "content": {"role": "user", "parts": [part]},
             "embedContentConfig": {"outputDimensionality": task.dimension},
         }
-    return {"instances": [{"text": text}], "parameters": {"dimension": task.dimension}}
+    return {"instances": [instance], "parameters": {"dimension": task.dimension}}
 
 
 def parse_text_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
@@ -120,13 +120,12 @@ def parse_text_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
 
 def _values(body: Mapping[str, Any]) -> list[Any] | None:
     """Return the numbers of ``embedding.values``, or of the first prediction's ``imageEmbedding``."""
-    embedding, predictions = body.get("embedding"), body.get("predictions")
-    values: Any = None
+    embedding, predictions = body.get("embedding"), list_of(body.get("predictions"))
     if isinstance(embedding, dict):
         values = embedding.get("values")
-    elif isinstance(predictions, list) and predictions and isinstance(predictions[0], dict):
-        values = predictions[0].get("imageEmbedding")
-    return values if isinstance(values, list) and values else None
+    else:
+        values = mapping_of(next(iter(predictions), None)).get("imageEmbedding")
+    return list_of(values) or None
 
 
 def _problem(values: list[Any] | None, dimension: int) -> tuple[str | None, str | None]:

@@ -28,7 +28,7 @@ import enum
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from imagebeam.transforms.core.records import ImageReason, Status
@@ -75,9 +75,12 @@ _BAD_CREDENTIALS = re.compile(
 )
 _SECRETS = re.compile(r"(?i)\b(?:ya29\.[\w.-]+|AIza[\w-]{20,}|eyJ[\w-]{20,}\.[\w.-]+|bearer\s+[\w.~+/-]+=*)")
 
-_TIMEOUTS = ("Timeout", "DeadlineExceeded")
-_CONNECTIONS = frozenset({"ConnectionError", "TransportError", "ClientError", "SSLError", "OSError"})
-_GARBAGE = frozenset({"JSONDecodeError", "UnicodeDecodeError", "UnknownApiResponseError", "DecodingError"})
+# Reason of a transient failure, by the name of an exception or of its base classes; the first match wins.
+_TRANSIENT_EXCEPTIONS: Mapping[str, re.Pattern[str]] = {
+    "TIMEOUT": re.compile(r".*(?:Timeout|DeadlineExceeded).*"),
+    "GARBAGE": re.compile(r"JSONDecodeError|UnicodeDecodeError|UnknownApiResponseError|DecodingError"),
+    "CONNECTION": re.compile(r"ConnectionError|TransportError|ClientError|SSLError|OSError"),
+}
 
 
 class FailureKind(enum.StrEnum):
@@ -162,19 +165,16 @@ def classify_exception(error: BaseException) -> Failure:
     """
     names = {cls.__name__ for cls in type(error).__mro__}
     message = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-    if _is_from(error, "google.auth"):
+    if any(f"{cls.__module__}.".startswith("google.auth.") for cls in type(error).__mro__):
         return _classify_auth(error, names, message)
     code = _http_code(error)
     if code is not None:
-        headers = getattr(error, "headers", None)
-        text = json.dumps({"error": {"message": message, "status": _text(error, "status")}})
+        headers, status = getattr(error, "headers", None), getattr(error, "status", None)
+        text = json.dumps({"error": {"message": message, "status": status if isinstance(status, str) else ""}})
         return classify_http(code, text, headers if isinstance(headers, Mapping) else {})
-    if any(word in name for name in names for word in _TIMEOUTS):
-        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "TIMEOUT", message)
-    if names & _GARBAGE:
-        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", message)
-    if names & _CONNECTIONS:
-        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "CONNECTION", message)
+    for reason, pattern in _TRANSIENT_EXCEPTIONS.items():
+        if any(map(pattern.fullmatch, names)):
+            return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, reason, message)
     return Failure(FailureKind.UNIT, Status.UNAVAILABLE, "INTERNAL", message)
 
 
@@ -236,10 +236,9 @@ def _fatal_reason(code: int, status: str, error: Mapping[str, Any]) -> str:
     return _reason_code(status) or f"HTTP_{code}"
 
 
-def _details(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _details(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     details = error.get("details")
-    if isinstance(details, list):
-        yield from (detail for detail in details if isinstance(detail, dict))
+    return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
 
 
 def _retry_after(error: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
@@ -274,16 +273,12 @@ def _reason_code(status: str) -> str | None:
 # -- exceptions --------------------------------------------------------------------------------------------
 
 
-def _is_from(error: BaseException, package: str) -> bool:
-    return any(f"{cls.__module__}.".startswith(f"{package}.") for cls in type(error).__mro__)
-
-
 def _classify_auth(error: BaseException, names: set[str], message: str) -> Failure:
     """Invalid credentials concern the run; a failing token endpoint is transient."""
     lasting = "DefaultCredentialsError" in names or _BAD_CREDENTIALS.search(message.lower()) is not None
-    if "TransportError" in names or getattr(error, "retryable", False) or not lasting:
-        return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "CREDENTIALS", message)
-    return Failure(FailureKind.RUN, Status.UNAVAILABLE, "CREDENTIALS", message)
+    transient = "TransportError" in names or getattr(error, "retryable", False) or not lasting
+    kind = FailureKind.TRANSIENT if transient else FailureKind.RUN
+    return Failure(kind, Status.UNAVAILABLE, "CREDENTIALS", message)
 
 
 def _http_code(error: BaseException) -> int | None:
@@ -293,11 +288,6 @@ def _http_code(error: BaseException) -> int | None:
         if isinstance(value, int) and 100 <= value <= 599:
             return int(value)
     return None
-
-
-def _text(error: BaseException, name: str) -> str:
-    value = getattr(error, name, None)
-    return value if isinstance(value, str) else ""
 
 
 def one_line(text: str) -> str:

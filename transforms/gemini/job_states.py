@@ -27,9 +27,8 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
 from imagebeam.transforms.gemini.error_classes import one_line
+from imagebeam.transforms.gemini.json_values import dump_json, integer_of, list_of, mapping_of, text_of, utc_time_of
 
 PREFIX = "JOB_STATE_"
 
@@ -161,12 +160,8 @@ def rule_of(state: str) -> StateRule:
     >>> rule_of("JOB_STATE_MELTING").reason
     'unknown state JOB_STATE_MELTING: polled until it changes'
     """
-    known = RULES.get(state)
-    if known is not None:
-        return known
-    name = one_line(state)[:80] or "(none)"
-    reason = f"unknown state {name}: polled until it changes"
-    return StateRule(Step.WAIT, "unknown", reason, known=False)
+    reason = f"unknown state {one_line(state)[:80] or '(none)'}: polled until it changes"
+    return RULES.get(state) or StateRule(Step.WAIT, "unknown", reason, known=False)
 
 
 def parse_job(document: Any) -> BatchJob:
@@ -176,89 +171,58 @@ def parse_job(document: Any) -> BatchJob:
         document: JSON of get, create, or an item of list. Fields that are missing or of another type than
             documented count as not reported.
     """
-    job = _mapping(document)
-    counts, output = _mapping(job.get("completionStats")), _mapping(job.get("outputInfo"))
+    job = mapping_of(document)
+    counts, output = mapping_of(job.get("completionStats")), mapping_of(job.get("outputInfo"))
     return BatchJob(
-        name=_text(job.get("name")),
-        display_name=_text(job.get("displayName")),
-        state=_text(job.get("state")),
-        created=_time(job.get("createTime")),
-        started=_time(job.get("startTime")),
-        ended=_time(job.get("endTime")),
-        updated=_time(job.get("updateTime")),
+        name=text_of(job.get("name")),
+        display_name=text_of(job.get("displayName")),
+        state=text_of(job.get("state")),
+        created=utc_time_of(job.get("createTime")),
+        started=utc_time_of(job.get("startTime")),
+        ended=utc_time_of(job.get("endTime")),
+        updated=utc_time_of(job.get("updateTime")),
         successful=_count(counts.get("successfulCount")),
         failed=_count(counts.get("failedCount")),
         incomplete=_count(counts.get("incompleteCount")),
-        output_directory=_text(output.get("gcsOutputDirectory")).rstrip("/") or None,
+        output_directory=text_of(output.get("gcsOutputDirectory")).rstrip("/") or None,
         output_table=_table(job, output),
         error=one_line("; ".join(_errors(job))),
-        error_code=_code(_mapping(job.get("error")).get("code")),
+        error_code=integer_of(mapping_of(job.get("error")).get("code")),
     )
 
 
 def _table(job: Mapping[str, Any], output: Mapping[str, Any]) -> str | None:
     """Return the output table: as reported, else as requested."""
-    table, dataset = (_bare(output.get(name)) for name in ("bigqueryOutputTable", "bigqueryOutputDataset"))
+    wanted = mapping_of(mapping_of(job.get("outputConfig")).get("bigqueryDestination"))
+    table, dataset, requested = (
+        text_of(name).removeprefix("bq://")
+        for name in (output.get("bigqueryOutputTable"), output.get("bigqueryOutputDataset"), wanted.get("outputUri"))
+    )
     if table and dataset and "." not in table:
         table = f"{dataset}.{table}"
-    wanted = _mapping(_mapping(job.get("outputConfig")).get("bigqueryDestination"))
-    for name in (table, _bare(wanted.get("outputUri"))):
+    for name in (table, requested):
         # A destination may be a dataset, in which the service chooses the table's name.
         if name.rpartition(":")[2].count(".") >= 2:
             return name
     return None
 
 
-def _bare(value: Any) -> str:
-    return _text(value).removeprefix("bq://")
-
-
 def _errors(job: Mapping[str, Any]) -> Iterator[str]:
     """Yield the error of the job, its details, and partial failures."""
-    partial = job.get("partialFailures")
-    for error in (job.get("error"), *(partial if isinstance(partial, list) else ())):
+    for error in (job.get("error"), *list_of(job.get("partialFailures"))):
         if isinstance(error, Mapping) and error:
-            code = _code(error.get("code"))
-            yield (f"code {code}: " if code is not None else "") + (_text(error.get("message")) or "no message")
-            details = error.get("details")
-            yield from (_as_text(detail) for detail in (details if isinstance(details, list) else ()) if detail)
+            code = integer_of(error.get("code"))
+            yield (f"code {code}: " if code is not None else "") + (text_of(error.get("message")) or "no message")
+            yield from (_as_text(detail) for detail in list_of(error.get("details")) if detail)
         elif error:
             yield _as_text(error)
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError:
-        return "(nested too deep to be shown)"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return text_of(value) or dump_json(value).decode() or "(nested too deep to be shown)"
 
 
 def _count(value: Any) -> int | None:
-    """Return a count, which proto JSON writes as text; None for −1 and for anything else."""
-    number = _code(value)
+    """Return a count; None for −1 and for anything else."""
+    number = integer_of(value)
     return number if number is not None and number >= 0 else None
-
-
-def _code(value: Any) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value[:18])
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _time(value: Any) -> datetime.datetime | None:
-    """Return a time in UTC; the service writes up to nine decimals."""
-    try:
-        parsed = datetime.datetime.fromisoformat(_text(value))
-        return parsed.astimezone(datetime.UTC) if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -88,14 +88,12 @@ def request_frame(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
         profile: The task's model.
         labels: Billing labels.
     """
-    frame: dict[str, Any] = {}
-    if task.system:
-        frame["systemInstruction"] = {"parts": [{"text": task.system}]}
-    if config := _generation_config(task, profile):
-        frame["generationConfig"] = config
-    if labels:
-        frame["labels"] = dict(labels)
-    return frame
+    frame = {
+        "systemInstruction": {"parts": [{"text": task.system}]} if task.system else None,
+        "generationConfig": _generation_config(task, profile),
+        "labels": dict(labels),
+    }
+    return {name: value for name, value in frame.items() if value}
 
 
 def lane_headers(lane: Lane) -> dict[str, str]:
@@ -120,7 +118,7 @@ def image_label(image: Image, number: int, count: int) -> str:
     >>> image_label(Image("o1:a", None), 1, 2)
     'Image 1 of 2, captured unknown, camera heading unknown:'
     """
-    heading = UNKNOWN if image.heading is None else f"{_degrees(image.heading)} degrees"
+    heading = UNKNOWN if image.heading is None else f"{round(image.heading)} degrees"
     return f"Image {number} of {count}, captured {image.capture_time or UNKNOWN}, camera heading {heading}:"
 
 
@@ -134,14 +132,13 @@ def render_prompt(prompt: str, unit: Unit) -> str:
     Returns:
         The text. A value that looks like a field is not expanded.
     """
-    newest = unit.images[-1] if unit.images else None
-    heading = newest.heading if newest else None
+    newest = unit.images[-1] if unit.images else Image("", None)
     values: dict[str, Any] = {
         "unit_id": unit.unit_id,
         "asset_id": unit.asset_id,
         "asset_type": unit.asset_type,
-        "capture_time": unit.capture_time or (newest.capture_time if newest else None),
-        "heading": None if heading is None else _degrees(heading),
+        "capture_time": unit.capture_time or newest.capture_time,
+        "heading": None if newest.heading is None else round(newest.heading),
         "latitude": unit.latitude,
         "longitude": unit.longitude,
         "image_count": len(unit.images),
@@ -176,29 +173,19 @@ def image_part(part: ImagePart, resolution: str) -> dict[str, Any]:
     return body
 
 
-def _degrees(angle: float) -> str:
-    """Return whole degrees, the precision of a camera pose; -0 becomes 0."""
-    return str(round(angle))
-
-
 def _generation_config(task: Task, profile: ModelProfile) -> dict[str, Any]:
     # A task that was not loaded for this model may still hold settings that it ignores.
     generation = profile.drop_ignored_settings(task).generation
-    config: dict[str, Any] = {}
-    if generation.temperature is not None:
-        config["temperature"] = generation.temperature
-    if generation.top_p is not None:
-        config["topP"] = generation.top_p
-    if generation.max_output_tokens is not None:
-        config["maxOutputTokens"] = generation.max_output_tokens
-    if generation.seed is not None:
-        config["seed"] = generation.seed
-    if task.schema is not None:
+    per_request = task.media_resolution not in ("default", "ultra_high")
+    config = {
+        "temperature": generation.temperature,
+        "topP": generation.top_p,
+        "maxOutputTokens": generation.max_output_tokens,
+        "seed": generation.seed,
         # Google, "Structured output": JSON is guaranteed only with both.
-        config["responseMimeType"] = "application/json"
-        config["responseSchema"] = task.schema
-    if task.media_resolution not in ("default", "ultra_high"):
-        config["mediaResolution"] = f"MEDIA_RESOLUTION_{task.media_resolution.upper()}"
-    if thinking := profile.thinking.config(generation.thinking):
-        config["thinkingConfig"] = thinking
-    return config
+        "responseMimeType": None if task.schema is None else "application/json",
+        "responseSchema": task.schema,
+        "mediaResolution": f"MEDIA_RESOLUTION_{task.media_resolution.upper()}" if per_request else None,
+        "thinkingConfig": profile.thinking.config(generation.thinking) or None,
+    }
+    return {name: value for name, value in config.items() if value is not None}

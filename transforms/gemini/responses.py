@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from imagebeam.transforms.core.records import Answer, Status, Usage
+from imagebeam.transforms.gemini.json_values import integer_of, list_of, mapping_of, text_of
 from imagebeam.transforms.tasks.answer_schema import OffSchemaError, fit_answer
 from imagebeam.transforms.tasks.task import Task
 
@@ -33,7 +34,8 @@ def parse_response(body: Mapping[str, Any], task: Task) -> Answer:
         body: The JSON body of an HTTP 200, or the ``response`` of a batch line.
         task: The task.
     """
-    candidate = _first(body.get("candidates"))
+    candidates = list_of(body.get("candidates"))
+    candidate = candidates[0] if candidates and isinstance(candidates[0], dict) else None
     text = _text(candidate)
     status, reason, message, value = _read(body, candidate, text, task)
     return Answer(
@@ -42,9 +44,9 @@ def parse_response(body: Mapping[str, Any], task: Task) -> Answer:
         message=None if message is None else " ".join(message.split())[:MESSAGE_CHARS],
         value=value,
         raw_text=None if status is Status.OK or not text else text[:RAW_TEXT_CHARS],
-        model_version=_word(body.get("modelVersion")),
-        response_id=_word(body.get("responseId")),
-        usage=read_usage(_mapping(body.get("usageMetadata"))),
+        model_version=text_of(body.get("modelVersion")) or None,
+        response_id=text_of(body.get("responseId")) or None,
+        usage=read_usage(mapping_of(body.get("usageMetadata"))),
         retryable=status is Status.INVALID_ANSWER,
     )
 
@@ -54,14 +56,12 @@ _Read = tuple[Status, str | None, str | None, Mapping[str, Any] | None]
 
 def _read(body: Mapping[str, Any], candidate: Mapping[str, Any] | None, text: str, task: Task) -> _Read:
     if candidate is None:
-        feedback = _mapping(body.get("promptFeedback"))
-        block = _word(feedback.get("blockReason"))
-        if block:
-            detail = _word(feedback.get("blockReasonMessage"))
+        feedback = mapping_of(body.get("promptFeedback"))
+        if block := text_of(feedback.get("blockReason")):
+            detail = text_of(feedback.get("blockReasonMessage"))
             return Status.BLOCKED, block, detail or f"the prompt was blocked: {block}", None
         return _invalid("EMPTY", "the answer has no candidate")
-    finish = _word(candidate.get("finishReason")) or ""
-    detail = _word(candidate.get("finishMessage"))
+    finish, detail = text_of(candidate.get("finishReason")), text_of(candidate.get("finishMessage"))
     # IMAGE_SAFETY, IMAGE_PROHIBITED_CONTENT, IMAGE_RECITATION ...
     if finish in _BLOCKED or finish.startswith("IMAGE_"):
         return Status.BLOCKED, finish, detail or f"the answer was blocked: {finish}", None
@@ -100,42 +100,20 @@ def _json(text: str) -> Any:
 
 def _text(candidate: Mapping[str, Any] | None) -> str:
     """Return the text of an answer: its parts without thoughts, joined."""
-    parts = _mapping((candidate or {}).get("content")).get("parts")
-    if not isinstance(parts, list):
-        return ""
     return "".join(
         part["text"]
-        for part in parts
+        for part in list_of(mapping_of((candidate or {}).get("content")).get("parts"))
         if isinstance(part, dict) and isinstance(part.get("text"), str) and part.get("thought") is not True
     )
 
 
 def read_usage(metadata: Mapping[str, Any]) -> Usage:
     """Return the tokens of ``usageMetadata``."""
+    count = {name: max(0, integer_of(value) or 0) for name, value in metadata.items()}.get
     return Usage(
-        prompt_tokens=_count(metadata, "promptTokenCount") + _count(metadata, "toolUsePromptTokenCount"),
-        cached_tokens=_count(metadata, "cachedContentTokenCount"),
-        output_tokens=_count(metadata, "candidatesTokenCount"),
-        thought_tokens=_count(metadata, "thoughtsTokenCount"),
-        traffic_type=_word(metadata.get("trafficType")),
+        prompt_tokens=count("promptTokenCount", 0) + count("toolUsePromptTokenCount", 0),
+        cached_tokens=count("cachedContentTokenCount", 0),
+        output_tokens=count("candidatesTokenCount", 0),
+        thought_tokens=count("thoughtsTokenCount", 0),
+        traffic_type=text_of(metadata.get("trafficType")) or None,
     )
-
-
-def _count(metadata: Mapping[str, Any], key: str) -> int:
-    """Return a token count; proto JSON may write an int64 as text."""
-    value = metadata.get(key)
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value[:18])
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def _first(value: Any) -> Mapping[str, Any] | None:
-    return value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
