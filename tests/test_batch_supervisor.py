@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import google.cloud.storage as storage
 import pytest
@@ -27,7 +29,12 @@ from vertex_local import gemini
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.batch import state as batch_state
+from imagebeam.pipeline.batch import supervisor
+from imagebeam.pipeline.batch.state import BatchRun
+from imagebeam.transforms.batch_shards import Shard
 from imagebeam.transforms.clients import lease
+from imagebeam.transforms.clients import storage as work_storage
+from imagebeam.transforms.clients.batch_jobs import BatchJobs
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 
@@ -157,6 +164,22 @@ def test_creates_one_job_despite_failed_and_lost_calls(cloud: LocalCloud, tmp_pa
     assert len(created(job)) == 5
     assert set(paid(job).values()) == {1}
     assert "refused" in said
+
+
+def test_grace_time_ends_with_the_list_of_jobs(tmp_path: Path) -> None:
+    # A long round reads the list once, and reaches its last shard much later.
+    shard = Shard("r1", str(tmp_path), round=1, name="0000000000-0", lines=1)
+    run = SimpleNamespace(batch=SimpleNamespace(grace_s=600.0))
+    created_at = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=700)
+    work_storage.write(shard.path("intent.json"), json.dumps({"at": created_at.isoformat()}).encode())
+    listed_at = created_at + datetime.timedelta(seconds=10)
+    no_jobs = cast("BatchJobs", None)  # a create would raise
+    status = supervisor._create_job(cast("BatchRun", run), shard, no_jobs, listed_at, stop=False)
+    assert (status.phase, status.job) == ("creating", None)
+    with pytest.raises(AttributeError):
+        supervisor._create_job(
+            cast("BatchRun", run), shard, no_jobs, created_at + datetime.timedelta(seconds=601), stop=False
+        )
 
 
 def test_a_run_without_permission_stays_open_and_others_continue(cloud: LocalCloud, tmp_path: Path) -> None:

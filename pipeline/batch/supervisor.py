@@ -166,6 +166,8 @@ def _advance(
     run: BatchRun, prepared: Prepared, jobs: BatchJobs, bq: BigQueryClient, *, stop: bool
 ) -> Iterator[JobStatus]:
     """Move every shard of a round one step forward. With ``stop`` no job is created and open jobs are canceled."""
+    # Creating many jobs takes a while: the grace time counts until the list was read, not until a shard's turn.
+    listed_at = datetime.datetime.now(datetime.UTC)
     listed = _list_jobs(jobs, run)
     for shard in batch_totals.load_shards(run, prepared.shards[0].round - 1 if prepared.shards else 0):
         # Earlier rounds are collected: a job that appears only now was created by an attempt that got no response.
@@ -181,7 +183,7 @@ def _advance(
         if status.collected is None and job is None:
             # An earlier process may have died after it wrote the shard and before it registered its units.
             register(bq, run.run, shard)
-            status = _create_job(run, shard, jobs, stop=stop)
+            status = _create_job(run, shard, jobs, listed_at, stop=stop)
             job = status.job
         if job is not None:
             for other in found:
@@ -192,14 +194,14 @@ def _advance(
         yield status
 
 
-def _create_job(run: BatchRun, shard: Shard, jobs: BatchJobs, *, stop: bool) -> JobStatus:
+def _create_job(run: BatchRun, shard: Shard, jobs: BatchJobs, listed_at: datetime.datetime, *, stop: bool) -> JobStatus:
     """Create the job of a shard, unless another process may just have created it."""
     intent = shard.path("intent.json")
     is_first = not stop and storage.create(intent, orjson.dumps({"at": utc_now()}))
     if not is_first:
+        grace = datetime.timedelta(seconds=run.batch.grace_s)
         earlier = storage.read(intent)
-        waited = run.batch.grace_s if earlier is None else _seconds_since(orjson.loads(earlier)["at"])
-        if earlier is not None and waited < run.batch.grace_s:
+        if earlier and listed_at < datetime.datetime.fromisoformat(orjson.loads(earlier)["at"]) + grace:
             return JobStatus(
                 shard, "creating", note="another process was about to create the job; waiting for it to appear"
             )
@@ -299,7 +301,3 @@ def all_jobs_failed(statuses: Sequence[JobStatus]) -> str:
 def _is_over_deadline(run: BatchRun) -> bool:
     deadline = run.batch.deadline_s
     return deadline is not None and run.age_s(datetime.datetime.now(datetime.UTC)) > deadline
-
-
-def _seconds_since(at: str) -> float:
-    return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(at)).total_seconds()
