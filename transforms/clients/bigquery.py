@@ -7,13 +7,14 @@ raised as one-line errors: :class:`UserError` for what the user can fix, :class:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import google.api_core.exceptions as api_errors
@@ -28,7 +29,6 @@ from imagebeam.transforms.clients.bigquery_errors import (
     READ_RETRY,
     query_errors,
     service_errors,
-    systemic_error,
 )
 from imagebeam.transforms.clients.credentials import missing_credentials
 from imagebeam.transforms.core.errors import SystemicError
@@ -108,23 +108,16 @@ class BigQueryClient:
 
     def get_table(self, name: TableName) -> TableInfo | None:
         """Return the metadata of a table or view, or None if it does not exist."""
-        try:
+        with service_errors(f"reading table {name.dotted}"), contextlib.suppress(api_errors.NotFound):
             table = self.client.get_table(name.dotted, retry=READ_RETRY)
-        except api_errors.NotFound:
-            return None
-        except api_errors.GoogleAPIError as error:
-            raise systemic_error(error, f"reading table {name.dotted}") from None
-        schema = tuple(field.to_api_repr() for field in table.schema)
-        return TableInfo(name, table.location or "US", schema, table.table_type or "TABLE")
+            return TableInfo(name, table.location or "US", _to_json(table.schema), table.table_type or "TABLE")
+        return None
 
     def get_dataset_location(self, project: str, dataset: str) -> str | None:
         """Return the location of a dataset, or None if it does not exist."""
-        try:
+        with service_errors(f"reading dataset {project}.{dataset}"), contextlib.suppress(api_errors.NotFound):
             return self.client.get_dataset(f"{project}.{dataset}", retry=READ_RETRY).location or "US"
-        except api_errors.NotFound:
-            return None
-        except api_errors.GoogleAPIError as error:
-            raise systemic_error(error, f"reading dataset {project}.{dataset}") from None
+        return None
 
     def create_dataset(self, project: str, dataset: str, location: str) -> None:
         """Create a dataset if it does not exist."""
@@ -165,13 +158,10 @@ class BigQueryClient:
         wanted = bigquery.Table(name.dotted, schema=_fields(schema))
         wanted.expires = expires
         wanted.description = description
-        try:
+        with service_errors(f"creating table {name.dotted}"), contextlib.suppress(api_errors.Conflict):
             self.client.create_table(wanted)
-        except api_errors.Conflict:
-            return False
-        except api_errors.GoogleAPIError as error:
-            raise systemic_error(error, f"creating table {name.dotted}") from None
-        return True
+            return True
+        return False
 
     def put_view(self, name: TableName, sql: str, *, description: str) -> None:
         """Create or replace a view."""
@@ -221,9 +211,8 @@ class BigQueryClient:
             UserError: The query is invalid, or would scan more than ``maximum_bytes_billed``.
             SystemicError: BigQuery cannot run it.
         """
-        config = build_job_config(query.parameters)
+        config = build_job_config(query.parameters, maximum_bytes_billed)
         config.use_query_cache = False
-        _limit_bytes(config, maximum_bytes_billed)
         config.labels = dict(labels or {})
         digest = hashlib.sha256(orjson.dumps([query.sql, repr(query.parameters)])).hexdigest()[:16]
         last = SystemicError("running a query: no attempt")
@@ -243,7 +232,7 @@ class BigQueryClient:
                 continue
             return ResultRef(
                 table=f"{job.destination.project}.{job.destination.dataset_id}.{job.destination.table_id}",
-                schema=tuple(field.to_api_repr() for field in result.schema),
+                schema=_to_json(result.schema),
                 rows=int(result.total_rows or 0),
                 job_id=job_id,
                 bytes_processed=int(job.total_bytes_processed or 0),
@@ -259,8 +248,7 @@ class BigQueryClient:
             UserError: The query is invalid, or would scan more than ``maximum_bytes_billed``.
             SystemicError: BigQuery cannot run it.
         """
-        config = build_job_config(query.parameters)
-        _limit_bytes(config, maximum_bytes_billed)
+        config = build_job_config(query.parameters, maximum_bytes_billed)
         with query_errors("running a query"):
             job = self.client.query(query.sql, job_config=config, location=location)
             return [dict(row.items()) for row in job.result()]
@@ -280,8 +268,7 @@ class BigQueryClient:
         config.use_query_cache = False
         with query_errors("checking a query"):
             job = self.client.query(query.sql, job_config=config, location=location, retry=READ_RETRY)
-        schema = tuple(field.to_api_repr() for field in job.schema or ())
-        return schema, int(job.total_bytes_processed or 0), job.location or "US"
+        return _to_json(job.schema or ()), int(job.total_bytes_processed or 0), job.location or "US"
 
     def read_rows(self, result: ResultRef, start: int, count: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Read rows ``start`` to ``start + count`` of a result, only the named columns."""
@@ -371,13 +358,21 @@ class _CachedField(bigquery.SchemaField):
         return tuple(_CachedField.from_api_repr(field.to_api_repr()) for field in super().fields)
 
 
+def _to_json(fields: Iterable[bigquery.SchemaField]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(field.to_api_repr() for field in fields)
+
+
 def _fields(schema: Schema) -> list[bigquery.SchemaField]:
     return [bigquery.SchemaField.from_api_repr(dict(field)) for field in schema]
 
 
-def build_job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig:
+def build_job_config(
+    parameters: Sequence[Parameter], maximum_bytes_billed: int | None = None
+) -> bigquery.QueryJobConfig:
     """Build the configuration of a query job with these parameters."""
     config = bigquery.QueryJobConfig()
+    if maximum_bytes_billed is not None:  # the client would send None as the string "None"
+        config.maximum_bytes_billed = maximum_bytes_billed
     config.query_parameters = [
         bigquery.ArrayQueryParameter(parameter.name, parameter.type, list(parameter.value))
         if parameter.array
@@ -385,8 +380,3 @@ def build_job_config(parameters: Sequence[Parameter]) -> bigquery.QueryJobConfig
         for parameter in parameters
     ]
     return config
-
-
-def _limit_bytes(config: bigquery.QueryJobConfig, maximum_bytes_billed: int | None) -> None:
-    if maximum_bytes_billed is not None:  # the client would send None as the string "None"
-        config.maximum_bytes_billed = maximum_bytes_billed

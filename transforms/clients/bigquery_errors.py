@@ -14,7 +14,7 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from imagebeam.transforms.core.errors import SystemicError, UserError, first_line
 
 
-def query_error(error: api_errors.GoogleAPICallError) -> UserError:
+def query_error(error: BaseException) -> UserError:
     """Return the error for a query that BigQuery rejected."""
     text = first_line(error)
     if is_over_bytes_limit(error):
@@ -50,12 +50,9 @@ def query_errors(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (api_errors.BadRequest, api_errors.NotFound, api_errors.Forbidden) as error:
-        raise query_error(error) from None
     except (api_errors.GoogleAPIError, OSError) as error:
-        if isinstance(error, api_errors.GoogleAPICallError) and is_over_bytes_limit(error):
-            raise query_error(error) from None
-        raise systemic_error(error, doing) from None
+        rejected = isinstance(error, api_errors.BadRequest | api_errors.NotFound | api_errors.Forbidden)
+        raise query_error(error) if rejected or is_over_bytes_limit(error) else systemic_error(error, doing) from None
 
 
 @contextlib.contextmanager

@@ -69,57 +69,44 @@ def read_image(uri: str | None, *, limit: int | None = None, client: storage.Cli
 
 def create(path: str, data: bytes) -> bool:
     """Create a file or object atomically; return False if it already exists."""
-    place = _place(path)
-    if place is not None:
-        blob = storage_client().bucket(place[0]).blob(place[1])
-        try:
-            blob.upload_from_string(data, content_type="application/octet-stream", if_generation_match=0)
-        except api_errors.PreconditionFailed:
-            return False
-        return True
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    blob = _blob(path)
     try:
-        with target.open("xb") as file:
-            file.write(data)
-    except FileExistsError:
+        if blob is not None:
+            blob.upload_from_string(data, content_type="application/octet-stream", if_generation_match=0)
+        else:
+            with _local_target(path).open("xb") as file:
+                file.write(data)
+    except (api_errors.PreconditionFailed, FileExistsError):
         return False
     return True
 
 
 def write(path: str, data: bytes, *, content_type: str = "application/json") -> None:
     """Write a file or object, and replace an existing one."""
-    place = _place(path)
-    if place is not None:
-        storage_client().bucket(place[0]).blob(place[1]).upload_from_string(data, content_type=content_type)
-        return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(target)
+    blob = _blob(path)
+    if blob is not None:
+        blob.upload_from_string(data, content_type=content_type)
+    else:
+        target = _local_target(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.write_bytes(data)
+        temporary.replace(target)
 
 
 def read(path: str) -> bytes | None:
     """Read a file or object; return None if it does not exist."""
-    place = _place(path)
-    if place is not None:
-        with contextlib.suppress(api_errors.NotFound):
-            return bytes(storage_client().bucket(place[0]).blob(place[1]).download_as_bytes())
-        return None
-    with contextlib.suppress(FileNotFoundError):
-        return Path(path).read_bytes()
+    blob = _blob(path)
+    with contextlib.suppress(api_errors.NotFound, FileNotFoundError):
+        return Path(path).read_bytes() if blob is None else bytes(blob.download_as_bytes())
     return None
 
 
 def delete(path: str) -> None:
     """Delete a file or object if it exists."""
-    place = _place(path)
-    if place is not None:
-        with contextlib.suppress(api_errors.NotFound):
-            storage_client().bucket(place[0]).blob(place[1]).delete()
-        return
-    Path(path).unlink(missing_ok=True)
+    blob = _blob(path)
+    remove = Path(path).unlink if blob is None else blob.delete
+    with contextlib.suppress(api_errors.NotFound, FileNotFoundError):
+        remove()
 
 
 def list_names(directory: str) -> list[str]:
@@ -134,21 +121,19 @@ def list_names(directory: str) -> list[str]:
 
 def upload(path: str, file: Path) -> None:
     """Copy a local file to a path, and replace an existing file."""
-    place = _place(path)
-    if place is not None:
-        blob = storage_client().bucket(place[0]).blob(place[1], chunk_size=CHUNK_BYTES)
+    blob = _blob(path, chunk_size=CHUNK_BYTES)
+    if blob is not None:
         blob.upload_from_filename(file, content_type="application/json")
-        return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, path)
+    else:
+        shutil.copyfile(file, _local_target(path))
 
 
 def download(path: str, file: Path) -> bool:
     """Copy a path to a local file; return False if the path does not exist."""
-    place = _place(path)
+    blob = _blob(path)
     try:
-        if place is not None:
-            storage_client().bucket(place[0]).blob(place[1]).download_to_filename(file)
+        if blob is not None:
+            blob.download_to_filename(file)
         else:
             shutil.copyfile(path, file)
     except (api_errors.NotFound, FileNotFoundError):
@@ -169,11 +154,7 @@ def check_writable(directory: str, location: str = "…") -> None:
     probe = join(directory, f".probe-{os.getpid()}")
     try:
         write(probe, b"imagebeam\n", content_type="text/plain")
-        place = _place(probe)
-        if place is not None:
-            storage_client().bucket(place[0]).blob(place[1]).delete()
-        else:
-            Path(probe).unlink()
+        delete(probe)
     except api_errors.NotFound:
         bucket = directory.removeprefix("gs://").partition("/")[0]
         raise UserError(
@@ -207,3 +188,15 @@ def _place(path: str) -> tuple[str, str] | None:
     if place is None and not is_local(path):
         raise UserError(f"{quote(path)} is not a Cloud Storage path; use gs://BUCKET/PATH with a valid bucket name")
     return place
+
+
+def _blob(path: str, chunk_size: int | None = None) -> storage.Blob | None:
+    place = _place(path)
+    return place and storage_client().bucket(place[0]).blob(place[1], chunk_size=chunk_size)
+
+
+def _local_target(path: str) -> Path:
+    """Return a path on this machine, whose directory exists."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target

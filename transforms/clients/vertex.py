@@ -13,7 +13,7 @@ import dataclasses
 import os
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
 import aiohttp
@@ -105,7 +105,7 @@ class GeminiClient:
                 timeout_s + 5,
             )
         except errors.APIError as error:
-            return HttpResponse(error.code, error_body(error), _headers(error.response))
+            return _error_response(error)
         http = answer.sdk_http_response
         if http is None:
             raise aiohttp.ClientPayloadError("google-genai returned no HTTP response")
@@ -120,21 +120,11 @@ class GeminiClient:
             timeout_s: Timeout in seconds.
         """
         config = types.CountTokensConfig(http_options=types.HttpOptions(extra_body={"contents": body["contents"]}))
-        try:
-            await asyncio.wait_for(
-                self._client.aio.models.count_tokens(model=model, contents=".", config=config), timeout_s
-            )
-        except errors.APIError as error:
-            return HttpResponse(error.code, error_body(error), _headers(error.response))
-        return HttpResponse(200, "", {})
+        return await _status(self._client.aio.models.count_tokens(model=model, contents=".", config=config), timeout_s)
 
     async def model_status(self, model: str, *, timeout_s: float = 30.0) -> HttpResponse:
         """Get the model at this location (``publishers.models.get``), to check that it exists."""
-        try:
-            await asyncio.wait_for(self._client.aio.models.get(model=model), timeout_s)
-        except errors.APIError as error:
-            return HttpResponse(error.code, error_body(error), _headers(error.response))
-        return HttpResponse(200, "", {})
+        return await _status(self._client.aio.models.get(model=model), timeout_s)
 
     async def close(self) -> None:
         """Close the client and its connections."""
@@ -202,6 +192,17 @@ def error_body(error: errors.APIError) -> bytes | str:
     return str(error.message or "")
 
 
-def _headers(response: Any) -> dict[str, str]:
-    headers = getattr(response, "headers", None) or {}
-    return {str(name).lower(): str(value) for name, value in headers.items()}
+async def _status(call: Awaitable[Any], timeout_s: float) -> HttpResponse:
+    """Wait for a call, and return its status without its content."""
+    try:
+        await asyncio.wait_for(call, timeout_s)
+    except errors.APIError as error:
+        return _error_response(error)
+    return HttpResponse(200, "", {})
+
+
+def _error_response(error: errors.APIError) -> HttpResponse:
+    headers = getattr(error.response, "headers", None) or {}
+    return HttpResponse(
+        error.code, error_body(error), {str(name).lower(): str(value) for name, value in headers.items()}
+    )
