@@ -6,6 +6,9 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+# Before the first import of numpy: on a busy machine, threads that wait for each other take most of the time.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 from imagebeam.emulators.cloud import LocalCloud
 
 # The duration of an example depends on the machine more than on the code.

@@ -185,9 +185,9 @@ def test_rejects_kept_columns_of_the_same_name() -> None:
     ],
 )
 def test_names_companion_tables(table: str, assets: str | None) -> None:
-    found = companions(TableName("p", "d", table))
-    assert found.snapshots.dotted == "p.d.snapshots"
-    assert (found.assets.table if found.assets else None) == assets
+    snapshots, found = companions(TableName("p", "d", table))
+    assert snapshots.dotted == "p.d.snapshots"
+    assert (found.table if found else None) == assets
 
 
 def test_a_source_is_a_table_or_a_query_and_can_be_pickled() -> None:

@@ -195,12 +195,12 @@ def _read_source(settings: ClassifySettings, bq: BigQueryClient) -> SourceInfo:
     if info is None:
         raise _missing_table(bq, table)
     detected = sources.detect_profile(table.table, info.schema, profile=settings.profile, mapping=mapping)
-    siblings = sources.companions(table)
+    snapshots, assets = sources.companions(table)
     source = sources.source_of(
         detected=detected,
         table=table,
-        snapshots=_existing_table(bq, siblings.snapshots, "snapshot_id", "creation_time"),
-        assets=_existing_table(bq, siblings.assets, "asset_id"),
+        snapshots=_existing_table(bq, snapshots, "snapshot_id", "creation_time"),
+        assets=_existing_table(bq, assets, "asset_id"),
     )
     description = f"{table.dotted}, profile {detected.profile} ({detected.why}), in {info.location}"
     return SourceInfo(source, info.location, description)

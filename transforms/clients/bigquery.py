@@ -211,9 +211,9 @@ class BigQueryClient:
             UserError: The query is invalid, or would scan more than ``maximum_bytes_billed``.
             SystemicError: BigQuery cannot run it.
         """
-        config = build_job_config(query.parameters, maximum_bytes_billed)
-        config.use_query_cache = False
-        config.labels = dict(labels or {})
+        config = build_job_config(
+            query.parameters, maximum_bytes_billed, use_query_cache=False, labels=dict(labels or {})
+        )
         digest = hashlib.sha256(orjson.dumps([query.sql, repr(query.parameters)])).hexdigest()[:16]
         last = SystemicError("running a query: no attempt")
         for suffix in range(JOB_TRIES):
@@ -263,9 +263,7 @@ class BigQueryClient:
             UserError: The query is invalid.
             SystemicError: BigQuery cannot be used.
         """
-        config = build_job_config(query.parameters)
-        config.dry_run = True
-        config.use_query_cache = False
+        config = build_job_config(query.parameters, dry_run=True, use_query_cache=False)
         with query_errors("checking a query"):
             job = self.client.query(query.sql, job_config=config, location=location, retry=READ_RETRY)
         return _to_json(job.schema or ()), int(job.total_bytes_processed or 0), job.location or "US"
@@ -367,10 +365,10 @@ def _fields(schema: Schema) -> list[bigquery.SchemaField]:
 
 
 def build_job_config(
-    parameters: Sequence[Parameter], maximum_bytes_billed: int | None = None
+    parameters: Sequence[Parameter], maximum_bytes_billed: int | None = None, **settings: Any
 ) -> bigquery.QueryJobConfig:
-    """Build the configuration of a query job with these parameters."""
-    config = bigquery.QueryJobConfig()
+    """Build the configuration of a query job with these parameters and other settings."""
+    config = bigquery.QueryJobConfig(**settings)
     if maximum_bytes_billed is not None:  # the client would send None as the string "None"
         config.maximum_bytes_billed = maximum_bytes_billed
     config.query_parameters = [

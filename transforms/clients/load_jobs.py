@@ -39,11 +39,11 @@ class LoadJob:
 
     def config(self) -> bigquery.LoadJobConfig:
         """Build the configuration of the job."""
-        config = bigquery.LoadJobConfig()
-        config.source_format = bigquery.SourceFormat.NEWLINE_DELIMITED_JSON
-        disposition = bigquery.WriteDisposition
-        config.write_disposition = disposition.WRITE_TRUNCATE if self.replace else disposition.WRITE_APPEND
-        config.labels = dict(self.labels)
+        config = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
+            write_disposition=f"WRITE_{'TRUNCATE' if self.replace else 'APPEND'}",
+            labels=dict(self.labels),
+        )
         if self.schema:
             config.schema = [bigquery.SchemaField.from_api_repr(dict(field)) for field in self.schema]
         return config

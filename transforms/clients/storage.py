@@ -17,7 +17,7 @@ import google.cloud.storage as storage
 import requests.adapters
 
 from imagebeam.transforms.core.errors import UserError, first_line
-from imagebeam.transforms.core.images import ImageError, parse_gs_uri
+from imagebeam.transforms.core.images import ImageError, checked_uri, parse_gs_uri
 from imagebeam.transforms.core.records import ImageReason
 from imagebeam.transforms.core.text import quote
 
@@ -53,10 +53,7 @@ def read_image(uri: str | None, *, limit: int | None = None, client: storage.Cli
     Raises:
         ImageError: The URI is missing or malformed, or the object is missing, forbidden or empty.
     """
-    place = parse_gs_uri(uri)
-    if place is None:
-        raise ImageError(ImageReason.NO_URI, "no image URI" if not uri else f"not a gs:// URI: {uri[:200]}")
-    blob = (client or storage_client()).bucket(place[0]).blob(place[1])
+    blob = storage.Blob.from_uri(checked_uri(uri), client=client or storage_client())
     try:
         return bytes(blob.download_as_bytes(end=None if limit is None else limit - 1, raw_download=True))
     except api_errors.NotFound:

@@ -39,9 +39,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"8BPS", "image/vnd.adobe.photoshop"),
     (b"%PDF-", "application/pdf"),
 )
-_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
-_HEIF_BRANDS = frozenset({b"mif1", b"msf1", b"heif"})
-_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+#: Brands of ISO media, the most specific type first.
+_BRANDS = {
+    "image/avif": frozenset({b"avif", b"avis"}),
+    "image/heic": frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}),
+    "image/heif": frozenset({b"mif1", b"msf1", b"heif"}),
+}
 _SUFFIXES = {
     "jpg": "image/jpeg",
     "jpeg": "image/jpeg",
@@ -104,9 +107,8 @@ def sniff_mime(head: bytes) -> str | None:
     >>> sniff_mime(b"GIF89a...")
     'image/gif'
     """
-    for magic, mime in _MAGIC:
-        if head.startswith(magic):
-            return mime
+    if found := next((mime for magic, mime in _MAGIC if head.startswith(magic)), None):
+        return found
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
     if head[4:8] == b"ftyp":
@@ -123,14 +125,7 @@ def _sniff_iso(head: bytes) -> str | None:
     """Detect ISO media by brand: the major one, or the compatible ones after it."""
     size = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, size - 3, 4))]
-    for known, mime in (
-        (_AVIF_BRANDS, "image/avif"),
-        (_HEIC_BRANDS, "image/heic"),
-        (_HEIF_BRANDS, "image/heif"),
-    ):
-        if known.intersection(brands):
-            return mime
-    return None
+    return next((mime for mime, known in _BRANDS.items() if known.intersection(brands)), None)
 
 
 def mime_from_name(uri: str) -> str | None:

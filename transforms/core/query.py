@@ -15,8 +15,18 @@ from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.text import quote
 
 _OPEN = {"(": ")", "[": "]"}
-_QUOTES = ("'''", '"""', "'", '"', "`")
-_QUERY_START = re.compile(r"[\s(]*(SELECT|WITH|FROM)\b", re.IGNORECASE)
+#: Comments, quoted texts (a backslash escapes the next quote in raw strings too: GoogleSQL, "Lexical structure"), and
+#: single characters; ``unclosed`` is the start of a comment or quoted text without an end.
+_TOKEN = re.compile(
+    r"""--[^\n]*|\#[^\n]*|/\*.*?\*/
+    |(?P<quote>(?>'''|\"\"\"|['"`]))(?:\\.|(?!(?P=quote))[^\\])*(?P=quote)
+    |(?P<unclosed>/\*|'''|\"\"\"|['"`])
+    |.""",
+    re.DOTALL | re.VERBOSE,
+)
+_QUERY_START = re.compile(
+    r"(?>(?:\s+|--[^\n]*\n|\#[^\n]*\n|/\*.*?\*/)*)[\s(]*(SELECT|WITH|FROM)\b", re.IGNORECASE | re.DOTALL
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ def check_select(text: str, *, source: str) -> str:
     stripped = re.sub(r"[;\s]+\Z", "", text).strip()
     if not stripped:
         raise UserError(f"{source} is empty; give a SELECT")
-    if not _QUERY_START.match(_without_leading_comments(stripped)):
+    if not _QUERY_START.match(stripped):
         raise UserError(f"{source} must be one query that starts with SELECT or WITH, not {quote(stripped, 40)}")
     _check_balance(stripped, source)
     return stripped
@@ -87,51 +97,16 @@ def check_select(text: str, *, source: str) -> str:
 
 def _check_balance(text: str, source: str) -> None:
     expected: list[str] = []
-    at = 0
-    while at < len(text):
-        end = _skip(text, at, source)
-        if end > at:
-            at = end
-            continue
-        character = text[at]
-        if character in _OPEN:
-            expected.append(_OPEN[character])
-        elif character in _OPEN.values() and (not expected or expected.pop() != character):
-            raise UserError(f"{source}: {quote(character)} is unmatched in {quote(text)}; check the brackets")
-        elif character == ";":
+    for token in _TOKEN.finditer(text):
+        found = token[0]
+        if token["unclosed"]:
+            what = "comment" if found == "/*" else f"quote {found}"
+            raise UserError(f"{source}: unclosed {what} in {quote(text)}")
+        if found in _OPEN:
+            expected.append(_OPEN[found])
+        elif found in _OPEN.values() and (not expected or expected.pop() != found):
+            raise UserError(f"{source}: {quote(found)} is unmatched in {quote(text)}; check the brackets")
+        elif found == ";":
             raise UserError(f"{source} must be one SQL expression or query: found a semicolon in {quote(text)}")
-        at += 1
     if expected:
         raise UserError(f"{source}: {quote(expected[-1])} is missing at the end of {quote(text)}")
-
-
-def _skip(text: str, at: int, source: str) -> int:
-    """Return the index after the comment or quoted text that starts at ``at``; ``at`` if none does."""
-    if text.startswith("--", at) or text[at] == "#":
-        end = text.find("\n", at)
-        return len(text) if end < 0 else end + 1
-    if text.startswith("/*", at):
-        end = text.find("*/", at + 2)
-        if end < 0:
-            raise UserError(f"{source}: unclosed comment in {quote(text)}")
-        return end + 2
-    for mark in _QUOTES:
-        if text.startswith(mark, at):
-            return _end_of_quote(text, at + len(mark), mark, source)
-    return at
-
-
-def _end_of_quote(text: str, at: int, mark: str, source: str) -> int:
-    # A backslash escapes the next quote in raw strings too (GoogleSQL, "Lexical structure").
-    while at < len(text):
-        if text[at] == "\\":
-            at += 2
-        elif text.startswith(mark, at):
-            return at + len(mark)
-        else:
-            at += 1
-    raise UserError(f"{source}: unclosed quote {mark} in {quote(text)}")
-
-
-def _without_leading_comments(text: str) -> str:
-    return re.sub(r"\A(?:\s+|--[^\n]*\n|#[^\n]*\n|/\*.*?\*/)+", "", text, flags=re.DOTALL)

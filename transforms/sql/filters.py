@@ -6,11 +6,11 @@ parameter.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
-import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import orjson
@@ -62,7 +62,11 @@ class Filters:
         Raises:
             UserError: A filter is invalid.
         """
-        self._check_numbers()
+        if self.limit is not None and not 1 <= self.limit <= MAX_LIMIT:
+            raise UserError(f"--limit={self.limit} is out of range; give 1 or more, or omit it for all")
+        percent = self.sample_percent
+        if percent is not None and not 0 < percent <= 100:
+            raise UserError(f"--sample_percent={percent:g} is out of range; give more than 0, up to 100")
         if self.bbox is not None:
             _check_bbox(self.bbox)
         if self.near is not None:
@@ -126,28 +130,18 @@ class Filters:
     def window_conditions(self) -> tuple[list[str], list[Parameter]]:
         """Return the conditions on capture_time."""
         start, end = self._window()
-        conditions: list[str] = []
-        parameters: list[Parameter] = []
-        if start is not None:
-            conditions.append("capture_time >= @captured_from")
-            parameters.append(Parameter("captured_from", "TIMESTAMP", start))
-        if end is not None:
-            conditions.append("capture_time < @captured_until")
-            parameters.append(Parameter("captured_until", "TIMESTAMP", end))
-        return conditions, parameters
+        bounds = (("captured_from", ">=", start), ("captured_until", "<", end))
+        given = [(name, operator, time) for name, operator, time in bounds if time is not None]
+        return (
+            [f"capture_time {operator} @{name}" for name, operator, _ in given],
+            [Parameter(name, "TIMESTAMP", time) for name, _, time in given],
+        )
 
     def _window(self) -> tuple[datetime.datetime | None, datetime.datetime | None]:
         return (
             None if self.captured_from is None else instant(self.captured_from, where="--captured_from"),
             None if self.captured_until is None else instant(self.captured_until, where="--captured_until"),
         )
-
-    def _check_numbers(self) -> None:
-        if self.limit is not None and not 1 <= self.limit <= MAX_LIMIT:
-            raise UserError(f"--limit={self.limit} is out of range; give 1 or more, or omit it for all")
-        percent = self.sample_percent
-        if percent is not None and not 0 < percent <= 100:
-            raise UserError(f"--sample_percent={percent:g} is out of range; give more than 0, up to 100")
 
 
 def instant(text: str, *, where: str) -> datetime.datetime:
@@ -158,16 +152,9 @@ def instant(text: str, *, where: str) -> datetime.datetime:
     """
     plain = text.strip()
     if re.fullmatch(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?\s*([Zz]|[+-]\d{2}:?\d{2})?)?", plain):
-        plain = re.sub(r"\s*[Zz]$", "+00:00", plain)
-        plain = re.sub(r"\.(\d{1,6})", lambda match: f".{match[1]:0<6}", plain)
-        plain = re.sub(r"([+-]\d{2})(\d{2})$", r"\1:\2", plain) if len(plain) > 10 else plain
-        try:
-            time = datetime.datetime.fromisoformat(plain)
-        except ValueError:
-            pass
-        else:
-            zoned = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
-            return zoned.astimezone(datetime.UTC)
+        with contextlib.suppress(ValueError):
+            time = datetime.datetime.fromisoformat(re.sub(r"\s+(?=[Z+-])", "", plain.upper()))
+            return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
     raise UserError(f"{where}={quote(text)} is not a time; use the form 2026-05-31 or 2026-05-31T12:00:00Z")
 
 
@@ -177,9 +164,7 @@ def parse_bbox(text: str, *, where: str = "--bbox") -> tuple[float, float, float
     Raises:
         UserError: These are not four numbers of a box.
     """
-    west, south, east, north = _numbers(text, 4, where, "west,south,east,north in degrees")
-    _check_bbox((west, south, east, north), where)
-    return west, south, east, north
+    return _check_bbox(_numbers(text, 4, where, "west,south,east,north in degrees"), where)
 
 
 def parse_near(text: str, *, where: str = "--near") -> tuple[float, float, float]:
@@ -188,9 +173,7 @@ def parse_near(text: str, *, where: str = "--near") -> tuple[float, float, float
     Raises:
         UserError: These are not a position and a radius.
     """
-    latitude, longitude, radius = _numbers(text, 3, where, "latitude,longitude,meters")
-    _check_near((latitude, longitude, radius), where)
-    return latitude, longitude, radius
+    return _check_near(_numbers(text, 3, where, "latitude,longitude,meters"), where)
 
 
 def areas(text: str, *, where: str = "--polygon_file") -> list[str]:
@@ -256,7 +239,7 @@ def _numbers(text: str, count: int, where: str, form: str) -> list[float]:
     return values
 
 
-def _check_bbox(bbox: tuple[float, float, float, float], where: str = "--bbox") -> None:
+def _check_bbox(bbox: Sequence[float], where: str = "--bbox") -> tuple[float, float, float, float]:
     west, south, east, north = bbox
     given = f"{where}={','.join(f'{value:g}' for value in bbox)}"
     _check_place(south, west, given)
@@ -268,18 +251,19 @@ def _check_bbox(bbox: tuple[float, float, float, float], where: str = "--bbox") 
             f"{given}: west is not left of east; the order is west,south,east,north, and a box across the 180th "
             "meridian needs two runs or a --polygon_file"
         )
+    return west, south, east, north
 
 
-def _check_near(near: tuple[float, float, float], where: str = "--near") -> None:
+def _check_near(near: Sequence[float], where: str = "--near") -> tuple[float, float, float]:
     latitude, longitude, radius = near
     given = f"{where}={','.join(f'{value:g}' for value in near)}"
     _check_place(latitude, longitude, given)
     if not 0 < radius <= MAX_RADIUS_M:
         raise UserError(f"{given}: the radius must be above 0 meters; the order is latitude,longitude,meters")
+    return latitude, longitude, radius
 
 
 def _check_place(latitude: float, longitude: float, given: str) -> None:
-    if not (math.isfinite(latitude) and -90 <= latitude <= 90):
-        raise UserError(f"{given}: {latitude:g} is not a latitude (−90 to 90); check the order")
-    if not (math.isfinite(longitude) and -180 <= longitude <= 180):
-        raise UserError(f"{given}: {longitude:g} is not a longitude (−180 to 180); check the order")
+    for value, name, limit in ((latitude, "latitude", 90), (longitude, "longitude", 180)):
+        if not -limit <= value <= limit:  # nor if it is not a number
+            raise UserError(f"{given}: {value:g} is not a {name} (−{limit} to {limit}); check the order")

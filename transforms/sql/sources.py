@@ -126,19 +126,6 @@ class Detected:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Companions:
-    """Tables that Imagery Insights provides with a table of observations.
-
-    Attributes:
-        snapshots: The table of snapshots.
-        assets: The table of all assets, including those without images; None if the source has no assets.
-    """
-
-    snapshots: TableName
-    assets: TableName | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """A table or query of observations and its column mapping. Created by :func:`source_of`.
 
@@ -243,13 +230,18 @@ def detect_profile(
     return _detect(fields, table_name)
 
 
-def companions(table: TableName) -> Companions:
-    """Return the tables that Imagery Insights provides with a table of observations. They may not exist."""
+def companions(table: TableName) -> tuple[TableName, TableName | None]:
+    """Return the tables that Imagery Insights provides with a table of observations. They may not exist.
+
+    Returns:
+        The table of snapshots, and the table of all assets, including those without images; None if the source has no
+        assets.
+    """
     snapshots = dataclasses.replace(table, table="snapshots")
     name = table.table
     if "observations" not in name or name.startswith("pano"):
-        return Companions(snapshots, None)
-    return Companions(snapshots, dataclasses.replace(table, table=name.replace("observations", "assets")))
+        return snapshots, None
+    return snapshots, dataclasses.replace(table, table=name.replace("observations", "assets"))
 
 
 def _detect(fields: Mapping[str, SourceColumn], table_name: str) -> Detected:

@@ -75,7 +75,8 @@ def answers_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> s
     column of the same name.
     """
     return _select(
-        [*_front(columns), *_typed(columns), *_underscored(_OF_ANSWER)],
+        columns,
+        _OF_ANSWER,
         outcomes,
         f"task = {literal(task)} AND status = 'OK'",
         "PARTITION BY unit_id ORDER BY answered_at DESC, version, run_id",
@@ -85,7 +86,8 @@ def answers_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> s
 def history_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> str:
     """Return the view of the outcome of each unit, version and input: one row each, an answer before a failure."""
     return _select(
-        [*_front(columns), *_typed(columns), *_underscored((*_OF_ANSWER, *_OF_EVENT, *_COST))],
+        columns,
+        (*_OF_ANSWER, *_OF_EVENT, *_COST),
         outcomes,
         f"task = {literal(task)}",
         f"PARTITION BY version, unit_id, input_digest ORDER BY {EVENT_ORDER}",
@@ -115,26 +117,22 @@ def runs_view(runs: TableName) -> str:
     )
 
 
-def _select(columns: Sequence[str], outcomes: TableName, condition: str, window: str) -> str:
+def _select(
+    columns: Sequence[Column], underscored: Sequence[str], outcomes: TableName, condition: str, window: str
+) -> str:
+    taken = {found.name.lower() for found in columns}
+    selected = (
+        "event.unit_id",
+        *(f"event.{name} AS {'_' * (name in taken)}{name}" for name in _ABOUT_UNIT),
+        *(f"{_read(found)} AS {column(found.name, source='task schema')}" for found in columns),
+        *(f"event.{name} AS _{name}" for name in underscored),
+    )
     # The subquery has no aliases: QUALIFY would resolve "version" to a task's column instead of the table's.
     return (
-        "SELECT\n  " + ",\n  ".join(columns) + "\nFROM (\n"
+        "SELECT\n  " + ",\n  ".join(selected) + "\nFROM (\n"
         f"  SELECT * FROM {outcomes.sql()}\n  WHERE {condition}\n"
         f"  QUALIFY ROW_NUMBER() OVER ({window}) = 1\n) AS event"
     )
-
-
-def _front(columns: Sequence[Column]) -> list[str]:
-    taken = {found.name.lower() for found in columns}
-    return ["event.unit_id", *(f"event.{name} AS {'_' * (name in taken)}{name}" for name in _ABOUT_UNIT)]
-
-
-def _underscored(names: Sequence[str]) -> list[str]:
-    return [f"event.{name} AS _{name}" for name in names]
-
-
-def _typed(columns: Sequence[Column]) -> list[str]:
-    return [f"{_read(found)} AS {column(found.name, source='task schema')}" for found in columns]
 
 
 def _read(found: Column) -> str:

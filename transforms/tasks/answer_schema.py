@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import UnionType
 from typing import Any
 
 from imagebeam.transforms.core.strict_yaml import Section, show, suggestion
@@ -101,12 +102,13 @@ def bigquery_type(schema: Schema) -> str:
     return "JSON"
 
 
-def fit_answer(schema: Schema, value: Any) -> Any:
+def fit_answer(schema: Schema, value: Any, path: str = "") -> Any:
     """Validate an answer against its schema.
 
     Args:
         schema: The canonical schema.
         value: The parsed JSON.
+        path: Path of the value in the answer, for messages.
 
     Returns:
         The answer, with numbers such as ``3.0`` converted to integers where the schema requires them. Properties that
@@ -115,7 +117,18 @@ def fit_answer(schema: Schema, value: Any) -> Any:
     Raises:
         OffSchemaError: The answer does not match the schema.
     """
-    return _fit(schema, value, "")
+    if value is None:
+        if schema.get("nullable"):
+            return None
+        raise _off(path, "is null")
+    kind = schema["type"]
+    expected, name = _JSON_TYPES[kind]
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind != "BOOLEAN"):
+        raise _off(path, f"{show(value)} is not {name}")
+    if "enum" in schema and value not in schema["enum"]:
+        raise _off(path, f"{show(value)} is not one of {', '.join(schema['enum'])}")
+    fit = _FITS.get(kind)
+    return fit(schema, value, path) if fit else value
 
 
 # -- reading a schema --------------------------------------------------------------------------------------
@@ -136,10 +149,15 @@ def _read(section: Section, depth: int) -> dict[str, Any]:
         schema["nullable"] = True
     if kind == "STRING":
         _read_string(section, schema)
-    elif kind in ("NUMBER", "INTEGER"):
-        _read_bounds(section, schema, whole=kind == "INTEGER")
+    elif kind == "NUMBER":
+        _read_range(section, schema, "minimum", "maximum", lambda key: section.number(key, -_LARGEST, _LARGEST))
+    elif kind == "INTEGER":
+        _read_range(section, schema, "minimum", "maximum", lambda key: section.whole(key, -_INT64, _INT64 - 1))
     elif kind == "ARRAY":
-        _read_array(section, schema, depth)
+        if not section.content.get("items"):
+            section.fail("items", "is missing: add the type of the items, such as `items: {type: string}`")
+        schema["items"] = _read(section.section("items"), depth + 1)
+        _read_range(section, schema, "minItems", "maxItems", lambda key: section.whole(key, 0, 10_000))
     elif kind == "OBJECT":
         _read_object(section, schema, depth)
     return schema
@@ -149,10 +167,9 @@ def _read_type(section: Section) -> str:
     value = section.content.get("type")
     if isinstance(value, list):
         section.fail("type", "must be one type, not a list; for null add `nullable: true`")
-    if value is None and "enum" in section:
-        section.fail("type", "is missing: an enum needs `type: string`")
     if value is None:
-        section.fail("type", f"is missing; use one of {', '.join(_TYPES)}")
+        fix = ": an enum needs `type: string`" if "enum" in section else f"; use one of {', '.join(_TYPES)}"
+        section.fail("type", f"is missing{fix}")
     name = str(value).lower()
     if name == "null":
         section.fail("type", "null is not a type: use the type of the value, and add `nullable: true`")
@@ -183,21 +200,12 @@ def _read_string(section: Section, schema: dict[str, Any]) -> None:
     schema["enum"] = list(values)
 
 
-def _read_bounds(section: Section, schema: dict[str, Any], *, whole: bool) -> None:
-    for key in ("minimum", "maximum"):
+def _read_range(section: Section, schema: dict[str, Any], low: str, high: str, read: Callable[[str], float]) -> None:
+    for key in (low, high):
         if key in section:
-            schema[key] = section.whole(key, -_INT64, _INT64 - 1) if whole else section.number(key, -_LARGEST, _LARGEST)
-    _check_order(section, schema, "minimum", "maximum")
-
-
-def _read_array(section: Section, schema: dict[str, Any], depth: int) -> None:
-    if not section.content.get("items"):
-        section.fail("items", "is missing: add the type of the items, such as `items: {type: string}`")
-    schema["items"] = _read(section.section("items"), depth + 1)
-    for key in ("minItems", "maxItems"):
-        if key in section:
-            schema[key] = section.whole(key, 0, 10_000)
-    _check_order(section, schema, "minItems", "maxItems")
+            schema[key] = read(key)
+    if low in schema and high in schema and schema[low] > schema[high]:
+        section.fail(low, f"{schema[low]:g} is greater than {high}, which is {schema[high]:g}")
 
 
 def _read_object(section: Section, schema: dict[str, Any], depth: int) -> None:
@@ -223,11 +231,6 @@ def _read_object(section: Section, schema: dict[str, Any], depth: int) -> None:
     schema["propertyOrdering"] = list(ordering)
 
 
-def _check_order(section: Section, schema: Schema, low: str, high: str) -> None:
-    if low in schema and high in schema and schema[low] > schema[high]:
-        section.fail(low, f"{schema[low]:g} is greater than {high}, which is {schema[high]:g}")
-
-
 def _check_columns(properties: Section, names: list[str]) -> None:
     """Check that property names can be column names of the view, which ignore case."""
     seen: dict[str, str] = {}
@@ -242,52 +245,26 @@ def _check_columns(properties: Section, names: list[str]) -> None:
 # -- checking an answer ------------------------------------------------------------------------------------
 
 
-def _fit(schema: Schema, value: Any, path: str) -> Any:
-    if value is None:
-        if schema.get("nullable"):
-            return None
-        raise _off(path, "is null")
-    kind = schema["type"]
-    if kind == "OBJECT":
-        return _fit_object(schema, value, path)
-    if kind == "ARRAY":
-        return _fit_array(schema, value, path)
-    if kind in ("NUMBER", "INTEGER"):
-        return _fit_number(schema, value, path)
-    if kind == "BOOLEAN":
-        if not isinstance(value, bool):
-            raise _off(path, f"{show(value)} is not true or false")
-        return value
-    if not isinstance(value, str):
-        raise _off(path, f"{show(value)} is not a string")
-    if "enum" in schema and value not in schema["enum"]:
-        raise _off(path, f"{show(value)} is not one of {', '.join(schema['enum'])}")
-    return value
-
-
-def _fit_object(schema: Schema, value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _off(path, f"{show(value)} is not an object")
+def _fit_object(schema: Schema, value: dict[str, Any], path: str) -> dict[str, Any]:
+    paths = {name: f"{path}.{name}" if path else name for name in (*schema.get("required", ()), *value)}
     for name in schema.get("required", ()):
         if name not in value:
-            raise _off(_join(path, name), "is missing")
+            raise _off(paths[name], "is missing")
     properties = schema["properties"]
     return {
-        name: _fit(properties[name], item, _join(path, name)) if name in properties else item
+        name: fit_answer(properties[name], item, paths[name]) if name in properties else item
         for name, item in value.items()
     }
 
 
-def _fit_array(schema: Schema, value: Any, path: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise _off(path, f"{show(value)} is not an array")
+def _fit_array(schema: Schema, value: list[Any], path: str) -> list[Any]:
     if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
         raise _off(path, f"has {len(value)} items, too few or too many")
-    return [_fit(schema["items"], item, f"{path}[{number}]") for number, item in enumerate(value)]
+    return [fit_answer(schema["items"], item, f"{path}[{number}]") for number, item in enumerate(value)]
 
 
-def _fit_number(schema: Schema, value: Any, path: str) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def _fit_number(schema: Schema, value: float, path: str) -> int | float:
+    if not math.isfinite(value):
         raise _off(path, f"{show(value)} is not a number")
     number: int | float = value
     if schema["type"] == "INTEGER":
@@ -305,5 +282,18 @@ def _off(path: str, problem: str) -> OffSchemaError:
     return OffSchemaError(f"{path or 'the answer'}: {problem}")
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+#: Type → Python types of its JSON values, and its name in messages.
+_JSON_TYPES: Mapping[str, tuple[type | UnionType, str]] = {
+    "STRING": (str, "a string"),
+    "NUMBER": (int | float, "a number"),
+    "INTEGER": (int | float, "a number"),
+    "BOOLEAN": (bool, "true or false"),
+    "ARRAY": (list, "an array"),
+    "OBJECT": (dict, "an object"),
+}
+_FITS: Mapping[str, Callable[[Schema, Any, str], Any]] = {
+    "NUMBER": _fit_number,
+    "INTEGER": _fit_number,
+    "ARRAY": _fit_array,
+    "OBJECT": _fit_object,
+}
