@@ -13,12 +13,11 @@ from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand, job_grou
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.plan.settings import PLAN, load_plan
 from imagebeam.pipeline.preflight.settings import PREFLIGHT
-from imagebeam.pipeline.run.embed_settings import EMBED, JOBS, load_embed
+from imagebeam.pipeline.run.embed_settings import EMBED, JOB_FLAGS, JOBS, load_embed
 from imagebeam.pipeline.run.settings import load_classify
 from imagebeam.pipeline.search.settings import SEARCH, load_search
 from imagebeam.pipeline.subscribe.settings import SUBSCRIBE, load_subscribe
 
-_JOBS: Final = {name: job.flags for name, job in JOBS.items()}
 _BEAM: Final = "Beam options of the chosen runner (--region, --temp_location …) are accepted too."
 
 
@@ -74,7 +73,7 @@ def _batch(name: str, line: FlagValues) -> int:
 
 
 classify: Final = FlagCommand(
-    "imagebeam classify",
+    "classify",
     CLASSIFY,
     _classify,
     summary="Run a model on every image of a table and write the answers to BigQuery.",
@@ -89,7 +88,7 @@ classify: Final = FlagCommand(
 )
 
 embed: Final = FlagCommand(
-    "imagebeam embed",
+    "embed",
     EMBED,
     _embed,
     summary="Compute an embedding of every image of a table and write it to BigQuery.",
@@ -106,10 +105,10 @@ embed: Final = FlagCommand(
 )
 
 plan: Final = job_group(
-    "imagebeam plan",
+    "plan",
     _plan,
-    _JOBS,
-    own=PLAN,
+    JOB_FLAGS,
+    PLAN,
     summary="Estimate units, duration and cost of a run in each lane, without calling a model.",
     usage="[--probe=N] [--sample_images=N] ",
     examples=(
@@ -117,15 +116,15 @@ plan: Final = job_group(
         "imagebeam plan --task=utility_pole --reprocess=outdated --max_tpm=4000000",
         "imagebeam plan embed --dimension=768 --probe=5",
     ),
-    notes="All flags of the planned command are accepted. --max_rpm and "
-    "--max_tpm are used as the quota; without them, the published or an assumed quota, which the plan names.",
+    notes="Accepts all flags of imagebeam classify or embed, too. --max_rpm and --max_tpm are used as the quota; "
+    "without them, the published or an assumed quota, which the plan names.",
 )
 
 preflight: Final = job_group(
-    "imagebeam preflight",
+    "preflight",
     _preflight,
-    _JOBS,
-    own=PREFLIGHT,
+    JOB_FLAGS,
+    PREFLIGHT,
     summary="Check everything a run needs, and print how to fix failures.",
     usage="[--no_probe] [--json] ",
     examples=(
@@ -133,13 +132,13 @@ preflight: Final = job_group(
         "imagebeam preflight --task=utility_pole --lane=batch --work_dir=gs://b/runs",
         "imagebeam preflight embed --dimension=768 --no_probe",
     ),
-    notes="All flags of the checked command are accepted. Without --no_probe, two calls about one image are made and "
-    "paid, a fraction of a cent, outside of any run. Whatever a check writes is deleted again.\n\n"
+    notes="Accepts all flags of imagebeam classify or embed, too. Without --no_probe, two calls about one image are "
+    "made and paid, a fraction of a cent, outside of any run. Whatever a check writes is deleted again.\n\n"
     "Exit codes: 0 nothing failed, 2 you must fix something, 3 a service is not available.",
 )
 
 search: Final = FlagCommand(
-    "imagebeam search",
+    "search",
     SEARCH,
     _search,
     summary="Find images by a text, a picture, or another image of the table.",
@@ -152,7 +151,7 @@ search: Final = FlagCommand(
 )
 
 subscribe: Final = FlagCommand(
-    "imagebeam subscribe",
+    "subscribe",
     SUBSCRIBE,
     _subscribe,
     summary="Link the Imagery Insights dataset to your project.",
@@ -166,9 +165,9 @@ subscribe: Final = FlagCommand(
 
 
 batch: Final = CommandGroup(
-    "imagebeam batch",
+    "batch",
     {
-        name: FlagCommand(f"imagebeam batch {name}", BATCH, functools.partial(_batch, name), summary=summary)
+        name: FlagCommand(name, BATCH, functools.partial(_batch, name), summary=summary)
         for name, summary in {
             "status": "Show the state of every job; change nothing.",
             "collect": "Create jobs, collect answers and retry, until runs are done, or once with --no_wait.",

@@ -6,20 +6,15 @@ from typing import Final
 
 from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.flags import config_file
-from imagebeam.pipeline.flags.classify import IN_FILE
+from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
 from imagebeam.pipeline.flags.command import FlagCommand
-from imagebeam.pipeline.flags.execution import ConfigSettings, ForceSettings
+from imagebeam.pipeline.flags.execution import ForceSettings
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.flags.model import flags_of
-from imagebeam.pipeline.flags.setting import Flags
+from imagebeam.pipeline.flags.setting import Flags, pick
 from imagebeam.transforms.core.errors import UserError
 
-
-class InitFlags(ForceSettings, ConfigSettings):
-    """Settings of ``imagebeam init`` itself."""
-
-
-INIT: Final[Flags] = flags_of(InitFlags)
+INIT: Final[Flags] = {**pick(CLASSIFY, "config"), **flags_of(ForceSettings)}
 
 
 def run(line: FlagValues) -> int:
@@ -43,12 +38,14 @@ def run(line: FlagValues) -> int:
 
 
 command: Final = FlagCommand(
-    "imagebeam init",
+    "init",
     {**IN_FILE, **INIT},
     run,
     summary="Write imagebeam.yaml, a file for flags that repeat.",
     usage="[--flag=value …] [--force]",
     examples=("imagebeam init --project=my-project --results=image_answers",),
-    notes="Given flags become keys; all other flags are written as comments with an example.",
+    notes="All flags that imagebeam.yaml can contain are accepted, and Beam options; imagebeam classify --help lists "
+    "them. Given flags become keys; all other flags are written as comments with an example.",
+    shown=INIT,
     beam=True,
 )

@@ -126,7 +126,7 @@ class _PluginCommand(click.Command):
 
     def __init__(self, point: importlib.metadata.EntryPoint) -> None:
         summary = _PLUGIN_SUMMARIES.get(point.name, f"From {point.value.partition(':')[0]}.")
-        super().__init__(point.name, callback=self._call, help=summary, add_help_option=False)
+        super().__init__(point.name, callback=self._call, short_help=summary, add_help_option=False)
         self._point = point
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -12,10 +12,11 @@ import click
 from imagebeam.pipeline.cli.main import build_root
 from imagebeam.pipeline.dataflow.template_metadata import NO_PARAMETERS
 from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
-from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand, default_text, head, meaning
+from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand, default_text, head, listed, meaning
+from imagebeam.pipeline.flags.layers import names_of
 from imagebeam.pipeline.flags.setting import Flags, Group, Setting
 from imagebeam.pipeline.plan.settings import PLAN
-from imagebeam.pipeline.run.embed_settings import DEFAULT_JOB, JOBS
+from imagebeam.pipeline.run.embed_settings import JOBS
 
 PAGE: Final = "docs/reference/flags.md"
 _INTRODUCTION: Final = """\
@@ -31,65 +32,46 @@ Python, fields of the settings classes have the same names.
 
 def build_page() -> str:
     """Return the page as Markdown."""
+    deprecated = [
+        f"| `--{name}` | `--{flag.replaced_by or flag.name}` |"
+        for name, flag in names_of({**CLASSIFY, **PLAN}).items()
+        if flag.replaced_by or name != flag.name
+    ]
+    head_lines = "\n## Deprecated names\n\nThese still work, with a warning.\n\n| Name | Use |\n| --- | --- |"
     root = build_root()
-    parts = [_INTRODUCTION, *_sections(root), "## Deprecated names\n", *_deprecated()]
-    return "\n".join(parts) + "\n"
+    return "\n".join(
+        [_INTRODUCTION, *_sections(root, click.Context(root, info_name="imagebeam")), head_lines, *deprecated, ""]
+    )
 
 
-def _sections(group: CommandGroup) -> Iterator[str]:
+def _sections(group: CommandGroup, context: click.Context) -> Iterator[str]:
     """Yield the sections of all commands of a group."""
-    context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
+        inner = click.Context(command or group, info_name=name, parent=context)
         if isinstance(command, CommandGroup) and not command.default:
-            yield from _sections(command)
+            yield from _sections(command, inner)
         elif isinstance(command, FlagCommand | CommandGroup):
-            yield f"## {command.whole_name}\n\n{command.help}\n\n```\n{command.whole_name} {command.usage}\n```\n"
-            runs_job = command.whole_name in {f"imagebeam {job}" for job in JOBS}
-            shown, also = command.shown, ""
-            if isinstance(command, CommandGroup):
-                job = command.get_command(context, DEFAULT_JOB)
-                if isinstance(job, FlagCommand) and CLASSIFY.keys() <= job.flags.keys():
-                    also = " and ".join(f"`imagebeam {each}`" for each in JOBS)
-            elif not runs_job and IN_FILE.keys() <= shown.keys():
-                shown, also = {name: flag for name, flag in shown.items() if name not in IN_FILE}, "`imagebeam.yaml`"
-            if also:
-                yield f"Accepts all flags of {also}{', and:' if shown else '.'}\n"
-            yield from _tables(shown, templates=runs_job)
+            usage = " ".join(command.collect_usage_pieces(inner))
+            yield f"\n## {inner.command_path}\n\n{command.short_help}\n\n```\n{inner.command_path} {usage}\n```"
+            if command.epilog:
+                yield f"\n{command.epilog}"
+            yield from _tables(command.shown)
 
 
-def _tables(flags: Flags, *, templates: bool) -> Iterator[str]:
+def _tables(flags: Flags) -> Iterator[str]:
     for group in Group:
-        rows = [
-            _row(flag, templates=templates) for flag in flags.values() if flag.group is group and not flag.replaced_by
-        ]
+        rows = [_row(flag) for flag in listed(flags, group)]
         if rows:
-            template, line = (" Template |", " --- |") if templates else ("", "")
-            yield f"### {group}\n"
-            yield "\n".join(
-                [f"| Flag | Meaning | Default | File |{template}", f"| --- | --- | --- | --- |{line}", *rows]
-            )
-            yield ""
+            yield f"\n### {group}\n\n| Flag | Meaning | Default | File | Template |\n| --- | --- | --- | --- | --- |"
+            yield from rows
 
 
-def _row(flag: Setting, *, templates: bool) -> str:
-    cells = [f"`{head(flag)}`", meaning(flag), default_text(flag)]
-    cells.append(_mark(yes=bool(flag.in_file) and flag.name in IN_FILE))
-    if templates:
-        cells.append(_mark(yes=flag.name not in NO_PARAMETERS))
+def _row(flag: Setting) -> str:
+    of_run = flag in (*JOBS["classify"].flags.values(), *JOBS["embed"].flags.values())
+    marks = (bool(flag.in_file) and flag.name in IN_FILE, of_run and flag.name not in NO_PARAMETERS)
+    cells = [f"`{head(flag)}`", meaning(flag), default_text(flag), *("yes" if mark else "" for mark in marks)]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _mark(*, yes: bool) -> str:
-    return "yes" if yes else ""
-
-
-def _deprecated() -> Iterator[str]:
-    yield "These still work, with a warning.\n\n| Name | Use |\n| --- | --- |"
-    for flag in {**CLASSIFY, **PLAN}.values():
-        if flag.replaced_by:
-            yield f"| `--{flag.name}` | `--{flag.replaced_by}` |"
-        yield from (f"| `--{alias}` | `--{flag.name}` |" for alias in flag.aliases)
 
 
 def main() -> int:

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from imagebeam.pipeline.console.console import Console
+from imagebeam.pipeline.flags.classify import CLASSIFY
 from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand
-from imagebeam.pipeline.flags.execution import ForceSettings, JsonSettings, ModelsFileSettings
+from imagebeam.pipeline.flags.execution import ForceSettings
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.flags.model import flags_of
-from imagebeam.pipeline.flags.setting import Flags, Group, Setting
+from imagebeam.pipeline.flags.setting import Flags, pick
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.tasks import catalog
@@ -20,17 +21,9 @@ from imagebeam.transforms.tasks.task import Task, parse_task
 _LANES: Final = (Lane.ONLINE, Lane.FLEX)
 
 
-class ListFlags(JsonSettings, ModelsFileSettings):
-    """Settings of ``imagebeam tasks list``."""
-
-
-class ShowFlags(ListFlags):
-    """Settings of ``imagebeam tasks show`` and ``check``."""
-
-    model: Annotated[
-        str | None,
-        Setting("Use this model instead of the task's.", "MODEL", "gemini-3.5-flash-lite", group=Group.TASK),
-    ] = None
+_LIST: Final = pick(CLASSIFY, "models_file", "json")
+_SHOW: Final = pick(CLASSIFY, "model", "models_file", "json")
+_FORCE: Final = flags_of(ForceSettings)
 
 
 def _list(given: FlagValues, cwd: Path) -> int:
@@ -159,7 +152,7 @@ def _write_json(value: object) -> int:
 
 def _command(name: str, run: Callable[[FlagValues, Path], int], flags: Flags, usage: str, summary: str) -> FlagCommand:
     return FlagCommand(
-        f"imagebeam tasks {name}",
+        name,
         flags,
         lambda line: run(line, Path.cwd()),
         summary=summary,
@@ -168,15 +161,12 @@ def _command(name: str, run: Callable[[FlagValues, Path], int], flags: Flags, us
     )
 
 
-_SHOW: Final = flags_of(ShowFlags)
 command: Final = CommandGroup(
-    "imagebeam tasks",
+    "tasks",
     {
-        "list": _command("list", _list, flags_of(ListFlags), "", "List shipped tasks and those in tasks/."),
+        "list": _command("list", _list, _LIST, "", "List shipped tasks and those in tasks/."),
         "show": _command("show", _show, _SHOW, "NAME ", "Show version, columns, price per image and file of a task."),
-        "new": _command(
-            "new", _new, flags_of(ForceSettings), "NAME ", "Write tasks/NAME.yaml with every key explained."
-        ),
+        "new": _command("new", _new, _FORCE, "NAME ", "Write tasks/NAME.yaml with every key explained."),
         "check": _command("check", _check, _SHOW, "FILE … ", "Check task files without calling a service."),
     },
     summary="List, show, create and check tasks: prompts with an answer schema.",
@@ -185,5 +175,5 @@ command: Final = CommandGroup(
         "imagebeam tasks new street_light",
         "imagebeam tasks check tasks/street_light.yaml",
     ),
-    shown={**_SHOW, **flags_of(ForceSettings)},
+    shown={**_SHOW, **_FORCE},
 )

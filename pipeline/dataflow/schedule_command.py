@@ -17,7 +17,7 @@ from imagebeam.pipeline.flags.command import CommandGroup, job_group
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.flags.model import Settings, flags_of
 from imagebeam.pipeline.flags.setting import Flags, Group, Setting
-from imagebeam.pipeline.run.embed_settings import JOBS
+from imagebeam.pipeline.run.embed_settings import JOB_FLAGS, JOBS
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane
 
@@ -190,19 +190,19 @@ def _notes(verb: str, spec: LaunchSpec, when: schedule.Schedule) -> list[str]:
 
 def _group(verb: str, summary: str, example: str) -> CommandGroup:
     return job_group(
-        f"imagebeam schedule {verb}",
+        verb,
         functools.partial(run, verb),
-        {name: job.flags for name, job in JOBS.items()},
-        own=FLAGS[verb],
+        JOB_FLAGS,
+        FLAGS[verb],
         summary=summary,
         examples=(example,),
-        notes="All flags of the job's command are accepted, also from imagebeam.yaml, and Beam options. They are "
-        "checked as in the run. A run processes new units and retries, and what --reprocess adds.",
+        notes="Accepts all flags of imagebeam classify or embed, too, also from imagebeam.yaml, and Beam options. They "
+        "are checked as in the run. A run processes new units and retries, and what --reprocess adds.",
     )
 
 
 command: Final = CommandGroup(
-    "imagebeam schedule",
+    "schedule",
     {
         "daily": _group(
             "daily",

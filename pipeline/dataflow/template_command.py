@@ -12,13 +12,12 @@ from typing import Annotated, Final
 
 from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.dataflow import template_launch, template_metadata
+from imagebeam.pipeline.flags.classify import CLASSIFY
 from imagebeam.pipeline.flags.command import CommandGroup, job_group
-from imagebeam.pipeline.flags.execution import ConfigSettings
-from imagebeam.pipeline.flags.inputs import ProjectSettings
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.flags.model import Settings, flags_of
-from imagebeam.pipeline.flags.setting import Flags, Group, Setting
-from imagebeam.pipeline.run.embed_settings import JOBS
+from imagebeam.pipeline.flags.setting import Flags, Group, Setting, pick
+from imagebeam.pipeline.run.embed_settings import JOB_FLAGS, JOBS
 from imagebeam.pipeline.run.settings import merge_layers
 from imagebeam.transforms.core.errors import SystemicError, UserError
 
@@ -44,14 +43,8 @@ class BuildFlags(LaunchFlags, group=Group.TEMPLATE, in_file=False):
 # fmt: on
 
 
-class BuildSettings(ConfigSettings, ProjectSettings, BuildFlags):
-    """All settings of ``imagebeam template build``."""
-
-
 LAUNCH: Final[Flags] = flags_of(LaunchFlags)
-BUILD: Final[Flags] = flags_of(BuildSettings)
-
-
+BUILD: Final[Flags] = {**flags_of(BuildFlags), **pick(CLASSIFY, "project", "config")}
 #: The command reads no settings of its job.
 _NO_FLAGS: Final[Mapping[str, Flags]] = {name: {} for name in JOBS}
 
@@ -123,34 +116,32 @@ def _run(commands: Sequence[Sequence[str]], *, dry_run: bool) -> int:
 
 
 command: Final = CommandGroup(
-    "imagebeam template",
+    "template",
     {
         "build": job_group(
-            "imagebeam template build",
+            "build",
             _build,
             _NO_FLAGS,
-            own=BUILD,
+            BUILD,
             summary="Build the container image and the template.",
             examples=("imagebeam template build --image=IMAGE:TAG --template=gs://…/classify.json",),
-            beam=False,
         ),
         "launch": job_group(
-            "imagebeam template launch",
+            "launch",
             _launch,
-            {name: job.flags for name, job in JOBS.items()},
-            own=LAUNCH,
+            JOB_FLAGS,
+            LAUNCH,
             summary="Launch a job from a template.",
             examples=("imagebeam template launch --template=gs://… --region=REGION --task=NAME",),
-            notes="All flags of the job's command are accepted, also from imagebeam.yaml, and Beam options. They are "
-            "checked before anything starts. Local files are copied below --work_dir, where the job reads them.",
+            notes="Accepts all flags of imagebeam classify or embed, too, also from imagebeam.yaml, and Beam options. "
+            "They are checked before launch. Local files are copied below --work_dir, where the job reads them.",
         ),
         "metadata": job_group(
-            "imagebeam template metadata",
+            "metadata",
             _metadata,
             _NO_FLAGS,
-            own={},
+            {},
             summary="Print the parameters of the template as JSON.",
-            beam=False,
         ),
     },
     summary="Build a Dataflow Flex Template and launch jobs from it, with gcloud.",

@@ -19,24 +19,22 @@ INSTEAD: Final[Mapping[str, str]] = {
 }
 
 _COMMON: Final = ("TypeOptions", "ProfilingOptions")
-#: Classes of options that a runner uses, and single ones of other classes.
-_CLASSES: Final[Mapping[str, frozenset[str]]] = {
-    "FnApiRunner": frozenset({*_COMMON, "DirectOptions"}),
-    "PortableRunner": frozenset({
+#: The options that a runner uses, by name or by their class.
+_USED: Final[Mapping[str, Sequence[str]]] = {
+    "FnApiRunner": (
+        *(*_COMMON, "DirectOptions", "environment_type", "environment_config", "environment_option"),
+        *("environment_options", "experiment", "experiments"),
+    ),
+    "PortableRunner": (
         *(*_COMMON, "PortableOptions", "JobServerOptions", "FlinkRunnerOptions", "SparkRunnerOptions"),
-        *("PrismRunnerOptions", "SetupOptions", "DebugOptions"),
-    }),
-    "DataflowRunner": frozenset({*_COMMON, "GoogleCloudOptions", "WorkerOptions", "DebugOptions", "SetupOptions"}),
-}  # fmt: skip
-_SINGLE: Final[Mapping[str, frozenset[str]]] = {
-    "FnApiRunner": frozenset({
-        *("environment_type", "environment_config", "environment_option", "environment_options"),
-        *("experiment", "experiments"),
-    }),
-    "PortableRunner": frozenset({"job_name", "sdk_harness_log_level_overrides", "default_sdk_harness_log_level"}),
-    "DataflowRunner": frozenset({"resource_hint", "resource_hints"}),
-}  # fmt: skip
-RUNNERS: Final = tuple(_CLASSES)
+        *("PrismRunnerOptions", "SetupOptions", "DebugOptions", "job_name", "default_sdk_harness_log_level"),
+        "sdk_harness_log_level_overrides",
+    ),
+    "DataflowRunner": (
+        *(*_COMMON, "GoogleCloudOptions", "WorkerOptions", "DebugOptions", "SetupOptions"),
+        *("resource_hint", "resource_hints"),
+    ),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -132,7 +130,7 @@ def check_runner(arguments: Sequence[str], runner: str) -> None:
     for argument in arguments:
         name = option_name(argument)
         if name not in _names()[runner]:
-            users = [other for other in reversed(RUNNERS) if name in _names()[other]]
+            users = [other for other in reversed([*_USED]) if name in _names()[other]]
             raise UserError(f"--{name} needs --runner={users[0]}; this run uses {runner}")
 
 
@@ -160,33 +158,38 @@ def option_name(argument: str) -> str:
 
 
 @functools.cache
-def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Action], Mapping[str, frozenset[str]]]:
-    """Return a parser of all Beam options, its actions by name, and the names by class of options."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Action]]:
+    """Return a parser of all Beam options, and its actions by name."""
     parser = _Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
-    by_class = {}
-    for options in _subclasses(PipelineOptions):
-        # Options that a user's program declares are not Beam's.
-        if options.__module__.startswith("apache_beam.") and "_add_argparse_args" in vars(options):
-            known = {id(action) for action in parser._actions}
-            options._add_argparse_args(parser)
-            by_class[options.__name__] = frozenset(
-                option_name(option)
-                for action in parser._actions
-                if id(action) not in known
-                for option in action.option_strings
-            )
-    actions = {option_name(option): action for action in parser._actions for option in action.option_strings}
-    return parser, actions, by_class
+    for options in _option_classes().values():
+        options._add_argparse_args(parser)
+    return parser, {option_name(option): action for action in parser._actions for option in action.option_strings}
 
 
 @functools.cache
 def _names() -> Mapping[str, frozenset[str]]:
     """Return the names of the options that each runner uses."""
-    by_class = _parser()[2]
+    names = {}
+    for runner, used in _USED.items():
+        parser = _Parser(add_help=False, conflict_handler="resolve")
+        for each in used:
+            if each in _option_classes():
+                _option_classes()[each]._add_argparse_args(parser)
+            else:
+                parser.add_argument(f"--{each}")
+        names[runner] = frozenset(option_name(text) for action in parser._actions for text in action.option_strings)
+    return names
+
+
+@functools.cache
+def _option_classes() -> Mapping[str, Any]:
+    """Return the classes that declare Beam's own options, by name; a user's program may have others."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     return {
-        runner: _SINGLE[runner].union(*(by_class[name] for name in classes)) for runner, classes in _CLASSES.items()
+        each.__name__: each
+        for each in _subclasses(PipelineOptions)
+        if each.__module__.startswith("apache_beam.") and "_add_argparse_args" in vars(each)
     }
 
 

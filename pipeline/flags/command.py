@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from imagebeam.pipeline.flags import beam as beam_flags
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.layers import FlagValues, find_setting, join_values
+from imagebeam.pipeline.flags.layers import FlagValues, join_values, names_of, warn_if_deprecated
 from imagebeam.pipeline.flags.setting import Flags, Group, Kind, Setting
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.strict_yaml import suggestion
@@ -46,57 +46,36 @@ class _Value(click.ParamType[Any]):
         return [CompletionItem(choice) for choice in choices if choice.startswith(incomplete)]
 
 
-class _Sections:
-    """Help text of a command: usage, examples, settings under headings, notes.
+class _Listing:
+    """Help that lists settings under their headings.
 
     Attributes:
-        whole_name: Name with ``imagebeam`` in front.
-        usage: Arguments.
-        examples: Command lines.
-        notes: Paragraphs at the end, with empty lines between.
-        shown: Settings that are listed.
+        shown: The settings.
     """
 
-    whole_name: str
-    usage: str
-    examples: Sequence[str]
-    notes: str
     shown: Flags
 
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the first lines of ``--help``."""
-        formatter.write_usage(self.whole_name, self.usage)
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write examples and settings."""
-        if self.examples:
-            with formatter.section("Examples"):
-                for example in self.examples:
-                    formatter.write(f"{' ' * formatter.current_indent}{example}\n")
+        """Write the settings."""
         for group in Group:
-            of_group = [flag for flag in self.shown.values() if flag.group is group and not flag.replaced_by]
-            if of_group:
+            rows = [(head(flag), description(flag)) for flag in listed(self.shown, group)]
+            if rows:
                 with formatter.section(group.value):
-                    formatter.write_dl([(head(flag), description(flag)) for flag in of_group])
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the notes."""
-        for note in self.notes.split("\n\n") if self.notes else ():
-            formatter.write_paragraph()
-            formatter.write_text(note)
+                    formatter.write_dl(rows)
 
 
-class FlagCommand(_Sections, click.Command):
+class FlagCommand(_Listing, click.Command):
     """A command whose options are settings.
 
     Args:
-        name: Whole name: ``imagebeam classify``.
+        name: Its name.
         flags: Its settings.
         run: Takes the command line, returns the exit code.
         summary: What it does, in one sentence.
         usage: Arguments, for ``--help``.
         examples: Command lines, for ``--help``.
         notes: Paragraphs at the end of ``--help``, with empty lines between.
+        shown: Settings that ``--help`` lists; all of them when None.
         beam: Whether Beam's own options are accepted.
         words: Whether arguments that are not flags are accepted.
     """
@@ -111,24 +90,25 @@ class FlagCommand(_Sections, click.Command):
         usage: str = "[--flag=value …]",
         examples: Sequence[str] = (),
         notes: str = "",
+        shown: Flags | None = None,
         beam: bool = False,
         words: bool = False,
     ) -> None:
-        options = [
-            click.Option([f"--{each}"], type=_Value(setting), multiple=True, hidden=each in setting.aliases)
-            for setting in flags.values()
-            for each in (setting.name, *setting.aliases)
-        ]
+        self.flags, self.beam, self.words, self.shown = flags, beam, words, flags if shown is None else shown
+        self._names = names_of(flags)
         super().__init__(
-            name.rpartition(" ")[2],
-            params=list(options),
-            callback=None if run is None else lambda line: run(line),
-            help=summary,
+            name,
+            params=[
+                click.Option([f"--{each}"], type=_Value(setting), multiple=True, hidden=each != setting.name)
+                for each, setting in self._names.items()
+            ],
+            callback=run and (lambda line: run(line)),
+            help=_with_examples(summary, examples),
+            short_help=summary,
+            options_metavar=usage,
+            epilog=notes,
             context_settings={**CONTEXT, "ignore_unknown_options": True, "allow_extra_args": True},
         )
-        self.whole_name, self.flags, self.beam, self.words = name, flags, beam, words
-        self.usage, self.examples, self.notes, self.shown = usage, examples, notes, flags
-        self._known = {each: setting for setting in flags.values() for each in (setting.name, *setting.aliases)}
 
     def parse(self, argv: Sequence[str]) -> FlagValues:
         """Read a command line.
@@ -136,7 +116,7 @@ class FlagCommand(_Sections, click.Command):
         Raises:
             UserError: Unknown flag, missing or invalid value.
         """
-        with self.make_context(self.whole_name, list(argv)) as ctx:
+        with self.make_context(self.name, list(argv)) as ctx:
             line: FlagValues = ctx.params["line"]
             return line
 
@@ -144,17 +124,19 @@ class FlagCommand(_Sections, click.Command):
         """Read the command line into one argument of the callback, ``line``."""
         if ctx.resilient_parsing:  # completion
             return super().parse_args(ctx, args)
-        super().parse_args(ctx, self._with_values(args))
+        super().parse_args(ctx, self._with_values(args, ctx.command_path))
         values: dict[str, list[Any]] = {}
         for name, found in ctx.params.items():
-            if found and (setting := find_setting(name, self.flags)) is not None:
+            if found:
+                setting = self._names[name]
+                warn_if_deprecated(setting, name)
                 values.setdefault(setting.name, []).extend(found)
         given = {name: join_values(self.flags[name], found) for name, found in values.items()}
-        beam, words = self._rest(ctx.args)
-        ctx.args, ctx.params = [], {"line": FlagValues(given, beam, words)}
+        ctx.params = {"line": FlagValues(given, *self._rest(ctx.args, ctx.command_path))}
+        ctx.args = []
         return []
 
-    def _with_values(self, args: Sequence[str]) -> list[str]:
+    def _with_values(self, args: Sequence[str], command: str) -> list[str]:
         """Return the arguments with every value behind an equals sign, as click's parser cannot guess where one is.
 
         Raises:
@@ -163,7 +145,7 @@ class FlagCommand(_Sections, click.Command):
         rest, found = list(args), []
         while rest:
             argument = rest.pop(0)
-            setting = self._known.get(beam_flags.option_name(argument)) if argument.startswith("--") else None
+            setting = self._names.get(beam_flags.option_name(argument)) if argument.startswith("--") else None
             if setting is not None and "=" not in argument:
                 if setting.kind is Kind.BOOLEAN:
                     argument += f"={rest.pop(0) if rest and rest[0].lower() in {'true', 'false'} else 'true'}"
@@ -172,40 +154,39 @@ class FlagCommand(_Sections, click.Command):
                 else:
                     argument += f"={rest.pop(0)}"
             elif argument.startswith("-") and not argument.startswith("--") and argument not in HELP:
-                raise UserError(f"{argument}: flags are written with two dashes; see {self.whole_name} --help")
+                raise UserError(f"{argument}: flags are written with two dashes; see {command} --help")
             found.append(argument)
         return found
 
-    def _rest(self, args: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _rest(self, args: Sequence[str], command: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return Beam's options and the words among the arguments that are not our flags.
 
         Raises:
             UserError: A flag that is neither ours nor Beam's, or a word where none is accepted.
         """
-        options = [beam_flags.option_name(argument) for argument in args if argument.startswith("--")]
-        for name in options:
+        for name in (beam_flags.option_name(argument) for argument in args if argument.startswith("--")):
             if name in beam_flags.INSTEAD:
                 raise UserError(f"unknown flag --{name}; {beam_flags.INSTEAD[name]}")
             if not (self.beam and beam_flags.is_known(name)):
                 # Ours first: a mistyped name is rarely that of one of Beam's 150 options.
                 hint = self._near(name) or (beam_flags.near(name) if self.beam else "")
-                raise UserError(f"unknown flag --{name}{hint or f'; see {self.whole_name} --help'}")
-        beam, words = beam_flags.from_words(args) if options else ((), tuple(args))
+                raise UserError(f"unknown flag --{name}{hint or f'; see {command} --help'}")
+        beam, words = beam_flags.from_words(args)
         if words and not self.words:
             hint = self._near(beam_flags.option_name(words[0]))
-            raise UserError(f"{self.whole_name} takes no {words[0]!r}; flags are written --name=value{hint}")
+            raise UserError(f"{command} takes no {words[0]!r}; flags are written --name=value{hint}")
         return beam, words
 
     def _near(self, name: str) -> str:
         return suggestion(f"--{name}", [f"--{each}" for each, flag in self.flags.items() if not flag.replaced_by])
 
 
-class CommandGroup(_Sections, click.Group):
+class CommandGroup(_Listing, click.Group):
     """Commands that are imported when they are called.
 
     Args:
-        name: Whole name: ``imagebeam batch``.
-        commands: The commands, by name; those that are not imported yet as summary and place (``module:attribute``).
+        name: Its name.
+        members: The commands, by name; those that are not imported yet as summary and place (``module:attribute``).
         default: Command that runs when none is named.
         summary: What the commands are for, in one sentence.
         usage: Arguments, for ``--help``.
@@ -218,7 +199,7 @@ class CommandGroup(_Sections, click.Group):
     def __init__(
         self,
         name: str,
-        commands: Mapping[str, click.Command | tuple[str, str]],
+        members: Mapping[str, click.Command | tuple[str, str]],
         *,
         default: str = "",
         summary: str = "",
@@ -228,9 +209,17 @@ class CommandGroup(_Sections, click.Group):
         shown: Flags | None = None,
         options: Sequence[click.Parameter] = (),
     ) -> None:
-        super().__init__(name.rpartition(" ")[2], help=summary, params=list(options), context_settings=dict(CONTEXT))
-        self.whole_name, self.members, self.default = name, commands, default
-        self.usage, self.examples, self.notes, self.shown = usage, examples, notes, shown or {}
+        self.members, self.default, self.shown = members, default, shown or {}
+        super().__init__(
+            name,
+            help=_with_examples(summary, examples),
+            short_help=summary,
+            params=list(options),
+            options_metavar="",
+            subcommand_metavar=usage,
+            epilog=notes,
+            context_settings=dict(CONTEXT),
+        )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -248,16 +237,13 @@ class CommandGroup(_Sections, click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Show help without arguments; run the default command if none is named."""
         own = {option for param in self.get_params(ctx) for option in param.opts}
-        if not ctx.resilient_parsing:
-            is_flag = not args or (args[0].startswith("-") and args[0] not in own)
-            if self.default and is_flag:
-                args = [self.default, *args]
-            elif not args:
-                args = ["--help"]
-            elif is_flag:
+        is_flag = not args or (args[0].startswith("-") and args[0] not in own)
+        if is_flag and not ctx.resilient_parsing:
+            if args and not self.default:
                 raise UserError(
-                    f"{args[0]}: the command comes first, as in {self.whole_name} {next(iter(self.members))}"
+                    f"{args[0]}: the command comes first, as in {ctx.command_path} {next(iter(self.members))}"
                 )
+            args = [self.default or "--help", *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(
@@ -268,20 +254,20 @@ class CommandGroup(_Sections, click.Group):
         Raises:
             UserError: There is none.
         """
-        command = self.get_command(ctx, args[0])
-        if command is None and not ctx.resilient_parsing:
-            name = f"{self.whole_name} {args[0]}".removeprefix("imagebeam ")
-            known = self.list_commands(ctx)
-            hint = suggestion(args[0], known) or f"; the commands are {', '.join(known)}"
+        if args[0] not in self.members and not ctx.resilient_parsing:
+            name = f"{ctx.command_path} {args[0]}".removeprefix("imagebeam ")
+            hint = suggestion(args[0], self.members) or f"; the commands are {', '.join(self.members)}"
             raise UserError(f"unknown command {name}{hint}")
-        return args[0], command, args[1:]
+        return args[0], self.get_command(ctx, args[0]), args[1:]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write commands, examples and settings."""
+        """Write commands and settings."""
         if not self.default:
-            summaries = {name: each[0] if isinstance(each, tuple) else each.help for name, each in self.members.items()}
             with formatter.section("Commands"):
-                formatter.write_dl([(name, summary or "") for name, summary in summaries.items()])
+                formatter.write_dl([
+                    (name, each[0] if isinstance(each, tuple) else str(each.short_help))
+                    for name, each in self.members.items()
+                ])  # fmt: skip
         super().format_options(ctx, formatter)
 
 
@@ -289,46 +275,45 @@ def job_group(
     name: str,
     run: Callable[[str, FlagValues], int],
     jobs: Mapping[str, Flags],
-    *,
     own: Flags,
-    summary: str,
+    *,
     usage: str = "",
-    examples: Sequence[str] = (),
-    notes: str = "",
-    beam: bool = True,
+    **text: Any,
 ) -> CommandGroup:
     """Return a command about jobs: ``imagebeam plan [classify|embed]``.
 
     Args:
-        name: Whole name.
+        name: Its name.
         run: Takes the name of the job and the command line, returns the exit code.
-        jobs: Settings of each job that the command accepts; the first job is the default.
+        jobs: Settings of each job that the command accepts, with the default job first; none where it accepts none,
+            nor options of Beam.
         own: Settings of the command itself.
-        summary: What it does, in one sentence.
         usage: Arguments after the job, for ``--help``.
-        examples: Command lines, for ``--help``.
-        notes: Paragraphs at the end of ``--help``, with empty lines between.
-        beam: Whether Beam's own options are accepted.
+        text: Summary, examples and notes, see :class:`CommandGroup`.
     """
     return CommandGroup(
         name,
         {
             job: FlagCommand(
-                f"{name} {job}",
-                {**flags, **own},
-                functools.partial(run, job),
-                summary=summary,
-                beam=beam,
+                job, {**flags, **own}, functools.partial(run, job), summary=text["summary"], beam=bool(flags)
             )
             for job, flags in jobs.items()
         },
         default=next(iter(jobs)),
-        summary=summary,
         usage=f"[{'|'.join(jobs)}] {usage}[--flag=value …]",
-        examples=examples,
-        notes=f"{notes}\n\n{name} {'|'.join(jobs)} --help lists all flags.".strip() if any(jobs.values()) else notes,
         shown=own,
+        **text,
     )
+
+
+def _with_examples(summary: str, examples: Sequence[str]) -> str:
+    # \b keeps lines as they are.
+    return "\n".join([summary, "", "\b", "Examples:", *(f"  {each}" for each in examples)]) if examples else summary
+
+
+def listed(flags: Flags, group: Group) -> list[Setting]:
+    """Return the settings that are listed under a heading."""
+    return [flag for flag in flags.values() if flag.group is group and not flag.replaced_by]
 
 
 def head(flag: Setting) -> str:

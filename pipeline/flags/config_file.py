@@ -11,7 +11,7 @@ import yaml
 from imagebeam.pipeline.flags import beam as beam_flags
 from imagebeam.pipeline.flags import values as flag_values
 from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
-from imagebeam.pipeline.flags.layers import FlagValues, find_setting
+from imagebeam.pipeline.flags.layers import FlagValues, names_of, warn_if_deprecated
 from imagebeam.pipeline.flags.setting import Group, Setting
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.strict_yaml import load_mapping, suggestion
@@ -49,16 +49,17 @@ def parse(text: str, *, where: str) -> FlagValues:
     """
     if all(line.lstrip().startswith("#") or not line.strip() for line in text.splitlines()):
         return FlagValues()
-    values: dict[str, Any] = {}
+    names, values = names_of(IN_FILE), dict[str, Any]()
     beam: list[str] = []
     for key, value in load_mapping(text, where).content.items():
         # YAML 1.1 reads a bare `yes` as true.
         name = "yes" if key is True else str(key)
         here = f"{name} in {where}"
-        setting = find_setting(name, IN_FILE, where=f" in {where}")
+        setting = names.get(name)
         if setting is None:
             beam += _beam_option(name, value, here, where)
         elif value is not None:
+            warn_if_deprecated(setting, name, dashes="", where=f" in {where}")
             values[setting.name] = flag_values.read(setting, value, where=here)
     beam_flags.check(beam)
     return FlagValues(values, tuple(beam))

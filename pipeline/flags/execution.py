@@ -60,17 +60,7 @@ class LimitSettings(Settings, group=Group.LIMITS):
         minimum=0, maximum=100, example="5")] = 20.0
 
 
-class BatchPollSettings(Settings, group=Group.BATCH):
-    """How batch jobs are followed."""
-
-    batch_poll_s: Annotated[float, Setting(
-        "Check the state of the jobs this often.", minimum=0, above=True, maximum=3_600, example="60")] = 30.0
-    no_wait: Annotated[bool, Setting(
-        "Return when the jobs are created. imagebeam batch collect finishes the run.",
-        example="true", in_file=False)] = False
-
-
-class BatchSettings(BatchPollSettings, group=Group.BATCH):
+class BatchSettings(Settings, group=Group.BATCH):
     """Batch jobs."""
 
     batch_source: Annotated[Place, Setting(
@@ -94,6 +84,11 @@ class BatchSettings(BatchPollSettings, group=Group.BATCH):
     batch_grace_s: Annotated[float, Setting(
         "Wait this long for a job to appear in the list before it is created again.",
         minimum=0, maximum=86_400, example="600")] = 600.0
+    batch_poll_s: Annotated[float, Setting(
+        "Check the state of the jobs this often.", minimum=0, above=True, maximum=3_600, example="60")] = 30.0
+    no_wait: Annotated[bool, Setting(
+        "Return when the jobs are created. imagebeam batch collect finishes the run.",
+        example="true", in_file=False)] = False
 
 
 class ConfigSettings(Settings, group=Group.RUN):
@@ -111,30 +106,13 @@ class JsonSettings(Settings, group=Group.RUN):
         "Print the result as JSON on standard output.", example="true", in_file=False)] = False
 
 
-class RunIdSettings(Settings, group=Group.RUN):
-    """The name of a run."""
-
-    run_id: Annotated[str, Setting(
-        "Unique name of the run.", metavar="NAME", pattern=r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
-        form="lower-case letters, digits and -", example="poles-2026-11-21", in_file=False,
-        computed="time and a random suffix")]
-
-
-class ModelsFileSettings(Settings, group=Group.RUN):
-    """Models and prices."""
-
-    models_file: Annotated[Path | None, Setting(
-        "Read models and prices from this file instead of the shipped one.",
-        metavar="FILE", example="models.yaml")] = None
-
-
 class ForceSettings(Settings, group=Group.RUN):
     """Whether files are overwritten."""
 
     force: Annotated[bool, Setting("Overwrite existing output.", example="true", in_file=False)] = False
 
 
-class RunnerSettings(RunIdSettings, ModelsFileSettings, JsonSettings, ConfigSettings, group=Group.RUN):
+class RunnerSettings(JsonSettings, ConfigSettings, group=Group.RUN):
     """How the run is executed."""
 
     runner: Annotated[Literal["FnApiRunner", "DataflowRunner", "PortableRunner"], Setting(
@@ -146,6 +124,13 @@ class RunnerSettings(RunIdSettings, ModelsFileSettings, JsonSettings, ConfigSett
     unit_batch_size: Annotated[int, Setting(
         "Units that travel through the pipeline together.",
         minimum=1, maximum=10_000, example="100", aliases=("group_size",))] = UNIT_BATCH_SIZE
+    run_id: Annotated[str, Setting(
+        "Unique name of the run.", metavar="NAME", pattern=r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
+        form="lower-case letters, digits and -", example="poles-2026-11-21", in_file=False,
+        computed="time and a random suffix")]
+    models_file: Annotated[Path | None, Setting(
+        "Read models and prices from this file instead of the shipped one.",
+        metavar="FILE", example="models.yaml")] = None
     yes: Annotated[bool, Setting("Spend without asking for confirmation.", example="true", in_file=False)] = False
     quiet: Annotated[bool, Setting("Print only the result, no progress.", example="true")] = False
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Setting(

@@ -119,17 +119,12 @@ class DatasetSettings(ProjectSettings, group=Group.RESULTS):
         return project, dataset
 
 
-class WorkDirSettings(Settings, group=Group.RESULTS):
-    """Where files of runs are."""
+class ResultSettings(DatasetSettings, group=Group.RESULTS):
+    """Where results go."""
 
     work_dir: Annotated[str, Setting(
         "Directory for the files of runs. Workers on other machines need gs://bucket/path.",
         metavar="DIR", example="gs://my-bucket/imagebeam")] = ".imagebeam"
-
-
-class ResultSettings(WorkDirSettings, DatasetSettings, group=Group.RESULTS):
-    """Where results go."""
-
     results_location: Annotated[str | None, Setting(
         "BigQuery location of a results dataset that is created.",
         metavar="LOCATION", pattern=r"[A-Za-z][A-Za-z0-9-]+", form="a location such as US, EU or europe-west6",

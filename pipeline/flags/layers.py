@@ -69,18 +69,13 @@ def join_values(setting: Setting, values: list[Any]) -> Any:
     return first
 
 
-def find_setting(name: str, flags: Flags, *, where: str = "") -> Setting | None:
-    """Return the setting of a name, which may be a deprecated one; prints a warning then.
+def names_of(flags: Flags) -> dict[str, Setting]:
+    """Return the settings by every name, also deprecated ones."""
+    return {name: setting for setting in flags.values() for name in (setting.name, *setting.aliases)}
 
-    Args:
-        name: Name in snake_case.
-        flags: Settings of the command.
-        where: End of the warning, such as ``in imagebeam.yaml``; the command line where it is empty.
-    """
-    found = flags.get(name) or next((each for each in flags.values() if name in each.aliases), None)
-    if found is not None and (found.replaced_by or found.name != name):
-        dashes = "" if where else "--"
-        sys.stderr.write(
-            f"warning: {dashes}{name}{where} is deprecated; use {dashes}{found.replaced_by or found.name}\n"
-        )
-    return found
+
+def warn_if_deprecated(setting: Setting, name: str, *, dashes: str = "--", where: str = "") -> None:
+    """Print a warning if a setting was given by a deprecated name, such as ``due`` in ``imagebeam.yaml``."""
+    if setting.replaced_by or setting.name != name:
+        better = setting.replaced_by or setting.name
+        sys.stderr.write(f"warning: {dashes}{name}{where} is deprecated; use {dashes}{better}\n")

@@ -120,6 +120,12 @@ class Setting:
 #: Settings of a command, by name, in the order of their declaration.
 Flags = Mapping[str, Setting]
 
+
+def pick(flags: Flags, *names: str) -> Flags:
+    """Return some settings."""
+    return {name: flags[name] for name in names}
+
+
 _BY_TYPE: Final[Mapping[Any, Kind]] = {
     bool: Kind.BOOLEAN,
     int: Kind.INTEGER,

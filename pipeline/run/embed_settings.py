@@ -124,5 +124,7 @@ JOBS: Final[Mapping[str, Job]] = {
     "classify": Job("classify", CLASSIFY, load_classify),
     "embed": Job("embed", EMBED, load_embed),
 }
+#: Settings of each job; the first is the default.
+JOB_FLAGS: Final[Mapping[str, Flags]] = {name: job.flags for name, job in JOBS.items()}
 #: Job of a command that names none.
 DEFAULT_JOB: Final = "classify"
