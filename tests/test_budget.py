@@ -155,7 +155,7 @@ def test_reservation_is_settled_once(tmp_path: Path) -> None:
     async def work() -> None:
         reservation = await reserved(budget(tmp_path, "1"))
         reservation.settle(NOTHING, sent=True)
-        with pytest.raises(ValueError, match="settled once"):
+        with pytest.raises(ValueError, match="already settled"):
             reservation.settle(NOTHING, sent=True)
 
     run(work())

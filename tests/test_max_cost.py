@@ -156,7 +156,7 @@ def test_model_without_a_price_can_only_be_capped_in_calls() -> None:
     name = "projects/p/locations/us-central1/endpoints/123"
     subject = task(model=name, **LIMITED)
     assert check(subject, calls=5) == 0
-    with pytest.raises(UserError, match=r"cap the calls with --max_calls, or give its price with --models_file"):
+    with pytest.raises(UserError, match=r"cap the calls with --max_calls, or set the price in a --models_file"):
         check(subject, "5")
 
 

@@ -293,7 +293,7 @@ LITE = "models/gemini-3.5-flash-lite"
         ("modls", {}, "mine.yaml: modls: unknown key; did you mean models?"),
         ("thought_tokens", {"deep": 1}, "thought_tokens.deep: unknown key"),
         (f"{LITE}/locations", [], "locations: must name at least one"),
-        (f"{LITE}/locations", "global", "locations: must be a list of words"),
+        (f"{LITE}/locations", "global", "locations: must be a list of strings"),
         (f"{LITE}/prices/online/input", "0.30", "prices.online.input: must be a number"),
         (f"{LITE}/prices/online/input", -1, "prices.online.input: must be a number"),
         (f"{LITE}/prices/online/input", math.inf, "prices.online.input: must be a number"),

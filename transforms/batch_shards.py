@@ -8,13 +8,13 @@ finds what it did before::
     RUN/batch/r1/0000000000-0.manifest.jsonl    a SUBMITTED event per unit: the rows of ``outcomes`` to load
     RUN/batch/r1/0000000000-0.problems.jsonl    outcomes of units that cannot be sent
     RUN/batch/r1/0000000000-0.shard.json        marks the shard as complete
-    RUN/batch/r1/0000000000-0.intent.json       a process is about to create its job
-    RUN/batch/r1/0000000000-0.job.json          its job
+    RUN/batch/r1/0000000000-0.intent.json       written just before its job is created
+    RUN/batch/r1/0000000000-0.job.json          resource name of its job
     RUN/batch/r1/0000000000-0.matched.json      counts of its output, written once
     RUN/batch/r1/0000000000-0.vectors.jsonl     its vectors, for an embedding task: the rows to load first
     RUN/batch/r1/0000000000-0.outcomes.jsonl    its outcomes: the rows of ``outcomes`` to load
     RUN/batch/r1/0000000000-0.unmatched.jsonl   output lines without a unit
-    RUN/batch/r1/0000000000-0.collected.json    counts; all of it is in BigQuery
+    RUN/batch/r1/0000000000-0.collected.json    counts; written when everything is in BigQuery
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ class BatchSettings:
         source: Where jobs read requests: files in the work directory, or tables.
         destination: Where jobs write answers.
         limits: Limits of one job.
-        rounds: Most rounds of jobs, 1 to 10; units without an answer go to the next round.
+        rounds: Maximum number of rounds of jobs, 1 to 10; units without an answer go to the next round.
         deadline_s: Seconds after which jobs are canceled and the remaining units go through the fallback lane; None
-            for no deadline (the service allows 72 hours in the queue and 24 running).
+            for no deadline (Vertex AI allows 72 hours in the queue and 24 hours of running).
         fallback: Lane of the remaining units.
-        grace_s: Seconds that an announced job may take to appear in the list of jobs.
+        grace_s: Seconds to wait for a job whose creation was interrupted to appear in the list of jobs, before it is
+            created again.
     """
 
     source: Place
@@ -60,17 +61,17 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shard:
-    """A part of a run that is one batch job.
+    """A range of the source query's result that is sent as one batch job.
 
     Attributes:
         run_id: The run.
         directory: The run's directory.
         round: Round of jobs, from 1.
-        name: Position in the source query's result, and number.
+        name: Name, see :func:`shard_name`.
         lines: Units in its input file; a shard without lines has no job.
         size: Bytes of its input file.
         problems: Units that cannot be sent, by ``STATUS/REASON``.
-        skipped: Units left out because the budget ends.
+        skipped: Units not sent because the budget is used up.
     """
 
     run_id: str
@@ -107,7 +108,7 @@ class Shard:
         return dataclasses.replace(outcomes, table=name)
 
     def job_id(self, what: str) -> str:
-        """Return the id of the BigQuery job that loads one of its files; BigQuery rejects a second job with the id."""
+        """Return the id of the BigQuery job that loads one of its files; BigQuery rejects a second job with this id."""
         return f"imagebeam-{self.run_id}-r{self.round}-{self.name}-{what}"
 
 
@@ -146,7 +147,7 @@ def manifest_key(row: Mapping[str, Any]) -> str:
 
 
 def unit_of_row(row: Mapping[str, Any]) -> Unit:
-    """Return the unit of a manifest row, with what ``outcomes`` stores of it."""
+    """Return the unit of a manifest row, with the fields that ``outcomes`` stores."""
     ids, uris = row.get("observation_ids", []), row.get("image_uris", [])
     uris = [*uris, *([None] * (len(ids) - len(uris)))]
     return Unit(

@@ -1,4 +1,4 @@
-"""The PTransform that writes the input of batch jobs: each page of units becomes a shard, a file and a job."""
+"""The PTransform that writes the input files of batch jobs. Each shard of a page is one file and one job."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ REQUESTS_SCHEMA = (
 
 @dataclasses.dataclass
 class BuildBatchRequests(beam.PTransform[PCollection[Page], PCollection[Shard]]):
-    """Writes the requests of every page, and records its units as submitted.
+    """A PTransform that writes the requests of every page and records its units as submitted.
 
     The files of a shard depend on its page only: a retried bundle writes the same files again, and skips those that
     are complete. Emits one :class:`Shard` per input file.
@@ -58,7 +58,7 @@ class BuildBatchRequests(beam.PTransform[PCollection[Page], PCollection[Shard]])
     allowed: int | None = None
 
     def expand(self, pages: PCollection[Page]) -> PCollection[Shard]:
-        """Apply the writing."""
+        """Apply the transform."""
         shards: PCollection[Shard] = pages | "WriteRequests" >> beam.FlatMap(
             _write_requests, self.settings, self.batch, self.allowed
         )
@@ -188,7 +188,7 @@ class _Writing:
             file.close()
 
     def close(self) -> Shard:
-        """Upload the files, and last the object that marks the shard as complete."""
+        """Upload the files, then the object that marks the shard as complete."""
         for file in self._files.values():
             file.close()
         shard = dataclasses.replace(
@@ -216,10 +216,10 @@ class _Lease:
         self._next = time.monotonic() + lease.EXTEND_EVERY_S
 
     def extend(self) -> None:
-        """Extend it every half minute.
+        """Extend the lease every 30 seconds.
 
         Raises:
-            SystemicError: Another run holds it.
+            SystemicError: Another run holds the lease.
         """
         if self._table is None or time.monotonic() < self._next:
             return

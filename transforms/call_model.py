@@ -1,4 +1,4 @@
-"""The PTransform that calls the model about unit batches."""
+"""The PTransform that calls the model for each unit."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ CHECK_S = 1.0
 
 @dataclasses.dataclass
 class CallModel(beam.PTransform[PCollection[UnitBatch], PCollection[Any]]):
-    """Calls the model about every unit of the unit batches (see :class:`PackUnits`); one outcome per unit.
+    """A PTransform that calls the model for every unit of the unit batches (see :class:`PackUnits`).
+
+    Each unit has one outcome.
 
     All calls of a process share one window, one rate limiter and one connection pool, whatever bundles the runner
     makes. A retried bundle attaches to the calls that are already in flight.
 
     Attributes:
-        settings: What to call, how fast, and where to record the outcomes.
+        settings: Settings of the engine: calls, limits, and where outcomes are recorded.
         emit: ``outcomes`` emits every :class:`~records.Outcome`; ``counts`` emits sums of them
-            (:class:`~counts.OutcomeCounts`) as they are recorded, which costs a runner next to nothing.
-        units_ahead: Units beyond the window that a bundle may submit before earlier ones have finished.
+            (:class:`~counts.OutcomeCounts`) as they are recorded, which adds little overhead to the pipeline.
+        units_ahead: Units that a bundle may submit beyond ``in_flight`` before earlier ones have finished.
     """
 
     settings: EngineSettings
@@ -44,7 +46,7 @@ class CallModel(beam.PTransform[PCollection[UnitBatch], PCollection[Any]]):
     units_ahead: int = 800
 
     def expand(self, pcoll: PCollection[UnitBatch]) -> PCollection[Any]:
-        """Apply the calls."""
+        """Apply the transform."""
         calls: PCollection[Any] = pcoll | f"Call({self.settings.call_settings.task.name})" >> beam.ParDo(
             _CallModel(self.settings, self.emit, self.units_ahead)
         )

@@ -1,4 +1,4 @@
-"""The PTransform that collects the output of batch jobs: matches it with the manifest of its shard, and records it."""
+"""The PTransform that collects the output of batch jobs: match it with the manifest of its shard, and record it."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Collected:
         cost_usd: Their list price.
         lines: Lines of the output.
         by_uri: Units matched by their images, because the service did not echo their keys.
-        duplicates: Further lines of a matched unit.
-        unmatched: Lines without a unit.
-        missing: Units without a line.
+        duplicates: Additional lines of a unit that is already matched.
+        unmatched: Lines that match no unit.
+        missing: Units without a line in the output.
         told_ok: Rows that succeeded according to the service; None if it does not report them.
         told_failed: Rows that failed according to the service; None if it does not report them.
         state: The job's last state.
@@ -98,12 +98,15 @@ class Collected:
 
 @dataclasses.dataclass
 class CollectBatch(beam.PTransform[PCollection[Ended], PCollection[Collected]]):
-    """Parses and records the output of every job. Idempotent: a shard that is collected again is recorded once."""
+    """A PTransform that parses and records the output of every job.
+
+    Idempotent: collecting a shard again does not duplicate rows.
+    """
 
     settings: RunSettings
 
     def expand(self, ended: PCollection[Ended]) -> PCollection[Collected]:
-        """Apply the collection."""
+        """Apply the transform."""
         collected: PCollection[Collected] = (
             ended | "SpreadShards" >> beam.Reshuffle() | "Collect" >> beam.Map(_collect, self.settings)
         )
@@ -118,7 +121,7 @@ def _collect(ended: Ended, settings: RunSettings) -> Collected:
 def collect(settings: RunSettings, ended: Ended) -> Collected:
     """Collect a shard: load its outcomes into BigQuery with one load job, then mark it as collected.
 
-    Vectors are loaded before, with another load job, so that no outcome lacks its vector.
+    Vectors are loaded first, with another load job, so that no outcome lacks its vector.
 
     Raises:
         SystemicError: Its files cannot be read, or its outcomes cannot be loaded.
@@ -171,7 +174,9 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
     at, columns = utc_now(), call_settings.columns(settings.run_id)
     manifest = directory / "manifest.jsonl"
     if not storage.download(shard.path("manifest.jsonl"), manifest):
-        raise SystemicError(f"{shard.path('manifest.jsonl')} is missing: the units of job {ended.job.name} are unknown")
+        raise SystemicError(
+            f"{shard.path('manifest.jsonl')} is missing: the output of job {ended.job.name} cannot be matched"
+        )
     matcher = ShardMatcher(_entries(manifest), functools.partial(parse_answer, task=call_settings.task), _uris)
     sums, table = {again: OutcomeCounts() for again in (False, True)}, _vector_table(settings)
     with (
@@ -186,7 +191,7 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
             answered_at = (found.answered_at if isinstance(found, Matched) and answer.ok else None) or at
             unit = unit_of_row(orjson.loads(found.entry))
             outcome = build_outcome(unit, answer, call_settings.profile, attempts=shard.round, answered_at=answered_at)
-            # As the query of remaining units has it: the next run retries these.
+            # Same rule as in the query of remaining units: the next run retries these.
             again = outcome.status is Status.UNAVAILABLE or outcome.reason == ImageReason.FORBIDDEN
             sums[again] = sums[again] + count_outcome(outcome)
             if table is not None and answer.ok:
@@ -224,10 +229,10 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
 
 
 def missing_answer(job: BatchJob) -> Answer:
-    """Return the answer of a unit without a row in the job's output: another round may answer it."""
+    """Return the failure of a unit without a row in the job's output; another round may answer it."""
     reason = "NO_ANSWER" if job.rule.step is Step.COLLECT else job.rule.phase.upper().replace(" ", "_")
     detail = f": {job.error}" if job.error else ""
-    message = f"the batch job ({job.rule.phase}) gave no answer{detail}"[:500]
+    message = f"the batch job ({job.rule.phase}) returned no answer for this unit{detail}"[:500]
     return Answer(Status.UNAVAILABLE, reason, message, retryable=True)
 
 
@@ -262,8 +267,8 @@ def output_files(ended: Ended) -> list[str]:
     """List the files with a job's answers.
 
     They are in the directory that the service reports, else in every directory below the shard's prefix: only its
-    jobs write there, and of two answers to a unit one counts. Incremental files, written while a job runs, count only
-    if there are no final ones.
+    jobs write there, and if a unit has two answers, only one counts. Incremental files, written while a job runs, count
+    only if there are no final ones.
     """
     prefix = ended.shard.output_prefix
     if ended.job.output_directory:

@@ -1,4 +1,4 @@
-"""The PTransform that ends a run: recount the outcomes in the table, reconcile the counts, write the summary."""
+"""The PTransform that ends a run: recount the outcomes from the table, reconcile the counts, write the summary."""
 
 from __future__ import annotations
 
@@ -130,10 +130,10 @@ def _recount_once(bq: BigQueryClient, settings: RunSettings) -> OutcomeCounts:
 
 @dataclasses.dataclass
 class FinishRun(beam.PTransform[PCollection[OutcomeCounts], PCollection[dict[str, Any]]]):
-    """Ends a run after all calls; emits its summary.
+    """A PTransform that ends a run after all calls and emits its summary.
 
-    ``CombineGlobally`` emits exactly one element after everything upstream, also without units. The step that can
-    raise comes last, behind a reshuffle, so that a retry of it repeats nothing.
+    ``CombineGlobally`` emits exactly one element after everything upstream, also without units. The only step that can
+    raise is the last one, after a reshuffle, so that its retry does not repeat earlier steps.
 
     Attributes:
         settings: The run.
@@ -144,7 +144,7 @@ class FinishRun(beam.PTransform[PCollection[OutcomeCounts], PCollection[dict[str
     source: PCollection[SourceCounts]
 
     def expand(self, counts: PCollection[OutcomeCounts]) -> PCollection[dict[str, Any]]:
-        """Wire sum, finish and the check of the result."""
+        """Apply the transform."""
         summary: PCollection[dict[str, Any]] = (
             counts
             | "Sum" >> beam.CombineGlobally(sum_counts)

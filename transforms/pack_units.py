@@ -13,7 +13,7 @@ from imagebeam.transforms.core.unit_batch import UNIT_BATCH_SIZE, UnitBatch, pac
 
 @dataclasses.dataclass
 class PackUnits(beam.PTransform[PCollection[Unit], PCollection[UnitBatch]]):
-    """Packs the units of a bundle into unit batches and redistributes them over the workers.
+    """A PTransform that packs the units of a bundle into unit batches and redistributes them over the workers.
 
     For batch pipelines (the global window). The reshuffle makes the unit batches durable, so that a retried call does
     not read the source again.
@@ -27,10 +27,10 @@ class PackUnits(beam.PTransform[PCollection[Unit], PCollection[UnitBatch]]):
     def __post_init__(self) -> None:
         """Check the size."""
         if not 1 <= self.size <= 10_000:
-            raise ValueError(f"PackUnits(size={self.size}): give 1 to 10,000 units per unit batch")
+            raise ValueError(f"PackUnits(size={self.size}): the size must be 1 to 10,000 units")
 
     def expand(self, pcoll: PCollection[Unit]) -> PCollection[UnitBatch]:
-        """Wire packing and reshuffle."""
+        """Apply the transform."""
         packed: PCollection[UnitBatch] = (
             pcoll
             | "Group" >> beam.BatchElements(self.size, self.size)

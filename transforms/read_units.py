@@ -19,7 +19,7 @@ from imagebeam.transforms.start_run import Page
 
 @dataclasses.dataclass
 class ReadUnits(beam.PTransform[PCollection[Page], PCollection[UnitBatch]]):
-    """Reads pages of the source query's result. The reshuffle makes the unit batches durable.
+    """A PTransform that reads pages of the source query's result into unit batches; a reshuffle makes them durable.
 
     Attributes:
         settings: The run.
@@ -28,7 +28,7 @@ class ReadUnits(beam.PTransform[PCollection[Page], PCollection[UnitBatch]]):
     settings: RunSettings
 
     def expand(self, pages: PCollection[Page]) -> PCollection[UnitBatch]:
-        """Wire reading and reshuffle."""
+        """Apply the transform."""
         read: PCollection[UnitBatch] = (
             pages | "ReadPages" >> beam.FlatMap(_read_page, self.settings) | "SpreadUnitBatches" >> beam.Reshuffle()
         )

@@ -1,4 +1,4 @@
-"""Settings of a run that every step gets, and the names of what the run writes."""
+"""Settings of a run that every step receives, and the names of its tables and files."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ class RunSettings:
     Attributes:
         engine: How to call the model and where outcomes are recorded.
         source: Table or query of the observations, with its profile.
-        filters: Which observations count.
+        filters: Filters of the observations.
         selection: The states of the units to process.
         keep_columns: Columns of the source to copy into ``extra``.
-        outcomes: The table ``outcomes``. Its dataset holds everything else that a run writes.
+        outcomes: The table ``outcomes``. All other tables and views of a run are in its dataset.
         location: Location of source and results.
         directory: The run's directory, local or ``gs://``.
         unit_batch_size: Units per unit batch.
         maximum_bytes_billed: Cap of the source query in bytes; None for no cap.
         who: Account that started the run, for the table ``runs``.
-        filters_json: The settings as they were given, for the table ``runs``.
-        source_text: The source as it was given.
-        round: Round of a batch run. From 2, only units are processed that this run recorded with a transient
-            failure.
+        filters_json: The settings as given, for the table ``runs``.
+        source_text: The source as given.
+        round: Round of a batch run. From round 2, process only units that this run recorded with a transient failure.
     """
 
     engine: EngineSettings
@@ -96,7 +95,7 @@ class RunSettings:
         return dataclasses.replace(self.outcomes, table=table)
 
     def query_spec(self, *, outcomes_exist: bool = True) -> QuerySpec:
-        """Return what the source query depends on.
+        """Build the specification of the source query.
 
         Args:
             outcomes_exist: False before the table of outcomes exists, so that every unit is new.
@@ -122,7 +121,7 @@ class RunSettings:
 
 
 def run_labels(run_id: str, task: str) -> dict[str, str]:
-    """Return billing labels, by which a billing export shows the cost of a run.
+    """Return billing labels, which attribute the cost of a run in a billing export.
 
     Label values have at most 63 lowercase letters, digits, ``_`` and ``-`` (Google, "Custom metadata labels").
     """

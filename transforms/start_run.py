@@ -43,7 +43,7 @@ def start(settings: RunSettings) -> tuple[ResultRef, SourceCounts]:
     """Create tables and views, take the lease, write the start event and run the source query.
 
     Raises:
-        UserError: Another run holds the lease, or the query is wrong.
+        UserError: Another run holds the lease, or the query is invalid.
         SystemicError: BigQuery cannot be used.
     """
     bq = BigQueryClient(settings.engine.call_settings.project)
@@ -70,14 +70,14 @@ def start(settings: RunSettings) -> tuple[ResultRef, SourceCounts]:
 
 
 def split_pages(result: ResultRef, units: int, page_units: int) -> Iterator[Page]:
-    """Split a result of so many units into pages."""
+    """Split the rows of a result into pages."""
     for first in range(0, units, page_units):
         yield Page(result, first, min(page_units, units - first))
 
 
 @dataclasses.dataclass
 class StartRun(beam.PTransform[PBegin, Mapping[str, PCollection[Any]]]):
-    """Starts a run on a worker, so that only the worker's account needs permissions on the data.
+    """A PTransform that starts a run on a worker, so that only the worker's account needs permissions on the data.
 
     Emits ``pages`` (:class:`Page`, redistributed over the workers) and ``source`` (one
     :class:`~imagebeam.transforms.core.counts.SourceCounts`).
@@ -91,7 +91,7 @@ class StartRun(beam.PTransform[PBegin, Mapping[str, PCollection[Any]]]):
     page_units: int = PAGE_UNITS
 
     def expand(self, pbegin: PBegin) -> Mapping[str, PCollection[Any]]:
-        """Wire one element through :func:`start`."""
+        """Apply the transform."""
         started = (
             pbegin
             | "Run" >> beam.Create([self.settings.run_id])

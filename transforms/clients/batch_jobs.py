@@ -1,7 +1,7 @@
 """Client for Vertex AI batch prediction jobs.
 
 Jobs are created and canceled with google-genai, and read over REST: google-genai 2.34 cannot parse a job whose error
-has details. Only reads are retried, because a repeated create could buy the same answers twice.
+has details. Only reads are retried, because a repeated create could start, and bill, a second job.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ TIMEOUT_S = 120.0
 
 
 class UncertainError(Exception):
-    """A call failed without showing whether it took effect; the list of jobs will show it."""
+    """A call failed, and it is unknown whether it took effect; the list of jobs shows whether it did."""
 
 
 class NotCreatedError(Exception):
-    """No job was created, for a reason that may pass."""
+    """No job was created; a later attempt may succeed."""
 
 
 class BatchJobs:
     """The batch jobs of one project at one location.
 
     Args:
-        project: Project that pays.
+        project: Project that is billed.
         location: ``global``, ``us``, ``eu`` or a region.
 
     Raises:
@@ -75,7 +75,7 @@ class BatchJobs:
 
         Raises:
             UncertainError: The job may or may not have been created.
-            NotCreatedError: The job was not created, for a reason that may pass.
+            NotCreatedError: The job was not created; a later attempt may succeed.
             ApiError: The job was not created, and a retry cannot help.
         """
         operation = f"creating batch job {display_name}"
@@ -87,7 +87,8 @@ class BatchJobs:
         try:
             made = self._genai.batches.create(model=model, src=source, config=config)
         except pydantic.ValidationError as error:
-            raise UncertainError(f"created, but the answer cannot be parsed: {error.error_count()} fields") from None
+            invalid = f"{error.error_count()} invalid fields"
+            raise UncertainError(f"the job was created, but the response cannot be parsed ({invalid})") from None
         except errors.APIError as error:
             failure = classify_http(error.code, error_body(error), {})
             if failure.kind is FailureKind.THROTTLED:
@@ -108,10 +109,10 @@ class BatchJobs:
         )
 
     def get(self, name: str) -> BatchJob | None:
-        """Return a job by its resource name; None if it does not exist (any more).
+        """Return a job by its resource name; None if it does not exist.
 
         Raises:
-            UncertainError: The service does not answer.
+            UncertainError: The service does not respond.
             ApiError: The service rejects the call.
         """
         try:
@@ -126,8 +127,8 @@ class BatchJobs:
         """Return all jobs whose display names start with a prefix, oldest first.
 
         Raises:
-            UncertainError: The service does not answer.
-            ApiError: The service rejects the call. That includes 404: an empty list instead would let every job be
+            UncertainError: The service does not respond.
+            ApiError: The service rejects the call. That includes 404: with an empty list instead, every job would be
                 created again.
         """
         try:
@@ -146,8 +147,8 @@ class BatchJobs:
         )
 
     def cancel(self, name: str) -> None:
-        """Request that a job be canceled; a job that has ended stays as it is."""
-        # A failure shows at the next poll: the job is still there, and is canceled again.
+        """Request the cancellation of a job; a job that has ended is not changed."""
+        # After a failure, the next poll finds the job still active and cancels it again.
         with contextlib.suppress(Exception):
             self._genai.batches.cancel(name=name)
 

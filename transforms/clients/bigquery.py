@@ -202,7 +202,7 @@ class BigQueryClient:
 
         Args:
             query: SQL and parameters.
-            run_id: Run that the job id is made for.
+            run_id: Run, which is part of the job id.
             location: Location of the job.
             maximum_bytes_billed: Fail if the query would scan more; None for no limit.
             labels: Billing labels.
@@ -215,7 +215,7 @@ class BigQueryClient:
             query.parameters, maximum_bytes_billed, use_query_cache=False, labels=dict(labels or {})
         )
         digest = hashlib.sha256(orjson.dumps([query.sql, repr(query.parameters)])).hexdigest()[:16]
-        last = SystemicError("running a query: no attempt")
+        last = SystemicError("running a query: every job id is already used")
         for suffix in range(JOB_TRIES):
             job_id = f"imagebeam-{run_id}-{digest}-{suffix}"
             try:

@@ -18,10 +18,10 @@ def query_error(error: BaseException) -> UserError:
     """Return the error for a query that BigQuery rejected."""
     text = first_line(error)
     if is_over_bytes_limit(error):
-        return UserError(f"the query would scan more than --maximum_bytes_billed: {text}")
+        return UserError(f"the query would scan more than --maximum_bytes_billed: {text}; raise it, or scan less")
     if isinstance(error, api_errors.Forbidden):
         return UserError(
-            f"BigQuery refused the query: {text}; the account needs roles/bigquery.jobUser on the project "
+            f"no permission to run the query: {text}; the account needs roles/bigquery.jobUser on the project "
             "and roles/bigquery.dataViewer on the source"
         )
     return UserError(f"BigQuery rejects the query: {text}")
@@ -33,7 +33,7 @@ def is_over_bytes_limit(error: BaseException) -> bool:
 
 
 def systemic_error(error: BaseException, doing: str) -> SystemicError:
-    """Return the error for a failure that every further request would also run into."""
+    """Return the error for a failure that would affect every further request."""
     return SystemicError(f"{doing}: {type(error).__name__}: {first_line(error)}")
 
 
@@ -45,7 +45,7 @@ def query_errors(doing: str) -> Iterator[None]:
         doing: What is being done, for the message.
 
     Raises:
-        UserError: The query is invalid, forbidden or over its limit of bytes.
+        UserError: The query is invalid, forbidden or over its byte limit.
         SystemicError: Any other error of the service.
     """
     try:

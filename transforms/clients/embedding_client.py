@@ -25,10 +25,10 @@ from imagebeam.transforms.tasks.task import Task
 
 
 class EmbeddingClient:
-    """Calls embedding models on one aiohttp session; belongs to the event loop that created it.
+    """Client of embedding models on one aiohttp session; use it only on the event loop that created it.
 
     Args:
-        project: Project that pays.
+        project: Project that is billed.
         location: ``global``, ``us``, ``eu`` or a region.
         connect_timeout_s: Connection timeout in seconds.
     """
@@ -46,7 +46,7 @@ class EmbeddingClient:
         self, model: str, body: Mapping[str, Any], *, headers: Mapping[str, str], timeout_s: float
     ) -> HttpResponse:
         """Send one ``embedContent`` or ``predict`` request; see :meth:`~vertex.GeminiClient.send`."""
-        # The session's timeout covers the request only; this one also a stuck token refresh.
+        # The session's timeout covers only the request; this one also covers a stuck token refresh.
         async with asyncio.timeout(timeout_s + 5):
             sent = {
                 **await self._authorization(),

@@ -87,8 +87,8 @@ def acquire(bq: BigQueryClient, table: TableName, run_id: str, *, me: Holder | N
         me: The new holder; this process by default.
 
     Raises:
-        UserError: Another run holds the lease; names the run, its user and since when.
-        SystemicError: BigQuery cannot be used, or other runs keep taking the lease.
+        UserError: Another run holds the lease; the message has the run, its user and its start time.
+        SystemicError: BigQuery cannot be used, or other runs repeatedly acquire the lease.
     """
     mine = me or build_holder(run_id)
     for _ in range(3):
@@ -105,11 +105,11 @@ def acquire(bq: BigQueryClient, table: TableName, run_id: str, *, me: Holder | N
             continue  # released between the two calls
         if other.run_id == run_id and not other.is_dead_here():
             return
-        # A dead process of this same run is replaced too, so that other processes do not take the lease over.
+        # A dead process of this same run is replaced too, so that no other process takes over the lease.
         if not other.is_dead_here():
             raise UserError(format_held(other, table))
         bq.drop_table(table)
-    raise SystemicError(f"other runs keep taking the lease {table.dotted}; try again")
+    raise SystemicError(f"other runs repeatedly acquired the lease {table.dotted}; try again")
 
 
 def format_held(other: Holder, table: TableName) -> str:

@@ -22,7 +22,7 @@ class LoadJob:
     Attributes:
         uri: ``gs://`` file.
         table: Destination.
-        job_id: Id of the content: what was loaded under an id is never loaded again.
+        job_id: Job id, derived from the content, so that the same content is loaded only once.
         location: Location of the dataset.
         labels: Billing labels.
         schema: Schema of a table to create; by default the table must exist.

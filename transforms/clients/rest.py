@@ -22,12 +22,12 @@ _BIGQUERY_FAMILY: Final = frozenset({"analyticshub", "bigqueryconnection"})
 
 
 class ApiError(SystemicError):
-    """A call that a Google API rejected or did not answer.
+    """A call that a Google API rejected or did not respond to.
 
     Attributes:
-        status: HTTP status of the answer; 0 if there is none.
-        reason: Google's reason, such as ``SERVICE_DISABLED``, or ours, such as ``TIMEOUT``.
-        message: The explanation of the service, on one line.
+        status: HTTP status of the response; 0 if there is none.
+        reason: Google's reason, such as ``SERVICE_DISABLED``, or one of imagebeam, such as ``TIMEOUT``.
+        message: Error message of the service, on one line.
         body: Google's error document; empty if there is none.
         retryable: Whether a later call may succeed.
     """
@@ -35,7 +35,7 @@ class ApiError(SystemicError):
     def __init__(
         self, operation: str, failure: Failure | None = None, *, status: int = 0, body: bytes | str = b""
     ) -> None:
-        # Beam creates the error of a failed step anew, from its message alone.
+        # Beam recreates the error of a failed step from its message alone.
         super().__init__(operation if failure is None else f"{operation}: {failure.reason}: {failure.message}")
         self.status = status
         self.reason = failure.reason if failure else ""
@@ -45,7 +45,7 @@ class ApiError(SystemicError):
 
     @classmethod
     def from_response(cls, operation: str, status: int, body: bytes | str, headers: Mapping[str, str]) -> ApiError:
-        """Return the error for an HTTP answer other than 200."""
+        """Return the error for an HTTP response other than 200."""
         return cls(operation, classify_http(status, body, headers), status=status, body=body)
 
     @property
@@ -55,12 +55,12 @@ class ApiError(SystemicError):
 
 
 class RestClient:
-    """Call a Google API with JSON, and retry transient errors.
+    """Client of a Google API with JSON requests; retries transient errors.
 
     Args:
-        base_url: Address with the API version, such as ``https://analyticshub.googleapis.com/v1``.
+        base_url: Base URL with the API version, such as ``https://analyticshub.googleapis.com/v1``.
         credentials: Credentials of google-auth.
-        timeout_s: Seconds to wait for an answer.
+        timeout_s: Timeout of a request, in seconds.
     """
 
     def __init__(self, base_url: str, credentials: Any, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -81,13 +81,13 @@ class RestClient:
 
         Args:
             method: HTTP method.
-            path: Path below the base address.
+            path: Path below the base URL.
             params: Query parameters.
             body: JSON body.
             operation: Name of the operation in error messages; default is method and path.
 
         Returns:
-            The answer.
+            The JSON response.
 
         Raises:
             ApiError: The service rejects the call, or transient errors outlast the retries.
@@ -107,7 +107,7 @@ class RestClient:
 
         Args:
             path: Path of the collection.
-            key: Field of the answer that holds the items.
+            key: Field of the response with the items.
             params: Query parameters, such as a filter.
             operation: Name of the operation in error messages.
 
@@ -142,13 +142,13 @@ class RestClient:
         try:
             document = orjson.loads(answer.content or b"{}")
         except orjson.JSONDecodeError:
-            invalid = Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the answer is not valid JSON")
+            invalid = Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the response is not valid JSON")
             raise ApiError(operation, invalid, status=200) from None
         return document if isinstance(document, dict) else {}
 
 
 def service_url(service: str) -> str:
-    """Return the address of a Google API, or the one that the environment sets instead.
+    """Return the base URL of a Google API, or the one set in the environment.
 
     Args:
         service: Short name of the service, such as ``iamcredentials``. The environment variable is the one that gcloud

@@ -59,7 +59,7 @@ def read_image(uri: str | None, *, limit: int | None = None, client: storage.Cli
     except api_errors.NotFound:
         raise ImageError(ImageReason.NOT_FOUND, f"no such object: {uri}") from None
     except (api_errors.Forbidden, api_errors.Unauthorized) as error:
-        raise ImageError(ImageReason.FORBIDDEN, f"may not read {uri}: {error.message}"[:500]) from None
+        raise ImageError(ImageReason.FORBIDDEN, f"no permission to read {uri}: {error.message}"[:500]) from None
     except api_errors.RequestRangeNotSatisfiable:
         raise ImageError(ImageReason.UNREADABLE, f"the object is empty: {uri}") from None
 
@@ -143,10 +143,10 @@ def check_writable(directory: str, location: str = "…") -> None:
 
     Args:
         directory: ``gs://`` or a local path.
-        location: Location of a bucket to create, for the fix in the message.
+        location: Location in the suggested command that creates a missing bucket.
 
     Raises:
-        UserError: The directory is not writable; names the reason and the fix.
+        UserError: The directory is not writable; the message has the reason and the fix.
     """
     probe = join(directory, f".probe-{os.getpid()}")
     try:

@@ -2,7 +2,7 @@
 
 Requests are built and responses parsed in :mod:`imagebeam.transforms.gemini`, for every lane. google-genai provides
 the path, the credentials and the connection pool: the body goes through its public ``extra_body`` and the response
-comes from its public ``sdk_http_response``, so that no pydantic model of the response is built, which is most of the
+comes from its public ``sdk_http_response``. This avoids the pydantic model of the response, which would be most of the
 CPU cost of a call.
 """
 
@@ -31,7 +31,7 @@ class HttpResponse:
     Attributes:
         code: HTTP status.
         body: The raw body, or the error document.
-        headers: Headers, with lower-case names.
+        headers: Headers, with lowercase names.
     """
 
     code: int
@@ -40,7 +40,7 @@ class HttpResponse:
 
 
 class ModelClient(Protocol):
-    """A client of a model, as the engine uses it; belongs to the event loop that created it."""
+    """The model client that the engine uses; use it only on the event loop that created it."""
 
     async def send(
         self, model: str, body: Mapping[str, Any], *, headers: Mapping[str, str], timeout_s: float
@@ -52,10 +52,10 @@ class ModelClient(Protocol):
 
 
 class GeminiClient:
-    """One google-genai client on one aiohttp session; belongs to the event loop that created it.
+    """One google-genai client on one aiohttp session; use it only on the event loop that created it.
 
     Args:
-        project: Project that pays.
+        project: Project that is billed.
         location: ``global``, ``us``, ``eu`` or a region.
         connect_timeout_s: Connection timeout in seconds.
     """
@@ -87,7 +87,7 @@ class GeminiClient:
         Args:
             model: Model id, or a tuned endpoint's resource name.
             body: The REST body.
-            headers: Extra headers, such as those of the lane.
+            headers: Additional headers, such as those of the lane.
             timeout_s: Timeout in seconds; also sent to the service (``X-Server-Timeout``).
 
         Returns:
@@ -99,7 +99,7 @@ class GeminiClient:
         options = types.HttpOptions(extra_body=dict(body), headers=dict(headers) or None, timeout=int(timeout_s * 1000))
         config = _CONFIG.model_copy(update={"http_options": options})
         try:
-            # The SDK's own timeout covers the request only; this one also a stuck token refresh.
+            # The SDK's timeout covers only the request; this one also covers a stuck token refresh.
             answer = await asyncio.wait_for(
                 self._client.aio.models.generate_content(model=model, contents=".", config=config),
                 timeout_s + 5,
@@ -133,7 +133,7 @@ class GeminiClient:
 
 
 def open_session(location: str, connect_timeout_s: float) -> aiohttp.ClientSession:
-    """Open an unbounded connection pool for calls to one location."""
+    """Create an HTTP session with an unlimited connection pool, for calls to one location."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
@@ -154,7 +154,7 @@ def endpoint(location: str) -> str:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy of the environment for a URL; None for none."""
+    """Return the proxy that the environment sets for a URL, or None."""
     parts = urllib.parse.urlsplit(url)
     if urllib.request.proxy_bypass(parts.netloc):
         return None

@@ -63,12 +63,12 @@ class OutcomeCounts:
     """Outcomes of some units. The counts of the bundles of a run add up to those of the run.
 
     Attributes:
-        read: Units handed to the engine.
+        read: Units submitted to the engine.
         ok: Units answered.
         failed: Units that failed, by ``STATUS`` or ``STATUS/REASON``.
         skipped: Units that were not sent because the run was draining. They remain for the next run.
         calls: Calls sent, throttled ones included.
-        throttled: Calls refused for quota.
+        throttled: Calls rejected for quota (429).
         usage: Tokens.
         cost_usd: Price of the tokens.
         stop: Why the engine stopped early, such as ``systemic: …`` or ``interrupted: …``; None if it did not.
@@ -158,7 +158,7 @@ class Reconciliation:
             + source.left_out
         )
         if by_state != source.units_in:
-            found.append(f"{source.units_in} units in the source, but {by_state} by state")
+            found.append(f"{source.units_in} units in the source, but the states add up to {by_state}")
         if counted.read != source.remaining:
             found.append(f"{source.remaining} units remaining, but {counted.read} read")
         if counted.finished != source.remaining:
@@ -170,7 +170,7 @@ class Reconciliation:
         return found
 
     def lines(self) -> list[str]:
-        """Return the counts as text for people, one line each, the most frequent failure first."""
+        """Return the counts as lines of a report, the most frequent failure first."""
         source = self.source
         rows: list[tuple[str, int]] = [("OK", self.counted.ok)]
         rows += sorted(self.counted.failed.items(), key=lambda item: (-item[1], item[0]))
@@ -180,7 +180,7 @@ class Reconciliation:
             ("outdated, not selected", source.outdated),
             ("failed before, not selected", source.failed_before),
             ("submitted to a batch job", source.submitted),
-            ("new or to retry, not selected", source.left_out),
+            ("new or retry, not selected", source.left_out),
         ]
         return [
             f"{source.units_in:>12,} in",
@@ -194,7 +194,7 @@ def sum_counts(parts: Iterable[OutcomeCounts]) -> OutcomeCounts:
 
 
 def counts_to_json(counts: OutcomeCounts) -> dict[str, Any]:
-    """Return the counts as JSON values. Money is text, so that no digit is lost."""
+    """Return the counts as JSON values. Money is text, to keep all digits."""
     document = dataclasses.asdict(counts)
     document["failed"] = dict(counts.failed)
     document["cost_usd"] = str(counts.cost_usd)

@@ -3,7 +3,7 @@
 ::
 
     ImagebeamError
-    ├── UserError            wrong input: one line with the problem, its place and the fix; exit code 2
+    ├── UserError            wrong input: one line with the problem, its location and the fix; exit code 2
     ├── SystemicError        the run cannot continue: credentials, retired model, disabled API; exit code 3
     └── ReconciliationError  the counts of a run do not reconcile; exit code 1
 
@@ -14,7 +14,7 @@ import json
 import re
 from typing import Final
 
-#: What Google's clients add to a service's message: the request before it, and the expected codes after it.
+#: Text that Google's clients add to a service's message: the request before it, the expected codes after it.
 _REQUEST: Final = re.compile(r"(?:\d{3} )?(?:DELETE|GET|PATCH|POST|PUT) https?://\S+: (.*)", re.DOTALL)
 _EXPECTED: Final = ": ('Request failed with status code'"
 
@@ -39,13 +39,13 @@ class ImagebeamError(Exception):
 
 
 class UserError(ImagebeamError):
-    """Wrong input by the user. The message is one line: the problem, its place, and the fix."""
+    """Wrong input by the user. The message is one line: the problem, its location, and the fix."""
 
     exit_code = 2
 
 
 class SystemicError(ImagebeamError):
-    """A failure that every further call would meet too: the run drains and stops."""
+    """A failure that would affect every further call: the run drains and stops."""
 
     exit_code = 3
 
@@ -57,7 +57,7 @@ class ReconciliationError(ImagebeamError):
 
 
 def first_line(error: object, limit: int = 400) -> str:
-    """Return the first line of an error's message, cut, without URLs and documents."""
+    """Return the first line of an error's message, truncated, without URLs and error documents."""
     lines = [line.strip() for line in _words(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:limit]
 

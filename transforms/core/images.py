@@ -1,4 +1,4 @@
-"""Image bytes: detects their type, checks that Gemini supports them, and crops or downscales them."""
+"""Detect the type of images, check that Gemini supports it, and crop or downscale images."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def prepare(data: bytes, *, crop: Box | None, padding: float, max_side: int | No
 def _pass_through(data: bytes, mime: str, *, changed: bool) -> PreparedImage:
     if changed:
         raise ImageError(
-            ImageReason.UNSUPPORTED, f"{mime} cannot be cropped or downscaled here; Gemini supports it unchanged"
+            ImageReason.UNSUPPORTED, f"imagebeam cannot crop or downscale {mime}; remove image.crop and image.max_side"
         )
     return _check_size(PreparedImage(data, mime, 0, 0))
 
@@ -226,7 +226,7 @@ def _check_size(prepared: PreparedImage) -> PreparedImage:
     if len(prepared.data) > MAX_INLINE_BYTES:
         raise ImageError(
             ImageReason.TOO_LARGE,
-            f"{len(prepared.data):,} bytes; an inline image can have {MAX_INLINE_BYTES:,}: set image.max_side",
+            f"{len(prepared.data):,} bytes; the maximum of an inline image is {MAX_INLINE_BYTES:,}: set image.max_side",
         )
     return prepared
 
@@ -236,7 +236,9 @@ def _prepare(
 ) -> PreparedImage:
     with Image.open(io.BytesIO(data), formats=[_FORMATS[mime]]) as opened:
         if opened.width * opened.height > MAX_PIXELS:
-            raise ImageError(ImageReason.TOO_LARGE, f"{opened.width} x {opened.height} pixels exceed {MAX_PIXELS:,}")
+            raise ImageError(
+                ImageReason.TOO_LARGE, f"{opened.width} x {opened.height} pixels; the maximum is {MAX_PIXELS:,}"
+            )
         # EXIF orientations 5 to 8 swap width and height.
         turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         width, height = (opened.height, opened.width) if turned else opened.size

@@ -1,7 +1,7 @@
 """Queries with parameters, and checks of SQL from the user.
 
 SQL from ``--where`` or ``--query`` is put in parentheses inside a larger query. It runs with the user's own
-permissions, so the check is not a security boundary: it prevents that ``a) OR (b`` silently changes the meaning of the
+permissions, so the check is not a security boundary: it prevents ``a) OR (b`` from silently changing the meaning of the
 larger query.
 """
 
@@ -52,7 +52,7 @@ class Query:
 
     Attributes:
         sql: SQL text.
-        parameters: Values of its ``@names``.
+        parameters: Values of the query parameters.
     """
 
     sql: str
@@ -64,7 +64,7 @@ def check_expression(text: str, *, source: str) -> str:
 
     Args:
         text: The SQL.
-        source: The flag that it came from, for messages.
+        source: The flag with the text, for messages.
 
     Returns:
         The text without surrounding whitespace.
@@ -75,7 +75,7 @@ def check_expression(text: str, *, source: str) -> str:
     """
     stripped = text.strip()
     if not stripped:
-        raise UserError(f"{source} is empty; give an SQL condition, or omit it")
+        raise UserError(f"{source} is empty; give a SQL condition, or omit the flag")
     _check_balance(stripped, source)
     return stripped
 

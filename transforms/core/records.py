@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Lane(enum.StrEnum):
-    """How calls reach the model: what a call costs, and how long its answer takes.
+    """How calls are sent to the model, which determines their price and latency.
 
     Attributes:
         ONLINE: One HTTP call per unit, at list price.
@@ -31,17 +31,18 @@ class Lane(enum.StrEnum):
 
 
 class UnitKind(enum.StrEnum):
-    """What one call is about: a single observation, or an asset with several images."""
+    """What one call covers: a single observation, or an asset with several images."""
 
     OBSERVATION = "observation"
     ASSET = "asset"
 
 
 class Transport(enum.StrEnum):
-    """How images reach the model.
+    """How images are sent to the model.
 
     Attributes:
-        AUTO: Probe one image by URI; send bytes if the service may not read it. Never part of a call.
+        AUTO: Probe one image by URI; send bytes if the service lacks permission to read it. Replaced by one of the
+            others before the first call.
         URI: The service reads the image from Cloud Storage.
         INLINE: The image's bytes are part of the request.
     """
@@ -100,12 +101,12 @@ class Image:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unit:
-    """What one call is about: an observation, or an asset with up to K of its images.
+    """What one call covers: an observation, or an asset with up to K of its images.
 
     Attributes:
         unit_id: Id of the observation or the asset.
         unit_type: Observation or asset.
-        input_digest: Lower-case hex sha256 over the ids of the observations that are sent, joined by commas
+        input_digest: Lowercase hex sha256 over the ids of the observations that are sent, joined by commas
             in the order in which they are sent.
         images: The images in capture order (oldest first).
         asset_id: Asset the unit belongs to, if any.
@@ -182,14 +183,14 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one call, or why there is none: parsed in one place, for every lane.
+    """The answer to one call, or the reason that there is none; the same for every lane.
 
     Attributes:
         status: See :class:`Status`.
         reason: Reason code of a status other than OK, such as ``NOT_FOUND`` or ``SAFETY``; None if OK.
         message: What is wrong, one line; None if OK.
         value: The answer that fits the task's schema (``{"text": …}`` without a schema); only if OK.
-        raw_text: What the model wrote where that is not a valid answer, cut; None if OK.
+        raw_text: The model's text if it is not a valid answer, truncated; None if OK.
         model_version: Model version that the service reports.
         response_id: The service's id of the response.
         usage: Tokens of the call.
@@ -219,12 +220,12 @@ class Outcome:
     """The outcome of one unit: a row of ``outcomes``, unless it is SKIPPED.
 
     Attributes:
-        unit: The unit, whose identity and place are copied into the row.
-        answer: The answer that decided, or the failure.
+        unit: The unit; its ids and location are copied into the row.
+        answer: The final answer or failure.
         usage: Tokens of all calls for this unit, those with an invalid answer included.
         cost_usd: Their list price in US dollars.
-        attempts: Calls sent; those refused for quota do not count.
-        latency_ms: Latency of the call that decided, in milliseconds.
+        attempts: Calls sent; those rejected for quota do not count.
+        latency_ms: Latency of the last call, in milliseconds.
         answered_at: When, RFC 3339 in UTC; None if the unit was never sent.
     """
 
@@ -248,5 +249,5 @@ class Outcome:
 
 
 def utc_now() -> str:
-    """Return the present time, RFC 3339 in UTC with microseconds."""
+    """Return the current time, RFC 3339 in UTC with microseconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

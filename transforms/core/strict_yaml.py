@@ -1,4 +1,4 @@
-"""Reads YAML strictly: every error names the file, the key path and the fix.
+"""Read YAML strictly: every error has the file, the key path and the fix.
 
 PyYAML silently accepts duplicate keys and reads ``no`` as false.
 """
@@ -140,7 +140,7 @@ class Section:
         """Return a list of strings."""
         value = self._value(key, default)
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            self.fail(key, f"must be a list of words, not {show(value)}")
+            self.fail(key, f"must be a list of strings, not {show(value)}")
         return tuple(value)
 
     def section(self, key: str) -> Section:

@@ -1,7 +1,7 @@
-"""Unit batches: units packed together for their way through the pipeline.
+"""Unit batches: units packed into one Beam element.
 
 A unit batch is one small element of compressed JSON instead of hundreds of dicts: a million units take 399 MB
-in a local runner instead of 1,540 MB. It is also what the engine claims.
+in a local runner instead of 1,540 MB. The engine claims unit batches, not units.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import orjson
 from imagebeam.transforms.core.records import Image, Unit, UnitKind
 
 COMPRESSION_LEVEL = 3
-#: Units per unit batch, unless a setting says otherwise.
+#: Default number of units per unit batch.
 UNIT_BATCH_SIZE: Final = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UnitBatch:
-    """Units on their way to the engine.
+    """Units packed into one element.
 
     Attributes:
-        batch_id: Hash of the content: the same units always make the same id.
+        batch_id: Hash of the content: the same units always have the same id.
         size: Number of units.
         payload: The units, compressed.
     """

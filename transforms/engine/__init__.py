@@ -1,1 +1,1 @@
-"""The engine of a worker process: calls the model within rate and budget, and records the answers."""
+"""The engine of a worker process: call the model within rate limit and budget, and record the answers."""

@@ -1,4 +1,4 @@
-"""The budget of a run: enforces ``--max_cost_usd`` and ``--max_calls`` over any number of processes.
+"""The budget of a run: enforce ``--max_cost_usd`` and ``--max_calls`` across any number of processes.
 
 Each process has one :class:`Budget` on its event loop. Processes share only the run's directory, where a process
 takes share k of a cap by creating the object ``notes/<kind>-<k>``: see
@@ -40,9 +40,9 @@ from imagebeam.transforms.engine.settings import Caps
 
 #: Directory of the shares; the name is part of the work directories of open runs.
 SHARES_DIRECTORY = "notes"
-# Shares taken at once, when many calls wait.
+# Maximum number of shares taken at once, when many calls wait.
 TAKE_AT_ONCE = 8
-# Callers at the head of the queue that shares are taken for.
+# Maximum number of waiting callers for which shares are taken at once.
 LOOK_AHEAD = 64
 
 _NANOS_PER_USD = 1_000_000_000
@@ -53,10 +53,10 @@ Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 @final
 class Reservation:
-    """What is reserved for one call. Settle it exactly once, also when the call fails.
+    """The part of the budget reserved for one call. Settle it exactly once, even if the call fails.
 
-    As a context manager it settles itself at the end, unless it is settled by then, as a call of unknown cost:
-    an exception or a cancellation can never block the budget.
+    Used as a context manager, it is settled on exit as a call of unknown cost if it is still open, so that an exception
+    or a cancellation cannot block the budget.
     """
 
     __slots__ = ("_budget", "_nanos", "_open")
@@ -67,17 +67,17 @@ class Reservation:
         self._open = True
 
     def settle(self, actual_usd: Decimal | None, *, sent: bool) -> None:
-        """Return what the call did not take to the budget.
+        """Charge the call, and return the rest to the budget.
 
         Args:
-            actual_usd: What it cost; None if that is unknown, which counts as its maximum cost.
-            sent: True if it was sent and not refused for quota: it counts as a call.
+            actual_usd: Cost of the call; None if it is unknown, which charges the maximum cost.
+            sent: True if the call was sent and not rejected for quota, so that it counts for ``--max_calls``.
 
         Raises:
             ValueError: It was settled before.
         """
         if not self._open:
-            raise ValueError("a reservation is settled once")
+            raise ValueError("the reservation is already settled")
         self._open = False
         self._budget._settled(self._nanos, self._nanos if actual_usd is None else _nanos(actual_usd), sent=sent)
 
@@ -105,11 +105,11 @@ class NothingReserved:
 
 
 class Budget:
-    """The budget of one process; all methods belong to its event loop.
+    """The budget of one process; use it only on the engine's event loop.
 
     Args:
-        caps: The caps of the run, the same in all its processes: they decide how a cap is cut. More processes than
-            they name, after crashes, only make the shares less suitable.
+        caps: The caps of the run, the same in all its processes because they determine the shares. If crashes lead to
+            more than ``processes``, the shares are only less well sized.
         blocking: Runs a blocking call in a thread.
     """
 
@@ -122,7 +122,7 @@ class Budget:
         self._money: ShareAllocator | None = None
         self._calls: ShareAllocator | None = None
         if caps.max_cost_usd is not None:
-            # Rounded down: never above the cap that was given.
+            # Rounded down, so that it never exceeds the given cap.
             cap = int(caps.max_cost_usd * _NANOS_PER_USD)
             self._money = cut("usd", cap, max_call=_nanos(caps.max_call_usd))
         if caps.max_calls is not None:
@@ -141,7 +141,7 @@ class Budget:
         return self._reason
 
     async def reserve(self, max_call_usd: Decimal) -> Reservation | None:
-        """Reserve the maximum cost of one call; first come, first served.
+        """Reserve the maximum cost of one call, in FIFO order.
 
         At the end of the budget this waits for the calls in flight, whose reservations may return enough.
         A caller must not wait here while it holds another reservation.
@@ -150,7 +150,7 @@ class Budget:
             max_call_usd: Maximum cost of the call, in USD.
 
         Returns:
-            The reservation; None if the budget has ended or was closed: nothing more may be sent.
+            The reservation; None if the budget has ended or was closed: send nothing more.
 
         Raises:
             SystemicError: Shares cannot be taken.
@@ -166,7 +166,7 @@ class Budget:
         try:
             return await future
         except asyncio.CancelledError:
-            # Granted at the moment in which its caller was cancelled: without this it would never be returned.
+            # Granted while its caller was being canceled: without this it would never be returned.
             if future.done() and not future.cancelled() and not future.exception():
                 granted = future.result()
                 if granted is not None:
@@ -175,7 +175,7 @@ class Budget:
             raise
 
     def close(self) -> None:
-        """Allow nothing more: waiting callers get None. What is reserved may still be settled."""
+        """Reject further reservations: waiting callers receive None. Open reservations can still be settled."""
         self._ended = True
         if self._taking is not None:
             self._taking.cancel()
@@ -224,12 +224,12 @@ class Budget:
             if not future.done() and not self._covers(nanos):
                 break
             self._waiting.popleft()
-            if not future.done():  # not cancelled
+            if not future.done():  # not canceled
                 future.set_result(self._grant(nanos))
         if not self._waiting or self._taking is not None:
             return
         if spent := self._spent(self._waiting[0][0]):
-            # What calls in flight will return may be enough.
+            # Calls in flight may return enough.
             if not self._reserved:
                 self._reason = spent
                 self.close()

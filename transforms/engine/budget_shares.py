@@ -1,7 +1,7 @@
-"""Cuts a cap into numbered shares, so that processes keep a common budget without communicating.
+"""Split a cap into numbered shares, so that processes share one budget without communicating.
 
-A cap (nano-dollars, or calls) is cut into N shares that add up to it exactly. The process that creates the
-object of share k owns its value, so no value is ever owned twice, whatever crashes. A process takes a share when
+A cap (nano-dollars, or calls) is split into N shares that add up to it exactly. The process that creates the
+object of share k owns its value, so no value is owned twice, even after a crash. A process takes a share when
 what it holds does not cover the waiting calls, reserves the maximum cost of a call before sending it, and
 gets back what the call did not cost. So the sum of what was paid never exceeds the cap.
 
@@ -14,7 +14,7 @@ at most W calls at once in each, maximum cost m of one call):
 * A process that crashes, or has no more work while others have, keeps what it holds. Shares are only taken
   for waiting calls, so that is less than W m and one share; and of several processes each holds at most
   a quarter (:data:`PART`) of its part of the cap, or one call: at most a quarter of the cap over all of
-  them, and none can take everything before the others have begun. The cost: with several processes, a cap
+  them, and no process can take everything before the others have started. The cost: with several processes, a cap
   below ``4 P W m`` is spent with fewer than W calls at once.
 
 Hence :data:`SHARES_PER_PROCESS`: shares of ``cap / (100 P)`` bound their part of that loss to 1 % of the
@@ -40,7 +40,7 @@ class ShareAllocator:
         cap: The whole cap.
         max_call: Maximum cost of one call, for the size of the shares.
         processes: Processes that share the cap.
-        order: Shuffles the order in which this process tries the shares, so that processes do not collide.
+        order: Random generator for the order in which this process tries the shares, so that processes do not collide.
 
     Attributes:
         count: Number of shares.
@@ -72,8 +72,8 @@ class ShareAllocator:
 
         Args:
             amount: The credit wanted.
-            at_most: Most shares to return.
-            leave_others: Respect the parts of the other processes.
+            at_most: Maximum number of shares to return.
+            leave_others: Leave the other processes their part of the cap.
 
         Returns:
             Their numbers; empty if the credit is enough, no share is left, or this process holds its part.

@@ -1,4 +1,4 @@
-"""Stops an engine: its draining state, and the circuit breaker that starts draining."""
+"""The draining state of an engine, and the circuit breaker that starts draining."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Drain:
         on_start: Called once, when draining starts.
 
     Attributes:
-        reason: Why the engine drains, such as ``budget: …``; None while it does not. The first reason stays.
+        reason: Why the engine drains, such as ``budget: …``; None while it does not. The first reason is kept.
     """
 
     def __init__(self, on_start: Callable[[], None]) -> None:
@@ -29,7 +29,7 @@ class Drain:
 
     @property
     def started(self) -> bool:
-        """True once nothing new may be sent."""
+        """True once the engine sends no new calls."""
         return self.reason is not None
 
     def start(self, reason: str) -> None:
@@ -41,10 +41,10 @@ class Drain:
 
 
 class Breaker:
-    """Counts the outcomes of one process, and detects failures that further calls would meet too.
+    """Count the outcomes of one process, and detect failures that would affect further calls.
 
     Args:
-        max_failure_percent: Highest share of failed units, judged from :data:`FAILURES_AFTER` outcomes on; None
+        max_failure_percent: Maximum percentage of failed units, checked from :data:`FAILURES_AFTER` outcomes on; None
             for no limit.
     """
 

@@ -78,19 +78,19 @@ class Engine:
     # -- for the bundles -------------------------------------------------------------------------------
 
     def submit(self, batch: UnitBatch, sink: Sink) -> None:
-        """Take a unit batch; the sink receives one result per unit. Idempotent per unit batch and sink."""
+        """Process a unit batch; the sink receives one result per unit. Idempotent per unit batch and sink."""
         self.check()
         self._loop.call_soon_threadsafe(self._submit, batch, sink)
 
     def check(self) -> None:
-        """Raise the error that ended the engine, if there is one, so that no caller waits for a dead loop."""
+        """Raise the error that ended the engine, if there is one, so that no caller waits for a stopped loop."""
         if self._error is not None:
             raise self._error
         if self._ready.is_set() and not self._thread.is_alive():
             raise SystemicError("the engine's thread has ended")
 
     def drain(self, reason: str) -> None:
-        """Send nothing new: record what is in flight, skip the rest. The first reason stays."""
+        """Send no new calls: record those in flight, skip the remaining units. The first reason is kept."""
         self._loop.call_soon_threadsafe(self._drain.start, reason)
 
     @property
@@ -99,7 +99,7 @@ class Engine:
         return self._drain.reason
 
     def progress(self) -> tuple[OutcomeCounts, int, float]:
-        """Return the counts so far, the calls in flight, and the present rate in requests per second."""
+        """Return the counts so far, the calls in flight, and the current rate in requests per second."""
         return self._counts, self._caller.in_flight, self._limiter.rate_per_s
 
     def take_throttled_s(self) -> int:
@@ -186,7 +186,7 @@ class Engine:
         try:
             units = unpack(batch)
             if len(units) != batch.size:
-                raise SystemicError(f"unit batch {batch.batch_id}: {batch.size} units packed, {len(units)} found")
+                raise SystemicError(f"unit batch {batch.batch_id}: {len(units)} units instead of {batch.size}")
             recovered = await self._blocking(
                 functools.partial(recover_outcomes, self._bq, self.settings, batch.batch_id, units)
             )
@@ -243,7 +243,7 @@ class Engine:
         for sink in entry.sinks:
             sink.put((entry.batch.batch_id, result))
         if entry.remaining == 0 and self.settings.destination is not None:
-            # What is recorded need not stay in memory: a retried bundle finds it in the table.
+            # Recorded outcomes need not stay in memory: a retried bundle finds them in the table.
             del self._entries[entry.batch.batch_id]
 
     def _on_recording_error(self, error: SystemicError) -> None:

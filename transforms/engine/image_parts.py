@@ -1,4 +1,4 @@
-"""Loads the images of a unit as parts of a request: by URI, or read, prepared and sent inline."""
+"""Load the images of a unit as parts of a request: by URI, or read, prepared and sent inline."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from imagebeam.transforms.tasks.task import Task
 
 SNIFF_BYTES = 64
 READERS = 16
-#: Most image bytes of requests in flight; each is in memory about three times (raw, base64, request).
+#: Maximum image bytes of requests in flight; each is in memory about three times (raw, base64, request).
 BYTES_IN_FLIGHT = 96 * 2**20
 
 T = TypeVar("T")
 
 
 class ByteWindow:
-    """Bounds the bytes in flight; first come, first served. A single holder may exceed the bound.
+    """Limit the image bytes in flight, in FIFO order. A single image may exceed the limit.
 
     Args:
-        limit: Most bytes.
+        limit: Maximum number of bytes.
     """
 
     def __init__(self, limit: int = BYTES_IN_FLIGHT) -> None:
@@ -38,7 +38,7 @@ class ByteWindow:
         self._waiting: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
 
     async def acquire(self, size: int) -> None:
-        """Wait until so many bytes fit."""
+        """Wait until this many bytes fit."""
         if self._waiting or not self._fits(size):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((size, turn))
@@ -47,7 +47,7 @@ class ByteWindow:
             self._used += size
 
     def release(self, size: int) -> None:
-        """Return bytes."""
+        """Release bytes."""
         self._used -= size
         while self._waiting and self._fits(self._waiting[0][0]):
             size, turn = self._waiting.popleft()
@@ -59,7 +59,7 @@ class ByteWindow:
 
 
 class ImageLoader:
-    """Loads the images of units; belongs to the engine's event loop.
+    """Load the images of units; use it only on the engine's event loop.
 
     Args:
         task: The task, which defines how images are prepared.
@@ -84,7 +84,7 @@ class ImageLoader:
             raise images.ImageError(ImageReason.NO_URI, "the unit has no image")
         if not self._inline:
             return [await self._by_uri(image) for image in unit.images]
-        # A reader keeps its slot until its bytes fit, so that no more bytes wait than the readers hold.
+        # A reader keeps its slot until its bytes fit, which limits the bytes that wait.
         async with self._readers:
             image_parts = [
                 await self._blocking(functools.partial(inline_part, image, self._task)) for image in unit.images
@@ -113,7 +113,7 @@ class ImageLoader:
             except images.ImageError as problem:
                 return image_failure(problem)
             except Exception:
-                return None  # the service's own message stays
+                return None  # keep the message of the service
         return better if better != list(image_parts) else None
 
     async def _by_uri(self, image: Image) -> ImagePart:

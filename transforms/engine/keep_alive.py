@@ -1,4 +1,4 @@
-"""Keeps a run alive while its engine works: extends the lease and writes heartbeats."""
+"""Keep a run alive while its engine works: extend the lease and write heartbeats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def keep_alive(
     counts: Callable[[], OutcomeCounts],
     blocking: Callable[[Callable[[], Any]], Awaitable[Any]],
 ) -> None:
-    """Extend the lease and write a heartbeat every half minute, until cancelled; a lost lease starts draining.
+    """Extend the lease and write a heartbeat every 30 seconds, until canceled; a lost lease starts draining.
 
     Args:
         bq: BigQuery client.
@@ -52,10 +52,10 @@ async def keep_alive(
                 await blocking(functools.partial(bq.insert_row, destination.runs, event, row_id))
         except Exception as error:
             # One missed extension is harmless: the lease outlasts several.
-            _log.warning("lease or heartbeat failed: %s", first_line(error))
+            _log.warning("could not extend the lease or write a heartbeat, will retry: %s", first_line(error))
             continue
         if not held:
-            drain.start(f"lease lost: another run holds it, or run {run_id} was cleaned up")
+            drain.start(f"lease lost: another run holds it, or its table was deleted (run {run_id})")
 
 
 def _heartbeat(destination: Destination, counts: OutcomeCounts, *, draining: bool) -> dict[str, Any]:

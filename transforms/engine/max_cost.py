@@ -1,7 +1,7 @@
 """The maximum cost of a call: what a budget reserves before it is sent, and what a cap must cover.
 
-Nothing counts as cached, and a flex call may be billed at the online price. See :meth:`~task_kinds.TaskKind.max_usage`
-for the tokens. An answer without an output limit has no useful bound.
+No tokens are assumed to be cached, and a flex call may be billed at the online price. See
+:meth:`~task_kinds.TaskKind.max_usage` for the tokens. An answer without an output limit has no useful bound.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def max_call_cost_usd(profile: ModelProfile, task: Task, lane: Lane, body: Mappi
 
 
 def max_cost_of_units_usd(profile: ModelProfile, task: Task, lane: Lane, images: int) -> Decimal:
-    """Return the maximum cost of the first call about a unit, as far as it is known before there is a unit.
+    """Return the maximum cost of the first call about a unit, estimated before units are known.
 
     Args:
         profile: The model.
@@ -93,7 +93,7 @@ def check_cap(
     max_call_usd = max_cost_of_units_usd(profile, task, lane, task.max_images)
     if max_calls is not None and max_calls < processes:
         raise UserError(
-            f"--max_calls={max_calls} is less than one call for {_workers(processes)}; give more, or fewer workers"
+            f"--max_calls={max_calls} is less than one call for {_workers(processes)}; raise it, or use fewer workers"
         )
     if max_cost_usd is None:
         return max_call_usd
@@ -102,12 +102,12 @@ def check_cap(
     if lane not in profile.prices:
         raise UserError(
             f"--max_cost_usd: the price of {task.model} in lane {lane} is not known, so its cost cannot be capped: "
-            "cap the calls with --max_calls, or give its price with --models_file"
+            "cap the calls with --max_calls, or set the price in a --models_file"
         )
     limit = task.generation.max_output_tokens
     if limit is None and task.vector_dimension is None:
         raise UserError(
-            f"--max_cost_usd: an answer of task {task.name} has no limit, so its cost cannot be capped: set "
+            f"--max_cost_usd: answers of task {task.name} have no limit, so their cost cannot be capped: set "
             "generation.max_output_tokens in the task, such as 1024 (thoughts count too), or use --max_calls"
         )
     if max_cost_usd < processes * max_call_usd:
