@@ -138,7 +138,7 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string
         (LIMITED, {"usd": "0"}, "--max_cost_usd=0 must be above 0"),
         (LIMITED, {"usd": "-1"}, "--max_cost_usd=-1 must be above 0"),
         ({}, {"usd": "5"}, "set generation.max_output_tokens in the task, such as 1024"),
-        ({"schema": SCHEMA}, {"usd": "5"}, "an answer of task look has no limit"),
+        ({"schema": SCHEMA}, {"usd": "5"}, "answers of task look have no limit"),
         (LIMITED, {"usd": "0.0001"}, "--max_cost_usd=0.0001 is below the maximum cost of one call of task look"),
         (LIMITED, {"usd": "0.005", "processes": 2}, "for each of 2 worker processes: give at least 0.00"),
         (LIMITED, {"calls": 3, "processes": 4}, "--max_calls=3 is less than one call for each of 4 worker processes"),
