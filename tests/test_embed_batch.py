@@ -371,7 +371,7 @@ def bad(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
     [
         (
             ["--model=multimodalembedding@001", "--location=us-central1", "--dimension=128"],
-            "multimodalembedding@001 has no batch jobs",
+            "multimodalembedding@001 does not support batch jobs",
         ),
         (["--batch_source=bigquery"], "--batch_source=bigquery: embedding jobs read and write files only"),
         (["--batch_destination=bigquery"], "--batch_destination=bigquery: embedding jobs read and write files only"),

@@ -145,7 +145,7 @@ def test_cap_must_allow_one_image() -> None:
     profile = PROFILES.embedding("gemini-embedding-2")
     caps: dict[str, Any] = {"max_calls": None, "processes": 2}
     assert check_cap(profile, GEMINI, Lane.ONLINE, max_cost_usd=Decimal("0.001"), **caps) == Decimal("0.0001161")
-    with pytest.raises(UserError, match=r"give at least 0\.000232200$"):
+    with pytest.raises(UserError, match=r"set it to at least 0\.000232200$"):
         check_cap(profile, GEMINI, Lane.ONLINE, max_cost_usd=Decimal("0.0002"), **caps)
 
 

@@ -140,7 +140,7 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string
         ({}, {"usd": "5"}, "set generation.max_output_tokens in the task, such as 1024"),
         ({"schema": SCHEMA}, {"usd": "5"}, "answers of task look have no limit"),
         (LIMITED, {"usd": "0.0001"}, "--max_cost_usd=0.0001 is below the maximum cost of one call of task look"),
-        (LIMITED, {"usd": "0.005", "processes": 2}, "for each of 2 worker processes: give at least 0.00"),
+        (LIMITED, {"usd": "0.005", "processes": 2}, "for each of 2 worker processes: set it to at least 0.00"),
         (LIMITED, {"calls": 3, "processes": 4}, "--max_calls=3 is less than one call for each of 4 worker processes"),
         ({"model": "gemini-2.5-flash", **LIMITED}, {"usd": "5", "lane": Lane.FLEX}, "in lane flex is not known"),
     ],
@@ -164,7 +164,7 @@ def test_accepts_the_cap_that_the_error_suggests() -> None:
     subject = task(**LIMITED)
     with pytest.raises(UserError) as caught:
         check(subject, "0.001", processes=3)
-    named = str(caught.value).partition("give at least ")[2].partition(",")[0]
+    named = str(caught.value).partition("set it to at least ")[2].partition(",")[0]
     assert check(subject, named, processes=3) == Decimal(named) / 3
 
 

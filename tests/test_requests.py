@@ -187,7 +187,7 @@ def test_flex_lane_has_documented_headers_and_online_lane_none() -> None:
         "X-Vertex-AI-LLM-Shared-Request-Type": "flex",
         "X-Vertex-AI-LLM-Request-Type": "shared",
     }
-    with pytest.raises(ValueError, match="lane batch has no HTTP calls"):
+    with pytest.raises(ValueError, match="lane batch does not use HTTP calls"):
         lane_headers(Lane.BATCH)
 
 

@@ -15,7 +15,7 @@ from imagebeam.transforms.run_settings import RunSettings
 
 @contextlib.contextmanager
 def record_failure(settings: RunSettings) -> Iterator[None]:
-    """Write an error of the block to ``error.json``, so that the launcher can print it in one line; then raise it."""
+    """Write an error of the block to ``error.json``, so that the launcher can print it on one line; re-raise it."""
     try:
         yield
     except (ImagebeamError, api_errors.GoogleAPIError) as error:

@@ -125,5 +125,5 @@ def _escaped(character: str) -> str:
         return character
     code = ord(character)
     if 0xD800 <= code <= 0xDFFF:
-        return "\ufffd"  # half a surrogate pair is not valid UTF-8
+        return "\ufffd"  # a lone surrogate is not valid UTF-8
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -113,7 +113,7 @@ def check_cap(
     if max_cost_usd < processes * max_call_usd:
         raise UserError(
             f"--max_cost_usd={max_cost_usd:f} is below the maximum cost of one call of task {task.name}, "
-            f"${max_call_usd:f}, for {_workers(processes)}: give at least {processes * max_call_usd:f}"
+            f"${max_call_usd:f}, for {_workers(processes)}: set it to at least {processes * max_call_usd:f}"
             + (", or lower generation.max_output_tokens" if limit is not None else "")
         )
     return max_call_usd

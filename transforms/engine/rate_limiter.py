@@ -35,7 +35,7 @@ RAMP_PER_S = 2.0
 PROBE_S = 7.5
 PROBE_CALLS = 80.0
 FIRST_PROBE_CALLS = 10.0
-#: A probe's boost is 2 after so many seconds and calls, and four times as much after as many again.
+#: A probe's boost is 2 after this many seconds and calls, and quadruples after as many again.
 BOOST_S, BOOST_CALLS = 1.4, 25.0
 MORE_THAN = 2.0  # a probe that finds more than this many times the rate is followed by another at once
 REFILL_CALLS = 2.0
@@ -57,7 +57,7 @@ ROUNDING = 1e-9  # a shorter wait is a rounding error
 
 
 class AdaptiveRateLimiter:
-    """Limits the calls of one process, in requests and tokens per second.
+    """Limit the calls of one process, in requests and tokens per second.
 
     Args:
         now: Clock at construction, in seconds; every method takes its own.
@@ -86,11 +86,11 @@ class AdaptiveRateLimiter:
 
     @property
     def rate_per_s(self) -> float:
-        """The present rate in requests per second (of the usual size, if tokens are limited)."""
+        """The current rate in requests per second (of average size, if tokens are limited)."""
         return self._limited.rate
 
     def wait_s(self, now: float, tokens: float = 0.0) -> float:
-        """Take one request from the rate.
+        """Request permission to send one call.
 
         Args:
             now: Clock in seconds.
@@ -195,7 +195,7 @@ class AdaptiveRateLimiter:
         rate = self._limited.rate
         if self._probe is not None:
             rate = clamp(rate * self._probe.boost)
-        # Only short bursts, so that traffic is smooth within each second.
+        # Allow only short bursts, so that traffic is smooth within each second.
         self._credit = min(self._credit + elapsed * rate, max(1.0, rate * BURST_S))
         return rate
 
@@ -243,7 +243,7 @@ class _Measure:
         self.passed = 0.0
 
     def learn(self, elapsed: float, *, update_rate: bool) -> None:
-        """Move the rate to what passed since the last refusal; more calls have more weight.
+        """Move the rate toward the rate granted since the last refusal; more calls have more weight.
 
         Args:
             elapsed: Seconds since the last refusal.
@@ -272,7 +272,7 @@ class _Ceiling:
         self.credit = 0.0
 
     def wait_s(self, now: float, amount: float) -> float:
-        """Return the seconds until an amount may be sent; more than the burst may be sent once nothing is owed."""
+        """Return the seconds until an amount may be sent; the burst is at least the amount."""
         if self._per_s is None:
             return 0.0
         burst = max(amount, self._per_s * BURST_S)

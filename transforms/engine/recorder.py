@@ -1,9 +1,9 @@
-"""Records outcomes in BigQuery, in micro-batches as they arrive, and recovers those of an earlier attempt.
+"""Record outcomes in BigQuery, in micro-batches as they arrive, and recover those of an earlier attempt.
 
 An outcome counts only once it is recorded. A vector is recorded before its outcome: a crash in between leaves a
 vector whose call is repeated, and never an outcome without its vector. The recorder flushes every quarter of a
-second or every 400 rows. While BigQuery is unavailable it retries, and holds back new calls as soon as too many
-outcomes wait, so that no answer is paid for that cannot be recorded.
+second or every 400 rows. While BigQuery is unavailable it retries, and delays new calls while too many outcomes wait,
+so that no answer is billed that cannot be recorded.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder(Protocol):
-    """Records outcomes; belongs to the engine's event loop."""
+    """Record outcomes; use it only on the engine's event loop."""
 
     async def wait_for_room(self) -> None:
         """Wait until one more call may be sent."""
 
     def put(self, outcome: Outcome, recorded: Recorded) -> None:
-        """Take an outcome; ``recorded`` is called with the outcome as it was recorded."""
+        """Queue an outcome; ``recorded`` is called with it once it is recorded."""
 
     async def close(self) -> None:
-        """Wait until everything taken so far is recorded, and end."""
+        """Wait until all queued outcomes are recorded, then stop."""
 
 
 class PassThrough:
-    """Records nothing: for pipelines that emit the outcomes as elements and store them themselves."""
+    """Record nothing: for pipelines that emit outcomes as elements and store them with their own sink."""
 
     async def wait_for_room(self) -> None:
         """Return at once."""
@@ -81,7 +81,7 @@ class VectorTable:
         run_id: The run.
 
     Raises:
-        TypeError: The task does not make vectors.
+        TypeError: The task is not an embedding task.
     """
 
     def __init__(self, table: TableName, task: Task, run_id: str) -> None:
@@ -103,7 +103,7 @@ class VectorTable:
 
 
 class BigQueryRecorder:
-    """Streams outcomes into the table ``outcomes``.
+    """Stream outcomes into the table ``outcomes``.
 
     Args:
         bq: BigQuery client.
@@ -140,11 +140,11 @@ class BigQueryRecorder:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def wait_for_room(self) -> None:
-        """Wait while :data:`WAITING_ROWS` or more outcomes wait."""
+        """Wait while :data:`WAITING_ROWS` or more outcomes are queued."""
         await self._room.wait()
 
     def put(self, outcome: Outcome, recorded: Recorded) -> None:
-        """Take an outcome; ``recorded`` is called once BigQuery has it."""
+        """Queue an outcome; ``recorded`` is called once BigQuery has it."""
         self._waiting.append((outcome, recorded))
         self._empty.clear()
         if len(self._waiting) + self._in_flush >= WAITING_ROWS:
@@ -152,7 +152,7 @@ class BigQueryRecorder:
         self._wake.set()
 
     async def close(self) -> None:
-        """Wait until every outcome taken so far is in BigQuery, or ``on_error`` was called; end."""
+        """Wait until all queued outcomes are in BigQuery, or ``on_error`` was called; then stop."""
         await self._empty.wait()
         self._task.cancel()
 
@@ -196,7 +196,7 @@ class BigQueryRecorder:
             if refused:
                 raise SystemicError(
                     f"BigQuery rejects rows of {self._table.dotted}: {next(iter(refused.values()))[:300]}; "
-                    "is it the table that imagebeam created?"
+                    "check that imagebeam created this table"
                 )
         return kept
 
@@ -276,7 +276,7 @@ class BigQueryRecorder:
 
 
 def rejected(outcome: Outcome, reason: str) -> Outcome:
-    """Return what is kept of an outcome whose row BigQuery rejects: the answer as raw text, only plain columns."""
+    """Return a smaller outcome for a row that BigQuery rejects: the answer as raw text, and only plain columns."""
     answer, raw = outcome.answer, outcome.answer.raw_text
     if answer.value is not None:
         raw = orjson.dumps(dict(answer.value), default=str).decode()

@@ -1,4 +1,4 @@
-"""When and how a call is retried: the pure parts of the table in :mod:`~engine.unit_caller`."""
+"""Pure functions for retries; see the table in :mod:`~engine.unit_caller`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _random = random.SystemRandom()
 
 
 def may_be_image_type(failure: Failure) -> bool:
-    """Return True if the type of an image, as its bytes show it, could explain the failure."""
+    """Return True if a wrong image type could explain the failure."""
     return failure.status is Status.BAD_REQUEST or failure.reason in (ImageReason.UNREADABLE, ImageReason.UNSUPPORTED)
 
 

@@ -12,7 +12,7 @@ from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.gemini.task_kinds import AnyTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 
-#: Defaults, which the command line shares.
+#: Defaults, shared with the command line.
 IN_FLIGHT: Final = 256
 CALL_TIMEOUT_S: Final = 120.0
 UNIT_DEADLINE_S: Final = 600.0
@@ -45,8 +45,8 @@ class Caps:
 
     Attributes:
         directory: The run's directory, which holds the budget shares; local or ``gs://``.
-        max_cost_usd: Most US dollars to spend, at list price; None for no cap.
-        max_calls: Most calls to send; None for no cap.
+        max_cost_usd: Maximum cost in US dollars, at list price; None for no cap.
+        max_calls: Maximum number of calls; None for no cap.
         processes: Worker processes that share the caps.
         max_call_usd: Maximum cost of a typical call, see :func:`~max_cost.check_cap`.
     """
@@ -65,10 +65,10 @@ class EngineSettings:
     Attributes:
         run_id: Id of the run.
         call_settings: Settings of the calls.
-        in_flight: Most calls in flight in one process, 1 to 4096.
+        in_flight: Maximum calls in flight per process, 1 to 4096.
         max_per_s: Rate limit of one process in requests per second; None for none.
         max_tokens_per_s: The same in tokens per second, those of the answer included.
-        max_failure_percent: The process drains when more of its units have failed, judged after
+        max_failure_percent: The process drains if a larger percentage of its units failed, checked after
             :data:`~drain.FAILURES_AFTER` units; None for never.
         caps: Caps of the run; None for none.
         destination: Where outcomes are recorded; None to emit them as elements only.
@@ -89,15 +89,15 @@ class CallSettings:
     """Settings of the calls; picklable, the same for every unit of a run.
 
     Attributes:
-        project: Project that pays for the calls.
+        project: Project that is billed for the calls.
         location: Location of the model.
         task: The task.
         profile: The task's model.
         lane: Lane of the calls.
-        transport: How images reach the model, URI or inline.
+        transport: How images are sent to the model, URI or inline.
         call_timeout_s: Timeout of one call, in seconds.
         unit_deadline_s: Seconds from a unit's first call until it is UNAVAILABLE; waiting for quota does not count.
-        attempts: Most calls per unit; those refused for quota do not count.
+        attempts: Maximum calls per unit; those rejected for quota do not count.
         wait_multiplier_s: Longest wait before the second attempt, in seconds; doubled for each further one.
     """
 

@@ -1,4 +1,4 @@
-"""Calls the model about one unit until there is an outcome: images, request, rate, budget, retry, answer.
+"""Call the model for one unit until it has an outcome: images, request, rate limit, budget, retries, answer.
 
 What is retried, and what counts as an attempt:
 
@@ -48,7 +48,7 @@ from imagebeam.transforms.gemini.requests import ImagePart, lane_headers
 from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
 
-#: Seconds without a granted call after which a run whose calls are all refused for quota stops.
+#: A run stops after this many seconds in which every call was rejected for quota.
 STALL_S = 900.0
 POLL_S = 0.5
 
@@ -58,9 +58,9 @@ class CallResult:
     """An outcome, and the calls that it took.
 
     Attributes:
-        outcome: What became of the unit.
-        calls: Calls sent, those refused for quota included.
-        throttled: Calls refused for quota.
+        outcome: Outcome of the unit.
+        calls: Calls sent, including those rejected for quota.
+        throttled: Calls rejected for quota (429).
         recovered: True if an earlier attempt at the unit batch recorded the outcome: nothing was sent.
     """
 
@@ -94,7 +94,7 @@ class _CallState:
 
 
 class UnitCaller:
-    """Calls the model, one coroutine per unit; belongs to the engine's event loop.
+    """Call the model, one coroutine per unit; use it only on the engine's event loop.
 
     Args:
         settings: The engine's settings.
@@ -144,10 +144,10 @@ class UnitCaller:
         return whole
 
     async def call(self, unit: Unit) -> CallResult:
-        """Call the model about a unit, with retries.
+        """Call the model for a unit, with retries.
 
         Raises:
-            SystemicError: A failure that every further call would meet too.
+            SystemicError: A failure that would affect every further call.
         """
         state = _CallState(unit, self._expected_tokens(len(unit.images)))
         try:
@@ -200,7 +200,7 @@ class UnitCaller:
     async def _send(self, body: Mapping[str, Any], state: _CallState) -> Answer | Failure | None:
         """Send one call, within budget and rate; None if the engine drains."""
         queued_at = time.monotonic()
-        # First come, first served. Only the first caller polls budget and clock: a thousand units behind it
+        # In FIFO order. Only the first caller polls budget and clock: a thousand units behind it
         # cost nothing, and money is reserved only for a call that is about to be sent.
         async with self._turn:
             await self._window.acquire()
@@ -224,7 +224,7 @@ class UnitCaller:
                 self._limiter.settle(state.expected_tokens, got.usage.total_tokens)
                 reservation.settle(self._cost(got.usage), sent=True)
             elif state.answered_by_http:
-                # Google bills answers only; a call that was refused for quota does not even count as one.
+                # Google bills answers only; a call that was rejected for quota does not count as a call.
                 reservation.settle(Decimal(0), sent=got.kind is not FailureKind.THROTTLED)
         return got
 
@@ -283,7 +283,7 @@ class UnitCaller:
         except orjson.JSONDecodeError:
             document = None
         if not isinstance(document, dict):
-            message = "the answer is not a JSON object"
+            message = "the response is not a JSON object"
             return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", message)
         return self._kind.parse_response(document)
 

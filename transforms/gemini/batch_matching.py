@@ -1,4 +1,4 @@
-"""Matches the output lines of a batch job with the units of its manifest.
+"""Match the output lines of a batch job with the units of its manifest.
 
 One matcher serves one shard, which is one job; lines come in any order. A line is matched by its key. Where the
 service echoed none, the images of the request decide, if no other unit of the
@@ -22,13 +22,13 @@ _AMBIGUOUS = ""
 
 
 class Cause(enum.StrEnum):
-    """Why a line has no unit."""
+    """Why a line matches no unit."""
 
     UNREADABLE = "UNREADABLE"
     """It is not a JSON object: damaged, or truncated."""
 
     FOREIGN = "FOREIGN"
-    """Its key or its images are not of this shard."""
+    """Its key or its images belong to no unit of this shard."""
 
     AMBIGUOUS = "AMBIGUOUS"
     """It has no key, and several units of the shard have its images."""
@@ -56,7 +56,7 @@ class Matched:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unmatched:
-    """A line without a unit, for the dead letters.
+    """A line that matches no unit, for the file of unmatched lines.
 
     Attributes:
         cause: Why.
@@ -90,8 +90,8 @@ class MatchCounts:
         matched: Units with at least one line.
         ok: Matched units with an answer.
         by_uri: Lines matched by their images.
-        duplicates: Further lines of a matched unit.
-        unmatched: Lines without a unit, for any cause.
+        duplicates: Additional lines of a unit that is already matched.
+        unmatched: Lines that match no unit, for any cause.
     """
 
     submitted: int = 0
@@ -109,16 +109,17 @@ class MatchCounts:
 
 
 class ShardMatcher:
-    """Matches the lines of one shard with its manifest, one line at a time.
+    """Match the lines of one shard with its manifest, one line at a time.
 
-    An answer is returned at once. A failure waits, compressed and without its echo, until
-    :meth:`finish`: a later line of the same unit may be an answer, and the first answer wins. Beside the
-    manifest's lines a unit takes less than 400 bytes, a waiting failure its compressed line in addition.
+    An answer is returned at once. A failure is held back, compressed and without the echoed request, until
+    :meth:`finish`: a later line of the same unit may be an answer, and the first answer wins. In memory, a unit takes
+    its manifest line and less than 400 bytes; a failure also takes its compressed line.
 
     Args:
         manifest: Key and manifest line of every unit of the shard; the lines are not interpreted.
-        parse: Parses the answer of a line, see :func:`~batch_responses.parse_answer`.
-        uris_of: Returns the image URIs of a manifest line, in the order sent; called only if a line has no key.
+        parse: Function that parses the answer of a line, see :func:`~batch_responses.parse_answer`.
+        uris_of: Function that returns the image URIs of a manifest line, in the order sent; called only if a line has
+            no key.
 
     Attributes:
         counts: Counts so far.
@@ -148,8 +149,7 @@ class ShardMatcher:
         """Match one parsed line or row of the output.
 
         Returns:
-            The unit and its answer; the line, if it has no unit; None if the line is a failure that waits, or a
-            duplicate.
+            The unit and its answer; the line, if it matches no unit; None for a failure (held back) or a duplicate.
         """
         self.counts.lines += 1
         key = line.key if line.key is not None and line.key in self._entries else self._key_by_images(line)

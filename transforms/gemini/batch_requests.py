@@ -1,8 +1,8 @@
 """The input of a batch job: the online lane's requests as JSONL, one keyed line per unit.
 
-A :class:`LineTemplate` renders the shared text of a task's lines once; a line is then spliced together from
-it and from the unit's own text. The service imports the lines of a job into one table, so the shared
-structure is linted before anything is written.
+A :class:`LineTemplate` renders the shared text of a task's lines once; each line is then assembled from it and the text
+of the unit. The service imports the lines of a job into one table, so the shared structure is linted before anything is
+written.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
 MAX_LINES = 200_000
-"""Most requests of a job (Google, "Batch inference")."""
+"""Maximum requests per job (Google, "Batch inference")."""
 
 MAX_BYTES = 1_000_000_000 - 16_000_000
-"""Most bytes of an input file: 1 GB (Google, "Batch inference"), minus a margin."""
+"""Maximum bytes of an input file: 1 GB (Google, "Batch inference"), minus a margin."""
 
 _OPEN, _REQUEST, _CLOSE = b'{"custom_id":"', b'","request":', b"}\n"
 _CONTENTS = b'{"contents":[{"role":"user","parts":['
@@ -63,7 +63,7 @@ class ShardLimits:
             raise UserError(f"the file of a batch job can have 1 to {MAX_BYTES:,} bytes, not {self.size:,}")
 
     def is_full(self, lines: int, size: int, line_size: int) -> bool:
-        """Return True if a file cannot take one more line.
+        """Return True if one more line does not fit into a file.
 
         Args:
             lines: Lines in the file.
@@ -74,13 +74,15 @@ class ShardLimits:
             UserError: The line does not fit into an empty file either.
         """
         if line_size > self.size:
-            raise UserError(f"one request takes {line_size:,} bytes, and a whole input file can have {self.size:,}")
+            raise UserError(
+                f"one request has {line_size:,} bytes; the maximum of an input file is {self.size:,}: shorten the prompt"
+            )
         return lines >= self.lines or size + line_size > self.size
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LineTemplate:
-    """Renders the lines of one task; create it with :func:`line_template`. Picklable.
+    """Renderer of the lines of one task; create it with :func:`line_template`. Picklable.
 
     Attributes:
         prompt: The task's prompt.
@@ -146,7 +148,7 @@ def line_template(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
         labels: Billing labels, the same for every request of a run.
 
     Raises:
-        UserError: The task cannot go through a batch job.
+        UserError: The batch lane does not support the task.
     """
     if task.image.changes_images:
         raise UserError(
@@ -156,7 +158,7 @@ def line_template(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
     frame = request_frame(task, profile, labels)
     # The rest of a request, its contents, has one structure that the import is known to accept.
     if frame and (problems := list(lint(frame))):
-        raise UserError(f"task {task.name} cannot go through a batch job: {'; '.join(problems)}; or use --lane=flex")
+        raise UserError(f"batch jobs do not support task {task.name}: {'; '.join(problems)}; or use --lane=flex")
     edges = {mime: _edges(mime, task.media_resolution) for mime in sorted(SUPPORTED)}
     heads = {mime: head for mime, (head, _) in edges.items()}
     tail = next(iter(edges.values()))[1]
@@ -177,8 +179,8 @@ def line_template(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
 def key_of(unit_id: str, input_digest: str, version: str) -> str:
     """Return the key that identifies the line of a unit in any file.
 
-    It depends on the unit, its input and the task's version only: a file of another task never matches, and a
-    late file of an earlier round does.
+    It depends on the unit, its input and the task's version only: output of another task never matches, and late output
+    of an earlier round does.
 
     Args:
         unit_id: Id of the unit.
@@ -278,7 +280,7 @@ def _text_part(text: str) -> bytes:
 
 
 def quoted(text: str) -> bytes:
-    """Return a text as JSON; half a surrogate pair, which is not valid UTF-8, becomes U+FFFD."""
+    """Return a text as JSON; a lone surrogate, which is not valid UTF-8, becomes U+FFFD."""
     try:
         return orjson.dumps(text)
     except TypeError:

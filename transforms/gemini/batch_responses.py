@@ -1,6 +1,6 @@
-"""Parses the output of a batch job: lines or rows, with the answers parsed as online.
+"""Parse the output of a batch job, lines or rows; answers are parsed as in the online lane.
 
-A line has the key of the request (not always), the request as the import rendered it, a response, and a status
+A line has the key of the request (usually), the request as the import rendered it, a response, and a status
 that is empty unless the row failed. An empty status does not mean success: the response is parsed as in the online
 lane. A failed row's status is ``<reason phrase>: <Google's error document>``, and is classified as in the online lane.
 """
@@ -91,7 +91,7 @@ class OutputLine:
 
     @property
     def uris(self) -> tuple[str, ...]:
-        """Image URIs of the echoed request, in order, in either spelling of the fields."""
+        """Image URIs of the echoed request, in order; field names may be camelCase or snake_case."""
         return tuple(_uris(self.request))
 
     @property
@@ -188,7 +188,7 @@ def _failure(line: OutputLine, response: Mapping[str, Any]) -> Failure | None:
         if response:
             return None
         return Failure(
-            FailureKind.TRANSIENT, Status.UNAVAILABLE, "NO_ANSWER", "the job ended without an answer to this row"
+            FailureKind.TRANSIENT, Status.UNAVAILABLE, "NO_ANSWER", "the job ended without an answer for this row"
         )
     if error.code is not None:
         return classify_http(error.code, error.document, {})

@@ -22,7 +22,7 @@ _HOLE = "\0"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EmbeddingLines:
-    """Renders the lines of one task; create it with :func:`embedding_lines`. Picklable.
+    """Renderer of the lines of one task; create it with :func:`embedding_lines`. Picklable.
 
     Attributes:
         heads: Text of a line between its key and the URI, by MIME type.
@@ -47,7 +47,7 @@ class EmbeddingLines:
             ValueError: The unit does not have exactly one image with a URI and a type.
         """
         if len(unit.images) != 1 or len(mime_types) != 1:
-            raise ValueError(f"a vector needs one image, not {len(unit.images)}: unit {unit.unit_id}")
+            raise ValueError(f"unit {unit.unit_id} has {len(unit.images)} images; an embedding needs exactly one")
         uri, head = unit.images[0].uri, self.heads.get(mime_types[0])
         if uri is None or head is None:
             raise ValueError(f"unit {unit.unit_id}: cannot send {uri} of type {mime_types[0]}")
@@ -58,7 +58,7 @@ def embedding_lines(task: EmbedTask) -> EmbeddingLines:
     """Render the shared text of a task's lines.
 
     Raises:
-        UserError: The task cannot go through a batch job.
+        UserError: The batch lane does not support the task.
     """
     check_batch(task)
     heads: dict[str, bytes] = {}
@@ -71,15 +71,15 @@ def embedding_lines(task: EmbedTask) -> EmbeddingLines:
 
 
 def check_batch(task: EmbedTask) -> None:
-    """Check that a task can go through batch jobs.
+    """Check that the batch lane supports a task.
 
     Raises:
-        UserError: It cannot.
+        UserError: It does not.
     """
     if find_embedding_model(task.model).method != "embedContent":
         raise UserError(
-            f"--lane=batch: {task.model} has no batch jobs: use --lane=online or --lane=sql, or "
-            "--model=gemini-embedding-2, which makes different vectors"
+            f"--lane=batch: {task.model} does not support batch jobs: use --lane=online or --lane=sql, or "
+            "--model=gemini-embedding-2, whose vectors cannot be compared with those of this model"
         )
     if task.image.changes_images:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Builds embedding requests, of images and of search texts, and parses their responses.
+"""Build embedding requests for images and search texts, and parse their responses.
 
 google-genai silently drops the image of a request to ``multimodalembedding@001``, so embedding requests do not go
 through it.
@@ -33,7 +33,7 @@ def build_embedding_request(task: EmbedTask, image_parts: Sequence[ImagePart]) -
         ValueError: There is not exactly one image.
     """
     if len(image_parts) != 1:
-        raise ValueError(f"a vector needs one image, not {len(image_parts)}")
+        raise ValueError(f"an embedding needs exactly one image, not {len(image_parts)}")
     part = image_parts[0]
     if part.data is not None:
         content = {"bytesBase64Encoded": base64.b64encode(part.data).decode("ascii")}
@@ -44,7 +44,7 @@ def build_embedding_request(task: EmbedTask, image_parts: Sequence[ImagePart]) -
 
 
 def build_embedding_row(task: EmbedTask, part: ImagePart) -> dict[str, Any]:
-    """Build the same request in the spelling of batch jobs (Google, "Get batch embeddings inferences").
+    """Build the same request with the field names of batch jobs (Google, "Get batch embeddings inferences").
 
     Args:
         task: Model and length of the vector; a model of ``embedContent``.
@@ -61,7 +61,7 @@ def build_embedding_row(task: EmbedTask, part: ImagePart) -> dict[str, Any]:
 
 
 def parse_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
-    """Parse the response to an embedding request; never raises, whatever a service may send.
+    """Parse the response to an embedding request; never raises.
 
     A vector of zeros is invalid: it has no direction, and a single one breaks every search by cosine.
 
@@ -110,7 +110,7 @@ def _request_body(task: EmbedTask, part: dict[str, Any], instance: dict[str, Any
 
 
 def parse_text_embedding(body: Mapping[str, Any], task: EmbedTask) -> Answer:
-    """Parse the response to a request for the vector of a text; never raises, whatever a service may send."""
+    """Parse the response to a request for the vector of a text; never raises."""
     predictions = body.get("predictions")
     if isinstance(predictions, list) and predictions and isinstance(predictions[0], dict):
         # The only field of the response with another name than for an image.

@@ -1,4 +1,4 @@
-"""Classifies failed calls, for every lane: what a failure means for its unit and for the run.
+"""Classify failed calls, for every lane: what a failure means for its unit and for the run.
 
 The table follows Google's "API errors" page and observed responses:
 
@@ -13,7 +13,7 @@ unreadable body, token endpoint                   CREDENTIALS)
 any other 4xx                         UNIT        BAD_REQUEST (Google's status, such as INVALID_ARGUMENT)
 404 that does not name its subject    UNIT        UNAVAILABLE (NOT_FOUND): retried by the next run
 401, 403, 404, 407, 501               RUN         none: the run drains and the unit remains
-an error of our own                   UNIT        UNAVAILABLE (INTERNAL): retried by the next run
+an internal error                     UNIT        UNAVAILABLE (INTERNAL): retried by the next run
 ====================================  ==========  =====================================================
 
 Exceptions are identified by the names of their classes, so that no client library is imported here.
@@ -87,16 +87,16 @@ class FailureKind(enum.StrEnum):
     """What to do about a failed call."""
 
     THROTTLED = "THROTTLED"
-    """Refused for quota: lower the rate and retry; not an attempt."""
+    """Rejected for quota: lower the rate and retry; not an attempt."""
 
     TRANSIENT = "TRANSIENT"
     """Retry after a pause."""
 
     UNIT = "UNIT"
-    """Concerns this unit only: a retry now cannot help."""
+    """Affects this unit only: an immediate retry cannot help."""
 
     RUN = "RUN"
-    """Concerns every further call: drain the run."""
+    """Affects every further call: drain the run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def classify_http(code: int, body: bytes | str, headers: Mapping[str, str]) -> F
     """Classify an HTTP response other than 200.
 
     Args:
-        code: The HTTP status; it wins over a code in the body.
+        code: The HTTP status; it takes precedence over a code in the body.
         body: Google's error document, one wrapped in a list, an HTML page of a proxy, or empty.
         headers: Response headers, names in any case; ``Retry-After`` is read.
 
@@ -158,7 +158,7 @@ def classify_exception(error: BaseException) -> Failure:
 
     Args:
         error: An exception of asyncio, aiohttp, httpx, requests, google-auth, google-api-core,
-            google-genai, or of our own code.
+            google-genai, or of imagebeam.
 
     Returns:
         The failure; see the table of the module.

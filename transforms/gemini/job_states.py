@@ -8,10 +8,10 @@ PENDING
 RUNNING, UPDATING      WAIT       running; at most 24 hours, then FAILED or EXPIRED
 CANCELLING             WAIT       finished rows are still being written
 SUCCEEDED              COLLECT    every row has an answer or an error
-PARTIALLY_SUCCEEDED    COLLECT    some rows have one; the others are missing
-FAILED, CANCELLED,     SALVAGE    rows finished before are kept and billed; there may be none
+PARTIALLY_SUCCEEDED    COLLECT    some rows have an answer; the others are missing
+FAILED, CANCELLED,     SALVAGE    finished rows are kept and billed; there may be none
 EXPIRED
-PAUSED                 CANCEL     it cannot be resumed; without cancellation it might run (and cost) later
+PAUSED                 CANCEL     cannot be resumed; unless canceled, it might run and be billed later
 any other              WAIT       unknown to this release: reported, and polled until it changes
                        SALVAGE    if the service reports when the job ended
 =====================  =========  =========================================================================
@@ -71,7 +71,7 @@ class StateRule:
 
 _QUEUED = StateRule(Step.WAIT, "waiting", "in the queue, for at most 72 hours")
 _RUNNING = StateRule(Step.WAIT, "running", "running, for at most 24 hours")
-_KEPT = "rows finished before are kept and billed"
+_KEPT = "finished rows are kept and billed"
 
 RULES: Mapping[str, StateRule] = {
     f"{PREFIX}UNSPECIFIED": _QUEUED,
@@ -85,10 +85,10 @@ RULES: Mapping[str, StateRule] = {
         Step.COLLECT, "partly done", "some rows have an answer; the others are missing", terminal=True
     ),
     f"{PREFIX}FAILED": StateRule(Step.SALVAGE, "failed", f"it failed; {_KEPT}", terminal=True),
-    f"{PREFIX}CANCELLED": StateRule(Step.SALVAGE, "cancelled", f"it was cancelled; {_KEPT}", terminal=True),
-    f"{PREFIX}EXPIRED": StateRule(Step.SALVAGE, "expired", f"it ran out of time; {_KEPT}", terminal=True),
+    f"{PREFIX}CANCELLED": StateRule(Step.SALVAGE, "cancelled", f"it was canceled; {_KEPT}", terminal=True),
+    f"{PREFIX}EXPIRED": StateRule(Step.SALVAGE, "expired", f"it expired; {_KEPT}", terminal=True),
     f"{PREFIX}PAUSED": StateRule(
-        Step.CANCEL, "paused", "it cannot be resumed, and might run and cost later", terminal=True
+        Step.CANCEL, "paused", "it cannot be resumed, and might run and be billed later", terminal=True
     ),
 }
 """Every state of google-genai's ``JobState``."""
@@ -103,7 +103,7 @@ class BatchJob:
     Attributes:
         name: ``projects/NUMBER/locations/L/batchPredictionJobs/ID``; empty if not reported.
         display_name: Display name.
-        state: State, as the service reports it.
+        state: State reported by the service.
         created: When it was created; None if not reported, like the other times.
         started: When it started to run.
         ended: When it ended.

@@ -1,6 +1,6 @@
-"""Builds ``generateContent`` requests, for every lane.
+"""Build ``generateContent`` requests, for every lane.
 
-A batch job imports its requests as one table, so there is never a null, an empty object or an empty list,
+A batch job imports its requests as one table, so requests have no null, empty object or empty list,
 and all requests of one task have the same structure.
 """
 
@@ -53,7 +53,7 @@ def build_request(
     image_parts: Sequence[ImagePart],
     labels: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Build the request about one unit.
+    """Build the request for one unit.
 
     Args:
         task: The task.
@@ -81,7 +81,7 @@ def build_request(
 
 
 def request_frame(task: Task, profile: ModelProfile, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Return what is the same in every request of a task: everything except ``contents``.
+    """Return the fields that are the same in every request of a task: all except ``contents``.
 
     Args:
         task: The task.
@@ -103,10 +103,10 @@ def lane_headers(lane: Lane) -> dict[str, str]:
         lane: Online or flex.
 
     Raises:
-        ValueError: The lane has no calls over HTTP.
+        ValueError: The lane does not use HTTP calls.
     """
     if lane not in _LANE_HEADERS:
-        raise ValueError(f"lane {lane} has no HTTP calls")
+        raise ValueError(f"lane {lane} does not use HTTP calls")
     return dict(_LANE_HEADERS[lane])
 
 

@@ -1,4 +1,4 @@
-"""Parses ``generateContent`` responses, for every lane.
+"""Parse ``generateContent`` responses, for every lane.
 
 A response with HTTP 200 can still lack an answer: the prompt or the answer may be blocked, the text truncated, empty,
 not JSON, or JSON that does not match the schema.
@@ -28,7 +28,7 @@ _FENCED = re.compile(r"```(?:json|JSON)?[ \t]*\r?\n(.*?)```", re.DOTALL)
 
 
 def parse_response(body: Mapping[str, Any], task: Task) -> Answer:
-    """Parse the response to a request of a task; never raises, whatever a service may send.
+    """Parse the response to a request of a task; never raises.
 
     Args:
         body: The JSON body of an HTTP 200, or the ``response`` of a batch line.

@@ -1,7 +1,7 @@
-"""The two kinds of tasks, as the model sees them: classification with ``generateContent``, and embedding.
+"""The two kinds of tasks: classification with ``generateContent``, and embedding.
 
 A kind decides how a request is built, alone or as a line of a batch job, how the response is parsed, and how many
-tokens a call can take at most. :func:`task_kind` is the only place that tells the kinds apart; the remaining
+tokens a call can take at most. :func:`task_kind` is the only place that distinguishes the kinds; the remaining
 differences are attributes of :class:`~tasks.task.Task`. Everything else, from reading to recording, is the same.
 """
 
@@ -25,46 +25,46 @@ from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
-#: Largest output limit of any model: the most that an answer without a limit can have.
+#: Largest output limit of any model, for answers without a limit.
 MAX_OUTPUT_TOKENS = 65_536
 # Length of a prompt field in a sample request.
 _FIELD_CHARS = 100
 
 
 class RequestLines(Protocol):
-    """Renders the lines of a batch job's input."""
+    """Renderer of the lines of a batch job's input."""
 
     def line(self, key: str, unit: Unit, mime_types: Sequence[str]) -> bytes:
         """Return the line of a unit: key and request as JSON, with a line feed."""
 
 
 class TaskKind(Protocol):
-    """What differs between the kinds of tasks in a call of the model."""
+    """The requests and responses of one kind of task."""
 
     def build_request(
         self, profile: ModelProfile, unit: Unit, image_parts: Sequence[ImagePart], labels: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Return the body of the request about one unit."""
+        """Return the body of the request for one unit."""
 
     def build_lines(self, profile: ModelProfile, labels: Mapping[str, str]) -> RequestLines:
         """Return the renderer of a batch job's input.
 
         Raises:
-            UserError: The task cannot go through a batch job.
+            UserError: The batch lane does not support the task.
         """
 
     def parse_response(self, body: Mapping[str, Any]) -> Answer:
         """Parse the response to a request; never raises."""
 
     def sample_request(self, profile: ModelProfile, images: int) -> dict[str, Any]:
-        """Return a request of usual size about so many images, for estimates before there is a unit."""
+        """Return a request of typical size with this many images, for estimates before units are known."""
 
     def max_usage(self, profile: ModelProfile, body: Mapping[str, Any]) -> Usage:
-        """Return the most tokens that a request can take, its answer included.
+        """Return the maximum tokens of a request, including its answer.
 
         The bound is exact where the service counts exactly, and generous where only the service can count: an image
-        counts as the model's table says (its limit where the table has an average); text has at most as many tokens
-        as bytes, so the bytes of its JSON are counted, the answer's schema included.
+        counts as in the model's table (its limit where the table has an average); text has at most as many tokens as
+        bytes, so the bytes of its JSON are counted, the answer's schema included.
         """
 
 
@@ -89,7 +89,7 @@ class Classification:
         return parse_response(body, self.task)
 
     def sample_request(self, profile: ModelProfile, images: int) -> dict[str, Any]:
-        """Fill every field of the prompt with a text of usual length."""
+        """Fill every field of the prompt with a text of typical length."""
         filled = "x" * _FIELD_CHARS
         extra = {field.removeprefix("extra."): filled for field in self.task.prompt_fields()}
         shown = tuple(Image(filled, None, filled, heading=-180.0) for _ in range(images))
@@ -97,7 +97,7 @@ class Classification:
         return build_request(self.task, profile, unit, [ImagePart("image/jpeg", uri="gs://")] * images, {})
 
     def max_usage(self, profile: ModelProfile, body: Mapping[str, Any]) -> Usage:
-        """Count the images and the bytes of all text; an answer takes its limit at most, thoughts included."""
+        """Count the images and the bytes of all text; an answer has at most its output limit, including thoughts."""
         parts = [part for content in body["contents"] for part in content["parts"]]
         texts = [part for part in parts if "text" in part]
         config = body.get("generationConfig", {})
@@ -130,7 +130,7 @@ class Embedding:
         return parse_embedding(body, self.task)
 
     def sample_request(self, profile: ModelProfile, images: int) -> dict[str, Any]:
-        """Return the request about one image."""
+        """Return the request for one image."""
         return build_embedding_request(self.task, [ImagePart("image/jpeg", uri="gs://")])
 
     def max_usage(self, profile: ModelProfile, body: Mapping[str, Any]) -> Usage:
@@ -156,7 +156,7 @@ AnyTask = Annotated[
 
 
 def image_tokens_limit(profile: ModelProfile, task: Task) -> int:
-    """Return the most prompt tokens that one image can take."""
+    """Return the maximum prompt tokens of one image."""
     for table in (profile.image_tokens_limit, profile.image_tokens):
         if task.media_resolution in table:
             return table[task.media_resolution]
@@ -164,8 +164,8 @@ def image_tokens_limit(profile: ModelProfile, task: Task) -> int:
 
 
 def json_bytes(document: Any) -> int:
-    """Return the bytes of a JSON text, or more; computed for each call, so with orjson where it can."""
+    """Return the bytes of a JSON text, or slightly more; uses orjson if possible, because every call needs it."""
     try:
         return len(orjson.dumps(document))
-    except orjson.JSONEncodeError:  # half a surrogate pair, which only JSON's escapes can express
+    except orjson.JSONEncodeError:  # a lone surrogate, which only a JSON escape can express
         return len(json.dumps(document))
