@@ -212,7 +212,7 @@ def test_default_limits_are_those_of_a_job() -> None:
 
 
 def test_rejects_a_line_larger_than_a_shard() -> None:
-    with pytest.raises(UserError, match="one request has 101 bytes; the maximum of an input file is 100"):
+    with pytest.raises(UserError, match="a request has 101 bytes; the maximum of an input file is 100"):
         list(shard_numbers([100, 101], ShardLimits(10, 100)))
 
 

@@ -75,7 +75,7 @@ class ShardLimits:
         """
         if line_size > self.size:
             raise UserError(
-                f"one request has {line_size:,} bytes; the maximum of an input file is {self.size:,}: shorten the prompt"
+                f"a request has {line_size:,} bytes; the maximum of an input file is {self.size:,}; shorten the prompt"
             )
         return lines >= self.lines or size + line_size > self.size
 
