@@ -157,7 +157,7 @@ def test_fixed_quota_depends_on_the_location() -> None:
 
 def test_embedding_models_have_prices_and_are_not_task_models() -> None:
     assert set(PROFILES.embeddings) == set(MODELS)
-    assert all(profile.priced for profile in PROFILES.embeddings.values())
+    assert all(profile.prices for profile in PROFILES.embeddings.values())
     assert not set(PROFILES.embeddings) & set(PROFILES.profiles)
     with pytest.raises(UserError, match="add it under `embeddings`"):
         dataclasses.replace(PROFILES, embeddings={}).embedding("gemini-embedding-2")

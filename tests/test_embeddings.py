@@ -25,7 +25,6 @@ from imagebeam.transforms.sql.views import views
 from imagebeam.transforms.tasks.embedding import (
     DEFAULT_MODEL,
     embed_task,
-    embed_task_name,
     resolve_dimension,
 )
 from imagebeam.transforms.tasks.task import ImageSettings
@@ -75,7 +74,7 @@ def test_version_covers_exactly_what_can_change_a_vector() -> None:
 
 
 def test_each_model_and_length_has_its_own_task_and_table() -> None:
-    assert embed_task_name("gemini-embedding-2", 512) == "embed/gemini-embedding-2/512"
+    assert embed_task("gemini-embedding-2", 512).name == "embed/gemini-embedding-2/512"
     table = embedding_table(OUTCOMES, "gemini-embedding-2", 512)
     assert table.dotted == "my-project.answers.embeddings_gemini_embedding_2_512"
     assert is_embedding_table(table.table)

@@ -46,7 +46,7 @@ def test_gemini_25_flash_works_with_a_warning() -> None:
 
 @pytest.mark.parametrize("profile", MODELS.profiles.values(), ids=lambda profile: str(profile.name))
 def test_shipped_models_are_complete_and_other_lanes_cost_half(profile: ModelProfile) -> None:
-    assert profile.priced
+    assert profile.prices
     assert profile.thinking.default in profile.thinking.allowed
     online = profile.prices["online"]
     assert online.cached * 10 == online.input
@@ -320,5 +320,5 @@ def test_accepts_models_without_thinking_and_price() -> None:
     models = with_change("models/my-model", {"locations": ["regions"], "image_tokens": {"default": 258}})
     profile = models.profile("my-model")
     profile.check("us-east1", Lane.ONLINE, task(generation={"thinking": "low"}))
-    assert not profile.priced
+    assert not profile.prices
     assert profile.thinking.config("low") is None

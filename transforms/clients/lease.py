@@ -92,13 +92,8 @@ def acquire(bq: BigQueryClient, table: TableName, run_id: str, *, me: Holder | N
     """
     mine = me or build_holder(run_id)
     for _ in range(3):
-        created = bq.create_table_once(
-            table,
-            expires=_expiry(),
-            description=orjson.dumps(dataclasses.asdict(mine)).decode(),
-            schema=_SCHEMA,
-        )
-        if created:
+        description = orjson.dumps(dataclasses.asdict(mine)).decode()
+        if bq.create_table_once(table, expires=_expiry(), description=description, schema=_SCHEMA):
             return
         other = read_holder(bq, table)
         if other is None:

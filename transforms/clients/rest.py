@@ -68,6 +68,12 @@ class RestClient:
         self._session = google.auth.transport.requests.AuthorizedSession(credentials, max_refresh_attempts=2)
         self._timeout_s = timeout_s
 
+    @tenacity.retry(
+        stop=tenacity.stop_after_attempt(TRIES),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, ApiError) and error.retryable),
+        reraise=True,
+    )
     def call(
         self,
         method: str,
@@ -92,13 +98,21 @@ class RestClient:
         Raises:
             ApiError: The service rejects the call, or transient errors outlast the retries.
         """
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(TRIES),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ApiError) and error.retryable),
-            reraise=True,
-        )
-        return retrying(self._call_once, operation or f"{method} {path}", method, path, params, body)
+        operation = operation or f"{method} {path}"
+        try:
+            answer = self._session.request(
+                method, f"{self._base_url}/{path}", json=body, params=params, timeout=self._timeout_s
+            )
+        except Exception as error:
+            raise ApiError(operation, classify_exception(error)) from error
+        if answer.status_code != 200:
+            raise ApiError.from_response(operation, answer.status_code, answer.content, answer.headers)
+        try:
+            document = orjson.loads(answer.content or b"{}")
+        except orjson.JSONDecodeError:
+            invalid = Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the response is not valid JSON")
+            raise ApiError(operation, invalid, status=200) from None
+        return document if isinstance(document, dict) else {}
 
     def list_items(
         self, path: str, key: str, *, params: Mapping[str, str] | None = None, operation: str = ""
@@ -122,29 +136,6 @@ class RestClient:
             if not answer.get("nextPageToken"):
                 return
             query = {**query, "pageToken": str(answer["nextPageToken"])}
-
-    def _call_once(
-        self,
-        operation: str,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None,
-        body: Mapping[str, Any] | None,
-    ) -> dict[str, Any]:
-        try:
-            answer = self._session.request(
-                method, f"{self._base_url}/{path}", json=body, params=params, timeout=self._timeout_s
-            )
-        except Exception as error:
-            raise ApiError(operation, classify_exception(error)) from error
-        if answer.status_code != 200:
-            raise ApiError.from_response(operation, answer.status_code, answer.content, answer.headers)
-        try:
-            document = orjson.loads(answer.content or b"{}")
-        except orjson.JSONDecodeError:
-            invalid = Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", "the response is not valid JSON")
-            raise ApiError(operation, invalid, status=200) from None
-        return document if isinstance(document, dict) else {}
 
 
 def service_url(service: str) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -86,13 +87,10 @@ class OutcomeCounts:
 
     def __add__(self, other: OutcomeCounts) -> OutcomeCounts:
         """Add up the counts. The first reason to stop is kept."""
-        failed = dict(self.failed)
-        for key, units in other.failed.items():
-            failed[key] = failed.get(key, 0) + units
         return OutcomeCounts(
             self.read + other.read,
             self.ok + other.ok,
-            failed,
+            dict(collections.Counter(self.failed) + collections.Counter(other.failed)),
             self.skipped + other.skipped,
             self.calls + other.calls,
             self.throttled + other.throttled,
@@ -114,12 +112,10 @@ class OutcomeCounts:
 
 def count_outcome(outcome: Outcome) -> OutcomeCounts:
     """Return the counts of one unit's outcome."""
-    failed: dict[str, int] = {}
-    if outcome.status not in (Status.OK, Status.SKIPPED):
-        failed[failure_key(outcome.status.value, outcome.reason)] = 1
+    failed = outcome.status not in (Status.OK, Status.SKIPPED)
     return OutcomeCounts(
         ok=int(outcome.status is Status.OK),
-        failed=failed,
+        failed={failure_key(outcome.status.value, outcome.reason): 1} if failed else {},
         skipped=int(outcome.status is Status.SKIPPED),
         usage=outcome.usage,
         cost_usd=outcome.cost_usd,
@@ -148,7 +144,6 @@ class Reconciliation:
     def problems(self) -> list[str]:
         """Return each disagreement as one message; empty when all units are accounted for."""
         source, counted, recorded = self.source, self.counted, self.recorded
-        found = []
         by_state = (
             source.remaining
             + source.already_done
@@ -157,17 +152,23 @@ class Reconciliation:
             + source.submitted
             + source.left_out
         )
-        if by_state != source.units_in:
-            found.append(f"{source.units_in} units in the source, but the states add up to {by_state}")
-        if counted.read != source.remaining:
-            found.append(f"{source.remaining} units remaining, but {counted.read} read")
-        if counted.finished != source.remaining:
-            found.append(f"{source.remaining} units remaining, but {counted.finished} accounted for")
-        if recorded.ok != counted.ok:
-            found.append(f"{counted.ok} OK counted, but {recorded.ok} recorded in the table")
-        if dict(recorded.failed) != dict(counted.failed):
-            found.append(f"failures counted {dict(counted.failed)}, recorded {dict(recorded.failed)}")
-        return found
+        checks = (
+            (
+                by_state == source.units_in,
+                f"{source.units_in} units in the source, but the states add up to {by_state}",
+            ),
+            (counted.read == source.remaining, f"{source.remaining} units remaining, but {counted.read} read"),
+            (
+                counted.finished == source.remaining,
+                f"{source.remaining} units remaining, but {counted.finished} accounted for",
+            ),
+            (recorded.ok == counted.ok, f"{counted.ok} OK counted, but {recorded.ok} recorded in the table"),
+            (
+                dict(recorded.failed) == dict(counted.failed),
+                f"failures counted {dict(counted.failed)}, recorded {dict(recorded.failed)}",
+            ),
+        )
+        return [problem for agrees, problem in checks if not agrees]
 
     def lines(self) -> list[str]:
         """Return the counts as lines of a report, the most frequent failure first."""

@@ -53,8 +53,6 @@ class SystemicError(ImagebeamError):
 class ReconciliationError(ImagebeamError):
     """Units are missing or were counted twice: the run must not be reported as a success."""
 
-    exit_code = 1
-
 
 def first_line(error: object, limit: int = 400) -> str:
     """Return the first line of an error's message, truncated, without URLs and error documents."""

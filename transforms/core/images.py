@@ -201,9 +201,14 @@ def prepare(data: bytes, *, crop: Box | None, padding: float, max_side: int | No
     if mime not in SUPPORTED:
         raise ImageError(ImageReason.UNSUPPORTED, f"Gemini does not support {mime}")
     if mime not in _FORMATS:
-        return _pass_through(data, mime, changed=crop is not None or max_side is not None)
+        if crop is not None or max_side is not None:
+            raise ImageError(
+                ImageReason.UNSUPPORTED,
+                f"imagebeam cannot crop or downscale {mime}; remove image.crop and image.max_side",
+            )
+        return _check_size(PreparedImage(data, mime, 0, 0))
     try:
-        prepared = _prepare(data, mime, crop, padding, max_side, quality)
+        return _check_size(_prepare(data, mime, crop, padding, max_side, quality))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -211,15 +216,6 @@ def prepare(data: bytes, *, crop: Box | None, padding: float, max_side: int | No
     except Exception as error:
         # Decoders raise many types of exceptions for broken bytes.
         raise ImageError(ImageReason.UNREADABLE, f"cannot decode {mime}: {_one_line(error)}") from None
-    return _check_size(prepared)
-
-
-def _pass_through(data: bytes, mime: str, *, changed: bool) -> PreparedImage:
-    if changed:
-        raise ImageError(
-            ImageReason.UNSUPPORTED, f"imagebeam cannot crop or downscale {mime}; remove image.crop and image.max_side"
-        )
-    return _check_size(PreparedImage(data, mime, 0, 0))
 
 
 def _check_size(prepared: PreparedImage) -> PreparedImage:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime
 import difflib
-from collections.abc import Collection, Hashable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 from imagebeam.transforms.core.errors import UserError
+
+_T = TypeVar("_T")
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,8 +89,7 @@ class Section:
 
     def fail(self, key: str, problem: str) -> NoReturn:
         """Raise a UserError about a key; an empty key means the mapping itself."""
-        path = ".".join(part for part in (self.path, key) if part)
-        raise UserError(f"{self.source}: {path}: {problem}" if path else f"{self.source}: {problem}")
+        raise UserError(": ".join(part for part in (self.source, self._path(key), problem) if part))
 
     def text(self, key: str, default: str | None = None) -> str:
         """Return a text; required and not empty if there is no default."""
@@ -143,13 +144,27 @@ class Section:
             self.fail(key, f"must be a list of strings, not {show(value)}")
         return tuple(value)
 
+    def wholes(self, key: str, allowed: Collection[str], low: int, high: int) -> dict[str, int]:
+        """Return a nested mapping of allowed names to integers within a range; an absent one is empty."""
+        found = self.section(key)
+        found.allow(allowed)
+        return {name: found.whole(name, low, high) for name in found.content}
+
+    def sections(self, key: str, allowed: Collection[str], read: Callable[[Section], _T]) -> dict[str, _T]:
+        """Return a nested mapping of allowed names to what is read from their mappings; an absent one is empty."""
+        found = self.section(key)
+        found.allow(allowed)
+        return {name: read(found.section(name)) for name in found.content}
+
     def section(self, key: str) -> Section:
         """Return a nested mapping; an absent one is empty."""
         value = self.content.get(key, {})
-        path = ".".join(part for part in (self.path, key) if part)
         if not isinstance(value, dict):
             self.fail(key, f"must be keys with values, not {kind(value)}")
-        return Section(value, self.source, path)
+        return Section(value, self.source, self._path(key))
+
+    def _path(self, key: str) -> str:
+        return ".".join(part for part in (self.path, key) if part)
 
     def _value(self, key: str, default: Any) -> Any:
         value = self.content.get(key, default)
@@ -177,12 +192,9 @@ def kind(value: Any) -> str:
     >>> kind(None), kind([1]), kind(True)
     ('nothing', 'a list', 'true or false')
     """
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true or false"
     names = {
-        str: "text", int: "a number", float: "a number", list: "a list", dict: "keys with values",
+        type(None): "nothing", bool: "true or false", str: "text", int: "a number", float: "a number",
+        list: "a list", dict: "keys with values",
         datetime.date: "a date", datetime.datetime: "a time",
     }  # fmt: skip
     return names.get(type(value), type(value).__name__)

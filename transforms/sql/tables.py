@@ -6,6 +6,7 @@ unit, an answer before a failure.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -227,7 +228,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, int):
-        return int(value) if _INT64_MIN <= value <= _UINT64_MAX else _as_float(value)
+        with contextlib.suppress(OverflowError):
+            return int(value) if _INT64_MIN <= value <= _UINT64_MAX else float(value)
+        return None
     if isinstance(value, float):
         return finite(value)
     if isinstance(value, Mapping):
@@ -235,13 +238,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_plain(item) for item in value]
     return clean_text(str(value))
-
-
-def _as_float(value: int) -> float | None:
-    try:
-        return float(value)
-    except OverflowError:
-        return None
 
 
 def finite(value: float | None) -> float | None:

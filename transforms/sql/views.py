@@ -37,8 +37,7 @@ class View:
 
 def views(outcomes: TableName, task: Task) -> dict[str, View]:
     """Build the views of the results dataset by name: those of the task, and those that all tasks share."""
-    return {
-        **_views_of(outcomes, task),
+    found = {
         "dead_letters": View(
             dead_letters_view(outcomes),
             "imagebeam: units without an answer, each with the last failure, by task and version.",
@@ -48,13 +47,9 @@ def views(outcomes: TableName, task: Task) -> dict[str, View]:
             "imagebeam: one row per run, from its last event.",
         ),
     }
-
-
-def _views_of(outcomes: TableName, task: Task) -> dict[str, View]:
-    """Build the views of a task's answers; none for embeddings, whose vectors are not in ``outcomes``."""
     columns = task.columns()
-    if not columns:
-        return {}
+    if not columns:  # embeddings, whose vectors are not in outcomes
+        return found
     return {
         task.name: View(
             answers_view(outcomes, task.name, columns),
@@ -64,6 +59,7 @@ def _views_of(outcomes: TableName, task: Task) -> dict[str, View]:
             history_view(outcomes, task.name, columns),
             f"imagebeam: outcome of each unit in each version of task {task.name}.",
         ),
+        **found,
     }
 
 

@@ -81,15 +81,6 @@ def resolve_dimension(model: str, dimension: int | None) -> int:
     return dimension
 
 
-def embed_task_name(model: str, dimension: int) -> str:
-    """Return the task name under which the outcomes of an embedding model and length are recorded.
-
-    >>> embed_task_name("multimodalembedding@001", 512)
-    'embed/multimodalembedding@001/512'
-    """
-    return f"{TASK_PREFIX}{model}/{dimension}"
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class EmbedTask(Task):
     """The task of embedding images; created by :func:`embed_task`. It has no prompt, and its answer is a vector.
@@ -129,6 +120,9 @@ class EmbedTask(Task):
 def embed_task(model: str, dimension: int, image: ImageSettings = ImageSettings()) -> EmbedTask:  # noqa: B008 - frozen
     """Build the task of embedding images.
 
+    >>> embed_task("multimodalembedding@001", 512).name
+    'embed/multimodalembedding@001/512'
+
     Args:
         model: One of :data:`MODELS`.
         dimension: Length of the vectors.
@@ -138,7 +132,7 @@ def embed_task(model: str, dimension: int, image: ImageSettings = ImageSettings(
         UserError: The model is unknown or does not support this length.
     """
     return EmbedTask(
-        name=embed_task_name(model, resolve_dimension(model, dimension)),
+        name=f"{TASK_PREFIX}{model}/{resolve_dimension(model, dimension)}",
         description=f"Vectors of {model} with {dimension} dimensions.",
         model=model,
         prompt="",

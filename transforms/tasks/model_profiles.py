@@ -152,11 +152,6 @@ class ModelProfile:
     requests_per_minute: Mapping[str, int] = dataclasses.field(default_factory=dict)
     assumed_quotas: Mapping[str, Quota] = dataclasses.field(default_factory=dict)
 
-    @property
-    def priced(self) -> bool:
-        """False if the price is unknown: all costs are then 0, and commands must say so."""
-        return bool(self.prices)
-
     def check(self, location: str, lane: Lane, task: Task) -> None:
         """Check that the model supports a task in a lane at a location.
 
@@ -189,9 +184,10 @@ class ModelProfile:
         The version covers what is sent, so changing such a setting does not make another version. Names of the
         dropped settings are kept in :attr:`~task.Task.ignored_settings`.
         """
-        names = ("temperature", "top_p") if self.fixed_sampling else ()
-        if self.thinking.param == "none":
-            names = (*names, "thinking")
+        names = (
+            *(("temperature", "top_p") if self.fixed_sampling else ()),
+            *(("thinking",) if self.thinking.param == "none" else ()),
+        )
         ignored = tuple(name for name in names if getattr(task.generation, name) is not None)
         if not ignored:
             return task
@@ -304,7 +300,7 @@ def cost_usd(profile: ModelProfile, lane: Lane, usage: Usage) -> Decimal:
             provisioned throughput is prepaid.
 
     Returns:
-        USD with nine decimals; 0 if the price is unknown (see :attr:`ModelProfile.priced`).
+        USD with nine decimals; 0 if the price is unknown (see :attr:`ModelProfile.prices`).
     """
     if usage.traffic_type == "PROVISIONED_THROUGHPUT":
         return Decimal(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, cast
 
@@ -27,11 +27,9 @@ def load_models(text: str, source: str) -> Models:
     """
     section = load_mapping(text, source)
     section.allow(["as_of", "default", "thought_tokens", "assumed_quotas", "models", "embeddings"])
-    thoughts = section.section("thought_tokens")
-    thoughts.allow(THINKING_WORDS)
-    thought_tokens = {word: thoughts.whole(word, 0, 100_000) for word in thoughts.content}
+    thought_tokens = section.wholes("thought_tokens", THINKING_WORDS, 0, 100_000)
     models = section.section("models")
-    quotas = _read_quotas(section.section("assumed_quotas"), (Lane.ONLINE, Lane.FLEX))
+    quotas = section.sections("assumed_quotas", (Lane.ONLINE, Lane.FLEX), _read_quota)
     profiles = {
         str(name): _read_profile(str(name), models.section(name), thought_tokens, quotas) for name in models.content
     }
@@ -46,27 +44,21 @@ def _read_profile(
 ) -> ModelProfile:
     known = ("locations", "flex_locations", "thinking", "image_tokens", "image_tokens_limit", "tile_tokens")
     section.allow([*known, "fixed_sampling", "prices", "retirement"])
-    locations = section.words("locations")
-    if not locations:
-        section.fail("locations", "must name at least one")
-    prices = section.section("prices")
-    prices.allow(LANES)
-    tokens = section.section("image_tokens")
-    tokens.allow(MEDIA_RESOLUTIONS)
+    tokens = section.wholes("image_tokens", MEDIA_RESOLUTIONS, 0, 1_000_000)
     if "default" not in tokens:
-        tokens.fail("default", "is missing")
+        section.fail("image_tokens.default", "is missing")
     limits = section.section("image_tokens_limit")
-    limits.allow(list(tokens.content))
+    limits.allow(list(tokens))
     return ModelProfile(
         name=name,
-        locations=locations,
+        locations=_read_locations(section),
         flex_locations=section.words("flex_locations", ()),
         thinking=_read_thinking(section.section("thinking")),
-        image_tokens={key: tokens.whole(key, 0, 1_000_000) for key in tokens.content},
-        image_tokens_limit={key: limits.whole(key, tokens.content[key], 1_000_000) for key in limits.content},
+        image_tokens=tokens,
+        image_tokens_limit={key: limits.whole(key, tokens[key], 1_000_000) for key in limits.content},
         tile_tokens=section.whole("tile_tokens", 1, 1_000_000) if "tile_tokens" in section else None,
         fixed_sampling=section.flag("fixed_sampling", default=False),
-        prices={lane: _read_price(prices.section(lane)) for lane in prices.content},
+        prices=section.sections("prices", LANES, _read_price),
         retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
         thought_tokens=thought_tokens,
         assumed_quotas=quotas,
@@ -75,28 +67,22 @@ def _read_profile(
 
 def _read_embedding(name: str, section: Section) -> ModelProfile:
     section.allow(["locations", "image_tokens", "requests_per_minute", "assumed_quotas", "prices", "retirement"])
-    locations = section.words("locations")
-    if not locations:
-        section.fail("locations", "must name at least one")
-    quota = section.section("requests_per_minute")
-    quota.allow(["regions", "europe"])
-    prices = section.section("prices")
-    prices.allow(LANES)
-    tokens = section.whole("image_tokens", 0, 1_000_000) if "image_tokens" in section else 0
     return ModelProfile(
         name=name,
-        locations=locations,
-        image_tokens={"default": tokens},
-        prices={lane: _read_image_price(prices.section(lane)) for lane in prices.content},
+        locations=_read_locations(section),
+        image_tokens={"default": section.whole("image_tokens", 0, 1_000_000, 0)},
+        prices=section.sections("prices", LANES, _read_image_price),
         retirement=_read_retirement(section.section("retirement")) if "retirement" in section else None,
-        requests_per_minute={place: quota.whole(place, 1, 10_000_000) for place in quota.content},
-        assumed_quotas=_read_quotas(section.section("assumed_quotas"), (Lane.ONLINE, Lane.SQL)),
+        requests_per_minute=section.wholes("requests_per_minute", ("regions", "europe"), 1, 10_000_000),
+        assumed_quotas=section.sections("assumed_quotas", (Lane.ONLINE, Lane.SQL), _read_quota),
     )
 
 
-def _read_quotas(section: Section, lanes: Sequence[str]) -> dict[str, Quota]:
-    section.allow(lanes)
-    return {lane: _read_quota(section.section(lane)) for lane in section.content}
+def _read_locations(section: Section) -> tuple[str, ...]:
+    locations = section.words("locations")
+    if not locations:
+        section.fail("locations", "must name at least one")
+    return locations
 
 
 def _read_quota(section: Section) -> Quota:
