@@ -158,7 +158,7 @@ class RowRunner:
 def to_camel_case(value: Any, *, chosen: bool = False) -> Any:
     """Convert the field names of a request to camelCase.
 
-    >>> camel({"file_data": {"file_uri": "gs://b/o"}, "labels": {"run_id": "r"}})
+    >>> to_camel_case({"file_data": {"file_uri": "gs://b/o"}, "labels": {"run_id": "r"}})
     {'fileData': {'fileUri': 'gs://b/o'}, 'labels': {'run_id': 'r'}}
     """
     if isinstance(value, list):
