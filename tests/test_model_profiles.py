@@ -134,10 +134,10 @@ def test_accepts_models_at_their_locations(model: str, location: str) -> None:
     ("model", "location", "lane", "keys", "message"),
     [
         ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "at us-central1: use --location=global"),
-        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "(it is available at global, us, eu)"),
+        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "(available in global, us, eu)"),
         ("gemini-2.5-flash", "eu", Lane.ONLINE, {}, "any region such as us-central1"),
         (ENDPOINT, "global", Lane.ONLINE, {}, "use --location=us-central1"),
-        ("gemini-3.5-flash-lite", "eu", Lane.FLEX, {}, "only at global, not at eu"),
+        ("gemini-3.5-flash-lite", "eu", Lane.FLEX, {}, "only in global, not in eu"),
         ("gemini-2.5-flash", "global", Lane.FLEX, {}, "the flex lane does not support gemini-2.5-flash"),
         ("gemini-3.5-flash-lite", "global", "flexi", {}, "did you mean flex?"),
         (

@@ -250,7 +250,7 @@ def test_uses_the_given_quota_and_explains_impossible_lanes(small: Job, expensiv
         (["--source=nowhere.observations"], "nowhere"),
         (["--where=heading >"], "BigQuery rejects the query"),
         (["--keep_columns=weather"], "weather"),
-        (["--location=us-central1"], "is not available at us-central1"),
+        (["--location=us-central1"], "is not available in us-central1"),
         (["--max_tpm=5"], "--max_tpm=5 is less than one call per minute"),
         (["--probe=0"], "--probe takes a whole number"),
         (["--results_location=EU"], "EU"),

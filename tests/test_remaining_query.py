@@ -259,7 +259,7 @@ def test_panoramas_have_a_location_but_no_asset(lab: Lab) -> None:
     source = lab.source([row], schema=PANO_OBSERVATIONS, name="pano_observations_latest")
     (unit,) = lab.remaining(source, Filters(near=(1.0, 2.0, 10))).units.values()
     assert (unit.asset_id, unit.latitude, unit.images[0].bbox) == (None, 1.0, None)
-    with pytest.raises(UserError, match=r"unit: asset needs asset_id, which .*profile pano.* does not have"):
+    with pytest.raises(UserError, match=r"unit: asset requires asset_id, which .*profile pano.* does not have"):
         lab.remaining(source, unit=UnitKind.ASSET)
 
 
@@ -396,7 +396,7 @@ def test_samples_are_nested_and_keep_all_images_of_an_asset(lab: Lab) -> None:
         ({"max_images": 0}, "max_images is 0"),
         ({"keep_columns": ["map_ur"]}, r"no column 'map_ur' \(did you mean map_url\?\)"),
         ({"keep_columns": ["x` FROM y"]}, "no column"),
-        ({"unit": UnitKind.ASSET}, "unit: asset needs asset_id"),
+        ({"unit": UnitKind.ASSET}, "unit: asset requires asset_id"),
     ],
 )
 def test_rejects_what_does_not_fit_the_source(change: dict[str, Any], message: str) -> None:

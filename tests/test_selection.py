@@ -43,7 +43,7 @@ def test_reprocess_adds_states_to_the_default(text: str, selection: Selection) -
         ("new:x", "unknown state 'new:x'"),
         ("failed:", "give a reason or status after failed:, such as failed:NOT_FOUND"),
         ("failed:a b", "give a reason or status"),
-        ("failed:UNAVAILABLE", "UNAVAILABLE is not a failure; the state retry selects it"),
+        ("failed:UNAVAILABLE", "UNAVAILABLE is not a failure; these units are in state retry"),
         ("answered", "unknown state 'answered'"),
     ],
 )

@@ -65,7 +65,7 @@ def test_optional_columns_may_be_missing() -> None:
 
 
 def test_names_the_columns_that_a_given_profile_lacks() -> None:
-    with pytest.raises(UserError, match=r"does not fit profile cropped: it lacks .*asset_id.*it has capture_id") as e:
+    with pytest.raises(UserError, match=r"does not match profile cropped: it lacks .*asset_id.*it has capture_id") as e:
         detect_profile("p.d.pano", PANO_OBSERVATIONS, profile="cropped")
     assert "\n" not in str(e.value)
     assert detect_profile("p.d.cropped_x", ASSET_OBSERVATIONS, profile="full_frame").profile == "full_frame"
@@ -73,7 +73,7 @@ def test_names_the_columns_that_a_given_profile_lacks() -> None:
 
 def test_names_the_columns_of_a_table_without_profile() -> None:
     with pytest.raises(
-        UserError, match=r"p.d.t fits no profile: for legacy it lacks .*it has name, price.*--columns=uri=COLUMN"
+        UserError, match=r"p.d.t matches no profile: for legacy it lacks .*it has name, price.*--columns=uri=COLUMN"
     ):
         detect_profile("p.d.t", [field("name", "STRING"), field("price", "NUMERIC")])
 

@@ -33,7 +33,7 @@ _CONTENTS = b'{"contents":[{"role":"user","parts":['
 _HOLE = "\0"
 # Keywords that the import cannot represent, and what to do instead.
 _KEYWORDS: Mapping[str, str] = {
-    **dict.fromkeys(("$ref", "$defs", "$schema", "$id", "definitions"), "write the schema out where it is used"),
+    **dict.fromkeys(("$ref", "$defs", "$schema", "$id", "definitions"), "inline the referenced schema"),
     **dict.fromkeys(("responseJsonSchema", "response_json_schema"), "use responseSchema"),
     **dict.fromkeys(("inlineData", "inline_data"), "a batch job reads images by URI"),
     "type_": "use type",

@@ -21,7 +21,7 @@ VIEW = "embeddings"
 
 EMBEDDINGS = ResultTable(
     schema=(
-        field("unit_id", "STRING", "The unit: an observation.", "REQUIRED"),
+        field("unit_id", "STRING", "Id of the observation.", "REQUIRED"),
         field("unit_type", "STRING", "Always observation.", "REQUIRED"),
         field("input_digest", "STRING", "SHA-256 over the ids of the observations sent.", "REQUIRED"),
         field("observation_id", "STRING", "The observation."),
@@ -33,16 +33,16 @@ EMBEDDINGS = ResultTable(
         field("position", "GEOGRAPHY", "Latitude and longitude as a point."),
         field("capture_time", "TIMESTAMP", "Time of capture."),
         field("map_url", "STRING", "Link to a map."),
-        field("snapshot_id", "STRING", "Snapshot of the source that the image came from."),
+        field("snapshot_id", "STRING", "Snapshot of the source with the image."),
         field("model", "STRING", "The model; the same in every row.", "REQUIRED"),
         field("dimension", "INT64", "Length of the vector; the same in every row.", "REQUIRED"),
-        field("vector", "FLOAT64", "The vector; all numbers are finite.", "REPEATED"),
+        field("vector", "FLOAT64", "The embedding; all values are finite.", "REPEATED"),
         field("version", "STRING", "Version of the embedding task; see outcomes.", "REQUIRED"),
         field("run_id", "STRING", "The run.", "REQUIRED"),
         field("embedded_at", "TIMESTAMP", "Time of the outcome.", "REQUIRED"),
     ),
     clustering=("unit_id",),
-    description="imagebeam: vectors of one model and dimension. Append-only; read them through embeddings.",
+    description="imagebeam: vectors of one model and dimension. Append-only; read it through the view embeddings.",
 )
 #: Columns of a table of vectors, in order.
 COLUMNS = tuple(str(column["name"]) for column in EMBEDDINGS.schema)
@@ -65,7 +65,7 @@ def embedding_table(results: TableName, model: str, dimension: int) -> TableName
 
 
 def is_embedding_table(name: str) -> bool:
-    """Return whether the name is that of a table of vectors."""
+    """Return True if the name is that of a table of vectors."""
     return _TABLE.fullmatch(name) is not None
 
 
@@ -77,7 +77,7 @@ def embedding_row(outcome: Outcome, *, model: str, dimension: int, version: str,
     """
     unit, vector = outcome.unit, outcome.answer.vector
     if outcome.status is not Status.OK or vector is None or len(vector) != dimension:
-        raise ValueError(f"unit {unit.unit_id} has no vector of {dimension} numbers")
+        raise ValueError(f"unit {unit.unit_id} has no vector with {dimension} dimensions")
     image = unit.images[-1]
     latitude, longitude = finite(unit.latitude), finite(unit.longitude)
     return {

@@ -1,4 +1,4 @@
-"""Filters of observations: their checks, and their SQL conditions.
+"""Filters of observations: validation and SQL conditions.
 
 The conditions use the canonical columns (see :mod:`~imagebeam.transforms.sql.sources`). Every value is a query
 parameter.
@@ -38,7 +38,8 @@ class Filters:
         captured_from: RFC 3339 time or date (midnight UTC) of the first images to include.
         captured_until: The same for the end, which is excluded.
         where: SQL condition on the columns of the source.
-        limit: Maximum number of units: those with the smallest hash, so that the first 100 are among the first 1,000.
+        limit: Maximum number of units: those with the smallest hash, so that a limit of 100 is a subset of a limit of
+            1,000.
         sample_percent: Share of the units, above 0 to 100 percent, by the same hash.
     """
 
@@ -53,7 +54,7 @@ class Filters:
     sample_percent: float | None = None
 
     def validate(self, columns: Collection[str], *, source: str = "the source") -> None:
-        """Check the values, and that the source has the columns that they need.
+        """Validate the values, and check that the source has the required columns.
 
         Args:
             columns: Canonical columns of the source.
@@ -162,7 +163,7 @@ def parse_bbox(text: str, *, where: str = "--bbox") -> tuple[float, float, float
     """Parse ``west,south,east,north`` in degrees.
 
     Raises:
-        UserError: These are not four numbers of a box.
+        UserError: The text is not a valid box.
     """
     return _check_bbox(_numbers(text, 4, where, "west,south,east,north in degrees"), where)
 
@@ -171,7 +172,7 @@ def parse_near(text: str, *, where: str = "--near") -> tuple[float, float, float
     """Parse ``latitude,longitude,meters``.
 
     Raises:
-        UserError: These are not a position and a radius.
+        UserError: The text is not a valid position and radius.
     """
     return _check_near(_numbers(text, 3, where, "latitude,longitude,meters"), where)
 
@@ -180,7 +181,7 @@ def areas(text: str, *, where: str = "--polygon_file") -> list[str]:
     """Return the areas of a GeoJSON text, each as JSON text for ST_GEOGFROMGEOJSON.
 
     Raises:
-        UserError: It is not GeoJSON, or has geometries other than areas.
+        UserError: It is not GeoJSON, or has geometries other than polygons.
     """
     try:
         document = orjson.loads(text)
@@ -188,9 +189,11 @@ def areas(text: str, *, where: str = "--polygon_file") -> list[str]:
         raise UserError(f"{where} is not JSON ({error}); give a GeoJSON Polygon or MultiPolygon") from None
     found = _geometries(document, where)
     if not found:
-        raise UserError(f"{where} has no area; give a GeoJSON Polygon or MultiPolygon")
+        raise UserError(f"{where} has no polygon; give a GeoJSON Polygon or MultiPolygon")
     if len(found) > MAX_AREAS:
-        raise UserError(f"{where} has {len(found)} areas; the maximum is {MAX_AREAS}, so join them to one MultiPolygon")
+        raise UserError(
+            f"{where} has {len(found)} areas; the maximum is {MAX_AREAS}, so combine them into a MultiPolygon"
+        )
     return found
 
 
@@ -245,10 +248,10 @@ def _check_bbox(bbox: Sequence[float], where: str = "--bbox") -> tuple[float, fl
     _check_place(south, west, given)
     _check_place(north, east, given)
     if south >= north:
-        raise UserError(f"{given}: south is not below north; the order is west,south,east,north")
+        raise UserError(f"{given}: south is not less than north; the order is west,south,east,north")
     if west >= east:
         raise UserError(
-            f"{given}: west is not left of east; the order is west,south,east,north, and a box across the 180th "
+            f"{given}: west is not less than east; the order is west,south,east,north, and a box across the 180th "
             "meridian needs two runs or a --polygon_file"
         )
     return west, south, east, north

@@ -17,8 +17,8 @@ VERSIONS = 20
 def answered_units_query(outcomes: TableName, task: str, version: str, unit_ids: Sequence[str]) -> Query:
     """Build the query of the units that this version has answered, the newest event of each.
 
-    For a unit batch that another worker may have processed. Columns: unit_id, input_digest, status, reason, the four
-    kinds of tokens, cost_usd.
+    Used for a unit batch that another worker may have processed. Columns: unit_id, input_digest, status, reason, the
+    four kinds of tokens, cost_usd.
     """
     return Query(
         "SELECT unit_id, input_digest, status, reason, prompt_tokens, cached_tokens, output_tokens,\n"

@@ -1,4 +1,4 @@
-"""The source query of a run: the remaining units with everything that a call needs, and the counts by state.
+"""The source query of a run: the remaining units with all data for their calls, and the counts by state.
 
 The query is a chain of common table expressions::
 
@@ -27,7 +27,7 @@ def build_remaining_query(spec: QuerySpec) -> Query:
     only ``counts``.
 
     Raises:
-        UserError: A filter, a kept column or the unit does not fit the source.
+        UserError: The source does not support a filter, a kept column or the kind of unit.
     """
     steps, parameters = _steps(spec, spec.source.kept(spec.keep_columns))
     names = ", ".join(f"`{name}`" for name in REMAINING_TYPES)

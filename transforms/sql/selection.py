@@ -28,12 +28,12 @@ from imagebeam.transforms.sql.sources import Source
 STATES = ("new", "retry", "outdated", "failed")
 #: States that a run processes by default.
 DEFAULT = ("new", "retry")
-#: Words that look like a reason of a failure, and what selects those units.
+#: Statuses and reasons that are not permanent failures, each with how such units are processed.
 _NOT_FAILURES = {
-    "UNAVAILABLE": "the state retry selects it",
-    "FORBIDDEN": "the state retry selects it",
-    "OK": "after a change of the task, the state outdated selects it",
-    "SUBMITTED": "its batch job decides",
+    "UNAVAILABLE": "these units are in state retry",
+    "FORBIDDEN": "these units are in state retry",
+    "OK": "units that an older version answered are in state outdated",
+    "SUBMITTED": "collect these units with imagebeam batch collect",
 }
 
 
@@ -57,20 +57,20 @@ class Selection:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class QuerySpec:
-    """What the source query of a run depends on.
+    """Specification of the source query of a run.
 
     Attributes:
         source: Where observations come from.
-        filters: Which observations count.
-        unit: What one call answers.
-        max_images: The newest images of an asset that are sent, 1 to 10. Ignored for observations.
+        filters: Filters of the observations.
+        unit: What one call covers.
+        max_images: Maximum number of images of an asset, the newest ones; 1 to 10. Ignored for observations.
         task: Name of the task.
         version: Its current version.
         selection: States to process.
         outcomes: The table of outcomes; None if it does not exist, so that every unit is new.
         keep_columns: Columns of the source to copy into ``extra``.
-        retry_round: Round of a batch run, from 2: process only units whose last event was recorded by ``run_id``.
-            Each round is a different query, so that none is answered from the cache. None for all units.
+        retry_round: Round of a batch run, from 2: process only units whose last event was recorded by ``run_id``. Part
+            of the query, so that the id of its job differs per round. None for all units.
         run_id: The run, for ``retry_round``.
     """
 

@@ -1,6 +1,6 @@
 """The first steps of the source query: from rows of the source to units, before their state is known.
 
-Each step is a common table expression that can be read alone::
+Each step is a common table expression that can be understood on its own::
 
     raw ─► observations ─► passing ─► newest ─► units ─► chosen
 """
@@ -32,12 +32,12 @@ def source_steps(spec: QuerySpec, kept: Mapping[str, str], parameters: list[Para
         parameters: Receives the parameters of the steps.
 
     Raises:
-        UserError: A filter or the unit does not fit the source.
+        UserError: The source does not support a filter or the kind of unit.
     """
     source, filters = spec.source, spec.filters
     filters.validate(source.columns, source=source.label)
     if spec.unit == UnitKind.ASSET and "asset_id" not in source.columns:
-        raise UserError(f"unit: asset needs asset_id, which {source.label} does not have; use unit: observation")
+        raise UserError(f"unit: asset requires asset_id, which {source.label} does not have; use unit: observation")
     if not 1 <= spec.max_images <= MAX_IMAGES:
         raise UserError(f"max_images is {spec.max_images}; give 1 to {MAX_IMAGES}")
     place, place_parameters = filters.place_conditions()

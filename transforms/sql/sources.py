@@ -114,7 +114,7 @@ class Detected:
 
     Attributes:
         profile: One of :data:`PROFILES`.
-        why: Reason for the profile, for people.
+        why: Reason for the profile, for messages.
         columns: Canonical name to the source's column. Has at least ``observation_id`` and ``uri``.
         fields: Every column and field of the source by its path in lower case.
     """
@@ -190,7 +190,7 @@ def source_of(
     """Create a source of exactly one of table and query.
 
     Raises:
-        UserError: Both or none are given, or the query is not one SELECT.
+        UserError: Both or neither are given, or the query is not a single SELECT.
     """
     if (table is None) == (query is None):
         raise UserError("give exactly one of --source (a table) and --query (a SELECT)")
@@ -221,7 +221,7 @@ def detect_profile(
         raise UserError(f"unknown profile {quote(profile)}; use auto, {', '.join(PROFILES)}{_near(profile, PROFILES)}")
     if mapping:
         if profile not in ("auto", "custom"):
-            raise UserError(f"--columns needs profile custom, not {profile}; omit one of the two")
+            raise UserError(f"--columns needs profile custom, not {profile}; omit one of them")
         return Detected("custom", "by your column mapping", _mapped(mapping, fields, table_name), fields)
     if profile == "custom":
         return _by_names(fields, table_name)
@@ -257,7 +257,7 @@ def _detect(fields: Mapping[str, SourceColumn], table_name: str) -> Detected:
     if "gcs_uri" in fields or "uri" in fields:
         return _by_names(fields, table_name)
     raise UserError(
-        f"{table_name} fits no profile: for {likely} it lacks {', '.join(_missing(likely, fields))}, and for custom "
+        f"{table_name} matches no profile: for {likely} it lacks {', '.join(_missing(likely, fields))}, and for custom "
         f"uri or gcs_uri; it has {_list(fields)}; map its columns with --columns=uri=COLUMN"
     )
 
@@ -271,7 +271,7 @@ def _fitted(profile: str, fields: Mapping[str, SourceColumn], table_name: str) -
     missing = _missing(profile, fields)
     if missing:
         raise UserError(
-            f"{table_name} does not fit profile {profile}: it lacks {', '.join(missing)}; it has {_list(fields)}; "
+            f"{table_name} does not match profile {profile}: it lacks {', '.join(missing)}; it has {_list(fields)}; "
             "use another --profile, or map its columns with --columns=uri=COLUMN"
         )
     paths, _ = _SHAPES[profile]

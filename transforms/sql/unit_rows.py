@@ -1,4 +1,4 @@
-"""Columns of a row of the source query, and the records that they are read into."""
+"""Columns of the source query, and the records that are read from them."""
 
 from __future__ import annotations
 

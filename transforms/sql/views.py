@@ -1,6 +1,6 @@
 """Views of the results dataset: newest answers with typed columns, their history, dead letters, runs.
 
-A view cannot have parameters, so task names are checked literals. JSON is read by functions that return NULL for a
+A view cannot have parameters, so task names are validated literals. JSON is read with functions that return NULL for a
 value of another type, so that one unexpected answer does not break a view.
 """
 
@@ -135,7 +135,7 @@ def _read(found: Column) -> str:
     path = literal(found.path)
     array = _ARRAY.fullmatch(found.bigquery_type)
     if array is not None:
-        # BigQuery rejects NULL in an array of a result, so such elements are left out.
+        # BigQuery rejects NULL elements in the arrays of a result, so they are left out.
         value = _scalar("element", array[1])
         return (
             f"ARRAY(SELECT {value} FROM UNNEST(JSON_VALUE_ARRAY(event.answer, {path})) AS element "

@@ -1,7 +1,7 @@
 """Answer schemas: read and validate the schema of a task, and validate answers against it.
 
-The canonical form is Gemini's ``responseSchema``: an OpenAPI subset with upper-case types and ``propertyOrdering``,
-because the model writes properties in that order. Lower-case JSON Schema types are accepted too. Keywords that Gemini
+The canonical form is Gemini's ``responseSchema``: an OpenAPI subset with uppercase types and ``propertyOrdering``,
+because the model writes properties in that order. Lowercase JSON Schema types are accepted too. Keywords that Gemini
 or its batch import rejects are rejected here, with a fix.
 """
 
@@ -39,7 +39,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _INT64 = 2**63
 _LARGEST = 1.7976931348623157e308
 
-_INLINE = "write the schema out where it is used"
+_INLINE = "inline the referenced schema"
 _DESCRIBE = "describe it in `description`"
 #: Unsupported keyword → what to use instead.
 _FIXES = {
@@ -48,8 +48,8 @@ _FIXES = {
     "definitions": _INLINE,
     "oneOf": "use one type with `nullable: true`, or an enum",
     "anyOf": "batch jobs do not support it; use one type with `nullable: true`, or an enum",
-    "allOf": "write the properties out in one object",
-    "additionalProperties": "remove it and name every property",
+    "allOf": "merge the properties into one object",
+    "additionalProperties": "remove it, and list every property",
     "const": "use an enum with one value",
     "default": _DESCRIBE,
     "title": "use `description`",
@@ -77,11 +77,11 @@ def read_schema(section: Section) -> dict[str, Any]:
         section: Key ``schema`` of the task.
 
     Returns:
-        The ``responseSchema`` to send: upper-case types, ``propertyOrdering`` as in the file, ``required`` in that
+        The ``responseSchema`` to send: uppercase types, ``propertyOrdering`` as in the file, ``required`` in that
         order, no default values.
 
     Raises:
-        UserError: Gemini does not support the schema; names the key path and the fix.
+        UserError: Gemini does not support the schema; the message has the key path and the fix.
     """
     schema = _read(section, 1)
     if schema["type"] != "OBJECT":
@@ -224,7 +224,7 @@ def _read_object(section: Section, schema: dict[str, Any], depth: int) -> None:
         if len(set(names)) < len(names):
             section.fail(key, "contains a name twice")
     if len(ordering) < len(properties.content):
-        section.fail("propertyOrdering", "must name every property; without it the order of the file is used")
+        section.fail("propertyOrdering", "must list every property; remove it to use the order in the file")
     schema["properties"] = {name: _read(properties.section(name), depth + 1) for name in ordering}
     if required:
         schema["required"] = [name for name in ordering if name in required]

@@ -77,7 +77,7 @@ def resolve_dimension(model: str, dimension: int | None) -> int:
     if dimension is None:
         return known.default
     if not known.supports(dimension):
-        raise UserError(f"--dimension={dimension}: vectors of {model} have {known.format_dimensions()} dimensions")
+        raise UserError(f"--dimension={dimension}: {model} supports {known.format_dimensions()} dimensions")
     return dimension
 
 

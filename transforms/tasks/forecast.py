@@ -21,7 +21,7 @@ from imagebeam.transforms.tasks.task import Task
 MIN_MEASURED_UNITS = 20
 #: Fields that may differ from a version whose answers are used to forecast the length of answers.
 _SAME_ANSWERS = frozenset({"prompt", "system"})
-#: Parts of a definition whose settings are compared one by one.
+#: Sections of a definition whose settings are compared one by one.
 _SECTIONS = ("generation", "image")
 #: Lanes that are billed like another one.
 _BILLED_AS = {Lane.SQL: Lane.ONLINE}
@@ -113,7 +113,7 @@ class ImageSample:
     Attributes:
         units: Units in the sample.
         calls: Calls for these units; rejected ones are not billed.
-        repeated: Calls that are rejected first, because an image has another type than its name says.
+        repeated: Calls that are rejected first, because the type of an image differs from its name.
         failing: Reason → units that will fail.
         refused: Why no image could be read; None if images were read.
     """
@@ -213,7 +213,7 @@ class Forecaster:
         )
         measured = self.history.measured.get(self.task.version)
         if measured is not None and measured.is_representative(self.min_units):
-            basis = f"as measured with {measured.units:,} units of this version"
+            basis = f"measured with {measured.units:,} units of this version"
             return self._scale(measured, formula, units, images, basis)
         for other in self.history.versions:
             measured = self.history.measured.get(other.version)
@@ -223,12 +223,12 @@ class Forecaster:
                 and measured.is_representative(MIN_MEASURED_UNITS)
                 and set(changed_fields(other.definition, self.task.definition())) <= _SAME_ANSWERS
             ):
-                basis = f"answers as in {measured.units:,} units of version {other.version}, prompt by its length"
+                basis = f"answers measured with {measured.units:,} units of version {other.version}, prompt estimated"
                 found = self._scale(measured, formula, units, images, basis)
                 usage = dataclasses.replace(found.usage, prompt_tokens=formula.prompt_tokens, cached_tokens=0)
                 return dataclasses.replace(found, usage=usage)
         embeds = self.task.vector_dimension is not None
-        basis = "by the model's table" if embeds else "by the length of texts and schema, images by table"
+        basis = "from the model's image tokens" if embeds else "estimated from texts, schema and image tokens"
         return Forecast(units, units, images, formula, basis)
 
     def _scale(self, measured: MeasuredUsage, formula: Usage, units: int, images: int, basis: str) -> Forecast:

@@ -121,7 +121,7 @@ def plan_calls(lane: Lane, usd: Decimal | None, work: Workload, quota: Quota, ca
     binds = min(limits, key=lambda name: limits[name])
     assumed = []
     if quota.source:
-        assumed.append(f"quota: {quota.source}; set your project's with --max_rpm and --max_tpm")
+        assumed.append(f"quota: {quota.source}; set the quota of your project with --max_rpm and --max_tpm")
     if lane not in capacity.latency_s:
         assumed.append(f"a call takes {latency_s:g} s")
     return LanePlan(
@@ -155,7 +155,7 @@ def plan_batch(usd: Decimal | None, work: Workload, capacity: Capacity) -> LaneP
 
 
 def plan_sql(usd: Decimal | None, work: Workload, quota: Quota, capacity: Capacity) -> LanePlan:
-    """Plan jobs of BigQuery, which share one quota of calls."""
+    """Plan BigQuery jobs, which share one quota of model calls."""
     known = f"{quota.requests:,} calls per minute of BigQuery" if quota.requests else "unknown quota"
     return LanePlan(
         Lane.SQL,
@@ -182,7 +182,7 @@ def count_workers(granted_per_s: float, latency_s: float) -> int:
 def recommend(plans: Sequence[LanePlan], calls: int) -> Recommendation:
     """Recommend the cheapest lane; of lanes at about the same cost, the fastest."""
     if not calls:
-        return Recommendation(None, "there are no units to process")
+        return Recommendation(None, "no units to process")
     available = [plan for plan in plans if plan.problem is None]
     if not available:
         return Recommendation(None, "no lane is available")

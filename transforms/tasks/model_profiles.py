@@ -32,7 +32,7 @@ _VALUE_CHARS = {"STRING": 42, "NUMBER": 4, "INTEGER": 2, "BOOLEAN": 5}
 TILE_SIDE = 384
 
 _MILLION = Decimal(1_000_000)
-# BigQuery's NUMERIC keeps nine decimals.
+# BigQuery's NUMERIC has nine decimal digits.
 _NANO = Decimal("1e-9")
 _REGION = re.compile(r"[a-z]+(?:-[a-z]+)+\d+")
 _ENDPOINT = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/endpoints/[^/]+")
@@ -60,7 +60,7 @@ class Thinking:
     """How the thinking setting of a task is sent to a model.
 
     Attributes:
-        param: ``level`` sends a word, ``budget`` a number of tokens, ``none`` nothing.
+        param: ``level`` (sent as a word), ``budget`` (sent as a number of tokens) or ``none`` (not sent).
         allowed: Supported words → tokens of the budget (0 where a word is sent).
         default: The word that describes the model's default behavior.
         budget_range: Smallest and largest budget; None unless ``budget``.
@@ -161,18 +161,18 @@ class ModelProfile:
             task: The task.
 
         Raises:
-            UserError: The model does not support it; names what it supports.
+            UserError: The model does not support it; the message lists what it supports.
         """
         if not self._is_served_at(location):
             raise UserError(
-                f"model {self.name} is not available at {location}: use --location={self._first_location()}"
-                f" (it is available at {_format_locations(self.locations)})"
+                f"model {self.name} is not available in {location}: use --location={self._first_location()}"
+                f" (available in {_format_locations(self.locations)})"
             )
         if lane not in LANES:
             raise UserError(f"lane {lane} is not one of {', '.join(LANES)}{suggestion(lane, LANES)}")
         if lane == Lane.FLEX and location not in self.flex_locations:
             raise UserError(
-                f"flex supports {self.name} only at {_format_locations(self.flex_locations)}, not at {location}"
+                f"lane flex supports {self.name} only in {_format_locations(self.flex_locations)}, not in {location}"
                 if self.flex_locations
                 else f"the flex lane does not support {self.name}: use --lane=online"
             )
@@ -181,7 +181,7 @@ class ModelProfile:
     def drop_ignored_settings(self, task: Task) -> Task:
         """Return the task without the generation settings that this model ignores.
 
-        The version covers what is sent, so changing such a setting does not make another version. Names of the
+        The version covers what is sent, so changing such a setting does not create a new version. Names of the
         dropped settings are kept in :attr:`~task.Task.ignored_settings`.
         """
         names = (
@@ -259,7 +259,7 @@ class Models:
                 unknown.
 
         Raises:
-            UserError: The model is unknown; suggests a similar name.
+            UserError: The model is unknown; the message suggests a similar name.
         """
         if name in self.profiles:
             return self.profiles[name]
@@ -267,7 +267,7 @@ class Models:
             return ModelProfile(name)
         raise UserError(
             f"unknown model {name}{suggestion(name, self.profiles)}; {self.source} has "
-            f"{', '.join(self.profiles)}; add others there"
+            f"{', '.join(self.profiles)}; add other models to this file"
         )
 
     def embedding(self, name: str) -> ModelProfile:

@@ -23,7 +23,7 @@ def load_models(text: str, source: str) -> Models:
         source: Name of the document in messages.
 
     Raises:
-        UserError: The document is invalid; names the key path.
+        UserError: The document is invalid; the message has the key path.
     """
     section = load_mapping(text, source)
     section.allow(["as_of", "default", "thought_tokens", "assumed_quotas", "models", "embeddings"])

@@ -123,7 +123,7 @@ class Task:
         max_images: Maximum number of images of an asset, 1 to 10; 1 for observations.
         schema: Canonical ``responseSchema`` of the answer; None for free text, recorded as ``{"text": …}``.
         generation: Generation settings.
-        media_resolution: Resolution at which the model reads images; decides their tokens, and most of the price.
+        media_resolution: Resolution at which the model reads images; determines their tokens, and most of the cost.
         image: Image preprocessing.
         ignored_settings: Names of the generation settings in the file that the model ignores; they are None in
             ``generation``, so they are neither sent nor part of the version.
@@ -144,9 +144,9 @@ class Task:
     ignored_settings: tuple[str, ...] = ()
     version: str = dataclasses.field(init=False)
 
-    #: Lanes that the task can take.
+    #: Lanes that support the task.
     lanes: ClassVar[tuple[Lane, ...]] = (Lane.ONLINE, Lane.FLEX, Lane.BATCH)
-    #: Whether ``countTokens``, which is free of charge, takes requests of the task's model.
+    #: Whether ``countTokens``, which is free of charge, supports the task's model.
     counts_tokens: ClassVar[bool] = True
 
     @property
@@ -206,7 +206,7 @@ class Task:
 
 
 def parse_task(text: str, *, source: str, default_model: str) -> Task:
-    """Read a task as its file states it; :func:`~catalog.load_task` also drops what the model ignores.
+    """Parse a task file; :func:`~catalog.load_task` also drops the settings that the model ignores.
 
     Args:
         text: The YAML document.
@@ -214,7 +214,7 @@ def parse_task(text: str, *, source: str, default_model: str) -> Task:
         default_model: Model of a task without one.
 
     Raises:
-        UserError: The task is invalid; names the file, the key path and the fix.
+        UserError: The task is invalid; the message has the file, the key path and the fix.
     """
     section = load_mapping(text, source)
     section.allow(_KEYS)
@@ -224,7 +224,7 @@ def parse_task(text: str, *, source: str, default_model: str) -> Task:
     _check_fields(section, prompt)
     system = section.text("system").strip() if "system" in section else None
     if system and FIELD.search(system):
-        section.fail("system", "is the same for every unit: move fields in double braces to the prompt")
+        section.fail("system", "cannot have fields, because it is the same for every unit: move them to the prompt")
     unit = UnitKind(section.choice("unit", tuple(UnitKind), UnitKind.OBSERVATION))
     if unit == UnitKind.OBSERVATION and "max_images" in section:
         section.fail("max_images", "requires `unit: asset`: an observation has one image, so remove it")
@@ -247,10 +247,10 @@ def _check_name(section: Section, name: str) -> None:
     if not _NAME.fullmatch(name):
         section.fail(
             "name",
-            f"{show(name)} must be at most 48 lower-case letters, digits and _, and start with a letter",
+            f"{show(name)} must be at most 48 lowercase letters, digits and _, and start with a letter",
         )
     if name in _RESERVED_NAMES or name.startswith("embeddings") or name.endswith("_history"):
-        section.fail("name", f"{name} is the name of a table or view of imagebeam: use another name")
+        section.fail("name", f"{name} is the name of a table or view created by imagebeam: use another name")
 
 
 def _check_fields(section: Section, prompt: str) -> None:
@@ -291,7 +291,7 @@ def _read_image(section: Section) -> ImageSettings:
     section.allow([field.name for field in dataclasses.fields(ImageSettings)])
     crop = section.choice("crop", ("none", "bbox"), "none")
     max_side = section.whole("max_side", 64, 8192) if "max_side" in section else None
-    # A setting without effect would change the version for nothing.
+    # A setting without effect would change the version unnecessarily.
     if "padding" in section and crop == "none":
         section.fail("padding", "has no effect without `crop: bbox`: remove it")
     if "quality" in section and crop == "none" and max_side is None:
