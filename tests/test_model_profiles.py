@@ -133,7 +133,7 @@ def test_accepts_models_at_their_locations(model: str, location: str) -> None:
 @pytest.mark.parametrize(
     ("model", "location", "lane", "keys", "message"),
     [
-        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "at us-central1: use --location=global"),
+        ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "in us-central1: use --location=global"),
         ("gemini-3.5-flash-lite", "us-central1", Lane.ONLINE, {}, "(available in global, us, eu)"),
         ("gemini-2.5-flash", "eu", Lane.ONLINE, {}, "any region such as us-central1"),
         (ENDPOINT, "global", Lane.ONLINE, {}, "use --location=us-central1"),

@@ -160,8 +160,8 @@ def test_required_columns_are_in_every_answer() -> None:
     ("path", "value", "message"),
     [
         ("name", ..., "name: is missing"),
-        ("name", "Pole", "name: 'Pole' must be at most 48 lower-case"),
-        ("name", "1pole", "must be at most 48 lower-case"),
+        ("name", "Pole", "name: 'Pole' must be at most 48 lowercase"),
+        ("name", "1pole", "must be at most 48 lowercase"),
         ("name", "p" * 49, "at most 48"),
         ("name", "outcomes", "is the name of a table or view"),
         ("name", "dead_letters", "is the name of a table or view"),

@@ -191,9 +191,7 @@ def areas(text: str, *, where: str = "--polygon_file") -> list[str]:
     if not found:
         raise UserError(f"{where} has no polygon; give a GeoJSON Polygon or MultiPolygon")
     if len(found) > MAX_AREAS:
-        raise UserError(
-            f"{where} has {len(found)} areas; the maximum is {MAX_AREAS}, so combine them into a MultiPolygon"
-        )
+        raise UserError(f"{where} has {len(found)} areas; the maximum is {MAX_AREAS}: combine them in a MultiPolygon")
     return found
 
 
