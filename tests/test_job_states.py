@@ -8,7 +8,7 @@ from google.genai.types import JobState
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebeam.transforms.gemini.job_states import RULES, TERMINAL, BatchJob, Step, parse_job, rule_of
+from imagebeam.transforms.gemini.job_states import RULES, BatchJob, Step, parse_job, rule_of
 
 UTC = datetime.UTC
 DONE = {
@@ -41,7 +41,7 @@ def test_maps_only_states_of_the_client() -> None:
 
 def test_terminal_states() -> None:
     over = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PAUSED")
-    assert {f"JOB_STATE_{name}" for name in over} == TERMINAL
+    assert {f"JOB_STATE_{name}" for name in over} == {state for state, rule in RULES.items() if rule.terminal}
     assert all(rule.terminal == (rule.step is not Step.WAIT) for rule in RULES.values())
 
 

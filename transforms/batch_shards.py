@@ -26,10 +26,12 @@ from typing import Any, Literal
 import orjson
 
 from imagebeam.transforms.clients import storage
-from imagebeam.transforms.core.counts import failure_key
+from imagebeam.transforms.clients.bigquery import BigQueryClient
+from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Image, Lane, Unit, UnitKind
 from imagebeam.transforms.gemini.batch_requests import ShardLimits, key_of
+from imagebeam.transforms.run_settings import RunSettings
 
 Place = Literal["gcs", "bigquery"]
 
@@ -141,6 +143,14 @@ def load_line(row: Mapping[str, Any]) -> bytes:
     return orjson.dumps(values) + b"\n"
 
 
+def load_shard_file(
+    bq: BigQueryClient, settings: RunSettings, shard: Shard, kind: str, table: TableName, **options: Any
+) -> None:
+    """Load one of a shard's ``.jsonl`` files into a table, once; ``options`` are further fields of :class:`LoadJob`."""
+    path, job_id = shard.path(f"{kind}.jsonl"), shard.job_id(kind)
+    run_load_job(bq, LoadJob(path, table, job_id, settings.location, settings.labels(), **options))
+
+
 def manifest_key(row: Mapping[str, Any]) -> str:
     """Return the key of a unit's line from its manifest row."""
     return key_of(row["unit_id"], row["input_digest"], row["version"])
@@ -164,9 +174,3 @@ def unit_of_row(row: Mapping[str, Any]) -> Unit:
         map_url=row.get("map_url"),
         extra=row.get("extra") or {},
     )
-
-
-def count_problem(problems: dict[str, int], status: str, reason: str | None) -> None:
-    """Count a unit that cannot be sent."""
-    key = failure_key(status, reason)
-    problems[key] = problems.get(key, 0) + 1

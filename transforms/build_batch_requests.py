@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -16,17 +17,17 @@ import apache_beam as beam
 import orjson
 from apache_beam.pvalue import PCollection
 
-from imagebeam.transforms.batch_shards import BatchSettings, Shard, count_problem, load_line, shard_name
+from imagebeam.transforms.batch_shards import BatchSettings, Shard, load_line, load_shard_file, shard_name
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core import images
+from imagebeam.transforms.core.counts import failure_key
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit, utc_now
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.gemini.batch_requests import key_of, named_types
-from imagebeam.transforms.gemini.task_kinds import RequestLines, task_kind
+from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.tables import outcome_row
 from imagebeam.transforms.sql.unit_rows import UNIT_COLUMNS, unit_from_row
@@ -91,7 +92,7 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebeam-")))
         readers = stack.enter_context(concurrent.futures.ThreadPoolExecutor(READERS))
-        shard = stack.enter_context(_Writing(settings, batch, shard_name(page.start, part), directory))
+        shard = stack.enter_context(_Writing(settings, shard_name(page.start, part), directory))
         units = map(unit_from_row, rows)
         while chunk := list(itertools.islice(units, CHUNK)):
             watch.extend()
@@ -99,11 +100,11 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
                 if isinstance(types, images.ImageError):
                     shard.add_problem(unit, types)
                     continue
-                line = shard.line(template, unit, types)
-                if shard.is_full(len(line)):
+                line = template.line(key_of(unit.unit_id, unit.input_digest, settings.task.version), unit, types)
+                if batch.limits.is_full(shard.lines, shard.size, len(line)):
                     yield _record(bq, settings, batch, shard.close())
                     part += 1
-                    shard = stack.enter_context(_Writing(settings, batch, shard_name(page.start, part), directory))
+                    shard = stack.enter_context(_Writing(settings, shard_name(page.start, part), directory))
                 shard.add(unit, line)
         shard.skipped = page.count - allowed_rows
         yield _record(bq, settings, batch, shard.close())
@@ -119,16 +120,8 @@ def _record(bq: BigQueryClient, settings: RunSettings, batch: BatchSettings, sha
     """Load into BigQuery what a complete shard needs there. Idempotent."""
     register(bq, settings, shard)
     if shard.lines and batch.source == "bigquery":
-        load = LoadJob(
-            shard.path("requests.jsonl"),
-            shard.table(settings.outcomes, "requests"),
-            job_id=shard.job_id("requests"),
-            location=settings.location,
-            labels=settings.labels(),
-            schema=REQUESTS_SCHEMA,
-            replace=True,
-        )
-        run_load_job(bq, load)
+        table = shard.table(settings.outcomes, "requests")
+        load_shard_file(bq, settings, shard, "requests", table, schema=REQUESTS_SCHEMA, replace=True)
     return shard
 
 
@@ -136,16 +129,13 @@ def register(bq: BigQueryClient, settings: RunSettings, shard: Shard) -> None:
     """Record the units of a shard as submitted, so that no other run sends them. Idempotent."""
     for kind, wanted in (("manifest", shard.lines), ("problems", sum(shard.problems.values()))):
         if wanted:
-            path, job_id = shard.path(f"{kind}.jsonl"), shard.job_id(kind)
-            run_load_job(bq, LoadJob(path, settings.outcomes, job_id, settings.location, settings.labels()))
+            load_shard_file(bq, settings, shard, kind, settings.outcomes)
 
 
 class _Writing:
     """A shard that is being written, in local files until it is complete."""
 
-    def __init__(self, settings: RunSettings, batch: BatchSettings, name: str, directory: Path) -> None:
-        self._settings = settings
-        self._batch = batch
+    def __init__(self, settings: RunSettings, name: str, directory: Path) -> None:
         self._shard = Shard(settings.run_id, settings.directory, settings.round, name)
         self._at = utc_now()
         self._columns = settings.engine.call_settings.columns(settings.run_id)
@@ -153,24 +143,16 @@ class _Writing:
             kind: (directory / f"{name}.{kind}").open("wb") for kind in ("requests.jsonl", "manifest.jsonl")
         }
         self._directory = directory
-        self._problems: dict[str, int] = {}
-        self._lines = self._size = 0
+        self._problems: collections.Counter[str] = collections.Counter()
+        self.lines = self.size = 0
         self.skipped = 0
-
-    def line(self, template: RequestLines, unit: Unit, types: Sequence[str]) -> bytes:
-        """Return the unit's line of the job's input."""
-        return template.line(key_of(unit.unit_id, unit.input_digest, self._settings.task.version), unit, types)
-
-    def is_full(self, line_size: int) -> bool:
-        """Return True if one more line does not fit; see :meth:`~batch_requests.ShardLimits.is_full`."""
-        return self._batch.limits.is_full(self._lines, self._size, line_size)
 
     def add(self, unit: Unit, line: bytes) -> None:
         """Add a unit and its line."""
         self._files["requests.jsonl"].write(line)
         self._files["manifest.jsonl"].write(self._row(Outcome(unit, Answer(Status.SUBMITTED), answered_at=self._at)))
-        self._lines += 1
-        self._size += len(line)
+        self.lines += 1
+        self.size += len(line)
 
     def add_problem(self, unit: Unit, problem: images.ImageError) -> None:
         """Add a unit that cannot be sent: its outcome is known."""
@@ -178,7 +160,7 @@ class _Writing:
             self._files["problems.jsonl"] = (self._directory / f"{self._shard.name}.problems.jsonl").open("wb")
         answer = Answer(Status.IMAGE_ERROR, problem.reason.value, problem.message)
         self._files["problems.jsonl"].write(self._row(Outcome(unit, answer, answered_at=self._at)))
-        count_problem(self._problems, answer.status.value, answer.reason)
+        self._problems[failure_key(answer.status.value, answer.reason)] += 1
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +174,7 @@ class _Writing:
         for file in self._files.values():
             file.close()
         shard = dataclasses.replace(
-            self._shard, lines=self._lines, size=self._size, problems=self._problems, skipped=self.skipped
+            self._shard, lines=self.lines, size=self.size, problems=dict(self._problems), skipped=self.skipped
         )
         for kind in self._files:
             storage.upload(shard.path(kind), self._directory / f"{shard.name}.{kind}")

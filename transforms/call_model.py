@@ -101,18 +101,14 @@ class _CallModel(beam.DoFn):
 
     def _take(self, engine: Engine, *, wait: bool) -> list[tuple[str, CallResult]]:
         finished: list[tuple[str, CallResult]] = []
-        while not finished:
-            try:
-                finished.append(self._sink.get(timeout=CHECK_S) if wait else self._sink.get_nowait())
-            except queue.Empty:
-                engine.check()
-                if not wait:
-                    return finished
         while True:
             try:
-                finished.append(self._sink.get_nowait())
+                finished.append(self._sink.get(block=wait and not finished, timeout=CHECK_S))
             except queue.Empty:
-                break
+                if not finished:
+                    engine.check()
+                if finished or not wait:
+                    break
         self._outstanding -= len(finished)
         return finished
 

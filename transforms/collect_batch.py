@@ -16,10 +16,9 @@ import pydantic
 from apache_beam.pvalue import PCollection
 from google.cloud import bigquery
 
-from imagebeam.transforms.batch_shards import Shard, load_line, manifest_key, unit_of_row
+from imagebeam.transforms.batch_shards import Shard, load_line, load_shard_file, manifest_key, unit_of_row
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
-from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core.counts import OutcomeCounts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
@@ -131,10 +130,8 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
         return done
     bq = BigQueryClient(settings.engine.call_settings.project)
     # Matched once: the load job below reads these files, whatever the output contains later.
-    data = storage.read(shard.path("matched.json"))
-    if data is not None:
-        found = _COLLECTED.validate_json(data)
-    else:
+    found = _read_counts(shard, "matched.json")
+    if found is None:
         with tempfile.TemporaryDirectory(prefix="imagebeam-") as name:
             directory = Path(name)
             found = _match(settings, ended, bq, directory)
@@ -142,17 +139,11 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
                 if (directory / kind).stat().st_size:
                     storage.upload(shard.path(kind), directory / kind)
         storage.write(shard.path("matched.json"), _COLLECTED.dump_json(found))
-    vectors = _vector_table(settings)
-    if vectors is not None and found.ok:
-        _load(settings, bq, shard, "vectors", vectors.table)
-    _load(settings, bq, shard, "outcomes", settings.outcomes)
+    if found.ok and (vectors := _vector_table(settings)) is not None:
+        load_shard_file(bq, settings, shard, "vectors", vectors.table)
+    load_shard_file(bq, settings, shard, "outcomes", settings.outcomes)
     storage.write(shard.path("collected.json"), _COLLECTED.dump_json(found))
     return found
-
-
-def _load(settings: RunSettings, bq: BigQueryClient, shard: Shard, kind: str, table: TableName) -> None:
-    path, job_id = shard.path(f"{kind}.jsonl"), shard.job_id(kind)
-    run_load_job(bq, LoadJob(path, table, job_id, settings.location, settings.labels()))
 
 
 def _vector_table(settings: RunSettings) -> VectorTable | None:
@@ -164,7 +155,11 @@ def _vector_table(settings: RunSettings) -> VectorTable | None:
 
 def read_collected(shard: Shard) -> Collected | None:
     """Return the counts of a collected shard; None if it is not collected."""
-    data = storage.read(shard.path("collected.json"))
+    return _read_counts(shard, "collected.json")
+
+
+def _read_counts(shard: Shard, kind: str) -> Collected | None:
+    data = storage.read(shard.path(kind))
     return None if data is None else _COLLECTED.validate_json(data)
 
 

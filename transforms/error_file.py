@@ -19,11 +19,8 @@ def record_failure(settings: RunSettings) -> Iterator[None]:
     try:
         yield
     except (ImagebeamError, api_errors.GoogleAPIError) as error:
-        known = error if isinstance(error, ImagebeamError) else _systemic(error)
+        text = f"{type(error).__name__}: {first_line(error)}"
+        known = error if isinstance(error, ImagebeamError) else SystemicError(text)
         document = {"error": type(known).__name__, "message": str(known), "exit_code": known.exit_code}
         storage.write(settings.error_path, orjson.dumps(document))
         raise
-
-
-def _systemic(error: Exception) -> SystemicError:
-    return SystemicError(f"{type(error).__name__}: {first_line(error)}")

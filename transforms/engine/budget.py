@@ -29,8 +29,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, final
 
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import SystemicError
@@ -53,7 +52,7 @@ Blocking = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 @final
 class Reservation:
-    """The part of the budget reserved for one call. Settle it exactly once, even if the call fails.
+    """The part of the budget reserved for one call, if there is one. Settle it exactly once, even if the call fails.
 
     Used as a context manager, it is settled on exit as a call of unknown cost if it is still open, so that an exception
     or a cancellation cannot block the budget.
@@ -61,7 +60,7 @@ class Reservation:
 
     __slots__ = ("_budget", "_nanos", "_open")
 
-    def __init__(self, budget: Budget, nanos: int) -> None:
+    def __init__(self, budget: Budget | None = None, nanos: int = 0) -> None:
         self._budget = budget
         self._nanos = nanos
         self._open = True
@@ -79,29 +78,15 @@ class Reservation:
         if not self._open:
             raise ValueError("the reservation is already settled")
         self._open = False
-        self._budget._settled(self._nanos, self._nanos if actual_usd is None else _nanos(actual_usd), sent=sent)
+        if self._budget is not None:
+            self._budget._settled(self._nanos, self._nanos if actual_usd is None else _nanos(actual_usd), sent=sent)
 
     def __enter__(self) -> Reservation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._open:
             self.settle(None, sent=True)
-
-
-class NothingReserved:
-    """The reservation of a run without caps: nothing to settle."""
-
-    def settle(self, actual_usd: Decimal | None, *, sent: bool) -> None:
-        """Do nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 class Budget:
@@ -111,6 +96,9 @@ class Budget:
         caps: The caps of the run, the same in all its processes because they determine the shares. If crashes lead to
             more than ``processes``, the shares are only less well sized.
         blocking: Runs a blocking call in a thread.
+
+    Attributes:
+        reason: Why no more calls are allowed, ``budget: …``; None while some may be.
     """
 
     def __init__(self, caps: Caps, blocking: Blocking) -> None:
@@ -132,13 +120,8 @@ class Budget:
         self._reserved = 0
         self._taking: asyncio.Task[None] | None = None
         self._ended = False
-        self._reason: str | None = None
+        self.reason: str | None = None
         self._warned = False
-
-    @property
-    def reason(self) -> str | None:
-        """Why no more calls are allowed, ``budget: …``; None while some may be."""
-        return self._reason
 
     async def reserve(self, max_call_usd: Decimal) -> Reservation | None:
         """Reserve the maximum cost of one call, in FIFO order.
@@ -167,10 +150,8 @@ class Budget:
             return await future
         except asyncio.CancelledError:
             # Granted while its caller was being canceled: without this it would never be returned.
-            if future.done() and not future.cancelled() and not future.exception():
-                granted = future.result()
-                if granted is not None:
-                    granted.settle(Decimal(0), sent=False)
+            if future.done() and not future.cancelled() and not future.exception() and (granted := future.result()):
+                granted.settle(Decimal(0), sent=False)
             self._serve()
             raise
 
@@ -231,7 +212,7 @@ class Budget:
         if spent := self._spent(self._waiting[0][0]):
             # Calls in flight may return enough.
             if not self._reserved:
-                self._reason = spent
+                self.reason = spent
                 self.close()
         elif self._select():
             self._taking = asyncio.get_running_loop().create_task(self._take_shares())
@@ -283,11 +264,9 @@ class Budget:
         for number, result in zip(numbers, results, strict=True):
             if result is True:
                 allocator.add(number)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        lost = {number for number, result in zip(numbers, results, strict=True) if result is False}
-        if lost:
+        if error := next((result for result in results if isinstance(result, BaseException)), None):
+            raise error
+        if lost := {number for number, result in zip(numbers, results, strict=True) if result is False}:
             taken = await self._blocking(functools.partial(list_taken_shares, self._directory, allocator.kind))
             allocator.discard(taken | lost)
 
@@ -299,8 +278,7 @@ class Budget:
 
 def list_taken_shares(directory: str, kind: str) -> frozenset[int]:
     """Return the numbers of the shares of a kind that any process has taken."""
-    place = parse_gs_uri(f"{directory}/{kind}-")
-    if place is not None:
+    if (place := parse_gs_uri(f"{directory}/{kind}-")) is not None:
         blobs = storage.storage_client().list_blobs(place[0], prefix=place[1], fields="items(name),nextPageToken")
         names = [blob.name for blob in blobs]
     else:

@@ -31,7 +31,7 @@ from imagebeam.transforms.engine.budget import Budget
 from imagebeam.transforms.engine.drain import Breaker, Drain
 from imagebeam.transforms.engine.keep_alive import keep_alive
 from imagebeam.transforms.engine.rate_limiter import AdaptiveRateLimiter
-from imagebeam.transforms.engine.recorder import BigQueryRecorder, PassThrough, Recorder, VectorTable, recover_outcomes
+from imagebeam.transforms.engine.recorder import BigQueryRecorder, PassThrough, VectorTable, recover_outcomes
 from imagebeam.transforms.engine.settings import EngineSettings
 from imagebeam.transforms.engine.unit_caller import CallResult, UnitCaller
 
@@ -134,7 +134,7 @@ class Engine:
             time.monotonic(), max_requests_per_s=settings.max_per_s, max_tokens_per_s=settings.max_tokens_per_s
         )
         self._bq = BigQueryClient(calls.project)
-        self._recorder: Recorder = PassThrough()
+        self._recorder: BigQueryRecorder | PassThrough = PassThrough()
         if settings.destination is not None:
             vectors = settings.destination.vectors
             self._recorder = BigQueryRecorder(

@@ -1,7 +1,7 @@
 """The maximum cost of a call: what a budget reserves before it is sent, and what a cap must cover.
 
 No tokens are assumed to be cached, and a flex call may be billed at the online price. See
-:meth:`~task_kinds.TaskKind.max_usage` for the tokens. An answer without an output limit has no useful bound.
+:meth:`~task_kinds.Classification.max_usage` for the tokens. An answer without an output limit has no useful bound.
 """
 
 from __future__ import annotations

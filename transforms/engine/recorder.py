@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
+import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import google.api_core.exceptions as api_errors
 import google.auth.exceptions
@@ -43,19 +44,6 @@ INSERT_BYTES, NUMBER_BYTES, ROW_BYTES = 8_000_000, 24, 2_000
 
 Recorded = Callable[[Outcome], None]
 _log = logging.getLogger(__name__)
-
-
-class Recorder(Protocol):
-    """Record outcomes; use it only on the engine's event loop."""
-
-    async def wait_for_room(self) -> None:
-        """Wait until one more call may be sent."""
-
-    def put(self, outcome: Outcome, recorded: Recorded) -> None:
-        """Queue an outcome; ``recorded`` is called with it once it is recorded."""
-
-    async def close(self) -> None:
-        """Wait until all queued outcomes are recorded, then stop."""
 
 
 class PassThrough:
@@ -126,7 +114,7 @@ class BigQueryRecorder:
     ) -> None:
         self._bq = bq
         self._table = table
-        self._columns = dict(columns)
+        self._columns: dict[str, Any] = dict(columns)
         self._executor = executor
         self._on_error = on_error
         self._vectors = vectors
@@ -187,17 +175,15 @@ class BigQueryRecorder:
     def _store(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record a batch, in a thread. Return the outcomes as they were recorded, in the same order."""
         kept = self._store_vectors(outcomes)
-        again = []
-        for index, reason in self._insert_outcomes(kept).items():
+        row = functools.partial(outcome_row, **self._columns)
+        again = self._insert_outcomes(self._table, kept, row)
+        for index, reason in again.items():
             kept[index] = rejected(kept[index], reason)
-            again.append(index)
-        if again:
-            refused = self._insert_outcomes([kept[index] for index in again])
-            if refused:
-                raise SystemicError(
-                    f"BigQuery rejects rows of {self._table.dotted}: {next(iter(refused.values()))[:300]}; "
-                    "check that imagebeam created this table"
-                )
+        if again and (refused := self._insert_outcomes(self._table, [kept[index] for index in again], row)):
+            raise SystemicError(
+                f"BigQuery rejects rows of {self._table.dotted}: {next(iter(refused.values()))[:300]}; "
+                "check that imagebeam created this table"
+            )
         return kept
 
     def _store_vectors(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -210,7 +196,7 @@ class BigQueryRecorder:
         parts = [held[start : start + size] for start in range(0, len(held), size)]
 
         def insert(part: Sequence[int]) -> dict[int, str]:
-            refused = self._insert_vectors(table, [outcomes[index] for index in part])
+            refused = self._insert_outcomes(table.table, [outcomes[index] for index in part], table.row)
             return {part[place]: reason for place, reason in refused.items()}
 
         # In parallel: a batch of long vectors is several requests. One batch at a time waits here, so threads remain.
@@ -224,16 +210,12 @@ class BigQueryRecorder:
             for index, outcome in enumerate(outcomes)
         ]
 
-    def _insert_vectors(self, table: VectorTable, outcomes: Sequence[Outcome]) -> dict[int, str]:
-        rows = [table.row(outcome) for outcome in outcomes]
-        return self._insert(table.table, rows, self._ids(outcomes))
-
-    def _insert_outcomes(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
-        rows = [outcome_row(outcome, **self._columns) for outcome in outcomes]
-        return self._insert(self._table, rows, self._ids(outcomes))
-
-    def _ids(self, outcomes: Sequence[Outcome]) -> list[str]:
-        return [row_id(outcome, **self._columns) for outcome in outcomes]
+    def _insert_outcomes(
+        self, table: TableName, outcomes: Sequence[Outcome], row: Callable[[Outcome], dict[str, Any]]
+    ) -> dict[int, str]:
+        return self._insert(
+            table, [row(outcome) for outcome in outcomes], [row_id(outcome, **self._columns) for outcome in outcomes]
+        )
 
     def _insert(self, table: TableName, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> dict[int, str]:
         give_up, wait = time.monotonic() + GIVE_UP_S, 0.2

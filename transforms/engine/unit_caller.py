@@ -29,14 +29,12 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-import orjson
-
 from imagebeam.transforms.clients.vertex import ModelClient
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.counts import OutcomeCounts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit, Usage, utc_now
-from imagebeam.transforms.engine.budget import Budget, NothingReserved, Reservation
+from imagebeam.transforms.engine.budget import Budget, Reservation
 from imagebeam.transforms.engine.drain import Drain
 from imagebeam.transforms.engine.image_parts import ImageLoader, image_failure
 from imagebeam.transforms.engine.max_cost import max_call_cost_usd
@@ -44,6 +42,7 @@ from imagebeam.transforms.engine.rate_limiter import AdaptiveRateLimiter
 from imagebeam.transforms.engine.retry_policy import backoff_s, may_be_image_type, with_larger_limit
 from imagebeam.transforms.engine.settings import EngineSettings
 from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, classify_exception, classify_http
+from imagebeam.transforms.gemini.json_values import load_json
 from imagebeam.transforms.gemini.requests import ImagePart, lane_headers
 from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
@@ -130,7 +129,7 @@ class UnitCaller:
         self._headers = lane_headers(calls.lane)
         self._turn = asyncio.Lock()
         self._window = asyncio.Semaphore(settings.in_flight)
-        self._expected_tokens = functools.lru_cache(maxsize=None)(self._estimate_tokens)
+        self._expected_tokens = functools.cache(functools.partial(estimate_usage, calls.profile, calls.task))
         self.in_flight = 0
         self._last_grant = time.monotonic()
         self._throttled_s = 0.0
@@ -149,7 +148,7 @@ class UnitCaller:
         Raises:
             SystemicError: A failure that would affect every further call.
         """
-        state = _CallState(unit, self._expected_tokens(len(unit.images)))
+        state = _CallState(unit, float(self._expected_tokens(len(unit.images)).total_tokens))
         try:
             image_parts = await self._images.load(unit)
         except images.ImageError as problem:
@@ -228,9 +227,9 @@ class UnitCaller:
                 reservation.settle(Decimal(0), sent=got.kind is not FailureKind.THROTTLED)
         return got
 
-    async def _reserve(self, body: Mapping[str, Any]) -> Reservation | NothingReserved | None:
+    async def _reserve(self, body: Mapping[str, Any]) -> Reservation | None:
         if self._budget is None or self._drain.started:
-            return NothingReserved()
+            return Reservation()
         calls = self._settings
         reservation = await self._budget.reserve(max_call_cost_usd(calls.profile, calls.task, calls.lane, body))
         if reservation is None and self._budget.reason:
@@ -278,10 +277,7 @@ class UnitCaller:
                 self._last_grant = now
             return failure
         self._last_grant = now
-        try:
-            document = orjson.loads(response.body or b"{}")
-        except orjson.JSONDecodeError:
-            document = None
+        document = load_json(response.body or b"{}")
         if not isinstance(document, dict):
             message = "the response is not a JSON object"
             return Failure(FailureKind.TRANSIENT, Status.UNAVAILABLE, "GARBAGE", message)
@@ -306,9 +302,6 @@ class UnitCaller:
     def _is_past_deadline(self, state: _CallState) -> bool:
         sent = state.first_sent or time.monotonic()
         return time.monotonic() - sent - state.waited_s > self._settings.unit_deadline_s
-
-    def _estimate_tokens(self, image_count: int) -> float:
-        return float(estimate_usage(self._settings.profile, self._settings.task, image_count).total_tokens)
 
     # -- outcomes --------------------------------------------------------------------------------------
 

@@ -211,15 +211,13 @@ def _image_reason(code: int, message: str) -> ImageReason | None:
     """Return the image's problem, if the message is about the request's file and not about the API."""
     if code == 413:
         return ImageReason.TOO_LARGE
-    if code in (403, 404):
-        if not _INPUT_FILE.search(message):
-            return None
-        return ImageReason.FORBIDDEN if code == 403 else ImageReason.NOT_FOUND
-    if _INPUT_FILE.search(message):
-        if _SAYS_NOT_FOUND.search(message):
-            return ImageReason.NOT_FOUND
-        if _SAYS_FORBIDDEN.search(message):
-            return ImageReason.FORBIDDEN
+    about_file = _INPUT_FILE.search(message) is not None
+    if about_file and (code == 404 or (code == 400 and _SAYS_NOT_FOUND.search(message))):
+        return ImageReason.NOT_FOUND
+    if about_file and (code == 403 or _SAYS_FORBIDDEN.search(message)):
+        return ImageReason.FORBIDDEN
+    if code != 400:
+        return None
     return next((reason for reason, pattern in _IMAGE_COMPLAINTS if pattern.search(message)), None)
 
 
@@ -283,11 +281,8 @@ def _classify_auth(error: BaseException, names: set[str], message: str) -> Failu
 
 def _http_code(error: BaseException) -> int | None:
     """Return the HTTP status, which some exceptions have as ``code`` or ``status``."""
-    for name in ("code", "status"):
-        value = getattr(error, name, None)
-        if isinstance(value, int) and 100 <= value <= 599:
-            return int(value)
-    return None
+    values = (getattr(error, name, None) for name in ("code", "status"))
+    return next((int(value) for value in values if isinstance(value, int) and 100 <= value <= 599), None)
 
 
 def one_line(text: str) -> str:

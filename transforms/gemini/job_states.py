@@ -93,8 +93,6 @@ RULES: Mapping[str, StateRule] = {
 }
 """Every state of google-genai's ``JobState``."""
 
-TERMINAL = frozenset(state for state, rule in RULES.items() if rule.terminal)
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchJob:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import orjson
 import pydantic
 
 from imagebeam.transforms.core.records import Answer, Image, Unit, Usage
-from imagebeam.transforms.gemini.batch_requests import line_template
-from imagebeam.transforms.gemini.embedding_batch import embedding_lines
+from imagebeam.transforms.gemini.batch_requests import LineTemplate, line_template
+from imagebeam.transforms.gemini.embedding_batch import EmbeddingLines, embedding_lines
 from imagebeam.transforms.gemini.embeddings import build_embedding_request, parse_embedding
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.gemini.responses import parse_response
@@ -29,43 +29,6 @@ from imagebeam.transforms.tasks.task import Task
 MAX_OUTPUT_TOKENS = 65_536
 # Length of a prompt field in a sample request.
 _FIELD_CHARS = 100
-
-
-class RequestLines(Protocol):
-    """Renderer of the lines of a batch job's input."""
-
-    def line(self, key: str, unit: Unit, mime_types: Sequence[str]) -> bytes:
-        """Return the line of a unit: key and request as JSON, with a line feed."""
-
-
-class TaskKind(Protocol):
-    """The requests and responses of one kind of task."""
-
-    def build_request(
-        self, profile: ModelProfile, unit: Unit, image_parts: Sequence[ImagePart], labels: Mapping[str, str]
-    ) -> dict[str, Any]:
-        """Return the body of the request for one unit."""
-
-    def build_lines(self, profile: ModelProfile, labels: Mapping[str, str]) -> RequestLines:
-        """Return the renderer of a batch job's input.
-
-        Raises:
-            UserError: The batch lane does not support the task.
-        """
-
-    def parse_response(self, body: Mapping[str, Any]) -> Answer:
-        """Parse the response to a request; never raises."""
-
-    def sample_request(self, profile: ModelProfile, images: int) -> dict[str, Any]:
-        """Return a request of typical size with this many images, for estimates before units are known."""
-
-    def max_usage(self, profile: ModelProfile, body: Mapping[str, Any]) -> Usage:
-        """Return the maximum tokens of a request, including its answer.
-
-        The bound is exact where the service counts exactly, and generous where only the service can count: an image
-        counts as in the model's table (its limit where the table has an average); text has at most as many tokens as
-        bytes, so the bytes of its JSON are counted, the answer's schema included.
-        """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,7 +43,7 @@ class Classification:
         """See :func:`~gemini.requests.build_request`."""
         return build_request(self.task, profile, unit, image_parts, labels)
 
-    def build_lines(self, profile: ModelProfile, labels: Mapping[str, str]) -> RequestLines:
+    def build_lines(self, profile: ModelProfile, labels: Mapping[str, str]) -> LineTemplate:
         """See :func:`~gemini.batch_requests.line_template`."""
         return line_template(self.task, profile, labels)
 
@@ -89,7 +52,7 @@ class Classification:
         return parse_response(body, self.task)
 
     def sample_request(self, profile: ModelProfile, images: int) -> dict[str, Any]:
-        """Fill every field of the prompt with a text of typical length."""
+        """Return a request with this many images; each field of the prompt has a text of typical length."""
         filled = "x" * _FIELD_CHARS
         extra = {field.removeprefix("extra."): filled for field in self.task.prompt_fields()}
         shown = tuple(Image(filled, None, filled, heading=-180.0) for _ in range(images))
@@ -97,7 +60,12 @@ class Classification:
         return build_request(self.task, profile, unit, [ImagePart("image/jpeg", uri="gs://")] * images, {})
 
     def max_usage(self, profile: ModelProfile, body: Mapping[str, Any]) -> Usage:
-        """Count the images and the bytes of all text; an answer has at most its output limit, including thoughts."""
+        """Return the maximum tokens of a request, including its answer and thoughts.
+
+        The bound is exact where the service counts exactly, and generous where only the service can count: an image
+        counts as in the model's table (its limit where the table has an average); text has at most as many tokens as
+        bytes, so the bytes of its JSON are counted, the answer's schema included.
+        """
         parts = [part for content in body["contents"] for part in content["parts"]]
         texts = [part for part in parts if "text" in part]
         config = body.get("generationConfig", {})
@@ -121,7 +89,7 @@ class Embedding:
         """See :func:`~gemini.embeddings.build_embedding_request`."""
         return build_embedding_request(self.task, image_parts)
 
-    def build_lines(self, profile: ModelProfile, labels: Mapping[str, str]) -> RequestLines:
+    def build_lines(self, profile: ModelProfile, labels: Mapping[str, str]) -> EmbeddingLines:
         """See :func:`~gemini.embedding_batch.embedding_lines`."""
         return embedding_lines(self.task)
 
@@ -138,7 +106,7 @@ class Embedding:
         return Usage(prompt_tokens=image_tokens_limit(profile, self.task), images=1)
 
 
-def task_kind(task: Task) -> TaskKind:
+def task_kind(task: Task) -> Classification | Embedding:
     """Return the kind of a task."""
     return Embedding(task) if isinstance(task, EmbedTask) else Classification(task)
 
