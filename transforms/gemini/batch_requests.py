@@ -30,7 +30,7 @@ MAX_BYTES = 1_000_000_000 - 16_000_000
 _OPEN, _REQUEST, _CLOSE = b'{"custom_id":"', b'","request":', b"}\n"
 _CONTENTS = b'{"contents":[{"role":"user","parts":['
 # Placeholder for a URI while the text around it is rendered: no URI and no MIME type contains it.
-_HOLE = "\0"
+HOLE = "\0"
 # Keywords that the import cannot represent, and what to do instead.
 _KEYWORDS: Mapping[str, str] = {
     **dict.fromkeys(("$ref", "$defs", "$schema", "$id", "definitions"), "inline the referenced schema"),
@@ -119,11 +119,11 @@ class LineTemplate:
         Raises:
             ValueError: The unit has no image, the number of MIME types is wrong, or an image has no URI.
         """
-        if self.single_end and len(unit.images) == 1 == len(mime_types) and mime_types[0] in self.single_heads:
+        images = unit.images
+        if self.single_end and len(images) == 1 == len(mime_types) and mime_types[0] in self.single_heads:
             # The common case, four times as fast: only the key and the URI are missing.
             uri = quoted(_uri(unit, 0))
             return b"".join((_OPEN, key.encode(), self.single_heads[mime_types[0]], uri, self.single_end))
-        images = unit.images
         if not images:
             raise ValueError(f"unit {unit.unit_id} has no image")
         if len(images) != len(mime_types):
@@ -133,7 +133,10 @@ class LineTemplate:
         for index, (image, mime_type) in enumerate(zip(images, mime_types, strict=True)):
             if len(images) > 1:
                 pieces += (_text_part(image_label(image, index + 1, len(images))), b",")
-            head = self.heads.get(mime_type) or _edges(mime_type, self.resolution)[0]
+            head = (
+                self.heads.get(mime_type)
+                or split_at_uri(image_part(ImagePart(mime_type, uri=HOLE), self.resolution))[0]
+            )
             pieces += (head, quoted(_uri(unit, index)), self.tail, b",")
         pieces += (text, self.end, _CLOSE)
         return b"".join(pieces)
@@ -159,7 +162,9 @@ def line_template(task: Task, profile: ModelProfile, labels: Mapping[str, str]) 
     # The rest of a request, its contents, has one structure that the import is known to accept.
     if frame and (problems := list(lint(frame))):
         raise UserError(f"batch jobs do not support task {task.name}: {'; '.join(problems)}; or use --lane=flex")
-    edges = {mime: _edges(mime, task.media_resolution) for mime in sorted(SUPPORTED)}
+    edges = {
+        mime: split_at_uri(image_part(ImagePart(mime, uri=HOLE), task.media_resolution)) for mime in sorted(SUPPORTED)
+    }
     heads = {mime: head for mime, (head, _) in edges.items()}
     tail = next(iter(edges.values()))[1]
     text = None if task.prompt_fields() else _text_part(task.prompt)
@@ -262,9 +267,9 @@ def _shape(value: Any) -> Any:
     return type(value)
 
 
-def _edges(mime_type: str, resolution: str) -> tuple[bytes, bytes]:
-    """Return the text of an image part before and after its URI."""
-    head, tail = orjson.dumps(image_part(ImagePart(mime_type, uri=_HOLE), resolution)).split(orjson.dumps(_HOLE))
+def split_at_uri(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Return the JSON of a document with :data:`HOLE` before and after the placeholder."""
+    head, tail = orjson.dumps(document).split(orjson.dumps(HOLE))
     return head, tail
 
 

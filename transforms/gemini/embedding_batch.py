@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import orjson
-
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.images import SUPPORTED
 from imagebeam.transforms.core.records import Unit
-from imagebeam.transforms.gemini.batch_requests import quoted
+from imagebeam.transforms.gemini.batch_requests import HOLE, quoted, split_at_uri
 from imagebeam.transforms.gemini.embeddings import build_embedding_row
 from imagebeam.transforms.gemini.requests import ImagePart
 from imagebeam.transforms.tasks.embedding import EmbedTask, find_embedding_model
 
 _OPEN, _CLOSE = b'{"key":"', b"}\n"
-# Placeholder for a URI while the text around it is rendered: no URI and no MIME type contains it.
-_HOLE = "\0"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,13 +57,9 @@ def embedding_lines(task: EmbedTask) -> EmbeddingLines:
         UserError: The batch lane does not support the task.
     """
     check_batch(task)
-    heads: dict[str, bytes] = {}
-    tail = b""
-    for mime in sorted(SUPPORTED):
-        request = orjson.dumps(build_embedding_row(task, ImagePart(mime, uri=_HOLE)))
-        head, tail = request.split(orjson.dumps(_HOLE))
-        heads[mime] = b'","request":' + head
-    return EmbeddingLines(heads, tail + _CLOSE)
+    edges = {mime: split_at_uri(build_embedding_row(task, ImagePart(mime, uri=HOLE))) for mime in sorted(SUPPORTED)}
+    heads = {mime: b'","request":' + head for mime, (head, _) in edges.items()}
+    return EmbeddingLines(heads, next(iter(edges.values()))[1] + _CLOSE)
 
 
 def check_batch(task: EmbedTask) -> None:

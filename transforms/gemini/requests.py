@@ -161,16 +161,12 @@ def image_part(part: ImagePart, resolution: str) -> dict[str, Any]:
         part: The image.
         resolution: The task's media resolution.
     """
-    body: dict[str, Any]
-    if part.data is not None:
-        encoded = base64.b64encode(part.data).decode("ascii")
-        body = {"inlineData": {"mimeType": part.mime_type, "data": encoded}}
-    else:
-        body = {"fileData": {"mimeType": part.mime_type, "fileUri": part.uri}}
-    if resolution == "ultra_high":
-        # The only resolution that is set per part.
-        body["mediaResolution"] = {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}
-    return body
+    # The only resolution that is set per part.
+    level = {"mediaResolution": {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}} if resolution == "ultra_high" else {}
+    if part.data is None:
+        return {"fileData": {"mimeType": part.mime_type, "fileUri": part.uri}, **level}
+    encoded = base64.b64encode(part.data).decode("ascii")
+    return {"inlineData": {"mimeType": part.mime_type, "data": encoded}, **level}
 
 
 def _generation_config(task: Task, profile: ModelProfile) -> dict[str, Any]:
