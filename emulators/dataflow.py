@@ -1,4 +1,4 @@
-"""The local Dataflow: validates jobs, but does not run them.
+"""The local Dataflow: validate jobs, but do not run them.
 
 A job is accepted if its graph and all packages exist in the local Cloud Storage. It then stays in
 ``JOB_STATE_PENDING`` until it is canceled. ``GET /_local/dataflow`` returns all jobs as submitted.
@@ -164,7 +164,7 @@ def check_job(job: dict[str, Any]) -> None:
         raise ApiError(400, f"The job's type {job.get('type')!r} must be one of {', '.join(_TYPES.values())}.")
     for key, value in job.get("labels", {}).items():
         if not _LABEL_KEY.fullmatch(key) or not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
-            raise ApiError(400, f"The label {key}={value} is not allowed: lower-case letters, digits, _ and -.")
+            raise ApiError(400, f"The label {key}={value} is not allowed: use lowercase letters, digits, _ and -.")
     pools = job.get("environment", {}).get("workerPools")
     if not isinstance(pools, list) or not pools:
         raise ApiError(400, "The job has no worker pool.")

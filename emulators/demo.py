@@ -1,4 +1,4 @@
-"""``imagebeam local demo``: runs the pipeline three times on a local Google Cloud, without calls to Google.
+"""``imagebeam local demo``: run the pipeline three times on a local Google Cloud, without calls to Google.
 
 Each command is printed and then run as a user would run it. The tables remain in the directory and can be queried
 afterwards.

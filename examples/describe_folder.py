@@ -1,12 +1,12 @@
-"""imagebeam's transforms in another pipeline: classifies every image under a ``gs://`` prefix into a file.
+"""Use imagebeam's transforms in another pipeline: classify every image under a ``gs://`` prefix.
 
 ::
 
     python examples/describe_folder.py --images='gs://my-bucket/photos/*.jpg' --answers=answers.jsonl \
         --project=my-project --task=describe
 
-Without BigQuery: the outcomes are elements of the pipeline. Without a results dataset there is no record of answered
-images, so a second run calls the model and is billed again.
+BigQuery is not used: outcomes are elements of the pipeline. Without a results dataset, answered images are not
+recorded, so a second run calls the model again and is billed again.
 """
 
 import argparse

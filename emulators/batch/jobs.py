@@ -75,7 +75,7 @@ class Job:
 
     @property
     def stopping(self) -> bool:
-        """Whether the thread must stop because the job was cancelled or discarded."""
+        """Whether the thread must stop because the job was canceled or discarded."""
         return self.state == "CANCELLING" or self.discarded
 
     @property
@@ -84,7 +84,7 @@ class Job:
         return self._moment(self.created_us)
 
     def start(self) -> None:
-        """Change the state from PENDING to RUNNING, unless the job was cancelled."""
+        """Change the state from PENDING to RUNNING, unless the job was canceled."""
         with self.changed:
             if self.state == "PENDING":
                 self._set_state("RUNNING")

@@ -1,4 +1,4 @@
-"""Runs batch jobs, each in its own thread, from PENDING to the final state."""
+"""Run batch jobs, each in its own thread, from PENDING to the final state."""
 
 import functools
 import itertools

@@ -40,7 +40,7 @@ GET_ROWS: Final = Permission("tables.getData", "table")
 
 
 class AccessControl:
-    """Checks calls and queries against the rules in force.
+    """Check calls and queries against the current access rules.
 
     Args:
         catalog: The datasets.

@@ -38,7 +38,7 @@ def query_database(database: Path, project: str, sql: str) -> tuple[list[str], l
         catalog = Catalog(store)
         plan = plan_query(catalog, QueryRequest(sql))
         if plan.statement.kind != "SELECT":
-            raise UserError(f"the local BigQuery is down, so it can only be read: {plan.statement.kind} is refused")
+            raise UserError(f"the local BigQuery is not running: only SELECT is supported, not {plan.statement.kind}")
         result = run_select(catalog, plan, "result", lambda _: None)
         with store.cursor() as cursor:
             rows = cursor.execute(f"SELECT * FROM {result.duck}").fetchall()

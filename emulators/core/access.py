@@ -38,7 +38,7 @@ _INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
 class Access:
-    """The access rules in force. Thread-safe.
+    """The current access rules. Thread-safe.
 
     Args:
         config: The fault configuration. Registers a check of its section ``access``.

@@ -17,7 +17,7 @@ Check = Callable[[dict[str, Any]], None]
 
 
 class FaultConfig:
-    """The faults in force. Thread-safe.
+    """The current fault configuration. Thread-safe.
 
     ``version`` increases with every change, so a service can cache what it derives from its section.
     Each service registers a check of its section, so that a misspelled key is rejected instead of ignored.

@@ -1,4 +1,4 @@
-"""Loads the sample dataset into the local Google Cloud through the unmodified Google clients."""
+"""Load the sample dataset into the local Google Cloud through the unmodified Google clients."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

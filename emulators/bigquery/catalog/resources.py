@@ -127,8 +127,8 @@ def check_labels(resource: Mapping[str, Any]) -> None:
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(str(value or "")):
             raise ApiError(
                 400,
-                f"Invalid label {key!r}: {value!r}. Keys start with a lower-case letter; keys and values have "
-                "lower-case letters, digits, _ and -, at most 63 characters.",
+                f"Invalid label {key!r}: {value!r}. Keys start with a lowercase letter; keys and values have "
+                "lowercase letters, digits, _ and -, at most 63 characters.",
                 reason="invalid",
             )
 

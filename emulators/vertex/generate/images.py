@@ -1,4 +1,4 @@
-"""Loads and measures the images of requests, and caches the results."""
+"""Load and measure the images of requests, and cache the results."""
 
 import base64
 import binascii
