@@ -1,8 +1,8 @@
 """The shards of a batch run and their files.
 
 A shard is a range of the source query's result: one input file, one job. Its state
-is in the run's work directory, under names that depend on run, round and shard only, so that a repeated step
-finds what it did before::
+is in the run's work directory, under names that depend on run, round and shard only, so that a repeated step finds its
+earlier results::
 
     RUN/batch/r1/0000000000-0.requests.jsonl    the job's input; a table with a BigQuery source
     RUN/batch/r1/0000000000-0.manifest.jsonl    a SUBMITTED event per unit: the rows of ``outcomes`` to load

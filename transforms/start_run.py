@@ -40,7 +40,7 @@ class Page:
 
 
 def start(settings: RunSettings) -> tuple[ResultRef, SourceCounts]:
-    """Create tables and views, take the lease, write the start event and run the source query.
+    """Create tables and views, acquire the lease, write the start event and run the source query.
 
     Raises:
         UserError: Another run holds the lease, or the query is invalid.

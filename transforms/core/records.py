@@ -159,7 +159,7 @@ class Usage:
         return self.prompt_tokens + self.output_tokens + self.thought_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        """Add the tokens; the later traffic type wins."""
+        """Add the tokens; keep the later traffic type."""
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.cached_tokens + other.cached_tokens,

@@ -20,6 +20,6 @@ def format_duration(seconds: float | None) -> str:
 
 
 def quote(text: str, limit: int = 80) -> str:
-    """Return a text in quotes on one line, cut to ``limit`` characters."""
+    """Return a text in quotes on one line, truncated to ``limit`` characters."""
     line = " ".join(text.split())
     return repr(line if len(line) <= limit else line[: limit - 1] + "…")

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Drain:
-    """Whether an engine still sends calls. Once draining, it sends nothing new and records what is in flight.
+    """Whether an engine still sends calls. Once draining, it sends no new calls and records those in flight.
 
     Args:
         on_start: Called once, when draining starts.

@@ -45,7 +45,7 @@ def max_call_cost_usd(profile: ModelProfile, task: Task, lane: Lane, body: Mappi
 
 
 def max_cost_of_units_usd(profile: ModelProfile, task: Task, lane: Lane, images: int) -> Decimal:
-    """Return the maximum cost of the first call about a unit, estimated before units are known.
+    """Return the maximum cost of the first call for a unit, estimated before units are known.
 
     Args:
         profile: The model.

@@ -112,7 +112,7 @@ class ShardMatcher:
     """Match the lines of one shard with its manifest, one line at a time.
 
     An answer is returned at once. A failure is held back, compressed and without the echoed request, until
-    :meth:`finish`: a later line of the same unit may be an answer, and the first answer wins. In memory, a unit takes
+    :meth:`finish`: a later line of the same unit may be an answer, and the first answer counts. In memory, a unit takes
     its manifest line and less than 400 bytes; a failure also takes its compressed line.
 
     Args:

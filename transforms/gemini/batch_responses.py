@@ -96,7 +96,7 @@ class OutputLine:
 
     @property
     def dead_letter(self) -> str:
-        """The line as text, cut to 4,000 characters."""
+        """The line as text, truncated to 4,000 characters."""
         return self.raw[: 4 * DEAD_LETTER_CHARS].decode("utf-8", "replace")[:DEAD_LETTER_CHARS]
 
     def without_echo(self) -> bytes:

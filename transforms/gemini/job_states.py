@@ -58,7 +58,7 @@ class StateRule:
         phase: Name of the state for display: ``waiting``, ``running``, ``stopping``, ``done``, ``partly done``,
             ``failed``, ``cancelled``, ``expired``, ``paused`` or ``unknown``.
         reason: Why, one line.
-        terminal: True if the job does not change by itself any more.
+        terminal: True if the job has ended or is paused.
         known: False for a state that this release does not know.
     """
 
