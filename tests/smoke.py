@@ -44,7 +44,7 @@ def smoke(project: str, work_dir: str) -> None:
             assert (counted["ok"], counted["failed"], summary["problems"]) == (3, {}, []), summary
         # All units of the second run are done: nothing is paid twice.
         again = _summary(classify)["source"]
-        assert (again["already_done"], again["due"]) == (3, 0), again
+        assert (again["already_done"], again["remaining"]) == (3, 0), again
         _check_tables(project, dataset)
 
 
