@@ -24,7 +24,6 @@ from imagebeam.pipeline.run.launch import read_json, run_pipeline
 from imagebeam.pipeline.run.resolved_run import ReadyRun
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import ImagebeamError, UserError
 from imagebeam.transforms.core.records import Lane, utc_now
@@ -32,6 +31,7 @@ from imagebeam.transforms.engine.engine import close_engine, live_engines
 from imagebeam.transforms.finish_run import FinishRun
 from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run_settings import RunSettings
+from imagebeam.transforms.run_tables import release_lease
 from imagebeam.transforms.start_run import StartRun
 
 
@@ -97,21 +97,26 @@ def _run_batch(ready: ReadyRun, beam_args: list[str], console: Console) -> int:
     batch_state.save_run(batch)
     try:
         with draining_on_signals(lambda _reason: None):  # the jobs continue without this process
-            summary = batch_follow.follow(batch, console, poll_s=settings.batch_poll_s, wait=not settings.no_wait)
+            code = batch_follow.follow(
+                [batch],
+                console,
+                poll_s=settings.batch_poll_s,
+                wait=not settings.no_wait,
+                as_json=settings.as_json,
+            )
     except UserError as error:
         if batch_state.load_prepared(batch, 1) is None:  # no job exists: do not leave the run open
             batch_state.cancel(batch)
             with contextlib.suppress(Exception):
-                batch_follow.follow(batch, console, poll_s=0, wait=False)
+                batch_follow.JobWatcher(batch, console).step()
             raise error.__cause__ or error from None
         raise
     except KeyboardInterrupt:
         console.status(f"\nthe jobs continue; wait again with `imagebeam batch collect --work_dir={settings.work_dir}`")
         return report.STOP_CODES["interrupted"]
-    if summary is None:
+    if code is None:
         console.status(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` completes the run")
-        return 0
-    return batch_follow.print_report(summary, batch, as_json=settings.as_json)
+    return code or 0
 
 
 def _run_pipeline(
@@ -134,17 +139,10 @@ def _run_pipeline(
             return summary
         raise
     finally:
-        _release(run_settings)
-    return None if dataflow else read_json(run_settings.summary_path)
-
-
-def _release(settings: RunSettings) -> None:
-    """Record pending answers and release the lease."""
-    close_engine(settings.run_id)
-    destination = settings.engine.destination
-    if destination is not None and destination.lease is not None:
+        close_engine(run_settings.run_id)
         with contextlib.suppress(ImagebeamError):
-            lease.release(BigQueryClient(settings.engine.call_settings.project), destination.lease, settings.run_id)
+            release_lease(BigQueryClient(settings.project), run_settings)
+    return None if dataflow else read_json(run_settings.summary_path)
 
 
 def _drain(reason: str) -> str | None:

@@ -191,8 +191,7 @@ class _Lease:
     """Extends the run's lease while a long page is written."""
 
     def __init__(self, settings: RunSettings, bq: BigQueryClient) -> None:
-        destination = settings.engine.destination
-        self._table = destination.lease if destination is not None else None
+        self._table = settings.lease
         self._run_id = settings.run_id
         self._bq = bq
         self._next = time.monotonic() + lease.EXTEND_EVERY_S

@@ -11,7 +11,7 @@ import apache_beam as beam
 import orjson
 from apache_beam.pvalue import AsSingleton, PCollection
 
-from imagebeam.transforms.clients import lease, storage
+from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import (
     OutcomeCounts,
@@ -26,7 +26,7 @@ from imagebeam.transforms.core.records import Usage, utc_now
 from imagebeam.transforms.engine.engine import close_engine
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.run_tables import write_event
+from imagebeam.transforms.run_tables import release_lease, write_event
 from imagebeam.transforms.sql.outcome_queries import run_counts_query
 
 RECOUNT_S = 90.0
@@ -87,9 +87,7 @@ def finish(settings: RunSettings, source: SourceCounts, counted: OutcomeCounts) 
         books=orjson.dumps({name: summary[name] for name in ("source", "counted")}).decode(),
     )
     storage.write(settings.summary_path, orjson.dumps(summary, option=orjson.OPT_INDENT_2))
-    destination = settings.engine.destination
-    if destination is not None and destination.lease is not None:
-        lease.release(bq, destination.lease, settings.run_id)
+    release_lease(bq, settings)
     return summary
 
 

@@ -81,6 +81,11 @@ class RunSettings:
         return self.sibling("task_versions")
 
     @property
+    def lease(self) -> TableName | None:
+        """The lease of the task; None if the run holds none."""
+        return None if self.engine.destination is None else self.engine.destination.lease
+
+    @property
     def summary_path(self) -> str:
         """The run's summary.json."""
         return storage.join(self.directory, "summary.json")

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import utc_now
@@ -58,6 +59,12 @@ def prepare_embeddings(bq: BigQueryClient, results: TableName, model: str, dimen
         description="imagebeam: the newest vector of each unit, model and dimension.",
     )
     return table
+
+
+def release_lease(bq: BigQueryClient, settings: RunSettings) -> None:
+    """Release the task's lease, so that other runs can process other units."""
+    if settings.lease is not None:
+        lease.release(bq, settings.lease, settings.run_id)
 
 
 def write_event(bq: BigQueryClient, settings: RunSettings, name: str, **columns: Any) -> None:

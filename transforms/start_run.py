@@ -48,9 +48,8 @@ def start(settings: RunSettings) -> tuple[ResultRef, SourceCounts]:
     """
     bq = BigQueryClient(settings.engine.call_settings.project)
     prepare_tables(bq, settings)
-    destination = settings.engine.destination
-    if destination is not None and destination.lease is not None:
-        lease.acquire(bq, destination.lease, settings.run_id)
+    if settings.lease is not None:
+        lease.acquire(bq, settings.lease, settings.run_id)
     if settings.round == 1:
         write_event(bq, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
     result = bq.query(

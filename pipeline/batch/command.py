@@ -6,7 +6,6 @@ machine and at any time.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import supervisor
-from imagebeam.pipeline.batch.follow import JobWatcher, print_report
+from imagebeam.pipeline.batch.follow import follow
 from imagebeam.pipeline.batch.settings import BATCH
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.batch.status import format_status, status_to_json
@@ -80,7 +79,9 @@ def storage_error(error: Exception, work_dir: str) -> ImagebeamError:
 
 def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
     try:
-        found = [supervisor.get_status(run, supervisor.jobs_client(run)) for run in runs]
+        found = [
+            supervisor.read_status(run, batch_state.newest_round(run), supervisor.jobs_client(run)) for run in runs
+        ]
     except UncertainError as error:
         raise SystemicError(f"Vertex AI does not respond, try again later: {error}") from None
     if given["json"]:
@@ -91,30 +92,8 @@ def _status(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
 
 
 def _collect(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
-    """Reconcile every run until it ends, or once with ``--no_wait``. An error in one does not stop the others."""
-    console = Console()
-    watchers = [JobWatcher(run, console) for run in runs]
-    codes = [0]
-    failed: list[ImagebeamError] = []
-    while True:
-        for each in list(watchers):
-            try:
-                summary = each.step()
-            except ImagebeamError as error:
-                failed.append(error)
-                watchers.remove(each)
-                continue
-            if summary is not None:
-                codes.append(print_report(summary, each.run, as_json=given["json"]))
-                watchers.remove(each)
-        if not watchers or given["no_wait"]:
-            break
-        time.sleep(given["batch_poll_s"])
-    for more in failed[1:]:
-        console.warn(str(more))
-    if failed:
-        raise failed[0]
-    return max(codes)
+    wait, poll_s = not given["no_wait"], given["batch_poll_s"]
+    return follow(runs, Console(), poll_s=poll_s, wait=wait, as_json=given["json"]) or 0
 
 
 def _cancel(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:

@@ -1,10 +1,9 @@
-"""Follow a batch run until its end, and print what changes."""
+"""Follow batch runs until their end, and print what changes."""
 
 from __future__ import annotations
 
-import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import google.api_core.exceptions as api_errors
@@ -16,7 +15,7 @@ from imagebeam.pipeline.batch.status import RunStatus, format_status
 from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
 from imagebeam.transforms.clients.batch_jobs import UncertainError
-from imagebeam.transforms.core.errors import SystemicError, UserError, first_line
+from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 
 
 class JobWatcher:
@@ -70,26 +69,42 @@ class JobWatcher:
         return status.summary
 
 
-def follow(run: BatchRun, console: Console, *, poll_s: float, wait: bool) -> Mapping[str, Any] | None:
-    """Reconcile a run until its end.
+def follow(runs: Sequence[BatchRun], console: Console, *, poll_s: float, wait: bool, as_json: bool) -> int | None:
+    """Reconcile every run until it ends, and print its report. An error in one does not stop the others.
 
     Args:
-        run: The run.
+        runs: The runs.
         console: Where to print.
         poll_s: Seconds between two steps.
         wait: False for a single step.
+        as_json: Print summaries as JSON.
 
     Returns:
-        The run's summary; None if it is still open.
+        The highest exit code of the runs that ended; None if all are still open.
+
+    Raises:
+        ImagebeamError: The first run that cannot continue has this error. It stays open.
     """
-    watcher = JobWatcher(run, console)
-    while (summary := watcher.step()) is None and wait:
+    watchers = [JobWatcher(run, console) for run in runs]
+    codes: list[int] = []
+    failed: list[ImagebeamError] = []
+    while True:
+        for each in list(watchers):
+            try:
+                summary = each.step()
+            except ImagebeamError as error:
+                failed.append(error)
+                watchers.remove(each)
+                continue
+            if summary is not None:
+                watchers.remove(each)
+                report.print_report(summary, each.run.run.outcomes, took_s=each.run.age_s, as_json=as_json)
+                codes.append(report.exit_code(summary, each.run.max_failure_percent))
+        if not watchers or not wait:
+            break
         time.sleep(poll_s)
-    return summary
-
-
-def print_report(summary: Mapping[str, Any], run: BatchRun, *, as_json: bool) -> int:
-    """Print the report of a run that has ended, and return its exit code."""
-    took_s = run.age_s(datetime.datetime.now(datetime.UTC))
-    report.print_report(summary, run.run.outcomes, took_s=took_s, as_json=as_json)
-    return report.exit_code(summary, run.max_failure_percent)
+    for more in failed[1:]:
+        console.warn(str(more))
+    if failed:
+        raise failed[0]
+    return max(codes, default=None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 import pydantic
 
 from imagebeam.pipeline.batch.upgrade import FORMAT, upgrade
+from imagebeam.pipeline.run.launch import read_json
 from imagebeam.transforms.batch_shards import BatchSettings, Shard, batch_directory, round_directory
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
@@ -51,9 +52,10 @@ class BatchRun:
         """The work directory that holds the run."""
         return self.run.directory.rpartition(f"/{RUNS}/")[0]
 
-    def age_s(self, now: datetime.datetime) -> float:
-        """Return the seconds since the run started."""
-        return (now - datetime.datetime.fromisoformat(self.created_at)).total_seconds()
+    @property
+    def age_s(self) -> float:
+        """Seconds since the run started."""
+        return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(self.created_at)).total_seconds()
 
     def in_round(self, number: int) -> RunSettings:
         """Return the run's settings in a round."""
@@ -75,7 +77,7 @@ class Prepared:
 
 def save_run(run: BatchRun) -> None:
     """Write the run file, which makes the run visible to ``imagebeam batch``."""
-    storage.write(storage.join(run.run.directory, RUN_FILE), _dump(_RUN, run))
+    _write(storage.join(run.run.directory, RUN_FILE), run)
 
 
 def load_run(work_dir: str, run_id: str) -> BatchRun:
@@ -84,10 +86,10 @@ def load_run(work_dir: str, run_id: str) -> BatchRun:
     Raises:
         UserError: The run does not exist, or a newer version wrote it.
     """
-    data = storage.read(storage.join(work_dir, RUNS, run_id, RUN_FILE))
-    if data is None:
+    run = _read(storage.join(work_dir, RUNS, run_id, RUN_FILE), BatchRun)
+    if run is None:
         raise UserError(f"--run_id={run_id}: unknown batch run in {work_dir}")
-    return _load(_RUN, data)
+    return run
 
 
 def list_run_ids(work_dir: str, *, ended: bool = False) -> list[str]:
@@ -106,13 +108,12 @@ def newest_round(run: BatchRun) -> int:
 
 def save_prepared(run: RunSettings, prepared: Prepared) -> None:
     """Record that all requests of a round are written."""
-    storage.write(storage.join(round_directory(run.directory, run.round), _PREPARED_FILE), _dump(_PREPARED, prepared))
+    _write(storage.join(round_directory(run.directory, run.round), _PREPARED_FILE), prepared)
 
 
 def load_prepared(run: BatchRun, number: int) -> Prepared | None:
     """Read a round whose requests are written; None while they are not."""
-    data = storage.read(storage.join(round_directory(run.run.directory, number), _PREPARED_FILE))
-    return None if data is None else _load(_PREPARED, data)
+    return _read(storage.join(round_directory(run.run.directory, number), _PREPARED_FILE), Prepared)
 
 
 def prepare_from_complete_shards(run: BatchRun, number: int) -> Prepared:
@@ -122,23 +123,22 @@ def prepare_from_complete_shards(run: BatchRun, number: int) -> Prepared:
     """
     directory = round_directory(run.run.directory, number)
     names = [name for name in storage.list_names(directory) if name.endswith(".shard.json") and "/" not in name]
-    contents = (storage.read(storage.join(directory, name)) for name in names)
-    shards = tuple(_SHARD.validate_json(data) for data in contents if data is not None)
+    found = (_read(storage.join(directory, name), Shard) for name in names)
+    shards = tuple(shard for shard in found if shard is not None)
     units = sum(shard.read for shard in shards)
-    found = Prepared(SourceCounts(units_in=units, remaining=units), shards)
-    save_prepared(run.in_round(number), found)
-    return found
+    prepared = Prepared(SourceCounts(units_in=units, remaining=units), shards)
+    save_prepared(run.in_round(number), prepared)
+    return prepared
 
 
 def save_remainder(run: RunSettings, counts: OutcomeCounts) -> None:
     """Record the outcomes of the units that the fallback lane processed."""
-    storage.write(storage.join(batch_directory(run.directory), _REMAINDER_FILE), _dump(_COUNTS, counts))
+    _write(storage.join(batch_directory(run.directory), _REMAINDER_FILE), counts)
 
 
 def load_remainder(run: BatchRun) -> OutcomeCounts | None:
     """Read the outcomes of the fallback lane; None if it did not run to its end."""
-    data = storage.read(storage.join(run.directory, _REMAINDER_FILE))
-    return None if data is None else _load(_COUNTS, data)
+    return _read(storage.join(run.directory, _REMAINDER_FILE), OutcomeCounts)
 
 
 def cancel(run: BatchRun) -> None:
@@ -154,15 +154,11 @@ def is_canceled(run: BatchRun) -> bool:
 _T = TypeVar("_T")
 
 
-def _dump(adapter: pydantic.TypeAdapter[Any], value: object) -> bytes:
-    return orjson.dumps({"format": FORMAT, **adapter.dump_python(value, mode="json")})
+def _write(path: str, value: object) -> None:
+    document = pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")
+    storage.write(path, orjson.dumps({"format": FORMAT, **document}))
 
 
-def _load(adapter: pydantic.TypeAdapter[_T], data: bytes) -> _T:
-    return adapter.validate_python(upgrade(orjson.loads(data)))
-
-
-_RUN = pydantic.TypeAdapter(BatchRun)
-_PREPARED = pydantic.TypeAdapter(Prepared)
-_SHARD = pydantic.TypeAdapter(Shard)
-_COUNTS = pydantic.TypeAdapter(OutcomeCounts)
+def _read(path: str, kind: type[_T]) -> _T | None:
+    document = read_json(path)
+    return None if document is None else pydantic.TypeAdapter(kind).validate_python(upgrade(document))

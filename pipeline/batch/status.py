@@ -78,16 +78,14 @@ def status_to_json(status: RunStatus) -> dict[str, Any]:
                 "phase": each.phase,
                 "job": each.job.name if each.job else None,
                 "state": each.job.state if each.job else None,
-                "collected": None if each.collected is None else _collected_to_json(each.collected),
+                "collected": {**dataclasses.asdict(each.collected), "cost_usd": str(each.collected.cost_usd)}
+                if each.collected
+                else None,
                 "note": each.note,
             }
             for each in status.jobs
         ],
     }
-
-
-def _collected_to_json(collected: Collected) -> dict[str, Any]:
-    return {**dataclasses.asdict(collected), "cost_usd": str(collected.cost_usd)}
 
 
 def _format_job(status: JobStatus, now: datetime.datetime | None) -> str:
@@ -96,8 +94,7 @@ def _format_job(status: JobStatus, now: datetime.datetime | None) -> str:
     if collected is not None:
         parts += _format_collected(collected)
     elif job is not None:
-        age = job.age_s(now) if now is not None else None
-        if age is not None:
+        if now is not None and (age := job.age_s(now)) is not None:
             parts.append(format_duration(age - age % 10))
         if job.successful is not None:
             parts.append(f"{job.successful:,} rows done")

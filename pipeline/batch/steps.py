@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
-from apache_beam.pvalue import AsSingleton
+from apache_beam.pvalue import AsSingleton, PCollection
 from apache_beam.transforms.combiners import ToList
 
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.pipeline.run.assemble import with_flex_timeouts
 from imagebeam.pipeline.run.launch import run_pipeline
-from imagebeam.transforms.batch_shards import BatchSettings, Shard
+from imagebeam.transforms.batch_shards import Shard
 from imagebeam.transforms.build_batch_requests import BuildBatchRequests
 from imagebeam.transforms.call_model import CallModel
-from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import CollectBatch, Ended
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts, sum_counts
 from imagebeam.transforms.core.errors import SystemicError
-from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.engine.engine import close_engine
 from imagebeam.transforms.engine.settings import Caps
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.read_units import ReadUnits
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.start_run import StartRun
+from imagebeam.transforms.run_tables import release_lease
+from imagebeam.transforms.start_run import Page, StartRun
 
 
 def build_prepare(
-    pipeline: beam.Pipeline, settings: RunSettings, batch: BatchSettings, allowed: int | None = None
-) -> None:
-    """Add the steps that write the requests of a round: ``start → write pages → complete the round``."""
-    started = pipeline | "Start" >> StartRun(settings, page_units=batch.limits.lines)
-    (
-        started["pages"]
-        | "Build" >> BuildBatchRequests(settings, batch, allowed)
+    pipeline: beam.Pipeline,
+    run: BatchRun,
+    number: int,
+    allowed: int | None,
+    open_run: beam.PTransform[PCollection[Page], PCollection[Page]] | None = None,
+) -> PCollection[int]:
+    """Add the steps that write the requests of a round: ``start → write pages → complete the round``.
+
+    Args:
+        pipeline: The pipeline.
+        run: The run.
+        number: The round.
+        allowed: Maximum number of units; None for all.
+        open_run: Step before the pages are written; None for none.
+
+    Returns:
+        The number of shards, one element.
+    """
+    settings = run.in_round(number)
+    started = pipeline | "Start" >> StartRun(settings, page_units=run.batch.limits.lines)
+    pages = started["pages"] if open_run is None else started["pages"] | "Open" >> open_run
+    completed: PCollection[int] = (
+        pages
+        | "Build" >> BuildBatchRequests(settings, run.batch, allowed)
         | "Shards" >> ToList()
-        | "Complete" >> beam.ParDo(CompleteRound(settings), source=AsSingleton(started["source"]))
+        | "Complete" >> beam.Map(complete_round, settings, AsSingleton(started["source"]))
     )
+    return completed
 
 
 def prepare(run: BatchRun, number: int, allowed: int | None) -> Prepared:
@@ -52,19 +70,27 @@ def prepare(run: BatchRun, number: int, allowed: int | None) -> Prepared:
         allowed: Maximum number of units; None for all.
     """
     settings = run.in_round(number)
-    try:
+    with _releasing_lease(run):
         run_pipeline(
-            lambda pipeline: build_prepare(pipeline, settings, run.batch, allowed),
+            lambda pipeline: build_prepare(pipeline, run, number, allowed),
             settings,
             runner=run.runner,
             beam_args=run.beam_args,
         )
-    finally:
-        release_lease(settings)
     found = batch_state.load_prepared(run, number)
     if found is None:
         raise SystemicError(f"the requests of run {settings.run_id} are missing in {settings.directory}")
     return found
+
+
+@contextlib.contextmanager
+def _releasing_lease(run: BatchRun) -> Iterator[None]:
+    """Record pending answers and release the task's lease at the end."""
+    try:
+        yield
+    finally:
+        close_engine(run.run.run_id)
+        release_lease(BigQueryClient(run.run.engine.call_settings.project), run.run)
 
 
 def collect(run: BatchRun, ended: Sequence[Ended]) -> None:
@@ -84,7 +110,10 @@ def process_remainder(run: BatchRun, number: int, caps: Caps | None) -> OutcomeC
         number: Its next round.
         caps: The remaining budget; None for no cap.
     """
-    settings = in_lane(run.in_round(number), run.batch.fallback, caps)
+    engine = run.run.engine
+    call_settings = with_flex_timeouts(dataclasses.replace(engine.call_settings, lane=run.batch.fallback))
+    engine = dataclasses.replace(engine, call_settings=call_settings, caps=caps)
+    settings = dataclasses.replace(run.in_round(number), engine=engine)
 
     def build(pipeline: beam.Pipeline) -> None:
         started = pipeline | "Start" >> StartRun(settings)
@@ -93,56 +122,30 @@ def process_remainder(run: BatchRun, number: int, caps: Caps | None) -> OutcomeC
             | "Read" >> ReadUnits(settings)
             | "Call" >> CallModel(settings.engine, emit="counts")
             | "Sum" >> beam.CombineGlobally(sum_counts)
-            | "Save" >> beam.ParDo(_SaveRemainder(settings), source=AsSingleton(started["source"]))
+            | "Save" >> beam.Map(_save_remainder, settings, AsSingleton(started["source"]))
         )
 
-    try:
+    with _releasing_lease(run):
         run_pipeline(build, settings, runner=run.runner, beam_args=run.beam_args)
-    finally:
-        close_engine(settings.run_id)
-        release_lease(settings)
     found = batch_state.load_remainder(run)
     if found is None:
         raise SystemicError(f"the counts of the fallback lane are missing in {settings.directory}")
     return found
 
 
-def in_lane(settings: RunSettings, lane: Lane, caps: Caps | None) -> RunSettings:
-    """Return the run in an online lane, with the timeouts of the flex lane and the remaining budget."""
-    call_settings = with_flex_timeouts(dataclasses.replace(settings.engine.call_settings, lane=lane))
-    return dataclasses.replace(
-        settings, engine=dataclasses.replace(settings.engine, call_settings=call_settings, caps=caps)
-    )
+def complete_round(shards: list[Shard], settings: RunSettings, source: SourceCounts) -> int:
+    """Record that all shards of a round are written, if they account for all remaining units.
+
+    Returns:
+        The number of shards.
+    """
+    with record_failure(settings):
+        read = sum(shard.read for shard in shards)
+        if read != source.remaining:
+            raise SystemicError(f"{source.remaining:,} units remain, but the requests have {read:,}")
+        batch_state.save_prepared(settings, Prepared(source, tuple(sorted(shards, key=lambda shard: shard.name))))
+        return len(shards)
 
 
-def release_lease(settings: RunSettings) -> None:
-    """Release the task's lease: while jobs run, other runs can process other units."""
-    destination = settings.engine.destination
-    if destination is not None and destination.lease is not None:
-        lease.release(BigQueryClient(settings.engine.call_settings.project), destination.lease, settings.run_id)
-
-
-class CompleteRound(beam.DoFn):
-    """Records that all shards of a round are written, if they account for all remaining units."""
-
-    def __init__(self, settings: RunSettings) -> None:
-        self._settings = settings
-
-    def process(self, element: list[Shard], source: SourceCounts) -> Iterator[int]:
-        """Emit the number of shards."""
-        with record_failure(self._settings):
-            shards = sorted(element, key=lambda shard: shard.name)
-            read = sum(shard.read for shard in shards)
-            if read != source.remaining:
-                raise SystemicError(f"{source.remaining:,} units remain, but the requests have {read:,}")
-            batch_state.save_prepared(self._settings, Prepared(source, tuple(shards)))
-            yield len(shards)
-
-
-class _SaveRemainder(beam.DoFn):
-    def __init__(self, settings: RunSettings) -> None:
-        self._settings = settings
-
-    def process(self, element: OutcomeCounts, source: SourceCounts) -> Iterator[int]:
-        batch_state.save_remainder(self._settings, dataclasses.replace(element, read=source.remaining))
-        yield source.remaining
+def _save_remainder(counts: OutcomeCounts, settings: RunSettings, source: SourceCounts) -> None:
+    batch_state.save_remainder(settings, dataclasses.replace(counts, read=source.remaining))

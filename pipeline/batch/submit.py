@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
 
 import apache_beam as beam
-from apache_beam.pvalue import AsSingleton, PCollection
-from apache_beam.transforms.combiners import ToList
+from apache_beam.pvalue import PCollection
 
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import steps as batch_steps
@@ -21,11 +19,12 @@ from imagebeam.pipeline.batch import totals as batch_totals
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.batch.status import format_status
 from imagebeam.pipeline.run.launch import run_pipeline
-from imagebeam.transforms.build_batch_requests import BuildBatchRequests
 from imagebeam.transforms.clients import storage
+from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.error_file import record_failure
-from imagebeam.transforms.start_run import Page, StartRun
+from imagebeam.transforms.run_tables import release_lease
+from imagebeam.transforms.start_run import Page
 
 _log = logging.getLogger(__name__)
 
@@ -40,15 +39,10 @@ def build(pipeline: beam.Pipeline, run: BatchRun) -> PCollection[int]:
     Returns:
         The number of batch jobs, one element.
     """
-    started = pipeline | "Start" >> StartRun(run.run, page_units=run.batch.limits.lines)
-    completed = (
-        started["pages"]
-        | "Open" >> beam.ParDo(_Open(run))
-        | "Build" >> BuildBatchRequests(run.run, run.batch, batch_totals.allowed_units(run, 1))
-        | "Shards" >> ToList()
-        | "Complete" >> beam.ParDo(batch_steps.CompleteRound(run.run), source=AsSingleton(started["source"]))
+    prepared = batch_steps.build_prepare(
+        pipeline, run, 1, batch_totals.allowed_units(run, 1), open_run=beam.Map(_open_run, run)
     )
-    submitted: PCollection[int] = completed | "Settle" >> beam.Reshuffle() | "Submit" >> beam.ParDo(_Submit(run))
+    submitted: PCollection[int] = prepared | "Settle" >> beam.Reshuffle() | "Submit" >> beam.Map(_submit_jobs, run)
     return submitted
 
 
@@ -70,33 +64,22 @@ def submit(run: BatchRun) -> None:
     )
 
 
-class _Open(beam.DoFn):
-    """Writes the run file before the first unit is recorded as submitted."""
-
-    def __init__(self, run: BatchRun) -> None:
-        self._run = run
-
-    def process(self, element: Page) -> Iterator[Page]:
-        with record_failure(self._run.run):
-            if batch_state.is_canceled(self._run):
-                raise UserError(f"run {self._run.run.run_id} was canceled: no more requests are written")
-            batch_state.save_run(self._run)
-            yield element
+def _open_run(page: Page, run: BatchRun) -> Page:
+    """Write the run file before the first unit is recorded as submitted."""
+    with record_failure(run.run):
+        if batch_state.is_canceled(run):
+            raise UserError(f"run {run.run.run_id} was canceled: no more requests are written")
+        batch_state.save_run(run)
+        return page
 
 
-class _Submit(beam.DoFn):
-    """Creates the jobs whose requests are written, each once, also if the step is repeated."""
-
-    def __init__(self, run: BatchRun) -> None:
-        self._run = run
-
-    def process(self, element: int) -> Iterator[int]:
-        run = self._run
-        with record_failure(run.run):
-            batch_state.save_run(run)  # a run without units has no page that wrote it
-            batch_steps.release_lease(run.run)
-            status = supervisor.reconcile(run, supervisor.jobs_client(run), only_create=True)
-            for line in format_status(status):
-                _log.info("%s", line)
-            storage.delete(run.run.error_path)  # of an earlier attempt that failed
-            yield len(status.jobs)
+def _submit_jobs(_shards: int, run: BatchRun) -> int:
+    """Create the jobs whose requests are written, each once, also if the step is repeated; return their number."""
+    with record_failure(run.run):
+        batch_state.save_run(run)  # a run without units has no page that wrote it
+        release_lease(BigQueryClient(run.run.engine.call_settings.project), run.run)
+        status = supervisor.reconcile(run, supervisor.jobs_client(run), only_create=True)
+        for line in format_status(status):
+            _log.info("%s", line)
+        storage.delete(run.run.error_path)  # of an earlier attempt that failed
+        return len(status.jobs)

@@ -20,7 +20,6 @@ from imagebeam.pipeline.batch import steps as batch_steps
 from imagebeam.pipeline.batch import totals as batch_totals
 from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.pipeline.batch.status import JobStatus, RunStatus
-from imagebeam.pipeline.batch.totals import NO_BUDGET
 from imagebeam.pipeline.run.launch import read_json
 from imagebeam.transforms.batch_shards import Shard, display_prefix
 from imagebeam.transforms.build_batch_requests import register
@@ -72,10 +71,19 @@ def reconcile(run: BatchRun, jobs: BatchJobs, *, only_create: bool = False) -> R
         lease.release(bq, table, holder)
 
 
-def get_status(run: BatchRun, jobs: BatchJobs) -> RunStatus:
-    """Read the status of a run without changing anything."""
-    newest = batch_state.newest_round(run)
-    return RunStatus(run.run.run_id, newest, _job_statuses(run, newest, jobs))
+def read_status(run: BatchRun, number: int, jobs: BatchJobs, *, waiting_for: str = "") -> RunStatus:
+    """Read the status of a run without changing anything.
+
+    Args:
+        run: The run.
+        number: Its newest round.
+        jobs: Client of its jobs.
+        waiting_for: Why nothing can be done now.
+    """
+    listed = _list_jobs(jobs, run)
+    shards = [shard for shard in batch_totals.load_shards(run, number) if shard.lines]
+    statuses = [_job_status(shard, _find_job(run, shard, listed, jobs)) for shard in shards]
+    return RunStatus(run.run.run_id, number, statuses, waiting_for=waiting_for)
 
 
 @contextlib.contextmanager
@@ -107,12 +115,12 @@ def _reconcile(run: BatchRun, jobs: BatchJobs, bq: BigQueryClient, *, only_creat
         prepared = batch_state.load_prepared(run, number)
         if prepared is None:
             if held := _task_lease_holder(run, bq, canceled=canceled):
-                return RunStatus(run.run.run_id, number, _job_statuses(run, number, jobs), waiting_for=held)
+                return read_status(run, number, jobs, waiting_for=held)
             if canceled:
                 prepared = batch_state.prepare_from_complete_shards(run, number)
             else:
                 prepared = batch_steps.prepare(run, number, batch_totals.allowed_units(run, number))
-        expired = _is_over_deadline(run)
+        expired = run.batch.deadline_s is not None and run.age_s > run.batch.deadline_s
         statuses = list(_advance(run, prepared, jobs, bq, stop=canceled or expired))
         if only_create and statuses:
             return RunStatus(run.run.run_id, number, statuses)
@@ -122,16 +130,15 @@ def _reconcile(run: BatchRun, jobs: BatchJobs, bq: BigQueryClient, *, only_creat
             statuses = [_job_status(each.shard, each.job) if each.phase == "ended" else each for each in statuses]
         if any(each.collected is None for each in statuses):
             return RunStatus(run.run.run_id, number, statuses)
+        all_failed = all_jobs_failed(statuses)
         unanswered = sum(sum(each.collected.again.values()) for each in statuses if each.collected)
-        if unanswered and not canceled and not all_jobs_failed(statuses):
+        if unanswered and not canceled and not all_failed:
             if expired and batch_state.load_remainder(run) is None:
                 if held := _task_lease_holder(run, bq):
                     return RunStatus(run.run.run_id, number, statuses, waiting_for=held)
-                caps = batch_totals.remaining_caps(run, number)
-                if caps == NO_BUDGET:
-                    budget_exhausted = True
-                else:
-                    batch_steps.process_remainder(run, number + 1, caps)
+                budget_exhausted = batch_totals.allowed_units(run, number + 1) == 0
+                if not budget_exhausted:
+                    batch_steps.process_remainder(run, number + 1, batch_totals.remaining_caps(run, number))
             elif not expired and number < run.batch.rounds:
                 number += 1
                 continue
@@ -140,7 +147,7 @@ def _reconcile(run: BatchRun, jobs: BatchJobs, bq: BigQueryClient, *, only_creat
             number,
             bq,
             canceled=canceled,
-            all_jobs_failed=all_jobs_failed(statuses),
+            all_jobs_failed=all_failed,
             budget_exhausted=budget_exhausted,
         )
         return RunStatus(run.run.run_id, number, statuses, summary)
@@ -151,15 +158,13 @@ def _task_lease_holder(run: BatchRun, bq: BigQueryClient, *, canceled: bool = Fa
 
     The other run may be this one on Dataflow. Then even a canceled run has to wait: its shards are not complete yet.
     """
-    destination = run.run.engine.destination
-    if destination is None or destination.lease is None:
-        return ""
-    held = lease.read_holder(bq, destination.lease)
-    if held is None or held.is_dead_here():
+    table = run.run.lease
+    held = None if table is None else lease.read_holder(bq, table)
+    if table is None or held is None or held.is_dead_here():
         return ""
     if held.run_id == run.run.run_id:
         return f"its requests are being written on {held.host}, since {held.since}"
-    return "" if canceled else f"waiting, because {lease.format_held(held, destination.lease)}"
+    return "" if canceled else f"waiting, because {lease.format_held(held, table)}"
 
 
 def _advance(
@@ -200,18 +205,22 @@ def _create_job(run: BatchRun, shard: Shard, jobs: BatchJobs, listed_at: datetim
     is_first = not stop and storage.create(intent, orjson.dumps({"at": utc_now()}))
     if not is_first:
         grace = datetime.timedelta(seconds=run.batch.grace_s)
-        earlier = storage.read(intent)
-        if earlier and listed_at < datetime.datetime.fromisoformat(orjson.loads(earlier)["at"]) + grace:
+        earlier = read_json(intent)
+        if earlier and listed_at < datetime.datetime.fromisoformat(earlier["at"]) + grace:
             return JobStatus(
                 shard, "creating", note="another process was about to create the job; waiting for it to appear"
             )
         if stop:
             return JobStatus(shard, "ended", _missing_job(run, shard, "", "CANCELLED", ""))
         storage.write(intent, orjson.dumps({"at": utc_now()}))
-    source, destination = _input_and_output(run, shard)
+    requests, results = (shard.table(run.run.outcomes, kind).dotted for kind in ("requests", "results"))
     try:
         job = jobs.create(
-            shard.display_name, run.run.task.model, source=source, destination=destination, labels=run.run.labels()
+            shard.display_name,
+            run.run.task.model,
+            source=f"bq://{requests}" if run.batch.source == "bigquery" else shard.path("requests.jsonl"),
+            destination=f"bq://{results}" if run.batch.destination == "bigquery" else shard.output_prefix,
+            labels=run.run.labels(),
         )
     except NotCreatedError as error:
         storage.delete(intent)
@@ -225,12 +234,6 @@ def _create_job(run: BatchRun, shard: Shard, jobs: BatchJobs, listed_at: datetim
     return _job_status(shard, job)
 
 
-def _input_and_output(run: BatchRun, shard: Shard) -> tuple[str, str]:
-    requests, results = (shard.table(run.run.outcomes, kind).dotted for kind in ("requests", "results"))
-    source = f"bq://{requests}" if run.batch.source == "bigquery" else shard.path("requests.jsonl")
-    return source, f"bq://{results}" if run.batch.destination == "bigquery" else shard.output_prefix
-
-
 def _missing_job(run: BatchRun, shard: Shard, name: str, state: str, error: str) -> BatchJob:
     """Return the record of a job that does not exist. It may have written answers before it was deleted."""
     table = shard.table(run.run.outcomes, "results").dotted if run.batch.destination == "bigquery" else None
@@ -242,28 +245,19 @@ def _find_job(
 ) -> BatchJob | None:
     """Return the job of a shard: the one in its job file, or else the oldest job of its name."""
     found = listed.get(shard.display_name, [])
-    saved = storage.read(shard.path("job.json"))
+    saved = read_json(shard.path("job.json"))
     if saved is None:
-        if not found:
-            return None
-        _save_job(shard, found[0])
-        return found[0]
-    name = orjson.loads(saved)["name"]
-    for job in found:
-        if job.name == name:
-            return job
-    # The job was deleted; its output may still exist.
-    return jobs.get(name) or _missing_job(run, shard, name, "FAILED", "the job was deleted")
+        if found:
+            _save_job(shard, found[0])
+        return found[0] if found else None
+    name = saved["name"]
+    listed_job = next((job for job in found if job.name == name), None)
+    # Without one the job was deleted; its output may still exist.
+    return listed_job or jobs.get(name) or _missing_job(run, shard, name, "FAILED", "the job was deleted")
 
 
 def _save_job(shard: Shard, job: BatchJob) -> None:
     storage.create(shard.path("job.json"), orjson.dumps({"name": job.name, "at": utc_now()}))
-
-
-def _job_statuses(run: BatchRun, rounds: int, jobs: BatchJobs) -> list[JobStatus]:
-    listed = _list_jobs(jobs, run)
-    shards = [shard for shard in batch_totals.load_shards(run, rounds) if shard.lines]
-    return [_job_status(shard, _find_job(run, shard, listed, jobs)) for shard in shards]
 
 
 def _job_status(shard: Shard, job: BatchJob | None) -> JobStatus:
@@ -296,8 +290,3 @@ def all_jobs_failed(statuses: Sequence[JobStatus]) -> str:
     ):
         return ""
     return (collected[0].error or "every job failed without an answer") if collected else ""
-
-
-def _is_over_deadline(run: BatchRun) -> bool:
-    deadline = run.batch.deadline_s
-    return deadline is not None and run.age_s(datetime.datetime.now(datetime.UTC)) > deadline

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any
 
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch.state import BatchRun, Prepared
@@ -18,11 +19,9 @@ from imagebeam.transforms.finish_run import finish, recount
 
 #: Prefixes of transient failures, which another round retries.
 TRANSIENT = ("UNAVAILABLE", "IMAGE_ERROR/FORBIDDEN")
-#: The remaining caps of a run whose budget is exhausted.
-NO_BUDGET: Final = "nothing"
 
 
-def remaining_caps(run: BatchRun, rounds: int) -> Caps | Literal["nothing"] | None:
+def remaining_caps(run: BatchRun, rounds: int) -> Caps | None:
     """Return what the caps still allow after the first rounds; None without caps.
 
     A row without an output line may have been billed, so it counts with its maximum cost.
@@ -36,8 +35,6 @@ def remaining_caps(run: BatchRun, rounds: int) -> Caps | Literal["nothing"] | No
         calls -= sum(each.units for each in collected)
     if usd is not None:
         usd -= sum((each.cost_usd + each.missing * caps.max_call_usd for each in collected), Decimal(0))
-    if (calls is not None and calls <= 0) or (usd is not None and usd < caps.max_call_usd):
-        return NO_BUDGET
     return dataclasses.replace(caps, max_calls=calls, max_cost_usd=usd)
 
 
@@ -46,12 +43,10 @@ def allowed_units(run: BatchRun, number: int) -> int | None:
     caps = remaining_caps(run, number - 1)
     if caps is None:
         return None
-    if caps == NO_BUDGET:
-        return 0
     limits = [] if caps.max_calls is None else [caps.max_calls]
     if caps.max_cost_usd is not None:
         limits.append(int(caps.max_cost_usd / caps.max_call_usd))
-    return min(limits)
+    return max(0, min(limits))
 
 
 def load_shards(run: BatchRun, rounds: int) -> Iterator[Shard]:
@@ -110,34 +105,31 @@ def _failures(
     bq: BigQueryClient,
 ) -> dict[str, int]:
     """Count the failures of all rounds, each unit once."""
-    permanent: dict[str, int] = {}
-    transient: dict[str, int] = {}
+    failed = Counter[str]()
     vanished = 0
     for number, each in enumerate(prepared, 1):
         # A round processes the transient failures of the round before; units whose row left the source keep theirs.
-        vanished += max(0, sum(transient.values()) - sum(shard.read - shard.skipped for shard in each.shards))
-        transient = {}
-        for shard in each.shards:
-            _sort(shard.problems, permanent, transient)
-        for part in (part for part in collected if part.round == number):
-            _sort(part.failed, permanent, transient)
-            _sort(part.again, permanent, transient)
+        vanished += max(0, _remove_transient(failed) - sum(shard.read - shard.skipped for shard in each.shards))
+        in_round = [part for part in collected if part.round == number]
+        for failures in (
+            *(shard.problems for shard in each.shards),
+            *(part.failed for part in in_round),
+            *(part.again for part in in_round),
+        ):
+            failed.update(failures)
     if remainder.read:
-        vanished += sum(transient.values()) - remainder.read + remainder.skipped
-        transient = {}
-        _sort(remainder.failed, permanent, transient)
+        vanished += _remove_transient(failed) - remainder.read + remainder.skipped
+        failed.update(remainder.failed)
     if vanished:
+        _remove_transient(failed)
         recorded = recount(bq, run.run, OutcomeCounts())
-        transient = {key: units for key, units in recorded.failed.items() if key.startswith(TRANSIENT)}
-    _sort(transient, permanent, permanent)
-    return permanent
+        failed.update({key: units for key, units in recorded.failed.items() if key.startswith(TRANSIENT)})
+    return dict(failed)
 
 
-def _sort(failures: Mapping[str, int], permanent: dict[str, int], transient: dict[str, int]) -> None:
-    """Add failures to the permanent or the transient ones."""
-    for key, units in failures.items():
-        into = transient if key.startswith(TRANSIENT) else permanent
-        into[key] = into.get(key, 0) + units
+def _remove_transient(failed: Counter[str]) -> int:
+    """Remove the transient failures, and return the number of their units."""
+    return sum(failed.pop(key) for key in list(failed) if key.startswith(TRANSIENT))
 
 
 def _load_collected(run: BatchRun, rounds: int) -> list[Collected]:

@@ -24,7 +24,7 @@ from imagebeam.transforms.engine.engine import Sink, close_engine, get_engine
 from imagebeam.transforms.engine.unit_caller import CallResult
 from imagebeam.transforms.finish_run import finish
 from imagebeam.transforms.run_settings import RunSettings
-from imagebeam.transforms.run_tables import prepare_tables, write_event
+from imagebeam.transforms.run_tables import prepare_tables, release_lease, write_event
 from imagebeam.transforms.sql.remaining_query import build_remaining_query
 from imagebeam.transforms.sql.source_units import has_uri
 from imagebeam.transforms.sql.unit_rows import unit_from_row
@@ -47,11 +47,9 @@ def process_units(bq: BigQueryClient, run: RunSettings, units: int) -> dict[str,
         UserError: Another run of the task is in progress.
         SystemicError: A service cannot be used.
     """
-    destination = run.engine.destination
-    lease_table = None if destination is None else destination.lease
     prepare_tables(bq, run)
-    if lease_table is not None:
-        lease.acquire(bq, lease_table, run.run_id)
+    if run.lease is not None:
+        lease.acquire(bq, run.lease, run.run_id)
     try:
         write_event(bq, run, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
         rows = bq.query_rows(
@@ -64,18 +62,17 @@ def process_units(bq: BigQueryClient, run: RunSettings, units: int) -> dict[str,
         return finish(run, SourceCounts(units_in=len(found), remaining=len(found), remaining_new=len(found)), counts)
     finally:
         close_engine(run.run_id)
-        if lease_table is not None:
-            with contextlib.suppress(ImagebeamError):
-                lease.release(bq, lease_table, run.run_id)
+        with contextlib.suppress(ImagebeamError):
+            release_lease(bq, run)
 
 
 def sample_units_query(remaining: Query, units: int) -> Query:
     """Build the query for some remaining units whose images all have a URI, ordered by the hash of their ids."""
     return Query(
-        f"SELECT due.*\nFROM (\n{remaining.sql}\n) AS due\n"
-        "WHERE ARRAY_LENGTH(due.images) > 0\n"
-        f"  AND NOT EXISTS (SELECT 1 FROM UNNEST(due.images) AS i WHERE NOT {has_uri('i.uri')})\n"
-        "ORDER BY TO_HEX(SHA256(due.unit_id)), due.unit_id\nLIMIT @probe_units",
+        f"SELECT remaining.*\nFROM (\n{remaining.sql}\n) AS remaining\n"
+        "WHERE ARRAY_LENGTH(remaining.images) > 0\n"
+        f"  AND NOT EXISTS (SELECT 1 FROM UNNEST(remaining.images) AS i WHERE NOT {has_uri('i.uri')})\n"
+        "ORDER BY TO_HEX(SHA256(remaining.unit_id)), remaining.unit_id\nLIMIT @probe_units",
         (*remaining.parameters, Parameter("probe_units", "INT64", units)),
     )
 

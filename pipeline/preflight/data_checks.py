@@ -244,11 +244,11 @@ def check_results(context: Context) -> CheckResult:
 
 def check_lease(context: Context) -> CheckResult:
     """Check that no other run of the task is in progress."""
-    destination = context.run.engine.destination
-    if destination is not None and destination.lease is not None:
-        held = lease.read_holder(context.resolved.bq, destination.lease)
+    table = context.run.lease
+    if table is not None:
+        held = lease.read_holder(context.resolved.bq, table)
         if held is not None and not held.is_dead_here():
-            raise UserError(lease.format_held(held, destination.lease))
+            raise UserError(lease.format_held(held, table))
     return context.ok("no other run of this task")
 
 
