@@ -35,7 +35,7 @@ from benchmarks.environment import local_cloud
 from benchmarks.memory import peak_mb
 from imagebeam.emulators.batch.embeddings import synthetic_vector
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline.search.sql import Search, search_query
+from imagebeam.pipeline.search.sql import search_query
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.sql.embedding_tables import embedding_table
@@ -213,7 +213,7 @@ def _search(
         nearest = np.argpartition(distances, TOP_K)[:TOP_K]
         found = [_unit(at) for at in nearest[np.argsort(distances[nearest])]]
         between = time.perf_counter()
-        rows = bq.query_rows(search_query(Search(table, TOP_K), tuple(near.tolist())))
+        rows = bq.query_rows(search_query(table, tuple(near.tolist()), TOP_K))
         ended = time.perf_counter()
         differing += [row["unit_id"] for row in sorted(rows, key=lambda row: row["rank"])] != found
         if number >= 0:

@@ -15,7 +15,7 @@ from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import statements as route
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
 from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, ModelCall, StagingTable, Target
-from imagebeam.pipeline.search.sql import Search, model_query, save_query, search_query, vector_query
+from imagebeam.pipeline.search.sql import model_query, save_query, search_query, vector_query
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
@@ -70,9 +70,9 @@ STATEMENTS: dict[str, str | Query] = {
     "outcomes of the last pass": route.insert_outcomes_query(STAGED, TARGET, last=True),
     "remainder": route.remainder_query(PENDING, TARGET, rows=200_000),
     "drop": route.drop_query(STAGED),
-    "search": search_query(Search(TARGET.embeddings, 5), VECTOR),
-    "search by a unit": search_query(Search(TARGET.embeddings, 5, "asset_type = 'POLE'", "o1:x"), VECTOR),
-    "search, saved": save_query(search_query(Search(TARGET.embeddings, 5), VECTOR), OUTCOMES, replace=False),
+    "search": search_query(TARGET.embeddings, VECTOR, 5),
+    "search by a unit": search_query(TARGET.embeddings, VECTOR, 5, where="asset_type = 'POLE'", without="o1:x"),
+    "search, saved": save_query(search_query(TARGET.embeddings, VECTOR, 5), OUTCOMES, replace=False),
     "vector of a unit": vector_query(TARGET.embeddings, "o1:x"),
     "model of a table": model_query(TARGET.embeddings),
 }
@@ -150,9 +150,9 @@ def test_warns_about_buckets_of_other_projects() -> None:
         (lambda: ObjectTable(("gs://bucket/*/*",)), "at most one \\*"),
         (lambda: ObjectTable(("/tmp/x",)), "not a prefix"),
         (lambda: route.pending_query(REMAINING, PENDING, TARGET, rows=0), "rows_per_job=0"),
-        (lambda: Search(OUTCOMES, 0), "top_k=0"),
-        (lambda: Search(OUTCOMES, 5, "a) OR (b"), "is unmatched"),
-        (lambda: Search(OUTCOMES, 5, "a; DROP TABLE x"), "semicolon"),
+        (lambda: search_query(OUTCOMES, VECTOR, 0), "top_k=0"),
+        (lambda: search_query(OUTCOMES, VECTOR, 5, where="a) OR (b"), "is unmatched"),
+        (lambda: search_query(OUTCOMES, VECTOR, 5, where="a; DROP TABLE x"), "semicolon"),
     ],
 )  # fmt: skip
 def test_rejects_invalid_names_and_numbers_in_one_line(wrong: object, said: str) -> None:

@@ -18,7 +18,8 @@ from jobs import Job, make_job, run_cli
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.images import Picture as View
 from imagebeam.emulators.sample_data.images import photos, render
-from imagebeam.pipeline.search.contact_sheet import Picture, contact_sheet
+from imagebeam.pipeline.search.contact_sheet import contact_sheet
+from imagebeam.transforms.core.images import PreparedImage
 from imagebeam.transforms.core.records import Status
 from imagebeam.transforms.gemini.embeddings import build_text_request, parse_text_embedding
 from imagebeam.transforms.tasks.embedding import MODELS, embed_task
@@ -250,9 +251,9 @@ NASTY = st.text(max_size=30) | st.sampled_from(
 @given(NASTY, NASTY, NASTY)
 def test_contact_sheet_escapes_all_text(title: str, unit: str, link: str) -> None:
     row = {"unit_id": unit, "uri": title, "rank": 1, "distance": 0.5, "map_url": link, "asset_id": unit}
-    sheet = contact_sheet(title, [unit], [row, row], pictures={unit: Picture("image/png", b"x")})
+    sheet = contact_sheet(title, [unit], [row, row], pictures={unit: PreparedImage(b"x", "image/png", 1, 1)})
     empty = contact_sheet("t", ["a"], [{**row, "unit_id": "u", "uri": "x", "map_url": None, "asset_id": "u"}] * 2,
-                          pictures={"u": Picture("image/png", b"x")})  # fmt: skip
+                          pictures={"u": PreparedImage(b"x", "image/png", 1, 1)})  # fmt: skip
     tags = [tag for tag, _ in _Parser.read(sheet).tags if tag != "a"]
     assert tags == [tag for tag, _ in _Parser.read(empty).tags]
     for _, attributes in _Parser.read(sheet).tags:
@@ -262,7 +263,7 @@ def test_contact_sheet_escapes_all_text(title: str, unit: str, link: str) -> Non
 
 def test_contact_sheet_rejects_svg() -> None:
     with pytest.raises(ValueError, match="svg"):
-        contact_sheet("t", [], [], query=Picture("image/svg+xml", b"<svg/>"))
+        contact_sheet("t", [], [], query=PreparedImage(b"<svg/>", "image/svg+xml", 1, 1))
 
 
 # Errors

@@ -14,9 +14,8 @@ import orjson
 
 from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.search import sql as search_sql
-from imagebeam.pipeline.search.contact_sheet import Picture, contact_sheet
+from imagebeam.pipeline.search.contact_sheet import contact_sheet
 from imagebeam.pipeline.search.settings import SearchSettings
-from imagebeam.pipeline.search.sql import Search
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
@@ -24,7 +23,6 @@ from imagebeam.transforms.clients.embedding_client import EmbeddingClient
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.identifiers import TableName
-from imagebeam.transforms.core.records import Answer
 from imagebeam.transforms.core.text import quote
 from imagebeam.transforms.gemini.embeddings import (
     build_embedding_request,
@@ -89,7 +87,7 @@ def run(settings: SearchSettings) -> int:
     out = _resolve_out_table(settings, bq)
     picture = None if settings.image is None else _read_picture(settings.image)
     vector = _query_vector(settings, selected, tables, bq, location, picture)
-    query = search_sql.search_query(Search(selected.table, settings.top_k, settings.where, settings.like), vector)
+    query = search_sql.search_query(selected.table, vector, settings.top_k, where=settings.where, without=settings.like)
     if out is not None:
         bq.query_rows(search_sql.save_query(query, out, replace=settings.force), location=location)
         rows = bq.query_rows(search_sql.saved_query(out), location=location)
@@ -154,43 +152,33 @@ def _query_vector(
         rows = bq.query_rows(search_sql.vector_query(selected.table, settings.like), location=location)
         if rows:
             return tuple(rows[0]["vector"])
-        raise UserError(_no_vector_message(settings.like, selected, tables, bq, location))
+        missing = f"--like: {quote(settings.like)} has no vector in {selected.table.dotted}"
+        for table in tables:
+            if table != selected and bq.query_rows(
+                search_sql.vector_query(table.table, settings.like), location=location
+            ):
+                raise UserError(
+                    f"{missing}, only one of another model or length, which cannot be compared: search with "
+                    f"{table.flags}"
+                )
+        raise UserError(f"{missing}; ids are in column unit_id")
     if selected.model not in MODELS:
         raise UserError(
             f"the vectors in {selected.table.dotted} are from {selected.model}, which imagebeam cannot call for a text "
             "or a picture; search with --like=ID"
         )
     task = embed_task(selected.model, selected.dimension)
-    model_location = settings.location or _default_location(selected.model)
     if picture is not None:
-        return asyncio.run(_embed_picture(settings.project, model_location, task, picture))
-    return asyncio.run(_embed_text(settings.project, model_location, task, " ".join(str(settings.text).split())))
-
-
-def _no_vector_message(
-    unit_id: str, selected: EmbeddingTable, tables: Sequence[EmbeddingTable], bq: BigQueryClient, location: str
-) -> str:
-    others = [
-        table.flags
-        for table in tables
-        if table != selected and bq.query_rows(search_sql.vector_query(table.table, unit_id), location=location)
-    ]
-    if others:
-        return (
-            f"--like: {quote(unit_id)} has no vector in {selected.table.dotted}, only one of another model or length, "
-            f"which cannot be compared: search with {others[0]}"
-        )
-    return f"--like: {quote(unit_id)} has no vector in {selected.table.dotted}; ids are in column unit_id"
-
-
-async def _embed_text(project: str, location: str, task: EmbedTask, text: str) -> tuple[float, ...]:
-    answer = await _call(project, location, task, build_text_request(task, text), "the text")
-    return _vector_of(parse_text_embedding(answer, task), task, "the text")
-
-
-async def _embed_picture(project: str, location: str, task: EmbedTask, picture: ImagePart) -> tuple[float, ...]:
-    answer = await _call(project, location, task, build_embedding_request(task, [picture]), "the picture")
-    return _vector_of(parse_embedding(answer, task), task, "the picture")
+        what, parse, body = "the picture", parse_embedding, build_embedding_request(task, [picture])
+    else:
+        text = " ".join(str(settings.text).split())
+        what, parse, body = "the text", parse_text_embedding, build_text_request(task, text)
+    locations = catalog.load_models_file(None).embedding(task.model).locations
+    model_location = settings.location or locations[0].replace("regions", "us-central1")
+    answer = parse(asyncio.run(_call(settings.project, model_location, task, body, what)), task)
+    if answer.vector is None:
+        raise SystemicError(f"embedding {what} with {task.model}: {answer.reason}: {answer.message}")
+    return tuple(answer.vector)
 
 
 async def _call(project: str, location: str, task: EmbedTask, body: Mapping[str, Any], what: str) -> Any:
@@ -213,24 +201,11 @@ async def _call(project: str, location: str, task: EmbedTask, body: Mapping[str,
     raise SystemicError(f"embedding {what} with {task.model}: {failure.reason}: {failure.message}")
 
 
-def _vector_of(answer: Answer, task: EmbedTask, what: str) -> tuple[float, ...]:
-    if answer.vector is None:
-        raise SystemicError(f"embedding {what} with {task.model}: {answer.reason}: {answer.message}")
-    return tuple(answer.vector)
-
-
-def _default_location(model: str) -> str:
-    location = catalog.load_models_file(None).embedding(model).locations[0]
-    return "us-central1" if location == "regions" else location
-
-
 def _read_picture(path: Path) -> ImagePart:
     try:
-        data = path.read_bytes()
+        prepared = images.prepare(path.read_bytes(), crop=None, padding=0, max_side=1024, quality=90)
     except OSError as error:
         raise UserError(f"--image={path}: {error.strerror}") from None
-    try:
-        prepared = images.prepare(data, crop=None, padding=0, max_side=1024, quality=90)
     except images.ImageError as problem:
         raise UserError(f"--image={path}: {problem}") from None
     return ImagePart(prepared.mime_type, data=prepared.data)
@@ -256,13 +231,14 @@ def _print(
     console: Console,
 ) -> None:
     if settings.as_json:
-        document = {
-            "model": selected.model,
-            "dimension": selected.dimension,
-            "table": selected.table.dotted,
-            "found": rows,
-        }
-        console.print_json(document)
+        console.print_json(
+            {
+                "model": selected.model,
+                "dimension": selected.dimension,
+                "table": selected.table.dotted,
+                "found": rows,
+            }
+        )
     elif rows:
         console.print_records([{name: row[name] for name in _PRINTED} for row in rows])
     else:
@@ -295,10 +271,10 @@ def _write_contact_sheet(
     console.status(f"sheet    {path}{f', {missing} images could not be read' if missing else ''}")
 
 
-def _load_thumbnails(rows: Sequence[Mapping[str, Any]]) -> dict[str, Picture]:
+def _load_thumbnails(rows: Sequence[Mapping[str, Any]]) -> dict[str, images.PreparedImage]:
     """Read the images and scale them down; images that cannot be read or decoded are left out."""
 
-    def load(row: Mapping[str, Any]) -> Picture | None:
+    def load(row: Mapping[str, Any]) -> images.PreparedImage | None:
         try:
             return _thumbnail(storage.read_image(row["uri"]))
         except images.ImageError:
@@ -309,6 +285,5 @@ def _load_thumbnails(rows: Sequence[Mapping[str, Any]]) -> dict[str, Picture]:
         return {str(row["unit_id"]): picture for row, picture in found if picture is not None}
 
 
-def _thumbnail(data: bytes) -> Picture:
-    small = images.prepare(data, crop=None, padding=0, max_side=THUMBNAIL_PX, quality=THUMBNAIL_QUALITY)
-    return Picture(small.mime_type, small.data)
+def _thumbnail(data: bytes) -> images.PreparedImage:
+    return images.prepare(data, crop=None, padding=0, max_side=THUMBNAIL_PX, quality=THUMBNAIL_QUALITY)

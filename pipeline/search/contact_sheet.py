@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import html
 import math
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from imagebeam.transforms.core.images import PreparedImage
 
 #: Image types that browsers show and cannot run.
 _MIME_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
@@ -31,26 +32,13 @@ dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
-    """A thumbnail.
-
-    Attributes:
-        mime_type: ``image/jpeg`` or another raster format that browsers show.
-        data: Its bytes.
-    """
-
-    mime_type: str
-    data: bytes
-
-
 def contact_sheet(
     title: str,
     about: Sequence[str],
     found: Sequence[Mapping[str, Any]],
     *,
-    pictures: Mapping[str, Picture] | None = None,
-    query: Picture | None = None,
+    pictures: Mapping[str, PreparedImage] | None = None,
+    query: PreparedImage | None = None,
 ) -> str:
     """Return the sheet as HTML.
 
@@ -79,7 +67,7 @@ def contact_sheet(
     )
 
 
-def _card(row: Mapping[str, Any], pictures: Mapping[str, Picture] | None) -> str:
+def _card(row: Mapping[str, Any], pictures: Mapping[str, PreparedImage] | None) -> str:
     picture = ""
     if pictures is not None:
         thumbnail = pictures.get(str(row["unit_id"]))
@@ -108,7 +96,7 @@ def _link(url: Any) -> str | None:
     return _text(url) if parts.scheme in ("http", "https") and parts.netloc else None
 
 
-def _source(picture: Picture) -> str:
+def _source(picture: PreparedImage) -> str:
     if picture.mime_type not in _MIME_TYPES:
         raise ValueError(f"{picture.mime_type} is not allowed in a contact sheet")
     return f"data:{picture.mime_type};base64,{base64.b64encode(picture.data).decode('ascii')}"

@@ -6,8 +6,6 @@ of the embedding task); a search returns the nearer one.
 
 from __future__ import annotations
 
-import dataclasses
-
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Parameter, Query, check_expression
@@ -21,12 +19,21 @@ FOUND = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Search:
-    """Where to search; validated on creation.
+def search_query(
+    table: TableName,
+    vector: tuple[float, ...],
+    top_k: int,
+    *,
+    where: str | None = None,
+    without: str | None = None,
+) -> Query:
+    """Return the query for the units nearest to a vector.
 
-    Attributes:
+    Its columns are :data:`FOUND`, ``distance`` (cosine, 0 to 2) and ``rank`` from 1.
+
+    Args:
         table: Table of the embeddings.
+        vector: The vector, as long as those in the table.
         top_k: Number of nearest units to return, 1 to :data:`MOST_TOP_K`.
         where: Condition on the table's columns; None for all rows.
         without: Unit to leave out, because its own vector is searched for; None to leave out nothing.
@@ -34,48 +41,27 @@ class Search:
     Raises:
         UserError: ``top_k`` is out of bounds, or ``where`` is not a condition.
     """
-
-    table: TableName
-    top_k: int = 20
-    where: str | None = None
-    without: str | None = None
-
-    def __post_init__(self) -> None:
-        """Validate the values that a user gave."""
-        if not 1 <= self.top_k <= MOST_TOP_K:
-            raise UserError(f"--top_k={self.top_k}: give 1 to {MOST_TOP_K:,}")
-        if self.where is not None:
-            check_expression(self.where, source="--where")
-
-
-def search_query(search: Search, vector: tuple[float, ...]) -> Query:
-    """Return the query for the units nearest to a vector.
-
-    Its columns are :data:`FOUND`, ``distance`` (cosine, 0 to 2) and ``rank`` from 1.
-
-    Args:
-        search: Where to search.
-        vector: The vector, as long as those in the table.
-    """
+    if not 1 <= top_k <= MOST_TOP_K:
+        raise UserError(f"--top_k={top_k}: give 1 to {MOST_TOP_K:,}")
     columns = ", ".join(f"near.base.{name} AS {name}" for name in FOUND)
     # BigQuery is certain to use the vector index only for a whole table given by name.
-    base = f"TABLE {search.table.sql()}"
-    if search.where is not None:
-        condition = check_expression(search.where, source="--where")
-        base = f"(\n      SELECT * FROM {search.table.sql()}\n      WHERE (\n{condition}\n      )\n    )"
-    others = "TRUE" if search.without is None else "found.unit_id != @without"
-    parameters = [Parameter("vector", "FLOAT64", vector, array=True)]
-    if search.without is not None:
-        parameters.append(Parameter("without", "STRING", search.without))
+    base = f"TABLE {table.sql()}"
+    if where is not None:
+        condition = check_expression(where, source="--where")
+        base = f"(\n      SELECT * FROM {table.sql()}\n      WHERE (\n{condition}\n      )\n    )"
+    others, parameters = "TRUE", [Parameter("vector", "FLOAT64", vector, array=True)]
+    if without is not None:
+        others = "found.unit_id != @without"
+        parameters.append(Parameter("without", "STRING", without))
     return Query(
         f"SELECT ranked.*\nFROM (\n  SELECT nearer.*, ROW_NUMBER() OVER (ORDER BY distance, unit_id) AS `rank`\n"
         "  FROM (\n    SELECT found.*\n    FROM (\n"
         f"      SELECT {columns}, near.distance AS distance\n"
         f"      FROM VECTOR_SEARCH(\n    {base},\n    'vector',\n    (SELECT @vector AS vector),\n"
-        f"    top_k => {2 * search.top_k + 1},\n    distance_type => 'COSINE'\n  ) AS near\n    ) AS found\n"
+        f"    top_k => {2 * top_k + 1},\n    distance_type => 'COSINE'\n  ) AS near\n    ) AS found\n"
         f"    WHERE {others} AND found.distance IS NOT NULL\n"
         "    QUALIFY ROW_NUMBER() OVER (PARTITION BY found.unit_id ORDER BY found.distance) = 1\n"
-        f"  ) AS nearer\n) AS ranked\nWHERE ranked.`rank` <= {int(search.top_k)}",
+        f"  ) AS nearer\n) AS ranked\nWHERE ranked.`rank` <= {int(top_k)}",
         tuple(parameters),
     )
 
