@@ -37,12 +37,12 @@ def send(cloud: LocalCloud, method: str, path: str, body: Any = None) -> tuple[i
 
 
 def test_finds_exchange_and_listing(hub: AnalyticsHub) -> None:
-    (exchange,) = hub.exchanges(HUB, "us")
+    (exchange,) = hub.shared(f"projects/{HUB}/locations/us", "dataExchanges")
     assert exchange.name == EXCHANGE
-    (listing,) = hub.listings(exchange.name)
+    (listing,) = hub.shared(exchange.name, "listings")
     assert listing == hub.listing(LISTING)
     assert listing.source.endswith(f"/datasets/{DATASET}")
-    assert hub.exchanges(HUB, "eu") == []
+    assert hub.shared(f"projects/{HUB}/locations/eu", "dataExchanges") == []
 
 
 def test_subscription_creates_a_linked_dataset(hub: AnalyticsHub, project: str) -> None:

@@ -77,6 +77,12 @@ def finish_batch(
     collected = _load_collected(run, rounds)
     failed = _failures(run, prepared, collected, remainder, bq)
     first = prepared[0]
+    budget_exhausted |= any(shard.skipped for each in prepared for shard in each.shards)
+    stops = (
+        (canceled, "interrupted: the batch run was canceled"),
+        (all_jobs_failed, f"systemic: every batch job failed: {all_jobs_failed}"),
+        (budget_exhausted, "budget: the cap does not allow all units"),
+    )
     counted = OutcomeCounts(
         read=first.source.remaining,
         ok=remainder.ok + sum(each.ok for each in collected),
@@ -86,14 +92,8 @@ def finish_batch(
         throttled=remainder.throttled,
         usage=sum((each.usage for each in collected), remainder.usage),
         cost_usd=sum((each.cost_usd for each in collected), remainder.cost_usd),
-        stop=remainder.stop,
+        stop=next((reason for applies, reason in stops if applies), remainder.stop),
     )
-    if canceled:
-        counted = dataclasses.replace(counted, stop="interrupted: the batch run was canceled")
-    elif all_jobs_failed:
-        counted = dataclasses.replace(counted, stop=f"systemic: every batch job failed: {all_jobs_failed}")
-    elif budget_exhausted or any(shard.skipped for each in prepared for shard in each.shards):
-        counted = dataclasses.replace(counted, stop="budget: the cap does not allow all units")
     return finish(run.run, first.source, counted)
 
 

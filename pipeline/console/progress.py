@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import threading
 import time
@@ -27,43 +26,31 @@ LOG_INTERVAL_S: Final = 30.0
 RATE_WINDOW_S: Final = 60.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The state of a run at one moment.
+def format_progress(counts: OutcomeCounts, total: int, *, in_flight: int, per_s: float) -> str:
+    """Return the progress line.
 
-    Attributes:
-        counts: OutcomeCounts so far.
+    Args:
+        counts: Outcomes so far.
         total: Units to process.
         in_flight: Calls in flight.
         per_s: Units finished per second, recently.
-    """
-
-    counts: OutcomeCounts
-    total: int
-    in_flight: int
-    per_s: float
-
-
-def format_progress(snapshot: Snapshot) -> str:
-    """Return the progress line.
 
     >>> counts = OutcomeCounts(read=50, ok=49, failed={"BLOCKED/SAFETY": 1}, calls=55, throttled=4)
-    >>> format_progress(Snapshot(counts, total=300, in_flight=8, per_s=5.0))
+    >>> format_progress(counts, 300, in_flight=8, per_s=5.0)
     '50/300 · 5.0/s · 4 × 429 · 1 failed · $0.0000 · 8 in flight · 50 s left'
     """
-    counts = snapshot.counts
     parts = [
-        f"{counts.finished:,}/{snapshot.total:,}",
-        f"{snapshot.per_s:.1f}/s",
+        f"{counts.finished:,}/{total:,}",
+        f"{per_s:.1f}/s",
         f"{counts.throttled:,} × 429",
         f"{counts.failures:,} failed",
         f"${counts.cost_usd:,.4f}",
     ]
-    if snapshot.in_flight:
-        parts.append(f"{snapshot.in_flight:,} in flight")
-    remaining = snapshot.total - counts.finished
-    if snapshot.per_s > 0 and remaining > 0:
-        parts.append(f"{format_duration(remaining / snapshot.per_s)} left")
+    if in_flight:
+        parts.append(f"{in_flight:,} in flight")
+    remaining = total - counts.finished
+    if per_s > 0 and remaining > 0:
+        parts.append(f"{format_duration(remaining / per_s)} left")
     return " · ".join(parts)
 
 
@@ -94,41 +81,30 @@ class Progress:
 
     def _run(self) -> None:
         screen = self._console.errors
-        block = _Block(screen) if screen.is_terminal else None
+        # On a terminal a bar and a line below it, erased at the end.
+        block = rich.live.Live(console=screen, auto_refresh=False, transient=True) if screen.is_terminal else None
         next_line_s = time.monotonic() + LOG_INTERVAL_S
         with block or contextlib.nullcontext():
             while not self._ended.wait(SAMPLE_INTERVAL_S):
-                snapshot = self._snapshot()
-                if snapshot is None:
+                engines = [engine.progress() for engine in live_engines()]
+                if not engines:  # they have not started
                     continue
+                counts = sum_counts(counts for counts, _, _ in engines)
+                in_flight = sum(in_flight for _, in_flight, _ in engines)
+                per_s = self._measure_rate(counts.finished)
+                line = format_progress(counts, self._total, in_flight=in_flight, per_s=per_s)
                 if block is not None:
-                    block.show(snapshot)
+                    bar = rich.progress_bar.ProgressBar(self._total, counts.finished, width=60)
+                    block.update(rich.console.Group(bar, rich.text.Text(line)), refresh=True)
                 elif time.monotonic() >= next_line_s:
                     next_line_s += LOG_INTERVAL_S
-                    now = datetime.datetime.now(datetime.UTC)
-                    self._console.status(f"{now:%Y-%m-%dT%H:%M:%SZ} {format_progress(snapshot)}")
+                    self._console.status(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ} {line}")
 
-    def _snapshot(self) -> Snapshot | None:
-        """Return the state of the run; None before its engine has started."""
-        engines = [engine.progress() for engine in live_engines()]
-        if not engines:
-            return None
-        counts = sum_counts(counts for counts, _, _ in engines)
+    def _measure_rate(self, finished: int) -> float:
+        """Return the units finished per second during the last :data:`RATE_WINDOW_S`."""
         now = time.monotonic()
-        self._samples.append((now, counts.finished))
+        self._samples.append((now, finished))
         while self._samples[0][0] < now - RATE_WINDOW_S:
             self._samples.popleft()
         since, before = self._samples[0]
-        per_s = (counts.finished - before) / (now - since) if now > since else 0.0
-        return Snapshot(counts, self._total, sum(in_flight for _, in_flight, _ in engines), per_s)
-
-
-class _Block(rich.live.Live):
-    """A bar and a line below it, erased at the end."""
-
-    def __init__(self, screen: rich.console.Console) -> None:
-        super().__init__(console=screen, auto_refresh=False, transient=True)
-
-    def show(self, snapshot: Snapshot) -> None:
-        bar = rich.progress_bar.ProgressBar(snapshot.total, snapshot.counts.finished, width=60)
-        self.update(rich.console.Group(bar, rich.text.Text(format_progress(snapshot))), refresh=True)
+        return (finished - before) / (now - since) if now > since else 0.0

@@ -11,8 +11,6 @@ from imagebeam.transforms.core.identifiers import TableName
 
 #: Exit code by the first word of the reason to stop; other reasons are systemic.
 STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
-#: Exit code when too many units failed.
-FAILURES_CODE = STOP_CODES["failures"]
 #: With fewer units, the share of failures does not affect the exit code.
 FAILURES_AFTER = 200
 
@@ -73,5 +71,5 @@ def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> 
     failed = sum(counted["failed"].values())
     units = counted["ok"] + failed
     if max_failure_percent is not None and units >= FAILURES_AFTER and 100 * failed > max_failure_percent * units:
-        return FAILURES_CODE
+        return STOP_CODES["failures"]
     return 0

@@ -13,7 +13,7 @@ from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.plan import image_sample, probe
 from imagebeam.pipeline.plan import text as plan_text
 from imagebeam.pipeline.plan.settings import PlanSettings
-from imagebeam.pipeline.plan.text import Plan, ProbeSummary
+from imagebeam.pipeline.plan.text import Plan
 from imagebeam.pipeline.preflight import batch_checks
 from imagebeam.pipeline.preflight.gate import check_run
 from imagebeam.pipeline.preflight.runner import Command, Context
@@ -152,7 +152,7 @@ def find_quota(resolved: ResolvedRun, lane: Lane) -> Quota:
 
 
 def _notes(
-    plan_settings: PlanSettings, resolved: ResolvedRun, expected: Forecast, probed: ProbeSummary | None
+    plan_settings: PlanSettings, resolved: ResolvedRun, expected: Forecast, probed: Mapping[str, Any] | None
 ) -> list[str]:
     settings, profile = resolved.settings, resolved.profile
     notes = list(resolved.task.ignored_warnings())
@@ -189,8 +189,12 @@ def _check_probe(ready: ReadyRun, history: History, units: int) -> None:
     storage.check_writable(resolved.settings.work_dir)
 
 
-def _probe(resolved: ResolvedRun, units: int) -> ProbeSummary:
-    """Process some units in the run's lane if it makes calls, else in the online lane."""
+def _probe(resolved: ResolvedRun, units: int) -> dict[str, Any]:
+    """Process some units in the run's lane if it makes calls, else in the online lane.
+
+    Returns:
+        Run, counts and cost at list price, as in the JSON document of the plan.
+    """
     settings = resolved.settings
     small = resolved.with_settings(
         lane=settings.lane if settings.lane in (Lane.ONLINE, Lane.FLEX) else Lane.ONLINE,
@@ -206,12 +210,9 @@ def _probe(resolved: ResolvedRun, units: int) -> ProbeSummary:
     summary = probe.process_units(resolved.bq, run, units)
     if summary["problems"]:
         raise ReconciliationError("not all units of the probe are accounted for: " + "; ".join(summary["problems"]))
-    counted: Mapping[str, Any] = summary["counted"]
-    return ProbeSummary(
-        run_id=summary["run_id"],
-        calls=counted["calls"],
-        ok=counted["ok"],
-        failed=dict(counted["failed"]),
-        usd=Decimal(summary["recorded"]["cost_usd"]),
-        stop=summary["stop"],
-    )
+    return {
+        "run_id": summary["run_id"],
+        **{name: summary["counted"][name] for name in ("calls", "ok", "failed")},
+        "usd": f"{Decimal(summary['recorded']['cost_usd']):f}",
+        "stop": summary["stop"],
+    }

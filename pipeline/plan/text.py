@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -19,27 +19,6 @@ from imagebeam.transforms.tasks.model_profiles import image_tokens
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ProbeSummary:
-    """The result of a probe.
-
-    Attributes:
-        run_id: Id of the run that the probe was.
-        calls: Calls made.
-        ok: Units answered.
-        failed: Units that failed, by reason.
-        usd: Cost at list price.
-        stop: Why it stopped early; None if it did not.
-    """
-
-    run_id: str
-    calls: int
-    ok: int
-    failed: Mapping[str, int]
-    usd: Decimal
-    stop: str | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
     """The content of a plan.
 
@@ -52,7 +31,7 @@ class Plan:
         lanes: Cost and time in each lane.
         recommended: The recommended lane.
         notes: Other facts that the user should know.
-        probed: Result of the probe; None without one.
+        probed: Result of the probe as in the JSON document; None without one.
         sample: Result of reading images; None without.
     """
 
@@ -64,7 +43,7 @@ class Plan:
     lanes: tuple[LanePlan, ...]
     recommended: Recommendation
     notes: tuple[str, ...] = ()
-    probed: ProbeSummary | None = None
+    probed: Mapping[str, Any] | None = None
     sample: ImageSample | None = None
 
 
@@ -82,7 +61,8 @@ def format_plan(plan: Plan) -> list[str]:
     lines += [f"scan     {_format_size(plan.bytes_scanned)} by the run's query, and as much by this plan"]
     if plan.probed is not None:
         lines.append(_probe_line(plan.probed))
-    lines += ["", *_table(plan.lanes), ""]
+    header = ("lane", "cost", "time", "rate", "workers", "limiting factor")
+    lines += ["", *format_table(header, map(_row, plan.lanes)), ""]
     lines += [f"assumed  {lane.lane}: {text}" for lane in plan.lanes for text in lane.assumed]
     lines += [f"no {lane.lane:<6}{lane.problem}" for lane in plan.lanes if lane.problem]
     lines += [f"note     {note}" for note in plan.notes]
@@ -94,7 +74,8 @@ def format_plan(plan: Plan) -> list[str]:
 def build_document(plan: Plan) -> dict[str, Any]:
     """Return the plan as JSON values; amounts of money are text, so that no digit is lost."""
     expected, counts, resolved = plan.expected, plan.ready.counts, plan.ready.resolved
-    task, settings = resolved.task, resolved.settings
+    task, settings, changed = resolved.task, resolved.settings, plan.changed
+    changed_usd = None if changed is None or changed.usd is None else f"{changed.usd:f}"
     return {
         "command": plan.command,
         "task": task.name,
@@ -103,7 +84,7 @@ def build_document(plan: Plan) -> dict[str, Any]:
         "location": settings.location,
         "lane": settings.lane,
         "units": dataclasses.asdict(counts),
-        "changed": None if plan.changed is None else _with_text_usd(plan.changed),
+        "changed": None if changed is None else {**dataclasses.asdict(changed), "usd": changed_usd},
         "bytes_scanned": plan.bytes_scanned,
         "images": {
             "total": counts.images,
@@ -124,7 +105,7 @@ def build_document(plan: Plan) -> dict[str, Any]:
         "lanes": [lane_comparison.to_json(lane) for lane in plan.lanes],
         "recommended": dataclasses.asdict(plan.recommended),
         "look": None if plan.sample is None else dataclasses.asdict(plan.sample),
-        "probe": None if plan.probed is None else _with_text_usd(plan.probed),
+        "probe": plan.probed,
         "notes": list(plan.notes),
         "prices_as_of": resolved.models.as_of.isoformat(),
     }
@@ -165,15 +146,13 @@ def _sample_line(sample: ImageSample, units: int) -> str:
     return f"images   read of {sample.units:,} of {units:,} remaining units: {', '.join(found) or 'no problem found'}"
 
 
-def _probe_line(probed: ProbeSummary) -> str:
-    failed = "".join(f", {number} {reason}" for reason, number in probed.failed.items())
-    stop = f"; stopped early ({probed.stop})" if probed.stop else ""
-    counts = f"{probed.ok} OK{failed}{stop}"
-    return f"probe    {probed.calls} calls, {_format_usd(probed.usd)}: {counts}; recorded as run {probed.run_id}"
-
-
-def _table(plans: Sequence[LanePlan]) -> list[str]:
-    return format_table(("lane", "cost", "time", "rate", "workers", "limiting factor"), map(_row, plans))
+def _probe_line(probed: Mapping[str, Any]) -> str:
+    failed = "".join(f", {number} {reason}" for reason, number in probed["failed"].items())
+    stop = f"; stopped early ({probed['stop']})" if probed["stop"] else ""
+    cost = _format_usd(Decimal(probed["usd"]))
+    return (
+        f"probe    {probed['calls']} calls, {cost}: {probed['ok']} OK{failed}{stop}; recorded as run {probed['run_id']}"
+    )
 
 
 def _row(plan: LanePlan) -> tuple[str, ...]:
@@ -191,8 +170,3 @@ def _format_usd(usd: Decimal) -> str:
 
 def _format_size(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
-
-
-def _with_text_usd(value: Changed | ProbeSummary) -> dict[str, Any]:
-    fields = dataclasses.asdict(value)
-    return {**fields, "usd": None if value.usd is None else f"{value.usd:f}"}

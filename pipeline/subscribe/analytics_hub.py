@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.clients.rest import RestClient, service_url
@@ -75,13 +75,10 @@ class AnalyticsHub:
         self.account = str(getattr(credentials, "service_account_email", "") or "your account")
         self._client = RestClient(f"{service_url('analyticshub')}/v1", credentials, timeout_s=TIMEOUT_S)
 
-    def exchanges(self, project: str, location: str) -> list[SharedResource]:
-        """Return the visible data exchanges of a project."""
-        return self._shared(f"projects/{project}/locations/{location}/dataExchanges", "dataExchanges")
-
-    def listings(self, exchange: str) -> list[SharedResource]:
-        """Return the visible listings of a data exchange."""
-        return self._shared(f"{exchange}/listings", "listings")
+    def shared(self, parent: str, kind: Literal["dataExchanges", "listings"]) -> list[SharedResource]:
+        """Return the visible data exchanges of ``projects/PROJECT/locations/LOCATION``, or listings of an exchange."""
+        items = self._client.list_items(f"{parent}/{kind}", kind, operation="Analytics Hub")
+        return [_parse_shared(item) for item in items]
 
     def listing(self, name: str) -> SharedResource:
         """Return a listing by its resource name."""
@@ -105,9 +102,6 @@ class AnalyticsHub:
         """
         answer = self._client.call("POST", f"{listing}:subscribe", body=body, operation="Analytics Hub")
         return _parse_subscription(answer.get("subscription") or {})
-
-    def _shared(self, path: str, key: str) -> list[SharedResource]:
-        return [_parse_shared(item) for item in self._client.list_items(path, key, operation="Analytics Hub")]
 
 
 def subscribe_url(listing: str) -> str:

@@ -6,13 +6,13 @@ It is a separate command and not a step of a run, because workers must not creat
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Final
 
 import google.api_core.exceptions as api_errors
 
 from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.subscribe import analytics_hub
-from imagebeam.pipeline.subscribe.analytics_hub import ACTIVE, AnalyticsHub, SharedResource, Subscription
+from imagebeam.pipeline.subscribe.analytics_hub import ACTIVE, AnalyticsHub, Subscription
 from imagebeam.pipeline.subscribe.settings import SubscribeSettings
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.rest import ApiError
@@ -53,10 +53,8 @@ def run(settings: SubscribeSettings) -> int:
 def _subscribe(hub: AnalyticsHub, settings: SubscribeSettings, console: Console) -> tuple[bool, Subscription | None]:
     """Return whether the dataset was created now, and its subscription if the account can see it."""
     existing = _find_subscription(hub, settings, console)
-    if existing is not None:
+    if existing is not None or _is_linked(hub, settings):
         return False, existing
-    if _is_linked(hub, settings):
-        return False, None
     body = analytics_hub.subscribe_body(settings.project, settings.dataset_id, settings.location)
     try:
         return True, hub.subscribe(settings.listing_name, body)
@@ -79,19 +77,16 @@ def _find_subscription(hub: AnalyticsHub, settings: SubscribeSettings, console: 
             raise
         return None  # an account that may subscribe is not always allowed to list; the dataset shows it too
     of_listing = [each for each in subscriptions if each.is_of(settings.listing_name)]
-    for each in of_listing:
-        if settings.dataset_id not in each.datasets:
-            continue
-        if each.state not in ("", ACTIVE):
-            raise UserError(
-                f"{settings.project}.{settings.dataset_id} is linked to this listing, but the subscription is "
-                f"{each.state}: delete the dataset and subscribe again"
-            )
-        return each
-    for each in of_listing:
-        if each.datasets:
-            console.warn(f"the listing is also linked as {settings.project}.{each.datasets[0]}")
-    return None
+    found = next((each for each in of_listing if settings.dataset_id in each.datasets), None)
+    if found is None:
+        for other in (each for each in of_listing if each.datasets):
+            console.warn(f"the listing is also linked as {settings.project}.{other.datasets[0]}")
+    elif found.state not in ("", ACTIVE):
+        raise UserError(
+            f"{settings.project}.{settings.dataset_id} is linked to this listing, but the subscription is "
+            f"{found.state}: delete the dataset and subscribe again"
+        )
+    return found
 
 
 def _is_linked(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
@@ -145,7 +140,7 @@ def _print_request(settings: SubscribeSettings, console: Console) -> None:
 
 def _print_listings(hub: AnalyticsHub, settings: SubscribeSettings, console: Console) -> None:
     """Print the visible listings and the datasets that are linked to them."""
-    listings = [listing for exchange in _exchanges(hub, settings) for listing in hub.listings(exchange)]
+    listings = [listing for exchange in _exchanges(hub, settings) for listing in hub.shared(exchange, "listings")]
     try:
         subscriptions = hub.subscriptions(settings.project, settings.location)
     except ApiError as error:
@@ -158,11 +153,21 @@ def _print_listings(hub: AnalyticsHub, settings: SubscribeSettings, console: Con
         for listing in listings
     }
     if settings.as_json:
-        console.print_json([_to_json(listing, linked[listing.name]) for listing in listings])
+        console.print_json(
+            [
+                {
+                    "listing": listing.name,
+                    "title": listing.title,
+                    "restricted": listing.restricted,
+                    "linked_datasets": linked[listing.name],
+                }
+                for listing in listings
+            ]
+        )
     elif not listings:
         console.print(
             f"{hub.account} cannot see any listing of {settings.hub_project} in {settings.location}: try another "
-            "--location (us, eu), or ask Google whether this account was onboarded"
+            "--location (us, eu), or check with Google whether this account was onboarded"
         )
     else:
         rows = []
@@ -179,7 +184,8 @@ def _exchanges(hub: AnalyticsHub, settings: SubscribeSettings) -> list[str]:
     if settings.exchange:
         return [settings.exchange_name]
     try:
-        return [exchange.name for exchange in hub.exchanges(settings.hub_project, settings.location)]
+        parent = f"projects/{settings.hub_project}/locations/{settings.location}"
+        return [exchange.name for exchange in hub.shared(parent, "dataExchanges")]
     except ApiError as error:
         if not _may_not_list(error):
             raise
@@ -190,29 +196,21 @@ def _may_not_list(error: ApiError) -> bool:
     return error.status == 403 and error.reason != "SERVICE_DISABLED"
 
 
-def _to_json(listing: SharedResource, linked: list[str]) -> dict[str, Any]:
-    return {
-        "listing": listing.name,
-        "title": listing.title,
-        "restricted": listing.restricted,
-        "linked_datasets": linked,
-    }
-
-
 def _print_dataset(
     settings: SubscribeSettings, subscription: Subscription | None, console: Console, *, created: bool
 ) -> None:
     dataset = f"{settings.project}.{settings.dataset_id}"
     tables = _list_tables(settings, console)
     if settings.as_json:
-        document = {
-            "dataset": dataset,
-            "listing": settings.listing_name,
-            "subscription": subscription.name if subscription else None,
-            "made": created,
-            "tables": tables,
-        }
-        console.print_json(document)
+        console.print_json(
+            {
+                "dataset": dataset,
+                "listing": settings.listing_name,
+                "subscription": subscription.name if subscription else None,
+                "made": created,
+                "tables": tables,
+            }
+        )
         return
     console.print(f"{dataset} is {'now' if created else 'already'} linked to {settings.listing_name}")
     first = next((name for name in _FIRST_TABLES if name in tables), None)
@@ -234,22 +232,35 @@ def _list_tables(settings: SubscribeSettings, console: Console) -> list[str]:
 
 def _explain(error: ApiError, settings: SubscribeSettings, account: str) -> str:
     """Return one line: what the service rejected, and how to fix it."""
-    text = f"Analytics Hub: {error.message}"
-    if error.reason == "SERVICE_DISABLED":
-        return f"{text}; gcloud services enable analyticshub.googleapis.com --project={settings.project}"
-    if error.status == 403 and "bigquery." in error.message:
-        return f"{text}; grant roles/bigquery.user on {settings.project} to {account}"
-    if error.status == 403:
-        return (
-            f"{text}; {account} needs roles/analyticshub.subscriptionOwner and roles/bigquery.user on "
-            f"{settings.project}, and on the listing roles/analyticshub.subscriber, which Google grants to the account "
-            "that was onboarded"
-        )
-    if error.status == 404:
-        return (
-            f"{text}; {settings.listing_name or settings.exchange_name} does not exist, or {account} may not see it: "
-            f"check --customer_id and --location={settings.location}; imagebeam subscribe --list shows what exists"
-        )
-    if "location" in error.message.lower() or "region" in error.message.lower():
-        return f"{text}; --location must be the location of the listing: try imagebeam subscribe --list --location=eu"
-    return text
+    message = error.message.lower()
+    # The first one that applies is shown.
+    hints = (
+        (
+            error.reason == "SERVICE_DISABLED",
+            f"; gcloud services enable analyticshub.googleapis.com --project={settings.project}",
+        ),
+        (
+            error.status == 403 and "bigquery." in error.message,
+            f"; grant roles/bigquery.user on {settings.project} to {account}",
+        ),
+        (
+            error.status == 403,
+            (
+                f"; {account} needs roles/analyticshub.subscriptionOwner and roles/bigquery.user on "
+                f"{settings.project}, and on the listing roles/analyticshub.subscriber, which Google grants to the "
+                "account that was onboarded"
+            ),
+        ),
+        (
+            error.status == 404,
+            (
+                f"; {settings.listing_name or settings.exchange_name} does not exist, or {account} may not see it: "
+                f"check --customer_id and --location={settings.location}; imagebeam subscribe --list shows what exists"
+            ),
+        ),
+        (
+            "location" in message or "region" in message,
+            "; --location must be the location of the listing: try imagebeam subscribe --list --location=eu",
+        ),
+    )
+    return f"Analytics Hub: {error.message}{next((hint for applies, hint in hints if applies), '')}"
