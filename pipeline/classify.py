@@ -67,9 +67,13 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     if summary is None:
         console.status("submitted; the summary will be in " + ready.run.summary_path)
         return 0
-    took_s = time.monotonic() - started
-    report.print_report(summary, ready.run.outcomes, took_s=took_s, as_json=settings.as_json)
-    return report.exit_code(summary, settings.max_failure_percent)
+    return report.print_report(
+        summary,
+        ready.run.outcomes,
+        took_s=time.monotonic() - started,
+        as_json=settings.as_json,
+        max_failure_percent=settings.max_failure_percent,
+    )
 
 
 def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_args: Sequence[str]) -> BatchRun:

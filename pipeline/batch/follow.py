@@ -98,8 +98,14 @@ def follow(runs: Sequence[BatchRun], console: Console, *, poll_s: float, wait: b
                 continue
             if summary is not None:
                 watchers.remove(each)
-                report.print_report(summary, each.run.run.outcomes, took_s=each.run.age_s, as_json=as_json)
-                codes.append(report.exit_code(summary, each.run.max_failure_percent))
+                code = report.print_report(
+                    summary,
+                    each.run.run.outcomes,
+                    took_s=each.run.age_s,
+                    as_json=as_json,
+                    max_failure_percent=each.run.max_failure_percent,
+                )
+                codes.append(code)
         if not watchers or not wait:
             break
         time.sleep(poll_s)

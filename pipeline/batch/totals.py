@@ -134,5 +134,5 @@ def _remove_transient(failed: Counter[str]) -> int:
 
 def _load_collected(run: BatchRun, rounds: int) -> list[Collected]:
     """Read the outcomes of the collected shards of the first rounds."""
-    found = (read_collected(shard) for shard in load_shards(run, rounds))
-    return [collected for collected in found if collected is not None]
+    shards = load_shards(run, rounds)
+    return [collected for shard in shards if (collected := read_collected(shard)) is not None]

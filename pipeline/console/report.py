@@ -15,13 +15,31 @@ STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
 FAILURES_AFTER = 200
 
 
-def print_report(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float, as_json: bool) -> None:
-    """Print the report of a run to standard output, or its whole summary as JSON."""
-    console = Console()
+def print_report(
+    summary: Mapping[str, Any],
+    outcomes: TableName,
+    *,
+    took_s: float,
+    as_json: bool,
+    max_failure_percent: float | None,
+) -> int:
+    """Print the report of a run to standard output, or its whole summary as JSON.
+
+    Args:
+        summary: The run's summary.
+        outcomes: The table of its outcomes.
+        took_s: Seconds that the run took.
+        as_json: Print the summary as JSON.
+        max_failure_percent: See :func:`exit_code`.
+
+    Returns:
+        The exit code of the run.
+    """
     if as_json:
-        console.print_json(summary)
+        Console().print_json(summary)
     else:
-        console.print(*format_report(summary, outcomes, took_s=took_s), format_state(summary))
+        Console().print(*format_report(summary, outcomes, took_s=took_s), format_state(summary))
+    return exit_code(summary, max_failure_percent)
 
 
 def format_report(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> list[str]:

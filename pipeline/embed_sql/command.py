@@ -91,8 +91,13 @@ def run(ready: ReadyRun, resources: SqlResources, console: Console) -> int:
         console.status(created)
     started = time.monotonic()
     summary = embed_remaining(sql_run, ready.resolved.bq, console.status)
-    report.print_report(summary, ready.run.outcomes, took_s=time.monotonic() - started, as_json=settings.as_json)
-    code = report.exit_code(summary, settings.max_failure_percent)
+    code = report.print_report(
+        summary,
+        ready.run.outcomes,
+        took_s=time.monotonic() - started,
+        as_json=settings.as_json,
+        max_failure_percent=settings.max_failure_percent,
+    )
     if settings.vector_index:
         create_vector_index(settings, code, console)
     return code

@@ -19,13 +19,11 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.errors import first_line
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Image, ImageReason, Transport, Unit
+from imagebeam.transforms.core.records import ImageReason, Transport, Unit
 from imagebeam.transforms.engine.image_parts import READERS, SNIFF_BYTES, supported_mime
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.unit_rows import unit_from_row
 from imagebeam.transforms.tasks.forecast import ImageSample
-
-_FORBIDDEN = ImageReason.FORBIDDEN.value
 
 
 def read_sample(bq: BigQueryClient, run: RunSettings, remaining: Query, units: int) -> ImageSample:
@@ -56,21 +54,18 @@ def read_images(units: Sequence[Unit], *, inline: bool) -> ImageSample:
     predict = functools.partial(_predict, inline=inline)
     try:
         # One alone first: if it may not be read, the others need not be tried.
-        outcomes = Counter(map(predict, units[:1]))
-        if outcomes[_FORBIDDEN, 1] + outcomes[_FORBIDDEN, 0]:
+        outcomes = list(map(predict, units[:1]))
+        if outcomes and outcomes[0][0] == ImageReason.FORBIDDEN.value:
             return ImageSample(refused=f"this account may not read {units[0].images[0].uri}")
         with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
-            outcomes.update(readers.map(predict, units[1:]))
+            outcomes += readers.map(predict, units[1:])
     except (api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError) as error:
         return ImageSample(refused=first_line(error))
-    failing = Counter[str]()
-    for (reason, _), number in outcomes.items():
-        if reason is not None:
-            failing[reason] += number
+    failing = Counter(reason for reason, _ in outcomes if reason is not None)
     return ImageSample(
         units=len(units),
-        calls=sum(calls * number for (_, calls), number in outcomes.items()),
-        repeated=sum(number for (_, calls), number in outcomes.items() if calls > 1),
+        calls=sum(calls for _, calls in outcomes),
+        repeated=sum(calls > 1 for _, calls in outcomes),
         failing=dict(sorted(failing.items())),
     )
 
@@ -81,13 +76,9 @@ def _predict(unit: Unit, *, inline: bool) -> tuple[str | None, int]:
     for image in unit.images:
         named = images.mime_from_name(image.uri or "")
         try:
-            found = _sniff_mime(image)
+            found = supported_mime(storage.read_image(image.uri, limit=SNIFF_BYTES), image.uri)
         except images.ImageError as problem:
             return problem.reason.value, 0 if inline or named is None else 1
         if not inline and named not in (None, found):
             calls = 2  # the type in the name is sent first, and the service rejects it
     return None, calls
-
-
-def _sniff_mime(image: Image) -> str:
-    return supported_mime(storage.read_image(image.uri, limit=SNIFF_BYTES), image.uri)

@@ -116,7 +116,6 @@ def select_table(tables: Sequence[EmbeddingTable], settings: SearchSettings) -> 
     Raises:
         UserError: No table matches, or more than one.
     """
-    dataset = settings.results
     if settings.model in MODELS and settings.dimension is not None:
         resolve_dimension(str(settings.model), settings.dimension)
     matching = [
@@ -132,11 +131,12 @@ def select_table(tables: Sequence[EmbeddingTable], settings: SearchSettings) -> 
             f"{'; or '.join(table.flags for table in matching)}"
         )
     if not tables:
-        raise UserError(f"{dataset} has no embeddings yet: run imagebeam embed --results={dataset}")
+        raise UserError(f"{settings.results} has no embeddings yet: run imagebeam embed --results={settings.results}")
     given = " ".join(
         f"--{name}={value}" for name in ("model", "dimension") if (value := getattr(settings, name)) is not None
     )
-    raise UserError(f"{dataset} has no embeddings for {given}; available: {'; '.join(table.flags for table in tables)}")
+    available = "; ".join(table.flags for table in tables)
+    raise UserError(f"{settings.results} has no embeddings for {given}; available: {available}")
 
 
 def _query_vector(
