@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -101,9 +102,8 @@ def list_run_ids(work_dir: str, *, ended: bool = False) -> list[str]:
 
 def newest_round(run: BatchRun) -> int:
     """Return the newest round that has any file; 1 before that."""
-    names = {name.partition("/")[0] for name in storage.list_names(run.directory)}
-    numbers = [int(name[1:]) for name in names if name[:1] == "r" and name[1:].isdigit()]
-    return max(numbers, default=1)
+    found = (re.match(r"r(\d+)/", name) for name in storage.list_names(run.directory))
+    return max((int(match[1]) for match in found if match), default=1)
 
 
 def save_prepared(run: RunSettings, prepared: Prepared) -> None:

@@ -95,11 +95,12 @@ def _releasing_lease(run: BatchRun) -> Iterator[None]:
 
 def collect(run: BatchRun, ended: Sequence[Ended]) -> None:
     """Read and record the output of jobs that have ended."""
-
-    def build(pipeline: beam.Pipeline) -> object:
-        return pipeline | "Ended" >> beam.Create(list(ended)) | "Collect" >> CollectBatch(run.run)
-
-    run_pipeline(build, run.run, runner=run.runner, beam_args=run.beam_args)
+    run_pipeline(
+        lambda pipeline: pipeline | "Ended" >> beam.Create(list(ended)) | "Collect" >> CollectBatch(run.run),
+        run.run,
+        runner=run.runner,
+        beam_args=run.beam_args,
+    )
 
 
 def process_remainder(run: BatchRun, number: int, caps: Caps | None) -> OutcomeCounts:

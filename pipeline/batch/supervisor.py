@@ -176,13 +176,8 @@ def _advance(
     listed = _list_jobs(jobs, run)
     for shard in batch_totals.load_shards(run, prepared.shards[0].round - 1 if prepared.shards else 0):
         # Earlier rounds are collected: a job that appears only now was created by an attempt that got no response.
-        for late in listed.get(shard.display_name, []):
-            if not late.rule.terminal:
-                jobs.cancel(late.name)
-    for shard in prepared.shards:
-        if not shard.lines:
-            continue
-        found = listed.get(shard.display_name, [])
+        _cancel_open(listed.get(shard.display_name, []), jobs)
+    for shard in (shard for shard in prepared.shards if shard.lines):
         job = _find_job(run, shard, listed, jobs)
         status = _job_status(shard, job)
         if status.collected is None and job is None:
@@ -191,12 +186,16 @@ def _advance(
             status = _create_job(run, shard, jobs, listed_at, stop=stop)
             job = status.job
         if job is not None:
-            for other in found:
-                if other.name != job.name and not other.rule.terminal:
-                    jobs.cancel(other.name)
+            _cancel_open([other for other in listed.get(shard.display_name, []) if other.name != job.name], jobs)
             if status.collected is None and (job.rule.step is Step.CANCEL or (stop and not job.rule.terminal)):
                 jobs.cancel(job.name)
         yield status
+
+
+def _cancel_open(found: Sequence[BatchJob], jobs: BatchJobs) -> None:
+    for job in found:
+        if not job.rule.terminal:
+            jobs.cancel(job.name)
 
 
 def _create_job(run: BatchRun, shard: Shard, jobs: BatchJobs, listed_at: datetime.datetime, *, stop: bool) -> JobStatus:

@@ -49,14 +49,13 @@ def format_report(summary: Mapping[str, Any], outcomes: TableName, *, took_s: fl
     lines = list(summary["counts"])
     if without_images := summary["source"]["assets_without_images"]:
         lines.append(f"{without_images:>12,} assets of the source have no images: no calls were made for them")
-    tokens = (
-        f"tokens   {usage['prompt_tokens']:,} in ({usage['cached_tokens']:,} cached), "
-        f"{usage['output_tokens']:,} out, {usage['thought_tokens']:,} thought"
-    )
     lines += [
         "",
         f"calls    {counted['calls']:,} ({counted['throttled']:,} refused for quota) in {took_s:.1f} s",
-        tokens,
+        (
+            f"tokens   {usage['prompt_tokens']:,} in ({usage['cached_tokens']:,} cached), "
+            f"{usage['output_tokens']:,} out, {usage['thought_tokens']:,} thought"
+        ),
         f"cost     ${float(recorded['cost_usd']):,.4f} at list price",
         f"answers  {summary['answers']}",
     ]

@@ -130,13 +130,12 @@ def embed_remaining(sql_run: SqlRun, bq: BigQueryClient, status: Report) -> dict
     """
     settings, resources = sql_run.run, sql_run.resources
     prepare_tables(bq, settings)
-    destination = settings.engine.destination
-    assert destination is not None  # noqa: S101  (build_run_settings always gives one)
-    assert destination.lease is not None  # noqa: S101
-    lease.acquire(bq, destination.lease, settings.run_id)
+    table = settings.lease
+    assert table is not None  # noqa: S101  (build_run_settings always gives one)
+    lease.acquire(bq, table, settings.run_id)
     try:
         write_event(bq, settings, "start", state="RUNNING", host=socket.gethostname(), pid=os.getpid())
-        keeper = LeaseKeeper(bq, destination.lease, settings.run_id)
+        keeper = LeaseKeeper(bq, table, settings.run_id)
         target = build_target(settings)
         runner = PassRunner(bq, target, sql_run.passes, keeper, settings.location, settings.labels(), status)
         first = StagingTable(settings.outcomes, hash_task(target.task), secrets.token_hex(6))
@@ -150,7 +149,7 @@ def embed_remaining(sql_run: SqlRun, bq: BigQueryClient, status: Report) -> dict
                 raise run_error(error) from None
         summary = finish(settings, source, counts)
     finally:
-        lease.release(bq, destination.lease, settings.run_id)
+        lease.release(bq, table, settings.run_id)
     if keeper.forbidden:
         project = settings.engine.call_settings.project
         raise UserError(setup.unreadable_images_message(resources, project, keeper.forbidden))

@@ -117,8 +117,12 @@ def subscribe_body(project: str, dataset: str, location: str) -> dict[str, Any]:
         dataset: Id of the dataset.
         location: Location of the dataset, which must be that of the listing.
     """
-    reference = {"projectId": project, "datasetId": dataset}
-    return {"destinationDataset": {"datasetReference": reference, "location": location}}
+    return {
+        "destinationDataset": {
+            "datasetReference": {"projectId": project, "datasetId": dataset},
+            "location": location,
+        }
+    }
 
 
 def _parse_shared(body: Mapping[str, Any]) -> SharedResource:
