@@ -175,7 +175,7 @@ def test_required_columns_are_in_every_answer() -> None:
         ("prompt", "At {{nothing}}", "known fields are unit_id, asset_id"),
         ("prompt", "At {{extra.}}", "unknown field {{extra.}}"),
         ("prompt", "At {{capture time}}", "did you mean capture_time?"),
-        ("system", "For {{asset_type}}", "system: is the same for every unit"),
+        ("system", "For {{asset_type}}", "system: cannot have fields, because"),
         ("unit", "assets", "unit: 'assets' is not one of observation, asset; did you mean asset?"),
         ("max_images", 11, "max_images: must be a whole number from 1 to 10, not 11"),
         ("max_images", True, "max_images: must be a whole number"),
