@@ -110,7 +110,7 @@ def test_rejects_images_that_the_service_cannot_read(job: Job) -> None:
 
 
 def test_rejects_a_request_larger_than_a_file(job: Job) -> None:
-    assert "one request takes" in refused(job, batch_arguments(job, "--batch_bytes=300"))
+    assert "a request has" in refused(job, batch_arguments(job, "--batch_bytes=300"))
     summary = batch(job, "--limit=1")
     assert (summary["source"]["remaining"], summary["source"]["submitted"]) == (1, 0), "all of it stayed due"
 
