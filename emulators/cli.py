@@ -173,17 +173,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="imagebeam local", description=__doc__, allow_abbrev=False)
+    parser = _Parser(
+        prog="imagebeam local", description="Start, query and demonstrate a local Google Cloud.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    up = commands.add_parser("up", help="start a local cloud; the first time with a sample dataset", allow_abbrev=False)
+
+    def add_command(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+
+    up = add_command("up", "Start a local cloud. The first start loads the sample dataset.")
     up.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (default: a free one)")
     up.add_argument("--force", action="store_true", help="start even if real credentials are present")
     up.set_defaults(run=_up)
-    sql = commands.add_parser("sql", help="query its tables, also while it is stopped", allow_abbrev=False)
+    sql = add_command("sql", "Query the tables of the local cloud, also while it is stopped.")
     sql.add_argument("query", help="GoogleSQL statement, in quotes")
     sql.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="default: %(default)s")
     sql.set_defaults(run=_sql)
-    demo = commands.add_parser("demo", help="run the pipeline three times on a local cloud", allow_abbrev=False)
+    demo = add_command("demo", "Run the pipeline three times on a local cloud.")
     demo.set_defaults(run=_demo)
     for command in (up, demo):
         command.add_argument("--seed", type=_seed, default=0, help="random seed (default: 0)")

@@ -1,1 +1,1 @@
-"""What a person launches: the command line, its options and one build function per job."""
+"""Commands and jobs: the command line, settings, and a module per command."""

@@ -53,12 +53,12 @@ def command(name: str, function: Callable[[list[str]], int], monkeypatch: pytest
         (["clasify"], "unknown command clasify; did you mean classify?"),
         (["xyzzy"], "unknown command xyzzy; the commands are init, "),
         (["--task=x"], "the command comes first"),
-        (["classify"], "no task: give --task=NAME"),
+        (["classify"], "no task: set --task=NAME"),
         (["classify", "--limt=5"], "unknown flag --limt; did you mean --limit?"),
         (["classify", "--task=x"], "no source"),
         (["classify", "--sample_percent=200"], "--sample_percent takes a number above 0 up to 100"),
         (["tasks", "lst"], "unknown command tasks lst; did you mean list?"),
-        (["tasks", "list", "more"], "takes no 'more'"),
+        (["tasks", "list", "more"], "does not accept the argument 'more'"),
         (["tasks", "list", "--jsn"], "unknown flag --jsn; did you mean --json?"),
         (["tasks", "list", "--region=x"], "unknown flag --region; see imagebeam tasks list --help"),
         (["tasks", "show"], "takes one task"),
@@ -302,7 +302,7 @@ def test_init_writes_flags_and_does_not_overwrite(run: Run, tmp_path: Path) -> N
     before = (tmp_path / "imagebeam.yaml").read_text()
     code, _, err = run("init", "--limit=6")
     assert code == 2
-    assert "exists; edit it, or give --force to overwrite it" in err
+    assert "exists; edit it, or use --force to overwrite it" in err
     assert (tmp_path / "imagebeam.yaml").read_text() == before
     assert run("init", "--limit=6", "--force")[0] == 0
     assert config_file.read(tmp_path / "imagebeam.yaml", required=True).given == {"limit": 6}

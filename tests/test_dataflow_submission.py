@@ -202,7 +202,7 @@ def test_workers_run_an_embed_job(cloud: LocalCloud, tmp_path: Path) -> None:
 def test_rejects_the_sql_lane(cloud: LocalCloud, bad: Place) -> None:
     code, out, err = run_cli(bad.arguments("--lane=sql", command="embed"))
     assert (code, out) == (2, "")
-    assert "run imagebeam embed --lane=sql without a --runner" in err.splitlines()[-1]
+    assert "run imagebeam embed --lane=sql without --runner" in err.splitlines()[-1]
     assert bad.staged() == {}
 
 
@@ -210,22 +210,22 @@ def test_rejects_the_sql_lane(cloud: LocalCloud, bad: Place) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--region="], "no region: give --region"),
+        (["--region="], "no region: set --region"),
         (["--region=europe-west"], "--region=europe-west is not a Google Cloud region; did you mean europe-west"),
         (["--region=mars-north1"], "--region=mars-north1 is not a Google Cloud region"),
         (["--region=us-central1-a"], "--region=us-central1-a is a zone; its region is us-central1"),
         (["--worker_zone=us-centrall-a"], "--worker_zone=us-centrall-a is not a Google Cloud region"),
-        (["--work_dir=runs"], "/runs is on this machine"),
+        (["--work_dir=runs"], "/runs is a local directory"),
         (["--temp_location=/tmp/x"], "--temp_location=/tmp/x: Dataflow workers cannot read it"),
-        (["--staging_location=staging"], "give --staging_location=gs://bucket/path"),
-        (["--temp_location=gs://No_Bucket!/x"], "give --temp_location=gs://bucket/path"),
-        (["--sdk_container_image="], "Dataflow workers need imagebeam: give --sdk_container_image=IMAGE"),
+        (["--staging_location=staging"], "use --staging_location=gs://bucket/path"),
+        (["--temp_location=gs://No_Bucket!/x"], "use --temp_location=gs://bucket/path"),
+        (["--sdk_container_image="], "Dataflow workers need imagebeam: set --sdk_container_image=IMAGE"),
         (["--sdk_container_image=", "--setup_file=no_setup.py"], "--setup_file=no_setup.py: file not found"),
         (["--num_workers=0"], "--num_workers=0: a job needs at least one worker"),
         (["--num_workers=1", "--max_num_workers=4"], "--num_workers=1 and --max_num_workers=4 differ"),
         (["--autoscaling_algorithm=THROUGHPUT_BASED"], "the number of workers is fixed"),
         (["--experiments=use_multiple_sdk_containers"], "imagebeam runs one process per worker"),
-        (["--direct_num_workers=4"], "on Dataflow give --num_workers"),
+        (["--direct_num_workers=4"], "on Dataflow use --num_workers"),
         (["--job_name=My_Job"], "--job_name=My_Job: use lowercase letters"),
         (["--labels=Team=Maps"], "--labels=Team=Maps: write --labels=key=value"),
         (["--labels={team}"], "--labels={team} is not a JSON object"),

@@ -32,7 +32,7 @@ def test_demo_runs_three_times_and_keeps_answers(tmp_path: Path) -> None:
     told = " ".join(done.stdout.split())
     assert "300 in 296 OK 2 IMAGE_ERROR/NO_URI 1 IMAGE_ERROR/NOT_FOUND 1 IMAGE_ERROR/UNREADABLE" in told
     assert "300 in 0 OK 296 already done 4 failed before, not selected" in told
-    assert "calls 0 (0 refused for quota)" in told
+    assert "calls 0 (0 rejected for quota)" in told
     assert "296 outdated" in told
     assert done.stdout.count("all units accounted for") == 4
     assert "Traceback" not in done.stderr

@@ -49,8 +49,8 @@ def exists(message: str) -> bool:
 
 def test_finds_messages_and_rejects_invented_ones() -> None:
     assert len(messages()) > 30
-    assert exists("no region: give --region")
-    assert not exists("no planet: give --region")
+    assert exists("no region: set --region")
+    assert not exists("no planet: set --region")
 
 
 @pytest.mark.parametrize("message", messages())

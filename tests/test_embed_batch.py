@@ -375,7 +375,7 @@ def bad(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
         ),
         (["--batch_source=bigquery"], "--batch_source=bigquery: embedding jobs read and write files only"),
         (["--batch_destination=bigquery"], "--batch_destination=bigquery: embedding jobs read and write files only"),
-        (["--work_dir=runs"], "give --work_dir=gs://bucket/path"),
+        (["--work_dir=runs"], "use --work_dir=gs://bucket/path"),
         (["--transport=inline"], "use --lane=online"),
         (["--max_side=64"], "use --lane=online"),
         (["--crop=bbox"], "use --lane=online"),

@@ -166,7 +166,7 @@ def test_rejects_invalid_names_and_numbers_in_one_line(wrong: object, said: str)
     [
         (CONNECTION, "Not found: Connection my-project.us.imagery", "create it with `bq mk --connection --location=us"),
         (None, "Not found: Connection default", "roles/bigquery.admin"),
-        (CONNECTION, "Connection is in eu: they must be in the same location", "give a connection in us"),
+        (CONNECTION, "Connection is in eu: they must be in the same location", "use a connection in us"),
         (
             CONNECTION,
             "bqcx-1@x does not have the permission to access resource",

@@ -37,9 +37,9 @@ def test_filters_within_range_pass(given: Filters) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"limit": 0}, "--limit=0 is out of range; give 1 or more"),
+        ({"limit": 0}, "--limit=0 is out of range; use 1 or more"),
         ({"limit": -5}, "--limit=-5 is out of range"),
-        ({"sample_percent": 0}, "--sample_percent=0 is out of range; give more than 0, up to 100"),
+        ({"sample_percent": 0}, "--sample_percent=0 is out of range; use more than 0, up to 100"),
         ({"sample_percent": 100.5}, "--sample_percent=100.5 is out of range"),
         ({"sample_percent": float("nan")}, "--sample_percent=nan is out of range"),
         ({"bbox": (10, 0, 5, 1)}, "west is not less than east; .*180th meridian"),
@@ -120,10 +120,10 @@ def test_returns_the_areas_of_features_and_collections() -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "give a GeoJSON Polygon"),
+        ([], "use a GeoJSON Polygon"),
         ({"type": "Point", "coordinates": [0, 0]}, "has 'Point'"),
         ({"type": "FeatureCollection", "features": []}, "has no polygon"),
-        ({"type": "Feature", "geometry": None}, "give a GeoJSON Polygon"),
+        ({"type": "Feature", "geometry": None}, "use a GeoJSON Polygon"),
         ({"type": "Polygon"}, "without rings"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0]]]}, "at least four positions"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1]]]}, "is not closed"),

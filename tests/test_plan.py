@@ -105,7 +105,7 @@ def test_plans_without_images_that_cannot_be_read(cloud: LocalCloud, tmp_path: P
     job = make_job(cloud, tmp_path, 3)
     cloud.faults(access={"denied": [{"permission": "storage.objects.get"}]})
     plan = planned(job.arguments())
-    assert "may not read gs://" in plan["look"]["refused"]
+    assert "cannot read gs://" in plan["look"]["refused"]
     assert plan["calls"] == 3
     cloud.reset()
     assert planned(job.arguments(), "--sample_images=0")["look"] is None
@@ -232,7 +232,7 @@ def test_uses_the_given_quota_and_explains_impossible_lanes(small: Job, expensiv
     plan = planned(small.arguments("--max_rpm=2", "--transport=inline", "--max_calls=1"), expensive)
     found = lanes(plan)
     assert (found["online"]["binds"], found["online"]["seconds"]) == ("2 calls per minute", 92)
-    assert "these are sent as bytes" in found["batch"]["problem"]
+    assert "this run must send bytes" in found["batch"]["problem"]
     assert plan["recommended"]["lane"] == "online", "both cost the same with these prices, and a flex call takes longer"
     assert any("--max_calls=1 stops the run" in note for note in plan["notes"])
     assert any("--yes or --max_cost_usd" in note for note in plan["notes"])
@@ -271,7 +271,7 @@ def test_help_describes_the_command() -> None:
     code, out, _ = run_cli(["plan", "--help"])
     assert code == 0
     assert "--probe=N" in out
-    assert "without calling a" in out
+    assert "The model is called only with --probe" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(

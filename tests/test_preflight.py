@@ -339,26 +339,26 @@ CASES = {
         (GCLOUD, "aiplatform.endpoints.predict", "roles/aiplatform.user"),
         denied=denied("aiplatform.endpoints.predict"),
     ),
-    "images that Vertex AI may not read": Case(
+    "images that Vertex AI cannot read": Case(
         "probe call",
         ("gcloud storage buckets add-iam-policy-binding gs://{images}", AGENT, "slower"),
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
         state="warning",
         code=0,
     ),
-    "images that Vertex AI may not read, URIs only": Case(
+    "images that Vertex AI cannot read, URIs only": Case(
         "probe call",
         ("--transport=auto", AGENT),
         ("--transport=uri",),
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
     ),
-    "images that Vertex AI may not read, batch jobs": Case(
+    "images that Vertex AI cannot read, batch jobs": Case(
         "probe call",
         ("--lane=flex", "gcloud storage buckets add-iam-policy-binding gs://{images}", AGENT, "storage.objectViewer"),
         BATCH,
         denied=denied("storage.objects.get", "gs://{images}", "aiplatform"),
     ),
-    "images that Vertex AI may not read, embeddings": Case(
+    "images that Vertex AI cannot read, embeddings": Case(
         "probe call",
         (AGENT,),
         ("--dimension=128",),
@@ -367,7 +367,7 @@ CASES = {
         state="warning",
         code=0,
     ),
-    "images that Vertex AI may not read, no paid call": Case(
+    "images that Vertex AI cannot read, no paid call": Case(
         "probe call",
         (AGENT,),
         ("--no_probe",),
@@ -430,7 +430,7 @@ CASES = {
     "no role to start jobs on Dataflow": Case(
         "project roles", (GCLOUD, "roles/dataflow.developer"), ("{dataflow}",), denied=denied("dataflow.jobs.create")
     ),
-    "workers that may not read images": Case(
+    "workers that cannot read images": Case(
         "sample image",
         ("gcloud storage buckets add-iam-policy-binding gs://{images}", f"--member=serviceAccount:{WORKER}"),
         ("{dataflow}",),

@@ -392,7 +392,7 @@ def test_samples_are_nested_and_keep_all_images_of_an_asset(lab: Lab) -> None:
     [
         ({"filters": Filters(limit=0)}, "--limit=0"),
         ({"filters": Filters(where="a) OR (b")}, "is unmatched"),
-        ({"max_images": 11}, "max_images is 11; give 1 to 10"),
+        ({"max_images": 11}, "max_images is 11; use 1 to 10"),
         ({"max_images": 0}, "max_images is 0"),
         ({"keep_columns": ["map_ur"]}, r"no column 'map_ur' \(did you mean map_url\?\)"),
         ({"keep_columns": ["x` FROM y"]}, "no column"),

@@ -217,7 +217,7 @@ def test_scheduled_commands_are_valid(here: Path) -> None:
     looked = [text.replace("gs://my-bucket", str(here)) for text in listed(flag(collect, "args"))]
     assert run_cli(looked)[:2] == (0, f"no open batch runs in {here}/imagebeam\n")
     arguments = [text for text in listed(flag(submit, "args")) if not text.startswith("--task=")]
-    assert "no task: give --task=NAME" in error_line(*arguments)
+    assert "no task: set --task=NAME" in error_line(*arguments)
 
 
 # One small VM
@@ -303,18 +303,18 @@ def test_a_scheduled_batch_lane_prints_how_to_collect() -> None:
 @pytest.mark.parametrize(
     ("verb", "more", "said"),
     [
-        ("daily", ["--max_cost_usd="], "give a cap such as --max_cost_usd=25, or --yes"),
+        ("daily", ["--max_cost_usd="], "set a budget such as --max_cost_usd=25, or --yes"),
         ("daily", ["--service_account_email="], "--service_account_email=imagebeam-worker@my-project.iam"),
         ("daily", ["--template="], "imagebeam schedule daily needs --template"),
         ("daily", ["--template=gs://b-b/t"], "write gs://bucket/path/name.json"),
         ("daily", ["--no_wait=true"], "a template does not wait for batch jobs"),
         ("daily", ["--schedule=every day"], "five fields"),
         ("daily", ["--region=europe-west"], "not a Google Cloud region"),
-        ("daily", ["--work_dir=runs"], "give --work_dir=gs://bucket/path"),
+        ("daily", ["--work_dir=runs"], "use --work_dir=gs://bucket/path"),
         ("batch", ["--image="], "imagebeam schedule batch needs --image"),
-        ("batch", ["--image=europe-docker.pkg.dev/p/i/x:latest"], "give it a unique tag"),
+        ("batch", ["--image=europe-docker.pkg.dev/p/i/x:latest"], "use a unique tag"),
         ("batch", ["--lane=online"], "imagebeam schedule batch creates batch jobs"),
-        ("vm", ["--name=Bad_Name"], "lower-case letters"),
+        ("vm", ["--name=Bad_Name"], "lowercase letters"),
         ("vm", ["--task=utility_pol"], "utility_pole"),
         ("vm", ["--shedule=x"], "did you mean --schedule?"),
     ],

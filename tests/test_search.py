@@ -283,7 +283,7 @@ def test_contact_sheet_rejects_svg() -> None:
         (("--text=a", "--where=no_such_column = 1"), "no_such_column"),
         (("--text=a", "--top_k=0"), "--top_k"),
         (("--image=/no/such/file.jpg",), "No such file"),
-        (("--text=a", "--thumbnails"), "give --html=FILE too"),
+        (("--text=a", "--thumbnails"), "set --html=FILE too"),
         (("--text=a", "--html=/no/such/place/x.html"), "/no/such/place does not exist"),
         (("--text=a", "--out_table=d.outcomes"), "imagebeam maintains"),
         (("--text=a", "--location=europe-nowhere1x"), "--location"),

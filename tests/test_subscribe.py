@@ -64,9 +64,9 @@ def test_ignores_the_model_location_of_the_config_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "which listing? Give --customer_id"),
-        (["--list", "--dry_run"], "give one of them"),
-        (["--listing=projects/p/locations/eu/dataExchanges/e/listings/x"], "give --location=eu"),
+        ([], "no listing: set --customer_id"),
+        (["--list", "--dry_run"], "use one of them"),
+        (["--listing=projects/p/locations/eu/dataExchanges/e/listings/x"], "use --location=eu"),
         (["--listing=projects/p/locations/us/dataExchanges/e/listings/x", "--exchange=e"], "--exchange has no effect"),
         (["--customer_id=a b"], "--customer_id"),
         (["--costumer_id=1"], "did you mean --customer_id?"),

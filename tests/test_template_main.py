@@ -87,9 +87,9 @@ def test_downloads_files_and_keeps_their_suffix(tmp_path: Path) -> None:
     [
         ("--runner=FnApiRunner", "a template always runs on Dataflow"),
         ("--direct_num_workers=4", "--direct_num_workers is not a parameter of this template"),
-        ("--lane=sql", "--lane=sql: BigQuery does all the work, and Dataflow would only wait for it"),
+        ("--lane=sql", "--lane=sql: BigQuery calls the model, so Dataflow workers would only wait"),
         ("--json=true", "--json is not a parameter of this template"),
-        ("--polygon_file=area.json", "the launcher of the template cannot read it; give a file as gs://bucket/path"),
+        ("--polygon_file=area.json", "the launcher of the template cannot read it; copy the file to gs://bucket/path"),
         ("--config=gs://my-bucket/none.yaml", "--config=gs://my-bucket/none.yaml: object not found"),
         ("--task=tasks/poles.yaml", "--task=tasks/poles.yaml: the launcher of the template cannot read it"),
         ("--task=poles.yaml", "--task=poles.yaml: the launcher of the template cannot read it"),
@@ -109,8 +109,8 @@ def test_rejects_parameters_that_templates_lack(tmp_path: Path, job: str, argume
             "--no_wait=true",
             "a template does not wait for batch jobs; imagebeam batch collect collects their answers",
         ),
-        ("embed", "--vector_index=true", "run imagebeam embed --vector_index afterwards"),
-        ("embed", "--rows_per_job=7", "a template has no lane sql; use imagebeam embed --lane=sql"),
+        ("embed", "--vector_index=true", "run imagebeam embed --vector_index later"),
+        ("embed", "--rows_per_job=7", "templates do not support lane sql; use imagebeam embed --lane=sql"),
     ],
 )
 def test_rejects_parameters_of_another_job_with_a_hint(tmp_path: Path, job: str, argument: str, said: str) -> None:
@@ -130,11 +130,11 @@ BASE = {
 OWN = {"classify": {"task": "image_quality"}, "embed": {"job": "embed", "dimension": "768"}}
 #: Invalid parameters of every job, and the message.
 MISTAKES = [
-    (["--source="], "no source: give --source"),
+    (["--source="], "no source: set --source"),
     (["--promt=x"], "unknown flag --promt"),
     (["--yes=1"], "--yes takes true or false, not '1'"),
     (["--yes=on"], "--yes takes true or false, not 'on'"),
-    (["--yes=TRUE", "--work_dir=/tmp/runs"], "--work_dir=/tmp/runs is on this machine"),
+    (["--yes=TRUE", "--work_dir=/tmp/runs"], "--work_dir=/tmp/runs is a local directory"),
     (["--temp_location=/tmp"], "--temp_location=/tmp: Dataflow workers cannot read it"),
     (["--region=europe"], "--region=europe is not a Google Cloud region"),
     (["--region=us-central1-a"], "--region=us-central1-a is a zone; its region is us-central1"),
@@ -157,10 +157,10 @@ def test_reports_invalid_parameters_in_one_line(
 @pytest.mark.parametrize(
     ("job", "more", "said"),
     [
-        ("classify", ["--task="], "no task: give --task=NAME"),
+        ("classify", ["--task="], "no task: set --task=NAME"),
         ("classify", ["--dimension=768"], "unknown flag --dimension"),
         ("classify", ["--lane=batch", "--transport=inline"], "--lane=batch sends images by URI"),
-        ("classify", ["--max_images=2", "--unit=observation"], "--max_images is for --unit=asset"),
+        ("classify", ["--max_images=2", "--unit=observation"], "--max_images requires --unit=asset"),
         ("embed", ["--task=image_quality"], "unknown flag --task"),
         ("embed", ["--dimension=9999"], "9999"),
         ("embed", ["--padding=0.1"], "--padding has no effect without --crop=bbox"),

@@ -35,13 +35,13 @@ def run(name: str, line: FlagValues, *, cwd: Path) -> int:
     """Run ``imagebeam batch status``, ``collect`` or ``cancel``.
 
     Args:
-        name: Which of them.
+        name: ``status``, ``collect`` or ``cancel``.
         line: The command line.
         cwd: Directory that relative paths start from and that may contain ``imagebeam.yaml``.
 
     Raises:
         UserError: Invalid flag or unknown run.
-        SystemicError: The services are not available; every run stays as it is.
+        SystemicError: A service is not available; the runs are unchanged.
     """
     given = merge_layers(line, BATCH, cwd=cwd)
     work_dir = work_directory(str(given.get(BATCH["work_dir"])), cwd)
@@ -64,7 +64,7 @@ def _runs(work_dir: str, run_id: str | None) -> list[BatchRun]:
         names = [run_id] if run_id else batch_state.list_run_ids(work_dir)
         return [batch_state.load_run(work_dir, name) for name in names]
     except (api_errors.NotFound, api_errors.Forbidden) as error:
-        raise UserError(f"--work_dir {work_dir} cannot be read: {first_line(error)}") from None
+        raise UserError(f"--work_dir={work_dir} cannot be read: {first_line(error)}") from None
 
 
 def storage_error(error: Exception, work_dir: str) -> ImagebeamError:
@@ -100,7 +100,7 @@ def _cancel(runs: Sequence[BatchRun], given: Mapping[str, Any]) -> int:
     if given["run_id"] is None:
         raise UserError(
             f"batch cancel needs --run_id; open runs: {', '.join(run.run.run_id for run in runs)}. Finished rows are "
-            "kept and billed, the other units remain"
+            "kept and billed; the other units can be processed by another run"
         )
     for run in runs:
         if read_json(run.run.summary_path) is not None:

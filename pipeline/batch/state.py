@@ -25,7 +25,7 @@ _PREPARED_FILE, _REMAINDER_FILE, _CANCELED_FILE = "prepared.json", "rest.json", 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BatchRun:
-    """A run in batch jobs: everything that another process needs to continue it.
+    """A batch run: everything that another process needs to continue it.
 
     Attributes:
         run: The run.
@@ -59,7 +59,7 @@ class BatchRun:
         return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(self.created_at)).total_seconds()
 
     def in_round(self, number: int) -> RunSettings:
-        """Return the run's settings in a round."""
+        """Return the run's settings for a round."""
         return dataclasses.replace(self.run, round=number)
 
 
@@ -101,7 +101,7 @@ def list_run_ids(work_dir: str, *, ended: bool = False) -> list[str]:
 
 
 def newest_round(run: BatchRun) -> int:
-    """Return the newest round that has any file; 1 before that."""
+    """Return the newest round that has files; 1 if none has."""
     found = (re.match(r"r(\d+)/", name) for name in storage.list_names(run.directory))
     return max((int(match[1]) for match in found if match), default=1)
 

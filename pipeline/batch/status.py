@@ -22,7 +22,7 @@ class JobStatus:
         phase: State of the job in one or two words, such as ``waiting``, ``running``, ``ended`` or ``collected``.
         job: The job as last read; None before it exists.
         collected: Its outcomes; None before they are collected.
-        note: An error or another remark; empty without one.
+        note: An error or a remark; empty for none.
     """
 
     shard: Shard

@@ -47,7 +47,9 @@ def build(pipeline: beam.Pipeline, run: BatchRun) -> PCollection[int]:
 
 
 def submit(run: BatchRun) -> None:
-    """Submit the Dataflow job that prepares the run and creates its batch jobs. The run is open once that has begun.
+    """Submit the Dataflow job that prepares the run and creates its batch jobs.
+
+    The run is open once the job has started to write requests.
 
     Args:
         run: The run, with the runner and options of the Dataflow job.

@@ -1,8 +1,8 @@
 """Move a batch run forward: :func:`reconcile` does everything that can be done now, and repeating it is harmless.
 
-A job is created once per shard and round. Before it is created an intent file is written, so that a process that
-dies leaves a trace; the next one looks for a job of that name in the list, and creates another one only if none has
-appeared within the grace time. Every other step finds the results of an earlier attempt by their names.
+A job is created once per shard and round. Before it is created an intent file is written, so that the next process
+can detect an interrupted creation: it looks for a job of that name in the list, and creates another one only if none
+has appeared within the grace time. Every other step finds the results of an earlier attempt by their names.
 """
 
 from __future__ import annotations

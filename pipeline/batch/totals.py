@@ -22,7 +22,7 @@ TRANSIENT = ("UNAVAILABLE", "IMAGE_ERROR/FORBIDDEN")
 
 
 def remaining_caps(run: BatchRun, rounds: int) -> Caps | None:
-    """Return what the caps still allow after the first rounds; None without caps.
+    """Return what remains of the caps after the first rounds; None without caps.
 
     A row without an output line may have been billed, so it counts with its maximum cost.
     """

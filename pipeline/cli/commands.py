@@ -76,7 +76,7 @@ classify: Final = FlagCommand(
     "classify",
     CLASSIFY,
     _classify,
-    summary="Run a model on every image of a table and write the answers to BigQuery.",
+    summary="Run Gemini on every image of a table and write the answers to BigQuery.",
     usage="--task=NAME --source=TABLE --results=DATASET [--flag=value …]",
     examples=(
         "imagebeam classify --task=utility_pole --limit=100",
@@ -98,9 +98,9 @@ embed: Final = FlagCommand(
         "imagebeam embed --model=multimodalembedding@001 --location=us-central1",
         "imagebeam embed --lane=batch --work_dir=gs://my-bucket/imagebeam",
     ),
-    notes="Each model and length has a table, embeddings_<model>_<dimension>; the view embeddings combines them. The "
-    "outcome of each image is in the table outcomes, under task embed/<model>/<dimension>.\n\n"
-    f"Flags that imagebeam classify has, too, can also be set in imagebeam.yaml. {_BEAM}",
+    notes="Each model and dimension has a table, embeddings_<model>_<dimension>; the view embeddings combines them. "
+    "The outcome of each image is in the table outcomes, under task embed/<model>/<dimension>.\n\n"
+    f"Flags that imagebeam classify also has can be set in imagebeam.yaml. {_BEAM}",
     beam=True,
 )
 
@@ -109,15 +109,15 @@ plan: Final = job_group(
     _plan,
     JOB_FLAGS,
     PLAN,
-    summary="Estimate units, duration and cost of a run in each lane, without calling a model.",
+    summary="Estimate units, duration and cost of a run in each lane.",
     usage="[--probe=N] [--sample_images=N] ",
     examples=(
         "imagebeam plan --task=utility_pole",
         "imagebeam plan --task=utility_pole --reprocess=outdated --max_tpm=4000000",
         "imagebeam plan embed --dimension=768 --probe=5",
     ),
-    notes="Accepts all flags of imagebeam classify or embed, too. --max_rpm and --max_tpm are used as the quota; "
-    "without them, the published or an assumed quota, which the plan names.",
+    notes="Also accepts all flags of imagebeam classify or embed. The model is called only with --probe. The quota is "
+    "--max_rpm and --max_tpm, or else the published or an assumed quota, which the plan prints.",
 )
 
 preflight: Final = job_group(
@@ -132,8 +132,9 @@ preflight: Final = job_group(
         "imagebeam preflight --task=utility_pole --lane=batch --work_dir=gs://b/runs",
         "imagebeam preflight embed --dimension=768 --no_probe",
     ),
-    notes="Accepts all flags of imagebeam classify or embed, too. Without --no_probe, two calls about one image are "
-    "made and paid, a fraction of a cent, outside of any run. Whatever a check writes is deleted again.\n\n"
+    notes="Also accepts all flags of imagebeam classify or embed. Unless --no_probe is set, preflight makes two paid "
+    "calls with one image (a fraction of a cent), which are not part of a run. Checks delete everything that they "
+    "create.\n\n"
     "Exit codes: 0 nothing failed, 2 you must fix something, 3 a service is not available.",
 )
 
@@ -141,13 +142,13 @@ search: Final = FlagCommand(
     "search",
     SEARCH,
     _search,
-    summary="Find images by a text, a picture, or another image of the table.",
+    summary="Find images by text, by a picture, or by another image of the table.",
     usage="--text=TEXT|--image=FILE|--like=UNIT_ID --results=DATASET [--flag=value …]",
     examples=(
         "imagebeam search --text='a dark street' --html=found.html --thumbnails",
         "imagebeam search --like=o1:0123:00250082 --out_table=my_dataset.similar",
     ),
-    notes="Embeddings come from imagebeam embed. A search covers those of one model and length.",
+    notes="imagebeam embed computes the embeddings. A search covers one model and dimension.",
 )
 
 subscribe: Final = FlagCommand(
@@ -169,12 +170,13 @@ batch: Final = CommandGroup(
     {
         name: FlagCommand(name, BATCH, functools.partial(_batch, name), summary=summary)
         for name, summary in {
-            "status": "Show the state of every job; change nothing.",
-            "collect": "Create jobs, collect answers and retry, until runs are done, or once with --no_wait.",
-            "cancel": "Cancel the jobs of --run_id. Finished answers are kept; the other units remain.",
+            "status": "Show the state of every job.",
+            "collect": "Create jobs, collect answers and retry, until all runs have ended.",
+            "cancel": "Cancel the jobs of --run_id. Finished answers are kept; the other units can be processed by "
+            "another run.",
         }.items()
     },
-    summary="Follow the batch jobs of runs with --lane=batch.",
+    summary="Manage the batch jobs of runs with --lane=batch.",
     usage="status|collect|cancel [--flag=value …]",
     examples=("imagebeam batch collect --work_dir=gs://my-bucket/imagebeam",),
     shown=BATCH,

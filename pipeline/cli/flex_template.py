@@ -130,7 +130,9 @@ def _check(job: Job, name: str, text: str) -> None:
 
 def _download(name: str, uri: str, directory: Path, fetch: Fetch) -> str:
     if not uri.startswith("gs://"):
-        raise UserError(f"--{name}={uri}: the launcher of the template cannot read it; give a file as gs://bucket/path")
+        raise UserError(
+            f"--{name}={uri}: the launcher of the template cannot read it; copy the file to gs://bucket/path"
+        )
     data = fetch(uri)
     if data is None:
         raise UserError(f"--{name}={uri}: object not found")

@@ -30,10 +30,10 @@ def run(line: FlagValues) -> int:
         with path.open("w" if own.get(INIT["force"]) else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UserError(f"{path} exists; edit it, or give --force to overwrite it") from None
+        raise UserError(f"{path} exists; edit it, or use --force to overwrite it") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
-    Console().print(f"{os.path.relpath(path)} written: {', '.join(keys.given) or 'every key is a comment'}")
+    Console().print(f"{os.path.relpath(path)} written: {', '.join(keys.given) or 'all keys are commented out'}")
     return 0
 
 
@@ -41,11 +41,11 @@ command: Final = FlagCommand(
     "init",
     {**IN_FILE, **INIT},
     run,
-    summary="Write imagebeam.yaml, a file for flags that repeat.",
+    summary="Write imagebeam.yaml, a configuration file for flags.",
     usage="[--flag=value …] [--force]",
     examples=("imagebeam init --project=my-project --results=image_answers",),
-    notes="All flags that imagebeam.yaml can contain are accepted, and Beam options; imagebeam classify --help lists "
-    "them. Given flags become keys; all other flags are written as comments with an example.",
+    notes="Accepts Beam options and all flags that imagebeam.yaml can contain; imagebeam classify --help lists them. "
+    "The given flags are set in the file; all others are written as comments with an example.",
     shown=INIT,
     beam=True,
 )

@@ -32,14 +32,14 @@ _DATAFLOW: Final = "imagebeam.pipeline.dataflow"
 
 #: Name → summary and place of every command.
 COMMANDS: Mapping[str, click.Command | tuple[str, str]] = {
-    "init": ("Write imagebeam.yaml, a file for flags that repeat.", "imagebeam.pipeline.cli.init:command"),
+    "init": ("Write imagebeam.yaml, a configuration file for flags.", "imagebeam.pipeline.cli.init:command"),
     "tasks": ("List, show, create and check tasks.", "imagebeam.pipeline.cli.tasks:command"),
     "preflight": ("Check everything a run needs, and print how to fix failures.", f"{_HERE}:preflight"),
     "plan": ("Estimate units, duration and cost of a run in each lane.", f"{_HERE}:plan"),
-    "classify": ("Run a model on every image of a table.", f"{_HERE}:classify"),
+    "classify": ("Run Gemini on every image of a table.", f"{_HERE}:classify"),
     "embed": ("Compute an embedding of every image of a table.", f"{_HERE}:embed"),
-    "search": ("Find images by a text, a picture, or another image.", f"{_HERE}:search"),
-    "batch": ("Follow the batch jobs of runs with --lane=batch.", f"{_HERE}:batch"),
+    "search": ("Find images by text, by a picture, or by another image.", f"{_HERE}:search"),
+    "batch": ("Manage the batch jobs of runs with --lane=batch.", f"{_HERE}:batch"),
     "template": ("Build a Dataflow Flex Template and launch jobs from it.", f"{_DATAFLOW}.template_command:command"),
     "schedule": ("Print the commands that schedule a recurring run.", f"{_DATAFLOW}.schedule_command:command"),
     "subscribe": ("Link the Imagery Insights dataset to your project.", f"{_HERE}:subscribe"),
@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments after ``imagebeam``; those of the process when None.
 
     Returns:
-        The exit code: 0 ok · 1 counts or internal · 2 your input · 3 systemic stop · 4 budget · 5 too many failures ·
-        130 interrupted.
+        The exit code: 0 ok · 1 counts do not reconcile or internal error · 2 invalid input · 3 systemic stop · 4
+        budget · 5 too many failures · 130 interrupted.
     """
     arguments = sys.argv[1:] if argv is None else argv
     with _closed_pipes():
@@ -94,14 +94,15 @@ def build_root(*, plugins: bool = False) -> CommandGroup:
     return CommandGroup(
         "imagebeam",
         {**COMMANDS, **(_plugins() if plugins else {})},
-        summary="Ask Gemini about every image of a BigQuery table.",
+        summary="Run Gemini on every image of a BigQuery table.",
         examples=(
             "imagebeam local demo",
             "imagebeam tasks list",
             "imagebeam classify --task=image_quality --source=my_dataset.images",
         ),
-        notes="imagebeam COMMAND --help describes a command. Exit codes: 0 ok, 1 counts or internal, 2 your input, 3 "
-        "stopped, 4 budget, 5 too many failures, 130 interrupted.\n\n"
+        notes="imagebeam COMMAND --help describes a command.\n\nExit codes: 0 ok, 1 counts do not reconcile or "
+        "internal error, 2 invalid input, 3 systemic stop (credentials, permissions, model), 4 budget, 5 too many "
+        "failures, 130 interrupted.\n\n"
         f'Shell completion: eval "$({_COMPLETE}=bash_source imagebeam)", or zsh_source, or fish_source.',
         options=[click.Option(["--version", "-V"], is_flag=True, is_eager=True, expose_value=False, callback=_version)],
     )

@@ -82,7 +82,7 @@ def _new(given: FlagValues, cwd: Path) -> int:
     path = cwd / shown
     text = resources.files("imagebeam.transforms.tasks").joinpath("data/task_template.yaml").read_text(encoding="utf-8")
     text = text.replace("name: my_task", f"name: {name}")
-    # A name that no task can have is refused before there is a file.
+    # Reject an invalid name before a file is written.
     parse_task(text, source=f"tasks new {name}", default_model=catalog.load_models_file().default)
     try:
         path.parent.mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-"""What people see: help, progress and the final report."""
+"""Console output: help, progress and the final report."""

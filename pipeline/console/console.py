@@ -15,7 +15,7 @@ from imagebeam.pipeline.console.text import printable
 
 
 class Console:
-    """Print what one command has to show.
+    """Prints the output of a command.
 
     Args:
         quiet: Do not print status lines, warnings and progress.

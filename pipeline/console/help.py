@@ -1,8 +1,8 @@
-"""Width of text for people."""
+"""Width of the terminal."""
 
 import shutil
 
 
 def width() -> int:
-    """Return the columns to write in: the terminal's, at least 60 and at most 110; 80 where there is none."""
+    """Return the width of the terminal in columns, at least 60 and at most 110; 80 without a terminal."""
     return max(60, min(110, shutil.get_terminal_size((80, 24)).columns))

@@ -51,7 +51,7 @@ def format_report(summary: Mapping[str, Any], outcomes: TableName, *, took_s: fl
         lines.append(f"{without_images:>12,} assets of the source have no images: no calls were made for them")
     lines += [
         "",
-        f"calls    {counted['calls']:,} ({counted['throttled']:,} refused for quota) in {took_s:.1f} s",
+        f"calls    {counted['calls']:,} ({counted['throttled']:,} rejected for quota) in {took_s:.1f} s",
         (
             f"tokens   {usage['prompt_tokens']:,} in ({usage['cached_tokens']:,} cached), "
             f"{usage['output_tokens']:,} out, {usage['thought_tokens']:,} thought"

@@ -39,14 +39,14 @@ class ScheduleFlags(Settings, group=Group.SCHEDULE, in_file=False):
         form="a name such as Europe/Zurich", example="Europe/Zurich")] = "Etc/UTC"
     name: Annotated[str | None, Setting(
         "Name of the created resources.", metavar="NAME", pattern=r"[a-z](?:[-a-z0-9]{0,38}[a-z0-9])?",
-        form="at most 40 lower-case letters, digits and -, beginning with a letter",
-        example="poles-nightly", computed="imagebeam- and the task")] = None
+        form="at most 40 lowercase letters, digits and -, starting with a letter",
+        example="poles-nightly", computed="imagebeam-TASK")] = None
     scheduler_account: Annotated[str | None, Setting(
         "Service account that the schedule uses.", metavar="ACCOUNT", pattern=r"[^@\s]+@[^@\s]+\.[a-z]+",
         form="an account such as scheduler@my-project.iam.gserviceaccount.com",
         example="scheduler@my-project.iam.gserviceaccount.com", computed=f"{_ACCOUNT}, which is created")] = None
     scheduler_location: Annotated[str | None, Setting(
-        "Region of Cloud Scheduler, which not every region has.", metavar="REGION",
+        "Region of Cloud Scheduler, if --region does not offer it.", metavar="REGION",
         pattern=r"[a-z]+-[a-z]+[0-9]+", form="a region such as europe-west1",
         example="europe-west1", computed="--region")] = None
 
@@ -55,7 +55,7 @@ class DailyFlags(ScheduleFlags, group=Group.SCHEDULE, in_file=False):
     """Settings of ``imagebeam schedule daily``."""
 
     template: Annotated[str | None, Setting(
-        "Path of the template.", metavar="PATH", example="gs://my-bucket/templates/classify.json")] = None
+        "Cloud Storage path of the template.", metavar="PATH", example="gs://my-bucket/templates/classify.json")] = None
 
 
 class VmFlags(ScheduleFlags, group=Group.SCHEDULE, in_file=False):
@@ -141,11 +141,11 @@ def _check(verb: str, values: Mapping[str, Any], given: Mapping[str, Any]) -> No
 
 def _check_start(spec: LaunchSpec) -> None:
     if not spec.parameters.keys() & {"yes", "max_cost_usd"}:
-        raise UserError("a scheduled run cannot ask for confirmation: give a cap such as --max_cost_usd=25, or --yes")
+        raise UserError("a scheduled run cannot ask for confirmation: set a budget such as --max_cost_usd=25, or --yes")
     if spec.options.service_account_email is None:
         project = spec.settings.project
         raise UserError(
-            "a scheduled run needs its own service account: give --service_account_email="
+            "a scheduled run needs its own service account: set --service_account_email="
             f"{_WORKERS}@{project}.iam.gserviceaccount.com; docs/dataflow.md lists its roles"
         )
 
@@ -196,8 +196,8 @@ def _group(verb: str, summary: str, example: str) -> CommandGroup:
         FLAGS[verb],
         summary=summary,
         examples=(example,),
-        notes="Accepts all flags of imagebeam classify or embed, too, also from imagebeam.yaml, and Beam options. They "
-        "are checked as in the run. A run processes new units and retries, and what --reprocess adds.",
+        notes="Also accepts all flags of imagebeam classify or embed, which imagebeam.yaml can set, and Beam options. "
+        "They are validated as by the run. A run processes new units, retries, and what --reprocess adds.",
     )
 
 
@@ -220,7 +220,7 @@ command: Final = CommandGroup(
             "imagebeam schedule vm --image=IMAGE:TAG --region=REGION --task=NAME …",
         ),
     },
-    summary="Print the gcloud commands that schedule a recurring run. Nothing is run.",
+    summary="Print the gcloud commands that schedule a recurring run, without running them.",
     usage=f"daily|batch|vm [{'|'.join(JOBS)}] [--flag=value …]",
     examples=(
         "imagebeam schedule daily --template=gs://my-bucket/classify.json \\",

@@ -27,7 +27,7 @@ class LaunchFlags(Settings, group=Group.TEMPLATE, in_file=False):
     """Settings of ``imagebeam template launch``."""
 
     template: Annotated[str | None, Setting(
-        "Path of the template.", metavar="PATH", example="gs://my-bucket/templates/classify.json")] = None
+        "Cloud Storage path of the template.", metavar="PATH", example="gs://my-bucket/templates/classify.json")] = None
     dry_run: Annotated[bool, Setting(
         "Print the gcloud commands instead of running them.", example="true")] = False
 
@@ -39,7 +39,7 @@ class BuildFlags(LaunchFlags, group=Group.TEMPLATE, in_file=False):
         "Name of the container image to build, with a unique tag.",
         metavar="IMAGE", example="europe-west6-docker.pkg.dev/my-project/images/imagebeam:2026-11-21")] = None
     reuse_image: Annotated[bool, Setting(
-        "Write only the template, for an image that exists. One image serves all jobs.", example="true")] = False
+        "Write only the template, for an existing image. All jobs can use the same image.", example="true")] = False
 # fmt: on
 
 
@@ -133,8 +133,8 @@ command: Final = CommandGroup(
             LAUNCH,
             summary="Launch a job from a template.",
             examples=("imagebeam template launch --template=gs://… --region=REGION --task=NAME",),
-            notes="Accepts all flags of imagebeam classify or embed, too, also from imagebeam.yaml, and Beam options. "
-            "They are checked before launch. Local files are copied below --work_dir, where the job reads them.",
+            notes="Also accepts all flags of imagebeam classify or embed, which imagebeam.yaml can set, and Beam "
+            "options. They are validated before the launch. Local files are copied to --work_dir for the job.",
         ),
         "metadata": job_group(
             "metadata",

@@ -152,7 +152,7 @@ def check_launch(
     environ: Mapping[str, str],
     of_template: bool = True,
 ) -> LaunchSpec:
-    """Check a launch elsewhere as the job itself will.
+    """Check the launch of a job on another machine, as the job itself will.
 
     Local files are copied below the work directory, where the job can read them.
 
@@ -209,7 +209,7 @@ def check_template(template: str) -> None:
     """
     dataflow_options.check_bucket_path("template", template)
     if not template.endswith(".json") or template.endswith("/.json"):
-        raise UserError(f"--template={template}: write gs://bucket/path/name.json")
+        raise UserError(f"--template={template} is not a template path: write gs://bucket/path/name.json")
 
 
 def check_image(image: str, *, built: bool = False) -> None:
@@ -224,20 +224,23 @@ def check_image(image: str, *, built: bool = False) -> None:
     """
     found = _IMAGE.fullmatch(image)
     if found is None:
-        raise UserError(f"--image={image}: write REGION-docker.pkg.dev/PROJECT/REPOSITORY/imagebeam:TAG")
+        raise UserError(
+            f"--image={image} is not an image name with a tag: write "
+            "REGION-docker.pkg.dev/PROJECT/REPOSITORY/imagebeam:TAG"
+        )
     if found["version"] in (None, ":latest"):
         raise UserError(
-            f"--image={image}: give it a unique tag, such as {image.removesuffix(':latest')}:2026-11-21; workers "
+            f"--image={image}: use a unique tag, such as {image.removesuffix(':latest')}:2026-11-21; workers "
             "that start later could get another image of the same name"
         )
     if found["version"].startswith("@") and not built:
-        raise UserError(f"--image={image}: give the tag to build it with, which also names the image of the workers")
+        raise UserError(f"--image={image}: use a tag, not a digest, because the image is built under that tag")
 
 
 def _without_remote_files(given: FlagValues, remote: Mapping[str, str]) -> FlagValues:
     """Return the command line to check here, with other values for files that are in Cloud Storage."""
     if "config" in remote:
-        raise UserError(f"--config={remote['config']}: imagebeam.yaml is read on this machine; give a local file")
+        raise UserError(f"--config={remote['config']}: imagebeam.yaml is read on this machine; use a local file")
     values = {name: value for name, value in given.given.items() if name not in remote}
     if "query_file" in remote:
         values["query"] = "SELECT 1"
@@ -302,7 +305,7 @@ def _is_other(argument: str) -> bool:
 
 
 def gcloud_list(parts: Sequence[str]) -> str:
-    """Return a list as gcloud parses it, whatever its parts contain.
+    """Return a list in gcloud's syntax, with a separator that its parts do not contain.
 
     >>> gcloud_list(["a=1", "b=2"])
     'a=1,b=2'

@@ -29,8 +29,8 @@ NO_PARAMETERS: Final[Mapping[str, str]] = {
         ("batch_poll_s", "no_wait"),
         "a template does not wait for batch jobs; imagebeam batch collect collects their answers",
     ),
-    "vector_index": "the launcher ends before there are vectors; run imagebeam embed --vector_index afterwards",
-    **dict.fromkeys(SQL_ONLY, "a template has no lane sql; use imagebeam embed --lane=sql"),
+    "vector_index": "the launcher exits before the vectors are written; run imagebeam embed --vector_index later",
+    **dict.fromkeys(SQL_ONLY, "templates do not support lane sql; use imagebeam embed --lane=sql"),
 }
 #: Values that a parameter cannot have, and why.
 NO_VALUES: Final[Mapping[tuple[str, str], str]] = {
@@ -57,8 +57,8 @@ _PARAM_TYPES: Final[Mapping[str, str]] = {
 _HELP: Final[Mapping[str, str]] = {
     "task": "A shipped task such as utility_pole, or a YAML file as gs://bucket/path.yaml.",
     "work_dir": "Directory for the files of runs, as gs://bucket/path.",
-    "config": "An imagebeam.yaml with parameters that repeat. Parameters with another value than their default "
-    "override it.",
+    "config": "An imagebeam.yaml file with values of parameters. Parameters that differ from their default override "
+    "it.",
 }
 _NUMBER: Final = r"-?[0-9]+(?:\.[0-9]+)?"
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_.]*"
@@ -83,8 +83,8 @@ _WORDS: Final[Mapping[str, str]] = {"usd": "USD", "rpm": "RPM", "tpm": "TPM", "s
 
 #: What the job of each template does.
 _DESCRIPTIONS: Final[Mapping[str, str]] = {
-    "classify": "Runs Gemini on every image of a BigQuery table and writes the answers to BigQuery. Skips what is "
-    "already answered.",
+    "classify": "Runs Gemini on every image of a BigQuery table and writes the answers to BigQuery. Skips units that "
+    "already have an answer.",
     "embed": "Computes an embedding of every image of a BigQuery table, for VECTOR_SEARCH. Skips images that already "
     "have one.",
 }
@@ -94,7 +94,7 @@ def find_job(name: str) -> Job:
     """Return the job of a template.
 
     Raises:
-        UserError: There is no template for it.
+        UserError: The job has no template.
     """
     if name not in JOBS:
         hint = suggestion(name, JOBS) or f"; there is one for {', '.join(JOBS)}"
@@ -105,7 +105,7 @@ def find_job(name: str) -> Job:
 def parameters_of(job: Job) -> Flags:
     """Return the flags that are parameters of a template, and before them the one that selects the job."""
     flags = {name: flag for name, flag in job.flags.items() if name not in NO_PARAMETERS}
-    # Defaults are not sent to the launcher, so the parameter is required and has one value. The service refuses any
+    # Defaults are not sent to the launcher, so the parameter is required and has one value. The service rejects any
     # other value, and a launch without it, before anything runs.
     own = Setting(
         f"Job of this template: {job.name}.", name="job", choices=(job.name,), example=job.name, group=Group.TASK
@@ -116,7 +116,7 @@ def parameters_of(job: Job) -> Flags:
 def metadata(job: Job) -> dict[str, Any]:
     """Return the metadata of a job's template, as Dataflow reads it.
 
-    Deprecated names are hidden parameters, because Dataflow refuses parameters that the metadata does not have.
+    Deprecated names are hidden parameters, because Dataflow rejects parameters that the metadata does not have.
     """
     flags = parameters_of(job).values()
     aliases = [
@@ -178,7 +178,7 @@ def default_of(flag: Setting) -> str | None:
 
 
 def pattern_of(flag: Setting) -> str | None:
-    """Return a regular expression for the whole value that Java, JavaScript and Python read alike; None for any text.
+    """Return a regular expression for the whole value that works in Java, JavaScript and Python; None for any text.
 
     It is simple rather than strict: the job checks the value again.
     """
@@ -196,10 +196,10 @@ def pattern_of(flag: Setting) -> str | None:
 
 
 def check_value(name: str, text: str) -> None:
-    """Check that a template can have a value.
+    """Check that a template supports a value.
 
     Raises:
-        UserError: Only the command line can.
+        UserError: Only the command line supports it.
     """
     if (name, text) in NO_VALUES:
         raise UserError(f"--{name}={text}: {NO_VALUES[name, text]}")

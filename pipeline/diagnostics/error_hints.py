@@ -1,6 +1,6 @@
 """What an error of a Google service means: cause, missing permission and the command that fixes it.
 
-Reads errors of Google's clients and of google-auth, also where they are the ``__context__`` of one of ours.
+Explains errors of Google's clients and of google-auth, also if they are the ``__context__`` of an imagebeam error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PERMISSION: Final = re.compile(
 )
 _SERVICE: Final = re.compile(r"\b[a-z]+\.googleapis\.com(?=/overview)")
 _DATASET: Final = re.compile(r"\b(?:Table|View|Dataset) ((?:[a-z0-9.-]+:)?[a-z][a-z0-9-]+):(\w+)")
-#: BigQuery's message for a query that may not read a table does not name the permission.
+#: BigQuery's message for a query without access to a table does not name the permission.
 _QUERY_DENIED: Final = re.compile(r"does not have permission to query (?:table|view)", re.IGNORECASE)
 _DISABLED: Final = frozenset({"SERVICE_DISABLED", "accessNotConfigured"})
 
@@ -37,7 +37,7 @@ class ErrorHint:
     Attributes:
         cause: What went wrong, in one line.
         permission: The missing permission; empty for none.
-        fix: A command or flag that fixes it; empty if the cause says it or there is none.
+        fix: A command or flag that fixes it; empty if the cause contains it or there is none.
         systemic: The service cannot be used, and no fix is known.
     """
 

@@ -31,7 +31,7 @@ class CheckResult:
         found: What it found.
         cause: Why the state is not ok; empty if it is.
         permission: The missing permission and the role that contains it; empty for none.
-        fix: A command or flag that fixes it; empty if the cause says it.
+        fix: A command or flag that fixes it; empty if the cause contains it.
         systemic: A failure that the user cannot fix: a service cannot be used.
     """
 

@@ -1,6 +1,6 @@
 """``imagebeam embed --lane=sql``: embed images inside BigQuery, with ``AI.GENERATE_EMBEDDING``.
 
-The images must be in a bucket that BigQuery may read. ``--dry_run`` prints every statement. Tables, outcomes, counts,
+The images must be in a bucket that BigQuery can read. ``--dry_run`` prints every statement. Tables, outcomes, counts,
 lease and exit codes are those of every lane.
 """
 
@@ -125,7 +125,8 @@ def embed_remaining(sql_run: SqlRun, bq: BigQueryClient, status: Report) -> dict
         The run's summary.
 
     Raises:
-        UserError: BigQuery rejects a statement of the setup, or may read no image; the message says what to grant.
+        UserError: BigQuery rejects a statement of the setup, or cannot read any image; the message names the
+        missing role.
         SystemicError: BigQuery cannot be used, or the lease is lost.
     """
     settings, resources = sql_run.run, sql_run.resources

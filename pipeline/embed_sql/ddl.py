@@ -96,7 +96,7 @@ def check_connection_location(connection: Connection | None, dataset: str, locat
     if connection is not None and connection.location != location.lower():
         raise UserError(
             f"--connection={connection.dotted} is in {connection.location}, but dataset {dataset} is in {location}, "
-            f"and a remote model needs both in one location: give a connection in {location.lower()}, or DEFAULT"
+            f"and a remote model needs both in one location: use a connection in {location.lower()}, or DEFAULT"
         )
 
 
@@ -195,7 +195,7 @@ class ObjectTable:
     def __post_init__(self) -> None:
         """Validate the definition."""
         if not self.uris:
-            raise UserError("--object_uris is empty; give gs://bucket/path/*")
+            raise UserError("--object_uris is empty; use gs://bucket/path/*")
         for uri in self.uris:
             if not _PREFIX.fullmatch(uri):
                 raise UserError(
@@ -305,23 +305,23 @@ def explain_rejection(
         if connection is None:
             return (
                 f"project {project} has no default connection in {location}, and creating it needs "
-                f"roles/bigquery.admin: give --connection={location.lower()}.NAME"
+                f"roles/bigquery.admin: set --connection={location.lower()}.NAME"
             )
         return (
             f"connection {connection.dotted} does not exist: create it with "
             f"`{create_connection_command(connection)}`, or add --create_connection (needs "
-            "roles/bigquery.connectionAdmin), or give --connection=DEFAULT"
+            "roles/bigquery.connectionAdmin), or use --connection=DEFAULT"
         )
     if re.search(r"same (location|region)|in location|not co-?located", text, re.IGNORECASE):
         return (
             f"connection, model and dataset must be in one location, and dataset {dataset} is in {location}: {text}; "
-            f"give a connection in {location.lower()}"
+            f"use a connection in {location.lower()}"
         )
     if re.search(r"does not have (the )?permission|permission denied|access denied", text, re.IGNORECASE):
         grants = grant_commands(project, endpoint, account, []) if account else []
         find_account = f"find its account with `{account_command(connection, project, location)}`"
         fix = f"run `{grants[0]}`" if grants else find_account
-        return f"the connection may not call {endpoint.model}: {text}; {fix}; a grant takes effect after some minutes"
+        return f"the connection cannot call {endpoint.model}: {text}; {fix}; a grant takes effect after some minutes"
     return f"BigQuery rejects the statement: {text}"
 
 

@@ -69,7 +69,7 @@ class LeaseKeeper:
         table: The lease.
         holder: The run that holds it.
         stop: Why no new job may be started; None to continue.
-        forbidden: Status of a row of the trial, if no image may be read.
+        forbidden: Status of a row of the trial, if no image can be read.
     """
 
     bq: BigQueryClient
@@ -84,8 +84,8 @@ class LeaseKeeper:
         """Start no new job; return what the run waits for."""
         self.stop = self.stop or reason
         return (
-            "no new jobs; waiting for those in progress (stopped at once, they continue in BigQuery, and the next run "
-            "recovers what they embed)"
+            "no new jobs; waiting for the running jobs (if you interrupt again, they continue in BigQuery, and the "
+            "next run recovers their results)"
         )
 
     def keep_alive(self) -> None:
@@ -197,7 +197,7 @@ class PassRunner:
             if self.keeper.stop is None:
                 results[chunk] = self._embed_chunk(dataclasses.replace(pending, chunk=chunk))
         if trial and 0 in results and set(results[0].failed) == {FORBIDDEN} and not results[0].ok:
-            self.keeper.stop = self.keeper.stop or "systemic: no image may be read"
+            self.keeper.stop = self.keeper.stop or "systemic: no image can be read"
             rows = self._rows(statements.staged_counts_query(dataclasses.replace(pending, chunk=0)))
             self.keeper.forbidden = str(rows[0]["status"])
         others = [chunk for chunk in chunks if chunk not in alone]

@@ -95,7 +95,7 @@ def resolve_resources(settings: EmbedSettings, outcomes: TableName, location: st
     if ALIASES.get(endpoint.model, endpoint.model) != settings.model:
         raise UserError(
             f"--endpoint={quote(endpoint.text)} is model {endpoint.model}, but --model is {settings.model}: vectors of "
-            "two models must not be in one table; give both the same model"
+            "two models must not be in one table; use the same model for both"
         )
     if settings.create_connection and connection is None:
         raise UserError("--create_connection needs a name: --connection=LOCATION.NAME; BigQuery creates DEFAULT itself")
@@ -225,7 +225,7 @@ def unreadable_images_message(resources: SqlResources, project: str, status: str
     who = account[0] if account else f"the account that `{grant_commands(resources, project, None)[0]}` shows"
     buckets = ", ".join(f"gs://{bucket}" for bucket in resources.buckets) or "the images' bucket"
     return (
-        f"no image may be read ({' '.join(status.split())[:160]}): grant {iam_roles.READER_ROLE} on {buckets} to "
+        f"no image can be read ({' '.join(status.split())[:160]}): grant {iam_roles.READER_ROLE} on {buckets} to "
         f"{who}, wait some minutes and run again; or use --lane=online, which reads the images with your own account"
     )
 

@@ -1,7 +1,7 @@
-"""Options of Beam that imagebeam passes on, by runner.
+"""Beam options that imagebeam passes to Beam, by runner.
 
-Beam drops options that it does not know with a warning, and accepts many that have no effect on a run. Here both are
-errors. Importing Beam takes about two seconds, so it is imported only when a flag is not ours.
+Beam drops unknown options with a warning, and accepts many that have no effect on a run. Here both are errors.
+Importing Beam takes about two seconds, so it is imported only for flags that imagebeam does not declare.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from typing import Any, Final, NoReturn
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.strict_yaml import suggestion
 
-#: Where a person finds what an option of Beam seems to offer.
+#: What to use instead of a Beam option that an imagebeam command replaces.
 INSTEAD: Final[Mapping[str, str]] = {
-    "dry_run": "imagebeam plan estimates a run and processes nothing",
+    "dry_run": "use imagebeam plan, which estimates a run without processing it",
 }
 
 _COMMON: Final = ("TypeOptions", "ProfilingOptions")
@@ -48,7 +48,7 @@ def is_known(name: str) -> bool:
 
 
 def near(name: str) -> str:
-    """Return the end of a message about an unknown name: the Beam option that is spelled alike, or nothing."""
+    """Return a suggestion for an unknown flag: the Beam option with a similar name; empty for none."""
     return suggestion(f"--{name}", [f"--{other}" for other in sorted(set().union(*_names().values()))])
 
 
@@ -58,7 +58,7 @@ def takes_value(name: str) -> bool:
 
 
 def switch(name: str, *, on: bool) -> list[str]:
-    """Return a switch as Beam takes it. Off is its opposite where Beam has one: ``--no_use_public_ips``."""
+    """Return a switch as a Beam argument; off is the negative option if there is one (``--no_use_public_ips``)."""
     if on:
         return [f"--{name}"]
     return [f"--no_{name}"] if f"no_{name}" in _parser()[1] else []
@@ -85,7 +85,7 @@ def from_words(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the Beam options among arguments of a command line, and the words that are not options.
 
     Raises:
-        UserError: A missing value, or one that Beam refuses.
+        UserError: A missing value, or one that Beam rejects.
     """
     rest = list(words)
     found: list[str] = []
@@ -115,7 +115,7 @@ def check(arguments: Sequence[str]) -> None:
     """Check values with Beam's own parser.
 
     Raises:
-        UserError: A value that Beam refuses, such as ``--num_workers=many``.
+        UserError: A value that Beam rejects, such as ``--num_workers=many``.
     """
     if arguments:
         read(arguments)

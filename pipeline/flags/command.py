@@ -77,7 +77,7 @@ class FlagCommand(_Listing, click.Command):
         notes: Paragraphs at the end of ``--help``, with empty lines between.
         shown: Settings that ``--help`` lists; all of them when None.
         beam: Whether Beam's own options are accepted.
-        words: Whether arguments that are not flags are accepted.
+        words: Whether positional arguments are accepted.
     """
 
     def __init__(
@@ -168,13 +168,15 @@ class FlagCommand(_Listing, click.Command):
             if name in beam_flags.INSTEAD:
                 raise UserError(f"unknown flag --{name}; {beam_flags.INSTEAD[name]}")
             if not (self.beam and beam_flags.is_known(name)):
-                # Ours first: a mistyped name is rarely that of one of Beam's 150 options.
+                # imagebeam's flags first: a typo is rarely meant as one of Beam's 150 options.
                 hint = self._near(name) or (beam_flags.near(name) if self.beam else "")
                 raise UserError(f"unknown flag --{name}{hint or f'; see {command} --help'}")
         beam, words = beam_flags.from_words(args)
         if words and not self.words:
             hint = self._near(beam_flags.option_name(words[0]))
-            raise UserError(f"{command} takes no {words[0]!r}; flags are written --name=value{hint}")
+            raise UserError(
+                f"{command} does not accept the argument {words[0]!r}; flags are written --name=value{hint}"
+            )
         return beam, words
 
     def _near(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""``imagebeam.yaml``: flags that repeat, under the same names."""
+"""``imagebeam.yaml``: values of flags, under the same names."""
 
 import datetime as dt
 import textwrap
@@ -67,7 +67,7 @@ def parse(text: str, *, where: str) -> FlagValues:
 
 def _beam_option(name: str, value: object, here: str, where: str) -> list[str]:
     if name in CLASSIFY or name == "force":
-        raise UserError(f"{name} cannot be set in {where}; give --{name} on the command line")
+        raise UserError(f"{name} cannot be set in {where}; use --{name} on the command line")
     if name in beam_flags.INSTEAD or not beam_flags.is_known(name):
         hint = suggestion(name, IN_FILE) or beam_flags.near(name).replace("--", "")
         raise UserError(f"unknown key {name} in {where}{hint or '; keys are flags of imagebeam classify --help'}")
@@ -79,11 +79,11 @@ def write(given: Mapping[str, Any], beam: Sequence[str] = ()) -> str:
 
     Args:
         given: Values by flag name.
-        beam: Beam's own options, as Beam takes them.
+        beam: Beam options, as command-line arguments.
     """
     lines = [
-        "# imagebeam.yaml: flags that repeat, under the same names. Flags on the command line override them.",
-        "# Remove the # in front of a key to set it. Options of Beam (region …) can be set here, too.",
+        "# imagebeam.yaml: values of flags, under the same names. Flags on the command line override them.",
+        "# Remove the # in front of a key to set it. Beam options (region …) can be set here, too.",
     ]
     for group in Group:
         of_group = [setting for setting in IN_FILE.values() if setting.group is group and not setting.replaced_by]

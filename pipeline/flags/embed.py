@@ -1,4 +1,4 @@
-"""Settings of ``imagebeam embed`` that ``imagebeam classify`` does not have, or describes in other words."""
+"""Settings of ``imagebeam embed`` that ``imagebeam classify`` does not have, or has with another help text."""
 
 from typing import Annotated, Final, Literal
 
@@ -9,14 +9,14 @@ from imagebeam.transforms.core.records import Lane, Transport, UnitKind
 
 #: Why lane sql does not run on Dataflow.
 NO_DATAFLOW: Final = (
-    "BigQuery does all the work, and Dataflow would only wait for it; run imagebeam embed --lane=sql without a "
+    "BigQuery calls the model, so Dataflow workers would only wait; run imagebeam embed --lane=sql without "
     "--runner, on any small machine"
 )
 
 
 # fmt: off
 class VectorSettings(Settings, group=Group.TASK, in_file=False):
-    """Which vectors are made, of which images, and how."""
+    """The embedding model, its vectors and the preparation of images."""
 
     model: Annotated[str | None, Setting(
         "Embedding model. Vectors of different models cannot be compared.", metavar="MODEL",
@@ -26,10 +26,10 @@ class VectorSettings(Settings, group=Group.TASK, in_file=False):
         "Length of the vectors: 1 to 3072 for gemini-embedding-2; 128, 256, 512 or 1408 for multimodalembedding@001.",
         minimum=1, example="768", computed="the longest")] = 0
     unit: Annotated[UnitKind | None, Setting(
-        "A vector describes one observation. Vectors of an asset's images have its asset_id.",
+        "Each vector is for one observation; its row has the asset_id.",
         choices=(UnitKind.OBSERVATION,), example="observation")] = UnitKind.OBSERVATION
     crop: Annotated[Literal["none", "bbox"], Setting(
-        "bbox: embed only the bounding box. Sends bytes instead of URIs.", example="bbox")] = "none"
+        "bbox: embed only the bounding box of the object. Sends bytes instead of URIs.", example="bbox")] = "none"
     padding: Annotated[float | None, Setting(
         "Margin around the box, as a fraction of its longer side.",
         metavar="FRACTION", minimum=0, maximum=1, example="0.1")] = None
@@ -40,15 +40,15 @@ class VectorSettings(Settings, group=Group.TASK, in_file=False):
         "Create a vector index on the table after the run, if it has none.",
         example="true", group=Group.RESULTS)] = False
     lane: Annotated[Lane, Setting(
-        "online: one call per image. batch: half the price, batch jobs, hours; gemini-embedding-2 only. sql: BigQuery "
-        "calls the model.",
+        "online: one call per image. batch: half the price, batch jobs that take hours; gemini-embedding-2 only. sql: "
+        "BigQuery calls the model.",
         choices=(Lane.ONLINE, Lane.BATCH, Lane.SQL), example="batch")] = Lane.ONLINE
     transport: Annotated[Transport, Setting(
-        "Send the image's URI, or its bytes (inline). auto embeds one image by URI first, a normal paid call; with "
-        "--max_calls or --max_cost_usd it sends bytes.",
+        "Send the image's URI, or its bytes (inline). auto tests one image by URI with a paid call; with --max_calls "
+        "or --max_cost_usd it sends bytes.",
         example="inline", in_file=True)] = Transport.AUTO
     max_rpm: Annotated[int | None, Setting(
-        "Limit calls per minute.", minimum=1, example="600", in_file=True,
+        "Limit calls per minute, over all workers.", minimum=1, example="600", in_file=True,
         computed="the rate that the service grants; for multimodalembedding@001 its published quota, 600, or 120 in "
         "Europe")] = None
 
@@ -57,8 +57,8 @@ class EmbedBatchSettings(BatchSettings, group=Group.BATCH, in_file=False):
     """Batch jobs; ``imagebeam.yaml`` configures those of classify."""
 
     batch_lines: Annotated[int, Setting(
-        "Put at most N images into one job. Collecting a job needs twice its answers' size on disk: 3 GB for 50,000 "
-        "vectors of 3,072 numbers.",
+        "Put at most N images into one job. Collecting a job needs local disk space for two copies of its answers, 3 "
+        "GB each for 50,000 vectors of 3,072 dimensions.",
         minimum=1, maximum=200_000, example="100000")] = 50_000
     batch_fallback: Annotated[Lane, Setting(
         "Lane of the units that remain after --batch_deadline_s.",
@@ -74,7 +74,7 @@ class SqlSettings(Settings, group=Group.SQL, in_file=False):
     create_connection: Annotated[bool, Setting(
         "Create the connection if it does not exist, and print the IAM grants it needs.", example="true")] = False
     endpoint: Annotated[str | None, Setting(
-        "Name or Vertex AI URL under which BigQuery calls the model.",
+        "Vertex AI endpoint of the remote model: a model name or URL.",
         metavar="ENDPOINT", example="gemini-embedding-2-preview", computed="--model")] = None
     object_uris: Annotated[tuple[str, ...], Setting(
         "Read images through an object table over these URI prefixes instead of directly.",
@@ -84,7 +84,7 @@ class SqlSettings(Settings, group=Group.SQL, in_file=False):
         "Maximum age of the object table's metadata: 0, or 30 to 10080.",
         minimum=0, maximum=10_080, example="240")] = 0
     metadata_cache_mode: Annotated[Literal["AUTOMATIC", "MANUAL"], Setting(
-        "How object table metadata is refreshed if it may be stale. MANUAL refreshes it in every run.",
+        "How BigQuery refreshes the object table's metadata cache. MANUAL refreshes it in every run.",
         example="MANUAL")] = "AUTOMATIC"
     rows_per_job: Annotated[int, Setting(
         "Embed at most N images per job. BigQuery ends a job after six hours.",
@@ -92,9 +92,9 @@ class SqlSettings(Settings, group=Group.SQL, in_file=False):
     max_passes: Annotated[int, Setting(
         "Retry failed images in at most N passes.", minimum=1, maximum=1_000, example="5")] = 20
     pass_pause_s: Annotated[float, Setting(
-        "Wait before the next pass. The pause doubles while passes make no progress.",
+        "Wait this long before the next pass; doubled after each pass that embeds nothing.",
         minimum=0, maximum=3_600, example="60")] = 10.0
-    dry_run: Annotated[bool, Setting("Print every SQL statement and run none.", example="true")] = False
+    dry_run: Annotated[bool, Setting("Print the SQL statements instead of running them.", example="true")] = False
 # fmt: on
 
 

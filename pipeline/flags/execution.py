@@ -1,4 +1,4 @@
-"""Settings of a run: how the model is called, limits, batch jobs, and how the command behaves."""
+"""Settings of a run: model calls, limits, batch jobs, runner and output."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -24,10 +24,11 @@ class ModelSettings(Settings, group=Group.MODEL):
         "Vertex AI location of the model.", metavar="LOCATION", pattern=r"global|[a-z]+(?:-[a-z]+[0-9]+)?",
         form="global, a region such as europe-west4, or a multi-region such as eu", example="europe-west4")] = "global"
     lane: Annotated[Lane, Setting(
-        "online: one call per unit. flex: half the price, slower. batch: half the price, batch jobs, hours.",
+        "online: one call per unit. flex: half the price, slower. batch: half the price, batch jobs that take hours.",
         choices=(Lane.ONLINE, Lane.FLEX, Lane.BATCH), example="flex")] = Lane.ONLINE
     transport: Annotated[Transport, Setting(
-        "Send the image's URI, or its bytes (inline). auto sends bytes where the service cannot read one image by URI.",
+        "Send the image's URI, or its bytes (inline). auto tests one image, and sends bytes if the service cannot "
+        "read it by URI.",
         example="inline")] = Transport.AUTO
 
 
@@ -37,15 +38,16 @@ class LimitSettings(Settings, group=Group.LIMITS):
     in_flight: Annotated[int, Setting(
         "Limit concurrent calls per worker process.", minimum=1, maximum=4096, example="64")] = IN_FLIGHT
     max_rpm: Annotated[int | None, Setting(
-        "Limit calls per minute.", minimum=1, example="600", computed="the rate that the service grants")] = None
+        "Limit calls per minute, over all workers.", minimum=1, example="600",
+        computed="the rate that the service grants")] = None
     max_tpm: Annotated[int | None, Setting(
-        "Limit tokens per minute, prompts and answers together.",
+        "Limit tokens per minute (prompts and answers), over all workers.",
         minimum=1, example="2000000", computed="the rate that the service grants")] = None
     max_cost_usd: Annotated[Decimal | None, Setting(
         "Stop (exit code 4) before calls cost more than this at list price.",
         minimum=0, above=True, example="25")] = None
     max_calls: Annotated[int | None, Setting(
-        "Stop (exit code 4) after N calls. Calls refused for quota (429) do not count.",
+        "Stop (exit code 4) after N calls. Calls rejected for quota (429) do not count.",
         minimum=1, example="10000")] = None
     unit_deadline_s: Annotated[float, Setting(
         "Retry one unit for at most this long. Time spent waiting for quota does not count.",
@@ -56,7 +58,7 @@ class LimitSettings(Settings, group=Group.LIMITS):
         "Fail if the source query reads more bytes than this.",
         metavar="BYTES", minimum=1, example="100000000000")] = None
     max_failure_percent: Annotated[float, Setting(
-        "Exit with code 5 if more of at least 200 processed units fail.",
+        "Stop (exit code 5) if more than this percentage of at least 200 processed units failed.",
         minimum=0, maximum=100, example="5")] = 20.0
 
 
@@ -73,7 +75,7 @@ class BatchSettings(Settings, group=Group.BATCH):
     batch_bytes: Annotated[int, Setting(
         "Limit the size of one input file.", minimum=1, maximum=MAX_BYTES, example="100000000")] = MAX_BYTES
     batch_rounds: Annotated[int, Setting(
-        "Submit units without an answer again, for at most N rounds of jobs.",
+        "Submit units without an answer again, in at most N rounds of jobs in total.",
         minimum=1, maximum=10, example="1")] = 3
     batch_deadline_s: Annotated[float | None, Setting(
         "Cancel jobs after this long and process the remaining units in the lane of --batch_fallback.",
@@ -82,12 +84,12 @@ class BatchSettings(Settings, group=Group.BATCH):
         "Lane of the units that remain after --batch_deadline_s.",
         choices=(Lane.FLEX, Lane.ONLINE), example="online")] = Lane.FLEX
     batch_grace_s: Annotated[float, Setting(
-        "Wait this long for a job to appear in the list before it is created again.",
+        "After an interrupted creation, wait this long for the job to appear before creating it again.",
         minimum=0, maximum=86_400, example="600")] = 600.0
     batch_poll_s: Annotated[float, Setting(
-        "Check the state of the jobs this often.", minimum=0, above=True, maximum=3_600, example="60")] = 30.0
+        "Poll the state of the jobs at this interval.", minimum=0, above=True, maximum=3_600, example="60")] = 30.0
     no_wait: Annotated[bool, Setting(
-        "Return when the jobs are created. imagebeam batch collect finishes the run.",
+        "Return when the jobs are created. Finish the run with imagebeam batch collect.",
         example="true", in_file=False)] = False
 
 
@@ -100,7 +102,7 @@ class ConfigSettings(Settings, group=Group.RUN):
 
 
 class JsonSettings(Settings, group=Group.RUN):
-    """Output for programs."""
+    """JSON output."""
 
     as_json: Annotated[bool, pydantic.Field(alias="json"), Setting(
         "Print the result as JSON on standard output.", example="true", in_file=False)] = False
@@ -122,16 +124,18 @@ class RunnerSettings(JsonSettings, ConfigSettings, group=Group.RUN):
         "Worker processes of FnApiRunner. One saturates the usual quota.",
         minimum=1, maximum=256, example="2", to_beam=True)] = 1
     unit_batch_size: Annotated[int, Setting(
-        "Units that travel through the pipeline together.",
+        "Pack N units into one Beam element.",
         minimum=1, maximum=10_000, example="100", aliases=("group_size",))] = UNIT_BATCH_SIZE
     run_id: Annotated[str, Setting(
         "Unique name of the run.", metavar="NAME", pattern=r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
-        form="lower-case letters, digits and -", example="poles-2026-11-21", in_file=False,
-        computed="time and a random suffix")]
+        form="lowercase letters, digits and -", example="poles-2026-11-21", in_file=False,
+        computed="the time and a random suffix")]
     models_file: Annotated[Path | None, Setting(
         "Read models and prices from this file instead of the shipped one.",
         metavar="FILE", example="models.yaml")] = None
-    yes: Annotated[bool, Setting("Spend without asking for confirmation.", example="true", in_file=False)] = False
+    yes: Annotated[bool, Setting(
+        "Start even if the estimated cost is above $20 and there is no --max_cost_usd.",
+        example="true", in_file=False)] = False
     quiet: Annotated[bool, Setting("Print only the result, no progress.", example="true")] = False
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Setting(
         "Log messages of this level and above. debug also prints tracebacks.", example="info")] = "warning"

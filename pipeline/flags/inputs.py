@@ -16,16 +16,16 @@ PROJECT_FORM: Final = "a project id such as my-project-123"
 _STATE: Final = "outdated|failed(?::[A-Za-z][A-Za-z0-9_]*)?"
 
 
-# A setting is three or four lines: a table, not a page of arguments.
+# One setting takes three or four lines, so that the list reads like a table.
 # fmt: off
 class TaskSettings(Settings, group=Group.TASK):
-    """What the model is asked."""
+    """Task and unit."""
 
     task: Annotated[str, Setting(
         "Name of a shipped task or of one in tasks/, or a YAML file. See imagebeam tasks list.",
         metavar="NAME|FILE", example="utility_pole")]
     model: Annotated[str | None, Setting(
-        "Use this model instead of the task's. Another model makes another version.",
+        "Use this model instead of the task's. A different model makes a different task version.",
         metavar="MODEL", example="gemini-3.5-flash-lite")] = None
     unit: Annotated[UnitKind | None, Setting(
         "Make one call per observation, or per asset with its images.",
@@ -45,14 +45,14 @@ class SourceSettings(Settings, group=Group.SOURCE):
         "Read the result of this GoogleSQL query instead of a table.",
         metavar="SQL", example="SELECT * FROM my_dataset.my_images WHERE city = 'Bern'")] = None
     query_file: Annotated[str | None, Setting(
-        "Read that query from a file.", metavar="FILE", example="poles.sql")] = None
+        "Read --query from this file.", metavar="FILE", example="poles.sql")] = None
     profile: Annotated[Literal["auto", "legacy", "cropped", "full_frame", "pano", "custom"], Setting(
         "Layout of the source. auto detects it from the columns.", metavar="PROFILE", example="cropped")] = "auto"
     columns: Annotated[Mapping[str, str], Setting(
-        "Map our columns to paths in your table, for profile custom.",
+        "Map columns of imagebeam to paths in the source, for --profile=custom.",
         repeatable=True, example="observation_id=photo_id,gcs_uri=file.uri")] = {}
     keep_columns: Annotated[tuple[str, ...], Setting(
-        "Copy these source columns into the results (extra). Prompts can use them.",
+        "Copy these source columns into the column extra of the results. Prompts can use them.",
         metavar="COLUMN,…", repeatable=True, example="road_name,surveyor")] = ()
 
 
@@ -60,7 +60,7 @@ class UnitSettings(Settings, group=Group.UNITS):
     """Which units of the source are processed."""
 
     reprocess: Annotated[tuple[str, ...], Setting(
-        "Process these units too, in addition to new ones and retries: outdated (answered by an older version), "
+        "Process these units too, in addition to new units and retries: outdated (answered by an older version), "
         "failed, or failed:REASON.",
         metavar="STATE,…", pattern=_STATE, form="outdated, failed or failed:REASON",
         example="outdated,failed:NOT_FOUND")] = ()
@@ -69,9 +69,9 @@ class UnitSettings(Settings, group=Group.UNITS):
         metavar="STATE,…", pattern=f"new|retry|{_STATE}", form="new, retry, outdated, failed or failed:REASON",
         example="new,retry,outdated", replaced_by="reprocess")] = ()
     limit: Annotated[int | None, Setting(
-        "Process at most N units, always the same ones.", minimum=1, example="100")] = None
+        "Process at most N units (a deterministic subset).", minimum=1, example="100")] = None
     sample_percent: Annotated[float | None, Setting(
-        "Process only this percentage of the units, always the same ones.",
+        "Process only this percentage of the units (a deterministic subset).",
         minimum=0, above=True, maximum=100, example="5")] = None
     asset_types: Annotated[tuple[str, ...], Setting(
         "Process only assets of these types.",
@@ -86,23 +86,23 @@ class UnitSettings(Settings, group=Group.UNITS):
         "Process only units inside the areas of this GeoJSON file.",
         metavar="FILE", example="district.geojson")] = None
     captured_from: Annotated[str | None, Setting(
-        "Process only images captured at or after this time. A date means its start in UTC.",
+        "Process only images captured at or after this time. A date means midnight UTC.",
         kind=Kind.TIME, example="2025-01-01")] = None
     captured_until: Annotated[str | None, Setting(
-        "Process only images captured before this time. A date means its start in UTC.",
+        "Process only images captured before this time. A date means midnight UTC.",
         kind=Kind.TIME, example="2026-01-01")] = None
     where: Annotated[str | None, Setting(
-        "Process only rows that meet this GoogleSQL condition on the source columns.",
+        "Process only rows that match this GoogleSQL condition on the source columns.",
         metavar="SQL", example="camera_pose.altitude > 400")] = None
 
 
 class ProjectSettings(Settings, group=Group.RESULTS):
-    """Who pays."""
+    """The project."""
 
     project: Annotated[str, Setting(
-        "Google Cloud project that runs the job and pays for it.",
+        "Google Cloud project to use and bill.",
         metavar="PROJECT", pattern=PROJECT, form=PROJECT_FORM, example="my-project", to_beam=True,
-        computed="the variable GOOGLE_CLOUD_PROJECT")]
+        computed="$GOOGLE_CLOUD_PROJECT")]
 
 
 class DatasetSettings(ProjectSettings, group=Group.RESULTS):
@@ -123,10 +123,10 @@ class ResultSettings(DatasetSettings, group=Group.RESULTS):
     """Where results go."""
 
     work_dir: Annotated[str, Setting(
-        "Directory for the files of runs. Workers on other machines need gs://bucket/path.",
+        "Directory for the files of runs. Dataflow and batch jobs need gs://bucket/path.",
         metavar="DIR", example="gs://my-bucket/imagebeam")] = ".imagebeam"
     results_location: Annotated[str | None, Setting(
-        "BigQuery location of a results dataset that is created.",
+        "BigQuery location for creating the results dataset.",
         metavar="LOCATION", pattern=r"[A-Za-z][A-Za-z0-9-]+", form="a location such as US, EU or europe-west6",
         example="US", computed="the source's")] = None
 # fmt: on

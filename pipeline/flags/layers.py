@@ -17,12 +17,12 @@ ALTERNATIVES: Final = (("source", "query", "query_file"), ("reprocess", "due"))
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FlagValues:
-    """Values that a person gave, in one layer or in several that were merged.
+    """Values that the user set, in one layer or in several merged layers.
 
     Attributes:
         given: Values by the name of their setting.
-        beam: Beam's own options, as Beam takes them.
-        words: Arguments that are not flags, in order.
+        beam: Beam options, as command-line arguments.
+        words: Positional arguments, in order.
     """
 
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -34,7 +34,7 @@ class FlagValues:
         return self.given.get(setting.name, setting.default)
 
     def over(self, lower: FlagValues) -> FlagValues:
-        """Return both layers as one, in which this one's values count."""
+        """Return both layers merged; values of this layer take precedence."""
         replaced = {name for names in ALTERNATIVES if self.given.keys() & set(names) for name in names}
         kept = {name: value for name, value in lower.given.items() if name not in replaced}
         options = {argument.partition("=")[0] for argument in self.beam}
@@ -48,7 +48,7 @@ class FlagValues:
         return FlagValues(own), FlagValues(rest, self.beam, self.words)
 
     def as_text(self, flags: Flags) -> dict[str, str]:
-        """Return the values as a person writes them on the command line."""
+        """Return the values as they are written on the command line."""
         return {name: flag_values.to_text(flags[name], value) for name, value in self.given.items()}
 
 
@@ -75,7 +75,7 @@ def names_of(flags: Flags) -> dict[str, Setting]:
 
 
 def warn_if_deprecated(setting: Setting, name: str, *, dashes: str = "--", where: str = "") -> None:
-    """Print a warning if a setting was given by a deprecated name, such as ``due`` in ``imagebeam.yaml``."""
+    """Print a warning if a setting was set by a deprecated name, such as ``due`` in ``imagebeam.yaml``."""
     if setting.replaced_by or setting.name != name:
         better = setting.replaced_by or setting.name
         sys.stderr.write(f"warning: {dashes}{name}{where} is deprecated; use {dashes}{better}\n")

@@ -20,8 +20,8 @@ class Settings(pydantic.BaseModel):
         class LimitSettings(Settings, group=Group.LIMITS):
             in_flight: Annotated[int, Setting("Concurrent calls per worker process.", minimum=1)] = 256
 
-    Classes combine by inheritance; a subclass that needs another help text or default declares the field again.
-    Values are checked whether they come from a person or from Python.
+    Classes combine by inheritance. A subclass declares a field again to change its help text or default.
+    Values are validated, both from the command line and from Python.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)

@@ -1,4 +1,4 @@
-"""What a setting is: the record that command line, imagebeam.yaml, templates and documentation are made from."""
+"""Declaration of a setting, from which command line, imagebeam.yaml, templates and documentation are generated."""
 
 import dataclasses
 import enum
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 
 class Kind(enum.Enum):
-    """Form of a value as a person writes it."""
+    """Format of a value on the command line."""
 
     TEXT = "text"
     INTEGER = "a whole number"
@@ -60,7 +60,7 @@ class Setting:
 
     Attributes:
         help: Meaning, unit and effect, in one or two short sentences. ``--help`` adds choices and default.
-        metavar: What the value is, for ``--help``: ``TABLE``, ``N``. Made from the type where it is empty.
+        metavar: What the value is, for ``--help``: ``TABLE``, ``N``. Derived from the type if empty.
         example: A valid value, for messages, ``imagebeam.yaml`` and documentation.
         minimum: Smallest number, included unless ``above`` is set.
         maximum: Largest number, included.
@@ -73,9 +73,9 @@ class Setting:
         aliases: Deprecated names.
         replaced_by: Setting to use instead of this deprecated one.
         to_beam: Pass the value to the Beam option of the same name, too.
-        in_file: Whether ``imagebeam.yaml`` may contain it. Its class decides where this is None.
-        group: Heading, where it is not the one of its class.
-        kind: Form of the value, where the type does not decide it.
+        in_file: Whether ``imagebeam.yaml`` may contain it; None for the value of its class.
+        group: Heading, if it differs from the one of its class.
+        kind: Format of the value, if the type does not determine it.
         name: Name in snake_case. From the field.
         default: Value when none is given; None for none. From the field.
     """

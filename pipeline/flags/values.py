@@ -1,4 +1,4 @@
-"""Read the value of a setting: text of a command line, what YAML made of a file, or a Python value."""
+"""Read the value of a setting from command-line text, YAML or Python."""
 
 import datetime as dt
 import math

@@ -92,7 +92,7 @@ def make_plan(plan_settings: PlanSettings, console: Console) -> Plan:
 
 
 def plan_lane(resolved: ResolvedRun, lane: Lane, expected: Forecast) -> LanePlan:
-    """Estimate cost and time of the run in a lane, or tell why the lane is not possible."""
+    """Estimate cost and time of the run in a lane, or explain why the lane is not possible."""
     settings, profile, task = resolved.settings, resolved.profile, resolved.task
     usd = expected.usd(profile, lane)
     if problem := find_problem(resolved, lane):
@@ -119,16 +119,16 @@ def find_problem(resolved: ResolvedRun, lane: Lane) -> str | None:
     """Return why a lane is not possible; None if it is. A batch run is checked as before the run."""
     settings, changes = resolved.settings, resolved.task.image.changes_images
     if lane == Lane.SQL:
-        return "BigQuery reads images as they are, and these are cropped or downscaled" if changes else None
+        return "BigQuery cannot crop or downscale images" if changes else None
     if lane == Lane.BATCH and resolved.needs_inline:
-        return "a batch job reads images by URI, and these are sent as bytes"
+        return "batch jobs read images by URI, but this run must send bytes"
     if lane == Lane.BATCH and settings.location in ("us", "eu"):
         return f"batch jobs run at global or in a region, not at {settings.location}"
     try:
         resolved.profile.check(settings.location, lane, resolved.task)
         if lane == Lane.BATCH:
             batch_checks.check_batch_lane(resolved)
-            batch_checks.check_images_last(resolved)
+            batch_checks.check_image_expiration(resolved)
     except UserError as error:
         return str(error)
     return None
@@ -145,7 +145,7 @@ def find_quota(resolved: ResolvedRun, lane: Lane) -> Quota:
     fixed = profile.fixed_rpm(location)
     source = ""
     if fixed is not None and max_rpm is None:
-        source = f"published quota of {profile.name} here"
+        source = f"published quota of {profile.name} at {settings.location}"
     elif (assumed.requests and max_rpm is None) or (assumed.tokens and max_tpm is None):
         source = assumed.source
     return Quota(max_rpm or fixed or assumed.requests, max_tpm or assumed.tokens, source)

@@ -1,4 +1,4 @@
-"""Read the first bytes of images before a run: they show which calls will fail, and which will be made twice.
+"""Read the first bytes of images before a run: this shows which calls will fail, and which will be sent twice.
 
 Only Cloud Storage is read; no model is called.
 """
@@ -53,10 +53,10 @@ def read_images(units: Sequence[Unit], *, inline: bool) -> ImageSample:
     """
     predict = functools.partial(_predict, inline=inline)
     try:
-        # One alone first: if it may not be read, the others need not be tried.
+        # Read one image first: without permission, the others fail as well.
         outcomes = list(map(predict, units[:1]))
         if outcomes and outcomes[0][0] == ImageReason.FORBIDDEN.value:
-            return ImageSample(refused=f"this account may not read {units[0].images[0].uri}")
+            return ImageSample(refused=f"this account cannot read {units[0].images[0].uri}")
         with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
             outcomes += readers.map(predict, units[1:])
     except (api_errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, OSError) as error:

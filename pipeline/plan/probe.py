@@ -1,4 +1,4 @@
-"""Process a few remaining units before a run, to learn what they take.
+"""Process a few remaining units before a run, to measure their usage.
 
 A small run without Beam: lease, engine, outcomes and counts are those of every run, so its answers are kept and the
 run that follows does not pay for them again.

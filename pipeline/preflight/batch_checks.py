@@ -1,4 +1,4 @@
-"""Checks of what only batch jobs need: the request line, tables in the model's region, images that last."""
+"""Checks for batch jobs: the request line, tables in the region of the model, expiration of images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_batch_lane(resolved: ResolvedRun) -> None:
     """Check that the task fits a batch job and its fallback lane, and that tables of jobs are in their region.
 
     Raises:
-        UserError: They are not.
+        UserError: The task or a table does not meet a requirement.
     """
     settings, task, location = resolved.settings, resolved.task, resolved.location
     task_kind(task).build_lines(resolved.profile, run_labels(settings.run_id, task.name))
@@ -51,11 +51,11 @@ def check_batch_lane(resolved: ResolvedRun) -> None:
             )
 
 
-def check_images_last(resolved: ResolvedRun) -> None:
+def check_image_expiration(resolved: ResolvedRun) -> None:
     """Check that the images do not expire while a batch job runs.
 
     Raises:
-        UserError: They may.
+        UserError: They may expire before it ends.
     """
     created = newest_snapshot(resolved)
     if created is not None:
@@ -63,7 +63,7 @@ def check_images_last(resolved: ResolvedRun) -> None:
 
 
 def unreadable_images(task: Task, *, grant: str = "") -> UserError:
-    """Return the error for images that the service may not read by URI.
+    """Return the error for images that Vertex AI cannot read by URI.
 
     Args:
         task: The task.
@@ -72,7 +72,7 @@ def unreadable_images(task: Task, *, grant: str = "") -> UserError:
     agent = vertex_service_agent("PROJECT_NUMBER")
     words = f"grant roles/storage.objectViewer on it to the Vertex AI service agent ({agent})"
     return UserError(
-        "the service may not read these images by URI, and a batch job cannot send their bytes",
+        "Vertex AI cannot read these images by URI, and a batch job cannot send their bytes",
         fix=f"use {_other_lane(task)}, or {grant or words}",
     )
 
@@ -96,7 +96,7 @@ def check_expiry(resolved: ResolvedRun, created: datetime.datetime, now: datetim
     """Check that the images of a snapshot outlast a batch job.
 
     Raises:
-        UserError: They may not.
+        UserError: They may expire before it ends.
     """
     longest = MAX_JOB_TIME
     if resolved.settings.batch_deadline_s is not None:
@@ -105,7 +105,7 @@ def check_expiry(resolved: ResolvedRun, created: datetime.datetime, now: datetim
         raise UserError(
             f"the images of the newest snapshot expire about {expiry(created):%Y-%m-%d %H:%M} UTC, and a batch job "
             f"may take {longest.total_seconds() / 3600:.0f} hours",
-            fix=f"use {_other_lane(resolved.task)}, give a shorter --batch_deadline_s, or wait for the next snapshot",
+            fix=f"use {_other_lane(resolved.task)}, set a shorter --batch_deadline_s, or wait for the next snapshot",
         )
 
 

@@ -151,7 +151,7 @@ def check_linked_dataset(context: Context) -> CheckResult:
     return context.warning(
         "the publisher restricts egress: a run can read the rows page by page, but copies, exports, and tables or "
         "views based on them are rejected, also with --query",
-        fix="nothing for this run; ask the publisher before you build on its tables",
+        fix="no action for this run; contact the publisher before you build on its tables",
         found=f"linked to {publisher}, {restrictions}",
     )
 
@@ -203,7 +203,7 @@ def check_snapshot(context: Context) -> CheckResult:
         raise UserError(
             f"the images of the newest snapshot expired about {expires:%Y-%m-%d} (created {created:%Y-%m-%d}, and "
             f"snapshots are kept for about {batch_checks.SNAPSHOT_DAYS} days)",
-            fix="request a new snapshot, and give its table as --source",
+            fix="request a new snapshot, and use its table as --source",
         )
     if context.settings.lane == Lane.BATCH:
         batch_checks.check_expiry(context.resolved, created, now)

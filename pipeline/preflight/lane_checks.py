@@ -1,4 +1,4 @@
-"""Checks of what only some runs use: the SQL lane, Dataflow, and permissions to create something."""
+"""Checks for some runs only: the SQL lane, Dataflow, and permissions to create resources."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def uses_object_table(context: Context) -> bool:
 
 
 def check_connection(context: Context) -> CheckResult:
-    """Check that the connection exists, and warn about buckets that its account may not read."""
+    """Check that the connection exists, and warn about buckets that its account cannot read."""
     settings, resources = context.settings, context.sql_resources
     assert isinstance(settings, EmbedSettings)  # noqa: S101  (only embed has the SQL lane)
     context.begin(f"read connection {settings.connection}")
@@ -76,7 +76,7 @@ def check_connection(context: Context) -> CheckResult:
 
 
 def check_project_roles(context: Context) -> CheckResult:
-    """Test permissions that could otherwise only be proved by creating something."""
+    """Test permissions that can otherwise only be verified by creating a resource."""
     permissions, project = _project_permissions(context), context.settings.project
     context.begin(f"test permissions of {context.member} on project {project}: {', '.join(permissions)}")
     client = RestClient(f"{service_url('cloudresourcemanager')}/v3", context.credentials)

@@ -44,7 +44,7 @@ from imagebeam.transforms.gemini.requests import ImagePart
 TIERS: Final[Mapping[str, int]] = {"1": 2_000_000, "2": 4_000_000, "3": 10_000_000}
 _READ_ONLY: Final = ["https://www.googleapis.com/auth/devstorage.read_only"]
 _IMAGE_FIXES: Final[Mapping[ImageReason, str]] = {
-    ImageReason.NOT_FOUND: "give the table of the newest snapshot as --source: images expire with their snapshot",
+    ImageReason.NOT_FOUND: "use the table of the newest snapshot as --source: images expire with their snapshot",
     ImageReason.UNREADABLE: "check the object; exclude such rows with --where, or use other images with --columns",
     ImageReason.UNSUPPORTED: "use images in JPEG, PNG, WebP, HEIC or HEIF",
 }
@@ -57,7 +57,7 @@ def check_sample(context: Context) -> CheckResult:
     if not uris:
         if not resolved.bq.query_rows(cost_estimate.any_row_query(resolved.source), location=resolved.location):
             raise UserError(
-                f"the source has no rows: {resolved.source.label}", fix="give a table with images as --source"
+                f"the source has no rows: {resolved.source.label}", fix="use a table with images as --source"
             )
         raise UserError("the source has no image URI that starts with gs://", fix="--columns=uri=COLUMN, or a --query")
     warning, client, member = None, None, context.member
@@ -70,7 +70,7 @@ def check_sample(context: Context) -> CheckResult:
             context.begin("read an image as the workers' account", account=worker)
             hint = explain_error(error, context.access)
             warning = context.warning(
-                f"unknown whether the workers can read images: {hint.cause}",
+                f"cannot verify that the workers can read images: {hint.cause}",
                 fix=hint.fix,
                 permission=hint.permission,
                 found=f"read with your own account, not as serviceAccount:{worker}",
@@ -119,7 +119,7 @@ def check_model(context: Context) -> CheckResult:
 
 
 def check_probe(context: Context) -> CheckResult:
-    """Call the model about an image by every transport, and decide the transport."""
+    """Call the model with an image by every transport, and decide the transport."""
     task, sample = context.resolved.task, context.sample
     if not context.paid_calls:
         if not task.counts_tokens:
@@ -129,7 +129,7 @@ def check_probe(context: Context) -> CheckResult:
         context.begin(f"countTokens of {sample.uri}, free of charge (--no_probe)")
         transport = asyncio.run(model_probe.probe_transport(context.resolved, [sample.uri]))
         return _transport_result(context, transport, "free countTokens")
-    context.begin(f"paid calls about {sample.uri}, not part of any run")
+    context.begin(f"paid calls with {sample.uri}, not part of a run")
     results = asyncio.run(model_probe.call_once(context.resolved, Image("preflight", sample.uri), sample.parts))
     usd = sum((result.usd for result in results.values()), Decimal(0))
     return _probe_result(context, results, f"paid calls: {len(results)}, ${usd:.6f}, not part of any run")
@@ -144,7 +144,7 @@ def _probe_result(context: Context, results: Mapping[Transport, ProbeResult], sp
     if failures and all(failure.kind is FailureKind.THROTTLED for failure in failures.values()):
         return context.warning(
             f"the quota is exhausted at the moment: {next(iter(failures.values())).message}",
-            fix="nothing: a run waits and slows down; or use another --location, or --lane=flex",
+            fix="no action needed, because a run slows down and retries; or use another --location, or --lane=flex",
             found=spent,
         )
     if failures and failures.keys() == results.keys():
@@ -163,7 +163,7 @@ def _probe_result(context: Context, results: Mapping[Transport, ProbeResult], sp
 def _transport_result(context: Context, transport: Transport, found: str) -> CheckResult:
     context.transport = transport
     if transport == Transport.URI:
-        return context.ok(f"images travel by URI; {found}")
+        return context.ok(f"images are sent by URI; {found}")
     agent = vertex_service_agent(_project_number(context) or "PROJECT_NUMBER")
     bucket = context.sample.uri.removeprefix("gs://").partition("/")[0]
     grant = bucket_grant_command(bucket, f"serviceAccount:{agent}", READER_ROLE)
@@ -172,12 +172,12 @@ def _transport_result(context: Context, transport: Transport, found: str) -> Che
         raise batch_checks.unreadable_images(context.resolved.task, grant=grant)
     if context.settings.transport == Transport.URI:
         raise UserError(
-            "the service may not read these images by URI",
+            "Vertex AI cannot read these images by URI",
             permission=permission,
             fix="--transport=auto, which sends their bytes",
         )
     return context.warning(
-        "the service may not read these images by URI, so their bytes travel through this machine or the workers: "
+        "Vertex AI cannot read these images by URI, so this machine or the workers send their bytes: "
         "slower, and --lane=batch is not possible",
         fix=grant,
         permission=permission,
@@ -211,7 +211,7 @@ def check_service_agent(context: Context) -> CheckResult:
     finally:
         storage.delete(uri)
     if transport == Transport.INLINE:
-        raise UserError(f"Vertex AI may not read gs://{bucket}", permission=permission, fix=grant)
+        raise UserError(f"Vertex AI cannot read gs://{bucket}", permission=permission, fix=grant)
     try:
         owner = str(storage.storage_client().get_bucket(bucket).project_number or "")
     except api_errors.Forbidden:
@@ -234,7 +234,7 @@ def check_quota(context: Context) -> CheckResult:
     fixed = profile.fixed_rpm(settings.location)
     if fixed is not None:
         return context.ok(
-            f"fixed: {fixed:,} calls per minute for {profile.name} at {settings.location}; give your own with --max_rpm"
+            f"fixed: {fixed:,} calls per minute for {profile.name} at {settings.location}; set your own with --max_rpm"
         )
     if settings.location != "global" or context.resolved.task.vector_dimension is not None:
         return context.ok(

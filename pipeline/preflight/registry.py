@@ -210,7 +210,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     ),
     Check(
         "probe call",
-        "calls the model about one image, by URI and with its bytes: two paid calls, a fraction of a cent, not part of "
+        "calls the model with one image, by URI and as bytes: two paid calls, a fraction of a cent, not part of "
         "any run; with `--no_probe` only countTokens, free",
         "aiplatform.endpoints.predict (roles/aiplatform.user on the project)",
         "grant the role; `--transport`",
@@ -259,7 +259,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     ),
     Check(
         "project roles",
-        "tests permissions that could otherwise only be proved by creating something",
+        "tests permissions that can otherwise only be verified by creating a resource",
         "bigquery.datasets.create, aiplatform.batchPredictionJobs.create, dataflow.jobs.create, as the run needs them",
         "grant the role",
         lanes.check_project_roles,

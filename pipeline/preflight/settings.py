@@ -1,4 +1,4 @@
-"""The settings of ``imagebeam preflight`` beside those of the command that it checks."""
+"""The settings of ``imagebeam preflight``, in addition to those of the checked command."""
 
 from typing import Annotated, Final
 
@@ -11,7 +11,7 @@ class PreflightFlags(Settings, in_file=False):
 
     # fmt: off
     no_probe: Annotated[bool, Setting(
-        "Make no paid call, not even the two that decide how images are sent.", example="true")] = False
+        "Skip the two paid calls that test how images can be sent.", example="true")] = False
     # fmt: on
 
 

@@ -41,7 +41,7 @@ def build_run_settings(resolved: ResolvedRun) -> RunSettings:
         claims=storage.join(directory, "groups"),
         vectors=None if dimension is None else embedding_table(outcomes, task.model, dimension),
     )
-    # A published quota that is the same for all projects need not be found.
+    # A published quota that is the same for all projects is used as the limit.
     max_rpm = settings.max_rpm or resolved.profile.fixed_rpm(_model_location(resolved))
     min_tpm = call_tokens(resolved.profile, task)
     engine = EngineSettings(
@@ -162,7 +162,7 @@ def rate_per_process(flag: str, per_minute: int | None, processes: int, *, at_le
     if per_minute < processes * at_least:
         raise UserError(
             f"{flag}={per_minute} is less than one call per minute ({at_least:,}) for each of {processes} worker "
-            f"processes: give {processes * at_least:,} or more, or fewer workers"
+            f"processes: set at least {processes * at_least:,}, or use fewer workers"
         )
     return per_minute / 60 / processes
 

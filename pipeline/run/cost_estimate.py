@@ -98,13 +98,13 @@ def announce(ready: ReadyRun, report: Report) -> None:
     if not ready.counts.remaining:
         return
     usd = expected.usd(profile, settings.lane)
-    report(f"cost     {format_cost(expected, usd)}; images travel by {ready.run.engine.call_settings.transport}")
+    report(f"cost     {format_cost(expected, usd)}; transport {ready.run.engine.call_settings.transport}")
     quota = profile.fixed_rpm(settings.location)
     if quota is not None and settings.max_rpm is None:
         least = format_duration(60 * expected.calls / quota)
         report(
             f"rate     at most {quota:,} calls per minute, the published quota of {task.model} here: {least} or more; "
-            "give the project's own quota with --max_rpm"
+            "set the project's own quota with --max_rpm"
         )
     confirm(settings, usd)
 
@@ -221,8 +221,8 @@ def explain_no_units(ready: ReadyRun) -> list[str]:
     if run.selection.failed_reasons and counts.failed_before and not counts.remaining_failed:
         failed = build_remaining_query(dataclasses.replace(run, selection=Selection(("failed",))).query_spec())
         query = Query(
-            "SELECT due.state_detail AS state, COUNT(*) AS units\n"
-            f"FROM (\n{failed.sql}\n) AS due\nWHERE due.unit_id IS NOT NULL\n"
+            "SELECT failed.state_detail AS state, COUNT(*) AS units\n"
+            f"FROM (\n{failed.sql}\n) AS failed\nWHERE failed.unit_id IS NOT NULL\n"
             f"GROUP BY 1\nORDER BY 2 DESC, 1\nLIMIT {MAX_LISTED}",
             failed.parameters,
         )

@@ -111,7 +111,7 @@ def check_bucket_path(name: str, text: str) -> None:
         UserError: The path is local or invalid.
     """
     if not _BUCKET_PATH.fullmatch(text):
-        raise UserError(f"--{name}={text}: Dataflow workers cannot read it; give --{name}=gs://bucket/path")
+        raise UserError(f"--{name}={text}: Dataflow workers cannot read it; use --{name}=gs://bucket/path")
 
 
 def _missing(options: argparse.Namespace, **defaults: Any) -> list[str]:
@@ -149,7 +149,7 @@ def _check_network(options: argparse.Namespace) -> None:
 def _region(options: argparse.Namespace, environ: Mapping[str, str]) -> str:
     region: str | None = options.region or environ.get("CLOUDSDK_COMPUTE_REGION")
     if not region:
-        raise UserError("no region: give --region, such as --region=europe-west6, the region that runs the job")
+        raise UserError("no region: set --region to the region of the job, such as --region=europe-west6")
     _check_region("region", region, written=region)
     return region
 
@@ -174,12 +174,12 @@ def _workers(options: argparse.Namespace) -> int:
     if least is not None and most is not None and least != most:
         raise UserError(
             f"--num_workers={least} and --max_num_workers={most} differ, but rate ceilings and budgets are "
-            "divided by a fixed number of workers: give --num_workers alone"
+            "divided by a fixed number of workers: set only --num_workers"
         )
     if options.autoscaling_algorithm not in (None, "NONE"):
         raise UserError(
             f"--autoscaling_algorithm={options.autoscaling_algorithm}: the number of workers is fixed, because a "
-            "worker that waits for the model looks idle to Dataflow; give --num_workers"
+            "worker that waits for the model looks idle to Dataflow; use --num_workers"
         )
     return int(least or most or 1)
 
@@ -188,7 +188,7 @@ def _experiments(given: Sequence[str]) -> list[str]:
     if _ONE_PER_CORE in given:
         raise UserError(
             f"--experiments={_ONE_PER_CORE}: imagebeam runs one process per worker, which saturates the usual "
-            "quota and by which rate ceilings are divided; give --num_workers for more"
+            "quota and by which rate ceilings are divided; use --num_workers for more"
         )
     return [] if ONE_PROCESS in given else [f"--experiments={ONE_PROCESS}"]
 
@@ -198,7 +198,7 @@ def _image(options: argparse.Namespace, environ: Mapping[str, str]) -> str | Non
     image = environ.get(IMAGE_VARIABLE) or None
     if not (image or options.sdk_container_image or options.setup_file or options.extra_packages):
         raise UserError(
-            "Dataflow workers need imagebeam: give --sdk_container_image=IMAGE (imagebeam template build builds "
+            "Dataflow workers need imagebeam: set --sdk_container_image=IMAGE (imagebeam template build builds "
             "one), or --setup_file=./setup.py in a checkout"
         )
     if options.setup_file and not Path(options.setup_file).is_file():
@@ -212,7 +212,7 @@ def _for_beam(argument: str) -> str:
     if name == "--setup_file" and "/" not in text:
         text = f"./{text}"  # Beam cannot find the directory of a bare setup.py
     if name in {"--temp_location", "--staging_location"} and "/" not in text.removeprefix("gs://"):
-        text = f"{text}/"  # Beam takes a bucket without a slash for missing, and creates one
+        text = f"{text}/"  # Beam treats a bucket without a slash as missing, and creates one
     if name == "--dataflow_endpoint":
         text = text.replace("://127.0.0.1", "://localhost")  # Beam uses plain REST only with this name
     return f"{name}{equals}{text}"

@@ -58,7 +58,7 @@ def submission_error(error: Exception) -> Exception:
         return UserError(f"a Dataflow job of this name is already running: {_line(error)}")
     if isinstance(error, api_errors.Forbidden):
         return SystemicError(
-            "you may not start a Dataflow job; it needs the Dataflow API enabled, roles/dataflow.developer, and "
+            "no permission to start a Dataflow job; it needs the Dataflow API enabled, roles/dataflow.developer, and "
             f"roles/iam.serviceAccountUser on the workers' service account: {_line(error)}"
         )
     if isinstance(error, api_errors.GoogleAPICallError):

@@ -44,12 +44,12 @@ class EmbedSettings(VectorSettings, EmbedBatchSettings, SqlSettings, ClassifySet
 
     @pydantic.model_validator(mode="after")
     def _check_embed(self) -> Self:
-        # A setting without effect would make another version for nothing.
+        # A setting without effect would create a new version needlessly.
         if self.padding is not None and self.crop == "none":
             raise UserError("--padding has no effect without --crop=bbox: leave it out")
         if self.transport == Transport.URI and self.image.changes_images:
             raise UserError(
-                "--crop and --max_side change the images, so their bytes must travel: use --transport=inline or auto"
+                "--crop and --max_side change the images, which must be sent as bytes: use --transport=inline or auto"
             )
         if self.lane == Lane.SQL and self.runner == "DataflowRunner":
             raise UserError(f"--lane=sql: {NO_DATAFLOW}")

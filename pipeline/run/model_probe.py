@@ -67,7 +67,7 @@ async def check_model_exists(resolved: ResolvedRun) -> None:
         where = f" (imagebeam tasks show {task.name})" if task.prompt else ""
         raise UserError(
             f"model {task.model} does not exist at location {settings.location}, or project {settings.project} "
-            "may not use it",
+            "cannot use it",
             fix=f"check --model and --location{where}",
         )
     if answer.code != 200:
@@ -128,7 +128,7 @@ async def probe_transport(resolved: ResolvedRun, uris: list[str]) -> Transport:
 async def call_once(
     resolved: ResolvedRun, image: Image, parts: Mapping[Transport, ImagePart]
 ) -> dict[Transport, ProbeResult]:
-    """Call the model about one image as a run would, once per transport. The calls are paid and not recorded.
+    """Call the model with one image as a run would, once per transport. The calls are paid and not recorded.
 
     Args:
         resolved: The run.

@@ -98,7 +98,7 @@ class ResolvedRun:
             task = dataclasses.replace(task, unit=settings.unit, max_images=images)
         if settings.max_images:
             if task.unit != UnitKind.ASSET:
-                raise UserError(f"--max_images is for --unit=asset; the unit of task {task.name} is an observation")
+                raise UserError(f"--max_images requires --unit=asset; the unit of task {task.name} is an observation")
             task = dataclasses.replace(task, max_images=settings.max_images)
         if settings.transport == Transport.URI and task.image.changes_images:
             raise UserError(
@@ -150,7 +150,7 @@ class ResolvedRun:
             raise UserError(
                 f"--results: {outcomes.project}.{outcomes.dataset} {'is' if found else 'would be'} in {wanted}, but "
                 f"the source is in {location}, and one query cannot read both",
-                fix=f"give a dataset in {location}, created with "
+                fix=f"use a dataset in {location}, created with "
                 f"`bq mk --location={location} {outcomes.project}:DATASET`",
             )
         return None if found else location

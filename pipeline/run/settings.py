@@ -38,7 +38,7 @@ class ClassifySettings(ClassifyFlags):
     Attributes:
         polygon: GeoJSON text of ``polygon_file``.
         dataflow_workers: Workers of Dataflow, a fixed number; None for any other runner.
-        given: Settings that a person gave, on the command line or in the file, as text: for the table ``runs``.
+        given: Settings from the command line and the file, as text, for the table ``runs``.
     """
 
     polygon: str | None = None
@@ -66,7 +66,7 @@ class ClassifySettings(ClassifyFlags):
         """Check that the values are consistent.
 
         Raises:
-            UserError: They are not; says what to change.
+            UserError: They are not; the message contains the fix.
         """
         if self.reprocess and self.due:
             raise UserError(
@@ -79,7 +79,7 @@ class ClassifySettings(ClassifyFlags):
                 else f"--columns is for profile custom, not {self.profile}: leave one of them out"
             )
         if self.max_images and self.unit == UnitKind.OBSERVATION:
-            raise UserError("--max_images is for --unit=asset: an observation is one image")
+            raise UserError("--max_images requires --unit=asset: an observation has one image")
         _ = self.selection  # checks the reasons of failures
         start, end = self.captured_from, self.captured_until
         if start and end and dt.datetime.fromisoformat(start[:-1]) >= dt.datetime.fromisoformat(end[:-1]):
@@ -87,7 +87,7 @@ class ClassifySettings(ClassifyFlags):
         if self.unit_deadline_s < self.call_timeout_s and {"unit_deadline_s", "call_timeout_s"} <= self.given.keys():
             raise UserError(
                 f"--unit_deadline_s={self.unit_deadline_s:g} is shorter than --call_timeout_s={self.call_timeout_s:g}: "
-                "a single call could take longer than its unit may"
+                "one call could exceed the deadline of its unit"
             )
         self._check_place()
         if self.lane == Lane.BATCH:
@@ -101,16 +101,16 @@ class ClassifySettings(ClassifyFlags):
         local = not self.work_dir.startswith("gs://")
         if self.lane == Lane.BATCH and local:
             raise UserError(
-                f"--lane=batch writes the input of its jobs where Vertex AI can read it, and --work_dir={self.work_dir}"
-                " is on this machine; give --work_dir=gs://bucket/path"
+                f"--lane=batch needs a work directory that Vertex AI can read, and --work_dir={self.work_dir}"
+                " is a local directory; use --work_dir=gs://bucket/path"
             )
         if self.runner == "DataflowRunner" and local:
             raise UserError(
-                f"--work_dir={self.work_dir} is on this machine, where workers of Dataflow cannot see it; "
-                "give --work_dir=gs://bucket/path"
+                f"--work_dir={self.work_dir} is a local directory, which Dataflow workers cannot access; "
+                "use --work_dir=gs://bucket/path"
             )
         if self.runner == "DataflowRunner" and self.direct_num_workers > 1:
-            raise UserError("--direct_num_workers is for FnApiRunner; on Dataflow give --num_workers")
+            raise UserError("--direct_num_workers is for FnApiRunner; on Dataflow use --num_workers")
 
     def check_batch(self) -> None:
         """Check what ``--lane=batch`` needs.
@@ -159,7 +159,7 @@ def load_classify(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) ->
     """
     found = merge_layers(line, CLASSIFY, cwd=cwd)
     if "task" not in found.given:
-        raise UserError("no task: give --task=NAME; imagebeam tasks list shows the names")
+        raise UserError("no task: set --task=NAME; imagebeam tasks list prints the names")
     settings = ClassifySettings(**resolve(found, CLASSIFY, cwd=cwd, environ=environ))
     return with_beam(settings, found, environ)
 
@@ -196,7 +196,7 @@ def resolve_project(found: FlagValues, environ: Mapping[str, str]) -> str:
     if project is None and environ.get(name):
         project = flag_values.read(CLASSIFY["project"], environ[name], where=name)
     if project is None:
-        raise UserError("no project: give --project=PROJECT, or export GOOGLE_CLOUD_PROJECT")
+        raise UserError("no project: set --project=PROJECT, or export GOOGLE_CLOUD_PROJECT")
     return project
 
 
@@ -204,15 +204,15 @@ def resolve(found: FlagValues, flags: Flags, *, cwd: Path, environ: Mapping[str,
     """Return the values of a run's settings class: names in full, files read, paths absolute.
 
     Raises:
-        UserError: A required setting is missing, a file cannot be read, or a directory not be written.
+        UserError: A required setting is missing, a file cannot be read, or a directory is not writable.
     """
     values = dict(found.given)
     here = "on the command line or in imagebeam.yaml"
     sources = [name for name in ALTERNATIVES[0] if name in values]
     if not sources:
-        raise UserError(f"no source: give --source=project.dataset.table, --query or --query_file {here}")
+        raise UserError(f"no source: set --source=project.dataset.table, --query or --query_file {here}")
     if "results" not in values:
-        raise UserError(f"no results: give --results=DATASET, where answers go, {here}")
+        raise UserError(f"no results: set --results=DATASET, the dataset for the answers, {here}")
     values["project"] = project = resolve_project(found, environ)
     if len(sources) > 1:
         raise UserError(f"--{sources[0]} and --{sources[1]} are both given: the source is one of them")
@@ -289,7 +289,7 @@ def work_directory(text: str, cwd: Path) -> str:
         if parse_gs_uri(f"{text.rstrip('/')}/file") is None:
             raise UserError(
                 f"--work_dir={quote(text)} is not a valid Cloud Storage path; write gs://bucket/path, "
-                "where the bucket's name is 3 to 222 lower-case letters, digits, dots, dashes and underscores"
+                "where the bucket's name is 3 to 222 lowercase letters, digits, dots, dashes and underscores"
             )
         return text.rstrip("/")
     if "://" in text:
@@ -299,7 +299,7 @@ def work_directory(text: str, cwd: Path) -> str:
     if not standing.is_dir():
         raise UserError(f"--work_dir={text}: {standing} is a file, not a directory")
     if not os.access(standing, os.W_OK | os.X_OK):
-        raise UserError(f"--work_dir={text}: {standing} is not writable for you; give another --work_dir")
+        raise UserError(f"--work_dir={text}: {standing} is not writable; use another --work_dir")
     return str(directory)
 
 

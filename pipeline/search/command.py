@@ -75,7 +75,7 @@ def run(settings: SearchSettings) -> int:
     console = Console()
     find_credentials()
     if settings.html is not None and settings.html.exists() and not settings.force:
-        raise UserError(f"--html: {settings.html} already exists; give another name, or add --force")
+        raise UserError(f"--html: {settings.html} already exists; use another name, or add --force")
     if settings.html is not None and not settings.html.parent.is_dir():
         raise UserError(f"--html: directory {settings.html.parent} does not exist")
     bq = BigQueryClient(settings.project)
@@ -195,7 +195,7 @@ async def _call(project: str, location: str, task: EmbedTask, body: Mapping[str,
         return orjson.loads(answer.body)
     failure = classify_http(answer.code, answer.body, answer.headers)
     if answer.code == 404:
-        raise UserError(f"unknown model {task.model} at location {location}: {failure.message}; give --location")
+        raise UserError(f"unknown model {task.model} at location {location}: {failure.message}; set --location")
     if failure.kind is FailureKind.UNIT or answer.code == 400:
         raise UserError(f"{task.model} rejects {what}: {failure.message}")
     raise SystemicError(f"embedding {what} with {task.model}: {failure.reason}: {failure.message}")
@@ -216,10 +216,10 @@ def _resolve_out_table(settings: SearchSettings, bq: BigQueryClient) -> TableNam
         return None
     table = TableName.parse(settings.out_table, settings.project)
     if table.table in TABLES or is_embedding_table(table.table) or table.table.startswith("_"):
-        raise UserError(f"--out_table={table.dotted} is a table that imagebeam maintains; give another name")
+        raise UserError(f"--out_table={table.dotted} is a table that imagebeam maintains; use another name")
     facts = bq.get_table(table)
     if facts is not None and not (settings.force and facts.kind == "TABLE"):
-        raise UserError(f"--out_table: {table.dotted} already exists; give another name, or add --force")
+        raise UserError(f"--out_table: {table.dotted} already exists; use another name, or add --force")
     return table
 
 

@@ -23,7 +23,7 @@ WANTED: Final = ("text", "image", "like")
 
 # fmt: off
 class SearchFlags(Settings, group=Group.SEARCH, in_file=False):
-    """What to search for, and what to do with the result."""
+    """The search and its output."""
 
     text: Annotated[str | None, Setting(
         "Find images that show what this text describes.", metavar="TEXT", example="a dark street")] = None
@@ -33,7 +33,7 @@ class SearchFlags(Settings, group=Group.SEARCH, in_file=False):
         "Find images that look like the image of this unit.",
         metavar="UNIT_ID", example="o1:0123:00250082")] = None
     where: Annotated[str | None, Setting(
-        "Search only rows that meet this GoogleSQL condition on the table of embeddings.",
+        "Search only rows that match this GoogleSQL condition on the columns of the embeddings table.",
         metavar="SQL", example="asset_type = 'ASSET_CLASS_UTILITY_POLE'")] = None
     top_k: Annotated[int, Setting("Return the N nearest images.", minimum=1, maximum=4_999, example="100")] = 20
     model: Annotated[str | None, Setting(
@@ -45,21 +45,27 @@ class SearchFlags(Settings, group=Group.SEARCH, in_file=False):
     location: Annotated[str | None, Setting(
         "Vertex AI location of the model that embeds the text or picture.",
         metavar="LOCATION", pattern=r"[a-z]+(?:-[a-z]+[0-9]+)?", form="global, us, eu or a region",
-        example="us-central1", computed="a location of the model")] = None
+        example="us-central1", computed="a location that has the model")] = None
     out_table: Annotated[str | None, Setting(
-        "Save the result in this table, which imagebeam classify accepts as --source.",
+        "Save the result in this table, which can be the --source of imagebeam classify.",
         metavar="TABLE", pattern=TABLE, form=TABLE_FORM, example="my_dataset.dark_streets",
         group=Group.RESULTS)] = None
     html: Annotated[Path | None, Setting(
         "Write a contact sheet of the result to this file.",
         metavar="FILE", example="found.html", group=Group.RESULTS)] = None
     thumbnails: Annotated[bool, Setting(
-        "Put thumbnails into the contact sheet.", example="true", group=Group.RESULTS)] = False
+        "Include thumbnails in the contact sheet.", example="true", group=Group.RESULTS)] = False
 # fmt: on
 
 
 class SearchSettings(ConfigSettings, JsonSettings, ForceSettings, DatasetSettings, SearchFlags):
     """Settings of ``imagebeam search``."""
+
+    # fmt: off
+    results: Annotated[str, Setting(
+        "BigQuery dataset with the embeddings.",
+        metavar="DATASET", pattern=DATASET, form="dataset or project.dataset", example="image_answers")]
+    # fmt: on
 
     def title(self) -> str:
         """Return a description of what is searched for."""
@@ -73,7 +79,7 @@ class SearchSettings(ConfigSettings, JsonSettings, ForceSettings, DatasetSetting
         if len(wanted) != 1:
             given = f"{' and '.join(f'--{name}' for name in wanted)} are given" if wanted else "nothing is given"
             raise UserError(
-                f"{given}, but a search is for one thing: --text='a dark street', --image=FILE or --like=ID"
+                f"{given}, but a search needs exactly one of --text='a dark street', --image=FILE or --like=ID"
             )
         if "," in (self.model or ""):
             raise UserError(
@@ -83,7 +89,7 @@ class SearchSettings(ConfigSettings, JsonSettings, ForceSettings, DatasetSetting
         if self.where is not None:
             check_expression(self.where, source="--where")
         if self.thumbnails and self.html is None:
-            raise UserError("--thumbnails are part of the contact sheet: give --html=FILE too")
+            raise UserError("--thumbnails are part of the contact sheet: set --html=FILE too")
         return self
 
 
@@ -105,7 +111,7 @@ def load_search(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> S
     found = merge_layers(line, SEARCH, cwd=cwd)
     values, project = dict(found.given), resolve_project(found, environ)
     if "results" not in values:
-        raise UserError("no results: give --results=DATASET, where the vectors are, or write it into imagebeam.yaml")
+        raise UserError("no dataset: set --results=DATASET, the dataset with the embeddings, here or in imagebeam.yaml")
     values |= {name: cwd / Path(values[name]).expanduser() for name in ("image", "html") if name in values}
     return SearchSettings(**{
         **values, "project": project, "results": qualified_name(DATASET, values["results"], project),

@@ -42,9 +42,9 @@ def search_query(
         UserError: ``top_k`` is out of bounds, or ``where`` is not a condition.
     """
     if not 1 <= top_k <= MOST_TOP_K:
-        raise UserError(f"--top_k={top_k}: give 1 to {MOST_TOP_K:,}")
+        raise UserError(f"--top_k={top_k} is out of range: use 1 to {MOST_TOP_K:,}")
     columns = ", ".join(f"near.base.{name} AS {name}" for name in FOUND)
-    # BigQuery is certain to use the vector index only for a whole table given by name.
+    # BigQuery is guaranteed to use the vector index only for a table reference, not for a subquery.
     base = f"TABLE {table.sql()}"
     if where is not None:
         condition = check_expression(where, source="--where")

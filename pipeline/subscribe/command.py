@@ -59,7 +59,7 @@ def _subscribe(hub: AnalyticsHub, settings: SubscribeSettings, console: Console)
     try:
         return True, hub.subscribe(settings.listing_name, body)
     except ApiError as error:
-        # Another process, or a call of ours whose answer was lost, can have created it meanwhile.
+        # Another process, or an earlier call whose response was lost, may have created it.
         if error.status != 409:
             raise
         existing = _find_subscription(hub, settings, console)
@@ -114,7 +114,7 @@ def _is_linked(hub: AnalyticsHub, settings: SubscribeSettings) -> bool:
     if not shared:
         raise UserError(
             f"{name} is a linked dataset, but {hub.account} cannot see which listing it is linked to: grant "
-            f"roles/analyticshub.subscriptionOwner on {settings.project} to it, or give another --dataset"
+            f"roles/analyticshub.subscriptionOwner on {settings.project} to it, or use another --dataset"
         )
     # The project of the source is given by number, so only the dataset can be compared.
     if shared.rpartition("/")[2] != source.get("datasetId"):
@@ -254,7 +254,7 @@ def _explain(error: ApiError, settings: SubscribeSettings, account: str) -> str:
         (
             error.status == 404,
             (
-                f"; {settings.listing_name or settings.exchange_name} does not exist, or {account} may not see it: "
+                f"; {settings.listing_name or settings.exchange_name} does not exist, or {account} cannot see it: "
                 f"check --customer_id and --location={settings.location}; imagebeam subscribe --list shows what exists"
             ),
         ),

@@ -24,7 +24,7 @@ _ID: Final = r"[A-Za-z0-9_]{1,100}"
 
 # fmt: off
 class SubscribeFlags(Settings, group=Group.SOURCE, in_file=False):
-    """Which listing is linked, and how."""
+    """The listing and the linked dataset."""
 
     customer_id: Annotated[str | None, Setting(
         "Your Google Maps Platform customer id; the listing is named after it.",
@@ -33,7 +33,7 @@ class SubscribeFlags(Settings, group=Group.SOURCE, in_file=False):
         "Location of the data, and of the linked dataset: us, eu or a region.",
         metavar="LOCATION", pattern=r"[A-Za-z]+(?:-[a-z]+[0-9]+)?", form="us, eu or a region", example="eu")] = "us"
     hub_project: Annotated[str, Setting(
-        "Project that shares the data.", metavar="PROJECT", pattern=PROJECT, form=PROJECT_FORM,
+        "Project of the publisher.", metavar="PROJECT", pattern=PROJECT, form=PROJECT_FORM,
         example="maps-platform-analytics-hub")] = "maps-platform-analytics-hub"
     exchange: Annotated[str | None, Setting(
         "Data exchange of the listing.", metavar="ID", pattern=_ID, form="letters, digits and _",
@@ -50,7 +50,7 @@ class SubscribeFlags(Settings, group=Group.SOURCE, in_file=False):
     list: Annotated[bool, Setting(
         "List the listings that you can see and create nothing.", example="true", group=Group.RUN)] = False
     dry_run: Annotated[bool, Setting(
-        "Print the request instead of sending it.", example="true", group=Group.RUN)] = False
+        "Print the subscribe request instead of sending it.", example="true", group=Group.RUN)] = False
 # fmt: on
 
 
@@ -81,13 +81,13 @@ class SubscribeSettings(ConfigSettings, JsonSettings, ProjectSettings, Subscribe
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:
         if self.list and self.dry_run:
-            raise UserError("--list creates nothing, so there is no request for --dry_run to print: give one of them")
+            raise UserError("--list creates nothing, so --dry_run has no request to print: use one of them")
         if self.list:
             return self
         if self.listing is None and self.customer_id is None:
             raise UserError(
-                "which listing? Give --customer_id, such as --customer_id=1234-5678, or --listing; imagebeam subscribe "
-                "--list shows those that you can see"
+                "no listing: set --customer_id, such as --customer_id=1234-5678, or --listing; imagebeam subscribe "
+                "--list prints the listings that you can see"
             )
         if self.listing is not None and "/" in self.listing:
             also = [name for name in ("hub_project", "exchange", "customer_id") if name in self.model_fields_set]
@@ -98,7 +98,7 @@ class SubscribeSettings(ConfigSettings, JsonSettings, ProjectSettings, Subscribe
             where = self.listing.split("/")[3]
             if where.lower() != self.location:
                 raise UserError(
-                    f"--listing is in {where}, and a linked dataset must be there too: give --location={where}"
+                    f"--listing is in {where}, and a linked dataset must be there too: use --location={where}"
                 )
         return self
 

@@ -75,7 +75,7 @@ def check_expression(text: str, *, source: str) -> str:
     """
     stripped = text.strip()
     if not stripped:
-        raise UserError(f"{source} is empty; give a SQL condition, or omit the flag")
+        raise UserError(f"{source} is empty; write a SQL condition, or omit the flag")
     _check_balance(stripped, source)
     return stripped
 
@@ -88,7 +88,7 @@ def check_select(text: str, *, source: str) -> str:
     """
     stripped = re.sub(r"[;\s]+\Z", "", text).strip()
     if not stripped:
-        raise UserError(f"{source} is empty; give a SELECT")
+        raise UserError(f"{source} is empty; write a SELECT statement")
     if not _QUERY_START.match(stripped):
         raise UserError(f"{source} must be one query that starts with SELECT or WITH, not {quote(stripped, 40)}")
     _check_balance(stripped, source)

@@ -64,10 +64,10 @@ class Filters:
             UserError: A filter is invalid.
         """
         if self.limit is not None and not 1 <= self.limit <= MAX_LIMIT:
-            raise UserError(f"--limit={self.limit} is out of range; give 1 or more, or omit it for all")
+            raise UserError(f"--limit={self.limit} is out of range; use 1 or more, or omit it for all")
         percent = self.sample_percent
         if percent is not None and not 0 < percent <= 100:
-            raise UserError(f"--sample_percent={percent:g} is out of range; give more than 0, up to 100")
+            raise UserError(f"--sample_percent={percent:g} is out of range; use more than 0, up to 100")
         if self.bbox is not None:
             _check_bbox(self.bbox)
         if self.near is not None:
@@ -186,10 +186,10 @@ def areas(text: str, *, where: str = "--polygon_file") -> list[str]:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error}); give a GeoJSON Polygon or MultiPolygon") from None
+        raise UserError(f"{where} is not JSON ({error}); use a GeoJSON Polygon or MultiPolygon") from None
     found = _geometries(document, where)
     if not found:
-        raise UserError(f"{where} has no polygon; give a GeoJSON Polygon or MultiPolygon")
+        raise UserError(f"{where} has no polygon; use a GeoJSON Polygon or MultiPolygon")
     if len(found) > MAX_AREAS:
         raise UserError(f"{where} has {len(found)} areas; the maximum is {MAX_AREAS}: combine them in a MultiPolygon")
     return found
@@ -203,7 +203,7 @@ def _geometries(document: Any, where: str) -> list[str]:
         return _geometries(document.get("geometry"), where)
     if kind not in _AREA_TYPES:
         raise UserError(
-            f"{where} has {quote(str(kind or document))}; give a GeoJSON Polygon or MultiPolygon, "
+            f"{where} has {quote(str(kind or document))}; use a GeoJSON Polygon or MultiPolygon, "
             "a Feature or a FeatureCollection of them"
         )
     polygons = document.get("coordinates")

@@ -130,7 +130,7 @@ def _parse(text: str, flag: str, known: tuple[str, ...]) -> Selection:
 
 def _parse_reason(reason: str, source: str) -> str:
     if not re.fullmatch(r"[A-Z0-9_]+", reason):
-        raise UserError(f"{source}: give a reason or status after failed:, such as failed:NOT_FOUND")
+        raise UserError(f"{source}: add a reason or status after failed:, such as failed:NOT_FOUND")
     if reason in _NOT_FAILURES:
         raise UserError(f"{source}: {reason} is not a failure; {_NOT_FAILURES[reason]}")
     return reason

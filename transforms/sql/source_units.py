@@ -39,7 +39,7 @@ def source_steps(spec: QuerySpec, kept: Mapping[str, str], parameters: list[Para
     if spec.unit == UnitKind.ASSET and "asset_id" not in source.columns:
         raise UserError(f"unit: asset requires asset_id, which {source.label} does not have; use unit: observation")
     if not 1 <= spec.max_images <= MAX_IMAGES:
-        raise UserError(f"max_images is {spec.max_images}; give 1 to {MAX_IMAGES}")
+        raise UserError(f"max_images is {spec.max_images}; use 1 to {MAX_IMAGES}")
     place, place_parameters = filters.place_conditions()
     window, window_parameters = filters.window_conditions()
     parameters += [*place_parameters, *window_parameters]
