@@ -43,7 +43,7 @@ class EmbeddingLines:
             ValueError: The unit does not have exactly one image with a URI and a type.
         """
         if len(unit.images) != 1 or len(mime_types) != 1:
-            raise ValueError(f"unit {unit.unit_id} has {len(unit.images)} images; an embedding needs exactly one")
+            raise ValueError(f"an embedding needs exactly one image, not {len(unit.images)}: unit {unit.unit_id}")
         uri, head = unit.images[0].uri, self.heads.get(mime_types[0])
         if uri is None or head is None:
             raise ValueError(f"unit {unit.unit_id}: cannot send {uri} of type {mime_types[0]}")
