@@ -11,7 +11,9 @@ import pytest
 from settings_lines import embed_settings
 
 from imagebeam.pipeline.flags import values as flag_values
-from imagebeam.pipeline.flags.classify import BATCH_ONLY, CLASSIFY
+from imagebeam.pipeline.flags.classify import CLASSIFY
+from imagebeam.pipeline.flags.execution import BatchSettings
+from imagebeam.pipeline.flags.model import flags_of
 from imagebeam.pipeline.flags.setting import Setting
 from imagebeam.pipeline.run.assemble import build_run_settings
 from imagebeam.pipeline.run.embed_settings import EMBED, EmbedSettings
@@ -110,9 +112,9 @@ def test_requires_a_source(tmp_path: Path) -> None:
 
 def test_shares_the_flags_of_classify() -> None:
     own = {"model", "unit", "lane", "transport", "max_rpm"}
-    for name in set(BATCH_ONLY) - {"batch_lines", "batch_fallback"}:
+    for name in set(flags_of(BatchSettings)) - {"batch_lines", "batch_fallback"}:
         assert dataclasses.replace(EMBED[name], in_file=CLASSIFY[name].in_file) == CLASSIFY[name], name
-    shared = EMBED.keys() & CLASSIFY.keys() - own - BATCH_ONLY.keys()
+    shared = EMBED.keys() & CLASSIFY.keys() - own - flags_of(BatchSettings).keys()
     assert {"source", "reprocess", "limit", "results", "max_cost_usd", "runner"} <= shared
     assert all(CLASSIFY[name] == EMBED[name] for name in shared)
     assert not EMBED.keys() & {"task", "max_images"}

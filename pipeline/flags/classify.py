@@ -24,5 +24,3 @@ class ClassifyFlags(
 CLASSIFY: Final[Flags] = flags_of(ClassifyFlags)
 #: Settings that ``imagebeam.yaml`` may contain, of all commands.
 IN_FILE: Final[Flags] = {name: setting for name, setting in CLASSIFY.items() if setting.in_file}
-#: Settings that are for ``--lane=batch`` only.
-BATCH_ONLY: Final[Flags] = flags_of(BatchSettings)

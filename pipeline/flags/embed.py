@@ -6,6 +6,7 @@ from imagebeam.pipeline.flags.execution import BatchSettings
 from imagebeam.pipeline.flags.model import Settings, flags_of
 from imagebeam.pipeline.flags.setting import Flags, Group, Setting
 from imagebeam.transforms.core.records import Lane, Transport, UnitKind
+from imagebeam.transforms.tasks.embedding import DEFAULT_MODEL, MODELS
 
 #: Why lane sql does not run on Dataflow.
 NO_DATAFLOW: Final = (
@@ -20,8 +21,8 @@ class VectorSettings(Settings, group=Group.TASK, in_file=False):
 
     model: Annotated[str | None, Setting(
         "Embedding model. Vectors of different models cannot be compared.", metavar="MODEL",
-        choices=("gemini-embedding-2", "multimodalembedding@001"), example="multimodalembedding@001"
-    )] = "gemini-embedding-2"
+        choices=tuple(MODELS), example="multimodalembedding@001"
+    )] = DEFAULT_MODEL
     dimension: Annotated[int, Setting(
         "Length of the vectors: 1 to 3072 for gemini-embedding-2; 128, 256, 512 or 1408 for multimodalembedding@001.",
         minimum=1, example="768", computed="the longest")] = 0
