@@ -113,7 +113,7 @@ def test_a_batch_row_matches_the_documentation_of_google() -> None:
 @pytest.mark.parametrize("images", [0, 2])
 def test_a_batch_row_has_one_image(images: int) -> None:
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/1.jpg"),) * images)
-    with pytest.raises(ValueError, match="one image"):
+    with pytest.raises(ValueError, match="needs exactly one"):
         task_kind(TASK).build_lines(PROFILE, {}).line("k-1", unit, ["image/jpeg"] * images)
 
 
