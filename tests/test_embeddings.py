@@ -97,7 +97,7 @@ def test_rows_match_the_schema() -> None:
     ],
 )
 def test_invalid_vectors_have_no_row(outcome: Outcome) -> None:
-    with pytest.raises(ValueError, match="no vector of 2 numbers"):
+    with pytest.raises(ValueError, match="no vector with 2 dimensions"):
         embedding_row(outcome, model="m", dimension=2, version="v", run_id="r")
 
 

@@ -573,7 +573,7 @@ def test_queries_the_file_after_the_server_was_stopped_or_killed(tmp_path: Path)
         ("t",),
         ("v",),
     ]
-    with pytest.raises(UserError, match="only be read"):
+    with pytest.raises(UserError, match="only SELECT is supported, not DELETE"):
         query_database(database, project, "DELETE FROM d.t WHERE TRUE")
     with pytest.raises(UserError, match="Unrecognized name"):
         query_database(database, project, "SELECT x FROM d.t")

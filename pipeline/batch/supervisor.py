@@ -58,13 +58,14 @@ def reconcile(run: BatchRun, jobs: BatchJobs, *, only_create: bool = False) -> R
     bq = BigQueryClient(run.run.engine.call_settings.project)
     table = run.run.sibling(f"_lease_batch_{run.run.run_id}".replace("-", "_"))
     holder = f"{run.run.run_id}/{secrets.token_hex(4)}"
-    if (summary := read_json(run.run.summary_path)) is not None:
-        return RunStatus(run.run.run_id, batch_state.newest_round(run), summary=summary)
     try:
         lease.acquire(bq, table, holder)
     except UserError as held:
         return RunStatus(run.run.run_id, waiting_for=str(held))
     try:
+        # Only under the lease: the process that held it before may have ended the run.
+        if (summary := read_json(run.run.summary_path)) is not None:
+            return RunStatus(run.run.run_id, batch_state.newest_round(run), summary=summary)
         with _extending(bq, table, holder):
             return _reconcile(run, jobs, bq, only_create=only_create)
     finally:
