@@ -28,8 +28,8 @@ def work_on(job: Job) -> list[str]:
     return batch_arguments(job, "--batch_lines=2", "--batch_poll_s=0.05")
 
 
-def books(job: Job) -> list[tuple[int, ...]]:
-    """The final books of a job's runs, as the table ``runs`` has them."""
+def final_counts(job: Job) -> list[tuple[int, ...]]:
+    """Return the final counts of a job's runs from the table ``runs``."""
     rows = job.query("SELECT units_in, ok, failed, skipped, calls FROM {results}.runs WHERE event = 'end'")
     return [tuple(int(value) for value in row.values()) for row in rows]
 
@@ -51,7 +51,7 @@ def test_another_process_continues_after_a_kill(cloud: LocalCloud, tmp_path: Pat
         assert code == 0, (out, err)
         assert "all units accounted for" in out
     assert [row["status"] for row in answers(job)] == ["OK"] * 6
-    assert books(job) == [(6, 6, 0, 0, 9)], "as if nobody had been killed"
+    assert final_counts(job) == [(6, 6, 0, 0, 9)], "as if no process had been killed"
     jobs = created(job)
     assert {name.partition("-")[0] for name in jobs} == {"r1", "r2"}
     assert set(jobs.values()) == {1}, "one job for each shard and round"
@@ -69,7 +69,7 @@ def test_concurrent_processes_do_the_work_once(cloud: LocalCloud, tmp_path: Path
         process.start()
     for process in processes:
         process.join()
-    assert books(job) == [(6, 6, 0, 0, 6)], "ended once"
+    assert final_counts(job) == [(6, 6, 0, 0, 6)], "ended once"
     assert created(job) == {"r1-0000000000-0": 1, "r1-0000000003-0": 1}
     assert paid(job) == {job.uri(place): 1 for place in range(6)}
     landed = job.query("SELECT status, COUNT(*) AS n FROM {results}.outcomes GROUP BY status ORDER BY status")

@@ -30,6 +30,7 @@ def restore(cloud: LocalCloud, directory: Path, kind: str) -> tuple[Job, str]:
     bucket = storage.Client().bucket(work_dir(job).removeprefix("gs://").partition("/")[0])
     names = {
         "work_bucket": bucket.name,
+        "folder": work_dir(job).rpartition("/")[2],
         "image_bucket": f"{job.name.replace('_', '-')}-images",
         "dataset": job.name,
         "project": cloud.project,
