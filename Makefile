@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PACKAGES := imagebeam.pipeline imagebeam.transforms imagebeam.emulators
-SCRIPTS := $(sort $(dir $(wildcard tests/*.py tests_gcp/*.py benchmarks/*.py examples/*.py templates/*.py)))
+SCRIPTS := $(sort $(dir $(wildcard tests/conftest.py tests_gcp/*.py benchmarks/*.py examples/*.py templates/*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-gcp check lint types bench clean

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from smoke import smoke, work_directory
+from support.smoke import smoke, work_directory
 
 PROJECT = os.environ.get("IMAGEBEAM_GCP_PROJECT", "")
 BUCKET = os.environ.get("IMAGEBEAM_GCP_BUCKET", "").removeprefix("gs://").rstrip("/")

@@ -1,0 +1,417 @@
+"""``imagebeam embed --lane=sql`` end to end: nothing is lost or embedded twice."""
+
+import dataclasses
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlglot
+from google.cloud import bigquery
+from support.jobs import Job, make_job, run_cli
+from support.settings_lines import embed_settings
+
+from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.emulators.sample_data.images import Picture, photos, render
+from imagebeam.pipeline.console.console import Console
+from imagebeam.pipeline.embed_sql import command as embed_sql_command
+from imagebeam.pipeline.embed_sql import setup as embed_setup
+from imagebeam.pipeline.embed_sql import statements as embedding_sql
+from imagebeam.pipeline.embed_sql.statements import StagingTable
+from imagebeam.pipeline.preflight.gate import check_run
+from imagebeam.pipeline.preflight.runner import Command, Context
+from imagebeam.pipeline.run.resolved_run import ResolvedRun
+from imagebeam.transforms.clients.bigquery import BigQueryClient, build_job_config
+from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.run_tables import prepare_tables
+from imagebeam.transforms.sql.remaining_query import build_remaining_query
+from imagebeam.transforms.tasks.embedding import embed_task
+
+MODEL, DIMENSION = "multimodalembedding@001", 128
+TABLE = "embeddings_multimodalembedding_001_128"
+TASK = embed_task(MODEL, DIMENSION)
+#: Crops of one photograph are neighbors of each other.
+VIEWS = 6
+
+
+def arguments(job: Job, *more: str) -> list[str]:
+    return [
+        "embed",
+        "--lane=sql",
+        f"--source={job.source}",
+        f"--results={job.results}",
+        f"--work_dir={job.directory / 'runs'}",
+        f"--model={MODEL}",
+        f"--dimension={DIMENSION}",
+        "--pass_pause_s=0",
+        *more,
+    ]
+
+
+def embed(job: Job, *more: str) -> dict[str, Any]:
+    """Run the command; give its summary with exit code and standard error."""
+    code, out, err = run_cli(arguments(job, "--json", *more))
+    assert out.strip().startswith("{"), f"exit code {code}: {err}"
+    return {**json.loads(out), "exit_code": code, "err": err}
+
+
+def ai(job: Job) -> dict[str, Any]:
+    """Counters of the AI functions of the local BigQuery."""
+    return dict(job.cloud.counters().get("bigquery", {}).get("ai", {}))
+
+
+def vectors(job: Job) -> list[dict[str, Any]]:
+    return job.query(f"SELECT * FROM {{results}}.{TABLE} ORDER BY unit_id")
+
+
+def statuses(job: Job) -> Counter[tuple[str, str | None]]:
+    rows = job.query(f"SELECT status, reason FROM {{results}}.outcomes WHERE task = '{TASK.name}'")
+    return Counter((row["status"], row["reason"]) for row in rows)
+
+
+def staging_tables(job: Job) -> list[str]:
+    """Staging tables that exist."""
+    client = bigquery.Client()
+    names = [str(table.table_id) for table in client.list_tables(job.results)]
+    return [name for name in names if StagingTable.read(TableName("my-project", "d", name))]
+
+
+def crops(job_rows: int = VIEWS) -> list[dict[str, Any]]:
+    """Rows with views of every photograph."""
+    return [
+        {
+            "data": render(Picture(photo, (6 * view, 5 * view, 180 + 6 * view, 140 + 5 * view), (180, 140), "plain")),
+            "asset_id": photo,
+        }
+        for photo in photos()
+        for view in range(job_rows)
+    ]
+
+
+def test_embeds_every_image_once_with_all_units_accounted_for(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(
+        cloud, tmp_path, [{} for _ in range(30)] + [{"gcs_uri": None}, {"data": None}, {"data": b"no picture"}]
+    )
+    summary = embed(job)
+    assert summary["exit_code"] == 0, summary["err"]
+    assert summary["problems"] == []
+    assert summary["lane"] == "sql"
+    assert summary["counted"]["ok"] == 30
+    assert statuses(job) == {
+        ("OK", None): 30,
+        ("IMAGE_ERROR", "NO_URI"): 1,
+        ("IMAGE_ERROR", "NOT_FOUND"): 1,
+        ("IMAGE_ERROR", "UNREADABLE"): 1,
+    }
+    rows = vectors(job)
+    assert len(rows) == len({row["unit_id"] for row in rows}) == 30
+    assert {len(row["vector"]) for row in rows} == {DIMENSION}
+    assert {(row["model"], row["dimension"], row["version"]) for row in rows} == {(MODEL, DIMENSION, TASK.version)}
+    assert rows[0]["asset_type"] == "ASSET_CLASS_UTILITY_POLE"
+    assert rows[0]["uri"] == job.uri(0)
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    assert staging_tables(job) == []
+    (run,) = job.query("SELECT state, ok, failed FROM {results}.runs_history")
+    assert run == {"state": "DONE", "ok": 30, "failed": 3}
+    again = embed(job)
+    assert again["counted"]["ok"] == 0
+    assert again["source"]["already_done"] == 30
+    assert again["source"]["failed_before"] == 3
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+
+
+def test_retries_retryable_failures_in_later_passes(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 120)
+    cloud.faults(
+        bigquery={
+            "ai": {
+                "failures": [
+                    {"match": "0000000003:", "do": "permanent", "message": "INVALID_ARGUMENT: unable to process it"},
+                    {"match": "0000000004:", "do": "permanent", "message": "the image was blocked for safety"},
+                    {"rate": 0.1, "do": "retryable"},
+                ]
+            }
+        }
+    )
+    summary = embed(job, "--rows_per_job=20")
+    assert summary["exit_code"] == 0, summary["err"]
+    assert summary["counted"]["failed"] == {"IMAGE_ERROR/UNREADABLE": 1, "BLOCKED/SAFETY": 1}
+    assert len(vectors(job)) == 118
+    counted = ai(job)
+    assert set(counted["answered_per_key"].values()) == {1}
+    assert counted["permanent"] == 2
+    (passes,) = job.query("SELECT MAX(attempts) AS n FROM {results}.outcomes")
+    assert 2 <= passes["n"] <= 5
+    assert counted["max_running_jobs"] <= 5
+    assert staging_tables(job) == []
+
+
+def test_failures_that_outlast_the_passes_are_retried_by_the_next_run(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 20)
+    cloud.faults(bigquery={"ai": {"failures": [{"match": "0000000007:", "do": "retryable"}]}})
+    summary = embed(job, "--max_passes=3")
+    assert summary["problems"] == []
+    assert statuses(job) == {("OK", None): 19, ("UNAVAILABLE", "RETRYABLE"): 1}
+    assert ai(job)["calls_per_key"][job.uri(7)] == 3
+    cloud.faults(bigquery={})
+    assert embed(job)["counted"]["ok"] == 1
+    assert len(vectors(job)) == 20
+
+
+def test_embeds_rows_beyond_the_quota_of_a_job_in_the_next_pass(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 40)
+    cloud.faults(bigquery={"ai": {"rows_per_job": 12}})
+    summary = embed(job)
+    assert summary["counted"]["ok"] == 40
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+
+
+def test_retries_jobs_beyond_the_concurrency_limit(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 40)
+    cloud.faults(bigquery={"ai": {"concurrent_jobs": 1}})
+    summary = embed(job, "--rows_per_job=10")
+    assert summary["counted"]["ok"] == 40, summary["err"]
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    assert ai(job)["max_running_jobs"] == 1
+
+
+def test_an_object_table_gives_the_same_vectors(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 14)
+    bucket = job.uri(0).split("/")[2]
+    summary = embed(job, f"--object_uris=gs://{bucket}/snapshot/*.jpg", "--max_staleness_minutes=60",
+                    "--metadata_cache_mode=MANUAL")  # fmt: skip
+    assert summary["counted"]["ok"] == 14, summary["err"]
+    by_table = {row["unit_id"]: row["vector"] for row in vectors(job)}
+    job.query(f"DELETE FROM {{results}}.{TABLE} WHERE TRUE")
+    job.query("DELETE FROM {results}.outcomes WHERE TRUE")
+    assert embed(job)["counted"]["ok"] == 14
+    assert {row["unit_id"]: row["vector"] for row in vectors(job)} == by_table
+
+
+def test_an_image_outside_the_object_table_is_not_found(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, [{}, {"suffix": ".png"}])
+    bucket = job.uri(0).split("/")[2]
+    summary = embed(job, f"--object_uris=gs://{bucket}/snapshot/*.jpg")
+    assert summary["counted"]["failed"] == {"IMAGE_ERROR/NOT_FOUND": 1}
+    assert ai(job)["rows"] == 1
+
+
+def test_checks_that_the_object_table_lists_the_images(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, [{}, {"suffix": ".png"}, {"gcs_uri": None}])
+    bucket = job.uri(0).split("/")[2]
+    elsewhere = f"--object_uris=gs://{bucket}/obs/*,gs://{bucket}/snapshot"
+    code, _, err = run_cli(arguments(job, elsewhere))
+    assert code == 2
+    assert elsewhere in err.splitlines()[-1]
+    assert job.uri(0) in err.splitlines()[-1]
+    assert f"--object_uris=gs://{bucket}/*" in err.splitlines()[-1]
+    dry = arguments(job, f"--object_uris=gs://{bucket}/obs/*,gs://{bucket}/snapshot/*.jpg", "--dry_run")
+    code, _, err = run_cli(dry)
+    assert code == 0, err
+    assert f"does not list 1 of 2 remaining images, such as {job.uri(1)}" in err
+    assert run_cli([*arguments(job, f"--object_uris={job.uri(0)}", "--limit=3"), "--dry_run"])[0] == 0
+    assert not ai(job)
+
+
+@pytest.mark.parametrize("dimension", [128, 256, 512, 1408])
+def test_writes_vectors_of_each_dimension(cloud: LocalCloud, tmp_path: Path, dimension: int) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    assert embed(job, f"--dimension={dimension}")["counted"]["ok"] == 3
+    rows = job.query(f"SELECT vector FROM {{results}}.embeddings_multimodalembedding_001_{dimension}")
+    assert [len(row["vector"]) for row in rows] == [dimension] * 3
+
+
+def test_a_model_alias_writes_the_table_of_its_model(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    summary = embed(job, "--model=gemini-embedding-2", "--endpoint=gemini-embedding-2-preview", "--dimension=768")
+    assert summary["counted"]["ok"] == 3, summary["err"]
+    (row,) = job.query("SELECT COUNT(*) AS n FROM {results}.embeddings_gemini_embedding_2_768")
+    assert row["n"] == 3
+
+
+def test_creates_the_connection_and_prints_its_grants(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    name = f"us.{job.name}"
+    code, _, err = run_cli(arguments(job, f"--connection={name}"))
+    assert code == 2
+    assert f"connection {cloud.project}.{name} does not exist" in err
+    assert "bq mk --connection --location=us" in err
+    assert "--create_connection" in err
+    summary = embed(job, f"--connection={name}", "--create_connection")
+    assert summary["counted"]["ok"] == 2
+    code, out, _ = run_cli(arguments(job, f"--connection={name}", "--dry_run"))
+    assert code == 0
+    assert re.search(r"--member=serviceAccount:bqcx-\S+ --role=roles/aiplatform.user", out)
+    assert re.search(r"gs://\S+-images --member=serviceAccount:bqcx-\S+ --role=roles/storage.objectViewer", out)
+
+
+def test_dry_run_prints_every_statement(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    code, out, _ = run_cli(arguments(job, "--dry_run"))
+    assert code == 0
+    assert "CREATE MODEL IF NOT EXISTS" in out
+    assert "AI.GENERATE_EMBEDDING" in out
+    assert "@task = " in out
+    for statement in out.split(";\n"):
+        text = "\n".join(line for line in statement.splitlines() if not line.startswith("--")).strip()
+        assert not text or sqlglot.parse_one(text, read="bigquery")
+    assert not ai(job)
+    assert BigQueryClient(cloud.project).get_dataset_location(cloud.project, job.results) is None
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--dimension=768",), "128, 256, 512 or 1408"),
+        (("--connection=eu.imagery",), "is in eu, but dataset .* is in US"),
+        (("--connection=imagery",), "LOCATION.NAME"),
+        (("--endpoint=gemini-embedding-2",), "vectors of two models"),
+        (("--crop=bbox",), "use --lane=online"),
+        (("--create_connection",), "needs a name"),
+        (("--max_calls=5",), "use --limit"),
+        (("--object_uris=gs://bucket/*/*",), "at most one \\*"),
+        (("--object_uris=gs://bucket/*", "--max_staleness_minutes=5"), "30 to"),
+        (("--max_cost_usd=0.0001",), "--limit=1 or less"),
+        (("--lane=online",), "--pass_pause_s is for --lane=sql"),
+    ],
+)  # fmt: skip
+def test_rejects_invalid_flags_in_one_line_before_any_job(
+    cloud: LocalCloud, tmp_path: Path, more: tuple[str, ...], said: str
+) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    code, _, err = run_cli(arguments(job, *more))
+    assert code == 2
+    assert re.search(said, err.splitlines()[-1])
+    assert not ai(job)
+
+
+def test_an_unreadable_bucket_stops_the_run_after_the_trial(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 60)
+    message = "PERMISSION_DENIED: the service account does not have storage.objects.get access"
+    cloud.faults(bigquery={"ai": {"failures": [{"do": "permanent", "message": message}]}})
+    code, _, err = run_cli(arguments(job))
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert re.search(r"grant roles/storage.objectViewer on gs://\S+ to bqcx-\S+@gcp-sa-bigquery-condel", last)
+    assert ai(job)["rows"] == 10
+    cloud.faults(bigquery={})
+    assert embed(job)["counted"]["ok"] == 60
+
+
+def test_reports_a_missing_bucket(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 2)
+    code, _, err = run_cli(arguments(job, "--object_uris=gs://no-such-bucket-anywhere/*"))
+    assert code == 2
+    assert "no-such-bucket-anywhere" in err.splitlines()[-1]
+
+
+# Recovery
+
+
+def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
+    """Leave the tables of a run that died after a job: its result is staged, and at most the vectors are written."""
+    settings, _ = embed_settings(arguments(job)[1:], cwd=job.directory, environ=os.environ)
+    bq = BigQueryClient(job.cloud.project)
+    context = Context(ResolvedRun(settings), command=Command.RUN)
+    ready = check_run(context, Console(quiet=True))
+    bq.create_dataset(ready.run.outcomes.project, ready.run.outcomes.dataset, "US")
+    prepare_tables(bq, ready.run)
+    name = f"imagebeam-embed-{job.name}"
+    embed_setup.create_resources(context.sql_resources, bq, name, ready.run, lambda: None, lambda _: None)
+    target = embed_sql_command.build_target(ready.run)
+    pending = StagingTable(ready.run.outcomes, embedding_sql.hash_task(TASK.name), secrets.token_hex(6))
+    staged = dataclasses.replace(pending, chunk=0)
+    client = bigquery.Client()
+    steps = [
+        embedding_sql.pending_query(build_remaining_query(ready.run.query_spec()), pending, target, rows=100),
+        embedding_sql.embed_query(staged, context.sql_resources.model_call(settings.dimension)),
+        *([embedding_sql.insert_vectors_query(staged, target)] if vectors_too else []),
+    ]
+    for query in steps:
+        client.query(query.sql, job_config=build_job_config(query.parameters)).result()
+
+
+@pytest.mark.parametrize("vectors_too", [False, True])
+def test_recovers_a_run_that_died_between_its_writes(cloud: LocalCloud, tmp_path: Path, vectors_too: bool) -> None:  # noqa: FBT001
+    job = make_job(cloud, tmp_path, 25)
+    stage_without_writing(job, vectors_too=vectors_too)
+    assert ai(job)["answered"] == 10
+    code, out, err = run_cli(arguments(job))
+    assert code == 0, err
+    assert "recovered 1 jobs of run" in err
+    assert re.search(r"^ +15 OK$", out, re.MULTILINE)
+    assert re.search(r"^ +10 already done$", out, re.MULTILINE)
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    rows = vectors(job)
+    assert len(rows) == len({row["unit_id"] for row in rows}) == 25
+    assert statuses(job) == {("OK", None): 25}
+    assert staging_tables(job) == []
+
+
+def test_a_run_killed_repeatedly_embeds_nothing_twice(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 90)
+    cloud.faults(bigquery={"ai": {"failures": [{"rate": 0.2, "do": "retryable"}]}})
+    program = [sys.executable, "-m", "imagebeam.pipeline", *arguments(job, "--rows_per_job=15", "--json")]
+    killed = 0
+    for kill_at in (1, 3, 6, 9):
+        running = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        before = int(ai(job).get("jobs", 0))
+        while running.poll() is None and int(ai(job).get("jobs", 0)) < before + kill_at:
+            time.sleep(0.01)
+        if running.poll() is None:
+            running.send_signal(signal.SIGKILL)
+            killed += 1
+        running.communicate()
+    summary = embed(job)
+    assert killed >= 2
+    assert summary["problems"] == [], summary["err"]
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    rows = vectors(job)
+    assert len(rows) == len({row["unit_id"] for row in rows}) == 90
+    assert statuses(job)["OK", None] == 90
+    assert staging_tables(job) == []
+
+
+def test_a_terminated_run_finishes_its_jobs_and_skips_the_rest(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 90)
+    program = [sys.executable, "-m", "imagebeam.pipeline", *arguments(job, "--rows_per_job=2", "--json")]
+    running = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and int(ai(job).get("jobs", 0)) < 3:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate()
+    assert running.returncode == 130, err
+    summary = json.loads(out)
+    assert summary["problems"] == []
+    assert summary["counted"]["skipped"] > 0
+    assert summary["counted"]["ok"] + summary["counted"]["skipped"] == 90
+    assert embed(job)["counted"]["ok"] == summary["counted"]["skipped"]
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+    assert staging_tables(job) == []
+
+
+# Search quality
+
+
+def test_views_of_one_photograph_are_neighbors(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, crops())
+    embed(job)
+    rows = job.query(
+        "SELECT query.asset_id AS mine, base.asset_id AS near FROM VECTOR_SEARCH("
+        f"TABLE {{results}}.{TABLE}, 'vector', (SELECT unit_id, asset_id, vector FROM {{results}}.{TABLE}), "
+        f"top_k => {VIEWS}, distance_type => 'COSINE') WHERE base.unit_id != query.unit_id"
+    )
+    recall = sum(row["mine"] == row["near"] for row in rows) / len(rows)
+    assert len(rows) == (VIEWS - 1) * VIEWS * len(photos())
+    assert recall >= 0.9
