@@ -70,6 +70,7 @@ setup(
             "ruff>=0.17,<0.18",
             "setuptools>=77,<85",  # the packaging tests build without isolation, and older ones make no wheels
             "types-PyYAML>=6,<7",
+            "uv>=0.13,<0.14",  # make installs with it
         ],
     },
     entry_points={
