@@ -35,7 +35,7 @@ from benchmarks.environment import local_cloud
 from benchmarks.memory import peak_mb
 from imagebeam.emulators.batch.embeddings import synthetic_vector
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline.search.sql import search_query
+from imagebeam.pipeline.similarity.sql import search_query
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.sql.embedding_tables import embedding_table

@@ -11,11 +11,11 @@ from imagebeam.pipeline.batch.settings import BATCH
 from imagebeam.pipeline.flags.classify import CLASSIFY
 from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand, job_group
 from imagebeam.pipeline.flags.layers import FlagValues
-from imagebeam.pipeline.plan.settings import PLAN, load_plan
+from imagebeam.pipeline.planning.settings import PLAN, load_plan
 from imagebeam.pipeline.preflight.settings import PREFLIGHT
 from imagebeam.pipeline.run.embed_settings import EMBED, JOB_FLAGS, JOBS, load_embed
 from imagebeam.pipeline.run.settings import load_classify
-from imagebeam.pipeline.search.settings import SEARCH, load_search
+from imagebeam.pipeline.similarity.settings import SEARCH, load_search
 from imagebeam.pipeline.subscribe.settings import SUBSCRIBE, load_subscribe
 
 _BEAM: Final = "Beam options of the chosen runner (--region, --temp_location …) are accepted too."
@@ -27,21 +27,21 @@ def _place() -> dict[str, Any]:
 
 def _classify(line: FlagValues) -> int:
     settings, beam_args = load_classify(line, **_place())
-    from imagebeam.pipeline import classify as command
+    from imagebeam.pipeline.jobs import classify as command
 
     return command.run(settings, beam_args)
 
 
 def _embed(line: FlagValues) -> int:
     settings, beam_args = load_embed(line, **_place())
-    from imagebeam.pipeline import embed as command
+    from imagebeam.pipeline.jobs import embed as command
 
     return command.run(settings, beam_args)
 
 
 def _plan(job: str, line: FlagValues) -> int:
     settings = load_plan(JOBS[job], line, **_place())
-    from imagebeam.pipeline.plan import command
+    from imagebeam.pipeline.planning import command
 
     return command.run(settings)
 
@@ -54,7 +54,7 @@ def _preflight(job: str, line: FlagValues) -> int:
 
 def _search(line: FlagValues) -> int:
     settings = load_search(line, **_place())
-    from imagebeam.pipeline.search import command
+    from imagebeam.pipeline.similarity import command
 
     return command.run(settings)
 

@@ -15,7 +15,7 @@ from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
 from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand, default_text, head, listed, meaning
 from imagebeam.pipeline.flags.layers import names_of
 from imagebeam.pipeline.flags.setting import Flags, Group, Setting
-from imagebeam.pipeline.plan.settings import PLAN
+from imagebeam.pipeline.planning.settings import PLAN
 from imagebeam.pipeline.run.embed_settings import JOBS
 
 PAGE: Final = "docs/reference/flags.md"

@@ -26,7 +26,7 @@ LIGHT = (
     "imagebeam.pipeline.dataflow.template_command",
     "imagebeam.pipeline.run.embed_settings",
     "imagebeam.pipeline.run.settings",
-    "imagebeam.pipeline.search.settings",
+    "imagebeam.pipeline.similarity.settings",
     "imagebeam.pipeline.subscribe.settings",
 )
 
@@ -60,8 +60,8 @@ def test_contracts_hold() -> None:
         ("transforms/core/records.py", "from imagebeam.transforms.engine import engine", "Layers of transforms"),
         ("transforms/tasks/task.py", "from imagebeam.transforms.sql import views", "Layers of transforms"),
         ("transforms/engine/engine.py", "import apache_beam", "Clients and engine"),
-        ("transforms/read_units.py", "from imagebeam.pipeline import classify", "never imports pipeline"),
-        ("pipeline/classify.py", "from imagebeam.emulators import cloud", "never imports the local cloud"),
+        ("transforms/read_units.py", "from imagebeam.pipeline.jobs import classify", "never imports pipeline"),
+        ("pipeline/jobs/classify.py", "from imagebeam.emulators import cloud", "never imports the local cloud"),
         ("emulators/server.py", "from imagebeam.transforms.clients import bigquery", "only pure modules"),
         (
             "transforms/core/errors.py",

@@ -16,7 +16,7 @@ from imagebeam.pipeline.batch import state as batch_state
 KILLS = 5
 #: Its children begin with everything imported, so that a moment of their work is hit and not their start.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["imagebeam.pipeline.classify", "imagebeam.pipeline.cli.main"])
+SERVER.set_forkserver_preload(["imagebeam.pipeline.jobs.classify", "imagebeam.pipeline.cli.main"])
 #: Rows that the first round's jobs fail for a while: the second round asks about them.
 BUSY = (1, 4, 5)
 

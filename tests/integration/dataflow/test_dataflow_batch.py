@@ -15,12 +15,12 @@ from support.jobs import captured, run_cli
 from support.settings_lines import classify_settings
 
 from imagebeam.emulators.cloud import LocalCloud
-from imagebeam.pipeline import classify
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch import supervisor
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.cli import flex_template
 from imagebeam.pipeline.console.console import Console
+from imagebeam.pipeline.jobs import classify
 from imagebeam.pipeline.preflight.gate import prepare_run
 from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.pipeline.run.launch import read_json

@@ -18,7 +18,7 @@ from support.jobs import Job, make_job, run_cli
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.images import Picture as View
 from imagebeam.emulators.sample_data.images import photos, render
-from imagebeam.pipeline.search.contact_sheet import contact_sheet
+from imagebeam.pipeline.similarity.contact_sheet import contact_sheet
 from imagebeam.transforms.core.images import PreparedImage
 from imagebeam.transforms.core.records import Status
 from imagebeam.transforms.gemini.embeddings import build_text_request, parse_text_embedding

@@ -15,7 +15,7 @@ from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import statements as route
 from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
 from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, ModelCall, StagingTable, Target
-from imagebeam.pipeline.search.sql import model_query, save_query, search_query, vector_query
+from imagebeam.pipeline.similarity.sql import model_query, save_query, search_query, vector_query
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query

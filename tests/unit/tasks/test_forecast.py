@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.jobs import run_cli
 
 from imagebeam.pipeline.flags.command import FlagCommand
-from imagebeam.pipeline.plan.settings import PLAN, PlanSettings, load_plan
+from imagebeam.pipeline.planning.settings import PLAN, PlanSettings, load_plan
 from imagebeam.pipeline.run import assemble, cost_estimate
 from imagebeam.pipeline.run.embed_settings import JOBS
 from imagebeam.transforms.core.counts import SourceCounts

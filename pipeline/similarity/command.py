@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from imagebeam.pipeline.console.console import Console
-from imagebeam.pipeline.search import sql as search_sql
-from imagebeam.pipeline.search.contact_sheet import contact_sheet
-from imagebeam.pipeline.search.settings import SearchSettings
+from imagebeam.pipeline.similarity import sql as search_sql
+from imagebeam.pipeline.similarity.contact_sheet import contact_sheet
+from imagebeam.pipeline.similarity.settings import SearchSettings
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials

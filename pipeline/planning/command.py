@@ -10,10 +10,10 @@ from decimal import Decimal
 from typing import Any
 
 from imagebeam.pipeline.console.console import Console
-from imagebeam.pipeline.plan import image_sample, probe
-from imagebeam.pipeline.plan import text as plan_text
-from imagebeam.pipeline.plan.settings import PlanSettings
-from imagebeam.pipeline.plan.text import Plan
+from imagebeam.pipeline.planning import image_sample, probe
+from imagebeam.pipeline.planning import text as plan_text
+from imagebeam.pipeline.planning.settings import PlanSettings
+from imagebeam.pipeline.planning.text import Plan
 from imagebeam.pipeline.preflight import batch_checks
 from imagebeam.pipeline.preflight.gate import check_run
 from imagebeam.pipeline.preflight.runner import Command, Context

@@ -45,7 +45,7 @@ def contact_sheet(
     Args:
         title: What was searched for.
         about: Lines about the search.
-        found: Result rows, nearest first; columns as in :data:`imagebeam.pipeline.search.sql.FOUND`, and ``rank``
+        found: Result rows, nearest first; columns as in :data:`imagebeam.pipeline.similarity.sql.FOUND`, and ``rank``
             and ``distance``.
         pictures: Thumbnails by ``unit_id``; None for a sheet without images.
         query: Thumbnail of the picture that was searched for.

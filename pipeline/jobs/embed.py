@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imagebeam.pipeline import classify
 from imagebeam.pipeline.console.console import Console
+from imagebeam.pipeline.jobs import classify
 from imagebeam.pipeline.preflight.gate import check_run
 from imagebeam.pipeline.preflight.runner import Command, Context
 from imagebeam.pipeline.run.embed_settings import EmbedSettings

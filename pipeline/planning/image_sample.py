@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import google.api_core.exceptions as api_errors
 import google.auth.exceptions
 
-from imagebeam.pipeline.plan.probe import sample_units_query
+from imagebeam.pipeline.planning.probe import sample_units_query
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core import images

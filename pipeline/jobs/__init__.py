@@ -1,0 +1,1 @@
+"""The jobs that a user launches: classify and embed, in every lane."""
