@@ -12,7 +12,6 @@ from apache_beam.transforms.combiners import ToList
 
 from imagebeam.pipeline.batch import state as batch_state
 from imagebeam.pipeline.batch.state import BatchRun, Prepared
-from imagebeam.pipeline.run.assemble import with_flex_timeouts
 from imagebeam.pipeline.run.launch import run_pipeline
 from imagebeam.transforms.batch_shards import Shard
 from imagebeam.transforms.build_batch_requests import BuildBatchRequests
@@ -112,7 +111,7 @@ def process_remainder(run: BatchRun, number: int, caps: Caps | None) -> OutcomeC
         caps: The remaining budget; None for no cap.
     """
     engine = run.run.engine
-    call_settings = with_flex_timeouts(dataclasses.replace(engine.call_settings, lane=run.batch.fallback))
+    call_settings = dataclasses.replace(engine.call_settings, lane=run.batch.fallback).with_flex_timeouts()
     engine = dataclasses.replace(engine, call_settings=call_settings, caps=caps)
     settings = dataclasses.replace(run.in_round(number), engine=engine)
 

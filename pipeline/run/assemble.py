@@ -13,17 +13,24 @@ from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.engine.max_cost import check_cap
-from imagebeam.transforms.engine.settings import CallSettings, Caps, Destination, EngineSettings
+from imagebeam.transforms.engine.settings import (
+    ATTEMPTS,
+    FLEX_ATTEMPTS,
+    FLEX_DEADLINE_S,
+    FLEX_TIMEOUT_S,
+    FLEX_WAIT_S,
+    WAIT_S,
+    CallSettings,
+    Caps,
+    Destination,
+    EngineSettings,
+)
 from imagebeam.transforms.gemini.batch_requests import ShardLimits
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.run_tables import run_event
 from imagebeam.transforms.sql.embedding_tables import embedding_table
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, estimate_usage
 from imagebeam.transforms.tasks.task import Task
-
-ATTEMPTS, WAIT_S = 6, 1.0
-#: Calls of the flex lane take longer, and Google recommends longer waits before retries (Google, "Flex PayGo").
-FLEX_ATTEMPTS, FLEX_WAIT_S, FLEX_TIMEOUT_S, FLEX_DEADLINE_S = 4, 10.0, 900.0, 3600.0
 
 
 def build_run_settings(resolved: ResolvedRun) -> RunSettings:
@@ -104,17 +111,6 @@ def with_transport(run: RunSettings, transport: Transport) -> RunSettings:
     """Return the run with its transport decided."""
     call_settings = dataclasses.replace(run.engine.call_settings, transport=transport)
     return dataclasses.replace(run, engine=dataclasses.replace(run.engine, call_settings=call_settings))
-
-
-def with_flex_timeouts(call_settings: CallSettings) -> CallSettings:
-    """Return the call settings with the timeouts and waits of the flex lane, which also suit the online lane."""
-    return dataclasses.replace(
-        call_settings,
-        call_timeout_s=max(call_settings.call_timeout_s, FLEX_TIMEOUT_S),
-        unit_deadline_s=max(call_settings.unit_deadline_s, FLEX_DEADLINE_S),
-        attempts=FLEX_ATTEMPTS,
-        wait_multiplier_s=FLEX_WAIT_S,
-    )
 
 
 def build_batch_settings(settings: ClassifySettings) -> BatchSettings:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -25,6 +24,7 @@ from imagebeam.pipeline.flags.model import flags_of
 from imagebeam.pipeline.flags.setting import Flags, Group
 from imagebeam.pipeline.run import dataflow_options
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import new_run_id
 from imagebeam.transforms.core.images import parse_gs_uri
 from imagebeam.transforms.core.records import Lane, Transport, UnitKind
 from imagebeam.transforms.core.text import quote
@@ -232,16 +232,6 @@ def resolve(found: FlagValues, flags: Flags, *, cwd: Path, environ: Mapping[str,
         "models_file": _path(values["models_file"], cwd) if "models_file" in values else None,
         "given": found.as_text(flags),
     }
-
-
-def new_run_id(now: dt.datetime | None = None) -> str:
-    """Return a unique run id: the time in UTC, and six random hex digits.
-
-    >>> new_run_id(dt.datetime(2026, 11, 21, 6, 30, tzinfo=dt.timezone.utc))[:16]
-    '20261121-063000-'
-    """
-    moment = (now or dt.datetime.now(dt.UTC)).astimezone(dt.UTC)
-    return f"{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def qualified_name(pattern: str, name: str, project: str) -> str:

@@ -16,6 +16,7 @@ MAX_LINES, MAX_MODULES, MAX_TOP_LEVEL_MODULES = 400, 12, 14
 
 #: Imported before a command is known to need Beam: `--help` must stay fast.
 LIGHT = (
+    "imagebeam.transforms",
     "imagebeam.pipeline",
     "imagebeam.pipeline.cli.main",
     "imagebeam.pipeline.cli.commands",

@@ -1,4 +1,4 @@
-"""Names and literals for SQL text, validated and quoted.
+"""Names and literals for SQL text, validated and quoted, and ids of runs.
 
 Values are passed as query parameters. What BigQuery does not parameterize (table and column names, and every
 value in a view) is quoted here.
@@ -7,7 +7,9 @@ value in a view) is quoted here.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import re
+import secrets
 
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.text import quote
@@ -84,6 +86,16 @@ class TableName:
 
     def __str__(self) -> str:
         return self.dotted
+
+
+def new_run_id(now: datetime.datetime | None = None) -> str:
+    """Return a unique run id: the time in UTC, and six random hex digits.
+
+    >>> new_run_id(datetime.datetime(2026, 11, 21, 6, 30, tzinfo=datetime.UTC))[:16]
+    '20261121-063000-'
+    """
+    moment = (now or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
+    return f"{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def column(name: str, *, source: str = "column") -> str:

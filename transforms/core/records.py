@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import hashlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -131,6 +132,19 @@ class Unit:
     longitude: float | None = None
     map_url: str | None = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_uri(cls, uri: str, *, unit_id: str | None = None, extra: Mapping[str, Any] | None = None) -> Unit:
+        """Return the unit of one image, for a pipeline with its own source.
+
+        Args:
+            uri: ``gs://bucket/name`` of the image.
+            unit_id: Id of the image; by default its URI.
+            extra: Values for ``{{extra.name}}`` in the prompt.
+        """
+        name = unit_id or uri
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return cls(name, UnitKind.OBSERVATION, digest, (Image(name, uri),), extra=extra or {})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName, new_run_id
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.gemini.task_kinds import AnyTask
-from imagebeam.transforms.tasks.model_profiles import ModelProfile
+from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models
 
 #: Defaults, shared with the command line.
 IN_FLIGHT: Final = 256
 CALL_TIMEOUT_S: Final = 120.0
 UNIT_DEADLINE_S: Final = 600.0
+ATTEMPTS: Final = 6
+WAIT_S: Final = 1.0
+#: Calls of the flex lane take longer, and Google recommends longer waits before retries (Google, "Flex PayGo").
+FLEX_ATTEMPTS, FLEX_WAIT_S, FLEX_TIMEOUT_S, FLEX_DEADLINE_S = 4, 10.0, 900.0, 3600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,6 +89,46 @@ class EngineSettings:
     caps: Caps | None = None
     destination: Destination | None = None
 
+    @classmethod
+    def for_task(
+        cls,
+        task: AnyTask,
+        *,
+        project: str,
+        location: str = "global",
+        lane: Lane = Lane.ONLINE,
+        transport: Transport = Transport.URI,
+        in_flight: int = IN_FLIGHT,
+        max_per_s: float | None = None,
+        models: Models | None = None,
+    ) -> EngineSettings:
+        """Return settings for a pipeline with its own source and sink: outcomes are elements, and nothing is recorded.
+
+        Args:
+            task: The task, see :func:`~imagebeam.transforms.tasks.catalog.load_task`.
+            project: Project that is billed for the calls.
+            location: Location of the model.
+            lane: Online or flex.
+            transport: How images are sent, URI or inline; always inline if the task crops or downscales them.
+            in_flight: Maximum calls in flight per worker process, 1 to 4096.
+            max_per_s: Rate limit of one worker process in requests per second; None for none.
+            models: Known models; by default the shipped ones.
+
+        Raises:
+            UserError: The model is unknown, or does not support the task in this lane and location.
+        """
+        if lane not in (Lane.ONLINE, Lane.FLEX):
+            raise UserError(f"CallModel calls the model in lane online or flex, not {lane}")
+        profile = (models or load_models_file()).resolve(task)
+        profile.check(location, lane, task)
+        inline = transport is not Transport.URI or task.image.changes_images
+        call_settings = CallSettings(
+            project, location, task, profile, lane, Transport.INLINE if inline else Transport.URI
+        )
+        if lane is Lane.FLEX:
+            call_settings = call_settings.with_flex_timeouts()
+        return cls(new_run_id(), call_settings, in_flight, max_per_s)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallSettings:
@@ -109,8 +155,18 @@ class CallSettings:
     transport: Transport = Transport.URI
     call_timeout_s: float = CALL_TIMEOUT_S
     unit_deadline_s: float = UNIT_DEADLINE_S
-    attempts: int = 6
-    wait_multiplier_s: float = 1.0
+    attempts: int = ATTEMPTS
+    wait_multiplier_s: float = WAIT_S
+
+    def with_flex_timeouts(self) -> CallSettings:
+        """Return the settings with the timeouts and waits of the flex lane, which also suit the online lane."""
+        return dataclasses.replace(
+            self,
+            call_timeout_s=max(self.call_timeout_s, FLEX_TIMEOUT_S),
+            unit_deadline_s=max(self.unit_deadline_s, FLEX_DEADLINE_S),
+            attempts=FLEX_ATTEMPTS,
+            wait_multiplier_s=FLEX_WAIT_S,
+        )
 
     def columns(self, run_id: str) -> dict[str, str]:
         """Return the columns that are the same in every outcome of a run."""

@@ -32,19 +32,22 @@ class TaskFile:
     shipped: bool
 
 
-def load_task(name_or_path: str, models: Models, cwd: Path, *, model: str | None = None) -> Task:
+def load_task(
+    name_or_path: str, models: Models | None = None, cwd: Path | None = None, *, model: str | None = None
+) -> Task:
     """Load a task for the model that it runs with.
 
     Args:
         name_or_path: ``image_quality``, or a path: something with a ``/`` or ending in ``.yaml``.
-        models: Known models, and the default one.
-        cwd: Directory that relative paths start from; its ``tasks/`` is searched before the shipped tasks.
+        models: Known models, and the default one; by default the shipped ones.
+        cwd: Directory that relative paths start from; its ``tasks/`` is searched before the shipped tasks. By default
+            the working directory.
         model: Model to use instead of the one in the file.
 
     Raises:
         UserError: The task does not exist, or its file is invalid.
     """
-    return build_task(find_task(name_or_path, cwd), models, model=model)
+    return build_task(find_task(name_or_path, cwd or Path.cwd()), models or load_models_file(), model=model)
 
 
 def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> Task:

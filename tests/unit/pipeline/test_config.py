@@ -13,8 +13,9 @@ from support.settings_lines import classify_settings
 
 from imagebeam.pipeline.flags import config_file
 from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
-from imagebeam.pipeline.run.settings import ClassifySettings, new_run_id
+from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import new_run_id
 from imagebeam.transforms.core.records import Lane
 
 NEEDED = (
