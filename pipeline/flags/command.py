@@ -23,7 +23,6 @@ HELP: Final = ("--help", "-h")
 #: Widest help; a terminal that is narrower decides.
 CONTEXT: Final[Mapping[str, Any]] = {
     "max_content_width": 110,
-    "help_option_names": list(HELP),
     "token_normalize_func": lambda name: name.replace("-", "_"),
 }
 
@@ -54,6 +53,13 @@ class _Listing:
     """
 
     shown: Flags
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """Return the names of the help option.
+
+        click keeps the option of the first context, so the names must not depend on the context.
+        """
+        return list(HELP)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the settings."""

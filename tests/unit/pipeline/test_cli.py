@@ -128,6 +128,13 @@ def test_every_command_has_help(run: Run, argv: Sequence[str]) -> None:
     assert f"Usage: imagebeam {argv[0]}" in out
 
 
+def test_names_of_the_help_option_do_not_depend_on_the_first_context() -> None:
+    made = FlagCommand("made", {}, lambda _: 0)
+    made.get_params(click.Context(made))
+    with pytest.raises(click.exceptions.Exit):
+        made.make_context("made", ["-h"])
+
+
 @pytest.mark.parametrize(("error", "code"), [(UserError, 2), (SystemicError, 3), (ReconciliationError, 1)])
 def test_prints_errors_as_one_line_with_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
