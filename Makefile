@@ -14,11 +14,13 @@ PIP_SETTINGS = eval "$$($(BIN)/python -m pip config list | sort -r | sed -nE 's/
   s/^find-links=/export UV_FIND_LINKS=/p; s/^cert=/export SSL_CERT_FILE=/p')"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gcp check lint types bench clean
+.PHONY: help demo test-fast test test-long test-gcp check lint types bench clean
 
 help:
 	@echo 'make demo      the real job on a local Google Cloud: no account, no network after installation'
-	@echo 'make test      lint, types and all tests'
+	@echo 'make test-fast unit tests and checks of the repository: about a minute'
+	@echo 'make test      what CI runs: lint, types and all tests except long ones'
+	@echo 'make test-long everything, and a record of it in tests/last_long_run.md'
 	@echo 'make test-gcp  three public images on a real project: about a cent'
 	@echo 'make check     lint and types only'
 	@echo 'make bench     how fast it is on this machine'
@@ -27,9 +29,15 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/imagebeam local demo
 
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not long" tests/unit tests/repo
+
 # Most tests wait for a server: two at a time take half as long. A file stays together, with a cloud of its own.
 test: check
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile
+
+test-long: check
+	$(BIN)/python tests/support/long_run.py
 
 # Opt-in: it needs credentials and a project that pays. It deletes what it makes.
 test-gcp:

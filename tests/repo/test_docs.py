@@ -136,7 +136,9 @@ def test_the_commands_that_can_run_here_run(tmp_path: Path) -> None:
     ("target", "last"),
     [
         ("demo", ".venv/bin/imagebeam local demo"),
-        ("test", ".venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile"),
+        ("test-fast", '.venv/bin/python -m pytest -m "not long" tests/unit tests/repo'),
+        ("test", '.venv/bin/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile'),
+        ("test-long", ".venv/bin/python tests/support/long_run.py"),
         ("bench", ".venv/bin/python -m benchmarks.run --write docs/benchmarks.md"),
     ],
 )

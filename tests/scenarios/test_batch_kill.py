@@ -13,6 +13,8 @@ from support.jobs import Job, make_job, run_cli
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.batch import state as batch_state
 
+pytestmark = pytest.mark.long
+
 KILLS = 5
 #: Its children begin with everything imported, so that a moment of their work is hit and not their start.
 SERVER = multiprocessing.get_context("forkserver")

@@ -11,6 +11,8 @@ from support.paths import ROOT
 
 from benchmarks.batch_report import marked
 
+pytestmark = pytest.mark.long
+
 
 def test_rehearsal_answers_every_unit_once_despite_job_failures(tmp_path: Path) -> None:
     page = tmp_path / "page.md"

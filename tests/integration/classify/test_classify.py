@@ -302,7 +302,7 @@ def test_a_killed_run_goes_on_where_it_was(cloud: LocalCloud, tmp_path: Path) ->
             assert calls[row["gcs_uri"]] == before[row["gcs_uri"]] == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
 def test_drains_on_the_first_signal(cloud: LocalCloud, tmp_path: Path, number: signal.Signals) -> None:
     job = make_job(cloud, tmp_path, 200)
     cloud.faults(vertex={"latency": {"median_s": 0.5, "sigma": 0.1}})
@@ -316,7 +316,6 @@ def test_drains_on_the_first_signal(cloud: LocalCloud, tmp_path: Path, number: s
     assert f"stopped early (interrupted: {number.name})" in out
 
 
-@pytest.mark.timeout(180)
 def test_two_worker_processes_share_the_work_and_repeat_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 40)
     summary = job.run("--direct_num_workers=2", "--direct_running_mode=multi_processing", "--unit_batch_size=5")

@@ -67,7 +67,6 @@ def test_a_second_run_calls_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     assert cloud.counters().get("vertex", {}).get("calls", 0) == 0
 
 
-@pytest.mark.timeout(180)
 def test_writes_vectors_of_each_dimension_and_one_view_of_all(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     asked = [("multimodalembedding@001", size) for size in (128, 256, 512, 1408)]
@@ -269,6 +268,7 @@ def kill_when(job: Job, process: subprocess.Popen[str], table: str, rows: int) -
     raise AssertionError("no rows came")
 
 
+@pytest.mark.long
 def test_a_killed_run_is_resumed_without_repeated_calls(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 150)
     cloud.faults(vertex={"latency": {"median_s": 0.4, "sigma": 0.3}})

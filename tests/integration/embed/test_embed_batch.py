@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.batch_runs import QUICK, command, created, fault, paid, summary_of, work_dir
 from support.jobs import Job, make_job, run_cli
-from support.paths import ROOT
 from support.settings_lines import embed_settings
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -342,20 +338,6 @@ def test_a_collector_that_dies_writes_nothing_twice(cloud: LocalCloud, tmp_path:
     assert summary_of(job)["counted"]["ok"] == 5
     assert vectors(job) == early
     assert statuses(job) == {"OK": 5}
-
-
-def test_measures_vectors_at_scale(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("Above.\n<!-- scale: begin -->\nold\n<!-- scale: end -->\nBelow.\n")
-    command = [sys.executable, "-m", "benchmarks.embedding_scale", "--vectors=60", "--dimension=8", "--lines=40"]
-    command += ["--searches=1", "--json", f"--write={page}"]
-    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(done.stdout)
-    assert (report["loaded"], report["units"], report["wrong"], report["differing"]) == (60, 60, 0, 0)
-    assert report["ratio"] > 0
-    assert all(process["peak_mb"] > 0 for process in report["memory"])
-    assert "| every search finds the nearest 20 | 0 differ from numpy's results | ok |" in page.read_text()
 
 
 # -- invalid input------------------------------------------------------------------------------------------

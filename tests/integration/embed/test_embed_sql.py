@@ -359,6 +359,7 @@ def test_recovers_a_run_that_died_between_its_writes(cloud: LocalCloud, tmp_path
     assert staging_tables(job) == []
 
 
+@pytest.mark.long
 def test_a_run_killed_repeatedly_embeds_nothing_twice(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 90)
     cloud.faults(bigquery={"ai": {"failures": [{"rate": 0.2, "do": "retryable"}]}})

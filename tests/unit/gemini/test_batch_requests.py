@@ -1,9 +1,6 @@
 """Lines of a batch job: the same requests as online, unique keys, files within the limits."""
 
-import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -273,12 +270,3 @@ def test_lint_accepts_valid_requests(body: Any) -> None:
 )
 def test_lint_accepts_any_value_as_input(body: Any) -> None:
     assert all(isinstance(problem, str) for problem in lint(body))
-
-
-def test_format_benchmark_runs_with_equal_results() -> None:
-    command = [sys.executable, "-m", "benchmarks.batch_format", "--units=30", "--repeat=1", "--json"]
-    done = subprocess.run(command, cwd=TASK_DATA.parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(done.stdout)
-    assert len(report["comparisons"]) == 7
-    assert report["matcher_bytes_per_unit"] < 400

@@ -1,0 +1,30 @@
+"""The record of ``make test-long``."""
+
+import subprocess
+from pathlib import Path
+
+from support.long_run import RECORD, describe_commit, format_record
+
+REPORT = '<testsuites><testsuite tests="12" failures="0" errors="0" skipped="2"/></testsuites>'
+
+
+def test_record_has_commit_and_figures() -> None:
+    text = format_record("abc", REPORT, 61.5)
+    for line in ("| commit | abc |", "| tests passed | 10 |", "| tests skipped | 2 |", "| duration | 62 s |"):
+        assert line in text
+
+
+def test_commit_is_marked_if_files_other_than_the_record_changed(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, check=True)
+
+    git("init")
+    (tmp_path / "a.txt").write_text("a")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (tmp_path / RECORD).parent.mkdir()
+    (tmp_path / RECORD).write_text("record")
+    assert describe_commit(tmp_path).isalnum()
+    (tmp_path / "a.txt").write_text("b")
+    assert describe_commit(tmp_path).endswith(" with uncommitted changes")
