@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PACKAGES := imagebeam.pipeline imagebeam.transforms imagebeam.emulators
-SCRIPTS := $(sort $(dir $(wildcard tests/conftest.py tests_gcp/*.py benchmarks/*.py examples/*.py templates/*.py)))
+SCRIPTS := $(sort $(dir $(wildcard tests/conftest.py tests_gcp/*.py benchmarks/*.py examples/*.py templates/*.py docs/*/*.py)))
 
 LOCKED := -c requirements.lock -e '.[local,dev]'
 # uv installs in seconds what takes pip minutes. It does not read pip's settings: pass on where packages come from.

@@ -3,7 +3,7 @@
 ::
 
     python -m benchmarks.batch_format                          # about a minute
-    python -m benchmarks.batch_format --write docs/batch.md    # also update the page
+    python -m benchmarks.batch_format --write docs/benchmarks-batch.md    # also update the page
     python -m benchmarks.batch_format --units 2000 --repeat 1  # only checks that it runs
 
 Both implementations run alternately in chunks, as shards are streamed, and the fastest of several runs counts. Time is
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--units", type=int, default=20_000, help="units per run")
     parser.add_argument("--repeat", type=int, default=9, help="runs of each implementation")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/batch.md")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/benchmarks-batch.md")
     options = parser.parse_args(argv)
     work = Work("batch", options.units)
     results = [_measure(comparison, options.units, options.repeat) for comparison in comparisons(work)]

@@ -3,7 +3,7 @@
 ::
 
     python -m benchmarks.batch_rehearsal                                # a million units, about ten minutes
-    python -m benchmarks.batch_rehearsal --write docs/batch.md          # also update the page
+    python -m benchmarks.batch_rehearsal --write docs/benchmarks-batch.md          # also update the page
     python -m benchmarks.batch_rehearsal --units 2000 --lines 400       # only checks that it runs
 
 The command line runs in a separate process against a local Google Cloud in another one. In every job 1 % of the rows
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--units", type=int, default=1_000_000, help="units in the source, enough for five jobs")
     parser.add_argument("--lines", type=int, default=200_000, help="units per job")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/batch.md")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/benchmarks-batch.md")
     options = parser.parse_args(argv)
     if options.units <= 4 * options.lines:
         parser.error(f"{options.units:,} units make fewer than five jobs of {options.lines:,}: give --lines")

@@ -1,4 +1,4 @@
-"""Report of a rehearsal of the batch lane, for the terminal and for ``docs/batch.md``."""
+"""Report of a rehearsal of the batch lane, for the terminal and for ``docs/benchmarks-batch.md``."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 ::
 
     python -m benchmarks.embedding_scale                                      # 100,000 vectors of 512 numbers
-    python -m benchmarks.embedding_scale --write docs/batch.md                # also update the page
+    python -m benchmarks.embedding_scale --write docs/benchmarks-batch.md                # also update the page
     python -m benchmarks.embedding_scale --vectors 1000 --dimension 16        # only checks that it runs
 
 ``imagebeam embed --lane=batch`` runs in a separate process against a local Google Cloud in another one, whose model
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lines", type=int, default=50_000, help="images per job")
     parser.add_argument("--searches", type=int, default=10, help="number of searches")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/batch.md")
+    parser.add_argument("--write", type=Path, metavar="PATH", help="update a page such as docs/benchmarks-batch.md")
     options = parser.parse_args(argv)
     if options.vectors <= TOP_K or options.searches < 1:
         parser.error(f"give more than {TOP_K} vectors, and at least one search")

@@ -3,7 +3,7 @@
 Uses virtual time and 1 to 1,000 processes. Prints a table; the exit code is 1 if a target is missed::
 
     python -m benchmarks.simulate_pacing [--quick] [--only NAME] [--seed N] [--runs N]
-                                         [--svg docs/rate-limiting.svg] [--write docs/rate-limiting.md]
+                                         [--svg docs/images/rate-limiting.svg] [--write docs/rate-limiting.md]
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 from imagebeam.emulators.bigquery.result_text import FORMATS, render
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.environment import find_conflict
-from imagebeam.transforms.core.errors import ImagebeamError, UserError
+from imagebeam.transforms.core.errors import ExitCode, ImagebeamError, UserError
 
 #: Default state directory.
 DIRECTORY: Final = Path(".local")
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     except ImagebeamError as problem:
         return _print_error(str(problem), problem.exit_code)
     except RuntimeError as problem:
-        return _print_error(str(problem), 1)
+        return _print_error(str(problem), ExitCode.FAILED)
 
 
 def _up(arguments: argparse.Namespace) -> int:

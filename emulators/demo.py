@@ -17,6 +17,7 @@ from pathlib import Path
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
+from imagebeam.transforms.core.errors import ExitCode
 
 UNITS = 300
 SOURCE = "imagery_insights___us.latest_observations"
@@ -41,7 +42,7 @@ def main(directory: Path, *, seed: int = 0) -> int:
                 f"imagebeam: {directory} is not empty and does not belong to a demo (imagebeam local up keeps data): "
                 f"remove it, or run imagebeam local demo --dir={directory}-demo\n"
             )
-            return 2
+            return ExitCode.INVALID_INPUT
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
     (directory / MARK).touch()

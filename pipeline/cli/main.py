@@ -17,7 +17,7 @@ import click.shell_completion
 
 from imagebeam.pipeline.console.text import printable
 from imagebeam.pipeline.flags.command import CommandGroup
-from imagebeam.transforms.core.errors import ImagebeamError, UserError
+from imagebeam.transforms.core.errors import ExitCode, ImagebeamError, UserError
 
 if TYPE_CHECKING:
     import importlib.metadata
@@ -53,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments after ``imagebeam``; those of the process when None.
 
     Returns:
-        The exit code: 0 ok · 1 counts do not reconcile or internal error · 2 invalid input · 3 systemic stop · 4
-        budget · 5 too many failures · 130 interrupted.
+        The exit code, see :class:`~imagebeam.transforms.core.errors.ExitCode`.
     """
     arguments = sys.argv[1:] if argv is None else argv
     with _closed_pipes():
@@ -67,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
             return error.exit_code
         except KeyboardInterrupt:
             sys.stderr.write("imagebeam: interrupted\n")
-            return 130
+            return ExitCode.INTERRUPTED
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -100,9 +99,8 @@ def build_root(*, plugins: bool = False) -> CommandGroup:
             "imagebeam tasks list",
             "imagebeam classify --task=image_quality --source=my_dataset.images",
         ),
-        notes="imagebeam COMMAND --help describes a command.\n\nExit codes: 0 ok, 1 counts do not reconcile or "
-        "internal error, 2 invalid input, 3 systemic stop (credentials, permissions, model), 4 budget, 5 too many "
-        "failures, 130 interrupted.\n\n"
+        notes="imagebeam COMMAND --help describes a command.\n\n"
+        f"Exit codes: {', '.join(f'{code} {code.meaning}' for code in ExitCode)}.\n\n"
         f'Shell completion: eval "$({_COMPLETE}=bash_source imagebeam)", or zsh_source, or fish_source.',
         options=[click.Option(["--version", "-V"], is_flag=True, is_eager=True, expose_value=False, callback=_version)],
     )

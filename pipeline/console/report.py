@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from imagebeam.pipeline.console.console import Console
-from imagebeam.transforms.core.errors import ReconciliationError, SystemicError
+from imagebeam.transforms.core.errors import ExitCode
 from imagebeam.transforms.core.identifiers import TableName
 
 #: Exit code by the first word of the reason to stop; other reasons are systemic.
-STOP_CODES: Mapping[str, int] = {"interrupted": 130, "budget": 4, "failures": 5}
+STOP_CODES: Mapping[str, ExitCode] = {
+    "interrupted": ExitCode.INTERRUPTED,
+    "budget": ExitCode.BUDGET,
+    "failures": ExitCode.FAILURES,
+}
 #: With fewer units, the share of failures does not affect the exit code.
 FAILURES_AFTER = 200
 
@@ -82,11 +86,11 @@ def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> 
     """
     counted = summary["counted"]
     if summary["problems"]:
-        return ReconciliationError.exit_code
+        return ExitCode.FAILED
     if summary["stop"]:
-        return STOP_CODES.get(summary["stop"].partition(":")[0], SystemicError.exit_code)
+        return STOP_CODES.get(summary["stop"].partition(":")[0], ExitCode.SYSTEMIC)
     failed = sum(counted["failed"].values())
     units = counted["ok"] + failed
     if max_failure_percent is not None and units >= FAILURES_AFTER and 100 * failed > max_failure_percent * units:
-        return STOP_CODES["failures"]
-    return 0
+        return ExitCode.FAILURES
+    return ExitCode.OK

@@ -146,7 +146,7 @@ def _check_start(spec: LaunchSpec) -> None:
         project = spec.settings.project
         raise UserError(
             "a scheduled run needs its own service account: set --service_account_email="
-            f"{_WORKERS}@{project}.iam.gserviceaccount.com; docs/dataflow.md lists its roles"
+            f"{_WORKERS}@{project}.iam.gserviceaccount.com; docs/security.md lists its roles"
         )
 
 

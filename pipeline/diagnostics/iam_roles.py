@@ -47,6 +47,7 @@ ROLES: Final[Mapping[str, tuple[str, str]]] = {
     "bigquery.tables.delete": ("roles/bigquery.dataEditor", "dataset"),
     "bigquery.tables.update": ("roles/bigquery.dataEditor", "dataset"),
     "bigquery.tables.updateData": ("roles/bigquery.dataEditor", "dataset"),
+    "bigquery.connections.get": ("roles/bigquery.connectionUser", "project"),
     "storage.objects.get": (READER_ROLE, "bucket"),
     "storage.objects.list": ("roles/storage.objectUser", "bucket"),
     "storage.objects.create": ("roles/storage.objectUser", "bucket"),

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
+from imagebeam.transforms.core.errors import ExitCode
+
 
 class State(enum.StrEnum):
     """How a check ended."""
@@ -54,8 +56,8 @@ def exit_code(results: Sequence[CheckResult]) -> int:
     """Return 0 if nothing failed, 2 if the user must fix something, 3 if only services cannot be used."""
     failed = [result for result in results if result.state is State.FAILURE]
     if not failed:
-        return 0
-    return 3 if all(result.systemic for result in failed) else 2
+        return ExitCode.OK
+    return ExitCode.SYSTEMIC if all(result.systemic for result in failed) else ExitCode.INVALID_INPUT
 
 
 def summary_line(results: Sequence[CheckResult]) -> str:

@@ -54,6 +54,23 @@ class Cost(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Grant:
+    """Permissions on a resource.
+
+    Attributes:
+        permissions: Their names; :data:`~iam_roles.ROLES` has their roles.
+        resource: What they are granted on, in words.
+        account: Who needs them; the account that makes the run if empty.
+        when: Which runs need them; all if empty.
+    """
+
+    permissions: tuple[str, ...]
+    resource: str
+    account: str = ""
+    when: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
     """An image of the source.
 
@@ -182,7 +199,6 @@ class Check:
     Attributes:
         name: Its name in the output.
         tries: What it does, for output and documentation.
-        permission: The permission that it needs, for the documentation.
         fix: The most common fix, for the documentation.
         run: Does it. Returns a result, or raises the error of a check that failed.
         needs: Checks that must not have failed.
@@ -190,11 +206,11 @@ class Check:
         gate: Before which commands it also runs.
         lanes: Lanes that it applies to.
         applies: Whether it applies to the run.
+        grants: Permissions that it needs, or that it checks for the run; for the documentation.
     """
 
     name: str
     tries: str
-    permission: str
     fix: str
     run: Callable[[Context], CheckResult]
     needs: tuple[str, ...] = ()
@@ -202,6 +218,7 @@ class Check:
     gate: Gate = Gate.NONE
     lanes: frozenset[Lane] = frozenset(Lane)
     applies: Callable[[Context], bool] = lambda _: True
+    grants: tuple[Grant, ...] = ()
 
     def runs_for(self, context: Context) -> bool:
         """Return whether the check applies to the run, and gates the command if that is not preflight."""

@@ -1,19 +1,25 @@
-"""The pages of docs/: commands are valid, quoted messages exist, and names in the architecture page exist."""
+"""The pages of docs/: commands parse, links lead somewhere, generated pages are current, quoted messages exist."""
 
 import ast
 import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
-from support.documents import commands
+from support.documents import anchors, commands, inline_commands, links
 from support.jobs import run_cli
 from support.paths import ROOT
 
-from imagebeam.pipeline.cli import reference
+from docs.generate.pages import build_pages
+from imagebeam.emulators import cli as local_cli
+from imagebeam.pipeline.cli.main import build_root
+from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand
+from imagebeam.transforms.core.errors import UserError
 
-GUIDE = (ROOT / "docs" / "dataflow.md").read_text(encoding="utf-8")
-TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+GUIDE = (DOCS / "guides" / "dataflow.md").read_text(encoding="utf-8")
+TROUBLE = (DOCS / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
 #: Whole words in the first column that are statuses and not messages.
 STATUS = re.compile(r"[A-Z_]+(?:/[A-Z_]+)?")
 
@@ -82,25 +88,87 @@ def test_commands_of_the_guide_are_valid(tmp_path: Path, monkeypatch: pytest.Mon
             assert code == 0, err
 
 
-def test_flag_reference_matches_the_declarations() -> None:
-    written = (ROOT / reference.PAGE).read_text(encoding="utf-8")
-    assert written == reference.build_page(), "run: python -m imagebeam.pipeline.cli.reference --write"
+#: Every page that users read.
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *DOCS.rglob("*.md")))
+
+
+def parse(argv: list[str]) -> None:
+    """Parse a command line as ``imagebeam`` does.
+
+    Raises:
+        UserError: It has an unknown command or flag, or an invalid value.
+    """
+    if argv == ["local"]:  # a group, named in a sentence
+        return
+    if argv[0] == "local":
+        local_cli._parse(argv[1:])
+        return
+    command: click.Command = build_root()
+    while isinstance(command, CommandGroup):
+        name = argv[0] if argv and not argv[0].startswith("-") else command.default
+        if not name and not argv:  # prints help
+            return
+        found = command.get_command(click.Context(command), name)
+        if found is None:
+            raise UserError(f"unknown command {name}")
+        command, argv = found, argv[argv[:1] == [name] :]
+    assert isinstance(command, FlagCommand)
+    command.parse(argv)
+
+
+def test_rejects_commands_that_do_not_parse() -> None:
+    for line in ("classify --task=a --limt=5", "clasify --task=a", "batch stop", "local sql --directory=x 'SELECT 1'"):
+        with pytest.raises(UserError):
+            parse(shlex.split(line))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])  # it names what was before
+def test_commands_of_all_pages_parse(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for command in (*commands(text), *inline_commands(text)):
+        words = shlex.split(command)
+        if words[0] == "imagebeam" and words[1:] not in ([], ["--help"], ["--version"]):
+            try:
+                parse([word for word in words[1:] if word != "--help"])
+            except UserError as error:
+                pytest.fail(f"{page}: {command}: {error}")
+
+
+def test_generated_pages_match_the_code() -> None:
+    stale = [name for name, text in build_pages(ROOT).items() if (ROOT / name).read_text(encoding="utf-8") != text]
+    assert stale == [], "run: python -m docs.generate --write"
 
 
 def test_guide_and_schedules_use_the_same_account() -> None:
     account = "imagebeam-worker@my-project.iam.gserviceaccount.com"
     assert f"--service_account_email={account}" in GUIDE
-    assert f"--service_account_email={account}" in (ROOT / "docs" / "schedule.md").read_text(encoding="utf-8")
+    assert f"--service_account_email={account}" in (DOCS / "guides" / "schedule.md").read_text(encoding="utf-8")
     for role in ("roles/dataflow.worker", "roles/bigquery.user", "roles/aiplatform.user"):
         assert f"--member=serviceAccount:{account} --role={role}" in GUIDE
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
-def test_links_between_pages_are_valid(page: str) -> None:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-        if "://" not in target:
-            assert (ROOT / "docs" / target).exists(), f"{page}: {target}"
+def test_finds_links_and_anchors() -> None:
+    page = "# One two\n## `a_b` <c>: d!\n[x](other.md#y) ![i](i.png)\n```bash\n# no\n```\n## One two\n[z](#one-two)\n"
+    assert anchors(page) == {"one-two", "a_b-c-d", "one-two-1"}
+    assert links(page) == ["other.md#y", "i.png", "#one-two"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_all_pages_are_valid(page: str) -> None:
+    path = ROOT / page
+    for link in links(path.read_text(encoding="utf-8")):
+        if "://" not in link:
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.exists(), f"{page}: {link}"
+            if anchor:
+                assert anchor in anchors(target.read_text(encoding="utf-8")), f"{page}: {link}"
+
+
+def test_every_page_is_linked_from_the_table_of_contents() -> None:
+    found = {link.partition("#")[0] for link in links((DOCS / "README.md").read_text(encoding="utf-8"))}
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} - {"README.md"}
+    assert pages - found == set()
 
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -140,3 +208,15 @@ def test_architecture_lists_every_package() -> None:
         f"{path.parent.relative_to(ROOT)}/" for package in PACKAGES for path in (ROOT / package).glob("*/__init__.py")
     }
     assert packages <= listed
+
+
+def test_quoted_tests_exist() -> None:
+    quoted = {
+        found
+        for page in PAGES
+        for found in re.findall(r"`(tests/\S+\.py::\w+)`", (ROOT / page).read_text(encoding="utf-8"))
+    }
+    assert len(quoted) > 10
+    for test in sorted(quoted):
+        file, _, name = test.partition("::")
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), test

@@ -1,7 +1,10 @@
-"""Commands in Markdown pages, and the environment to run them in."""
+"""Commands, links and headings in Markdown pages, and the environment to run commands in."""
 
 import os
 import re
+import textwrap
+
+_BLOCK = r"^ *```.*?^ *```"
 
 #: The environment without the variables of the make process that runs the tests.
 NOT_UNDER_MAKE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
@@ -10,9 +13,33 @@ NOT_UNDER_MAKE = {name: value for name, value in os.environ.items() if not name.
 def commands(markdown: str) -> list[str]:
     """Commands of the fenced blocks marked bash (each line) and console (lines after a dollar sign)."""
     found = []
-    for language, block in re.findall(r"^```(bash|console)\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL):
-        lines = re.sub(r"\\\n\s*", "", block).splitlines()
+    for language, block in re.findall(r"^ *```(bash|console)\n(.*?)^ *```", markdown, re.MULTILINE | re.DOTALL):
+        lines = textwrap.dedent(re.sub(r"\\\n\s*", "", block)).splitlines()
         if language == "console":
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         found += [line.partition("  #")[0].strip() for line in lines if line.strip() and line.strip()[0] != "#"]
     return list(dict.fromkeys(found))
+
+
+def inline_commands(markdown: str) -> list[str]:
+    """Commands of imagebeam that the text quotes whole: without placeholders in capitals or an ellipsis."""
+    text = re.sub(_BLOCK, "", markdown, flags=re.MULTILINE | re.DOTALL)
+    quoted = (" ".join(found.split()) for found in re.findall(r"`(imagebeam [a-z][^`]*)`", text))
+    return [command for command in quoted if not re.search(r"[|…\[<]|\b[A-Z]{2,}\b", command)]
+
+
+def links(markdown: str) -> list[str]:
+    """Targets of links and images."""
+    text = re.sub(_BLOCK, "", markdown, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|srcset)=\"([^\"]+)\"", text)
+
+
+def anchors(markdown: str) -> set[str]:
+    """Anchors of the headings, as GitHub makes them."""
+    text = re.sub(_BLOCK, "", markdown, flags=re.MULTILINE | re.DOTALL)
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        names = (slug, *(f"{slug}-{number}" for number in range(1, 100)))
+        found.add(next(name for name in names if name not in found))
+    return found

@@ -1,4 +1,4 @@
-"""The exceptions of imagebeam.
+"""The exceptions of imagebeam, and the exit codes of its commands.
 
 ::
 
@@ -10,13 +10,39 @@
 A problem of one image is not an exception: it is the unit's outcome, with a status and a reason code.
 """
 
+import enum
 import json
 import re
-from typing import Final
+from typing import Final, Self
 
 #: Text that Google's clients add to a service's message: the request before it, the expected codes after it.
 _REQUEST: Final = re.compile(r"(?:\d{3} )?(?:DELETE|GET|PATCH|POST|PUT) https?://\S+: (.*)", re.DOTALL)
 _EXPECTED: Final = ": ('Request failed with status code'"
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of every command.
+
+    Attributes:
+        meaning: What it means, in a few words.
+    """
+
+    meaning: str
+
+    OK = 0, "ok"
+    FAILED = 1, "counts do not reconcile or internal error"
+    INVALID_INPUT = 2, "invalid input"
+    SYSTEMIC = 3, "systemic stop (credentials, permissions, model)"
+    BUDGET = 4, "budget"
+    FAILURES = 5, "too many failures"
+    INTERRUPTED = 130, "interrupted"
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """Create a member with its meaning."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
 
 class ImagebeamError(Exception):
@@ -28,7 +54,7 @@ class ImagebeamError(Exception):
         fix: How to fix it, often a command; empty if the cause includes it.
     """
 
-    exit_code = 1
+    exit_code: ExitCode = ExitCode.FAILED
 
     def __init__(self, cause: str = "", *, permission: str = "", fix: str = "") -> None:
         needs = f"it needs {permission}" if permission else ""
@@ -41,13 +67,13 @@ class ImagebeamError(Exception):
 class UserError(ImagebeamError):
     """Wrong input by the user. The message is one line: the problem, its location, and the fix."""
 
-    exit_code = 2
+    exit_code = ExitCode.INVALID_INPUT
 
 
 class SystemicError(ImagebeamError):
     """A failure that would affect every further call: the run drains and stops."""
 
-    exit_code = 3
+    exit_code = ExitCode.SYSTEMIC
 
 
 class ReconciliationError(ImagebeamError):

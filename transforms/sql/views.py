@@ -15,10 +15,12 @@ from imagebeam.transforms.sql.outcome_queries import EVENT_ORDER
 from imagebeam.transforms.tasks.task import Column, Task
 
 _ARRAY = re.compile(r"ARRAY<(\w+)>")
-_ABOUT_UNIT = ("asset_id", "asset_type", "capture_time", "latitude", "longitude", "map_url")
-_OF_ANSWER = ("version", "model", "image_uris", "run_id", "answered_at")
-_OF_EVENT = ("status", "reason", "message", "raw_text", "input_digest", "observation_ids", "snapshot_id", "extra")
-_COST = ("lane", "attempts", "prompt_tokens", "output_tokens", "thought_tokens", "cost_usd", "latency_ms")
+#: Columns of outcomes in the views of answers: about the unit, and with a prefix "_" about the answer, and in the
+#: history also about the event and its cost.
+UNIT_COLUMNS = ("asset_id", "asset_type", "capture_time", "latitude", "longitude", "map_url")
+ANSWER_COLUMNS = ("version", "model", "image_uris", "run_id", "answered_at")
+EVENT_COLUMNS = ("status", "reason", "message", "raw_text", "input_digest", "observation_ids", "snapshot_id", "extra")
+COST_COLUMNS = ("lane", "attempts", "prompt_tokens", "output_tokens", "thought_tokens", "cost_usd", "latency_ms")
 _KEY = "task, version, unit_id, input_digest"
 
 
@@ -72,7 +74,7 @@ def answers_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> s
     """
     return _select(
         columns,
-        _OF_ANSWER,
+        ANSWER_COLUMNS,
         outcomes,
         f"task = {literal(task)} AND status = 'OK'",
         "PARTITION BY unit_id ORDER BY answered_at DESC, version, run_id",
@@ -83,7 +85,7 @@ def history_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> s
     """Return the view of the outcome of each unit, version and input: one row each, an answer before a failure."""
     return _select(
         columns,
-        (*_OF_ANSWER, *_OF_EVENT, *_COST),
+        (*ANSWER_COLUMNS, *EVENT_COLUMNS, *COST_COLUMNS),
         outcomes,
         f"task = {literal(task)}",
         f"PARTITION BY version, unit_id, input_digest ORDER BY {EVENT_ORDER}",
@@ -119,7 +121,7 @@ def _select(
     taken = {found.name.lower() for found in columns}
     selected = (
         "event.unit_id",
-        *(f"event.{name} AS {'_' * (name in taken)}{name}" for name in _ABOUT_UNIT),
+        *(f"event.{name} AS {'_' * (name in taken)}{name}" for name in UNIT_COLUMNS),
         *(f"{_read(found)} AS {column(found.name, source='task schema')}" for found in columns),
         *(f"event.{name} AS _{name}" for name in underscored),
     )

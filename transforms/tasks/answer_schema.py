@@ -25,7 +25,8 @@ _ALIASES = {
     "double": "number", "bool": "boolean", "list": "array", "dict": "object", "map": "object",
 }  # fmt: skip
 _COMMON = ("type", "description", "nullable")
-_KEYS = {
+#: Type → supported keywords.
+KEYWORDS = {
     "STRING": (*_COMMON, "enum", "format"),
     "NUMBER": (*_COMMON, "minimum", "maximum"),
     "INTEGER": (*_COMMON, "minimum", "maximum"),
@@ -33,7 +34,7 @@ _KEYS = {
     "ARRAY": (*_COMMON, "items", "minItems", "maxItems"),
     "OBJECT": (*_COMMON, "properties", "required", "propertyOrdering"),
 }
-_FORMATS = ("date", "date-time", "duration", "time")
+FORMATS = ("date", "date-time", "duration", "time")
 _BIGQUERY = {"STRING": "STRING", "NUMBER": "FLOAT64", "INTEGER": "INT64", "BOOLEAN": "BOOL"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _INT64 = 2**63
@@ -42,7 +43,7 @@ _LARGEST = 1.7976931348623157e308
 _INLINE = "inline the referenced schema"
 _DESCRIBE = "describe it in `description`"
 #: Unsupported keyword → what to use instead.
-_FIXES = {
+UNSUPPORTED = {
     "$ref": _INLINE,
     "$defs": _INLINE,
     "definitions": _INLINE,
@@ -136,10 +137,10 @@ def fit_answer(schema: Schema, value: Any, path: str = "") -> Any:
 
 def _read(section: Section, depth: int) -> dict[str, Any]:
     for key in section.content:
-        if key in _FIXES:
-            section.fail(key, f"Gemini does not support {key} in an answer schema: {_FIXES[key]}")
+        if key in UNSUPPORTED:
+            section.fail(key, f"Gemini does not support {key} in an answer schema: {UNSUPPORTED[key]}")
     kind = _read_type(section)
-    section.allow(_KEYS[kind])
+    section.allow(KEYWORDS[kind])
     if depth > MAX_DEPTH:
         section.fail("", f"the schema is nested deeper than {MAX_DEPTH} levels: flatten it")
     schema: dict[str, Any] = {"type": kind}
@@ -181,7 +182,7 @@ def _read_type(section: Section) -> str:
 
 def _read_string(section: Section, schema: dict[str, Any]) -> None:
     if "format" in section:
-        schema["format"] = section.choice("format", _FORMATS)
+        schema["format"] = section.choice("format", FORMATS)
     if "enum" not in section:
         return
     values = section.content["enum"]

@@ -10,7 +10,7 @@ from typing import Any, cast
 from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.core.strict_yaml import Section, load_mapping
 from imagebeam.transforms.tasks.model_profiles import LANES, ModelProfile, Models, Price, Quota, Retirement, Thinking
-from imagebeam.transforms.tasks.task import MEDIA_RESOLUTIONS, THINKING_WORDS
+from imagebeam.transforms.tasks.task_keys import MEDIA_RESOLUTIONS, THINKING_WORDS
 
 WARN_DAYS = 90
 

@@ -14,12 +14,11 @@ from typing import Any, ClassVar, Literal, cast
 
 from imagebeam.transforms.core.records import Lane, UnitKind
 from imagebeam.transforms.core.strict_yaml import Section, load_mapping, show, suggestion
+from imagebeam.transforms.tasks import task_keys
 from imagebeam.transforms.tasks.answer_schema import Schema, bigquery_type, read_schema
 
 # Part of every version: increase it when gemini/requests.py builds a different request from the same task.
 REQUEST_FORMAT = 1
-THINKING_WORDS = ("minimal", "low", "medium", "high")
-MEDIA_RESOLUTIONS = ("default", "low", "medium", "high", "ultra_high")
 PROMPT_FIELDS = (
     "unit_id",
     "asset_id",
@@ -36,19 +35,6 @@ FIELD = re.compile(r"\{\{\s*([A-Za-z_][\w. -]*?)\s*\}\}")
 _EXTRA = re.compile(r"extra\.[A-Za-z_]\w*")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _RESERVED_NAMES = frozenset({"outcomes", "runs", "task_versions", "dead_letters"})
-_KEYS = (
-    "name",
-    "description",
-    "model",
-    "prompt",
-    "system",
-    "unit",
-    "max_images",
-    "schema",
-    "generation",
-    "media_resolution",
-    "image",
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -217,15 +203,16 @@ def parse_task(text: str, *, source: str, default_model: str) -> Task:
         UserError: The task is invalid; the message has the file, the key path and the fix.
     """
     section = load_mapping(text, source)
-    section.allow(_KEYS)
-    name = section.text("name")
+    keys = task_keys.TASK
+    section.allow(keys)
+    name = keys["name"].read(section)
     _check_name(section, name)
-    prompt = section.text("prompt").strip()
+    prompt = keys["prompt"].read(section).strip()
     _check_fields(section, prompt)
     system = section.text("system").strip() if "system" in section else None
     if system and FIELD.search(system):
         section.fail("system", "cannot have fields, because it is the same for every unit: move them to the prompt")
-    unit = UnitKind(section.choice("unit", tuple(UnitKind), UnitKind.OBSERVATION))
+    unit = UnitKind(keys["unit"].read(section))
     if unit == UnitKind.OBSERVATION and "max_images" in section:
         section.fail("max_images", "requires `unit: asset`: an observation has one image, so remove it")
     return Task(
@@ -235,10 +222,10 @@ def parse_task(text: str, *, source: str, default_model: str) -> Task:
         prompt=prompt,
         system=system,
         unit=unit,
-        max_images=section.whole("max_images", 1, 10, 10) if unit == UnitKind.ASSET else 1,
+        max_images=keys["max_images"].read(section) if unit == UnitKind.ASSET else 1,
         schema=read_schema(section.section("schema")) if "schema" in section else None,
         generation=_read_generation(section.section("generation")),
-        media_resolution=section.choice("media_resolution", MEDIA_RESOLUTIONS, "default"),
+        media_resolution=keys["media_resolution"].read(section),
         image=_read_image(section.section("image")),
     )
 
@@ -264,41 +251,16 @@ def _check_fields(section: Section, prompt: str) -> None:
 
 
 def _read_generation(section: Section) -> Generation:
-    section.allow([field.name for field in dataclasses.fields(Generation)])
-    return Generation(
-        temperature=section.number("temperature", 0, 2) if "temperature" in section else None,
-        top_p=section.number("top_p", 0, 1) if "top_p" in section else None,
-        seed=section.whole("seed", 0, 2**31 - 1) if "seed" in section else None,
-        max_output_tokens=section.whole("max_output_tokens", 1, 65_536) if "max_output_tokens" in section else None,
-        thinking=_read_thinking(section) if "thinking" in section else None,
-    )
-
-
-def _read_thinking(section: Section) -> str | int:
-    value = section.content["thinking"]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return section.whole("thinking", 0, 65_536)
-    if value not in THINKING_WORDS:
-        near = suggestion(str(value), THINKING_WORDS)
-        section.fail(
-            "thinking",
-            f"{show(value)} is neither one of {', '.join(THINKING_WORDS)} nor a budget in tokens{near}",
-        )
-    return str(value)
+    section.allow(task_keys.GENERATION)
+    return Generation(**{name: key.read(section) for name, key in task_keys.GENERATION.items()})
 
 
 def _read_image(section: Section) -> ImageSettings:
-    section.allow([field.name for field in dataclasses.fields(ImageSettings)])
-    crop = section.choice("crop", ("none", "bbox"), "none")
-    max_side = section.whole("max_side", 64, 8192) if "max_side" in section else None
+    section.allow(task_keys.IMAGE)
+    image = ImageSettings(**{name: key.read(section) for name, key in task_keys.IMAGE.items()})
     # A setting without effect would change the version unnecessarily.
-    if "padding" in section and crop == "none":
+    if "padding" in section and image.crop == "none":
         section.fail("padding", "has no effect without `crop: bbox`: remove it")
-    if "quality" in section and crop == "none" and max_side is None:
+    if "quality" in section and not image.changes_images:
         section.fail("quality", "has no effect on images that are not changed: remove it")
-    return ImageSettings(
-        crop=cast("Any", crop),
-        padding=section.number("padding", 0, 1, 0.0),
-        max_side=max_side,
-        quality=section.whole("quality", 1, 100, 90),
-    )
+    return image

@@ -17,11 +17,10 @@ from support.batch_runs import work_dir
 from support.dataflow_local import IMAGE
 from support.insights_schema import ASSET_OBSERVATIONS, SNAPSHOTS
 from support.jobs import Job, make_job, run_cli
-from support.paths import ROOT
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
-from imagebeam.pipeline.preflight.registry import CHECKS, build_markdown_table
+from imagebeam.pipeline.preflight.registry import CHECKS
 from imagebeam.pipeline.preflight.runner import Cost, Gate
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
@@ -642,11 +641,6 @@ def test_rejects_unknown_flags(project: Project) -> None:
     assert "no_prob" in err
     assert run_cli(["preflight", "clasify"])[0] == 2
     assert "--no_probe" in run_cli(["preflight", "--help"])[1]
-
-
-def test_documentation_has_the_table_of_checks() -> None:
-    text = (ROOT / "docs" / "preflight.md").read_text(encoding="utf-8")
-    assert build_markdown_table() in text
 
 
 def test_checks_come_after_those_that_they_need() -> None:

@@ -17,7 +17,7 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.cli import flex_template
 from imagebeam.pipeline.dataflow import schedule
 
-DOCS = (ROOT / "docs" / "schedule.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "guides" / "schedule.md").read_text(encoding="utf-8")
 IMAGE = "europe-west6-docker.pkg.dev/my-project/images/imagebeam:1"
 WORKER = "workers@my-project.iam.gserviceaccount.com"
 SCHEDULER = "imagebeam-scheduler@my-project.iam.gserviceaccount.com"

@@ -161,4 +161,4 @@ def test_page_matches_constants_and_scenarios() -> None:
     bounds = {"MAX_PER_S", "MIN_PER_S", "BURST_S", "ROUNDING"}
     assert set(shown) == {name for name in vars(rate_limiter) if name.isupper()} - bounds
     assert all(f"| {scenario.name} |" in page for scenario in (*scenarios.QUICK, *scenarios.LONG))
-    ET.parse(ROOT / "docs" / "rate-limiting.svg")
+    ET.parse(ROOT / "docs" / "images" / "rate-limiting.svg")

@@ -25,7 +25,8 @@ from imagebeam.transforms.gemini.batch_requests import (
 )
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.tasks.models_file import load_models
-from imagebeam.transforms.tasks.task import MEDIA_RESOLUTIONS, Task, parse_task
+from imagebeam.transforms.tasks.task import Task, parse_task
+from imagebeam.transforms.tasks.task_keys import MEDIA_RESOLUTIONS
 
 MODELS = load_models((TASK_DATA / "models.yaml").read_text(encoding="utf-8"), "models.yaml")
 SHIPPED = sorted(path.stem for path in (TASK_DATA / "tasks").glob("*.yaml"))

@@ -1,14 +1,13 @@
-"""The reference of all flags, made from their declarations: ``python -m imagebeam.pipeline.cli.reference --write``."""
+"""The reference of all commands and flags."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import click
 
+from docs.generate.markdown import NOTICE, table
 from imagebeam.pipeline.cli.main import build_root
 from imagebeam.pipeline.dataflow.template_metadata import NO_PARAMETERS
 from imagebeam.pipeline.flags.classify import CLASSIFY, IN_FILE
@@ -18,30 +17,26 @@ from imagebeam.pipeline.flags.setting import Flags, Group, Setting
 from imagebeam.pipeline.planning.settings import PLAN
 from imagebeam.pipeline.run.embed_settings import JOBS
 
-PAGE: Final = "docs/reference/flags.md"
-_INTRODUCTION: Final = """\
-# Flags
+_INTRODUCTION: Final = f"""\
+# Commands and flags
 
-Made from the declarations in the code: `python -m imagebeam.pipeline.cli.reference --write`. Do not edit.
-
+{NOTICE}
 Write a flag as `--name=value` or `--name value`; `-` is accepted for `_`, and `--name` alone sets a boolean. *File*
-marks flags that `imagebeam.yaml` may contain, under the same name. *Template* marks parameters of a Flex Template. In
-Python, fields of the settings classes have the same names.
+marks flags that `imagebeam.yaml` may contain, under the same name. *Template* marks parameters of a Flex Template.
 """
 
 
 def build_page() -> str:
     """Return the page as Markdown."""
     deprecated = [
-        f"| `--{name}` | `--{flag.replaced_by or flag.name}` |"
+        [f"`--{name}`", f"`--{flag.replaced_by or flag.name}`"]
         for name, flag in names_of({**CLASSIFY, **PLAN}).items()
         if flag.replaced_by or name != flag.name
     ]
-    head_lines = "\n## Deprecated names\n\nThese still work, with a warning.\n\n| Name | Use |\n| --- | --- |"
     root = build_root()
-    return "\n".join(
-        [_INTRODUCTION, *_sections(root, click.Context(root, info_name="imagebeam")), head_lines, *deprecated, ""]
-    )
+    sections = _sections(root, click.Context(root, info_name="imagebeam"))
+    names = "\n## Deprecated names\n\nThese still work, with a warning.\n"
+    return "\n".join([_INTRODUCTION, *sections, names, table(["Name", "Use"], deprecated)])
 
 
 def _sections(group: CommandGroup, context: click.Context) -> Iterator[str]:
@@ -63,25 +58,11 @@ def _tables(flags: Flags) -> Iterator[str]:
     for group in Group:
         rows = [_row(flag) for flag in listed(flags, group)]
         if rows:
-            yield f"\n### {group}\n\n| Flag | Meaning | Default | File | Template |\n| --- | --- | --- | --- | --- |"
-            yield from rows
+            yield f"\n### {group}\n"
+            yield table(["Flag", "Meaning", "Default", "File", "Template"], rows).rstrip()
 
 
-def _row(flag: Setting) -> str:
+def _row(flag: Setting) -> list[str]:
     of_run = flag in (*JOBS["classify"].flags.values(), *JOBS["embed"].flags.values())
     marks = (bool(flag.in_file) and flag.name in IN_FILE, of_run and flag.name not in NO_PARAMETERS)
-    cells = [f"`{head(flag)}`", meaning(flag), default_text(flag), *("yes" if mark else "" for mark in marks)]
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def main() -> int:
-    """Print the page; write it with ``--write``."""
-    if sys.argv[1:] == ["--write"]:
-        Path(PAGE).write_text(build_page(), encoding="utf-8")
-    else:
-        sys.stdout.write(build_page())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return [f"`{head(flag)}`", meaning(flag), default_text(flag), *("yes" if mark else "" for mark in marks)]

@@ -1,0 +1,1 @@
+"""Generates the reference pages and tables of docs/ from the declarations in the code."""
