@@ -76,7 +76,8 @@ class SubscribeSettings(ConfigSettings, JsonSettings, ProjectSettings, Subscribe
     @property
     def dataset_id(self) -> str:
         """Id of the linked dataset."""
-        return self.dataset or f"imagery_insights___preview___{self.location}"
+        # Ids of datasets have no dash.
+        return self.dataset or f"imagery_insights___preview___{self.location.replace('-', '_')}"
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Self:

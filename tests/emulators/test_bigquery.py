@@ -325,6 +325,13 @@ def test_rejects_used_job_id(client: bigquery.Client) -> None:
         ("SELECT @p", errors.BadRequest, "invalidQuery", "Query parameter 'p' not found"),
         ("SELECT 1 / 0", errors.BadRequest, "invalidQuery", "division by zero"),
         ("SELECT [1][OFFSET(3)]", errors.BadRequest, "invalidQuery", "out of bounds"),
+        ("SELECT JSON '[1]'[OFFSET(0)]", errors.BadRequest, "invalidQuery", "not supported on values of type JSON"),
+        (
+            "SELECT JSON '[1]'[SAFE_OFFSET(0)]",
+            errors.BadRequest,
+            "invalidQuery",
+            "not supported on values of type JSON",
+        ),
         ("SELECT CAST('x' AS INT64)", errors.BadRequest, "invalidQuery", "Bad int64 value: x"),
         ("SELECT [1, NULL]", errors.BadRequest, "invalidQuery", "null element"),
         ("SELECT a, COUNT(*) FROM (SELECT 1 AS a, 2 AS b) GROUP BY b", errors.BadRequest, "invalidQuery", "grouped"),

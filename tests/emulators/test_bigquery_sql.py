@@ -224,6 +224,13 @@ EXPRESSIONS: list[tuple[str, Any]] = [
     ("TO_JSON_STRING('é\"')", '"é\\""'),
     ("TO_JSON(STRUCT(1 AS z, [2] AS a))", {"a": [2], "z": 1}),
     ("JSON '{\"a\": 1}'['a']", 1),
+    ("JSON '[1, [2, 3]]'[1][0]", 2),
+    ("JSON '[1]'[1]", None),
+    ("JSON '[1]'[-1]", None),
+    ("JSON '{\"a\": 1}'[0]", None),
+    ('JSON_VALUE(JSON \'{"c": [{"t": "x"}]}\'.c[0].t)', "x"),
+    ('JSON_QUERY_ARRAY(JSON \'{"c": [{"t": [5]}]}\'.c[0].t)', [5]),
+    ("JSON_VALUE('{', '$.a')", None),
     # Geography
     ("ST_ASTEXT(ST_GEOGPOINT(1.5, -2))", "POINT(1.5 -2)"),
     ("ST_GEOGPOINT(1.5, -2)", "POINT(1.5 -2)"),
@@ -300,6 +307,7 @@ QUERIES: list[tuple[str, list[tuple[Any, ...]]]] = [
         [({"b": 5}, 5, "v", True, 1.5)],
     ),
     ("SELECT JSON_VALUE(j, '$.a'), LAX_INT64(JSON_QUERY(j, '$.a')) FROM t WHERE id = 3", [("text", None)]),
+    ("SELECT j.l[1], STRING(t.j.l[0]), JSON_VALUE(j.l[xs[1]]) FROM t WHERE id = 1", [("v", "u", "v")]),
     ("SELECT TO_JSON_STRING(j) FROM t WHERE id = 3", [('{"a":"text"}',)]),
     (
         "SELECT TO_JSON_STRING(u) FROM (SELECT id, j, ts, n FROM t WHERE id = 3) AS u",

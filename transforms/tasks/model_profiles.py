@@ -164,9 +164,9 @@ class ModelProfile:
             UserError: The model does not support it; the message lists what it supports.
         """
         if not self._is_served_at(location):
+            available = f" (available in {_format_locations(self.locations)})" if self.locations else ""
             raise UserError(
-                f"model {self.name} is not available in {location}: use --location={self._first_location()}"
-                f" (available in {_format_locations(self.locations)})"
+                f"model {self.name} is not available in {location}: use --location={self._first_location()}{available}"
             )
         if lane not in LANES:
             raise UserError(f"lane {lane} is not one of {', '.join(LANES)}{suggestion(lane, LANES)}")

@@ -176,9 +176,12 @@ def _bracket(node: exp.Bracket) -> Node | None:
     index = node.expressions[0]
     if isinstance(index, exp.Literal) and index.is_string:
         return call("json_extract", node.this, string(f'$."{index.name}"'))
-    if node.args.get("offset") == 1:
+    offset = node.args.get("offset")
+    if offset is None:
+        return call("bq_at", node.this, index.copy())
+    if offset == 1:
         index = exp.Sub(this=index.copy(), expression=exp.Literal.number(1))
-    return call("bq_safe_at" if node.args.get("safe") else "bq_at", node.this, index.copy())
+    return call("bq_safe_at" if node.args.get("safe") else "bq_array_at", node.this, index.copy())
 
 
 def _in(node: exp.In) -> Node | None:

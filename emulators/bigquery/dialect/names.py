@@ -76,7 +76,7 @@ def parse(sql: str) -> list[Any]:
         ApiError: 400 with the position of the syntax error.
     """
     try:
-        return [tree for tree in sqlglot.parse(sql, dialect="bigquery") if tree is not None]
+        trees = [tree for tree in sqlglot.parse(sql, dialect="bigquery") if tree is not None]
     except sqlglot.errors.ParseError as problem:
         first = problem.errors[0] if problem.errors else {}
         near = str(first.get("highlight") or "")
@@ -86,6 +86,21 @@ def parse(sql: str) -> list[Any]:
         ) from problem
     except (sqlglot.errors.SqlglotError, RecursionError, ValueError) as problem:
         raise invalid(f"Syntax error: {str(problem).splitlines()[0]} at [1:1]") from problem
+    for tree in trees:
+        for node in list(tree.find_all(exp.ParseJSON)):
+            if node.args.get("is_literal"):
+                _narrow_json_literal(node)
+    return trees
+
+
+def _narrow_json_literal(node: exp.ParseJSON) -> None:
+    """Apply the subscripts after a JSON literal to its value; sqlglot applies them to its text."""
+    text: Any = node.this
+    while isinstance(text, exp.Bracket | exp.Dot):
+        text = text.this
+    if text is not node.this and isinstance(text, exp.Literal):
+        text.replace(exp.ParseJSON(this=text.copy(), is_literal=True))
+        node.replace(node.this)
 
 
 class Resolver:

@@ -46,6 +46,13 @@ def test_derives_the_names_of_the_imagery_insights_guide(tmp_path: Path) -> None
     assert settings.dataset_id == "imagery_insights___preview___eu"
 
 
+def test_names_the_dataset_of_a_region_without_a_dash(tmp_path: Path) -> None:
+    given = ["--project=my-project", "--customer_id=1", "--location=europe-west6"]
+    settings = subscribe_settings(given, cwd=tmp_path, environ={})
+    assert settings.dataset_id == "imagery_insights___preview___europe_west6"
+    assert settings.listing_name.endswith("/listings/imagery_insights_1__europe_west6")
+
+
 def test_accepts_other_names(tmp_path: Path) -> None:
     given = ["--hub_project=hub-two", "--exchange=e", "--listing=x", "--dataset=d", "--project=my-project"]
     settings = subscribe_settings(given, cwd=tmp_path, environ={})

@@ -178,6 +178,11 @@ def test_rejects_unsupported_settings_and_names_supported_ones(
     assert message in str(caught.value)
 
 
+def test_names_the_location_of_a_tuned_endpoint_once() -> None:
+    with pytest.raises(UserError, match=r"use --location=us-central1$"):
+        MODELS.profile(ENDPOINT).check("global", Lane.ONLINE, task())
+
+
 @pytest.mark.parametrize(
     ("model", "thinking", "config"),
     [

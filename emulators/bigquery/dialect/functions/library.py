@@ -62,11 +62,20 @@ MACROS: Final = (
     "bq_regexp_extract(s, r, g) AS CASE WHEN regexp_matches(s, r) THEN regexp_extract(s, r, g) END",
     "bq_split(s, d) AS CASE WHEN s = '' THEN [''] ELSE string_split(s, d) END",
     # Arrays
+    # DuckDB counts elements of JSON from 0 and those of lists from 1.
     """bq_at(x, i) AS CASE
-        WHEN typeof(x) = 'JSON' THEN error('not implemented: subscript of a JSON value by number, use JSON_QUERY')
+        WHEN typeof(x) = 'JSON' THEN CASE WHEN i >= 0 THEN x[i] END
+        ELSE bq_array_at(x, i) END""",
+    """bq_array_at(x, i) AS CASE
+        WHEN typeof(x) = 'JSON'
+            THEN error('Subscript access using [OFFSET(INT64)] is not supported on values of type JSON')
         WHEN i < 0 OR i >= len(x) THEN error('Array index ' || i || ' is out of bounds')
         ELSE x[i + 1] END""",
-    "bq_safe_at(x, i) AS CASE WHEN i < 0 OR i >= len(x) THEN NULL ELSE x[i + 1] END",
+    """bq_safe_at(x, i) AS CASE
+        WHEN typeof(x) = 'JSON'
+            THEN error('Subscript access using [SAFE_OFFSET(INT64)] is not supported on values of type JSON')
+        WHEN i < 0 OR i >= len(x) THEN NULL
+        ELSE x[i + 1] END""",
     """bq_in(x, xs) AS CASE
         WHEN xs IS NULL OR len(xs) = 0 THEN FALSE
         WHEN x IS NULL THEN NULL
@@ -78,14 +87,21 @@ MACROS: Final = (
     # Time
     "bq_before(a, b, unit) AS date_sub(unit, b, a)",
     # JSON: the result for invalid JSON text is NULL, as in BigQuery.
-    """bq_json_value(j, p) AS TRY(
-        CASE WHEN json_type(j, p) IN ('OBJECT', 'ARRAY', 'NULL') THEN NULL ELSE json_extract_string(j, p) END)""",
+    # TRY cannot be used: the argument may be a subscript, and error() is volatile.
+    """bq_json_value(j, p) AS CASE
+        WHEN NOT json_valid(j) THEN NULL
+        WHEN json_type(j, p) IN ('OBJECT', 'ARRAY', 'NULL') THEN NULL
+        ELSE json_extract_string(j, p) END""",
     # The result has the type of the input: JSON or STRING.
-    "bq_json_query(j, p) AS coalesce(nullif(j, j), TRY(CAST(json_extract(j, p) AS VARCHAR)))",
-    """bq_json_query_array(j, p) AS TRY(CASE WHEN json_type(j, p) = 'ARRAY' THEN json_extract(j, p || '[*]') END)""",
-    """bq_json_value_array(j, p) AS TRY(CASE WHEN json_type(j, p) = 'ARRAY'
-        AND len(list_intersect(json_type(j, p || '[*]'), ['OBJECT', 'ARRAY'])) = 0
-        THEN json_extract_string(j, p || '[*]') END)""",
+    """bq_json_query(j, p) AS
+        coalesce(nullif(j, j), CASE WHEN json_valid(j) THEN CAST(json_extract(j, p) AS VARCHAR) END)""",
+    """bq_json_query_array(j, p) AS CASE
+        WHEN NOT json_valid(j) THEN NULL
+        WHEN json_type(j, p) = 'ARRAY' THEN json_extract(j, p || '[*]') END""",
+    """bq_json_value_array(j, p) AS CASE
+        WHEN NOT json_valid(j) THEN NULL
+        WHEN json_type(j, p) = 'ARRAY' AND len(list_intersect(json_type(j, p || '[*]'), ['OBJECT', 'ARRAY'])) = 0
+        THEN json_extract_string(j, p || '[*]') END""",
     "bq_json_kind(j) AS json_type(bq_need_json(j))",
     "bq_need_json(j) AS CASE WHEN typeof(j) = 'JSON' THEN j ELSE error('the argument must be JSON') END",
     """bq_json_type(j) AS CASE bq_json_kind(j) WHEN 'VARCHAR' THEN 'string' WHEN 'BOOLEAN' THEN 'boolean'
