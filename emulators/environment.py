@@ -11,8 +11,13 @@ FOREIGN: Final = (
     "BIGQUERY_EMULATOR_HOST",
     "PUBSUB_EMULATOR_HOST",
     "GOOGLE_VERTEX_BASE_URL",
+    "GOOGLE_GEMINI_BASE_URL",
     "GOOGLE_APPLICATION_CREDENTIALS",
 )
+
+#: Path of Vertex AI on the server. google-genai reads project and location from the environment only if its base URL
+#: ends like that of Google.
+VERTEX_PATH: Final = "/aiplatform.googleapis.com"
 
 
 def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
@@ -28,12 +33,17 @@ def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
     return {
         "STORAGE_EMULATOR_HOST": url,
         "BIGQUERY_EMULATOR_HOST": url,
-        "GOOGLE_VERTEX_BASE_URL": url,
+        "GOOGLE_VERTEX_BASE_URL": f"{url}{VERTEX_PATH}",
         # Endpoint overrides of gcloud for these services. Client libraries do not read them.
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER": f"{url}/",
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS": f"{url}/",
         "GOOGLE_APPLICATION_CREDENTIALS": str(directory / "credentials.json"),
         "GOOGLE_CLOUD_PROJECT": project,
+        # For a google-genai client without arguments: it uses Vertex AI, but reads the other base URL. Batch jobs with
+        # tables need a region.
+        "GOOGLE_GENAI_USE_VERTEXAI": "True",
+        "GOOGLE_GEMINI_BASE_URL": f"{url}{VERTEX_PATH}",
+        "GOOGLE_CLOUD_LOCATION": "us-central1",
         "NO_GCE_CHECK": "true",  # google-auth must not contact a metadata server
         **proxies,
         **direct,

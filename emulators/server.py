@@ -35,6 +35,7 @@ from imagebeam.emulators.core.http import ApiError, google_error, json_response,
 from imagebeam.emulators.core.iam import IamService
 from imagebeam.emulators.core.tokens import PROJECT, TokenService, write_credentials
 from imagebeam.emulators.dataflow import DataflowService
+from imagebeam.emulators.environment import VERTEX_PATH
 from imagebeam.emulators.storage.object_store import ObjectStore
 from imagebeam.emulators.storage.service import StorageService
 from imagebeam.emulators.vertex.service import VertexService
@@ -78,9 +79,10 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     app.add_routes(DataflowService(objects, PROJECT, access, counters).routes())
     app.add_routes(IamService(PROJECT, access, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)
-    app.add_routes(vertex.routes())
     batch = BatchService(objects, bigquery.catalog, vertex.images, vertex.descriptors, seed, faults, counters)
-    app.add_routes(batch.routes())
+    routes = [*vertex.routes(), *batch.routes()]
+    app.add_routes(routes)
+    app.add_routes(web.route(one.method, VERTEX_PATH + one.path, one.handler, **one.kwargs) for one in routes)
     app.add_routes(
         [
             web.get("/_local/faults", _get_faults),

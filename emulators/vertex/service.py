@@ -17,6 +17,7 @@ from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultConfig
 from imagebeam.emulators.core.http import ApiError, json_response, parse_object
+from imagebeam.emulators.environment import VERTEX_PATH
 from imagebeam.emulators.storage.object_store import ObjectStore
 from imagebeam.emulators.vertex.answers import answer_body, token_count
 from imagebeam.emulators.vertex.embedding_models import ImageDescriptors, embedding_model, find_embedding_model
@@ -193,7 +194,8 @@ class VertexService:
         model = request.match_info.get("model", TUNED)
         permission = None if request.method == "GET" else "aiplatform.endpoints.predict"
         account = caller(request.headers.get("Authorization"))
-        resource = request.path.partition("/")[2].partition("/")[2].split(":")[0]
+        path = request.path.removeprefix(VERTEX_PATH)
+        resource = path.partition("/")[2].partition("/")[2].split(":")[0]
         self._faults.authorize(project, permission, resource, account)
         return project, model.removesuffix("@default"), request.match_info.get("location")
 

@@ -23,8 +23,10 @@ from imagebeam.emulators.environment import environment_of, find_conflict
 
 
 def test_environment_points_every_client_at_the_server(cloud: LocalCloud) -> None:
-    for name in ("STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "GOOGLE_VERTEX_BASE_URL", "HTTPS_PROXY"):
+    for name in ("STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "HTTPS_PROXY"):
         assert os.environ[name] == cloud.url
+    for name in ("GOOGLE_VERTEX_BASE_URL", "GOOGLE_GEMINI_BASE_URL"):
+        assert os.environ[name] == f"{cloud.url}/aiplatform.googleapis.com"
     assert os.environ["GOOGLE_CLOUD_PROJECT"] == cloud.project == "imagebeam-local"
 
 
