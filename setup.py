@@ -42,6 +42,7 @@ setup(
         "google-cloud-storage>=3.1,<4",  # images, claims, run directories
         "google-auth>=2.40,<3",  # Vertex REST calls that google-genai cannot make
         "aiohttp>=3.12,<4",  # the engine's one connection pool under google-genai
+        "pyarrow>=16,<26",  # Parquet files of imagebeam export; Beam depends on it and decides the version
         "tenacity>=9.1,<10",  # waits of the retry policy
         "orjson>=3.10,<4",  # request and answer bodies, packed groups
         "PyYAML>=6.0.2,<7",  # tasks, models, imagebeam.yaml
@@ -56,7 +57,6 @@ setup(
             "sqlglot>=30.30,<31",  # its SQL translation
             "numpy>=2,<3",  # the local model looks at pixels
             "shapely>=2.1,<3",  # its geography: polygons
-            "pyarrow>=16,<26",  # rows into DuckDB; Beam decides the version
             "pytz>=2024.1,<2027",  # TIMESTAMP values out of DuckDB
         ],
         "dev": [

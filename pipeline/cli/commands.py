@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from imagebeam.pipeline.batch.settings import BATCH
+from imagebeam.pipeline.export.settings import EXPORT, load_export
 from imagebeam.pipeline.flags.classify import CLASSIFY
 from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand, job_group
 from imagebeam.pipeline.flags.layers import FlagValues
@@ -55,6 +56,13 @@ def _preflight(job: str, line: FlagValues) -> int:
 def _search(line: FlagValues) -> int:
     settings = load_search(line, **_place())
     from imagebeam.pipeline.similarity import command
+
+    return command.run(settings)
+
+
+def _export(line: FlagValues) -> int:
+    settings = load_export(line, **_place())
+    from imagebeam.pipeline.export import command
 
     return command.run(settings)
 
@@ -149,6 +157,21 @@ search: Final = FlagCommand(
         "imagebeam search --like=o1:0123:00250082 --out_table=my_dataset.similar",
     ),
     notes="imagebeam embed computes the embeddings. A search covers one model and dimension.",
+)
+
+export: Final = FlagCommand(
+    "export",
+    EXPORT,
+    _export,
+    summary="Write the answers of a task to a file: CSV, Parquet, JSON Lines, GeoJSON or tuning data.",
+    usage="--task=NAME --results=DATASET --output=FILE [--flag=value …]",
+    examples=(
+        "imagebeam export --task=utility_pole --output=poles.csv",
+        "imagebeam export --task=utility_pole --output=gs://my-bucket/poles.geojson",
+        "imagebeam export --task=utility_pole --format=tuning_jsonl --output=train.jsonl",
+    ),
+    notes="The file has one row per unit with its newest answer, ordered by unit_id: the columns of the task's view, "
+    "_observation_ids, _cost_usd, and the columns of --keep_columns. It appears when it is complete.",
 )
 
 subscribe: Final = FlagCommand(

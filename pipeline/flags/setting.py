@@ -28,6 +28,7 @@ class Group(enum.StrEnum):
 
     TASK = "Task"
     SEARCH = "Search"
+    EXPORT = "Export"
     SOURCE = "Source"
     UNITS = "Units"
     RESULTS = "Results"

@@ -25,6 +25,7 @@ LIGHT = (
     "imagebeam.pipeline.console.help",
     "imagebeam.pipeline.dataflow.schedule_command",
     "imagebeam.pipeline.dataflow.template_command",
+    "imagebeam.pipeline.export.settings",
     "imagebeam.pipeline.run.embed_settings",
     "imagebeam.pipeline.run.settings",
     "imagebeam.pipeline.similarity.settings",

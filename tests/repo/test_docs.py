@@ -61,6 +61,9 @@ PROOFS = {
     "imagebeam search --like=o1:0123:00250082 --out_table=image_answers.like_it": (
         "tests/integration/embed/test_search.py::test_classifies_a_saved_search_result"
     ),
+    "imagebeam export --task=utility_pole --output=poles.parquet": (
+        "tests/integration/commands/test_export.py::test_parquet_has_the_types_of_bigquery"
+    ),
     "imagebeam batch status --work_dir=gs://my-bucket/imagebeam": (
         "tests/integration/batch/test_batch_lane.py::test_status_and_collect_need_only_the_work_directory"
     ),

@@ -10,11 +10,14 @@ import contextlib
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import google.api_core.exceptions as api_errors
 import google.cloud.storage as storage
 import requests.adapters
+from google.cloud.storage.exceptions import InvalidResponse
 
 from imagebeam.transforms.core.errors import UserError, first_line
 from imagebeam.transforms.core.images import ImageError, checked_uri, parse_gs_uri
@@ -88,6 +91,60 @@ def write(path: str, data: bytes, *, content_type: str = "application/json") -> 
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         temporary.write_bytes(data)
         temporary.replace(target)
+
+
+@contextlib.contextmanager
+def open_new(path: str, *, content_type: str, replace: bool) -> Iterator[IO[bytes]]:
+    """Open a file or object that appears, complete, when the block ends; not if it ends with an exception.
+
+    Args:
+        path: ``gs://`` or a local path.
+        content_type: Content type of an object.
+        replace: Whether to replace an existing file or object.
+
+    Raises:
+        UserError: The path is not writable, or exists.
+    """
+    blob = _blob(path, chunk_size=CHUNK_BYTES)
+    try:
+        if blob is not None:
+            condition = {} if replace else {"if_generation_match": 0}
+            with blob.open("wb", content_type=content_type, ignore_flush=True, **condition) as upload:
+                yield upload
+            return
+        target = _local_target(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                yield file
+            if not replace and target.exists():
+                raise FileExistsError(path)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (api_errors.PreconditionFailed, FileExistsError):
+        raise UserError(f"{path} already exists") from None
+    except InvalidResponse as error:  # of an upload in chunks, which the client does not translate
+        status = error.response.status_code
+        causes = {403: "no permission", 404: "the bucket does not exist", 412: "it already exists"}
+        raise UserError(f"{path} is not writable: {causes.get(status, f'HTTP status {status}')}") from None
+    except (OSError, api_errors.ClientError) as error:
+        raise UserError(f"{path} is not writable: {first_line(error, 200)}") from None
+
+
+def exists(path: str) -> bool:
+    """Return whether a file or object exists.
+
+    Raises:
+        UserError: The bucket does not exist, or the object cannot be read.
+    """
+    blob = _blob(path)
+    if blob is None:
+        return Path(path).exists()
+    try:
+        return bool(blob.exists())
+    except api_errors.ClientError as error:
+        raise UserError(f"{path} cannot be read: {first_line(error, 200)}") from None
 
 
 def read(path: str) -> bytes | None:

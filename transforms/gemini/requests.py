@@ -68,16 +68,33 @@ def build_request(
     Raises:
         ValueError: The number of image parts is wrong.
     """
+    return {"contents": build_contents(task, unit, image_parts), **request_frame(task, profile, labels)}
+
+
+def build_contents(
+    task: Task, unit: Unit, image_parts: Sequence[ImagePart], *, resolution: str | None = None
+) -> list[dict[str, Any]]:
+    """Build the ``contents`` of a request: the images of a unit and the prompt.
+
+    Args:
+        task: The task.
+        unit: The unit.
+        image_parts: The unit's images, in its order.
+        resolution: Media resolution of the images; the task's by default.
+
+    Raises:
+        ValueError: The number of image parts is wrong.
+    """
     if len(image_parts) != len(unit.images):
         raise ValueError(f"{len(image_parts)} image parts for {len(unit.images)} images of unit {unit.unit_id}")
     content: list[dict[str, Any]] = []
     for number, (image, part) in enumerate(zip(unit.images, image_parts, strict=True), 1):
         if len(image_parts) > 1:
             content.append({"text": image_label(image, number, len(image_parts))})
-        content.append(image_part(part, task.media_resolution))
+        content.append(image_part(part, resolution or task.media_resolution))
     # Images come before the text (Google, "Image understanding").
     content.append({"text": render_prompt(task.prompt, unit)})
-    return {"contents": [{"role": "user", "parts": content}], **request_frame(task, profile, labels)}
+    return [{"role": "user", "parts": content}]
 
 
 def request_frame(task: Task, profile: ModelProfile, labels: Mapping[str, str]) -> dict[str, Any]:

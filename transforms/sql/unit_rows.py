@@ -54,7 +54,7 @@ def unit_from_row(row: Mapping[str, Any]) -> Unit:
         asset_id=row["asset_id"],
         asset_type=row["asset_type"],
         snapshot_id=row["snapshot_id"],
-        capture_time=_rfc3339(row["capture_time"]),
+        capture_time=rfc3339(row["capture_time"]),
         latitude=row["latitude"],
         longitude=row["longitude"],
         map_url=row["map_url"],
@@ -73,7 +73,7 @@ def _image(row: Mapping[str, Any]) -> Image:
     return Image(
         observation_id=row["observation_id"],
         uri=row["uri"],
-        capture_time=_rfc3339(row["capture_time"]),
+        capture_time=rfc3339(row["capture_time"]),
         heading=row["heading"],
         pitch=row["pitch"],
         roll=row["roll"],
@@ -81,5 +81,6 @@ def _image(row: Mapping[str, Any]) -> Image:
     )
 
 
-def _rfc3339(time: datetime.datetime | None) -> str | None:
+def rfc3339(time: datetime.datetime | None) -> str | None:
+    """Return a time as in a request: RFC 3339 in UTC, such as ``2025-05-01T10:00:00Z``."""
     return None if time is None else time.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")

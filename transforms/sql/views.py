@@ -65,20 +65,35 @@ def views(outcomes: TableName, task: Task) -> dict[str, View]:
     }
 
 
-def answers_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> str:
+def answers_view(
+    outcomes: TableName, task: str, columns: Sequence[Column], *, more: Sequence[str] = (), only: str = "TRUE"
+) -> str:
     """Return the view of the newest OK answer per unit over all versions, with typed columns.
 
     The columns are those that describe the unit, those of the task, and ``_version``, ``_model``, ``_image_uris``,
     ``_run_id``, ``_answered_at``. A column that describes the unit is prefixed with an underscore if the task has a
     column of the same name.
+
+    Args:
+        outcomes: The table.
+        task: Name of the task.
+        columns: Columns of the task.
+        more: Further columns: SQL over the row ``event`` of ``outcomes``.
+        only: Condition on the rows of ``outcomes`` that are considered at all.
     """
     return _select(
         columns,
         ANSWER_COLUMNS,
         outcomes,
-        f"task = {literal(task)} AND status = 'OK'",
+        f"task = {literal(task)} AND status = 'OK'{'' if only == 'TRUE' else f' AND {only}'}",
         "PARTITION BY unit_id ORDER BY answered_at DESC, version, run_id",
+        more,
     )
+
+
+def name_in_view(name: str, columns: Sequence[Column]) -> str:
+    """Return the name of a column that describes the unit, in a view with these columns of a task."""
+    return "_" * (name in {found.name.lower() for found in columns}) + name
 
 
 def history_view(outcomes: TableName, task: str, columns: Sequence[Column]) -> str:
@@ -116,14 +131,19 @@ def runs_view(runs: TableName) -> str:
 
 
 def _select(
-    columns: Sequence[Column], underscored: Sequence[str], outcomes: TableName, condition: str, window: str
+    columns: Sequence[Column],
+    underscored: Sequence[str],
+    outcomes: TableName,
+    condition: str,
+    window: str,
+    more: Sequence[str] = (),
 ) -> str:
-    taken = {found.name.lower() for found in columns}
     selected = (
         "event.unit_id",
-        *(f"event.{name} AS {'_' * (name in taken)}{name}" for name in UNIT_COLUMNS),
+        *(f"event.{name} AS {name_in_view(name, columns)}" for name in UNIT_COLUMNS),
         *(f"{_read(found)} AS {column(found.name, source='task schema')}" for found in columns),
         *(f"event.{name} AS _{name}" for name in underscored),
+        *more,
     )
     # The subquery has no aliases: QUALIFY would resolve "version" to a task's column instead of the table's.
     return (

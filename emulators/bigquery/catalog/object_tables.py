@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from imagebeam.emulators.bigquery.catalog.store import Store
 from imagebeam.emulators.bigquery.catalog.table import Table

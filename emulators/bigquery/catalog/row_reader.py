@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from imagebeam.emulators.bigquery.dialect.functions import geography
 from imagebeam.emulators.bigquery.dialect.functions.library import canonical_json, json_of_value

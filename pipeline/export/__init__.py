@@ -1,0 +1,1 @@
+"""The `export` command: answers as files."""
