@@ -58,7 +58,7 @@ class Collected:
         failed: Units with a permanent failure, by ``STATUS/REASON``.
         again: Units that another round may answer, by ``STATUS/REASON``.
         usage: Tokens.
-        cost_usd: Their list price.
+        cost_usd: Their list price; None if unknown.
         lines: Lines of the output.
         by_uri: Units matched by their images, because the service did not echo their keys.
         duplicates: Additional lines of a unit that is already matched.
@@ -77,7 +77,7 @@ class Collected:
     failed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     again: Mapping[str, int] = dataclasses.field(default_factory=dict)
     usage: Usage = Usage()
-    cost_usd: Decimal = Decimal(0)
+    cost_usd: Decimal | None = Decimal(0)
     lines: int = 0
     by_uri: int = 0
     duplicates: int = 0

@@ -82,7 +82,7 @@ def finish(settings: RunSettings, source: SourceCounts, counted: OutcomeCounts) 
         cached_tokens=recorded.usage.cached_tokens,
         output_tokens=recorded.usage.output_tokens,
         thought_tokens=recorded.usage.thought_tokens,
-        cost_usd=str(recorded.cost_usd),
+        cost_usd=None if recorded.cost_usd is None else str(recorded.cost_usd),
         message="; ".join(problems) or counted.stop,
         books=orjson.dumps({name: summary[name] for name in ("source", "counted")}).decode(),
     )
@@ -121,7 +121,7 @@ def _recount_once(bq: BigQueryClient, settings: RunSettings) -> OutcomeCounts:
                 int(row["output_tokens"] or 0),
                 int(row["thought_tokens"] or 0),
             ),
-            cost_usd=Decimal(row["cost_usd"] or 0),
+            cost_usd=None if row["unpriced"] else Decimal(row["cost_usd"] or 0),
         )
     return total
 

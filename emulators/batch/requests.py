@@ -9,7 +9,8 @@ from imagebeam.emulators.bigquery.dialect.names import TableId
 from imagebeam.emulators.core.http import ApiError
 from imagebeam.emulators.vertex.embedding_models import EmbeddingModel, embedding_model, find_embedding_model
 from imagebeam.emulators.vertex.generate.fields import invalid, read_fields
-from imagebeam.emulators.vertex.models import TUNED, Model, find_model
+from imagebeam.emulators.vertex.models import Model, find_model
+from imagebeam.emulators.vertex.tuned import TUNED_BASE, model_resource
 
 _NAME_CHARS: Final = 128
 _KNOWN: Final = (
@@ -27,7 +28,7 @@ _PREFIX: Final = re.compile(r"gs://([^/*]+)(/[^*]*)?")
 _PUBLISHER: Final = re.compile(
     r"(?:projects/[^/]+/locations/(?P<place>[^/]+)/)?publishers/google/models/(?P<name>[^/]+)"
 )
-_TUNED: Final = re.compile(r"projects/[^/]+/locations/(?P<place>[^/]+)/(?:models|endpoints)/(?P<id>\d+)(?:@[\w-]+)?")
+_TUNED: Final = re.compile(r"projects/(?P<project>[^/]+)/locations/(?P<place>[^/]+)/models/(?P<id>\d+(?:@[\w-]+)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,15 @@ def _model(name: Any, project: str, location: str, retired: tuple[str, ...]) -> 
         return embeds
     tuned = _TUNED.fullmatch(name) if isinstance(name, str) else None
     if tuned is None:
-        raise invalid("batch_prediction_job.model", f"{name!r} is not of the form publishers/google/models/NAME")
+        raise invalid(
+            "batch_prediction_job.model",
+            f"{name!r} is not of the form publishers/google/models/NAME or projects/P/locations/L/models/ID",
+        )
     if location == "global":
         raise ApiError(400, f"Tuned models are not supported in batch prediction at global: {name}.")
     _check_same_location(tuned["place"], location)
-    return find_model(TUNED, project, location, retired)
+    model_resource(tuned["project"], location, tuned["id"])
+    return find_model(TUNED_BASE, project, location, retired)
 
 
 def _check_same_location(place: str | None, location: str) -> None:

@@ -23,9 +23,6 @@ OLD_IMAGE_TOKENS: Final = 258
 #: Thinking tokens of the local model. They are billed and count against maxOutputTokens.
 THOUGHT_TOKENS: Final[Mapping[str, int]] = {"MINIMAL": 0, "LOW": 150, "MEDIUM": 500, "HIGH": 1500}
 
-#: Base model of all tuned models.
-TUNED: Final = "gemini-2.5-flash"
-
 _REGION_PARTS: Final = 2
 
 

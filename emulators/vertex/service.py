@@ -26,13 +26,17 @@ from imagebeam.emulators.vertex.faults import MESSAGES, VertexFaults, build_erro
 from imagebeam.emulators.vertex.generate.images import ImageReader
 from imagebeam.emulators.vertex.generate.text import generate_text
 from imagebeam.emulators.vertex.generate.validation import BODY_BYTES, InputImage, Prompt, read_prompt
-from imagebeam.emulators.vertex.models import TUNED, find_model, traffic_type
+from imagebeam.emulators.vertex.models import find_model, traffic_type
 from imagebeam.emulators.vertex.transport import corrupt_response, http_fault, simulate_latency
+from imagebeam.emulators.vertex.tuned import TUNED_BASE, endpoint_list, endpoint_resource, model_resource
 
 _PLACE: Final = "/{version}/projects/{project}/locations/{location}"
 _MODEL: Final = "/publishers/google/models/{model}"
-#: A tuned model. All of them have the same base model.
+_ENDPOINTS: Final = "/endpoints"
+#: The endpoint of a tuned model.
 _ENDPOINT: Final = r"/endpoints/{endpoint:\d+}"
+#: A tuned model, with or without a version. It has no methods: its endpoint has.
+_TUNED_MODEL: Final = r"/models/{tuned:\d+(?:@[\w-]+)?}"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -80,6 +84,8 @@ class VertexService:
             web.post(_PLACE + _ENDPOINT + ":generateContent", self._handle_generate),
             web.post(_PLACE + _ENDPOINT + ":countTokens", self._handle_count),
             web.get(_PLACE + _ENDPOINT, self._handle_endpoint, allow_head=False),
+            web.get(_PLACE + _ENDPOINTS, self._handle_endpoints, allow_head=False),
+            web.get(_PLACE + _TUNED_MODEL, self._handle_tuned_model, allow_head=False),
         ]
 
     # Handlers
@@ -130,14 +136,17 @@ class VertexService:
         )
 
     async def _handle_endpoint(self, request: web.Request) -> web.StreamResponse:
-        self._counters.add("vertex", "model_gets")
-        project, name, location = self._authorize(request)
-        find_model(name, project, location, self._faults.retired)
-        place, number = f"projects/{project}/locations/{location}", request.match_info["endpoint"]
-        deployed = {"id": "1", "model": f"{place}/models/{number}", "displayName": "tuned"}
-        return json_response(
-            {"name": f"{place}/endpoints/{number}", "displayName": "tuned", "deployedModels": [deployed]}
-        )
+        project, location = self._authorize_resource(request, "aiplatform.endpoints.get")
+        return json_response(endpoint_resource(project, location, request.match_info["endpoint"]))
+
+    async def _handle_endpoints(self, request: web.Request) -> web.StreamResponse:
+        if unknown := set(request.query) - {"pageSize", "pageToken", "$alt", "alt"}:
+            raise ApiError(501, f"The local Vertex AI does not implement endpoints.list with {', '.join(unknown)}.")
+        return json_response(endpoint_list(*self._authorize_resource(request, "aiplatform.endpoints.list")))
+
+    async def _handle_tuned_model(self, request: web.Request) -> web.StreamResponse:
+        project, location = self._authorize_resource(request, "aiplatform.models.get")
+        return json_response(model_resource(project, location, request.match_info["tuned"]))
 
     async def _run(self, request: web.Request, method: Handler) -> web.StreamResponse:
         try:
@@ -191,13 +200,25 @@ class VertexService:
         self._faults.refresh()
         authenticate(request)
         project = request.match_info.get("project", self._project)
-        model = request.match_info.get("model", TUNED)
+        model = request.match_info.get("model", TUNED_BASE)
         permission = None if request.method == "GET" else "aiplatform.endpoints.predict"
         account = caller(request.headers.get("Authorization"))
         path = request.path.removeprefix(VERTEX_PATH)
         resource = path.partition("/")[2].partition("/")[2].split(":")[0]
         self._faults.authorize(project, permission, resource, account)
+        if "endpoint" in request.match_info:
+            endpoint_resource(project, request.match_info["location"], request.match_info["endpoint"])
         return project, model.removesuffix("@default"), request.match_info.get("location")
+
+    def _authorize_resource(self, request: web.Request, permission: str) -> tuple[str, str]:
+        """Check the caller of a method of tuned models or endpoints; return project and location."""
+        self._counters.add("vertex", "model_gets")
+        self._faults.refresh()
+        authenticate(request)
+        project, location = request.match_info["project"], request.match_info["location"]
+        account = caller(request.headers.get("Authorization"))
+        self._faults.authorize(project, permission, f"projects/{project}/locations/{location}", account)
+        return project, location
 
     async def _read(self, request: web.Request, *, counting: bool) -> tuple[Prompt, str]:
         raw = await request.read()

@@ -9,7 +9,7 @@ from typing import Any
 
 from imagebeam.transforms.batch_shards import Shard
 from imagebeam.transforms.collect_batch import Collected
-from imagebeam.transforms.core.text import format_duration
+from imagebeam.transforms.core.text import format_duration, format_usd
 from imagebeam.transforms.gemini.job_states import BatchJob
 
 
@@ -78,14 +78,17 @@ def status_to_json(status: RunStatus) -> dict[str, Any]:
                 "phase": each.phase,
                 "job": each.job.name if each.job else None,
                 "state": each.job.state if each.job else None,
-                "collected": {**dataclasses.asdict(each.collected), "cost_usd": str(each.collected.cost_usd)}
-                if each.collected
-                else None,
+                "collected": _collected_to_json(each.collected) if each.collected else None,
                 "note": each.note,
             }
             for each in status.jobs
         ],
     }
+
+
+def _collected_to_json(collected: Collected) -> dict[str, Any]:
+    cost = collected.cost_usd
+    return {**dataclasses.asdict(collected), "cost_usd": None if cost is None else str(cost)}
 
 
 def _format_job(status: JobStatus, now: datetime.datetime | None) -> str:
@@ -105,7 +108,7 @@ def _format_job(status: JobStatus, now: datetime.datetime | None) -> str:
 
 def _format_collected(collected: Collected) -> list[str]:
     failed, again = sum(collected.failed.values()), sum(collected.again.values())
-    parts = [f"{collected.ok:,} OK, {failed:,} failed, {again:,} without an answer", f"${collected.cost_usd:,.4f}"]
+    parts = [f"{collected.ok:,} OK, {failed:,} failed, {again:,} without an answer", format_usd(collected.cost_usd)]
     lines = {
         "duplicate lines": collected.duplicates,
         "lines without a unit": collected.unmatched,

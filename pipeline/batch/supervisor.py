@@ -217,7 +217,7 @@ def _create_job(run: BatchRun, shard: Shard, jobs: BatchJobs, listed_at: datetim
     try:
         job = jobs.create(
             shard.display_name,
-            run.run.task.model,
+            run.run.engine.call_settings.job_model or run.run.task.model,
             source=f"bq://{requests}" if run.batch.source == "bigquery" else shard.path("requests.jsonl"),
             destination=f"bq://{results}" if run.batch.destination == "bigquery" else shard.output_prefix,
             labels=run.run.labels(),

@@ -13,7 +13,7 @@ from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.transforms.batch_shards import Shard
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.collect_batch import Collected, read_collected
-from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
+from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts, add_costs
 from imagebeam.transforms.engine.settings import Caps
 from imagebeam.transforms.finish_run import finish, recount
 
@@ -34,7 +34,8 @@ def remaining_caps(run: BatchRun, rounds: int) -> Caps | None:
     if calls is not None:
         calls -= sum(each.units for each in collected)
     if usd is not None:
-        usd -= sum((each.cost_usd + each.missing * caps.max_call_usd for each in collected), Decimal(0))
+        # A cap in USD needs a price, so every cost is known.
+        usd -= sum(((each.cost_usd or 0) + each.missing * caps.max_call_usd for each in collected), Decimal(0))
     return dataclasses.replace(caps, max_calls=calls, max_cost_usd=usd)
 
 
@@ -91,7 +92,7 @@ def finish_batch(
         calls=remainder.calls + sum(each.units for each in collected),
         throttled=remainder.throttled,
         usage=sum((each.usage for each in collected), remainder.usage),
-        cost_usd=sum((each.cost_usd for each in collected), remainder.cost_usd),
+        cost_usd=add_costs(remainder.cost_usd, *(each.cost_usd for each in collected)),
         stop=next((reason for applies, reason in stops if applies), remainder.stop),
     )
     return finish(run.run, first.source, counted)

@@ -15,7 +15,8 @@ from imagebeam.pipeline.flags.setting import Flags, pick
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.tasks import catalog
-from imagebeam.transforms.tasks.model_profiles import Models, cost_usd, estimate_usage
+from imagebeam.transforms.tasks.costs import cost_usd, estimate_usage, task_warnings
+from imagebeam.transforms.tasks.model_profiles import Models
 from imagebeam.transforms.tasks.task import Task, parse_task
 
 _LANES: Final = (Lane.ONLINE, Lane.FLEX)
@@ -117,9 +118,9 @@ def _facts(task: Task, models: Models, where: str) -> dict[str, Any]:
             "output": usage.output_tokens,
             "thoughts": usage.thought_tokens,
         },
-        "usd_per_image": {lane: float(cost) for lane, cost in costs.items()},
+        "usd_per_image": {lane: float(cost) for lane, cost in costs.items() if cost is not None},
         "prices_as_of": models.as_of.isoformat(),
-        "warnings": list(task.ignored_warnings()),
+        "warnings": list(task_warnings(models, profile, task)),
     }
 
 

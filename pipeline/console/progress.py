@@ -16,7 +16,7 @@ import rich.text
 
 from imagebeam.pipeline.console.console import Console
 from imagebeam.transforms.core.counts import OutcomeCounts, sum_counts
-from imagebeam.transforms.core.text import format_duration
+from imagebeam.transforms.core.text import format_duration, format_usd
 from imagebeam.transforms.engine.engine import live_engines
 
 #: Seconds between two looks at the engines, which update a terminal, and between two lines in a log.
@@ -44,7 +44,7 @@ def format_progress(counts: OutcomeCounts, total: int, *, in_flight: int, per_s:
         f"{per_s:.1f}/s",
         f"{counts.throttled:,} × 429",
         f"{counts.failures:,} failed",
-        f"${counts.cost_usd:,.4f}",
+        format_usd(counts.cost_usd),
     ]
     if in_flight:
         parts.append(f"{in_flight:,} in flight")

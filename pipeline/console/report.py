@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from imagebeam.pipeline.console.console import Console
 from imagebeam.transforms.core.errors import ExitCode
 from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.text import format_usd
 
 #: Exit code by the first word of the reason to stop; other reasons are systemic.
 STOP_CODES: Mapping[str, ExitCode] = {
@@ -60,12 +62,18 @@ def format_report(summary: Mapping[str, Any], outcomes: TableName, *, took_s: fl
             f"tokens   {usage['prompt_tokens']:,} in ({usage['cached_tokens']:,} cached), "
             f"{usage['output_tokens']:,} out, {usage['thought_tokens']:,} thought"
         ),
-        f"cost     ${float(recorded['cost_usd']):,.4f} at list price",
+        _cost_line(recorded["cost_usd"]),
         f"answers  {summary['answers']}",
     ]
     if counted["failed"]:
         lines.append(f"failures {TableName(outcomes.project, outcomes.dataset, 'dead_letters').dotted}")
     return lines
+
+
+def _cost_line(usd: str | None) -> str:
+    if usd is None:
+        return "cost     unknown: the model has no price; use --price_as=MODEL, or add it to a --models_file"
+    return f"cost     {format_usd(Decimal(usd))} at list price"
 
 
 def format_state(summary: Mapping[str, Any]) -> str:
@@ -74,11 +82,22 @@ def format_state(summary: Mapping[str, Any]) -> str:
         return "COUNTS DO NOT RECONCILE: " + "; ".join(summary["problems"])
     if summary["stop"]:
         return f"stopped early ({summary['stop']}); answers are kept; run again to continue"
+    if is_without_answer(summary["counted"]):
+        failed = summary["counted"]["failed"]
+        reasons = ", ".join(sorted(failed, key=failed.__getitem__, reverse=True))
+        return f"NO UNIT WAS ANSWERED: all {sum(failed.values()):,} failed with {reasons}"
     return "all units accounted for"
+
+
+def is_without_answer(counted: Mapping[str, Any]) -> bool:
+    """Return whether units were processed and none of them is OK."""
+    return not counted["ok"] and any(counted["failed"].values())
 
 
 def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> int:
     """Return the exit code of a run: 0, 1 if its counts do not reconcile, or the code of its reason to stop.
+
+    It is 5 if no unit is OK, whatever their number.
 
     Args:
         summary: The run's summary.
@@ -89,6 +108,8 @@ def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> 
         return ExitCode.FAILED
     if summary["stop"]:
         return STOP_CODES.get(summary["stop"].partition(":")[0], ExitCode.SYSTEMIC)
+    if is_without_answer(counted):
+        return ExitCode.FAILURES
     failed = sum(counted["failed"].values())
     units = counted["ok"] + failed
     if max_failure_percent is not None and units >= FAILURES_AFTER and 100 * failed > max_failure_percent * units:

@@ -44,8 +44,9 @@ from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.run_tables import prepare_tables, write_event
 from imagebeam.transforms.sql.embedding_tables import vector_index_sql
 from imagebeam.transforms.sql.remaining_query import build_remaining_query
+from imagebeam.transforms.tasks.costs import cost_usd, estimate_usage
 from imagebeam.transforms.tasks.embedding import EmbedTask
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
+from imagebeam.transforms.tasks.model_profiles import ModelProfile
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

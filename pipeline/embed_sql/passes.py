@@ -228,7 +228,8 @@ class PassRunner:
         units = int(row["units"])
         calls = units if called else 0
         if row["outcome"] == "OK":
-            return OutcomeCounts(ok=units, calls=calls, cost_usd=units * (self.settings.price_usd or Decimal(0)))
+            price = self.settings.price_usd
+            return OutcomeCounts(ok=units, calls=calls, cost_usd=None if price is None else units * price)
         key = failure_key(row["outcome"], row["reason"])
         return OutcomeCounts(failed={key: units}, calls=calls, throttled=units if key == RETRYABLE else 0)
 

@@ -26,6 +26,10 @@ class ModelSettings(Settings, group=Group.MODEL):
     lane: Annotated[Lane, Setting(
         "online: one call per unit. flex: half the price, slower. batch: half the price, batch jobs that take hours.",
         choices=(Lane.ONLINE, Lane.FLEX, Lane.BATCH), example="flex")] = Lane.ONLINE
+    price_as: Annotated[str | None, Setting(
+        "Use the prices of this model for estimates and caps. For tuned models, and others that the models file does "
+        "not have.",
+        metavar="MODEL", example="gemini-2.5-flash")] = None
     transport: Annotated[Transport, Setting(
         "Send the image's URI, or its bytes (inline). auto tests one image, and sends bytes if the service cannot "
         "read it by URI.",
@@ -131,7 +135,7 @@ class RunnerSettings(JsonSettings, ConfigSettings, group=Group.RUN):
         form="lowercase letters, digits and -", example="poles-2026-11-21", in_file=False,
         computed="the time and a random suffix")]
     models_file: Annotated[Path | None, Setting(
-        "Read models and prices from this file instead of the shipped one.",
+        "Add the models and prices of this file to the shipped ones, and override them.",
         metavar="FILE", example="models.yaml")] = None
     yes: Annotated[bool, Setting(
         "Start even if the estimated cost is above $20 and there is no --max_cost_usd.",

@@ -18,7 +18,7 @@ from imagebeam.pipeline.preflight import batch_checks
 from imagebeam.pipeline.preflight.gate import check_run
 from imagebeam.pipeline.preflight.runner import Command, Context
 from imagebeam.pipeline.run import cost_estimate, model_probe
-from imagebeam.pipeline.run.assemble import build_run_settings
+from imagebeam.pipeline.run.assemble import build_run_settings, with_model_facts
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.resolved_run import ReadyRun, ResolvedRun
 from imagebeam.transforms.clients import storage
@@ -26,6 +26,7 @@ from imagebeam.transforms.core.errors import ReconciliationError, UserError
 from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.engine import max_cost
 from imagebeam.transforms.tasks import lane_comparison
+from imagebeam.transforms.tasks.costs import task_warnings
 from imagebeam.transforms.tasks.forecast import MIN_MEASURED_UNITS, Forecast, Forecaster, History
 from imagebeam.transforms.tasks.lane_comparison import LanePlan
 from imagebeam.transforms.tasks.model_profiles import Quota
@@ -155,14 +156,16 @@ def _notes(
     plan_settings: PlanSettings, resolved: ResolvedRun, expected: Forecast, probed: Mapping[str, Any] | None
 ) -> list[str]:
     settings, profile = resolved.settings, resolved.profile
-    notes = list(resolved.task.ignored_warnings())
+    notes = list(task_warnings(resolved.models, profile, resolved.task))
     if plan_settings.probe and probed is None:
         notes.append("no remaining unit has an image: nothing was probed")
     if warning := profile.retirement_warning(datetime.datetime.now(datetime.UTC).date()):
         notes.append(warning)
     usd = expected.usd(profile, settings.lane)
     if usd is None:
-        notes.append(f"{profile.name} has no price in lane {settings.lane}: add it with --models_file")
+        notes.append(
+            f"{profile.name} has no price in lane {settings.lane}: use --price_as=MODEL, or add it with --models_file"
+        )
     elif settings.max_cost_usd is not None and usd > settings.max_cost_usd:
         share = int(expected.calls * settings.max_cost_usd / usd)
         notes.append(f"--max_cost_usd={settings.max_cost_usd:f} stops the run after about {share:,} calls")
@@ -206,13 +209,14 @@ def _probe(resolved: ResolvedRun, units: int) -> dict[str, Any]:
     resolved.profile.check(settings.location, small.settings.lane, resolved.task)
     asyncio.run(model_probe.check_model_exists(small))
     transport = asyncio.run(model_probe.resolve_transport(small, units))
-    run = build_run_settings(small.with_settings(transport=transport))
+    small = small.with_settings(transport=transport)
+    run = with_model_facts(build_run_settings(small), small, transport)
     summary = probe.process_units(resolved.bq, run, units)
     if summary["problems"]:
         raise ReconciliationError("not all units of the probe are accounted for: " + "; ".join(summary["problems"]))
     return {
         "run_id": summary["run_id"],
         **{name: summary["counted"][name] for name in ("calls", "ok", "failed")},
-        "usd": f"{Decimal(summary['recorded']['cost_usd']):f}",
+        "usd": None if (usd := summary["recorded"]["cost_usd"]) is None else f"{Decimal(usd):f}",
         "stop": summary["stop"],
     }

@@ -13,9 +13,9 @@ from imagebeam.pipeline.run.cost_estimate import Changed
 from imagebeam.pipeline.run.resolved_run import ReadyRun
 from imagebeam.transforms.core.text import format_duration
 from imagebeam.transforms.tasks import lane_comparison
+from imagebeam.transforms.tasks.costs import image_tokens
 from imagebeam.transforms.tasks.forecast import Forecast, ImageSample
 from imagebeam.transforms.tasks.lane_comparison import LanePlan, Recommendation
-from imagebeam.transforms.tasks.model_profiles import image_tokens
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _work_lines(plan: Plan) -> list[str]:
     if not expected.tokens:
         return [f"{calls_line}; each image has a fixed price"]
     usage, calls, task, profile = expected.usage, expected.calls, plan.ready.resolved.task, plan.ready.resolved.profile
-    image = f"{image_tokens(profile, task):,} per image"
+    image = f"{image_tokens(profile, task):,} per image" if profile.image_tokens else "without images: unknown"
     if task.vector_dimension is None:
         image += f" at media resolution {task.media_resolution}"
     if task.media_resolution in profile.image_tokens_limit and not plan.probed:
@@ -149,7 +149,7 @@ def _sample_line(sample: ImageSample, units: int) -> str:
 def _probe_line(probed: Mapping[str, Any]) -> str:
     failed = "".join(f", {number} {reason}" for reason, number in probed["failed"].items())
     stop = f"; stopped early ({probed['stop']})" if probed["stop"] else ""
-    cost = _format_usd(Decimal(probed["usd"]))
+    cost = "unknown cost" if probed["usd"] is None else _format_usd(Decimal(probed["usd"]))
     return (
         f"probe    {probed['calls']} calls, {cost}: {probed['ok']} OK{failed}{stop}; recorded as run {probed['run_id']}"
     )

@@ -27,6 +27,7 @@ from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Lane
+from imagebeam.transforms.tasks.costs import task_warnings
 
 #: Files that a process opens besides one connection per call: images, BigQuery, Beam.
 OTHER_FILES: Final = 256
@@ -69,8 +70,9 @@ def check_task(context: Context) -> CheckResult:
     """Check the task and that its model is known."""
     task, profile = context.resolved.task, context.resolved.profile
     found = f"{task.name}, version {task.version}, {profile.name}"
-    if warnings := task.ignored_warnings():
-        return context.warning("; ".join(warnings), fix="remove it from the task, or use another model", found=found)
+    if warnings := task_warnings(context.resolved.models, profile, task):
+        fix = "remove it from the task, or use another model" if task.ignored_settings else ""
+        return context.warning("; ".join(warnings), fix=fix, found=found)
     return context.ok(found)
 
 

@@ -12,7 +12,7 @@ from imagebeam.pipeline.preflight import batch_checks
 from imagebeam.pipeline.preflight.registry import CHECKS
 from imagebeam.pipeline.preflight.runner import Command, Context, run_gate
 from imagebeam.pipeline.run import cost_estimate, model_probe
-from imagebeam.pipeline.run.assemble import with_transport
+from imagebeam.pipeline.run.assemble import with_model_facts
 from imagebeam.pipeline.run.resolved_run import ReadyRun, ResolvedRun
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.core.records import Lane, Transport
@@ -57,7 +57,8 @@ def prepare_run(settings: ClassifySettings, beam_args: Sequence[str], console: C
         transport = asyncio.run(model_probe.resolve_transport(ready.resolved, ready.counts.remaining))
     if settings.lane == Lane.BATCH and transport == Transport.INLINE:
         raise batch_checks.unreadable_images(ready.resolved.task)
-    ready = dataclasses.replace(ready, run=with_transport(ready.run, transport))
+    with context.hints("look up the tuned model"):
+        ready = dataclasses.replace(ready, run=with_model_facts(ready.run, ready.resolved, transport))
     cost_estimate.announce(ready, console.status)
     if created := ready.resolved.create_results_dataset():
         console.status(created)

@@ -7,7 +7,6 @@ import io
 import os
 import re
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Final
 
 import google.api_core.exceptions as api_errors
@@ -33,6 +32,7 @@ from imagebeam.pipeline.run.model_probe import ProbeResult
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.rest import ApiError, service_url
 from imagebeam.transforms.core import images
+from imagebeam.transforms.core.counts import add_costs
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError
 from imagebeam.transforms.core.records import Image, ImageReason, Lane, Transport
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
@@ -43,6 +43,7 @@ from imagebeam.transforms.gemini.requests import ImagePart
 #: November 2026). More is granted when capacity is available.
 TIERS: Final[Mapping[str, int]] = {"1": 2_000_000, "2": 4_000_000, "3": 10_000_000}
 _READ_ONLY: Final = ["https://www.googleapis.com/auth/devstorage.read_only"]
+_NOT_DEPLOYED: Final = "the tuned model is not deployed, so it cannot be called; batch jobs can use it"
 _IMAGE_FIXES: Final[Mapping[ImageReason, str]] = {
     ImageReason.NOT_FOUND: "use the table of the newest snapshot as --source: images expire with their snapshot",
     ImageReason.UNREADABLE: "check the object; exclude such rows with --where, or use other images with --columns",
@@ -121,6 +122,8 @@ def check_model(context: Context) -> CheckResult:
 def check_probe(context: Context) -> CheckResult:
     """Call the model with an image by every transport, and decide the transport."""
     task, sample = context.resolved.task, context.sample
+    if not context.resolved.has_endpoint:
+        return context.skipped(_NOT_DEPLOYED)
     if not context.paid_calls:
         if not task.counts_tokens:
             return context.skipped("--no_probe, and every call to an embedding model is paid")
@@ -131,8 +134,9 @@ def check_probe(context: Context) -> CheckResult:
         return _transport_result(context, transport, "free countTokens")
     context.begin(f"paid calls with {sample.uri}, not part of a run")
     results = asyncio.run(model_probe.call_once(context.resolved, Image("preflight", sample.uri), sample.parts))
-    usd = sum((result.usd for result in results.values()), Decimal(0))
-    return _probe_result(context, results, f"paid calls: {len(results)}, ${usd:.6f}, not part of any run")
+    usd = add_costs(*(result.usd for result in results.values()))
+    cost = "of unknown cost" if usd is None else f"${usd:.6f}"
+    return _probe_result(context, results, f"paid calls: {len(results)}, {cost}, not part of any run")
 
 
 def _probe_result(context: Context, results: Mapping[Transport, ProbeResult], spent: str) -> CheckResult:
@@ -198,6 +202,8 @@ def check_service_agent(context: Context) -> CheckResult:
     directory = context.settings.work_dir
     if not context.resolved.task.counts_tokens:
         return context.skipped("embedding models have no free call that reads a file")
+    if not context.resolved.has_endpoint:
+        return context.skipped(_NOT_DEPLOYED)
     bucket = directory.removeprefix("gs://").partition("/")[0]
     number = _project_number(context)
     agent = vertex_service_agent(number or "PROJECT_NUMBER")

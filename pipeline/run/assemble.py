@@ -29,7 +29,8 @@ from imagebeam.transforms.gemini.batch_requests import ShardLimits
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.run_tables import run_event
 from imagebeam.transforms.sql.embedding_tables import embedding_table
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, estimate_usage
+from imagebeam.transforms.tasks.costs import estimate_usage
+from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
 
@@ -107,9 +108,26 @@ def _model_location(resolved: ResolvedRun) -> str:
     return resolved.profile.locations[0] if settings.lane == Lane.SQL else settings.location
 
 
-def with_transport(run: RunSettings, transport: Transport) -> RunSettings:
-    """Return the run with its transport decided."""
+def with_model_facts(run: RunSettings, resolved: ResolvedRun, transport: Transport) -> RunSettings:
+    """Return the run with what only the service knows: how images reach the model, and where a tuned model is.
+
+    Args:
+        run: The run.
+        resolved: The run, resolved from its settings.
+        transport: How images reach the model.
+
+    Raises:
+        UserError: The tuned model or endpoint cannot be used in the run's lane.
+        SystemicError: Vertex AI cannot be used.
+    """
     call_settings = dataclasses.replace(run.engine.call_settings, transport=transport)
+    if resolved.model_name.is_tuned:
+        batch = resolved.settings.lane == Lane.BATCH
+        call_settings = dataclasses.replace(
+            call_settings,
+            endpoint=resolved.call_model if resolved.makes_calls else "",
+            job_model=resolved.job_model if batch else "",
+        )
     return dataclasses.replace(run, engine=dataclasses.replace(run.engine, call_settings=call_settings))
 
 

@@ -28,10 +28,12 @@ class EmbedSettings(VectorSettings, EmbedBatchSettings, SqlSettings, ClassifySet
     Attributes:
         task: Name under which outcomes are recorded.
         max_images: Not used: a vector describes one image.
+        price_as: Not used: the price of every embedding model is known.
     """
 
     task: str = ""
     max_images: int | None = None
+    price_as: str | None = None
 
     @property
     def image(self) -> ImageSettings:

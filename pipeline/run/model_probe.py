@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from imagebeam.pipeline.run.resolved_run import ResolvedRun
+from imagebeam.transforms.clients import tuned_models
 from imagebeam.transforms.clients.embedding_client import open_client
 from imagebeam.transforms.clients.rest import ApiError
 from imagebeam.transforms.clients.vertex import GeminiClient, HttpResponse, ModelClient
@@ -23,7 +24,7 @@ from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, clas
 from imagebeam.transforms.gemini.requests import ImagePart, image_part, lane_headers
 from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.sql import sources
-from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
+from imagebeam.transforms.tasks.costs import cost_usd, estimate_usage
 
 #: Images that are tried, until one of them decides.
 SAMPLE_IMAGES = 3
@@ -38,23 +39,32 @@ class ProbeResult:
 
     Attributes:
         failure: Why it failed; None if it succeeded.
-        usd: Its cost at list price.
+        usd: Its cost at list price; None if unknown.
         body: Google's error document; empty if it succeeded.
     """
 
     failure: Failure | None
-    usd: Decimal = Decimal(0)
+    usd: Decimal | None = Decimal(0)
     body: bytes | str = b""
 
 
 async def check_model_exists(resolved: ResolvedRun) -> None:
     """Check that the model exists at the location and the project may use it.
 
+    A tuned model must also have what the lane needs: an endpoint for calls, a model for batch jobs.
+
     Raises:
-        UserError: It does not exist.
+        UserError: It does not exist, or lacks it.
         SystemicError: Vertex AI cannot be used.
     """
     settings, task = resolved.settings, resolved.task
+    if resolved.model_name.is_tuned:
+        tuned_models.check_exists(resolved.model_name)
+        if resolved.makes_calls:
+            _ = resolved.call_model
+        if settings.lane == Lane.BATCH:
+            _ = resolved.job_model
+        return
     client = GeminiClient(settings.project, settings.location)
     try:
         answer = await client.model_status(task.model)
@@ -90,6 +100,8 @@ async def resolve_transport(resolved: ResolvedRun, units: int) -> Transport:
     if settings.transport == Transport.URI or not units:
         return Transport.URI
     if task.counts_tokens:
+        if not resolved.has_endpoint:
+            return Transport.URI
         return await probe_transport(resolved, read_sample_uris(resolved))
     if settings.max_cost_usd is not None or settings.max_calls is not None:
         # Every call to an embedding model is billed, and this one would not be counted.
@@ -117,7 +129,7 @@ async def probe_transport(resolved: ResolvedRun, uris: list[str]) -> Transport:
 
     async def count(part: ImagePart) -> HttpResponse:
         content = {"role": "user", "parts": [image_part(part, "default")]}
-        return await client.count_tokens(resolved.task.model, {"contents": [content]}, timeout_s=FREE_TIMEOUT_S)
+        return await client.count_tokens(resolved.call_model, {"contents": [content]}, timeout_s=FREE_TIMEOUT_S)
 
     try:
         return await _first_answer(count, uris)
@@ -147,7 +159,9 @@ async def _call(client: ModelClient, resolved: ResolvedRun, image: Image, part: 
     task, profile = resolved.task, resolved.profile
     body = _build_body(resolved, image, part)
     try:
-        answer = await client.send(task.model, body, headers=lane_headers(Lane.ONLINE), timeout_s=PAID_TIMEOUT_S)
+        answer = await client.send(
+            resolved.call_model, body, headers=lane_headers(Lane.ONLINE), timeout_s=PAID_TIMEOUT_S
+        )
     except Exception as error:
         return ProbeResult(classify_exception(error))
     if answer.code != 200:

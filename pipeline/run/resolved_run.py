@@ -11,17 +11,19 @@ from typing import Any
 
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.settings import ClassifySettings
+from imagebeam.transforms.clients import tuned_models
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Transport, UnitKind
+from imagebeam.transforms.core.records import Lane, Transport, UnitKind
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql import sources
 from imagebeam.transforms.sql.filters import Filters
 from imagebeam.transforms.sql.source_units import MAX_IMAGES
 from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.model_names import ModelName, parse_model_name
 from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models
 from imagebeam.transforms.tasks.task import Task
 
@@ -110,7 +112,41 @@ class ResolvedRun:
     @cached_property
     def profile(self) -> ModelProfile:
         """The profile of the task's model."""
-        return self.models.resolve(self.task)
+        return self.models.resolve(self.task, price_as=self.settings.price_as)
+
+    @cached_property
+    def model_name(self) -> ModelName:
+        """The name of the task's model, parsed."""
+        return parse_model_name(self.task.model)
+
+    @cached_property
+    def call_model(self) -> str:
+        """The model or endpoint that calls are made to; that of a tuned model is looked up."""
+        return tuned_models.resolve_call_model(self.model_name)
+
+    @cached_property
+    def job_model(self) -> str:
+        """The model in batch jobs; that of an endpoint is looked up."""
+        return tuned_models.resolve_job_model(self.model_name)
+
+    @property
+    def has_endpoint(self) -> bool:
+        """Whether the model can be called; a tuned model that is not deployed can only be used in batch jobs.
+
+        Raises:
+            UserError: It cannot, and the run calls it.
+        """
+        try:
+            return bool(self.call_model)
+        except UserError:
+            if self.makes_calls:
+                raise
+            return False
+
+    @property
+    def makes_calls(self) -> bool:
+        """Whether the run calls the model, or may do so: a batch run does after its deadline."""
+        return self.settings.lane != Lane.BATCH or self.settings.batch_deadline_s is not None
 
     @property
     def needs_inline(self) -> bool:

@@ -30,6 +30,8 @@ from imagebeam.transforms.core.records import Lane, Transport, UnitKind
 from imagebeam.transforms.core.text import quote
 from imagebeam.transforms.sql import filters
 from imagebeam.transforms.sql.selection import Selection, parse_due, parse_reprocess
+from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.model_names import parse_model_name
 
 
 class ClassifySettings(ClassifyFlags):
@@ -160,7 +162,8 @@ def load_classify(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) ->
     found = merge_layers(line, CLASSIFY, cwd=cwd)
     if "task" not in found.given:
         raise UserError("no task: set --task=NAME; imagebeam tasks list prints the names")
-    settings = ClassifySettings(**resolve(found, CLASSIFY, cwd=cwd, environ=environ))
+    values = resolve(found, CLASSIFY, cwd=cwd, environ=environ)
+    settings = ClassifySettings(**values, **_model_location(values, cwd))
     return with_beam(settings, found, environ)
 
 
@@ -232,6 +235,25 @@ def resolve(found: FlagValues, flags: Flags, *, cwd: Path, environ: Mapping[str,
         "models_file": _path(values["models_file"], cwd) if "models_file" in values else None,
         "given": found.as_text(flags),
     }
+
+
+def _model_location(values: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
+    """Return the location that the name of the model has, as the setting ``location``; nothing if it has none.
+
+    Raises:
+        UserError: Another location is given.
+    """
+    try:
+        models = catalog.load_models_file(values["models_file"])
+        written = values.get("model") or catalog.read_model(values["task"], models, cwd)
+        name = parse_model_name(written)
+    except UserError:
+        return {}  # reported by the check of the task
+    if name.location is None or "location" not in values:
+        return {} if name.location is None else {"location": name.location}
+    if values["location"] != name.location:
+        raise UserError(f"--location={values['location']}, but model {written} is in {name.location}: leave it out")
+    return {}
 
 
 def qualified_name(pattern: str, name: str, project: str) -> str:

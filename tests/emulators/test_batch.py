@@ -245,12 +245,26 @@ def test_file_to_table_and_table_to_file(regional: Bench, tables: bigquery.Clien
 
 def test_tuned_model_is_served_in_its_region_only(bench: Bench, regional: Bench) -> None:
     lines = [line_of("k-1", bench.pictures(1)[0])]
-    for kind in ("models", "endpoints"):
-        name = f"projects/1/locations/{REGION}/{kind}/123"
-        job = regional.run(f"tuned-{kind}", lines, model=name)
+    for number in ("8150", "8150@1", "8151@default"):
+        name = f"projects/1/locations/{REGION}/models/{number}"
+        job = regional.run(f"tuned-{number}", lines, model=name)
         assert (job["state"], job["model"]) == ("JOB_STATE_SUCCEEDED", name)
     with pytest.raises(errors.ClientError, match="not supported in batch prediction at global"):
-        bench.submit("tuned", lines, model="projects/1/locations/global/endpoints/123")
+        bench.submit("tuned", lines, model="projects/1/locations/global/models/8150")
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "message"),
+    [
+        ("endpoints/4711", 400, "is not of the form publishers/google/models/NAME or projects/P/locations/L/models/ID"),
+        ("models/9999", 404, "The Model `projects/1/locations/us-central1/models/9999` is not found"),
+        ("models/8150@7", 404, "is not found"),
+    ],
+)
+def test_job_takes_tuned_models_and_no_endpoints(regional: Bench, model: str, code: int, message: str) -> None:
+    with pytest.raises(errors.ClientError, match=re.escape(message)) as caught:
+        regional.submit("tuned", [], model=f"projects/1/locations/{REGION}/{model}")
+    assert caught.value.code == code
 
 
 # What is refused

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 from google import genai
+from google.cloud import aiplatform_v1 as aiplatform
 from google.genai import errors, types
 from support.vertex_local import JSON_CONFIG, MODEL, SCHEMA, Place, file_part, gemini, open_place, picture, user
 
@@ -447,3 +448,54 @@ def test_methods_that_are_not_implemented_are_501(place: Place) -> None:
     answer = place.post({"contents": user("?")}, method="streamGenerateContent")
     assert answer.status_code == 501
     assert "streamGenerateContent" in answer.text
+
+
+# Tuned models
+
+
+def get(place: Place, path: str, location: str = "us-central1") -> requests.Response:
+    url = f"{place.cloud.url}/v1/projects/{place.cloud.project}/locations/{location}/{path}"
+    return requests.get(url, headers={"Authorization": f"Bearer {place.token}"}, timeout=30)
+
+
+def test_tuned_models_and_endpoints_refer_to_each_other(place: Place) -> None:
+    model = aiplatform.Model.from_json(get(place, "models/8150").text, ignore_unknown_fields=False)
+    assert (model.version_id, list(model.version_aliases)) == ("2", ["default"])
+    (reference,) = model.deployed_models
+    name = reference.endpoint.partition("/locations/us-central1/")[2]
+    endpoint = aiplatform.Endpoint.from_json(get(place, name).text, ignore_unknown_fields=False)
+    (deployed,) = endpoint.deployed_models
+    assert (deployed.id, deployed.model, deployed.model_version_id) == (reference.deployed_model_id, model.name, "2")
+    assert dict(endpoint.traffic_split) == {deployed.id: 100}
+    listed = aiplatform.ListEndpointsResponse.from_json(get(place, "endpoints").text, ignore_unknown_fields=False)
+    assert [len(each.deployed_models) for each in listed.endpoints] == [1, 2]
+    assert "deployedModels" not in get(place, "models/8151").json()
+    assert "deployedModels" not in get(place, "models/8150@1").json()
+    assert get(place, "models/8150@default").json() == get(place, "models/8150").json()
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [("models/1", "us-central1"), ("models/8150@7", "us-central1"), ("endpoints/1", "us-central1"),
+     ("models/8150", "global"), ("endpoints/4711", "eu")],
+)  # fmt: skip
+def test_tuned_models_exist_in_regions_only(place: Place, path: str, location: str) -> None:
+    answer = get(place, path, location)
+    assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
+
+
+def test_only_the_endpoint_of_a_tuned_model_takes_calls(cloud: LocalCloud, uri: str) -> None:
+    with gemini(cloud, "us-central1") as regional:
+        place = f"projects/{cloud.project}/locations/us-central1"
+        asked = about(uri, "Which is it?")
+        assert regional.models.generate_content(model=f"{place}/endpoints/4711", contents=asked).text
+        for name in ("endpoints/1", "models/8150"):
+            with pytest.raises(errors.APIError) as caught:
+                regional.models.generate_content(model=f"{place}/{name}", contents=asked)
+            assert caught.value.code in (404, 501)
+
+
+def test_tuned_models_need_permission(place: Place) -> None:
+    place.cloud.faults(access={"denied": [{"permission": "aiplatform.endpoints.get"}]})
+    assert get(place, "endpoints/4711").status_code == 403
+    assert get(place, "models/8150").status_code == 200

@@ -71,7 +71,7 @@ class OutcomeCounts:
         calls: Calls sent, throttled ones included.
         throttled: Calls rejected for quota (429).
         usage: Tokens.
-        cost_usd: Price of the tokens.
+        cost_usd: Price of the tokens; None if the price of any of them is unknown.
         stop: Why the engine stopped early, such as ``systemic: …`` or ``interrupted: …``; None if it did not.
     """
 
@@ -82,7 +82,7 @@ class OutcomeCounts:
     calls: int = 0
     throttled: int = 0
     usage: Usage = Usage()
-    cost_usd: Decimal = Decimal(0)
+    cost_usd: Decimal | None = Decimal(0)
     stop: str | None = None
 
     def __add__(self, other: OutcomeCounts) -> OutcomeCounts:
@@ -95,7 +95,7 @@ class OutcomeCounts:
             self.calls + other.calls,
             self.throttled + other.throttled,
             self.usage + other.usage,
-            self.cost_usd + other.cost_usd,
+            add_costs(self.cost_usd, other.cost_usd),
             self.stop or other.stop,
         )
 
@@ -108,6 +108,15 @@ class OutcomeCounts:
     def finished(self) -> int:
         """Units that are accounted for."""
         return self.ok + self.failures + self.skipped
+
+
+def add_costs(*costs: Decimal | None) -> Decimal | None:
+    """Return the sum of costs; None if one of them is unknown.
+
+    >>> add_costs(Decimal("0.1"), Decimal("0.2")), add_costs(Decimal(1), None)
+    (Decimal('0.3'), None)
+    """
+    return sum((cost for cost in costs if cost is not None), Decimal(0)) if None not in costs else None
 
 
 def count_outcome(outcome: Outcome) -> OutcomeCounts:
@@ -195,8 +204,8 @@ def sum_counts(parts: Iterable[OutcomeCounts]) -> OutcomeCounts:
 
 
 def counts_to_json(counts: OutcomeCounts) -> dict[str, Any]:
-    """Return the counts as JSON values. Money is text, to keep all digits."""
+    """Return the counts as JSON values. Money is text, to keep all digits; an unknown cost is None."""
     document = dataclasses.asdict(counts)
     document["failed"] = dict(counts.failed)
-    document["cost_usd"] = str(counts.cost_usd)
+    document["cost_usd"] = None if counts.cost_usd is None else str(counts.cost_usd)
     return document

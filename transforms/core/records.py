@@ -237,7 +237,7 @@ class Outcome:
         unit: The unit; its ids and location are copied into the row.
         answer: The final answer or failure.
         usage: Tokens of all calls for this unit, those with an invalid answer included.
-        cost_usd: Their list price in US dollars.
+        cost_usd: Their list price in US dollars; None if the price is unknown.
         attempts: Calls sent; those rejected for quota do not count.
         latency_ms: Latency of the last call, in milliseconds.
         answered_at: When, RFC 3339 in UTC; None if the unit was never sent.
@@ -246,7 +246,7 @@ class Outcome:
     unit: Unit
     answer: Answer
     usage: Usage = Usage()
-    cost_usd: Decimal = Decimal(0)
+    cost_usd: Decimal | None = Decimal(0)
     attempts: int = 0
     latency_ms: int = 0
     answered_at: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 
 def format_duration(seconds: float | None) -> str:
@@ -17,6 +18,15 @@ def format_duration(seconds: float | None) -> str:
         if seconds >= above:
             return f"{seconds / size:.3g} {name}" if seconds / size >= 10 else f"{seconds / size:.2g} {name}"
     return f"{math.ceil(seconds)} s"
+
+
+def format_usd(usd: Decimal | None) -> str:
+    """Return a cost in US dollars with four digits; ``unknown cost`` for None.
+
+    >>> format_usd(Decimal("12.3456789")), format_usd(None)
+    ('$12.3457', 'unknown cost')
+    """
+    return "unknown cost" if usd is None else f"${usd:,.4f}"
 
 
 def quote(text: str, limit: int = 80) -> str:

@@ -71,5 +71,5 @@ def _heartbeat(destination: Destination, counts: OutcomeCounts, *, draining: boo
         "skipped": counts.skipped,
         "calls": counts.calls,
         "throttled": counts.throttled,
-        "cost_usd": f"{counts.cost_usd:f}",
+        "cost_usd": None if counts.cost_usd is None else f"{counts.cost_usd:f}",
     }

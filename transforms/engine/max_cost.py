@@ -102,7 +102,7 @@ def check_cap(
     if lane not in profile.prices:
         raise UserError(
             f"--max_cost_usd: the price of {task.model} in lane {lane} is not known, so its cost cannot be capped: "
-            "cap the calls with --max_calls, or set the price in a --models_file"
+            "use --price_as=MODEL, cap the calls with --max_calls, or set the price in a --models_file"
         )
     limit = task.generation.max_output_tokens
     if limit is None and task.vector_dimension is None:

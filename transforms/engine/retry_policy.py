@@ -21,10 +21,19 @@ def may_be_image_type(failure: Failure) -> bool:
     return failure.status is Status.BAD_REQUEST or failure.reason in (ImageReason.UNREADABLE, ImageReason.UNSUPPORTED)
 
 
-def with_larger_limit(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same request with twice the output limit, for an answer that was truncated."""
+def with_larger_limit(body: Mapping[str, Any], *, thoughts: int = 0, maximum: int) -> dict[str, Any]:
+    """Return the same request with a larger output limit, for an answer that was truncated.
+
+    The limit is doubled for the answer, and raised by the thoughts, which count against it.
+
+    Args:
+        body: The request.
+        thoughts: Thought tokens to make room for: those of the truncated answer, or the expected ones if more.
+        maximum: The model's largest output limit.
+    """
     config = dict(body.get("generationConfig", {}))
-    config["maxOutputTokens"] = 2 * int(config.get("maxOutputTokens", RETRY_OUTPUT_TOKENS // 2))
+    limit = int(config.get("maxOutputTokens", RETRY_OUTPUT_TOKENS // 2))
+    config["maxOutputTokens"] = min(2 * limit + thoughts, max(limit, maximum))
     return {**body, "generationConfig": config}
 
 

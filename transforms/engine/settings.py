@@ -145,6 +145,8 @@ class CallSettings:
         unit_deadline_s: Seconds from a unit's first call until it is UNAVAILABLE; waiting for quota does not count.
         attempts: Maximum calls per unit; those rejected for quota do not count.
         wait_multiplier_s: Longest wait before the second attempt, in seconds; doubled for each further one.
+        endpoint: Resource name of the endpoint that serves a tuned model; empty: calls are made to the task's model.
+        job_model: Resource name of the model in batch jobs; empty: the task's model.
     """
 
     project: str
@@ -157,6 +159,8 @@ class CallSettings:
     unit_deadline_s: float = UNIT_DEADLINE_S
     attempts: int = ATTEMPTS
     wait_multiplier_s: float = WAIT_S
+    endpoint: str = ""
+    job_model: str = ""
 
     def with_flex_timeouts(self) -> CallSettings:
         """Return the settings with the timeouts and waits of the flex lane, which also suit the online lane."""

@@ -10,8 +10,8 @@ response              reaction                                     final outcome
 408, 499, 5xx,        wait (exponential, full jitter) and retry    UNAVAILABLE after ``attempts`` calls
 connection, timeout                                                or the unit's deadline; retried by
                                                                    the next run
-invalid answer        retry once, with twice the output limit if   INVALID_ANSWER
-                      the answer was truncated
+invalid answer        retry once; if it was truncated, with twice  INVALID_ANSWER
+                      the output limit, and room for thoughts
 failure of the unit   none                                         BLOCKED, BAD_REQUEST, IMAGE_ERROR
 failure of the run    drain the engine                             SKIPPED; the unit remains
 ====================  ===========================================  =====================================
@@ -45,7 +45,7 @@ from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, clas
 from imagebeam.transforms.gemini.json_values import load_json
 from imagebeam.transforms.gemini.requests import ImagePart, lane_headers
 from imagebeam.transforms.gemini.task_kinds import task_kind
-from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
+from imagebeam.transforms.tasks.costs import cost_usd, estimate_usage, expected_thoughts
 
 #: A run stops after this many seconds in which every call was rejected for quota.
 STALL_S = 900.0
@@ -120,6 +120,7 @@ class UnitCaller:
         calls = settings.call_settings
         self._settings = calls
         self._kind = task_kind(calls.task)
+        self._model = calls.endpoint or calls.task.model
         self._client = client
         self._limiter = limiter
         self._drain = drain
@@ -130,6 +131,7 @@ class UnitCaller:
         self._turn = asyncio.Lock()
         self._window = asyncio.Semaphore(settings.in_flight)
         self._expected_tokens = functools.cache(functools.partial(estimate_usage, calls.profile, calls.task))
+        self._expected_thoughts = expected_thoughts(calls.profile, calls.task)
         self.in_flight = 0
         self._last_grant = time.monotonic()
         self._throttled_s = 0.0
@@ -171,7 +173,8 @@ class UnitCaller:
                     return self._result(state, got)
                 invalid = got
                 if got.reason == "TRUNCATED":
-                    body = with_larger_limit(body)
+                    thoughts = max(got.usage.thought_tokens, self._expected_thoughts)
+                    body = with_larger_limit(body, thoughts=thoughts, maximum=self._settings.profile.max_output_tokens)
             elif got.kind is FailureKind.THROTTLED:
                 self._on_throttled(state, got)
             elif got.kind is FailureKind.TRANSIENT:
@@ -181,6 +184,8 @@ class UnitCaller:
             elif got.kind is FailureKind.RUN and invalid is not None:
                 self._drain.start(f"systemic: {got.reason}: {got.message}")
                 break
+            elif invalid is not None:
+                break  # the model may reject the larger limit
             else:
                 failure = _unit_failure(got)
                 if corrected or not may_be_image_type(failure):
@@ -260,7 +265,7 @@ class UnitCaller:
         self.in_flight += 1
         try:
             response = await self._client.send(
-                self._settings.task.model, body, headers=self._headers, timeout_s=self._settings.call_timeout_s
+                self._model, body, headers=self._headers, timeout_s=self._settings.call_timeout_s
             )
         except Exception as error:
             return classify_exception(error)
@@ -320,7 +325,7 @@ class UnitCaller:
         )
         return CallResult(outcome, state.calls, state.throttled)
 
-    def _cost(self, usage: Usage) -> Decimal:
+    def _cost(self, usage: Usage) -> Decimal | None:
         return cost_usd(self._settings.profile, self._settings.lane, usage)
 
 

@@ -18,7 +18,8 @@ from imagebeam.transforms.core.records import Answer, Lane, Outcome, Status, Uni
 from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, classify_http, one_line
 from imagebeam.transforms.gemini.json_values import dump_json, integer_of, load_json, mapping_of, text_of, utc_time_of
 from imagebeam.transforms.gemini.task_kinds import task_kind
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd
+from imagebeam.transforms.tasks.costs import cost_usd
+from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
 DEAD_LETTER_CHARS = 4000

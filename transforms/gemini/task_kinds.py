@@ -25,8 +25,6 @@ from imagebeam.transforms.tasks.embedding import EmbedTask
 from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
-#: Largest output limit of any model, for answers without a limit.
-MAX_OUTPUT_TOKENS = 65_536
 # Length of a prompt field in a sample request.
 _FIELD_CHARS = 100
 
@@ -73,7 +71,7 @@ class Classification:
         images = len(parts) - len(texts)
         return Usage(
             prompt_tokens=text_tokens + images * image_tokens_limit(profile, self.task),
-            output_tokens=int(config.get("maxOutputTokens", MAX_OUTPUT_TOKENS)),
+            output_tokens=int(config.get("maxOutputTokens", profile.max_output_tokens)),
         )
 
 

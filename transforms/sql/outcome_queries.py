@@ -45,7 +45,8 @@ def run_counts_query(outcomes: TableName, run_id: str) -> Query:
         ")\n"
         "SELECT task, version, status, reason, COUNT(*) AS units, SUM(attempts) AS attempts,\n"
         "  SUM(prompt_tokens) AS prompt_tokens, SUM(cached_tokens) AS cached_tokens,\n"
-        "  SUM(output_tokens) AS output_tokens, SUM(thought_tokens) AS thought_tokens, SUM(cost_usd) AS cost_usd\n"
+        "  SUM(output_tokens) AS output_tokens, SUM(thought_tokens) AS thought_tokens, SUM(cost_usd) AS cost_usd,\n"
+        "  COUNTIF(cost_usd IS NULL AND attempts > 0) AS unpriced\n"
         "FROM once\nGROUP BY task, version, status, reason",
         (Parameter("run_id", "STRING", run_id),),
     )

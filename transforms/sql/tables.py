@@ -84,7 +84,7 @@ OUTCOMES = ResultTable(
         field("traffic_type", "STRING", "Traffic type as reported by the service."),
         field("attempts", "INT64", "Calls, excluding those rejected for quota."),
         *_TOKENS,
-        field("cost_usd", "NUMERIC", "Cost of all calls for this unit at list price, in US dollars."),
+        field("cost_usd", "NUMERIC", "Cost of all calls for this unit at list price, in US dollars; NULL if unknown."),
         field("latency_ms", "INT64", "Latency of the last call, in milliseconds."),
         field("response_id", "STRING", "Id of the response, as reported by the service."),
         field("run_id", "STRING", "The run.", "REQUIRED"),
@@ -111,7 +111,7 @@ RUNS = ResultTable(
         field("calls", "INT64", "Calls sent, including those rejected for quota."),
         field("throttled", "INT64", "Calls rejected for quota (429)."),
         *_TOKENS,
-        field("cost_usd", "NUMERIC", "Cost of all calls at list price, in US dollars."),
+        field("cost_usd", "NUMERIC", "Cost of all calls at list price, in US dollars; NULL if unknown."),
         field("who", "STRING", "Account that started the run."),
         field("host", "STRING", "Host that wrote the event."),
         field("pid", "INT64", "Id of the process that wrote the event."),
@@ -215,9 +215,9 @@ def json_text(value: Any) -> str:
     return orjson.dumps(_plain(value)).decode()
 
 
-def numeric(value: Decimal) -> str | None:
-    """Return the text of a NUMERIC with nine decimals; None if the value is out of its range."""
-    if not value.is_finite() or abs(value) >= _COST_LIMIT:
+def numeric(value: Decimal | None) -> str | None:
+    """Return the text of a NUMERIC with nine decimals; None if the value is unknown or out of its range."""
+    if value is None or not value.is_finite() or abs(value) >= _COST_LIMIT:
         return None
     return format(value.quantize(_COST_STEP, context=_COST_CONTEXT), "f")
 

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.strict_yaml import suggestion
+from imagebeam.transforms.core.strict_yaml import load_mapping, suggestion
 from imagebeam.transforms.tasks.model_profiles import Models
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import Task, parse_task
@@ -53,8 +53,6 @@ def load_task(
 def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> Task:
     """Parse a task file for the model that it runs with, without the settings that this model ignores.
 
-    An unknown model is not an error here; :meth:`~model_profiles.Models.profile` raises it.
-
     Args:
         file: The file.
         models: Known models, and the default one.
@@ -66,10 +64,18 @@ def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> T
     task = parse_task(file.text, source=file.source, default_model=models.default)
     if model:
         task = dataclasses.replace(task, model=model)
-    try:
-        return models.profile(task.model).drop_ignored_settings(task)
-    except UserError:
-        return task
+    return models.profile(task.model).drop_ignored_settings(task)
+
+
+def read_model(name_or_path: str, models: Models, cwd: Path) -> str:
+    """Return the name of a task's model as it is written in its file, or that of the default one.
+
+    Raises:
+        UserError: The task does not exist, or its file is invalid.
+    """
+    file = find_task(name_or_path, cwd)
+    section = load_mapping(file.text, file.source)
+    return section.text("model", models.default).strip() or models.default
 
 
 def find_task(name_or_path: str, cwd: Path) -> TaskFile:
@@ -103,15 +109,19 @@ def list_tasks(cwd: Path) -> list[TaskFile]:
 
 
 def load_models_file(path: Path | None = None) -> Models:
-    """Load models and prices from a file, by default from the shipped one.
+    """Load the shipped models and prices.
+
+    Args:
+        path: A file that adds to them and overrides them; None for none.
 
     Raises:
         UserError: The file does not exist or is invalid.
     """
+    text = resources.files("imagebeam.transforms.tasks").joinpath("data/models.yaml").read_text(encoding="utf-8")
+    shipped = (text, "models.yaml (shipped)")
     if path is None:
-        text = resources.files("imagebeam.transforms.tasks").joinpath("data/models.yaml").read_text(encoding="utf-8")
-        return load_models(text, source="models.yaml (shipped)")
-    return load_models(_read(path, str(path)).text, source=str(path))
+        return load_models(*shipped)
+    return load_models(_read(path, str(path)).text, str(path), shipped)
 
 
 @functools.cache

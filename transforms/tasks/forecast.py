@@ -14,7 +14,8 @@ import orjson
 
 from imagebeam.transforms.core.counts import SourceCounts
 from imagebeam.transforms.core.records import Lane, Usage
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_total
+from imagebeam.transforms.tasks.costs import cost_usd, estimate_total
+from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.task import Task
 
 #: Minimum number of measured units to prefer over the formula.

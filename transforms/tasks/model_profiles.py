@@ -1,4 +1,4 @@
-"""Model profiles: locations, supported settings, prices, and the estimated and actual cost of calls.
+"""Model profiles: locations, supported settings, prices and quotas.
 
 Prices are list prices in USD per million tokens, as of the date in ``models.yaml``.
 """
@@ -7,35 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import decimal
-import json
-import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.records import Lane, Usage
+from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.core.strict_yaml import suggestion
+from imagebeam.transforms.tasks.model_names import parse_model_name
 from imagebeam.transforms.tasks.task import Task
 
 LANES = (Lane.ONLINE, Lane.FLEX, Lane.BATCH)
-# Estimates of what only the service can count.
-CHARS_PER_TOKEN = 4
-LABEL_TOKENS = 24
-FREE_TEXT_TOKENS = 300
-NULL_CHARS = 4
-#: Estimated characters per value; a string is estimated as a phrase of seven words.
-_VALUE_CHARS = {"STRING": 42, "NUMBER": 4, "INTEGER": 2, "BOOLEAN": 5}
-#: Before Gemini 3, an image whose sides are at most this long is one tile (Google, "Understand and count tokens").
-TILE_SIDE = 384
+#: Largest output limit of a model whose limit is not known.
+MAX_OUTPUT_TOKENS: Final = 65_536
 
-_MILLION = Decimal(1_000_000)
-# BigQuery's NUMERIC has nine decimal digits.
-_NANO = Decimal("1e-9")
 _REGION = re.compile(r"[a-z]+(?:-[a-z]+)+\d+")
-_ENDPOINT = re.compile(r"projects/[^/]+/locations/(?P<location>[^/]+)/endpoints/[^/]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +64,12 @@ class Thinking:
             return value in self.allowed
         low, high = self.budget_range or (1, 0)
         return low <= value <= high or (self.param == "budget" and value in self.allowed.values())
+
+    def budget(self, value: str | int) -> int:
+        """Return the largest number of thought tokens that a value allows; 0 if the model has no budgets."""
+        if self.param != "budget":
+            return 0
+        return self.allowed[value] if isinstance(value, str) else value
 
     def config(self, value: str | int | None) -> dict[str, Any] | None:
         """Build the ``thinkingConfig`` of a request; None sends nothing, so that the model's default applies."""
@@ -122,7 +115,8 @@ class ModelProfile:
     """The properties of one model.
 
     Attributes:
-        name: Model id, or the resource name of a tuned endpoint.
+        name: Model id, or the resource name of a tuned model or endpoint.
+        known: False for a model that the models file does not have: its settings are not checked.
         locations: Locations that serve the model; ``regions`` means any region; empty: any location.
         flex_locations: Locations of the flex lane; empty: none.
         thinking: How thinking is configured.
@@ -130,6 +124,7 @@ class ModelProfile:
         image_tokens_limit: The maximum, where ``image_tokens`` is an average.
         tile_tokens: Prompt tokens of one tile, for models that split large images into tiles; otherwise None.
         fixed_sampling: The model ignores temperature and top_p, so they are not sent.
+        max_output_tokens: Largest output limit, thoughts included.
         prices: Lane → price; empty: unknown.
         retirement: Retirement, if known.
         thought_tokens: Thinking word → estimated thought tokens of one call.
@@ -139,6 +134,7 @@ class ModelProfile:
     """
 
     name: str
+    known: bool = True
     locations: tuple[str, ...] = ()
     flex_locations: tuple[str, ...] = ()
     thinking: Thinking = Thinking()
@@ -146,6 +142,7 @@ class ModelProfile:
     image_tokens_limit: Mapping[str, int] = dataclasses.field(default_factory=dict)
     tile_tokens: int | None = None
     fixed_sampling: bool = False
+    max_output_tokens: int = MAX_OUTPUT_TOKENS
     prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
     retirement: Retirement | None = None
     thought_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -170,7 +167,9 @@ class ModelProfile:
             )
         if lane not in LANES:
             raise UserError(f"lane {lane} is not one of {', '.join(LANES)}{suggestion(lane, LANES)}")
-        if lane == Lane.FLEX and location not in self.flex_locations:
+        # Google decides about a model that is in no file.
+        anywhere = not self.known and not self.locations
+        if lane == Lane.FLEX and not anywhere and location not in self.flex_locations:
             raise UserError(
                 f"lane flex supports {self.name} only in {_format_locations(self.flex_locations)}, not in {location}"
                 if self.flex_locations
@@ -207,15 +206,32 @@ class ModelProfile:
         place = "europe" if location.startswith("europe") and "europe" in self.requests_per_minute else "regions"
         return self.requests_per_minute.get(place)
 
+    def priced_as(self, other: ModelProfile) -> ModelProfile:
+        """Return this model with the prices of another one, and its tokens where this model has none.
+
+        What is sent does not change: thinking and sampling settings stay those of this model.
+        """
+        thinking = self.thinking
+        if thinking.param == "none":
+            thinking = dataclasses.replace(thinking, default=other.thinking.default)
+        own = bool(self.image_tokens)
+        return dataclasses.replace(
+            self,
+            prices=other.prices,
+            thinking=thinking,
+            thought_tokens=self.thought_tokens or other.thought_tokens,
+            image_tokens=self.image_tokens if own else other.image_tokens,
+            image_tokens_limit=self.image_tokens_limit if own else other.image_tokens_limit,
+            tile_tokens=self.tile_tokens if own else other.tile_tokens,
+        )
+
     def _is_served_at(self, location: str) -> bool:
-        if endpoint := _ENDPOINT.fullmatch(self.name):
-            return endpoint["location"] == location
+        if not self.locations:
+            return True
         return location in self.locations or ("regions" in self.locations and bool(_REGION.fullmatch(location)))
 
     def _first_location(self) -> str:
-        endpoint = _ENDPOINT.fullmatch(self.name)
-        first = endpoint["location"] if endpoint else self.locations[0]
-        return "us-central1" if first == "regions" else first
+        return "us-central1" if self.locations[0] == "regions" else self.locations[0]
 
     def _check_task(self, task: Task) -> None:
         thinking = task.generation.thinking
@@ -251,23 +267,39 @@ class Models:
     source: str
     embeddings: Mapping[str, ModelProfile] = dataclasses.field(default_factory=dict)
 
-    def profile(self, name: str) -> ModelProfile:
-        """Return the profile of a model.
+    def profile(self, name: str, *, price_as: str | None = None) -> ModelProfile:
+        """Return the profile of a model; of one that the file does not have, only what its name says.
 
         Args:
-            name: Model id, or a tuned endpoint ``projects/P/locations/L/endpoints/E``, whose price and thinking are
-                unknown.
+            name: Any form of a model's name, see :func:`~model_names.parse_model_name`.
+            price_as: Model of the file whose prices to use.
 
         Raises:
-            UserError: The model is unknown; the message suggests a similar name.
+            UserError: ``name`` is invalid, or ``price_as`` has no price in the file.
         """
-        if name in self.profiles:
-            return self.profiles[name]
-        if _ENDPOINT.fullmatch(name):
-            return ModelProfile(name)
-        raise UserError(
-            f"unknown model {name}{suggestion(name, self.profiles)}; {self.source} has "
-            f"{', '.join(self.profiles)}; add other models to this file"
+        parsed = parse_model_name(name)
+        found = self.profiles.get(parsed.name) or self.profiles.get(parsed.base)
+        profile = ModelProfile(parsed.name, known=False) if found is None else found
+        profile = dataclasses.replace(profile, name=parsed.name)
+        if parsed.is_tuned:
+            profile = dataclasses.replace(profile, locations=(str(parsed.location),), flex_locations=())
+        return profile if price_as is None else profile.priced_as(self._priced(price_as))
+
+    def _priced(self, name: str) -> ModelProfile:
+        profile = self.profiles.get(parse_model_name(name).base)
+        if profile is None or not profile.prices:
+            known = [key for key, each in self.profiles.items() if each.prices]
+            hint = suggestion(name, known) or f"; those that have one are {', '.join(known)}"
+            raise UserError(f"--price_as={name}: {self.source} has no price of this model{hint}")
+        return profile
+
+    def unknown_warning(self, profile: ModelProfile) -> str | None:
+        """Return a warning if the file does not have the model, so that its cost is unknown; else None."""
+        if profile.known or profile.prices:
+            return None
+        return (
+            f"model {profile.name} is not in {self.source}{suggestion(profile.name, self.profiles)}; its cost is "
+            "unknown, and task settings are not checked against it: use --price_as=MODEL, or add it to a --models_file"
         )
 
     def embedding(self, name: str) -> ModelProfile:
@@ -281,106 +313,19 @@ class Models:
             raise UserError(f"{self.source} does not have embedding model {name}: {fix}")
         return self.embeddings[name]
 
-    def resolve(self, task: Task) -> ModelProfile:
+    def resolve(self, task: Task, *, price_as: str | None = None) -> ModelProfile:
         """Return the profile of a task's model.
 
+        Args:
+            task: The task.
+            price_as: See :meth:`profile`.
+
         Raises:
-            UserError: The model is unknown.
+            UserError: ``price_as`` has no price, or the file does not have the embedding model.
         """
-        return self.profile(task.model) if task.vector_dimension is None else self.embedding(task.model)
-
-
-def cost_usd(profile: ModelProfile, lane: Lane, usage: Usage) -> Decimal:
-    """Return the cost of usage at list price.
-
-    Args:
-        profile: The model.
-        lane: ``online``, ``flex`` or ``batch``.
-        usage: Tokens. The traffic type overrides the lane: a flex request may have been billed as on-demand, and
-            provisioned throughput is prepaid.
-
-    Returns:
-        USD with nine decimals; 0 if the price is unknown (see :attr:`ModelProfile.prices`).
-    """
-    if usage.traffic_type == "PROVISIONED_THROUGHPUT":
-        return Decimal(0)
-    billed = Lane.ONLINE if lane == Lane.FLEX and usage.traffic_type == "ON_DEMAND" else lane
-    price = profile.prices.get(billed)
-    if price is None:
-        return Decimal(0)
-    cached = min(usage.cached_tokens, usage.prompt_tokens)
-    total = (
-        (usage.prompt_tokens - cached) * price.input
-        + cached * price.cached
-        + (usage.output_tokens + usage.thought_tokens) * price.output
-    )
-    return (total / _MILLION + usage.images * price.image).quantize(_NANO, decimal.ROUND_HALF_UP)
-
-
-def estimate_usage(profile: ModelProfile, task: Task, images: int) -> Usage:
-    """Estimate the tokens of one call with a number of images, see :func:`estimate_total`."""
-    return estimate_total(profile, task, calls=1, images=images)
-
-
-def estimate_total(profile: ModelProfile, task: Task, *, calls: int, images: int) -> Usage:
-    """Estimate the tokens of a number of calls with a total number of images.
-
-    Text is estimated by its length, at four characters per token (Google, "Understand and count tokens"), images by the
-    table, answers by the schema, and thoughts by the thinking level. Answers and thoughts are rough estimates, until a
-    run or a probe has measured them.
-    """
-    image_prompt = images * image_tokens(profile, task)
-    if task.vector_dimension is not None:
-        return Usage(prompt_tokens=image_prompt, images=images)
-    schema = json.dumps(task.schema, ensure_ascii=False, separators=(",", ":")) if task.schema else ""
-    text = sum(_text_tokens(len(part)) for part in (task.prompt, task.system or "", schema))
-    labels = LABEL_TOKENS * images if images > calls else 0
-    thinking = profile.thinking.default if task.generation.thinking is None else task.generation.thinking
-    thoughts = (
-        0
-        if profile.thinking.param == "none"
-        else profile.thought_tokens.get(thinking, 0)
-        if isinstance(thinking, str)
-        else min(thinking, max(profile.thought_tokens.values(), default=0))
-    )
-    answer = _text_tokens(_answer_chars(task.schema)) if task.schema else FREE_TEXT_TOKENS
-    limit = task.generation.max_output_tokens
-    if limit is not None:
-        thoughts = min(thoughts, limit)
-        answer = min(answer, limit - thoughts)
-    return Usage(
-        prompt_tokens=calls * text + labels + image_prompt,
-        output_tokens=calls * answer,
-        thought_tokens=calls * thoughts,
-    )
-
-
-def image_tokens(profile: ModelProfile, task: Task) -> int:
-    """Return the prompt tokens of one image at the task's resolution, or of one tile if it is downscaled to fit."""
-    table = profile.image_tokens
-    tokens = table.get(task.media_resolution, table.get("default", 0))
-    if profile.tile_tokens is not None and (task.image.max_side or TILE_SIDE + 1) <= TILE_SIDE:
-        return min(tokens, profile.tile_tokens)
-    return tokens
-
-
-def _text_tokens(characters: float) -> int:
-    return math.ceil(characters / CHARS_PER_TOKEN)
-
-
-def _answer_chars(schema: Mapping[str, Any]) -> float:
-    """Estimate the characters of compact JSON: a value of mean length per property, two items per array."""
-    kind = schema["type"]
-    if kind == "OBJECT":
-        # Quotes, colon and comma per property; the extra comma counts for one of the braces.
-        value = 1 + sum(len(name) + 4 + _answer_chars(item) for name, item in schema["properties"].items())
-    elif kind == "ARRAY":
-        value = 3 + 2 * _answer_chars(schema["items"])
-    elif "enum" in schema:
-        value = 2 + sum(len(str(choice)) for choice in schema["enum"]) / len(schema["enum"])
-    else:
-        value = _VALUE_CHARS[kind]
-    return (value + NULL_CHARS) / 2 if schema.get("nullable") else value
+        if task.vector_dimension is not None:
+            return self.embedding(task.model)
+        return self.profile(task.model, price_as=price_as)
 
 
 def _format_locations(locations: tuple[str, ...]) -> str:

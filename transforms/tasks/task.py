@@ -12,10 +12,12 @@ import json
 import re
 from typing import Any, ClassVar, Literal, cast
 
+from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, UnitKind
 from imagebeam.transforms.core.strict_yaml import Section, load_mapping, show, suggestion
 from imagebeam.transforms.tasks import task_keys
 from imagebeam.transforms.tasks.answer_schema import Schema, bigquery_type, read_schema
+from imagebeam.transforms.tasks.model_names import parse_model_name
 
 # Part of every version: increase it when gemini/requests.py builds a different request from the same task.
 REQUEST_FORMAT = 1
@@ -102,7 +104,7 @@ class Task:
     Attributes:
         name: Name of the task and of its view.
         description: Description shown by ``imagebeam tasks``.
-        model: Model id, or the resource name of a tuned endpoint.
+        model: Model id, or the resource name of a tuned model or endpoint; any other form is normalized.
         prompt: Prompt; may contain fields such as ``{{capture_time}}``.
         system: System instruction, the same for every unit.
         unit: Whether one call covers an observation or an asset.
@@ -146,6 +148,7 @@ class Task:
         return None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", parse_model_name(self.model).name)
         canonical = json.dumps(self.definition(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
         object.__setattr__(self, "version", digest[:12])
@@ -218,7 +221,7 @@ def parse_task(text: str, *, source: str, default_model: str) -> Task:
     return Task(
         name=name,
         description=section.text("description").strip() if "description" in section else "",
-        model=section.text("model", default_model).strip() or default_model,
+        model=_read_model(section, default_model),
         prompt=prompt,
         system=system,
         unit=unit,
@@ -238,6 +241,13 @@ def _check_name(section: Section, name: str) -> None:
         )
     if name in _RESERVED_NAMES or name.startswith("embeddings") or name.endswith("_history"):
         section.fail("name", f"{name} is the name of a table or view created by imagebeam: use another name")
+
+
+def _read_model(section: Section, default_model: str) -> str:
+    try:
+        return parse_model_name(section.text("model", default_model).strip() or default_model).name
+    except UserError as error:
+        section.fail("model", str(error))
 
 
 def _check_fields(section: Section, prompt: str) -> None:

@@ -38,8 +38,8 @@ from imagebeam.transforms.gemini.requests import ImagePart
 from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.sql.tables import TABLES
 from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.costs import cost_usd
 from imagebeam.transforms.tasks.embedding import embed_task
-from imagebeam.transforms.tasks.model_profiles import cost_usd
 from imagebeam.transforms.tasks.task import Task, parse_task
 
 TASK = embed_task("gemini-embedding-2", 3)
@@ -124,6 +124,7 @@ def test_parses_a_vector_at_half_the_price() -> None:
     usage = Usage(prompt_tokens=258, images=1)
     unit = Unit("o1", UnitKind.OBSERVATION, "d", (Image("o1", "gs://b/1.jpg"),))
     outcome = build_outcome(unit, result, PROFILE, answered_at="2026-11-21T10:00:00Z")
+    assert outcome.cost_usd is not None
     assert (outcome.usage, outcome.cost_usd * 2) == (usage, cost_usd(PROFILE, Lane.ONLINE, usage))
 
 

@@ -23,6 +23,7 @@ from imagebeam.transforms.engine.settings import CallSettings, EngineSettings
 from imagebeam.transforms.engine.unit_caller import CallResult
 from imagebeam.transforms.tasks.catalog import load_models_file, load_task
 from imagebeam.transforms.tasks.embedding import embed_task
+from imagebeam.transforms.tasks.task import Generation
 
 
 @pytest.fixture
@@ -137,10 +138,29 @@ def test_retries_truncated_answer_with_larger_limit(cloud: LocalCloud, settings:
     get_engine(settings).submit(batch_of(uri, 1), sink)
     (result,) = take(sink, 1)
     assert (result.outcome.status, result.calls, result.outcome.attempts) == (Status.OK, 2, 2)
-    assert with_larger_limit({"generationConfig": {"maxOutputTokens": 100}, "a": 1}) == {
+    assert with_larger_limit({"generationConfig": {"maxOutputTokens": 100}, "a": 1}, maximum=8192) == {
         "generationConfig": {"maxOutputTokens": 200},
         "a": 1,
     }
+
+
+@pytest.mark.parametrize("output_limit", [60, 200])
+def test_second_attempt_has_room_for_the_thoughts(
+    settings: EngineSettings, cloud: LocalCloud, uri: str, output_limit: int
+) -> None:
+    """The first limit holds not even the thoughts of a model that thinks by default."""
+    models = load_models_file()
+    generation = Generation(temperature=0.2, max_output_tokens=output_limit)
+    task = dataclasses.replace(settings.call_settings.task, model="gemini-2.5-flash", generation=generation)
+    calls = dataclasses.replace(
+        settings.call_settings, task=task, profile=models.profile(task.model), location="us-central1"
+    )
+    sink: Sink = queue.SimpleQueue()
+    get_engine(dataclasses.replace(settings, call_settings=calls, run_id="thoughts")).submit(batch_of(uri, 1), sink)
+    (result,) = take(sink, 1)
+    outcome = result.outcome
+    assert (outcome.status, outcome.attempts) == (Status.OK, 2), outcome.answer
+    assert outcome.usage.thought_tokens == output_limit + 500
 
 
 def test_retries_broken_connection(cloud: LocalCloud, settings: EngineSettings, uri: str) -> None:

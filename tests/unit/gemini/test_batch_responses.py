@@ -86,7 +86,9 @@ AT = "2026-11-21T00:00:00Z"
 
 
 def cost_of(answer: Answer) -> Decimal:
-    return build_outcome(UNIT, answer, PROFILE, answered_at=AT).cost_usd
+    cost = build_outcome(UNIT, answer, PROFILE, answered_at=AT).cost_usd
+    assert cost is not None
+    return cost
 
 
 # -- answers -----------------------------------------------------------------------------------------------

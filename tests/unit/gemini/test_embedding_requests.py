@@ -20,8 +20,8 @@ from imagebeam.transforms.gemini.embeddings import build_embedding_request, pars
 from imagebeam.transforms.gemini.requests import ImagePart
 from imagebeam.transforms.gemini.task_kinds import task_kind
 from imagebeam.transforms.tasks.catalog import load_models_file
+from imagebeam.transforms.tasks.costs import cost_usd, estimate_usage
 from imagebeam.transforms.tasks.embedding import MODELS, embed_task
-from imagebeam.transforms.tasks.model_profiles import cost_usd, estimate_usage
 from imagebeam.transforms.tasks.models_file import load_models
 
 GEMINI, MULTIMODAL = embed_task("gemini-embedding-2", 3), embed_task("multimodalembedding@001", 128)

@@ -63,7 +63,10 @@ def command(name: str, function: Callable[[list[str]], int], monkeypatch: pytest
         (["tasks", "show"], "takes one task"),
         (["tasks", "show", "image_qualty"], "does not exist, neither shipped nor in tasks/; did you mean"),
         (["tasks", "show", "qqqq"], "; known tasks are describe, "),
-        (["tasks", "show", "image_quality", "--model=gemini-3.5-flsh"], "did you mean gemini-3.5-flash?"),
+        (
+            ["tasks", "show", "image_quality", "--model=gemini 3.5"],
+            "'gemini 3.5' is not the name of a model",
+        ),
         (["tasks", "check"], "takes files"),
         (["tasks", "check", "none.yaml"], "file none.yaml does not exist"),
         (["tasks", "check", "bad.yaml"], "bad.yaml: promt: unknown key; did you mean prompt?"),

@@ -23,6 +23,7 @@ from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, UnitKind, Usage
 from imagebeam.transforms.engine.max_cost import request_bytes
 from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.costs import estimate_total, estimate_usage, image_tokens
 from imagebeam.transforms.tasks.embedding import embed_task
 from imagebeam.transforms.tasks.forecast import (
     MIN_MEASURED_UNITS,
@@ -49,7 +50,7 @@ from imagebeam.transforms.tasks.lane_comparison import (
     plan_sql,
     recommend,
 )
-from imagebeam.transforms.tasks.model_profiles import Quota, estimate_total, estimate_usage, image_tokens
+from imagebeam.transforms.tasks.model_profiles import Quota
 from imagebeam.transforms.tasks.task import ImageSettings, Task
 
 MODELS = catalog.load_models_file()

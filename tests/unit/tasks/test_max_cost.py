@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.paths import TASK_DATA
 
-from imagebeam.pipeline.console.report import exit_code
+from imagebeam.pipeline.console.report import exit_code, format_state
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Image, Lane, Unit, Usage
 from imagebeam.transforms.engine.max_cost import check_cap, max_call_cost_usd, max_cost_of_units_usd
@@ -18,7 +18,8 @@ from imagebeam.transforms.engine.retry_policy import with_larger_limit
 from imagebeam.transforms.gemini.requests import ImagePart, build_request
 from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.answer_schema import Schema
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, cost_usd, estimate_usage
+from imagebeam.transforms.tasks.costs import cost_usd, estimate_usage
+from imagebeam.transforms.tasks.model_profiles import ModelProfile
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import Task, parse_task
 
@@ -62,8 +63,18 @@ def test_counts_images_at_their_resolution(resolution: str) -> None:
 def test_retry_with_twice_the_limit_has_twice_the_answer_cost() -> None:
     subject = task(**LIMITED)
     profile = MODELS.profile(subject.model)
-    again = max_call_cost_usd(profile, subject, Lane.ONLINE, with_larger_limit(body(subject)))
+    larger = with_larger_limit(body(subject), maximum=profile.max_output_tokens)
+    again = max_call_cost_usd(profile, subject, Lane.ONLINE, larger)
     assert again - max_cost(subject) == 1000 * Decimal("2.5e-6")
+
+
+@given(st.integers(1, 65_536), st.integers(0, 30_000), st.integers(8_192, 65_536))
+def test_retry_makes_room_for_thoughts_up_to_the_limit_of_the_model(limit: int, thoughts: int, maximum: int) -> None:
+    first = {"generationConfig": {"maxOutputTokens": limit, "seed": 1}}
+    second = with_larger_limit(first, thoughts=thoughts, maximum=maximum)["generationConfig"]
+    assert second["seed"] == 1
+    assert second["maxOutputTokens"] == max(limit, min(maximum, 2 * limit + thoughts))
+    assert first["generationConfig"]["maxOutputTokens"] == limit
 
 
 def test_counts_prompt_fields_of_the_unit() -> None:
@@ -95,7 +106,8 @@ def test_no_call_exceeds_its_maximum_cost(prompt: str, images: int, model: str, 
     # As expensive as possible: a token per byte, nothing cached, the longest answer.
     text = len(subject.prompt.encode("utf-8", "surrogatepass"))
     usage = Usage(text + images * profile.image_tokens["default"], 0, limit - limit // 2, limit // 2)
-    assert cost_usd(profile, lane, usage) <= max_cost(subject, lane, images)
+    cost = cost_usd(profile, lane, usage)
+    assert cost is None if lane not in profile.prices else cost is not None and cost <= max_cost(subject, lane, images)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.stem))
@@ -103,7 +115,9 @@ def test_shipped_tasks_can_be_capped_above_their_estimate(path: Path) -> None:
     subject = catalog.load_task(path.stem, MODELS, path.parent)
     profile = MODELS.profile(subject.model)
     planned = check(subject, "100")
-    assert cost_usd(profile, Lane.ONLINE, estimate_usage(profile, subject, subject.max_images)) < planned
+    estimated = cost_usd(profile, Lane.ONLINE, estimate_usage(profile, subject, subject.max_images))
+    assert estimated is not None
+    assert estimated < planned
     assert planned == max_cost_of_units_usd(profile, subject, Lane.ONLINE, subject.max_images)
 
 
@@ -156,7 +170,9 @@ def test_model_without_a_price_can_only_be_capped_in_calls() -> None:
     name = "projects/p/locations/us-central1/endpoints/123"
     subject = task(model=name, **LIMITED)
     assert check(subject, calls=5) == 0
-    with pytest.raises(UserError, match=r"cap the calls with --max_calls, or set the price in a --models_file"):
+    with pytest.raises(
+        UserError, match=r"use --price_as=MODEL, cap the calls with --max_calls, or set the price in a --models_file"
+    ):
         check(subject, "5")
 
 
@@ -187,6 +203,25 @@ def test_accepts_any_run_without_a_cap() -> None:
 def test_end_of_budget_is_exit_code_4_if_counts_reconcile(stop: str, problems: list[str], code: int) -> None:
     summary = {"counted": {"ok": 5, "failed": {}}, "stop": stop, "problems": problems}
     assert exit_code(summary, 20.0) == code
+
+
+@pytest.mark.parametrize(
+    ("counted", "code", "state"),
+    [
+        ({"ok": 0, "failed": {}}, 0, "all units accounted for"),
+        ({"ok": 1, "failed": {"BLOCKED/SAFETY": 9}}, 0, "all units accounted for"),
+        ({"ok": 0, "failed": {"BLOCKED/SAFETY": 1}}, 5, "NO UNIT WAS ANSWERED: all 1 failed with BLOCKED/SAFETY"),
+        (
+            {"ok": 0, "failed": {"BLOCKED/SAFETY": 1, "INVALID_ANSWER/TRUNCATED": 9}},
+            5,
+            "NO UNIT WAS ANSWERED: all 10 failed with INVALID_ANSWER/TRUNCATED, BLOCKED/SAFETY",
+        ),
+    ],
+)
+def test_run_without_an_answer_is_exit_code_5(counted: dict[str, Any], code: int, state: str) -> None:
+    summary: dict[str, Any] = {"counted": counted, "stop": None, "problems": []}
+    assert exit_code(summary, 100.0) == code
+    assert format_state(summary) == state
 
 
 def test_counts_the_schema_as_text() -> None:

@@ -1,5 +1,6 @@
 """Model profiles: the shipped file, costs computed by hand, and what models support."""
 
+import dataclasses
 import datetime
 import math
 import pickle
@@ -14,7 +15,8 @@ from support.paths import TASK_DATA
 
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.records import Lane, Usage
-from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models, cost_usd, estimate_usage
+from imagebeam.transforms.tasks.costs import cost_usd, estimate_usage, task_warnings
+from imagebeam.transforms.tasks.model_profiles import ModelProfile, Models
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import Task, parse_task
 
@@ -82,13 +84,23 @@ def test_shipped_models_are_complete_and_other_lanes_cost_half(profile: ModelPro
         ("gemini-3.5-flash-lite", Lane.FLEX, Usage(480, 0, 14, 0, "ON_DEMAND"), "0.000179"),
         ("gemini-3.5-flash-lite", Lane.BATCH, Usage(480, 0, 14, 0, "ON_DEMAND"), "0.0000895"),
         ("gemini-3.5-flash-lite", Lane.ONLINE, Usage(480, 0, 14, 0, "PROVISIONED_THROUGHPUT"), "0"),
-        (ENDPOINT, Lane.ONLINE, Usage(480, 0, 14, 0), "0"),
+        (ENDPOINT, Lane.ONLINE, Usage(), "0"),
     ],
 )
 def test_cost_matches_calculation_by_hand(model: str, lane: Lane, usage: Usage, cost: str) -> None:
     computed = cost_usd(MODELS.profile(model), lane, usage)
+    assert computed is not None
     assert computed == Decimal(cost)
     assert -int(computed.as_tuple().exponent) <= 9  # BigQuery's NUMERIC
+
+
+@pytest.mark.parametrize(
+    ("model", "lane"),
+    [(ENDPOINT, Lane.ONLINE), ("gemini-9-ultra", Lane.BATCH), ("gemini-2.5-flash", Lane.FLEX)],
+)
+def test_cost_without_a_price_is_unknown_not_zero(model: str, lane: Lane) -> None:
+    assert cost_usd(MODELS.profile(model), lane, Usage(480, 0, 14, 0)) is None
+    assert cost_usd(MODELS.profile(model), lane, Usage(0, 0, 0, 1)) is None
 
 
 TOKENS = st.integers(0, 10**7)
@@ -107,9 +119,10 @@ def test_more_tokens_never_cost_less(
 ) -> None:
     profile = MODELS.profile(model)
     usage = Usage(prompt, min(cached, prompt), output, thoughts)
-    cost = cost_usd(profile, lane, usage)
-    assert cost >= 0
-    assert cost_usd(profile, lane, usage + Usage(1, 0, 1, 1)) >= cost
+    cost, more = (cost_usd(profile, lane, each) for each in (usage, usage + Usage(1, 0, 1, 1)))
+    assert cost is not None
+    assert more is not None
+    assert 0 <= cost <= more
 
 
 # -- what a model takes ------------------------------------------------------------------------------------
@@ -208,11 +221,54 @@ def test_sends_thinking_as_level_or_budget(
     assert profile.thinking.config(thinking) == config
 
 
-def test_rejects_unknown_model_with_a_suggestion() -> None:
-    with pytest.raises(
-        UserError, match=r"unknown model gemini-3\.5-flash-light; did you mean gemini-3\.5-flash-lite\?"
-    ):
-        MODELS.profile("gemini-3.5-flash-light")
+def test_unknown_model_gets_one_warning_with_a_suggestion_and_no_checks() -> None:
+    profile = MODELS.profile("publishers/google/models/gemini-3.5-flash-light@001")
+    assert (profile.name, profile.known, profile.prices) == ("gemini-3.5-flash-light@001", False, {})
+    for location in ("global", "eu", "us-central1"):
+        for lane in (Lane.ONLINE, Lane.FLEX, Lane.BATCH):
+            profile.check(location, lane, task(media_resolution="ultra_high"))
+    (warning,) = task_warnings(MODELS, profile, task(model=profile.name, generation={"max_output_tokens": 1}))
+    assert "gemini-3.5-flash-light@001 is not in models.yaml; did you mean gemini-3.5-flash-lite?" in warning
+    assert "its cost is unknown" in warning
+    assert "--price_as=MODEL" in warning
+
+
+def test_tuned_model_is_priced_as_its_base_without_a_change_of_what_is_sent() -> None:
+    base = MODELS.profile("gemini-2.5-flash")
+    profile = MODELS.profile(ENDPOINT, price_as="google/gemini-2.5-flash")
+    assert (profile.locations, profile.prices, profile.tile_tokens) == (("us-central1",), base.prices, base.tile_tokens)
+    cold = task(model=ENDPOINT, generation={"temperature": 0, "thinking": "low"})
+    assert profile.drop_ignored_settings(cold) == MODELS.profile(ENDPOINT).drop_ignored_settings(cold)
+    asked = task(model=ENDPOINT)
+    assert estimate_usage(profile, asked, 3) == estimate_usage(base, asked, 3)
+    assert cost_usd(profile, Lane.BATCH, Usage(100, 0, 10)) == cost_usd(base, Lane.BATCH, Usage(100, 0, 10))
+    assert task_warnings(MODELS, profile, asked) == ()
+    with pytest.raises(UserError, match=r"flex lane does not support"):
+        profile.check("us-central1", Lane.FLEX, asked)
+    with pytest.raises(UserError, match=r"--price_as=gemini-2.5-flsh: .*did you mean gemini-2.5-flash"):
+        MODELS.profile(ENDPOINT, price_as="gemini-2.5-flsh")
+
+
+@pytest.mark.parametrize(
+    ("model", "generation", "warning"),
+    [
+        # The settings of Google's batch page, on the model that it names.
+        ("gemini-2.5-flash", {"max_output_tokens": 200}, "(thinking medium, its default: about 500 tokens)"),
+        ("gemini-2.5-flash", {"max_output_tokens": 799}, "raise it to 8,492, or set generation.thinking: minimal"),
+        ("gemini-2.5-flash", {"max_output_tokens": 800}, None),
+        ("gemini-2.5-flash", {"max_output_tokens": 200, "thinking": "minimal"}, None),
+        ("gemini-2.5-flash", {"max_output_tokens": 400, "thinking": 200}, "(thinking 200: about 200 tokens)"),
+        ("gemini-2.5-flash", {}, None),
+        ("gemini-3.7-flash", {"max_output_tokens": 400, "thinking": "low"}, "raise it to 450"),
+        ("gemini-3.5-flash-lite", {"max_output_tokens": 10}, None),
+    ],
+)
+def test_warns_of_an_output_limit_without_room_for_thoughts(
+    model: str, generation: dict[str, Any], warning: str | None
+) -> None:
+    found = task_warnings(MODELS, MODELS.profile(model), task(model=model, generation=generation))
+    assert len(found) == int(warning is not None)
+    assert warning is None or warning in found[0]
 
 
 def test_drops_settings_that_a_model_ignores() -> None:
@@ -319,6 +375,52 @@ def test_invalid_models_files_are_errors_with_path(path: str, value: object, mes
         with_change(path, value)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+SHIPPED = (TEXT, "models.yaml (shipped)")
+
+
+def added(document: dict[str, Any]) -> Models:
+    return load_models(yaml.safe_dump(document), "mine.yaml", SHIPPED)
+
+
+def test_models_file_adds_to_the_shipped_models_and_overrides_them() -> None:
+    document = {
+        "models": {
+            "google/gemini-2.5-flash": {"prices": {"online": {"input": 0.2}}},
+            "gemini-2.5-pro": {"like": "gemini-2.5-flash", "prices": {"online": {"input": 1.25, "output": 10}}},
+            f"{ENDPOINT}": {"like": "gemini-3.7-flash"},
+        }
+    }
+    models, shipped = added(document), MODELS.profile("gemini-2.5-flash")
+    assert set(models.profiles) == {*MODELS.profiles, "gemini-2.5-pro", ENDPOINT}
+    assert (models.as_of, models.default, models.embeddings) == (MODELS.as_of, MODELS.default, MODELS.embeddings)
+    cheap, pro = models.profile("gemini-2.5-flash"), models.profile("gemini-2.5-pro")
+    assert cheap.prices["online"] == dataclasses.replace(shipped.prices["online"], input=Decimal("0.2"))
+    assert (cheap.prices["batch"], cheap.retirement) == (shipped.prices["batch"], shipped.retirement)
+    assert (pro.prices["online"].output, pro.retirement, pro.thinking) == (Decimal(10), None, shipped.thinking)
+    tuned = models.profile(ENDPOINT)
+    assert (tuned.locations, tuned.flex_locations, tuned.known) == (("us-central1",), (), True)
+    assert tuned.prices == MODELS.profile("gemini-3.7-flash").prices
+    assert models.unknown_warning(tuned) is None
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"models": {"a/b c": {}}}, "mine.yaml: models.a/b c: 'a/b c' is not the name of a model"),
+        (
+            {"models": {"gemini-9": {"like": "gemini-2.5-flsh"}}},
+            "gemini-9.like: unknown model gemini-2.5-flsh; did you",
+        ),
+        ({"models": {"gemini-9": {"prices": {}}}}, "mine.yaml: models.gemini-9.image_tokens.default: is missing"),
+        ({"default": "gemini-9"}, "mine.yaml: default: 'gemini-9' is not one of"),
+    ],
+)
+def test_mistakes_in_an_added_file_have_their_path(document: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        added(document)
+    assert message in str(caught.value)
 
 
 def test_accepts_models_without_thinking_and_price() -> None:
