@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import tempfile
@@ -14,10 +13,10 @@ import apache_beam as beam
 import orjson
 import pydantic
 from apache_beam.pvalue import PCollection
-from google.cloud import bigquery
 
 from imagebeam.transforms.batch_shards import Shard, load_line, load_shard_file, manifest_key, unit_of_row
 from imagebeam.transforms.clients import storage
+from imagebeam.transforms.clients.batch_output import answer_files, read_file_lines, read_table_lines
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import OutcomeCounts, count_outcome
 from imagebeam.transforms.core.errors import SystemicError
@@ -26,12 +25,10 @@ from imagebeam.transforms.core.records import Answer, ImageReason, Status, Usage
 from imagebeam.transforms.engine.recorder import VectorTable
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.gemini.batch_matching import Matched, Missing, ShardMatcher, Unmatched
-from imagebeam.transforms.gemini.batch_responses import OutputLine, build_outcome, parse_answer, parse_line, parse_row
+from imagebeam.transforms.gemini.batch_responses import OutputLine, build_outcome, parse_answer
 from imagebeam.transforms.gemini.job_states import BatchJob, Step
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.tables import outcome_row
-
-INCREMENTAL = "incremental_predictions"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -243,52 +240,24 @@ def _uris(entry: bytes) -> list[str]:
 
 
 def _lines(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: Path) -> Iterator[OutputLine]:
-    """Yield the lines of a job's output."""
+    """Return the lines of a job's output."""
     if ended.job.output_table is not None:
-        yield from _table_lines(bq, ended.job.output_table, settings)
-        return
-    for path in output_files(ended):
-        local = directory / "output.jsonl"
-        if not storage.download(path, local):
-            continue
-        with local.open("rb") as lines:
-            for line in lines:
-                if stripped := line.strip():
-                    yield parse_line(stripped)
-        local.unlink()
+        name = TableName.parse(ended.job.output_table, settings.engine.call_settings.project)
+        return read_table_lines(bq, name)
+    return read_file_lines(output_files(ended), directory)
 
 
 def output_files(ended: Ended) -> list[str]:
     """List the files with a job's answers.
 
     They are in the directory that the service reports, else in every directory below the shard's prefix: only its
-    jobs write there, and if a unit has two answers, only one counts. Incremental files, written while a job runs, count
-    only if there are no final ones.
+    jobs write there, and if a unit has two answers, only one counts.
     """
     prefix = ended.shard.output_prefix
     if ended.job.output_directory:
-        roots = [ended.job.output_directory]
-    else:
-        made = {name.partition("/")[0] for name in storage.list_names(prefix) if name.startswith("prediction-")}
-        roots = [storage.join(prefix, name) for name in sorted(made)]
-    return [storage.join(root, name) for root in roots for name in _answers(storage.list_names(root))]
-
-
-def _answers(names: list[str]) -> list[str]:
-    inside = [name for name in names if name.endswith(".jsonl")]
-    final = [name for name in inside if "/" not in name and name.startswith("predictions")]
-    return final or [name for name in inside if INCREMENTAL in name.split("/")[:-1]]
-
-
-def _table_lines(bq: BigQueryClient, table: str, settings: RunSettings) -> Iterator[OutputLine]:
-    name = TableName.parse(table, settings.engine.call_settings.project)
-    found = bq.get_table(name)
-    if found is None:
-        return
-    wanted = [field["name"] for field in found.schema if field["name"] != "request"] + ["request"]
-    with contextlib.closing(iter(bq.client.list_rows(bigquery.TableReference.from_string(name.dotted)))) as rows:
-        for row in rows:
-            yield parse_row({column: row.get(column) for column in wanted})
+        return answer_files(ended.job.output_directory)
+    made = {name.partition("/")[0] for name in storage.list_names(prefix) if name.startswith("prediction-")}
+    return [path for name in sorted(made) for path in answer_files(storage.join(prefix, name))]
 
 
 _COLLECTED = pydantic.TypeAdapter(Collected)

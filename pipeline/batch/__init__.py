@@ -1,1 +1,1 @@
-"""Batch runs: state in the work directory, the supervisor that follows their jobs, and the `batch` command."""
+"""Runs of the batch lane: state in the work directory, and the supervisor that follows their jobs."""

@@ -2,38 +2,108 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import google.api_core.exceptions as api_errors
 import requests
 
 from imagebeam.pipeline.batch import supervisor
 from imagebeam.pipeline.batch.state import BatchRun
-from imagebeam.pipeline.batch.status import RunStatus, format_status
+from imagebeam.pipeline.batch.status import format_status
 from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
 from imagebeam.transforms.clients.batch_jobs import UncertainError
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """State of a run after one step.
+
+    Attributes:
+        lines: The state as text.
+        timeless: The same without times: a change of the times alone is not printed.
+        summary: The run's summary; None while the run is open.
+    """
+
+    lines: Sequence[str]
+    timeless: Sequence[str]
+    summary: Mapping[str, Any] | None = None
+
+
+class Followed(Protocol):
+    """A run that can be followed."""
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+
+    @property
+    def work_dir(self) -> str:
+        """The work directory that holds the run."""
+
+    def advance(self) -> Progress:
+        """Do everything that can be done now; repeating it is harmless."""
+
+    def report(self, summary: Mapping[str, Any], *, as_json: bool) -> int:
+        """Print the report of an ended run; return its exit code."""
+
+
+class FollowedBatch:
+    """A run of the batch lane.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: BatchRun) -> None:
+        self._run = run
+        self._jobs = supervisor.jobs_client(run)
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._run.run.run_id
+
+    @property
+    def work_dir(self) -> str:
+        """The work directory that holds the run."""
+        return self._run.work_dir
+
+    def advance(self) -> Progress:
+        """Reconcile the run once."""
+        status = supervisor.reconcile(self._run, self._jobs)
+        return Progress(format_status(status), format_status(status, times=False), status.summary)
+
+    def report(self, summary: Mapping[str, Any], *, as_json: bool) -> int:
+        """Print counts, calls, tokens and cost; return the exit code."""
+        return report.print_report(
+            summary,
+            self._run.run.outcomes,
+            took_s=self._run.age_s,
+            as_json=as_json,
+            max_failure_percent=self._run.max_failure_percent,
+        )
+
+
 class JobWatcher:
-    """Reconciles a run repeatedly and prints its status when it changes.
+    """Advances a run repeatedly and prints its state when it changes.
 
     Args:
         run: The run.
         console: Where to print.
     """
 
-    def __init__(self, run: BatchRun, console: Console) -> None:
+    def __init__(self, run: Followed, console: Console) -> None:
         self.run = run
-        self._jobs = supervisor.jobs_client(run)
         self._console = console
-        self._printed: list[str] = []
+        self._printed: Sequence[str] = ()
 
     def step(self) -> Mapping[str, Any] | None:
-        """Reconcile the run once.
+        """Advance the run once.
 
         Returns:
             The run's summary, or None while it is open.
@@ -43,34 +113,36 @@ class JobWatcher:
         """
         run = self.run
         try:
-            status = supervisor.reconcile(run, self._jobs)
+            progress = run.advance()
         except UncertainError as error:
             # A job can take days, and the service can be unavailable for some of that time.
-            status = RunStatus(run.run.run_id, waiting_for=f"Vertex AI does not respond, retrying later: {error}")
+            progress = self._waiting(f"Vertex AI does not respond, retrying later: {error}")
         except (
             api_errors.ServerError,
             api_errors.TooManyRequests,
             ConnectionError,
             requests.RequestException,
         ) as error:
-            status = RunStatus(run.run.run_id, waiting_for=f"retrying later: {first_line(error)}")
+            progress = self._waiting(f"retrying later: {first_line(error)}")
         except (SystemicError, UserError, api_errors.GoogleAPIError) as error:
             kind = UserError if isinstance(error, UserError) else SystemicError
             raise kind(
-                f"{first_line(error, 1000)}; run {run.run.run_id} stays open and loses nothing: fix the cause, then "
+                f"{first_line(error, 1000)}; run {run.run_id} stays open and loses nothing: fix the cause, then "
                 f"`imagebeam batch collect --work_dir={run.work_dir}`"
             ) from error
-        # A change of the times alone is not printed: a job can wait for days.
-        lines = format_status(status, times=False)
-        if lines != self._printed:
-            for line in format_status(status):
+        if progress.timeless != self._printed:
+            for line in progress.lines:
                 self._console.status(line)
-            self._printed = lines
-        return status.summary
+            self._printed = progress.timeless
+        return progress.summary
+
+    def _waiting(self, reason: str) -> Progress:
+        lines = [f"run {self.run.run_id}: {reason}"]
+        return Progress(lines, lines)
 
 
-def follow(runs: Sequence[BatchRun], console: Console, *, poll_s: float, wait: bool, as_json: bool) -> int | None:
-    """Reconcile every run until it ends, and print its report. An error in one does not stop the others.
+def follow(runs: Sequence[Followed], console: Console, *, poll_s: float, wait: bool, as_json: bool) -> int | None:
+    """Advance every run until it ends, and print its report. An error in one does not stop the others.
 
     Args:
         runs: The runs.
@@ -98,14 +170,7 @@ def follow(runs: Sequence[BatchRun], console: Console, *, poll_s: float, wait: b
                 continue
             if summary is not None:
                 watchers.remove(each)
-                code = report.print_report(
-                    summary,
-                    each.run.run.outcomes,
-                    took_s=each.run.age_s,
-                    as_json=as_json,
-                    max_failure_percent=each.run.max_failure_percent,
-                )
-                codes.append(code)
+                codes.append(each.run.report(summary, as_json=as_json))
         if not watchers or not wait:
             break
         time.sleep(poll_s)

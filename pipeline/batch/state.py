@@ -78,7 +78,7 @@ class Prepared:
 
 def save_run(run: BatchRun) -> None:
     """Write the run file, which makes the run visible to ``imagebeam batch``."""
-    _write(storage.join(run.run.directory, RUN_FILE), run)
+    write_record(storage.join(run.run.directory, RUN_FILE), run)
 
 
 def load_run(work_dir: str, run_id: str) -> BatchRun:
@@ -87,7 +87,7 @@ def load_run(work_dir: str, run_id: str) -> BatchRun:
     Raises:
         UserError: The run does not exist, or a newer version wrote it.
     """
-    run = _read(storage.join(work_dir, RUNS, run_id, RUN_FILE), BatchRun)
+    run = read_record(storage.join(work_dir, RUNS, run_id, RUN_FILE), BatchRun)
     if run is None:
         raise UserError(f"--run_id={run_id}: unknown batch run in {work_dir}")
     return run
@@ -108,12 +108,12 @@ def newest_round(run: BatchRun) -> int:
 
 def save_prepared(run: RunSettings, prepared: Prepared) -> None:
     """Record that all requests of a round are written."""
-    _write(storage.join(round_directory(run.directory, run.round), _PREPARED_FILE), prepared)
+    write_record(storage.join(round_directory(run.directory, run.round), _PREPARED_FILE), prepared)
 
 
 def load_prepared(run: BatchRun, number: int) -> Prepared | None:
     """Read a round whose requests are written; None while they are not."""
-    return _read(storage.join(round_directory(run.run.directory, number), _PREPARED_FILE), Prepared)
+    return read_record(storage.join(round_directory(run.run.directory, number), _PREPARED_FILE), Prepared)
 
 
 def prepare_from_complete_shards(run: BatchRun, number: int) -> Prepared:
@@ -123,7 +123,7 @@ def prepare_from_complete_shards(run: BatchRun, number: int) -> Prepared:
     """
     directory = round_directory(run.run.directory, number)
     names = [name for name in storage.list_names(directory) if name.endswith(".shard.json") and "/" not in name]
-    found = (_read(storage.join(directory, name), Shard) for name in names)
+    found = (read_record(storage.join(directory, name), Shard) for name in names)
     shards = tuple(shard for shard in found if shard is not None)
     units = sum(shard.read for shard in shards)
     prepared = Prepared(SourceCounts(units_in=units, remaining=units), shards)
@@ -133,12 +133,12 @@ def prepare_from_complete_shards(run: BatchRun, number: int) -> Prepared:
 
 def save_remainder(run: RunSettings, counts: OutcomeCounts) -> None:
     """Record the outcomes of the units that the fallback lane processed."""
-    _write(storage.join(batch_directory(run.directory), _REMAINDER_FILE), counts)
+    write_record(storage.join(batch_directory(run.directory), _REMAINDER_FILE), counts)
 
 
 def load_remainder(run: BatchRun) -> OutcomeCounts | None:
     """Read the outcomes of the fallback lane; None if it did not run to its end."""
-    return _read(storage.join(run.directory, _REMAINDER_FILE), OutcomeCounts)
+    return read_record(storage.join(run.directory, _REMAINDER_FILE), OutcomeCounts)
 
 
 def cancel(run: BatchRun) -> None:
@@ -154,11 +154,13 @@ def is_canceled(run: BatchRun) -> bool:
 _T = TypeVar("_T")
 
 
-def _write(path: str, value: object) -> None:
+def write_record(path: str, value: object) -> None:
+    """Write a dataclass as JSON, with the number of its format."""
     document = pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")
     storage.write(path, orjson.dumps({"format": FORMAT, **document}))
 
 
-def _read(path: str, kind: type[_T]) -> _T | None:
+def read_record(path: str, kind: type[_T]) -> _T | None:
+    """Read a dataclass from JSON, also of an older format; None if the file does not exist."""
     document = read_json(path)
     return None if document is None else pydantic.TypeAdapter(kind).validate_python(upgrade(document))

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from imagebeam.pipeline.batch.settings import BATCH
+from imagebeam.pipeline.batch_command.settings import BATCH, DELETE, LIST
+from imagebeam.pipeline.batch_input.settings import BATCH_RUN, load_input
 from imagebeam.pipeline.export.settings import EXPORT, load_export
 from imagebeam.pipeline.flags.classify import CLASSIFY
 from imagebeam.pipeline.flags.command import CommandGroup, FlagCommand, job_group
@@ -75,9 +76,16 @@ def _subscribe(line: FlagValues) -> int:
 
 
 def _batch(name: str, line: FlagValues) -> int:
-    from imagebeam.pipeline.batch import command
+    from imagebeam.pipeline.batch_command import command
 
     return command.run(name, line, cwd=Path.cwd())
+
+
+def _batch_run(line: FlagValues) -> int:
+    settings = load_input(line, **_place())
+    from imagebeam.pipeline.batch_command import command
+
+    return command.run_input(settings)
 
 
 classify: Final = FlagCommand(
@@ -188,19 +196,36 @@ subscribe: Final = FlagCommand(
 )
 
 
-batch: Final = CommandGroup(
-    "batch",
-    {
-        name: FlagCommand(name, BATCH, functools.partial(_batch, name), summary=summary)
-        for name, summary in {
-            "status": "Show the state of every job.",
-            "collect": "Create jobs, collect answers and retry, until all runs have ended.",
-            "cancel": "Cancel the jobs of --run_id. Finished answers are kept; the other units can be processed by "
-            "another run.",
+_batch_commands: Final[dict[str, FlagCommand]] = {
+    "run": FlagCommand(
+        "run",
+        BATCH_RUN,
+        _batch_run,
+        summary="Create one job on requests that you already have, and wait for its end.",
+        usage="--model=MODEL --input=PLACE --output=PLACE [--flag=value …]",
+        examples=("imagebeam batch run --model=NAME --input=gs://b/in.jsonl --output=gs://b/out",),
+        notes="The same command continues its run: its job is created once.",
+    ),
+    **{
+        name: FlagCommand(name, flags, functools.partial(_batch, name), summary=summary)
+        for name, (flags, summary) in {
+            "status": (BATCH, "Show the state of every job."),
+            "collect": (BATCH, "Create jobs, collect answers and retry, until all runs have ended."),
+            "cancel": (
+                BATCH,
+                "Cancel the jobs of --run_id. Finished answers are kept; other runs can process the other units.",
+            ),
+            "list": (LIST, "List the runs of a work directory, open and ended."),
+            "delete": (DELETE, "Delete the jobs of an ended run from Vertex AI; answers are kept."),
         }.items()
     },
-    summary="Manage the batch jobs of runs with --lane=batch.",
-    usage="status|collect|cancel [--flag=value …]",
+}
+
+batch: Final = CommandGroup(
+    "batch",
+    _batch_commands,
+    summary="Run batch jobs on your own requests, and manage the batch jobs of all runs.",
+    usage=f"{'|'.join(_batch_commands)} [--flag=value …]",
     examples=("imagebeam batch collect --work_dir=gs://my-bucket/imagebeam",),
     shown=BATCH,
 )

@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, click.Command | tuple[str, str]] = {
     "embed": ("Compute an embedding of every image of a table.", f"{_HERE}:embed"),
     "search": ("Find images by text, by a picture, or by another image.", f"{_HERE}:search"),
     "export": ("Write answers to a file: CSV, Parquet, JSON Lines, GeoJSON or tuning data.", f"{_HERE}:export"),
-    "batch": ("Manage the batch jobs of runs with --lane=batch.", f"{_HERE}:batch"),
+    "batch": ("Run batch jobs on your own requests, and manage the batch jobs of all runs.", f"{_HERE}:batch"),
     "template": ("Build a Dataflow Flex Template and launch jobs from it.", f"{_DATAFLOW}.template_command:command"),
     "schedule": ("Print the commands that schedule a recurring run.", f"{_DATAFLOW}.schedule_command:command"),
     "subscribe": ("Link the Imagery Insights dataset to your project.", f"{_HERE}:subscribe"),

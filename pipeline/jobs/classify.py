@@ -102,7 +102,7 @@ def _run_batch(ready: ReadyRun, beam_args: list[str], console: Console) -> int:
     try:
         with draining_on_signals(lambda _reason: None):  # the jobs continue without this process
             code = batch_follow.follow(
-                [batch],
+                [batch_follow.FollowedBatch(batch)],
                 console,
                 poll_s=settings.batch_poll_s,
                 wait=not settings.no_wait,
@@ -112,7 +112,7 @@ def _run_batch(ready: ReadyRun, beam_args: list[str], console: Console) -> int:
         if batch_state.load_prepared(batch, 1) is None:  # no job exists: do not leave the run open
             batch_state.cancel(batch)
             with contextlib.suppress(Exception):
-                batch_follow.JobWatcher(batch, console).step()
+                batch_follow.JobWatcher(batch_follow.FollowedBatch(batch), console).step()
             raise error.__cause__ or error from None
         raise
     except KeyboardInterrupt:

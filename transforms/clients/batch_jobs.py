@@ -131,20 +131,46 @@ class BatchJobs:
             ApiError: The service rejects the call. That includes 404: with an empty list instead, every job would be
                 created again.
         """
+        return [job for job in self._list(f'displayName:"{prefix}*"') if job.display_name.startswith(prefix)]
+
+    def labeled(self, label: str, value: str) -> list[BatchJob]:
+        """Return all jobs with a label, oldest first; raise errors as :meth:`named`."""
+        return [job for job in self._list(f'labels.{label}="{value}"') if job.labels.get(label) == value]
+
+    def _list(self, wanted: str) -> list[BatchJob]:
         try:
             items = self._rest.list_items(
                 self._jobs_path,
                 "batchPredictionJobs",
-                params={"filter": f'displayName:"{prefix}*"'},
+                params={"filter": wanted},
                 operation="listing batch jobs",
             )
-            jobs = [job for job in map(parse_job, items) if job.display_name.startswith(prefix)]
+            jobs = [parse_job(item) for item in items]
         except ApiError as error:
             raise _uncertain_if_transient(error) from None
         return sorted(
             jobs,
             key=lambda job: (job.created is None, job.created.timestamp() if job.created else 0.0, job.name),
         )
+
+    def delete(self, name: str) -> bool:
+        """Delete a job that has ended; its output is kept.
+
+        Returns:
+            False if it does not exist.
+
+        Raises:
+            UncertainError: The service does not respond.
+            ApiError: The service rejects the call, as it does for a job that has not ended.
+        """
+        try:
+            path = f"{self._jobs_path}/{name.rpartition('/')[2]}"
+            self._rest.call("DELETE", path, operation=f"deleting batch job {name}")
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise _uncertain_if_transient(error) from None
+        return True
 
     def cancel(self, name: str) -> None:
         """Request the cancellation of a job; a job that has ended is not changed."""

@@ -74,12 +74,16 @@ class TableInfo:
         location: Location of its dataset.
         schema: Its fields in REST JSON.
         kind: ``TABLE``, ``VIEW`` ...
+        rows: Number of rows, without those that were streamed a moment ago.
+        modified: When the table was last changed; None if it is not reported.
     """
 
     name: TableName
     location: str
     schema: tuple[Mapping[str, Any], ...]
     kind: str
+    rows: int = 0
+    modified: datetime.datetime | None = None
 
 
 class BigQueryClient:
@@ -110,7 +114,14 @@ class BigQueryClient:
         """Return the metadata of a table or view, or None if it does not exist."""
         with service_errors(f"reading table {name.dotted}"), contextlib.suppress(api_errors.NotFound):
             table = self.client.get_table(name.dotted, retry=READ_RETRY)
-            return TableInfo(name, table.location or "US", _to_json(table.schema), table.table_type or "TABLE")
+            return TableInfo(
+                name,
+                table.location or "US",
+                _to_json(table.schema),
+                table.table_type or "TABLE",
+                int(table.num_rows or 0),
+                table.modified,
+            )
         return None
 
     def get_dataset_location(self, project: str, dataset: str) -> str | None:

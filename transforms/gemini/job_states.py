@@ -113,6 +113,7 @@ class BatchJob:
         output_table: ``project.dataset.table`` of the output; None if there is none, or until reported.
         error: Error, one line without secrets; empty for none.
         error_code: Its google.rpc.Code; None if not reported.
+        labels: Labels that were given at its creation.
     """
 
     name: str
@@ -129,6 +130,12 @@ class BatchJob:
     output_table: str | None = None
     error: str = ""
     error_code: int | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def output(self) -> str:
+        """Where its output is, ``gs://`` or ``bq://``; empty until reported."""
+        return self.output_directory or (f"bq://{self.output_table}" if self.output_table else "")
 
     @property
     def rule(self) -> StateRule:
@@ -186,6 +193,7 @@ def parse_job(document: Any) -> BatchJob:
         output_table=_table(job, output),
         error=one_line("; ".join(_errors(job))),
         error_code=integer_of(mapping_of(job.get("error")).get("code")),
+        labels={name: text_of(value) for name, value in mapping_of(job.get("labels")).items()},
     )
 
 

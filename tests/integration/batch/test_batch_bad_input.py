@@ -16,7 +16,7 @@ from support.jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.batch import state as batch_state
-from imagebeam.pipeline.batch.command import storage_error
+from imagebeam.pipeline.batch_command.command import storage_error
 
 
 @pytest.fixture(scope="module")
