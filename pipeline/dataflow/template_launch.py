@@ -177,7 +177,7 @@ def check_launch(
         environ={**environ, dataflow_options.IMAGE_VARIABLE: _IMAGE_PLACEHOLDER},
     )
     if "task" in job.flags and not remote.keys() & {"task", "models_file"}:
-        catalog.load_task(settings.task, catalog.load_models_file(settings.models_file), cwd)
+        catalog.build_task(settings.task_file(cwd), catalog.load_models_file(settings.models_file))
     options = beam_flags.read(beam)
     for name in _IMAGE_OPTIONS:
         if getattr(options, name) not in (None, _IMAGE_PLACEHOLDER):
@@ -254,7 +254,7 @@ def _copies(parameters: Mapping[str, str], directory: str, cwd: Path) -> dict[st
     copies = {}
     for name in FILES:
         text = parameters.get(name)
-        if text is None or text.startswith("gs://"):
+        if text is None or text.startswith("gs://") or (name == "task" and "prompt" in parameters):
             continue
         path = _task_path(text, cwd) if name == "task" else cwd / Path(text).expanduser()
         if path is None:

@@ -39,7 +39,7 @@ NO_VALUES: Final[Mapping[tuple[str, str], str]] = {
 #: Those of them that the launcher passes by itself.
 GIVEN_BY_THE_LAUNCHER: Final = frozenset({"project", "runner"})
 #: Parameters whose value is a file: in Cloud Storage, where the launcher can read it.
-FILES: Final = ("task", "query_file", "polygon_file", "models_file", "config")
+FILES: Final = ("task", "schema", "query_file", "polygon_file", "models_file", "config")
 #: Parameters that a job always needs. It also needs one of source, query and query_file, which metadata cannot express.
 REQUIRED: Final = frozenset({"job", "task", "results", "work_dir"})
 #: Parameters whose default depends on the lane. The console sends what it shows, so it shows no default.
@@ -48,6 +48,7 @@ CHANGING_DEFAULTS: Final = frozenset({"unit_deadline_s", "call_timeout_s"})
 _PARAM_TYPES: Final[Mapping[str, str]] = {
     "source": "BIGQUERY_TABLE",
     "work_dir": "GCS_WRITE_FOLDER",
+    "schema": "GCS_READ_FILE",
     "query_file": "GCS_READ_FILE",
     "polygon_file": "GCS_READ_FILE",
     "models_file": "GCS_READ_FILE",
@@ -55,7 +56,8 @@ _PARAM_TYPES: Final[Mapping[str, str]] = {
 }
 #: Help texts where a template differs from the command line.
 _HELP: Final[Mapping[str, str]] = {
-    "task": "A shipped task such as utility_pole, or a YAML file as gs://bucket/path.yaml.",
+    "task": "A shipped task such as utility_pole, or a YAML file as gs://bucket/path.yaml. With a prompt, the name "
+    "under which answers are recorded.",
     "work_dir": "Directory for the files of runs, as gs://bucket/path.",
     "config": "An imagebeam.yaml file with values of parameters. Parameters that differ from their default override "
     "it.",
@@ -66,7 +68,7 @@ _GS: Final = r"gs://[a-z0-9][-_.a-z0-9]+[a-z0-9]"
 _PATTERNS: Final[Mapping[str, str]] = {
     "task": rf"[a-z][a-z0-9_]*|{_GS}/.+\.ya?ml",
     "work_dir": rf"{_GS}(?:/.*)?",
-    **dict.fromkeys(("query_file", "polygon_file", "models_file", "config"), rf"{_GS}/.+"),
+    **dict.fromkeys(("schema", "query_file", "polygon_file", "models_file", "config"), rf"{_GS}/.+"),
 }
 _KIND_PATTERNS: Final[Mapping[Kind, str]] = {
     Kind.INTEGER: r"[0-9]+",

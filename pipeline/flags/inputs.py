@@ -1,7 +1,10 @@
 """Settings of a run: what it reads and where results go."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Final, Literal
+
+import pydantic
 
 from imagebeam.pipeline.flags.model import Settings
 from imagebeam.pipeline.flags.setting import Group, Kind, Setting
@@ -24,6 +27,13 @@ class TaskSettings(Settings, group=Group.TASK):
     task: Annotated[str, Setting(
         "Name of a shipped task or of one in tasks/, or a YAML file. See imagebeam tasks list.",
         metavar="NAME|FILE", example="utility_pole")]
+    prompt: Annotated[str | None, Setting(
+        "Send this prompt about every image, instead of a task file. --task is the name under which answers are "
+        "recorded.",
+        metavar="TEXT", example="What is in this image?")] = None
+    answer_schema: Annotated[Path | None, pydantic.Field(alias="schema"), Setting(
+        "JSON or YAML file with the schema of the answers to --prompt. Without it, answers are text.",
+        metavar="FILE", example="answer.yaml")] = None
     model: Annotated[str | None, Setting(
         "Use this model instead of the task's. A different model makes a different task version.",
         metavar="MODEL", example="gemini-3.5-flash-lite")] = None

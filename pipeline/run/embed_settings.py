@@ -29,11 +29,15 @@ class EmbedSettings(VectorSettings, EmbedBatchSettings, SqlSettings, ClassifySet
         task: Name under which outcomes are recorded.
         max_images: Not used: a vector describes one image.
         price_as: Not used: the price of every embedding model is known.
+        prompt: Not used: a vector has no prompt.
+        answer_schema: Not used, for the same reason.
     """
 
     task: str = ""
     max_images: int | None = None
     price_as: str | None = None
+    prompt: str | None = None
+    answer_schema: Path | None = None
 
     @property
     def image(self) -> ImageSettings:

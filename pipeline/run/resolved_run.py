@@ -94,7 +94,7 @@ class ResolvedRun:
         settings = self.settings
         if isinstance(settings, EmbedSettings):
             return settings.embed_task()
-        task = catalog.load_task(settings.task, self.models, Path.cwd(), model=settings.model)
+        task = catalog.build_task(settings.task_file(Path.cwd()), self.models, model=settings.model)
         if settings.unit and settings.unit != task.unit:
             images = MAX_IMAGES if settings.unit == UnitKind.ASSET else 1
             task = dataclasses.replace(task, unit=settings.unit, max_images=images)

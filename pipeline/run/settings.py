@@ -31,6 +31,7 @@ from imagebeam.transforms.core.text import quote
 from imagebeam.transforms.sql import filters
 from imagebeam.transforms.sql.selection import Selection, parse_due, parse_reprocess
 from imagebeam.transforms.tasks import catalog
+from imagebeam.transforms.tasks.catalog import TaskFile
 from imagebeam.transforms.tasks.model_names import parse_model_name
 
 
@@ -59,6 +60,19 @@ class ClassifySettings(ClassifyFlags):
             return parse_due(",".join(self.due))
         return parse_reprocess(",".join(self.reprocess)) if self.reprocess else Selection()
 
+    def task_file(self, cwd: Path) -> TaskFile:
+        """Find the file of the task, or build it from the prompt.
+
+        Args:
+            cwd: Directory that relative paths start from.
+
+        Raises:
+            UserError: The task does not exist, or is given twice.
+        """
+        if self.prompt is None:
+            return catalog.find_task(self.task, cwd)
+        return catalog.prompt_task(self.task, self.prompt, self.answer_schema, cwd)
+
     def replace(self, **changes: Any) -> Self:
         """Return a copy with changed values, which are not checked against each other."""
         return self.model_copy(update=changes)
@@ -80,6 +94,8 @@ class ClassifySettings(ClassifyFlags):
                 if self.profile == "custom"
                 else f"--columns is for profile custom, not {self.profile}: leave one of them out"
             )
+        if self.answer_schema is not None and self.prompt is None:
+            raise UserError("--schema is for --prompt: a task file has its own schema; leave it out")
         if self.max_images and self.unit == UnitKind.OBSERVATION:
             raise UserError("--max_images requires --unit=asset: an observation has one image")
         _ = self.selection  # checks the reasons of failures
@@ -161,6 +177,8 @@ def load_classify(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) ->
     """
     found = merge_layers(line, CLASSIFY, cwd=cwd)
     if "task" not in found.given:
+        if "prompt" in found.given:
+            raise UserError("--prompt needs a name for its answers: set --task=NAME, such as --task=contents")
         raise UserError("no task: set --task=NAME; imagebeam tasks list prints the names")
     values = resolve(found, CLASSIFY, cwd=cwd, environ=environ)
     settings = ClassifySettings(**values, **_model_location(values, cwd))
@@ -233,6 +251,7 @@ def resolve(found: FlagValues, flags: Flags, *, cwd: Path, environ: Mapping[str,
         "work_dir": work_directory(str(found.get(flags["work_dir"])), cwd),
         "run_id": values.get("run_id") or new_run_id(),
         "models_file": _path(values["models_file"], cwd) if "models_file" in values else None,
+        **({"schema": _path(values["schema"], cwd)} if "schema" in values else {}),
         "given": found.as_text(flags),
     }
 
@@ -245,7 +264,10 @@ def _model_location(values: Mapping[str, Any], cwd: Path) -> dict[str, Any]:
     """
     try:
         models = catalog.load_models_file(values["models_file"])
-        written = values.get("model") or catalog.read_model(values["task"], models, cwd)
+        written = values.get("model")
+        if written is None and "prompt" not in values:
+            written = catalog.read_model(catalog.find_task(values["task"], cwd), models)
+        written = written or models.default
         name = parse_model_name(written)
     except UserError:
         return {}  # reported by the check of the task

@@ -1,12 +1,16 @@
-"""Find and load tasks and models: shipped ones from package data, the user's from ``tasks/`` or any path."""
+"""Find and load tasks and models: shipped ones from package data, the user's from ``tasks/``, any path or a prompt."""
 
 import dataclasses
 import functools
+import json
 from importlib import resources
 from pathlib import Path
 
+import yaml
+
 from imagebeam.transforms.core.errors import UserError
-from imagebeam.transforms.core.strict_yaml import load_mapping, suggestion
+from imagebeam.transforms.core.strict_yaml import Section, load_mapping, suggestion
+from imagebeam.transforms.tasks.answer_schema import read_schema
 from imagebeam.transforms.tasks.model_profiles import Models
 from imagebeam.transforms.tasks.models_file import load_models
 from imagebeam.transforms.tasks.task import Task, parse_task
@@ -67,13 +71,12 @@ def build_task(file: TaskFile, models: Models, *, model: str | None = None) -> T
     return models.profile(task.model).drop_ignored_settings(task)
 
 
-def read_model(name_or_path: str, models: Models, cwd: Path) -> str:
+def read_model(file: TaskFile, models: Models) -> str:
     """Return the name of a task's model as it is written in its file, or that of the default one.
 
     Raises:
-        UserError: The task does not exist, or its file is invalid.
+        UserError: The file is invalid.
     """
-    file = find_task(name_or_path, cwd)
     section = load_mapping(file.text, file.source)
     return section.text("model", models.default).strip() or models.default
 
@@ -84,13 +87,51 @@ def find_task(name_or_path: str, cwd: Path) -> TaskFile:
     Raises:
         UserError: The task does not exist, or its file cannot be read.
     """
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+    if _is_path(name_or_path):
         return _read(cwd / name_or_path, name_or_path)
     files = {file.name: file for file in list_tasks(cwd)}
     if name_or_path not in files:
         hint = suggestion(name_or_path, files) or f"; known tasks are {', '.join(sorted(files))}"
         raise UserError(f"task {name_or_path} does not exist, neither shipped nor in {TASKS_DIR}/{hint}")
     return files[name_or_path]
+
+
+def prompt_task(name: str, prompt: str, schema: Path | None, cwd: Path) -> TaskFile:
+    """Build the file of a task that consists of a prompt, with text answers or an answer schema.
+
+    Args:
+        name: Name of the task.
+        prompt: The prompt; may have the fields that a prompt in a file may have.
+        schema: JSON or YAML file with the answer schema; None for text answers.
+        cwd: Directory that relative paths start from, and whose ``tasks/`` must not have a task of this name.
+
+    Raises:
+        UserError: There is a task of this name, or the schema cannot be read or is invalid.
+    """
+    if _is_path(name):
+        raise UserError(f"--prompt needs the name of a task, such as --task=contents, not the file --task={name}")
+    if same := next((file for file in list_tasks(cwd) if file.name == name), None):
+        raise UserError(
+            f"--prompt and task {same.source} are both named {name}: use another --task, or leave --prompt out"
+        )
+    document: dict[str, object] = {"name": name, "prompt": prompt}
+    if schema is not None:
+        section = _load_schema(_read(cwd / schema, str(schema)))
+        read_schema(section)  # here, messages name its file
+        document["schema"] = dict(section.content)
+    return TaskFile(name, f"--task={name}", yaml.safe_dump(document, sort_keys=False), shipped=False)
+
+
+def _load_schema(file: TaskFile) -> Section:
+    try:  # YAML does not accept the tabs that JSON may have
+        document = json.loads(file.text)
+    except json.JSONDecodeError:
+        document = None
+    return Section(document, file.source) if isinstance(document, dict) else load_mapping(file.text, file.source)
+
+
+def _is_path(name_or_path: str) -> bool:
+    return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
 
 
 def list_tasks(cwd: Path) -> list[TaskFile]:

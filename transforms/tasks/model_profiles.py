@@ -161,7 +161,8 @@ class ModelProfile:
             UserError: The model does not support it; the message lists what it supports.
         """
         if not self._is_served_at(location):
-            available = f" (available in {_format_locations(self.locations)})" if self.locations else ""
+            several = self.locations != (self._first_location(),)
+            available = f" (available in {_format_locations(self.locations)})" if several else ""
             raise UserError(
                 f"model {self.name} is not available in {location}: use --location={self._first_location()}{available}"
             )

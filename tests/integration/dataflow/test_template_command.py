@@ -277,6 +277,16 @@ def test_copies_local_files_to_the_work_directory(here: Path) -> None:
     assert parameters(command)["polygon_file"] == f"{below}/polygon_file.json"
 
 
+def test_passes_a_prompt_and_copies_its_schema(here: Path) -> None:
+    (here / "answer.json").write_text('{"type": "object", "properties": {"kind": {"type": "string"}}}')
+    prompt = "What is this, a pole, or a sign?"
+    *copies, command = printed(f"--prompt={prompt}", "--schema=answer.json", "--task=contents")
+    below = "gs://my-bucket/imagebeam/launches/poles-1"
+    assert copies == [["gcloud", "storage", "cp", str(here / "answer.json"), f"{below}/schema.json"]]
+    given_ = parameters(command)
+    assert (given_["task"], given_["prompt"], given_["schema"]) == ("contents", prompt, f"{below}/schema.json")
+
+
 def test_passes_files_in_cloud_storage_unchanged() -> None:
     (command,) = printed("--query_file=gs://my-bucket/q.sql", "--source=", "--task=gs://my-bucket/tasks/poles.yaml")
     given_ = parameters(command)
@@ -290,7 +300,7 @@ def test_passes_files_in_cloud_storage_unchanged() -> None:
     ("more", "said"),
     [
         (["--template="], "imagebeam template launch needs --template"),
-        (["--prompt=x"], "unknown flag --prompt"),
+        (["--temperature=1"], "unknown flag --temperature"),
         (["--max_rmp=5"], "unknown flag --max_rmp; did you mean --max_rpm?"),
         (["--results="], "no results"),
         (["--source="], "no source"),
@@ -410,6 +420,9 @@ def test_passes_every_flag_of_the_job_as_a_parameter(job: str, flag: Any, here: 
         more = {"models_file": str(models)}
     if flag.name in {"query", "query_file"}:
         more["source"] = ""
+    if flag.name in {"prompt", "schema"}:
+        (here / "answer.yaml").write_text("{type: object, properties: {kind: {type: string}}}")
+        more |= {"task": "contents", "prompt": "What is in this image?"}
     if flag.name == "profile":
         more[flag.name] = "legacy"
     if flag.name == "max_images":
