@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -34,6 +34,9 @@ from imagebeam.transforms.gemini.batch_requests import ShardLimits, key_of
 from imagebeam.transforms.run_settings import RunSettings
 
 Place = Literal["gcs", "bigquery"]
+
+#: Lifetime of the tables of requests, from their creation, and of results, from their first collection.
+TABLE_DAYS: Final = 30
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import apache_beam as beam
 import orjson
 from apache_beam.pvalue import PCollection
 
-from imagebeam.transforms.batch_shards import BatchSettings, Shard, load_line, load_shard_file, shard_name
+from imagebeam.transforms.batch_shards import TABLE_DAYS, BatchSettings, Shard, load_line, load_shard_file, shard_name
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core import images
@@ -122,6 +122,7 @@ def _record(bq: BigQueryClient, settings: RunSettings, batch: BatchSettings, sha
     if shard.lines and batch.source == "bigquery":
         table = shard.table(settings.outcomes, "requests")
         load_shard_file(bq, settings, shard, "requests", table, schema=REQUESTS_SCHEMA, replace=True)
+        bq.expire_table(table, days=TABLE_DAYS)
     return shard
 
 

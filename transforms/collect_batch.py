@@ -14,7 +14,14 @@ import orjson
 import pydantic
 from apache_beam.pvalue import PCollection
 
-from imagebeam.transforms.batch_shards import Shard, load_line, load_shard_file, manifest_key, unit_of_row
+from imagebeam.transforms.batch_shards import (
+    TABLE_DAYS,
+    Shard,
+    load_line,
+    load_shard_file,
+    manifest_key,
+    unit_of_row,
+)
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.batch_output import answer_files, read_file_lines, read_table_lines
 from imagebeam.transforms.clients.bigquery import BigQueryClient
@@ -242,6 +249,7 @@ def _uris(entry: bytes) -> list[str]:
 def _lines(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: Path) -> Iterator[OutputLine]:
     """Return the lines of a job's output."""
     if ended.job.output_table is not None:
+        bq.expire_table(ended.shard.table(settings.outcomes, "results"), days=TABLE_DAYS)
         name = TableName.parse(ended.job.output_table, settings.engine.call_settings.project)
         return read_table_lines(bq, name)
     return read_file_lines(output_files(ended), directory)

@@ -38,8 +38,9 @@ before a failure. Query the views; use the tables for what the views leave out.
 | [`embeddings_<model>_<dimension>`](#table-embeddings_model_dimension) | table | vectors of one model and dimension |
 
 Names that start with `_` are internal: `_lease_<task>` allows one run per task at a time and expires; the SQL lane
-writes to `_embed_…` and reads from `_images_…`; `preflight` creates and deletes `_preflight_…`. With
-`--batch_source=bigquery` or `--batch_destination=bigquery` the requests and responses of batch jobs are in `batch_…`.
+writes to `_embed_…`, which expire after 30 days, and reads from `_images_…`; `preflight` creates and deletes
+`_preflight_…`. With `--batch_source=bigquery` or `--batch_destination=bigquery` the requests and responses of batch
+jobs are in `batch_…`: requests expire 30 days after they are written, responses 30 days after they are collected.
 """
 
 

@@ -174,6 +174,15 @@ class BigQueryClient:
             return True
         return False
 
+    def expire_table(self, name: TableName, *, days: int) -> None:
+        """Let a table expire after some days, unless it already expires or does not exist."""
+        gone = (api_errors.NotFound, api_errors.PreconditionFailed)  # the latter: another process has just changed it
+        with service_errors(f"updating table {name.dotted}"), contextlib.suppress(*gone):
+            table = self.client.get_table(name.dotted, retry=READ_RETRY)
+            if table.expires is None:
+                table.expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+                self.client.update_table(table, ["expires"])
+
     def put_view(self, name: TableName, sql: str, *, description: str) -> None:
         """Create or replace a view."""
         wanted = bigquery.Table(name.dotted)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.cloud import bigquery
 from support.batch_runs import answers, batch, batch_arguments, command, created, fault, paid, summary_of, work_dir
 from support.jobs import Job, make_job, run_cli
 
@@ -107,6 +108,9 @@ def test_records_the_same_rows_as_the_online_lane(
         "INVALID_ANSWER/NOT_JSON": 1,
         "INVALID_ANSWER/OFF_SCHEMA": 1,
     }
+    tables = [table for table in bigquery.Client().list_tables(job.results) if table.table_id.startswith("batch_")]
+    assert len(tables) == 2 * sum("=bigquery" in flag for flag in flags)
+    assert all(table.expires is not None for table in tables)
 
 
 def test_sends_assets_and_prompt_fields_as_online(cloud: LocalCloud, tmp_path: Path) -> None:
