@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from support.paths import ROOT
+
+from docs.generate.statistics import PAGE, Example, read_examples, run_query
+
 
 def imagebeam(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GOOGLE_")}
@@ -23,9 +28,17 @@ def imagebeam(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_demo_runs_three_times_and_keeps_answers(tmp_path: Path) -> None:
-    done = imagebeam("local", "demo", "--dir", "cloud", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Run the demo; return its directory and what it printed."""
+    directory = tmp_path_factory.mktemp("demo")
+    done = imagebeam("local", "demo", "--dir", "cloud", cwd=directory)
     assert done.returncode == 0, done.stdout + done.stderr
+    return directory, done
+
+
+def test_demo_runs_three_times_and_keeps_answers(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    directory, done = demo
     told = " ".join(done.stdout.split())
     assert "300 in 296 OK 2 IMAGE_ERROR/NO_URI 1 IMAGE_ERROR/NOT_FOUND 1 IMAGE_ERROR/UNREADABLE" in told
     assert "300 in 0 OK 296 already done 4 failed before, not selected" in told
@@ -36,13 +49,34 @@ def test_demo_runs_three_times_and_keeps_answers(tmp_path: Path) -> None:
 
     shown = done.stdout.rindex("$ imagebeam local sql")
     assert shown > done.stdout.index("The cloud has stopped")
-    rows = look(tmp_path, "SELECT * FROM answers.image_quality")
+    rows = look(directory, "SELECT * FROM answers.image_quality")
     assert len(rows) == 296
     # The README's own queries.
-    counted = look(tmp_path, "SELECT sharpness, COUNT(*) AS images FROM answers.image_quality GROUP BY 1")
+    counted = look(directory, "SELECT sharpness, COUNT(*) AS images FROM answers.image_quality GROUP BY 1")
     assert sum(row["images"] for row in counted) == 296
-    letters = look(tmp_path, "SELECT unit_id, status, reason FROM answers.dead_letters")
+    letters = look(directory, "SELECT unit_id, status, reason FROM answers.dead_letters")
     assert len(letters) == 8, "four units, in each of the two versions"
+
+
+EXAMPLES = read_examples((ROOT / PAGE).read_text(encoding="utf-8"))
+
+
+def test_the_statistics_page_has_ten_queries() -> None:
+    assert len(EXAMPLES) == 10
+    assert sum(example.varies for example in EXAMPLES) == 1
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_statistics_have_the_results_of_the_page(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], example: Example
+) -> None:
+    result = run_query(demo[0] / "cloud", example.sql)
+    hint = f"run: imagebeam local demo --dir .local && python -m docs.generate.statistics .local --write\n{result}"
+    if example.varies:
+        assert result.split("\n", 1)[0] == example.result.split("\n", 1)[0], hint
+        assert len(result.splitlines()) > 3, hint
+    else:
+        assert result == example.result, hint
 
 
 def look(directory: Path, sql: str) -> list[dict[str, Any]]:
