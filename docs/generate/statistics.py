@@ -18,7 +18,9 @@ from imagebeam.emulators.bigquery.result_text import render
 PAGE: Final = "docs/guides/statistics.md"
 _PROJECT: Final = "imagebeam-local"
 #: A query and its result; a result that varies from run to run is marked.
-_BLOCK: Final = re.compile(r"^```sql\n(?P<sql>.*?)^```\n\n```text(?P<varies> varies)?\n(?P<result>.*?)^```$", re.M | re.S)
+_BLOCK: Final = re.compile(
+    r"^```sql\n(?P<sql>.*?)^```\n\n```text(?P<varies> varies)?\n(?P<result>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
