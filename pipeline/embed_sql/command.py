@@ -28,7 +28,7 @@ from imagebeam.pipeline.embed_sql.passes import (
     run_error,
 )
 from imagebeam.pipeline.embed_sql.setup import SqlResources
-from imagebeam.pipeline.embed_sql.statements import StagingTable, Target, hash_task
+from imagebeam.pipeline.embed_sql.staging import StagingTable, Target, hash_task
 from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Report
 from imagebeam.pipeline.run.draining import draining_on_signals

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Literal
 
-from imagebeam.pipeline.diagnostics.iam_roles import READER_ROLE, VERTEX_ROLE, bucket_grant_command
+from imagebeam.pipeline.diagnostics.iam_roles import READER_ROLE, VERTEX_ROLE, bucket_grant_command, enable_command
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, literal
 from imagebeam.transforms.core.query import Parameter, Query
@@ -28,6 +28,7 @@ STALENESS_MINUTES = (30, 7 * 24 * 60)
 _PROJECT = re.compile(r"(?:[a-z0-9][a-z0-9.-]*\.[a-z]+:)?[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _LOCATION = re.compile(r"[a-z]+(?:-[a-z]+[0-9]+)?")
 _CONNECTION = re.compile(r"\w[\w-]*", re.ASCII)
+_CONNECTION_PATH = re.compile(r"projects/(?P<project>[^/]+)/locations/(?P<location>[^/]+)/connections/(?P<name>[^/]+)")
 _PREFIX = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/(?P<path>[^*\0-\x1f]*\*?[^*\0-\x1f]*)")
 _MODEL = re.compile(r"[a-z][a-z0-9.-]*(?:@[a-z0-9]+)?")
 _MODEL_URL = re.compile(
@@ -58,20 +59,27 @@ class Connection:
         parts = ((self.project, _PROJECT), (self.location, _LOCATION), (self.name, _CONNECTION))
         if not all(pattern.fullmatch(text) for text, pattern in parts):
             raise UserError(
-                f"--connection: {quote(self.dotted)} is not a connection; write LOCATION.NAME or PROJECT.LOCATION.NAME,"
-                " such as us.imagery, or DEFAULT"
+                f"--connection: {quote(self.dotted)} is not a connection; write LOCATION.NAME such as us.imagery, "
+                "PROJECT.LOCATION.NAME, projects/PROJECT/locations/LOCATION/connections/NAME, or DEFAULT"
             )
 
     @classmethod
     def parse(cls, text: str, project: str) -> Connection | None:
-        """Parse ``location.name`` or ``project.location.name``; return None for ``DEFAULT``.
+        """Parse the name of a connection; return None for ``DEFAULT``.
+
+        Args:
+            text: ``location.name``, ``project.location.name`` or, as the console shows it,
+                ``projects/project/locations/location/connections/name``.
+            project: Project of a name without one.
 
         Raises:
-            UserError: The text has neither form.
+            UserError: The text has none of these forms.
         """
         given = text.strip().replace("`", "")
         if given.upper() == "DEFAULT":
             return None
+        if path := _CONNECTION_PATH.fullmatch(given):
+            return cls(path["project"], path["location"].lower(), path["name"])
         before, _, name = given.rpartition(".")
         owner, _, location = before.rpartition(".")
         return cls(owner or project, location.lower(), name)
@@ -123,6 +131,15 @@ class Endpoint:
     project: str | None
 
     @classmethod
+    def read(cls, text: str) -> Endpoint | None:
+        """Return the endpoint of an existing remote model; None if it is not a model of Google's."""
+        if _MODEL.fullmatch(text):
+            return cls(text, text, None)
+        project = re.search(r"/projects/([^/]+)/", text)
+        model = re.search(r"/publishers/google/models/([^/:]+)", text)
+        return cls(text, model[1], project[1] if project else None) if model else None
+
+    @classmethod
     def parse(cls, text: str) -> Endpoint:
         """Parse the name of a model, or its URL on Vertex AI.
 
@@ -142,22 +159,59 @@ class Endpoint:
         return cls(given, found["model"], found["project"])
 
 
-def grant_commands(project: str, endpoint: Endpoint, account: str, buckets: Sequence[str]) -> list[str]:
-    """Return the commands that let the connection's account call the model and read the images.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Access:
+    """What the service accounts of the connections need.
+
+    Attributes:
+        project: Project where the model is called: that of the endpoint's URL, else that of the remote model.
+        buckets: Names of buckets with images.
+        caller: Account that calls the model; None if it is not known.
+        reader: Account that reads the images; None if it is not known.
+        find_caller: Command that shows the account that calls the model.
+        find_reader: Command that shows the account that reads the images.
+    """
+
+    project: str
+    buckets: tuple[str, ...]
+    caller: str | None
+    reader: str | None
+    find_caller: str
+    find_reader: str
+
+    def commands(self) -> list[str]:
+        """Return the commands that grant both roles, or that show the account if it is not known."""
+        if self.caller is None or self.reader is None:
+            return list(dict.fromkeys((self.find_caller, self.find_reader)))
+        return grant_commands(self.project, self.caller, self.reader, self.buckets)
+
+    def describe(self) -> str:
+        """Return both roles with account and resource."""
+        on = ", ".join(f"gs://{bucket}" for bucket in self.buckets) or "the images' bucket"
+        caller = self.caller or f"the account that `{self.find_caller}` shows"
+        reader = self.reader or f"the account that `{self.find_reader}` shows"
+        return (
+            f"{READER_ROLE} on {on} to {reader}, and {VERTEX_ROLE} on project {self.project}, where the model is "
+            f"called, to {caller}"
+        )
+
+
+def grant_commands(project: str, caller: str, reader: str, buckets: Sequence[str]) -> list[str]:
+    """Return the commands that let the accounts of the connections call the model and read the images.
 
     Args:
-        project: Project of the dataset.
-        endpoint: The model; the role is needed in the project of its URL, if it has one.
-        account: Service account of the connection.
+        project: Project where the model is called.
+        caller: Service account that calls the model.
+        reader: Service account that reads the images.
         buckets: Names of the buckets.
     """
-    member = shlex.quote(f"serviceAccount:{account}")
+    member = shlex.quote(f"serviceAccount:{caller}")
     model_grant = (
-        f"gcloud projects add-iam-policy-binding {shlex.quote(endpoint.project or project)} --member={member} "
-        f"--role={VERTEX_ROLE} --condition=None"
+        f"gcloud projects add-iam-policy-binding {shlex.quote(project)} --member={member} --role={VERTEX_ROLE} "
+        "--condition=None"
     )
     return [model_grant] + [
-        bucket_grant_command(bucket, f"serviceAccount:{account}", READER_ROLE) for bucket in sorted(set(buckets))
+        bucket_grant_command(bucket, f"serviceAccount:{reader}", READER_ROLE) for bucket in sorted(set(buckets))
     ]
 
 
@@ -280,14 +334,7 @@ def create_model(model: TableName, endpoint: Endpoint, connection: Connection | 
 
 
 def explain_rejection(
-    message: str,
-    *,
-    connection: Connection | None,
-    project: str,
-    dataset: str,
-    location: str,
-    endpoint: Endpoint,
-    account: str | None,
+    message: str, *, connection: Connection | None, project: str, dataset: str, location: str, access: Access
 ) -> str:
     """Return one line on why BigQuery rejects a statement of the setup, and how to fix it.
 
@@ -297,10 +344,12 @@ def explain_rejection(
         project: Project that runs the statement.
         dataset: The results dataset.
         location: Location of the dataset.
-        endpoint: The model.
-        account: Service account of the connection; None if it is not known.
+        access: What the accounts of the connections need.
     """
     text = " ".join(message.split())[:300]
+    if re.search(r"has not been used in project|api .*is disabled", text, re.IGNORECASE):
+        service = "bigqueryconnection" if "connection" in text.lower() else "aiplatform"
+        return f"{text}; run `{enable_command(f'{service}.googleapis.com', project)}`"
     if re.search(r"not found: connection|connection .*(not found|does not exist)", text, re.IGNORECASE):
         if connection is None:
             return (
@@ -318,10 +367,11 @@ def explain_rejection(
             f"use a connection in {location.lower()}"
         )
     if re.search(r"does not have (the )?permission|permission denied|access denied", text, re.IGNORECASE):
-        grants = grant_commands(project, endpoint, account, []) if account else []
-        find_account = f"find its account with `{account_command(connection, project, location)}`"
-        fix = f"run `{grants[0]}`" if grants else find_account
-        return f"the connection cannot call {endpoint.model}: {text}; {fix}; a grant takes effect after some minutes"
+        return (
+            f"BigQuery cannot use the connection: {text}; it needs {access.describe()}; run "
+            f"`{' && '.join(access.commands())}`; a grant takes effect after some minutes, and one on another project "
+            "has none"
+        )
     return f"BigQuery rejects the statement: {text}"
 
 

@@ -19,7 +19,8 @@ import google.api_core.exceptions as api_errors
 
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
 from imagebeam.pipeline.embed_sql import statements
-from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, ModelCall, StagingTable, Target
+from imagebeam.pipeline.embed_sql.staging import NO_URI_CHUNK, StagingTable, Target
+from imagebeam.pipeline.embed_sql.statements import ModelCall
 from imagebeam.transforms.clients import lease
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts, failure_key, sum_counts

@@ -13,7 +13,8 @@ import google.cloud.storage as storage
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
-from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
+from imagebeam.pipeline.embed_sql.ddl import Access, Connection, Endpoint, ObjectTable
+from imagebeam.pipeline.embed_sql.existing import ExistingModel, ExistingObjectTable, read_model, read_object_table
 from imagebeam.pipeline.embed_sql.jobs import KeepAlive, StatementError
 from imagebeam.pipeline.embed_sql.statements import ModelCall
 from imagebeam.pipeline.run import cost_estimate
@@ -41,11 +42,13 @@ class SqlResources:
     Attributes:
         outcomes: Table of outcomes; the other resources are in its dataset.
         location: Location of the dataset.
-        connection: The connection; None for the default connection.
+        connection: The connection that calls the model; None for the default connection.
         endpoint: The Vertex AI model of the remote model.
         objects: The object table; None to read images by their URIs.
         create_connection: Create the connection if it does not exist.
         buckets: Some of the buckets with images.
+        existing_model: The user's own remote model; None to create one.
+        existing_table: The user's own object table; None to create one, if there are ``objects``.
     """
 
     outcomes: TableName
@@ -55,16 +58,27 @@ class SqlResources:
     objects: ObjectTable | None = None
     create_connection: bool = False
     buckets: tuple[str, ...] = ()
+    existing_model: ExistingModel | None = None
+    existing_table: ExistingObjectTable | None = None
 
     @property
     def model(self) -> TableName:
         """Name of the remote model."""
+        if self.existing_model:
+            return self.existing_model.name
         return ddl.model_name(self.outcomes, self.endpoint, self.connection)
 
     @property
     def images(self) -> TableName | None:
         """Name of the object table; None without one."""
+        if self.existing_table:
+            return self.existing_table.name
         return ddl.object_table_name(self.outcomes, self.objects, self.connection) if self.objects else None
+
+    @property
+    def reader(self) -> Connection | None:
+        """The connection that reads the images; None for the default connection."""
+        return self.existing_table.connection if self.existing_table else self.connection
 
     def model_call(self, dimension: int) -> ModelCall:
         """Return how to call the model."""
@@ -75,35 +89,76 @@ class SqlResources:
         steps = {}
         if self.create_connection and self.connection is not None:
             steps["connection"] = ddl.create_connection(self.connection)
-        if self.objects is not None and self.images is not None:
+        if self.objects is not None and self.images is not None and self.existing_table is None:
             steps["object table"] = ddl.create_object_table(self.images, self.objects, self.connection)
             if self.objects.staleness_minutes and self.objects.cache_mode == "MANUAL":
                 steps["listing"] = ddl.refresh_object_table(self.images)
-        steps["model"] = ddl.create_model(self.model, self.endpoint, self.connection)
+        if self.existing_model is None:
+            steps["model"] = ddl.create_model(self.model, self.endpoint, self.connection)
         return steps
 
+    def access(self, project: str, account: tuple[str, str] | None = None) -> Access:
+        """Return what the service accounts of the connections need.
 
-def resolve_resources(settings: EmbedSettings, outcomes: TableName, location: str) -> SqlResources:
+        Args:
+            project: Project that runs the statements.
+            account: Service account of the connection and number of its project, if already known.
+        """
+        caller = account or sql_jobs.connection_account(self.connection, project, self.location)
+        shared = self.reader == self.connection
+        reader = caller if shared else sql_jobs.connection_account(self.reader, project, self.location)
+        return Access(
+            self.endpoint.project or self.model.project,
+            tuple(sorted({*self.buckets, *(self.objects.buckets if self.objects else ())})),
+            caller[0] if caller else None,
+            reader[0] if reader else None,
+            ddl.account_command(self.connection, project, self.location),
+            ddl.account_command(self.reader, project, self.location),
+        )
+
+
+def resolve_resources(settings: EmbedSettings, outcomes: TableName, location: str, bq: BigQueryClient) -> SqlResources:
     """Return the resources that the settings select.
 
     Raises:
-        UserError: A name is invalid, the endpoint is another model, or the connection is in another location.
+        UserError: A name is invalid, the endpoint is another model, or a resource is in another location or does not
+            exist.
+        SystemicError: BigQuery cannot be used.
     """
-    connection = Connection.parse(settings.connection, settings.project)
-    ddl.check_connection_location(connection, f"{outcomes.project}.{outcomes.dataset}", location)
-    endpoint = Endpoint.parse(settings.endpoint or str(settings.model))
+    connection: Connection | None
+    if settings.remote_model:
+        model = read_model(bq, settings.remote_model, settings.project, location)
+        connection, endpoint = model.connection, model.endpoint
+        flag = f"--remote_model={settings.remote_model}"
+    else:
+        model, connection = None, Connection.parse(settings.connection, settings.project)
+        ddl.check_connection_location(connection, f"{outcomes.project}.{outcomes.dataset}", location)
+        endpoint = Endpoint.parse(settings.endpoint or str(settings.model))
+        flag = f"--endpoint={quote(endpoint.text)}"
     if ALIASES.get(endpoint.model, endpoint.model) != settings.model:
         raise UserError(
-            f"--endpoint={quote(endpoint.text)} is model {endpoint.model}, but --model is {settings.model}: vectors of "
-            "two models must not be in one table; use the same model for both"
+            f"{flag} is model {endpoint.model}, but --model is {settings.model}: vectors of two models must not be in "
+            "one table; use the same model for both"
         )
     if settings.create_connection and connection is None:
         raise UserError("--create_connection needs a name: --connection=LOCATION.NAME; BigQuery creates DEFAULT itself")
-    objects = None
-    if settings.object_uris:
+    objects = table = None
+    if settings.object_table:
+        table = read_object_table(bq, settings.object_table, settings.project, location)
+        objects = table.objects
+    elif settings.object_uris:
         mode: ddl.CacheMode = "MANUAL" if settings.metadata_cache_mode == "MANUAL" else "AUTOMATIC"
         objects = ObjectTable(tuple(settings.object_uris), settings.max_staleness_minutes, mode)
-    return SqlResources(outcomes, location, connection, endpoint, objects, settings.create_connection)
+    return SqlResources(
+        outcomes,
+        location,
+        connection,
+        endpoint,
+        objects,
+        settings.create_connection,
+        existing_model=model,
+        existing_table=table,
+    )
 
 
 def create_resources(
@@ -141,30 +196,22 @@ def create_resources(
                 raise UserError(_explain(str(error), resources, project, account)) from None
         if title == "connection":
             account = sql_jobs.connection_account(resources.connection, project, resources.location)
-            for command in grant_commands(resources, project, account):
+            for command in resources.access(project, account).commands():
                 report(f"grant    {command}")
-
-
-def grant_commands(resources: SqlResources, project: str, account: tuple[str, str] | None) -> list[str]:
-    """Return the commands that grant the connection's account its roles, or show that account if it is not known."""
-    if account is None:
-        return [ddl.account_command(resources.connection, project, resources.location)]
-    buckets = [*resources.buckets, *(resources.objects.buckets if resources.objects else ())]
-    return ddl.grant_commands(project, resources.endpoint, account[0], buckets)
 
 
 def setup_statements(resources: SqlResources, run: RunSettings) -> list[str]:
     """Return the statements that create the resources, with the grants as comments, for ``--dry_run``."""
-    project = run.engine.call_settings.project
-    account = sql_jobs.connection_account(resources.connection, project, resources.location)
+    access = resources.access(run.engine.call_settings.project)
     lines = []
     for title, sql in resources.steps().items():
         lines += [f"-- {title}", f"{sql};", ""]
     lines += ["-- grants, once (needs permission to grant them):"]
-    if account is None:
-        lines.append(f"--   {ddl.account_command(resources.connection, project, resources.location)}")
-        account = ("SERVICE_ACCOUNT_OF_THE_CONNECTION", "")
-    return [*lines, *(f"--   {command}" for command in grant_commands(resources, project, account)), ""]
+    if access.caller is None or access.reader is None:
+        lines += [f"--   {command}" for command in access.commands()]
+        unknown = "SERVICE_ACCOUNT_OF_THE_CONNECTION"
+        access = dataclasses.replace(access, caller=access.caller or unknown, reader=access.reader or unknown)
+    return [*lines, *(f"--   {command}" for command in access.commands()), ""]
 
 
 def check_object_table(resources: SqlResources, run: RunSettings, bq: BigQueryClient) -> str | None:
@@ -179,7 +226,8 @@ def check_object_table(resources: SqlResources, run: RunSettings, bq: BigQueryCl
     (row,) = bq.query_rows(query, location=run.location, maximum_bytes_billed=run.maximum_bytes_billed)
     if row["listed"] == row["images"]:
         return None
-    given = f"--object_uris={','.join(resources.objects.uris)}"
+    existing = resources.existing_table
+    given = f"--object_table={existing.name}" if existing else f"--object_uris={','.join(resources.objects.uris)}"
     outside = str(row["outside"])
     if not row["listed"]:
         bucket = outside.removeprefix("gs://").partition("/")[0]
@@ -202,7 +250,7 @@ def sample_buckets(source: Source, resources: SqlResources, bq: BigQueryClient, 
 
 def foreign_bucket_warnings(resources: SqlResources, buckets: Sequence[str], project: str) -> list[str]:
     """Return a warning for each bucket that belongs to another project; unreadable buckets are skipped."""
-    account = sql_jobs.connection_account(resources.connection, project, resources.location)
+    account = sql_jobs.connection_account(resources.reader, project, resources.location)
     if account is None:
         return []
     found = [
@@ -221,25 +269,20 @@ def unreadable_images_message(resources: SqlResources, project: str, status: str
     """
     if foreign := foreign_bucket_warnings(resources, resources.buckets, project):
         return foreign[0]
-    account = sql_jobs.connection_account(resources.connection, project, resources.location)
-    who = account[0] if account else f"the account that `{grant_commands(resources, project, None)[0]}` shows"
-    buckets = ", ".join(f"gs://{bucket}" for bucket in resources.buckets) or "the images' bucket"
     return (
-        f"no image can be read ({' '.join(status.split())[:160]}): grant {iam_roles.READER_ROLE} on {buckets} to "
-        f"{who}, wait some minutes and run again; or use --lane=online, which reads the images with your own account"
+        f"no image can be read ({' '.join(status.split())[:160]}): grant {resources.access(project).describe()}; wait "
+        "some minutes and run again, or use --lane=online, which reads the images with your own account"
     )
 
 
 def _explain(message: str, resources: SqlResources, project: str, account: tuple[str, str] | None) -> str:
-    known = account or sql_jobs.connection_account(resources.connection, project, resources.location)
     return ddl.explain_rejection(
         message,
         connection=resources.connection,
         project=project,
         dataset=f"{resources.outcomes.project}.{resources.outcomes.dataset}",
         location=resources.location,
-        endpoint=resources.endpoint,
-        account=known[0] if known else None,
+        access=resources.access(project, account),
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated, Final, Literal
 
 from imagebeam.pipeline.flags.execution import BatchSettings
+from imagebeam.pipeline.flags.inputs import TABLE, TABLE_FORM
 from imagebeam.pipeline.flags.model import Settings, flags_of
 from imagebeam.pipeline.flags.setting import Flags, Group, Setting
 from imagebeam.transforms.core.records import Lane, Transport, UnitKind
@@ -70,15 +71,23 @@ class SqlSettings(Settings, group=Group.SQL, in_file=False):
     """Embeddings in BigQuery."""
 
     connection: Annotated[str, Setting(
-        "BigQuery connection whose service account calls the model and reads the images: LOCATION.NAME, or DEFAULT.",
+        "BigQuery connection whose service account calls the model and reads the images: LOCATION.NAME, "
+        "projects/PROJECT/locations/LOCATION/connections/NAME, or DEFAULT.",
         metavar="CONNECTION", example="us.imagery")] = "DEFAULT"
     create_connection: Annotated[bool, Setting(
         "Create the connection if it does not exist, and print the IAM grants it needs.", example="true")] = False
     endpoint: Annotated[str | None, Setting(
         "Vertex AI endpoint of the remote model: a model name or URL.",
         metavar="ENDPOINT", example="gemini-embedding-2-preview", computed="--model")] = None
+    remote_model: Annotated[str | None, Setting(
+        "Call this remote model instead of creating one. Its connection takes the place of --connection.",
+        metavar="MODEL", pattern=TABLE, form="project.dataset.model or dataset.model",
+        example="mydataset.embedding_model")] = None
+    object_table: Annotated[str | None, Setting(
+        "Read images through this object table instead of creating one.",
+        metavar="TABLE", pattern=TABLE, form=TABLE_FORM, example="mydataset.images")] = None
     object_uris: Annotated[tuple[str, ...], Setting(
-        "Read images through an object table over these URI prefixes instead of directly.",
+        "Create an object table over these URI prefixes, and read images through it instead of directly.",
         metavar="URI,…", pattern=r"gs://[^,]+", form="gs://bucket/path/*", repeatable=True,
         example="gs://my-bucket/obs/*")] = ()
     max_staleness_minutes: Annotated[int, Setting(

@@ -40,7 +40,7 @@ def check_sql_lane(context: Context) -> CheckResult:
     if settings.max_calls is not None:
         raise UserError("--max_calls counts calls, but BigQuery makes them itself: use --limit, or --lane=online")
     resolved = context.resolved
-    context.sql_resources = embed_setup.resolve_resources(settings, resolved.outcomes, resolved.location)
+    context.sql_resources = embed_setup.resolve_resources(settings, resolved.outcomes, resolved.location, resolved.bq)
     return context.ok(f"model {context.sql_resources.endpoint.text}")
 
 
@@ -52,14 +52,17 @@ def check_object_table(context: Context) -> CheckResult:
 
 def uses_object_table(context: Context) -> bool:
     """Return whether the run reads images through an object table."""
-    return isinstance(context.settings, EmbedSettings) and bool(context.settings.object_uris)
+    return isinstance(context.settings, EmbedSettings) and bool(
+        context.settings.object_uris or context.settings.object_table
+    )
 
 
 def check_connection(context: Context) -> CheckResult:
     """Check that the connection exists, and warn about buckets that its account cannot read."""
     settings, resources = context.settings, context.sql_resources
     assert isinstance(settings, EmbedSettings)  # noqa: S101  (only embed has the SQL lane)
-    context.begin(f"read connection {settings.connection}")
+    name = resources.connection.dotted if resources.connection else "DEFAULT"
+    context.begin(f"read connection {name}")
     account = sql_jobs.connection_account(resources.connection, settings.project, resources.location)
     if account is None:
         if not isinstance(resources.connection, Connection) or settings.create_connection:

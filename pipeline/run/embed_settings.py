@@ -61,7 +61,15 @@ class EmbedSettings(VectorSettings, EmbedBatchSettings, SqlSettings, ClassifySet
             raise UserError(f"--lane=sql: {NO_DATAFLOW}")
         if self.lane != Lane.SQL and (wrong := changed(self, Group.SQL)):
             raise UserError(f"--{wrong[0]} is for --lane=sql; this run's lane is {self.lane}")
+        self._check_existing("remote_model", "connection", "create_connection", "endpoint")
+        self._check_existing("object_table", "object_uris", "max_staleness_minutes", "metadata_cache_mode")
         return self
+
+    def _check_existing(self, existing: str, *defining: str) -> None:
+        """Check that an existing resource is not also defined."""
+        also = [name for name in changed(self, Group.SQL) if name in defining]
+        if getattr(self, existing) and also:
+            raise UserError(f"--{existing} already has its definition, so --{also[0]} has no effect: leave it out")
 
     def check_batch(self) -> None:
         """Check what ``--lane=batch`` needs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from imagebeam.emulators.bigquery.dialect.rewrite import rewrite
 from imagebeam.emulators.bigquery.dialect.types import Field
 from imagebeam.transforms.core.errors import ImagebeamError
 
+_MILLISECONDS: Final = {"MINUTE": 60_000, "HOUR": 3_600_000, "DAY": 86_400_000}
 _DML: Final = {"Insert": "INSERT", "Update": "UPDATE", "Delete": "DELETE", "Merge": "MERGE"}
 
 
@@ -271,6 +273,9 @@ def _properties(node: exp.Properties | None, kind: str) -> dict[str, Any]:
                 pairs = item.args["value"].find_all(exp.Tuple)
                 resource["labels"] = {pair.expressions[0].name: pair.expressions[1].name for pair in pairs}
                 continue
+            if name == "expiration_timestamp":
+                resource["expirationTime"] = _expiration(item.args["value"])
+                continue
             raise not_implemented(f"the option {name} of CREATE {kind}")
         if isinstance(item, exp.PartitionedByProperty):
             resource["timePartitioning"] = _partitioning(item.this)
@@ -279,6 +284,21 @@ def _properties(node: exp.Properties | None, kind: str) -> dict[str, Any]:
         else:
             raise not_implemented(f"{item.sql('bigquery')[:60]} in CREATE {kind}")
     return resource
+
+
+def _expiration(value: Any) -> str:
+    """Return ``expirationTime`` in milliseconds for TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL n unit)."""
+    unit = _MILLISECONDS.get(str(value.args.get("unit") or "").upper())
+    count = value.args.get("expression")
+    if not (
+        isinstance(value, exp.TimestampAdd)
+        and isinstance(value.this, exp.CurrentTimestamp)
+        and isinstance(count, exp.Literal)
+        and count.name.isdecimal()
+        and unit
+    ):
+        raise not_implemented(f"expiration_timestamp = {value.sql('bigquery')[:60]}")
+    return str(int(time.time() * 1000) + int(count.name) * unit)
 
 
 def _partitioning(node: Any) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """``imagebeam embed --lane=sql`` end to end: nothing is lost or embedded twice."""
 
 import dataclasses
+import datetime
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.embed_sql import command as embed_sql_command
 from imagebeam.pipeline.embed_sql import setup as embed_setup
 from imagebeam.pipeline.embed_sql import statements as embedding_sql
-from imagebeam.pipeline.embed_sql.statements import StagingTable
+from imagebeam.pipeline.embed_sql.staging import StagingTable, hash_task
 from imagebeam.pipeline.preflight.gate import check_run
 from imagebeam.pipeline.preflight.runner import Command, Context
 from imagebeam.pipeline.run.resolved_run import ResolvedRun
@@ -42,11 +43,11 @@ TASK = embed_task(MODEL, DIMENSION)
 VIEWS = 6
 
 
-def arguments(job: Job, *more: str) -> list[str]:
+def arguments(job: Job, *more: str, source: str | None = None) -> list[str]:
     return [
         "embed",
         "--lane=sql",
-        f"--source={job.source}",
+        f"--source={source or job.source}",
         f"--results={job.results}",
         f"--work_dir={job.directory / 'runs'}",
         f"--model={MODEL}",
@@ -56,9 +57,9 @@ def arguments(job: Job, *more: str) -> list[str]:
     ]
 
 
-def embed(job: Job, *more: str) -> dict[str, Any]:
+def embed(job: Job, *more: str, source: str | None = None) -> dict[str, Any]:
     """Run the command; give its summary with exit code and standard error."""
-    code, out, err = run_cli(arguments(job, "--json", *more))
+    code, out, err = run_cli(arguments(job, "--json", *more, source=source))
     assert out.strip().startswith("{"), f"exit code {code}: {err}"
     return {**json.loads(out), "exit_code": code, "err": err}
 
@@ -221,6 +222,92 @@ def test_checks_that_the_object_table_lists_the_images(cloud: LocalCloud, tmp_pa
     assert not ai(job)
 
 
+def own_resources(job: Job, *, endpoint: str = MODEL) -> tuple[str, str]:
+    """Create a remote model and an object table as the BigQuery documentation does; return their names."""
+    client, dataset = bigquery.Client(), f"own_{job.name}"
+    client.create_dataset(dataset)
+    bucket = job.uri(0).split("/")[2]
+    options = f"object_metadata = 'SIMPLE', uris = ['gs://{bucket}/snapshot/*.jpg']"
+    for statement in (
+        f"CREATE CONNECTION `us.{dataset}` OPTIONS (connection_type = 'CLOUD_RESOURCE')",
+        f"CREATE MODEL {dataset}.model REMOTE WITH CONNECTION `us.{dataset}` OPTIONS (ENDPOINT = '{endpoint}')",
+        f"CREATE EXTERNAL TABLE {dataset}.images WITH CONNECTION DEFAULT OPTIONS ({options})",
+    ):
+        client.query_and_wait(statement)
+    return f"{dataset}.model", f"{dataset}.images"
+
+
+def tables_of(dataset: str) -> set[str]:
+    client = bigquery.Client()
+    return {item.table_id for item in client.list_tables(dataset)} | {
+        item.model_id for item in client.list_models(dataset)
+    }
+
+
+def test_embeds_with_the_users_own_model_and_object_table(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, [{}, {}, {"suffix": ".png"}])
+    model, table = own_resources(job)
+    code, out, err = run_cli(arguments(job, f"--remote_model={model}", f"--object_table={table}", "--dry_run"))
+    assert code == 0, err
+    assert f"--object_table={cloud.project}.{table} does not list 1 of 3 remaining images" in err
+    assert not re.search(r"CREATE (EXTERNAL TABLE|MODEL|CONNECTION)", out)
+    assert f"MODEL `{cloud.project}.{model}`" in out
+    assert f"JOIN `{cloud.project}.{table}` AS images" in out
+    # Two connections: one calls the model, the other reads the images.
+    accounts = re.findall(
+        r"--member=serviceAccount:(bqcx-\S+) --role=roles/(aiplatform.user|storage.objectViewer)", out
+    )
+    assert [role for _, role in accounts] == ["aiplatform.user", "storage.objectViewer"]
+    assert accounts[0][0] != accounts[1][0]
+    summary = embed(job, f"--remote_model={cloud.project}.{model}", f"--object_table={table}")
+    assert summary["counted"]["ok"] == 2, summary["err"]
+    assert summary["counted"]["failed"] == {"IMAGE_ERROR/NOT_FOUND": 1}
+    assert not {name for name in tables_of(job.results) if name.startswith(("_images_", "multimodal"))}
+
+
+def test_an_object_table_is_a_source(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 3)
+    model, table = own_resources(job)
+    summary = embed(job, f"--remote_model={model}", f"--object_table={table}", source=table)
+    assert summary["counted"]["ok"] == 3, summary["err"]
+    rows = vectors(job)
+    assert [row["unit_id"] for row in rows] == [row["uri"] for row in rows] == sorted(job.uri(n) for n in range(3))
+    again = embed(job, "--where=content_type = 'image/jpeg'", source=table)
+    assert again["source"]["already_done"] == 3
+    assert set(ai(job)["answered_per_key"].values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--remote_model={own}.nothing",), "--remote_model: model \\S+.nothing does not exist"),
+        (("--object_table={own}.nothing",), "--object_table: table \\S+.nothing does not exist"),
+        (("--remote_model={own}.model",), "is model gemini-embedding-2, but --model is multimodalembedding@001"),
+        (("--object_table={source}",), "is not an object table"),
+        (("--remote_model={own}.model", "--connection=us.other"), "so --connection has no effect"),
+        (("--object_table={own}.images", "--object_uris=gs://b/*"), "so --object_uris has no effect"),
+    ],
+)
+def test_rejects_existing_resources_that_do_not_fit(
+    cloud: LocalCloud, tmp_path: Path, more: tuple[str, ...], said: str
+) -> None:
+    job = make_job(cloud, tmp_path, 1)
+    model, _ = own_resources(job, endpoint="gemini-embedding-2")
+    names = {"own": model.partition(".")[0], "source": job.source}
+    code, _, err = run_cli(arguments(job, *(flag.format(**names) for flag in more)))
+    assert code == 2
+    assert re.search(said, err.splitlines()[-1])
+    assert not ai(job)
+
+
+def test_accepts_a_connection_as_the_console_shows_it(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 1)
+    console = f"projects/{cloud.project}/locations/us/connections/{job.name}"
+    summary = embed(job, f"--connection={console}", "--create_connection")
+    assert summary["counted"]["ok"] == 1, summary["err"]
+    assert embed(job, f"--connection=us.{job.name}")["source"]["already_done"] == 1
+
+
 @pytest.mark.parametrize("dimension", [128, 256, 512, 1408])
 def test_writes_vectors_of_each_dimension(cloud: LocalCloud, tmp_path: Path, dimension: int) -> None:
     job = make_job(cloud, tmp_path, 3)
@@ -303,7 +390,9 @@ def test_an_unreadable_bucket_stops_the_run_after_the_trial(cloud: LocalCloud, t
     code, _, err = run_cli(arguments(job))
     assert code == 2
     last = err.splitlines()[-1]
-    assert re.search(r"grant roles/storage.objectViewer on gs://\S+ to bqcx-\S+@gcp-sa-bigquery-condel", last)
+    reader = re.search(r"grant roles/storage.objectViewer on gs://\S+ to (bqcx-\S+@gcp-sa-bigquery-condel\S+), ", last)
+    assert reader
+    assert f"and roles/aiplatform.user on project {cloud.project}, where the model is called, to {reader[1]}" in last
     assert ai(job)["rows"] == 10
     cloud.faults(bigquery={})
     assert embed(job)["counted"]["ok"] == 60
@@ -330,7 +419,7 @@ def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
     name = f"imagebeam-embed-{job.name}"
     embed_setup.create_resources(context.sql_resources, bq, name, ready.run, lambda: None, lambda _: None)
     target = embed_sql_command.build_target(ready.run)
-    pending = StagingTable(ready.run.outcomes, embedding_sql.hash_task(TASK.name), secrets.token_hex(6))
+    pending = StagingTable(ready.run.outcomes, hash_task(TASK.name), secrets.token_hex(6))
     staged = dataclasses.replace(pending, chunk=0)
     client = bigquery.Client()
     steps = [
@@ -347,6 +436,11 @@ def test_recovers_a_run_that_died_between_its_writes(cloud: LocalCloud, tmp_path
     job = make_job(cloud, tmp_path, 25)
     stage_without_writing(job, vectors_too=vectors_too)
     assert ai(job)["answered"] == 10
+    client, month = bigquery.Client(), datetime.timedelta(days=30)
+    for name in staging_tables(job):
+        expires = client.get_table(f"{job.results}.{name}").expires
+        assert expires is not None
+        assert month - datetime.timedelta(hours=1) < expires - datetime.datetime.now(datetime.UTC) <= month
     code, out, err = run_cli(arguments(job))
     assert code == 0, err
     assert "recovered 1 jobs of run" in err

@@ -35,7 +35,10 @@ OPTIONS (ENDPOINT = 'https://us-central1-aiplatform.googleapis.com/v1/projects/o
 
 -- pending
 CREATE TABLE `my-project.answers._embed_b7c5efba_0123456789ab_p1`
-OPTIONS (description = '{"task":"embed/multimodalembedding@001/512","version":"f2010f1c1782","model":"multimodalembedding@001","dimension":512,"run_id":"20261121-063000-abcdef"}')
+OPTIONS (
+  description = '{"task":"embed/multimodalembedding@001/512","version":"f2010f1c1782","model":"multimodalembedding@001","dimension":512,"run_id":"20261121-063000-abcdef"}',
+  expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 30 DAY)
+)
 AS
 SELECT numbered.* EXCEPT (position),
   IF(numbered.has_uri, IF(position < 10, 0, 1 + DIV(position - 10, 200000)), -1) AS chunk
@@ -65,7 +68,10 @@ SELECT counts FROM `my-project.answers._embed_b7c5efba_0123456789ab_p1` LIMIT 1;
 
 -- embed from URIs
 CREATE TABLE `my-project.answers._embed_b7c5efba_0123456789ab_p1_c1`
-OPTIONS (description = 'imagebeam: chunk 1')
+OPTIONS (
+  description = 'imagebeam: chunk 1',
+  expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 30 DAY)
+)
 AS
 SELECT classified.* EXCEPT (status_reason),
   SPLIT(classified.status_reason, '/')[OFFSET(0)] AS outcome,
@@ -107,7 +113,10 @@ FROM (
 
 -- embed from URIs, default connection
 CREATE TABLE `my-project.answers._embed_b7c5efba_0123456789ab_p1_c1`
-OPTIONS (description = 'imagebeam: chunk 1')
+OPTIONS (
+  description = 'imagebeam: chunk 1',
+  expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 30 DAY)
+)
 AS
 SELECT classified.* EXCEPT (status_reason),
   SPLIT(classified.status_reason, '/')[OFFSET(0)] AS outcome,
@@ -149,7 +158,10 @@ FROM (
 
 -- embed from the object table
 CREATE TABLE `my-project.answers._embed_b7c5efba_0123456789ab_p1_c1`
-OPTIONS (description = 'imagebeam: chunk 1')
+OPTIONS (
+  description = 'imagebeam: chunk 1',
+  expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 30 DAY)
+)
 AS
 SELECT classified.* EXCEPT (status_reason),
   SPLIT(classified.status_reason, '/')[OFFSET(0)] AS outcome,
@@ -192,7 +204,10 @@ FROM (
 
 -- no URI
 CREATE TABLE `my-project.answers._embed_b7c5efba_0123456789ab_p1_cnone`
-OPTIONS (description = 'imagebeam: chunk -1')
+OPTIONS (
+  description = 'imagebeam: chunk -1',
+  expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 30 DAY)
+)
 AS
 SELECT pending.unit_id, pending.input_digest, CAST([] AS ARRAY<FLOAT64>) AS embedding,
   'the row has no gs:// URI' AS status, 'IMAGE_ERROR' AS outcome, 'NO_URI' AS reason
@@ -257,7 +272,10 @@ WHERE TRUE AND NOT EXISTS (
 
 -- remainder
 CREATE TABLE `my-project.answers._embed_b7c5efba_0123456789ab_p2`
-OPTIONS (description = '{"task":"embed/multimodalembedding@001/512","version":"f2010f1c1782","model":"multimodalembedding@001","dimension":512,"run_id":"20261121-063000-abcdef"}')
+OPTIONS (
+  description = '{"task":"embed/multimodalembedding@001/512","version":"f2010f1c1782","model":"multimodalembedding@001","dimension":512,"run_id":"20261121-063000-abcdef"}',
+  expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 30 DAY)
+)
 AS
 SELECT remainder.* EXCEPT (position),
   DIV(position, 200000) AS chunk

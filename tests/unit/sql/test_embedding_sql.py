@@ -13,8 +13,9 @@ from support.paths import GOLDEN
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import statements as route
-from imagebeam.pipeline.embed_sql.ddl import Connection, Endpoint, ObjectTable
-from imagebeam.pipeline.embed_sql.statements import NO_URI_CHUNK, ModelCall, StagingTable, Target
+from imagebeam.pipeline.embed_sql.ddl import Access, Connection, Endpoint, ObjectTable
+from imagebeam.pipeline.embed_sql.staging import NO_URI_CHUNK, StagingTable, Target, hash_task
+from imagebeam.pipeline.embed_sql.statements import ModelCall
 from imagebeam.pipeline.similarity.sql import model_query, save_query, search_query, vector_query
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
@@ -25,7 +26,7 @@ GOLDEN_SQL = GOLDEN / "embedding.sql"
 OUTCOMES = TableName("my-project", "answers", "outcomes")
 TASK = embed_task("multimodalembedding@001", 512)
 TARGET = Target(OUTCOMES, TASK.name, TASK.version, TASK.model, 512, "20261121-063000-abcdef")
-PENDING = StagingTable(OUTCOMES, route.hash_task(TASK.name), "0123456789ab")
+PENDING = StagingTable(OUTCOMES, hash_task(TASK.name), "0123456789ab")
 CONNECTION = Connection("my-project", "us", "imagery")
 ENDPOINT = Endpoint.parse("multimodalembedding@001")
 OBJECTS = ObjectTable(("gs://my-bucket/obs/*.jpg", "gs://my-bucket/more/*"), 240, "MANUAL")
@@ -111,18 +112,14 @@ def test_names_depend_on_the_definition() -> None:
     assert setup.model_name(OUTCOMES, Endpoint.parse("gemini-embedding-2"), CONNECTION) != MODEL
 
 
-def test_grants_roles_to_the_account_of_the_connection() -> None:
-    account = "bqcx-1@x.iam.gserviceaccount.com"
-    url = f"https://aiplatform.googleapis.com/v1/projects/theirs/locations/us/publishers/google/models/{ENDPOINT.model}"
-    commands = setup.grant_commands("mine", Endpoint.parse(url), account, ["b", "a", "b"])
-    member = f"--member=serviceAccount:{account}"
+def test_grants_roles_to_the_accounts_of_the_connections() -> None:
+    caller, reader = "bqcx-1@x.iam.gserviceaccount.com", "bqcx-2@x.iam.gserviceaccount.com"
     add = "add-iam-policy-binding"
-    assert commands == [
-        f"gcloud projects {add} theirs {member} --role=roles/aiplatform.user --condition=None",
-        f"gcloud storage buckets {add} gs://a {member} --role=roles/storage.objectViewer",
-        f"gcloud storage buckets {add} gs://b {member} --role=roles/storage.objectViewer",
+    assert setup.grant_commands("theirs", caller, reader, ["b", "a", "b"]) == [
+        f"gcloud projects {add} theirs --member=serviceAccount:{caller} --role=roles/aiplatform.user --condition=None",
+        f"gcloud storage buckets {add} gs://a --member=serviceAccount:{reader} --role=roles/storage.objectViewer",
+        f"gcloud storage buckets {add} gs://b --member=serviceAccount:{reader} --role=roles/storage.objectViewer",
     ]
-    assert "projects add-iam-policy-binding mine " in setup.grant_commands("mine", ENDPOINT, account, [])[0]
 
 
 def test_warns_about_buckets_of_other_projects() -> None:
@@ -142,6 +139,7 @@ def test_warns_about_buckets_of_other_projects() -> None:
         (lambda: Connection.parse("imagery", "my-project"), "LOCATION.NAME"),
         (lambda: Connection.parse("us.a`b.c d", "my-project"), "not a connection"),
         (lambda: Connection.parse("", "my-project"), "not a connection"),
+        (lambda: Connection.parse("projects/p/locations/us/c", "my-project"), "not a connection"),
         (lambda: setup.check_connection_location(Connection("p", "eu", "c"), "p.d", "US"), "is in eu, but dataset p.d"),
         (lambda: Endpoint.parse("x'); DROP"), "neither the name nor the URL of a model"),
         (lambda: Endpoint.parse("https://evil.example/v1/projects/p/models/m"), "neither"),
@@ -170,12 +168,23 @@ def test_rejects_invalid_names_and_numbers_in_one_line(wrong: object, said: str)
         (
             CONNECTION,
             "bqcx-1@x does not have the permission to access resource",
-            "add-iam-policy-binding my-project --member=serviceAccount:bqcx-1@x --role=roles/aiplatform.user",
+            "objectViewer on gs://frames to bqcx-1@x, and roles/aiplatform.user on project vertex-project",
+        ),
+        (
+            CONNECTION,
+            "Permission denied while globbing file pattern",
+            "--role=roles/aiplatform.user --condition=None && gcloud storage buckets add-iam-policy-binding gs://frames",
+        ),
+        (
+            CONNECTION,
+            "BigQuery Connection API has not been used in project my-project before or it is disabled.",
+            "gcloud services enable bigqueryconnection.googleapis.com --project=my-project",
         ),
         (CONNECTION, "something\nelse", "BigQuery rejects the statement: something else"),
     ],
 )
 def test_explains_rejections_in_one_line_with_a_fix(connection: Connection | None, message: str, said: str) -> None:
+    show = setup.account_command(connection, "my-project", "US")
     for account in ("bqcx-1@x", None):
         line = setup.explain_rejection(
             message,
@@ -183,11 +192,47 @@ def test_explains_rejections_in_one_line_with_a_fix(connection: Connection | Non
             project="my-project",
             dataset="my-project.answers",
             location="US",
-            endpoint=ENDPOINT,
-            account=account,
+            access=Access("vertex-project", ("frames",), account, account, show, show),
         )
         assert "\n" not in line
         assert said in line or (account is None and "bq show --connection" in line)
+
+
+@pytest.mark.parametrize(
+    "given_text",
+    [
+        "us.imagery",
+        "US.imagery",
+        "my-project.us.imagery",
+        "`my-project.us.imagery`",
+        "projects/my-project/locations/us/connections/imagery",
+        "projects/my-project/locations/US/connections/imagery ",
+    ],
+)
+def test_parses_every_form_of_a_connection(given_text: str) -> None:
+    assert Connection.parse(given_text, "my-project") == CONNECTION
+
+
+@pytest.mark.parametrize(
+    ("given_text", "endpoint"),
+    [
+        ("multimodalembedding@001", ENDPOINT),
+        ("https://aiplatform.googleapis.com/v1/projects/p/locations/us/publishers/google/models/m@001", ("m@001", "p")),
+        (
+            "https://aiplatform.googleapis.com/v1beta1/projects/7/locations/us/publishers/google/models/m-1:predict",
+            ("m-1", "7"),
+        ),
+        ("https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/us-central1/endpoints/1", None),
+        ("", None),
+    ],
+)
+def test_reads_the_endpoint_of_a_remote_model(given_text: str, endpoint: tuple[str, str] | Endpoint | None) -> None:
+    found = Endpoint.read(given_text)
+    if isinstance(endpoint, tuple):
+        assert found is not None
+        assert (found.model, found.project) == endpoint
+    else:
+        assert found == endpoint
 
 
 @pytest.mark.parametrize("given_text", ["DEFAULT", "default", "`DEFAULT`"])
