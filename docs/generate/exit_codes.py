@@ -26,7 +26,8 @@ def build_page() -> str:
     notes = (
         paragraph(
             "`1` takes precedence over the reason for which a run stopped. `5` also applies to a run that ended",
-            f"normally if more than `--max_failure_percent` of at least {FAILURES_AFTER} processed units failed.",
+            f"normally if more than `--max_failure_percent` of at least {FAILURES_AFTER} processed units failed, or if",
+            "units were processed and none of them is OK, whatever their number.",
             "A closed pipe (`| head`) does not change the exit code.",
         ),
         paragraph(

@@ -54,6 +54,8 @@ ROLES: Final[Mapping[str, tuple[str, str]]] = {
     "storage.objects.delete": ("roles/storage.objectUser", "bucket"),
     "aiplatform.endpoints.predict": (VERTEX_ROLE, "project"),
     "aiplatform.batchPredictionJobs.create": (VERTEX_ROLE, "project"),
+    "aiplatform.endpoints.get": (VERTEX_ROLE, "project"),
+    "aiplatform.models.get": (VERTEX_ROLE, "project"),
     "dataflow.jobs.create": ("roles/dataflow.developer", "project"),
     "dataflow.jobs.list": ("roles/dataflow.developer", "project"),
     "iam.serviceAccounts.getAccessToken": ("roles/iam.serviceAccountTokenCreator", "account"),

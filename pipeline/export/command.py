@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import orjson
@@ -29,7 +30,8 @@ from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.core.errors import ReconciliationError, UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.gemini.tuning import check_task
-from imagebeam.transforms.tasks.catalog import load_task
+from imagebeam.transforms.sql.outcome_queries import versions_query
+from imagebeam.transforms.tasks.catalog import build_task, find_task, load_models_file
 from imagebeam.transforms.tasks.task import Task
 
 
@@ -46,15 +48,15 @@ def run(settings: ExportSettings) -> int:
     """
     console = Console(json=settings.as_json)
     find_credentials()
-    task = load_task(settings.task)
-    if settings.file_format == "tuning_jsonl":
-        check_task(task)
     if not settings.force and storage.exists(settings.output):
         raise UserError(f"--output: {settings.output} already exists; use another name, or add --force")
     bq = BigQueryClient(settings.project)
     location = bq.get_dataset_location(*settings.results_dataset)
     if location is None:
         raise UserError(f"--results: dataset {settings.results} does not exist, or you cannot access it")
+    task = _find_task(settings, bq, location)
+    if settings.file_format == "tuning_jsonl":
+        check_task(task)
     answers = find_answers(settings, task, bq, location)
     count = int(bq.query_rows(answers.count_query(), location=location)[0]["answers"])
     if not count and settings.where is None:
@@ -79,6 +81,24 @@ def run(settings: ExportSettings) -> int:
             )
     _report(settings, console, writer, written, count)
     return 0
+
+
+def _find_task(settings: ExportSettings, bq: BigQueryClient, location: str) -> Task:
+    """Return the task of a file; or the newest recorded version, if the task has none because it is a prompt.
+
+    Raises:
+        UserError: There is neither.
+    """
+    try:
+        file = find_task(settings.task, Path.cwd())
+    except UserError:
+        versions = TableName(*settings.results_dataset, "task_versions")
+        query = versions_query(versions, settings.task)
+        rows = bq.query_rows(query, location=location) if bq.get_table(versions) is not None else []
+        if not rows:
+            raise
+        return Task.from_definition(settings.task, orjson.loads(rows[0]["definition"]))
+    return build_task(file, load_models_file())
 
 
 def find_answers(settings: ExportSettings, task: Task, bq: BigQueryClient, location: str) -> export_sql.Answers:

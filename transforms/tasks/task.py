@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from imagebeam.transforms.core.errors import UserError
@@ -167,6 +168,21 @@ class Task:
             "media_resolution": self.media_resolution,
             "image": dataclasses.asdict(self.image),
         }
+
+    @classmethod
+    def from_definition(cls, name: str, definition: Mapping[str, Any]) -> Task:
+        """Return the task of a recorded definition, see :meth:`definition`; it has no description."""
+        fields = {key: value for key, value in definition.items() if key != "request_format"}
+        return cls(
+            **{
+                **fields,
+                "name": name,
+                "description": "",
+                "unit": UnitKind(fields["unit"]),
+                "generation": Generation(**fields["generation"]),
+                "image": ImageSettings(**fields["image"]),
+            }
+        )
 
     def ignored_warnings(self) -> tuple[str, ...]:
         """Return one line per setting that the model ignores."""

@@ -80,7 +80,7 @@ TASK: Final = _by_name(
         required=True,
     ),
     Key("description", "text", "Description shown by `imagebeam tasks`. Not part of the version.", default=""),
-    Key("model", "text", "Model id, or the resource name of a tuned endpoint. Default: the default model."),
+    Key("model", "text", "Model id, or the resource name of a tuned model or endpoint. Default: the default model."),
     Key("prompt", "text", "Prompt; may contain fields.", required=True),
     Key("system", "text", "System instruction, the same for every unit."),
     Key(

@@ -41,6 +41,10 @@ def test_text_answers_are_versioned_like_those_of_a_file(job: Job, tmp_path: Pat
     assert all(row["text"] and row["_version"] == first["version"] for row in rows)
     (recorded,) = versions(job)
     assert (recorded["version"], recorded["definition"]["prompt"]) == (first["version"], "What is in this image?")
+    output = tmp_path / "contents.csv"
+    code, _, err = run_cli(["export", "--task=contents", f"--results={job.results}", f"--output={output}"])
+    assert code == 0, err
+    assert output.read_text().count(rows[0]["text"]) >= 1
     file = tmp_path / "contents.yaml"
     file.write_text(yaml.safe_dump({"name": "contents", "prompt": "What is in this image?"}))
     again = job.run(task=str(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,8 @@ GENERATION: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "thinking": st.sampled_from(["low", "high"]),
     },
 )
+
+
 NAMES = ("temperature", "top_p", "seed", "max_output_tokens", "thinking")
 SENT_AS = {
     "temperature": "temperature",
@@ -152,3 +155,12 @@ def test_warns_in_one_line_per_ignored_setting() -> None:
         "model gemini-3.5-flash-lite ignores generation.top_p: not sent, not part of the version",
     )
     assert load({"model": "gemini-2.5-flash", "generation": {"temperature": 0.2}}).ignored_warnings() == ()
+
+
+@given(GENERATION, st.sampled_from([*MODELS.profiles, ENDPOINT]), st.booleans())
+def test_recorded_definition_gives_the_same_version(keys: dict[str, Any], model: str, asset: bool) -> None:  # noqa: FBT001
+    more: dict[str, Any] = {"unit": "asset", "max_images": 3} if asset else {"image": {"crop": "bbox"}, "system": "Hi."}
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    task = load({"model": model, "generation": keys, "schema": schema, **more})
+    again = Task.from_definition(task.name, json.loads(json.dumps(task.definition())))
+    assert (again.version, again.columns()) == (task.version, task.columns())
