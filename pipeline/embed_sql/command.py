@@ -159,7 +159,7 @@ def embed_remaining(sql_run: SqlRun, bq: BigQueryClient, status: Report) -> dict
 
 
 def statements(sql_run: SqlRun) -> list[str]:
-    """Return every statement of a run in order, with parameter values and grants as comments."""
+    """Return every statement of a run in order, with parameter values, grants and the clean-up as comments."""
     target, passes = build_target(sql_run.run), sql_run.passes
     first = StagingTable(sql_run.run.outcomes, hash_task(target.task), "0" * 12)
     staged = dataclasses.replace(first, chunk=0)
@@ -179,6 +179,8 @@ def statements(sql_run: SqlRun) -> list[str]:
         lines += [f"-- {title}"]
         lines += [f"--   @{parameter.name} = {parameter.value!r}" for parameter in query.parameters]
         lines += [f"{query.sql};", ""]
+    if drops := sql_run.resources.clean_up():
+        lines += ["-- clean up, when the lane is not used anymore:", *(f"--   {drop};" for drop in drops)]
     return lines
 
 

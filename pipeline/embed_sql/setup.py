@@ -97,6 +97,17 @@ class SqlResources:
             steps["model"] = ddl.create_model(self.model, self.endpoint, self.connection)
         return steps
 
+    def clean_up(self) -> list[str]:
+        """Return the statements that drop what the run creates, apart from tables of results."""
+        drops = []
+        if self.existing_model is None:
+            drops.append(f"DROP MODEL IF EXISTS {self.model.sql()}")
+        if self.images is not None and self.existing_table is None:
+            drops.append(f"DROP EXTERNAL TABLE IF EXISTS {self.images.sql()}")
+        if self.create_connection and self.connection is not None:
+            drops.append(f"DROP CONNECTION IF EXISTS {ddl.connection_sql(self.connection)}")
+        return drops
+
     def access(self, project: str, account: tuple[str, str] | None = None) -> Access:
         """Return what the service accounts of the connections need.
 

@@ -250,7 +250,7 @@ def test_embeds_with_the_users_own_model_and_object_table(cloud: LocalCloud, tmp
     code, out, err = run_cli(arguments(job, f"--remote_model={model}", f"--object_table={table}", "--dry_run"))
     assert code == 0, err
     assert f"--object_table={cloud.project}.{table} does not list 1 of 3 remaining images" in err
-    assert not re.search(r"CREATE (EXTERNAL TABLE|MODEL|CONNECTION)", out)
+    assert not re.search(r"(CREATE|DROP) (EXTERNAL TABLE|MODEL|CONNECTION)", out)
     assert f"MODEL `{cloud.project}.{model}`" in out
     assert f"JOIN `{cloud.project}.{table}` AS images" in out
     # Two connections: one calls the model, the other reads the images.
@@ -338,6 +338,25 @@ def test_creates_the_connection_and_prints_its_grants(cloud: LocalCloud, tmp_pat
     assert code == 0
     assert re.search(r"--member=serviceAccount:bqcx-\S+ --role=roles/aiplatform.user", out)
     assert re.search(r"gs://\S+-images --member=serviceAccount:bqcx-\S+ --role=roles/storage.objectViewer", out)
+
+
+def test_the_clean_up_leaves_only_results(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 1)
+    bucket = job.uri(0).split("/")[2]
+    flags = (f"--connection=us.{job.name}", "--create_connection", f"--object_uris=gs://{bucket}/*")
+    assert embed(job, *flags)["counted"]["ok"] == 1
+    created = {name for name in tables_of(job.results) if name.startswith(("_images_", "multimodalembedding"))}
+    assert len(created) == 2
+    code, out, err = run_cli(arguments(job, *flags, "--dry_run"))
+    assert code == 0, err
+    drops = re.findall(r"^--   (DROP .*);$", out, re.MULTILINE)
+    assert len(drops) == 3
+    client = bigquery.Client()
+    for drop in drops:
+        client.query_and_wait(drop)
+    assert not tables_of(job.results) & created
+    assert len(vectors(job)) == 1
+    assert "bqcx-" not in run_cli(arguments(job, *flags, "--dry_run"))[1]  # the connection is gone
 
 
 def test_dry_run_prints_every_statement(cloud: LocalCloud, tmp_path: Path) -> None:
