@@ -2,7 +2,7 @@
 
 Names follow Google's guide for Imagery Insights, for the customer :data:`CUSTOMER`. A subscription creates a linked
 dataset in the local BigQuery: read-only, with views of the shared tables. As in the API, the response is sent when the
-dataset exists; there is no long-running operation.
+dataset exists; there is no long-running operation. The sample dataset counts as linked by an earlier subscription.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from imagebeam.emulators.sample_data.tables import DATASET, LOCATION
 #: Project that shares the dataset.
 HUB: Final = "maps-platform-analytics-hub"
 #: Customer ID in the name of the listing.
-CUSTOMER: Final = "local-customer"
+CUSTOMER: Final = "1234-5678"
 
 _PLACE: Final = LOCATION.lower()
 EXCHANGE: Final = f"projects/{HUB}/locations/{_PLACE}/dataExchanges/imagery_insights_exchange_{_PLACE}"
@@ -169,8 +169,19 @@ class AnalyticsHubService:
     def _subscriptions(self, request: web.Request, _: Resource) -> Resource:
         if _project(request) != self._catalog.project:
             raise _denied("analyticshub.subscriptions.list", f"projects/{_project(request)}")
-        kept = self._catalog.registry.all(_KIND).values() if _location(request) == _PLACE else ()
-        return _page(request, "subscriptions", [self._shown(each) for each in kept])
+        if _location(request) != _PLACE:
+            return _page(request, "subscriptions", [])
+        kept = self._catalog.registry.all(_KIND).values()
+        return _page(request, "subscriptions", [*self._sample(), *(self._shown(each) for each in kept)])
+
+    def _sample(self) -> list[Resource]:
+        """Return the subscription of the sample dataset, if the dataset exists."""
+        if DATASET not in {name for name, _ in self._catalog.datasets()}:
+            return []
+        place = f"projects/{self._catalog.project}/datasets/{DATASET}"
+        name = f"projects/{PROJECT_NUMBER}/locations/{_PLACE}/subscriptions/{LISTING.rpartition('/')[2]}_sample"
+        body = {"name": name, "listing": LISTING, "state": "STATE_ACTIVE"}
+        return [body | {"linkedDatasetMap": {LISTING: {"linkedDataset": place}}}]
 
     def _shown(self, kept: Resource) -> Resource:
         """Return a subscription resource. A subscription is active as long as its dataset exists."""

@@ -18,7 +18,7 @@ import time
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from imagebeam.emulators.environment import environment_of
 
@@ -44,6 +44,8 @@ class LocalCloud:
         directory: State directory. Default: a temporary one that is removed at the end.
         seed: Random seed.
         port: Port on 127.0.0.1; 0 for a free one.
+        log: File for the error output of a server that keeps running when this process exits; requires a directory.
+            None for a server that exits with this process.
 
     Attributes:
         url: ``http://127.0.0.1:<port>``.
@@ -52,7 +54,7 @@ class LocalCloud:
         environment: Environment variables that direct Google clients to this cloud.
     """
 
-    def __init__(self, directory: Path | None = None, *, seed: int = 0, port: int = 0) -> None:
+    def __init__(self, directory: Path | None = None, *, seed: int = 0, port: int = 0, log: Path | None = None) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="imagebeam-cloud-") if directory is None else None
         self.directory = Path(self._temporary.name if self._temporary else directory or ".").absolute()
         self.url = ""
@@ -61,7 +63,8 @@ class LocalCloud:
         self._seed = seed
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in stop)
+        self._detached = log is not None
+        self._errors: IO[bytes] = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115  (closed in stop)
 
     def __enter__(self) -> Self:
         self.start()
@@ -79,10 +82,11 @@ class LocalCloud:
             RuntimeError: The server did not start; with its error output.
         """
         command = [sys.executable, "-m", "imagebeam.emulators.server", "--dir", str(self.directory)]
-        command += ["--port", str(self._port), "--seed", str(self._seed)]
+        command += ["--port", str(self._port), "--seed", str(self._seed), *(["--detached"] if self._detached else [])]
         self._process = subprocess.Popen(  # noqa: S603  (our own module)
             command,
-            stdin=subprocess.PIPE,  # closed when this process exits, which stops the server
+            # A pipe is closed when this process exits, which stops the server.
+            stdin=subprocess.DEVNULL if self._detached else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=os.environ | _ENVIRONMENT,
@@ -103,6 +107,8 @@ class LocalCloud:
         if process is not None:
             if process.stdin is not None:
                 process.stdin.close()
+            else:
+                process.terminate()
             try:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
@@ -115,13 +121,12 @@ class LocalCloud:
             self._temporary.cleanup()
 
     def wait(self) -> None:
-        """Block until the server fails.
+        """Block until the server exits, for example because of ``imagebeam local down``.
 
         Raises:
-            RuntimeError: The server exited; with its error output.
+            RuntimeError: The server failed; with its error output.
         """
-        if self._process is not None:
-            self._process.wait()
+        if self._process is not None and self._process.wait():
             raise RuntimeError(f"The local Google Cloud exited: {self._error_output() or 'no error output'}")
 
     def faults(self, **settings: Any) -> None:

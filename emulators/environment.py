@@ -1,6 +1,9 @@
 """Environment variables that direct unmodified Google clients to the local cloud, and conflicting settings."""
 
 import json
+import os
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +17,8 @@ FOREIGN: Final = (
     "GOOGLE_GEMINI_BASE_URL",
     "GOOGLE_APPLICATION_CREDENTIALS",
 )
+#: Directory with the program ``gcloud``, in the state directory.
+PROGRAMS: Final = "bin"
 
 #: Path of Vertex AI on the server. google-genai reads project and location from the environment only if its base URL
 #: ends like that of Google.
@@ -21,7 +26,7 @@ VERTEX_PATH: Final = "/aiplatform.googleapis.com"
 
 
 def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
-    """Return the variables that direct every Google client to the local cloud.
+    """Return the variables that direct every Google client and gcloud to the local cloud.
 
     Args:
         url: URL of the server, ``http://127.0.0.1:<port>``.
@@ -29,6 +34,7 @@ def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
         directory: State directory with ``credentials.json``.
     """
     proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), url)  # the server rejects every CONNECT
+    programs, path = directory / PROGRAMS, os.environ.get("PATH", os.defpath).split(os.pathsep)
     direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
     return {
         "STORAGE_EMULATOR_HOST": url,
@@ -44,10 +50,28 @@ def environment_of(url: str, project: str, directory: Path) -> dict[str, str]:
         "GOOGLE_GENAI_USE_VERTEXAI": "True",
         "GOOGLE_GEMINI_BASE_URL": f"{url}{VERTEX_PATH}",
         "GOOGLE_CLOUD_LOCATION": "us-central1",
+        # The program gcloud of the local cloud comes first, and the user's login is out of reach of any other.
+        "PATH": os.pathsep.join([str(programs), *(part for part in path if part != str(programs))]),
+        "CLOUDSDK_CONFIG": str(directory / "gcloud"),
+        "CLOUDSDK_CORE_PROJECT": project,
         "NO_GCE_CHECK": "true",  # google-auth must not contact a metadata server
         **proxies,
         **direct,
     }
+
+
+def write_program(directory: Path) -> None:
+    """Write the program ``gcloud`` of the local cloud and the folder of its settings.
+
+    Args:
+        directory: State directory.
+    """
+    program = directory / PROGRAMS / "gcloud"  # see gcloud/program.py
+    program.parent.mkdir(exist_ok=True)
+    (directory / "gcloud").mkdir(exist_ok=True)
+    command = [sys.executable, "-P", "-m", "imagebeam.emulators.gcloud.program", str(directory.absolute())]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
 
 
 def find_conflict(environment: Mapping[str, str], directory: Path, home: Path) -> str | None:

@@ -1,8 +1,8 @@
 """The local Google Cloud as one process with one HTTP port on loopback.
 
 ``python -m imagebeam.emulators.server --dir DIR`` prints one line of JSON when it is ready
-(``{"url": ..., "pid": ..., "project": ...}``) and exits at the end of its standard input, so that it never outlives
-its parent process.
+(``{"url": ..., "pid": ..., "project": ..., "stop_token": ...}``) and exits at the end of its standard input, so that it
+never outlives its parent process. With ``--detached`` it runs until it is stopped.
 """
 
 import argparse
@@ -25,17 +25,19 @@ import duckdb
 import orjson
 from aiohttp import web
 
+from imagebeam.emulators.admin import AdminService
 from imagebeam.emulators.analyticshub import AnalyticsHubService
 from imagebeam.emulators.batch.api import BatchService
 from imagebeam.emulators.bigquery.service import BigQueryService
 from imagebeam.emulators.core.access import Access
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.faults import FaultConfig
-from imagebeam.emulators.core.http import ApiError, google_error, json_response, not_implemented, read_json
+from imagebeam.emulators.core.http import ApiError, google_error, not_implemented
 from imagebeam.emulators.core.iam import IamService
 from imagebeam.emulators.core.tokens import PROJECT, TokenService, write_credentials
-from imagebeam.emulators.dataflow import DataflowService
-from imagebeam.emulators.environment import VERTEX_PATH
+from imagebeam.emulators.dataflow.flex_templates import ImageRegistry
+from imagebeam.emulators.dataflow.service import DataflowService
+from imagebeam.emulators.environment import VERTEX_PATH, write_program
 from imagebeam.emulators.storage.object_store import ObjectStore
 from imagebeam.emulators.storage.service import StorageService
 from imagebeam.emulators.vertex.service import VertexService
@@ -51,48 +53,41 @@ BODY_LIMIT: Final = 512 * 1024 * 1024
 #: Seconds to wait for another server to release the directory, since its parent may just have been killed.
 LOCK_TIMEOUT: Final = 2.0
 
-FAULTS: Final = web.AppKey("faults", FaultConfig)
 COUNTERS: Final = web.AppKey("counters", Counters)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
+def build_app(directory: Path, url: str, admin: AdminService, seed: int = 0) -> web.Application:
     """Build the aiohttp application of the local cloud.
 
     Args:
         directory: State directory.
         url: URL of the server, for the token URI of the key.
+        admin: The routes that only the local cloud has.
         seed: Random seed.
     """
     faults, counters = FaultConfig(), Counters()
     objects = ObjectStore(directory)
     public_key = write_credentials(directory / "credentials.json", url)
     app = web.Application(client_max_size=BODY_LIMIT, middlewares=[_errors])
-    app[FAULTS], app[COUNTERS] = faults, counters
+    app[COUNTERS] = counters
     app.add_routes(StorageService(objects, faults, counters).routes())
     bigquery = BigQueryService(directory / "bigquery.duckdb", objects, PROJECT, faults, counters, seed)
     app.add_routes(bigquery.routes())
     app.add_routes(AnalyticsHubService(bigquery.catalog, faults, counters).routes())
     app.add_routes(TokenService(public_key, faults, counters).routes())
     access = Access(faults)
-    app.add_routes(DataflowService(objects, PROJECT, access, counters).routes())
+    images = ImageRegistry(directory / "images.json", PROJECT)
+    app.add_routes(DataflowService(objects, images, PROJECT, access, counters).routes())
     app.add_routes(IamService(PROJECT, access, counters).routes())
     vertex = VertexService(objects, PROJECT, seed, faults, counters)
     batch = BatchService(objects, bigquery.catalog, vertex.images, vertex.descriptors, seed, faults, counters)
     routes = [*vertex.routes(), *batch.routes()]
     app.add_routes(routes)
     app.add_routes(web.route(one.method, VERTEX_PATH + one.path, one.handler, **one.kwargs) for one in routes)
-    app.add_routes(
-        [
-            web.get("/_local/faults", _get_faults),
-            web.put("/_local/faults", _put_faults),
-            web.delete("/_local/faults", _delete_faults),
-            web.get("/_local/counters", _get_counters),
-            web.delete("/_local/counters", _delete_counters),
-            web.route("*", "/{path:.*}", _unknown),
-        ]
-    )
+    app.add_routes(admin.routes(faults, counters))
+    app.add_routes([web.route("*", "/{path:.*}", _unknown)])
 
     async def close(_: web.Application) -> None:
         await asyncio.to_thread(bigquery.close)
@@ -101,13 +96,14 @@ def build_app(directory: Path, url: str, seed: int = 0) -> web.Application:
     return app
 
 
-async def serve(directory: Path, port: int, seed: int) -> None:
-    """Serve until SIGTERM, SIGINT or the end of standard input.
+async def serve(directory: Path, port: int, seed: int, *, detached: bool = False) -> None:
+    """Serve until SIGTERM, SIGINT, a stop request or the end of standard input.
 
     Args:
         directory: State directory.
         port: Port on 127.0.0.1; 0 for a free one.
         seed: Random seed.
+        detached: Whether to ignore the end of standard input.
 
     Raises:
         OSError: The port is in use or the directory is not writable.
@@ -128,14 +124,17 @@ async def serve(directory: Path, port: int, seed: int) -> None:
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="local-cloud"))
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    runner = web.AppRunner(build_app(directory, url, seed), access_log=None, shutdown_timeout=0.5)
+    stopped = asyncio.Event()
+    admin = AdminService(directory.resolve(), stopped)
+    runner = web.AppRunner(build_app(directory, url, admin, seed), access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     await web.SockSite(runner, listener).start()
-    stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    state = orjson.dumps({"url": url, "pid": os.getpid(), "project": PROJECT})
+    write_program(directory)
+    state = orjson.dumps({"url": url, "pid": os.getpid(), "project": PROJECT, "stop_token": admin.stop_token})
     state_file = directory / "local.json"
+    state_file.touch(mode=0o600)
     state_file.write_bytes(state)
     print(state.decode(), flush=True)
 
@@ -145,7 +144,8 @@ async def serve(directory: Path, port: int, seed: int) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has already ended
             loop.call_soon_threadsafe(stopped.set)
 
-    threading.Thread(target=watch_parent, daemon=True, name="parent-watch").start()
+    if not detached:
+        threading.Thread(target=watch_parent, daemon=True, name="parent-watch").start()
     try:
         await stopped.wait()
     finally:
@@ -159,10 +159,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--detached", action="store_true")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="local cloud: %(message)s")
     try:
-        asyncio.run(serve(arguments.dir, arguments.port, arguments.seed))
+        asyncio.run(serve(arguments.dir, arguments.port, arguments.seed, detached=arguments.detached))
     except (OSError, ImagebeamError, duckdb.Error) as problem:
         print(f"The local cloud cannot start: {problem}", file=sys.stderr)
         return 2
@@ -192,29 +193,6 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _unknown(request: web.Request) -> web.StreamResponse:
     return not_implemented(f"{request.method} {request.path}")
-
-
-async def _get_faults(request: web.Request) -> web.StreamResponse:
-    return json_response(request.app[FAULTS].snapshot())
-
-
-async def _put_faults(request: web.Request) -> web.StreamResponse:
-    request.app[FAULTS].update(await read_json(request))
-    return json_response(request.app[FAULTS].snapshot())
-
-
-async def _delete_faults(request: web.Request) -> web.StreamResponse:
-    request.app[FAULTS].reset()
-    return json_response({})
-
-
-async def _get_counters(request: web.Request) -> web.StreamResponse:
-    return json_response(request.app[COUNTERS].snapshot())
-
-
-async def _delete_counters(request: web.Request) -> web.StreamResponse:
-    request.app[COUNTERS].reset()
-    return json_response({})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from requests.adapters import HTTPAdapter
 from imagebeam.emulators.sample_data.rows import BUCKET, Content, build_content
 from imagebeam.emulators.sample_data.tables import DATASET, LOCATION, TABLES
 
+#: Bucket for the files of runs, with the name that the documentation uses.
+WORK_BUCKET: Final = "my-bucket"
 #: Maximum number of connections.
 THREADS: Final = 8
 
@@ -22,7 +24,7 @@ def build_dataset(url: str, project: str, *, units: int = 300, seed: int = 0) ->
 
     Creates bucket ``imagebeam-local-frames`` and dataset ``imagery_insights___us`` with the tables of 2025
     (``latest_observations``, ...) and of 2026 (``cropped_observations_latest``, ...), and replaces rows of an
-    earlier call.
+    earlier call. Also creates an empty bucket for the files of runs, ``my-bucket``.
 
     ``latest_observations`` contains two rows without a URI, one with a truncated object, one with a missing object
     and one PNG named ``.jpg``. In ``all_observations`` some observations occur in two snapshots with different URIs.
@@ -61,9 +63,10 @@ def _load(client: bigquery.Client, table: str, name: str, rows: Mapping[str, Seq
 
 
 def _upload(client: storage.Client, content: Content, threads: ThreadPoolExecutor) -> None:
+    for name in (BUCKET, WORK_BUCKET):
+        if not client.bucket(name).exists():
+            client.create_bucket(name, location=LOCATION)
     bucket = client.bucket(BUCKET)
-    if not bucket.exists():
-        bucket.create(location=LOCATION)
 
     def upload(name: str) -> None:
         kind = "image/png" if name.endswith(".png") else "image/jpeg"

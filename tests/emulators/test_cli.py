@@ -4,6 +4,8 @@ import datetime
 import decimal
 import importlib.metadata
 import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,8 @@ from google.cloud import bigquery
 
 from imagebeam.emulators import cli
 from imagebeam.emulators.bigquery.result_text import FORMATS, render
-from imagebeam.emulators.cli import running_url
 from imagebeam.emulators.cloud import LocalCloud
+from imagebeam.emulators.running import find_running
 
 _TABLE = """
 CREATE TABLE d.t AS
@@ -39,6 +41,9 @@ def _said(capsys: pytest.CaptureFixture[str]) -> str:
         (["sql", "SELECT 1", "--format=xml"], "invalid choice: 'xml'"),
         (["up", "--port=99999"], "invalid port '99999' (0 to 65535)"),
         (["up", "--seed=-1"], "invalid seed"),
+        (["up", "--port"], "requires an argument"),
+        (["sql"], "Missing argument 'QUERY'"),
+        (["--dir=x"], "the command comes first"),
         ([], "required"),
     ],
 )
@@ -51,7 +56,36 @@ def test_invalid_arguments_are_one_line_and_exit_code_2(
 
 def test_help_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["up", "--help"]) == 0
-    assert "--port" in capsys.readouterr().out
+    assert "--port=N" in capsys.readouterr().out
+    assert cli.main(["-h"]) == 0
+    listed = capsys.readouterr().out
+    for name in cli.command.commands:
+        assert f"\n  {name} " in listed
+
+
+@pytest.mark.parametrize("name", ["env", "down"])
+def test_env_and_down_need_a_running_cloud(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, f"--dir={tmp_path}"]) == 2
+    assert f"no local cloud is running in {tmp_path}: run imagebeam local up --detach" in _said(capsys)
+
+
+def test_a_server_of_another_directory_is_not_ours(
+    cloud: LocalCloud, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "local.json").write_bytes((cloud.directory / "local.json").read_bytes())
+    assert cli.main(["down", f"--dir={tmp_path}"]) == 2
+    assert "no local cloud is running" in _said(capsys)
+    assert find_running(cloud.directory) is not None
+
+
+def test_stopping_requires_the_token_of_the_state_directory(cloud: LocalCloud) -> None:
+    for headers in ({}, {"Authorization": "Bearer guessed"}):
+        request = urllib.request.Request(f"{cloud.url}/_local/stop", data=b"{}", headers=headers)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        assert caught.value.code == 403
+    assert find_running(cloud.directory) is not None
+    assert (cloud.directory / "local.json").stat().st_mode & 0o077 == 0
 
 
 def test_up_rejects_real_credentials(
@@ -148,9 +182,11 @@ def test_sql_returns_the_same_rows_while_the_cloud_is_up_and_down(
         bigquery.Client().create_dataset("d")
         assert cli.main(["sql", _TABLE, "--dir", str(tmp_path)]) == 0
         capsys.readouterr()
-        assert running_url(tmp_path) == started.url
+        running = find_running(tmp_path)
+        assert running is not None
+        assert running.url == started.url
         ask()
-    assert running_url(tmp_path) is None
+    assert find_running(tmp_path) is None
     ask()
     assert answers[0] == answers[1]
     assert complaints[0] == complaints[1]

@@ -1,7 +1,8 @@
 """The local Dataflow: validate jobs, but do not run them.
 
 A job is accepted if its graph and all packages exist in the local Cloud Storage. It then stays in
-``JOB_STATE_PENDING`` until it is canceled. ``GET /_local/dataflow`` returns all jobs as submitted.
+``JOB_STATE_PENDING`` until it is canceled. ``GET /_local/dataflow`` returns all jobs as submitted. Launches of Flex
+Templates: see :mod:`imagebeam.emulators.dataflow.flex_templates`.
 
 Beam uses REST only for the host name ``localhost``: ``--dataflow_endpoint=http://localhost:PORT``.
 """
@@ -19,6 +20,7 @@ from imagebeam.emulators.core.access import Access, caller
 from imagebeam.emulators.core.auth import authenticate
 from imagebeam.emulators.core.counters import Counters
 from imagebeam.emulators.core.http import ApiError, json_response, read_json
+from imagebeam.emulators.dataflow.flex_templates import FlexTemplates, ImageRegistry
 from imagebeam.emulators.storage.object_store import ObjectStore
 
 _JOBS: Final = "/v1b3/projects/{project}/locations/{location}/jobs"
@@ -40,13 +42,17 @@ class DataflowService:
 
     Args:
         objects: Cloud Storage, to which graphs and packages are staged.
+        images: The container images of Flex Templates.
         project: ID of the only project.
         access: The access rules.
         counters: The counters.
     """
 
-    def __init__(self, objects: ObjectStore, project: str, access: Access, counters: Counters) -> None:
+    def __init__(
+        self, objects: ObjectStore, images: ImageRegistry, project: str, access: Access, counters: Counters
+    ) -> None:
         self._objects = objects
+        self._templates = FlexTemplates(objects, images, self._authorize, self._launch)
         self._project = project
         self._access = access
         self._counters = counters
@@ -61,6 +67,7 @@ class DataflowService:
             web.get(_JOBS, self._list, allow_head=False),
             web.get(one, self._get, allow_head=False),
             web.put(one, self._update),
+            *self._templates.routes(),
             web.get("/_local/dataflow", self._show),
             web.delete("/_local/dataflow", self._clear),
         ]
@@ -70,16 +77,9 @@ class DataflowService:
         body = await read_json(request)
         check_job(body)
         await asyncio.to_thread(self._check_staged, body)
-        for job in self._jobs.values():
-            if job["name"] == body["name"] and job["location"] == location and job["currentState"] == _WAITING:
-                # The real service returns the existing job, which the client recognizes by its request ID.
-                return json_response(job)
-        now = dt.datetime.now(dt.UTC)
-        number = f"{now:%Y-%m-%d_%H_%M_%S}-{next(self._numbers)}"
-        stamp = f"{now:%Y-%m-%dT%H:%M:%S.%fZ}"
-        known = {"id": number, "projectId": self._project, "location": location, "createTime": stamp}
-        self._jobs[number] = {**body, **known, "currentState": _WAITING, "currentStateTime": stamp}
-        return json_response(self._jobs[number])
+        # The real service returns the existing job, which the client recognizes by its request ID.
+        active = self._active(body["name"], location)
+        return json_response(active or self._add({**body, "currentState": _WAITING}, location))
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         return json_response(self._job(request, "get"))
@@ -106,6 +106,33 @@ class DataflowService:
         return json_response({})
 
     # Steps
+
+    def _launch(self, job: dict[str, Any], location: str) -> dict[str, Any]:
+        """Store the job of a Flex Template.
+
+        Raises:
+            ApiError: 400 for an invalid name, 409 if a job of that name is active.
+        """
+        check_name(job["name"])
+        active = self._active(job["name"], location)
+        if active is not None:
+            raise ApiError(409, f"There is already an active job named {job['name']} in {location}: {active['id']}.")
+        return self._add(job, location)
+
+    def _active(self, name: str, location: str) -> dict[str, Any] | None:
+        """Return the job of a name that has not ended."""
+        for job in self._jobs.values():
+            if (job["name"], job["location"]) == (name, location) and job["currentState"] not in _CANCELLED.values():
+                return job
+        return None
+
+    def _add(self, job: dict[str, Any], location: str) -> dict[str, Any]:
+        now = dt.datetime.now(dt.UTC)
+        number = f"{now:%Y-%m-%d_%H_%M_%S}-{next(self._numbers)}"
+        stamp = f"{now:%Y-%m-%dT%H:%M:%S.%fZ}"
+        known = {"id": number, "projectId": self._project, "location": location, "createTime": stamp}
+        self._jobs[number] = {**job, **known, "currentStateTime": stamp}
+        return self._jobs[number]
 
     def _authorize(self, request: web.Request, method: str) -> str:
         """Check the caller and the location; return the location."""
@@ -151,15 +178,23 @@ class DataflowService:
             return stream.read()
 
 
+def check_name(name: object) -> None:
+    """Check the name of a job.
+
+    Raises:
+        ApiError: 400 if it is invalid.
+    """
+    if not isinstance(name, str) or not _JOB_NAME.fullmatch(name):
+        raise ApiError(400, f"The job name {name!r} must match {_JOB_NAME.pattern}.")
+
+
 def check_job(job: dict[str, Any]) -> None:
     """Check the fields of a job.
 
     Raises:
         ApiError: 400 that names the invalid field.
     """
-    name = job.get("name")
-    if not isinstance(name, str) or not _JOB_NAME.fullmatch(name):
-        raise ApiError(400, f"The job name {name!r} must match {_JOB_NAME.pattern}.")
+    check_name(job.get("name"))
     if job.get("type") not in {*_TYPES, *_TYPES.values()}:
         raise ApiError(400, f"The job's type {job.get('type')!r} must be one of {', '.join(_TYPES.values())}.")
     for key, value in job.get("labels", {}).items():

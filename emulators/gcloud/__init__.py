@@ -1,0 +1,1 @@
+"""The program ``gcloud`` of the local cloud."""
