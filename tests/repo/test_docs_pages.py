@@ -101,7 +101,10 @@ def parse(argv: list[str]) -> None:
     if argv == ["local"]:  # a group, named in a sentence
         return
     if argv[0] == "local":
-        local_cli._parse(argv[1:])
+        with local_cli.command.make_context("imagebeam local", argv[1:]) as context:
+            name, found, rest = local_cli.command.resolve_command(context, argv[1:])
+            assert found is not None
+            found.make_context(name, rest)
         return
     command: click.Command = build_root()
     while isinstance(command, CommandGroup):
