@@ -168,7 +168,7 @@ def table(report: Report) -> Iterator[str]:
 def machine() -> str:
     """Return a sentence about the date and the machine, without names."""
     today = datetime.datetime.now(datetime.UTC).date()
-    return f"Metrics {today} on {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}."
+    return f"Measured {today} on {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}."
 
 
 def marked(page: str, name: str, lines: Iterator[str]) -> str:
