@@ -1,111 +1,35 @@
-"""Every command in the README is listed here with its proof, and those that can run here are run.
+"""The README and how pages mark commands: each runs in a test, or is marked as needing a project."""
 
-A command that is new in the README fails the first test until it is in :data:`PROOFS`.
-"""
-
-import ast
 import os
-import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.documents import NOT_UNDER_MAKE, commands
+from support.documents import NOT_UNDER_MAKE, Command, commands, marked_commands
 from support.paths import ROOT
 
 from imagebeam.pipeline.cli import main as cli
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-#: The command is run by a test below, in the README's order, in one empty directory.
-RUN = "run"
-#: The command talks to Google Cloud, or installs something.
-ELSEWHERE = "elsewhere"
-
-#: Command → RUN, ELSEWHERE, or the test that proves it, as file::function.
-PROOFS = {
-    "make demo": "tests/integration/commands/test_demo.py::test_demo_runs_three_times_and_keeps_answers",
-    "source .venv/bin/activate": ELSEWHERE,
-    "imagebeam local sql 'SELECT sharpness, COUNT(*) AS images FROM answers.image_quality GROUP BY 1' --dir .local": (
-        "tests/integration/commands/test_demo.py::test_demo_runs_three_times_and_keeps_answers"
-    ),
-    "imagebeam local sql 'SELECT unit_id, status, reason FROM answers.dead_letters' --dir .local": (
-        "tests/integration/commands/test_demo.py::test_demo_runs_three_times_and_keeps_answers"
-    ),
-    "imagebeam classify --task=utility_pole --lane=batch --work_dir=gs://my-bucket/imagebeam": (
-        "tests/integration/batch/test_batch_lane.py::test_records_the_same_rows_as_the_online_lane"
-    ),
-    "imagebeam embed --dimension=768 --limit=100": (
-        "tests/integration/embed/test_embed.py::test_embeds_every_image_once"
-    ),
-    "imagebeam embed --model=multimodalembedding@001 --location=us-central1 --dimension=512 --vector_index": (
-        "tests/integration/embed/test_embed.py::test_creates_the_vector_index_once_after_the_run"
-    ),
-    "imagebeam embed --dimension=768 --lane=batch --work_dir=gs://my-bucket/imagebeam": (
-        "tests/integration/embed/test_embed_batch.py::test_batch_and_online_lanes_give_the_same_vectors_and_counts"
-    ),
-    "imagebeam embed --lane=sql --dimension=768 --dry_run": (
-        "tests/integration/embed/test_embed_sql.py::test_dry_run_prints_every_statement"
-    ),
-    "imagebeam embed --lane=sql --connection=us.imagery --create_connection --object_uris='gs://my-bucket/obs/*'": (
-        "tests/integration/embed/test_embed_sql.py::test_creates_the_connection_and_prints_its_grants"
-    ),
-    "imagebeam search --text='a dark street' --model=gemini-embedding-2 --dimension=768 --html=found.html": (
-        "tests/integration/embed/test_search.py::test_contact_sheet_has_thumbnails_on_request_and_loads_nothing"
-    ),
-    "imagebeam search --image=pole.jpg --where=\"asset_type = 'ASSET_CLASS_UTILITY_POLE'\" --top_k=50": (
-        "tests/integration/embed/test_search.py::test_finds_the_image_of_a_local_picture"
-    ),
-    "imagebeam search --like=o1:0123:00250082 --out_table=image_answers.like_it": (
-        "tests/integration/embed/test_search.py::test_classifies_a_saved_search_result"
-    ),
-    "imagebeam export --task=utility_pole --output=poles.parquet": (
-        "tests/integration/commands/test_export.py::test_parquet_has_the_types_of_bigquery"
-    ),
-    "imagebeam batch status --work_dir=gs://my-bucket/imagebeam": (
-        "tests/integration/batch/test_batch_lane.py::test_status_and_collect_need_only_the_work_directory"
-    ),
-    "imagebeam batch collect --work_dir=gs://my-bucket/imagebeam": (
-        "tests/integration/batch/test_batch_lane.py::test_status_and_collect_need_only_the_work_directory"
-    ),
-    "make test": "tests/repo/test_docs.py::test_make_runs_what_it_says",
-    "gcloud auth application-default login": ELSEWHERE,
-    "imagebeam subscribe --customer_id=1234-5678 --project=my-project --dataset=imagery_insights___us": (
-        "tests/integration/commands/test_subscribe.py::test_links_a_dataset_once_and_runs_on_it"
-    ),
-    "imagebeam init --project=my-project --results=image_answers "
-    "--source=my-project.imagery_insights___us.cropped_observations_latest": RUN,
-    "imagebeam tasks list": RUN,
-    "imagebeam tasks show utility_pole": RUN,
-    "imagebeam plan --task=utility_pole": (
-        "tests/integration/commands/test_plan.py::test_a_plan_of_the_demo_dataset_matches_the_run"
-    ),
-    "imagebeam preflight --task=utility_pole": (
-        "tests/integration/commands/test_preflight.py::test_passes_a_good_setup_and_leaves_nothing_behind"
-    ),
-    "imagebeam classify --task=utility_pole --limit=100": ELSEWHERE,
-    "imagebeam classify --task=utility_pole --asset_types=ASSET_CLASS_UTILITY_POLE --near=46.948,7.447,500": ELSEWHERE,
-    "imagebeam template build --image=europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0 "
-    "--template=gs://my-bucket/imagebeam/classify.json": (
-        "tests/integration/dataflow/test_template_command.py::test_readme_commands_run_gcloud"
-    ),
-    "imagebeam template launch --template=gs://my-bucket/imagebeam/classify.json --region=europe-west6 "
-    "--task=utility_pole --work_dir=gs://my-bucket/imagebeam --max_cost_usd=25": (
-        "tests/integration/dataflow/test_template_command.py::test_readme_commands_run_gcloud"
-    ),
-    "imagebeam template build embed --image=europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0 "
-    "--template=gs://my-bucket/imagebeam/embed.json --reuse_image": (
-        "tests/integration/dataflow/test_template_command.py::test_readme_commands_run_gcloud"
-    ),
-    "imagebeam template launch embed --template=gs://my-bucket/imagebeam/embed.json --region=europe-west6 "
-    "--dimension=768 --work_dir=gs://my-bucket/imagebeam --max_cost_usd=25": (
-        "tests/integration/dataflow/test_template_command.py::test_readme_commands_run_gcloud"
-    ),
-    "imagebeam tasks new street_furniture": RUN,
-    "imagebeam tasks check tasks/street_furniture.yaml": RUN,
+#: A page with this command is run, command by command, by tests/repo/test_readme_commands.py.
+RUN = 'eval "$(imagebeam local env)"'
+#: Pages whose commands have tests of their own.
+OWN_TESTS = {
+    "docs/guides/batch-input.md": "tests/integration/batch/test_batch_run.py",
+    "docs/guides/dataflow.md": "tests/integration/dataflow/test_template_command.py",
+    "docs/guides/export.md": "tests/integration/commands/test_export.py",
+    "docs/guides/schedule.md": "tests/integration/dataflow/test_schedule.py",
+    "docs/rate-limiting.md": "tests/unit/engine/test_simulate_pacing.py",
 }
+#: Pages that users read, without the generated reference.
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+    if "docs/reference/" not in str(path)
+)
+#: Commands that install, or have a test of their own.
+ELSEWHERE = ("make ", "source .venv/bin/activate")
 
 
 def test_commands_are_found_in_both_kinds_of_blocks() -> None:
@@ -113,26 +37,33 @@ def test_commands_are_found_in_both_kinds_of_blocks() -> None:
     assert commands(text) == ["a b c", "d", "e", "f"]
 
 
-def test_every_command_of_the_readme_has_a_proof_and_every_proof_a_command() -> None:
-    assert set(commands(README)) == set(PROOFS)
+def test_marks_belong_to_a_command_or_to_a_block() -> None:
+    text = "```bash\na  # needs a project\nb  # else\n```\n- x\n  ```bash\n  # needs a project\n  c\n  ```\n"
+    assert marked_commands(text) == [Command("a", True), Command("b", False), Command("c", True)]
 
 
-@pytest.mark.parametrize("proof", sorted(set(PROOFS.values()) - {RUN, ELSEWHERE}))
-def test_the_tests_that_prove_commands_exist(proof: str) -> None:
-    file, _, name = proof.partition("::")
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_run_by_a_test_or_marked(page: str) -> None:
+    found = marked_commands((ROOT / page).read_text(encoding="utf-8"))
+    if page in OWN_TESTS:
+        assert found
+        assert (ROOT / OWN_TESTS[page]).exists()
+    elif RUN not in [command.text for command in found]:
+        bare = [each.text for each in found if not each.needs_project and not each.text.startswith(ELSEWHERE)]
+        assert bare == []
 
 
-def test_the_commands_that_can_run_here_run(tmp_path: Path) -> None:
-    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    ran = [command for command in commands(README) if PROOFS[command] == RUN]
-    assert ran
-    for command in ran:
-        done = subprocess.run(
-            shlex.split(command), cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=100, check=False
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+def test_readme_is_short_and_begins_with_what_matters() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    first_screen = "\n".join(lines[:42])
+    for text in ("Deadline-safe batch for images", "cap that holds across workers", "$ make demo", "all units accounted"):
+        assert text in first_screen
+
+
+def test_every_command_of_the_program_is_documented_outside_the_reference() -> None:
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in cli.COMMANDS if f"imagebeam {name}" not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -192,8 +123,3 @@ def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert "make test" in commands(README)
     assert script.rstrip().endswith("exec make test")
-
-
-def test_every_command_of_the_program_is_in_the_readme() -> None:
-    for name in cli.COMMANDS:
-        assert f"imagebeam {name}" in README

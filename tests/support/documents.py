@@ -1,24 +1,52 @@
 """Commands, links and headings in Markdown pages, and the environment to run commands in."""
 
+import dataclasses
 import os
 import re
 import textwrap
 
+#: Comment that marks a command, or the block that it begins.
+NEEDS_PROJECT = "# needs a project"
 _BLOCK = r"^ *```.*?^ *```"
 
 #: The environment without the variables of the make process that runs the tests.
 NOT_UNDER_MAKE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 
-def commands(markdown: str) -> list[str]:
-    """Commands of the fenced blocks marked bash (each line) and console (lines after a dollar sign)."""
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of a page.
+
+    Attributes:
+        text: The command line.
+        needs_project: Whether the page marks it as one that the local cloud cannot run.
+    """
+
+    text: str
+    needs_project: bool
+
+
+def marked_commands(markdown: str) -> list[Command]:
+    """Commands of the fenced blocks marked bash (each line) and console (lines after a dollar sign).
+
+    A comment ``# needs a project`` marks the command on its line, or the whole block if it is the first line.
+    """
     found = []
     for language, block in re.findall(r"^ *```(bash|console)\n(.*?)^ *```", markdown, re.MULTILINE | re.DOTALL):
         lines = textwrap.dedent(re.sub(r"\\\n\s*", "", block)).splitlines()
+        whole = lines[0].strip() == NEEDS_PROJECT
         if language == "console":
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-        found += [line.partition("  #")[0].strip() for line in lines if line.strip() and line.strip()[0] != "#"]
+        for line in lines:
+            text, _, comment = line.partition("  #")
+            if text.strip() and not text.startswith("#"):
+                found.append(Command(text.strip(), whole or f"#{comment}".strip() == NEEDS_PROJECT))
     return list(dict.fromkeys(found))
+
+
+def commands(markdown: str) -> list[str]:
+    """Texts of the commands of :func:`marked_commands`, each once."""
+    return list(dict.fromkeys(command.text for command in marked_commands(markdown)))
 
 
 def inline_commands(markdown: str) -> list[str]:
