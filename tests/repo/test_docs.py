@@ -19,7 +19,9 @@ OWN_TESTS = {
     "docs/guides/batch-input.md": "tests/integration/batch/test_batch_run.py",
     "docs/guides/dataflow.md": "tests/integration/dataflow/test_template_command.py",
     "docs/guides/export.md": "tests/integration/commands/test_export.py",
+    "docs/guides/new-objects.md": "tests/integration/commands/test_new_objects.py",
     "docs/guides/schedule.md": "tests/integration/dataflow/test_schedule.py",
+    "docs/guides/statistics.md": "tests/integration/commands/test_demo.py",
     "docs/rate-limiting.md": "tests/unit/engine/test_simulate_pacing.py",
 }
 #: Pages that users read, without the generated reference.
