@@ -21,6 +21,7 @@ OWN_TESTS = {
     "docs/guides/export.md": "tests/integration/commands/test_export.py",
     "docs/guides/new-objects.md": "tests/integration/commands/test_new_objects.py",
     "docs/guides/schedule.md": "tests/integration/dataflow/test_schedule.py",
+    "docs/guides/sql-lane.md": "tests/integration/embed/test_embed_sql.py",
     "docs/guides/statistics.md": "tests/integration/commands/test_demo.py",
     "docs/rate-limiting.md": "tests/unit/engine/test_simulate_pacing.py",
 }
