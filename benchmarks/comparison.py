@@ -34,6 +34,7 @@ import apache_beam as beam
 import google.cloud.storage as storage
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.ml.inference.gemini_inference import GeminiModelHandler
+from apache_beam.transforms.combiners import Count
 from google import genai
 from google.cloud import bigquery
 from google.genai import types
@@ -126,10 +127,7 @@ def infer(units: int, directory: Path) -> int:
     handler = GeminiModelHandler(MODEL, _request, project=os.environ["GOOGLE_CLOUD_PROJECT"], location="global")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         counted = (
-            pipeline
-            | beam.Create([_uri(number) for number in range(units)])
-            | RunInference(handler)
-            | beam.combiners.Count.Globally()
+            pipeline | beam.Create([_uri(number) for number in range(units)]) | RunInference(handler) | Count.Globally()
         )
         _ = counted | beam.Map(_write, str(directory / "count"))
     return int((directory / "count").read_text())
@@ -140,8 +138,8 @@ def _write(count: int, path: str) -> None:
 
 
 def _request(model_name: str, batch: Sequence[str], model: genai.Client, _: Mapping[str, Any]) -> Any:
-    images = [types.Part.from_uri(file_uri=uri, mime_type="image/jpeg") for uri in batch]
-    return model.models.generate_content(model=model_name, contents=[*images, PROMPT])
+    parts = [*(types.Part.from_uri(file_uri=uri, mime_type="image/jpeg") for uri in batch), types.Part(text=PROMPT)]
+    return model.models.generate_content(model=model_name, contents=types.Content(role="user", parts=parts))
 
 
 def submit_by_hand(units: int, name: str = "killed") -> str:
@@ -218,7 +216,7 @@ def _classify(directory: Path, results: str, *more: str) -> int:
     counted = summary["counted"]
     if code:
         raise RuntimeError(f"imagebeam exited with {code}: {summary['counts']}")
-    return int(counted["ok"]) + sum(counted["failed"].values())
+    return sum((int(counted["ok"]), *map(int, counted["failed"].values())))
 
 
 def _arguments(results: str, *more: str) -> list[str]:
