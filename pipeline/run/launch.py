@@ -41,6 +41,8 @@ def run_pipeline(
         ImagebeamError: The error that a step recorded, or that of a failed submission.
     """
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    # Retried requests of google-auth, such as one that a proxy rejects: nothing that a user could act on.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # Beam both logs and raises the error of a step: an expected stop would look like a crash.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     try:
