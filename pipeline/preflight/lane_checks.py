@@ -67,8 +67,10 @@ def check_connection(context: Context) -> CheckResult:
     if account is None:
         if not isinstance(resources.connection, Connection) or settings.create_connection:
             return context.ok("created by the run")
+        if resources.existing_model:  # an account can use the model without access to its connection
+            return context.skipped(f"connection {name} of the remote model cannot be read: its roles are not checked")
         raise UserError(
-            f"connection {resources.connection.dotted} does not exist, or you cannot access it",
+            f"connection {name} does not exist, you cannot access it, or bigqueryconnection.googleapis.com is disabled",
             permission="bigquery.connections.get: roles/bigquery.connectionUser",
             fix=f"{create_connection_command(resources.connection)}, or --create_connection",
         )

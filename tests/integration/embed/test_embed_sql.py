@@ -265,6 +265,16 @@ def test_embeds_with_the_users_own_model_and_object_table(cloud: LocalCloud, tmp
     assert not {name for name in tables_of(job.results) if name.startswith(("_images_", "multimodal"))}
 
 
+def test_a_model_can_be_used_without_access_to_its_connection(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 1)
+    model, _ = own_resources(job)
+    name = f"{cloud.project}.us.{model.partition('.')[0]}"
+    bigquery.Client().query_and_wait(f"DROP CONNECTION `{name}`")
+    code, out, err = run_cli(arguments(job, f"--remote_model={model}", "--dry_run"))
+    assert code == 0, err
+    assert f"bq show --connection --format=json {name}" in out
+
+
 def test_an_object_table_is_a_source(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     model, table = own_resources(job)
