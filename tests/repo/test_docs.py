@@ -1,12 +1,14 @@
 """The README and how pages mark commands: each runs in a test, or is marked as needing a project."""
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from support.documents import NOT_UNDER_MAKE, commands, marked_commands
+from support.jobs import run_cli
 from support.paths import ROOT
 
 from imagebeam.pipeline.cli import main as cli
@@ -55,6 +57,17 @@ def test_every_command_is_run_by_a_test_or_marked(page: str) -> None:
     elif RUN not in [command.text for command in found]:
         bare = [each.text for each in found if not each.needs_project and not each.text.startswith(ELSEWHERE)]
         assert bare == []
+
+
+def test_commands_that_need_no_cloud_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-project")
+    page = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    found = [command for command in commands(page) if command.startswith(("imagebeam init", "imagebeam tasks"))]
+    assert len(found) == 5
+    for command in found:
+        code, _, err = run_cli(shlex.split(command)[1:])
+        assert code == 0, f"{command}\n{err}"
 
 
 def test_readme_is_short_and_begins_with_what_matters() -> None:
