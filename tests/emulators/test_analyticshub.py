@@ -32,7 +32,7 @@ def hub(cloud: LocalCloud, project: str) -> AnalyticsHub:
 def send(cloud: LocalCloud, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
     credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     with google.auth.transport.requests.AuthorizedSession(credentials) as session:
-        answer = session.request(method, f"{cloud.url}/v1/{path}", json=body, timeout=30)
+        answer = session.request(method, f"{cloud.url}/v1/{path}", json=body, timeout=120)
     return answer.status_code, answer.json()
 
 

@@ -49,7 +49,7 @@ def predict(place: Place, instance: Any, *, location: str = "us-central1", model
     path = f"projects/{project}/locations/{location}/publishers/google/models/{model}:predict"
     body: Any = {"instances": instance if isinstance(instance, list) else [instance], "parameters": parameters}
     with AuthorizedSession(credentials) as session:
-        return session.post(f"{place.cloud.url}/v1/{path}", json=body, timeout=20)
+        return session.post(f"{place.cloud.url}/v1/{path}", json=body, timeout=120)
 
 
 def embed(client: genai.Client, *parts: Any, **config: Any) -> types.EmbedContentResponse:

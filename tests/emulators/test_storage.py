@@ -170,7 +170,7 @@ def test_range_beyond_the_end_is_416(bucket: storage.Bucket) -> None:
 def test_both_download_urls_work(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     bucket.blob("a b").upload_from_string(b"bytes", content_type="image/png")
     for prefix in ("/storage/v1", "/download/storage/v1"):
-        answer = requests.get(f"{cloud.url}{prefix}/b/{bucket.name}/o/a%20b?alt=media", timeout=10)
+        answer = requests.get(f"{cloud.url}{prefix}/b/{bucket.name}/o/a%20b?alt=media", timeout=120)
         assert (answer.content, answer.headers["Content-Type"]) == (b"bytes", "image/png")
         assert "crc32c=" in answer.headers["X-Goog-Hash"]
 
@@ -197,22 +197,22 @@ def test_interrupted_upload_reports_received_bytes(cloud: LocalCloud, bucket: st
         url,
         data=b"x" * 300_000,
         headers={"Content-Range": "bytes 0-299999/*"},
-        timeout=10,
+        timeout=120,
         allow_redirects=False,
     )
     assert (sent.status_code, sent.headers["Range"]) == (308, "bytes=0-262143")
-    asked = requests.put(url, headers={"Content-Range": "bytes */*"}, timeout=10, allow_redirects=False)
+    asked = requests.put(url, headers={"Content-Range": "bytes */*"}, timeout=120, allow_redirects=False)
     assert (asked.status_code, asked.headers["Range"]) == (308, "bytes=0-262143")
-    last = requests.put(url, data=b"y" * 10, headers={"Content-Range": "bytes 262144-262153/262154"}, timeout=10)
+    last = requests.put(url, data=b"y" * 10, headers={"Content-Range": "bytes 262144-262153/262154"}, timeout=120)
     assert last.json()["size"] == "262154"
-    assert requests.put(url, headers={"Content-Range": "bytes */*"}, timeout=10).status_code == 200
+    assert requests.put(url, headers={"Content-Range": "bytes */*"}, timeout=120).status_code == 200
     assert bucket.blob("cut").download_as_bytes() == b"x" * 262144 + b"y" * 10
 
 
 def test_canceled_upload_is_deleted(bucket: storage.Bucket) -> None:
     url = bucket.blob("cut").create_resumable_upload_session()
-    assert requests.delete(url, timeout=10).status_code == 499
-    assert requests.put(url, data=b"x", timeout=10).status_code == 404
+    assert requests.delete(url, timeout=120).status_code == 499
+    assert requests.put(url, data=b"x", timeout=120).status_code == 404
     assert not bucket.blob("cut").exists()
 
 
@@ -226,7 +226,7 @@ def test_create_if_absent_succeeds_once(bucket: storage.Bucket) -> None:
 def test_one_of_concurrent_creations_succeeds(cloud: LocalCloud, bucket: storage.Bucket) -> None:
     url = f"{cloud.url}/upload/storage/v1/b/{bucket.name}/o?uploadType=media&name=claims/1&ifGenerationMatch=0"
     with ThreadPoolExecutor(8) as pool:
-        codes = list(pool.map(lambda n: requests.post(url, data=b"%d" % n, timeout=10).status_code, range(24)))
+        codes = list(pool.map(lambda n: requests.post(url, data=b"%d" % n, timeout=120).status_code, range(24)))
     assert sorted(codes) == [200] + [412] * 23
 
 

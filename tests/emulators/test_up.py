@@ -125,7 +125,7 @@ def test_up_creates_the_dataset_prints_the_environment_and_stops_on_sigint(tmp_p
         )
         assert int(asked.stdout) > 100
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "has stopped" in rest
     assert errors == ""
@@ -136,7 +136,7 @@ def test_up_creates_the_dataset_prints_the_environment_and_stops_on_sigint(tmp_p
     with _up(directory, tmp_path) as process:
         again = _read_until_ready(process)
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert process.returncode == 0
     assert not any("sample dataset" in line for line in again)
     assert (directory / "bigquery.duckdb").stat().st_size >= before
@@ -150,7 +150,7 @@ def test_interrupted_up_leaves_no_partial_dataset(tmp_path: Path) -> None:
         assert "Starting" in process.stdout.readline()
         assert "sample dataset" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors
     assert "was removed" in rest
     assert process.returncode == 0

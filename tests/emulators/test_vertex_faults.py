@@ -136,17 +136,17 @@ def test_garbage_response_is_not_json(cloud: LocalCloud, client: genai.Client) -
 
 
 def test_slow_response_exceeds_the_client_timeout_and_is_not_counted(cloud: LocalCloud, place: Place) -> None:
-    rules(cloud, {"match": "a.jpg", "do": "slow", "seconds": 0.4})
+    rules(cloud, {"match": "a.jpg", "do": "slow", "seconds": 1.5})
     with pytest.raises(requests.exceptions.ReadTimeout):
         requests.post(
             f"{cloud.url}/v1/projects/p/locations/global/publishers/google/models/{MODEL}:generateContent",
             json={"contents": user(file_part(f"gs://{place.bucket}/a.jpg"))},
             headers={"Authorization": f"Bearer {place.token}"},
-            timeout=0.1,
+            timeout=0.5,
         )
     started = time.monotonic()
     assert ask(place).status_code == 200
-    assert time.monotonic() - started >= 0.4
+    assert time.monotonic() - started >= 1.5
     counters = cloud.counters()["vertex"]
     assert counters["by_status"] == {"499": 1, "200": 1}
     assert list(counters["per_uri"].values()) == [2]

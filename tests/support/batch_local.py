@@ -58,11 +58,11 @@ class Bench:
         cloud = self.place.cloud
         jobs = f"{cloud.url}/v1/projects/{cloud.project}/locations/{self.location}/batchPredictionJobs"
         headers = {"Authorization": f"Bearer {self.place.token}"}
-        return requests.request(method, f"{jobs}/{path}".rstrip("/"), headers=headers, timeout=20, **more)
+        return requests.request(method, f"{jobs}/{path}".rstrip("/"), headers=headers, timeout=120, **more)
 
     def wait(self, name: str, state: str | None = None) -> dict[str, Any]:
         """Wait until a job has a state. Default: a final state."""
-        for _ in range(1500):
+        for _ in range(12_000):  # four minutes
             job = self.get(name)
             if job["state"] == f"JOB_STATE_{state}" or (state is None and job["state"] in TERMINAL):
                 return job

@@ -7,11 +7,15 @@ import dataclasses
 import io
 import json
 import secrets
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import google.cloud.storage as storage
+from google.api_core.exceptions import GoogleAPIError
 from google.cloud import bigquery
 from support.paths import PHOTO_DIRECTORY
 
@@ -120,6 +124,32 @@ def run_cli(arguments: Sequence[str]) -> tuple[int, str, str]:
     with captured() as (out, err):
         code = cli.main(list(arguments))
     return code, out.getvalue(), err.getvalue()
+
+
+def start_process(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """Start the command line in another process, with its output and errors in one pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "imagebeam.pipeline", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_rows(job: Job, table: str, number: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a table of the results dataset has a number of rows, however long the process takes."""
+    while True:
+        time.sleep(0.1)
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        with contextlib.suppress(GoogleAPIError):  # the table does not exist yet
+            if job.query(f"SELECT COUNT(*) AS n FROM {{results}}.{table}")[0]["n"] >= number:
+                return
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process and wait for its end."""
+    process.kill()
+    process.communicate()
 
 
 @contextlib.contextmanager

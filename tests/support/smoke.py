@@ -57,7 +57,7 @@ def _check_tables(project: str, dataset: str) -> None:
     found = {(row.task.partition("/")[0], row.status): row for row in outcomes.result()}
     assert {key: row.n for key, row in found.items()} == {("describe", "OK"): 3, ("embed", "OK"): 3}
     assert 0 < sum(row.cost for row in found.values()) < 2 * float(CAP)
-    answers = client.query(f"SELECT COUNT(*) n FROM {dataset}.describe").result()
+    answers = client.query(f"SELECT COUNTIF(text != '') n FROM {dataset}.describe").result()
     lengths = client.query(f"SELECT ARRAY_LENGTH(vector) n FROM {dataset}.embeddings").result()
     assert [row.n for row in answers] == [3]
     assert [row.n for row in lengths] == [DIMENSION] * 3

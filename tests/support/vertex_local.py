@@ -62,7 +62,7 @@ class Place:
         """Send a request without a client, which would correct it."""
         path = f"v1/projects/{self.cloud.project}/locations/{location}/publishers/google/models/{model}:{method}"
         sent = {"Authorization": f"Bearer {self.token}"} | (headers or {})
-        return requests.post(f"{self.cloud.url}/{path}", json=body, headers=sent, timeout=20)
+        return requests.post(f"{self.cloud.url}/{path}", json=body, headers=sent, timeout=120)
 
 
 def open_place(cloud: LocalCloud, bucket: str) -> Place:

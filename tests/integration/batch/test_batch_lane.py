@@ -50,11 +50,6 @@ class Ground:
 
 
 @pytest.fixture(scope="module")
-def multi_region(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    return ground(cloud, tmp_path_factory.mktemp("multi"), "US")
-
-
-@pytest.fixture(scope="module")
 def regional(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return ground(cloud, tmp_path_factory.mktemp("regional"), "us-central1", *REGIONAL)
 
@@ -78,27 +73,25 @@ def spoilt(job: Job) -> dict[str, Any]:
 
 
 WAYS = {
-    "files to files": (),
     "tables to tables": ("--batch_source=bigquery", "--batch_destination=bigquery", *REGIONAL),
     "files to tables": ("--batch_destination=bigquery", *REGIONAL),
     "a tuned model": ("--location=us-central1", "--model=projects/{project}/locations/us-central1/endpoints/4711"),
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_records_the_same_rows_as_the_online_lane(
-    cloud: LocalCloud, multi_region: Ground, regional: Ground, way: str
-) -> None:
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.long if way == "files to tables" else ()) for way in WAYS]
+)
+def test_records_the_same_rows_as_the_online_lane(cloud: LocalCloud, regional: Ground, way: str) -> None:
     flags = [flag.format(project=cloud.project) for flag in WAYS[way]]
-    found = regional if flags else multi_region
-    job = dataclasses.replace(found.job, own_results=f"{found.job.name}_{way.replace(' ', '_')}")
+    job = dataclasses.replace(regional.job, own_results=f"{regional.job.name}_{way.replace(' ', '_')}")
     cloud.faults(vertex=spoilt(job))
     summary = batch(job, "--batch_lines=7", *flags)
     assert summary["exit_code"] == 0, summary["err"]
     assert summary["problems"] == []
     assert created(job) == {"r1-0000000000-0": 1, "r1-0000000007-0": 1}
     assert set(paid(job).values()) == {1}
-    assert answers(job) == found.online
+    assert answers(job) == regional.online
     assert summary["counted"]["ok"] == 5
     assert summary["counted"]["failed"] == {
         "IMAGE_ERROR/NOT_FOUND": 1,
@@ -111,28 +104,6 @@ def test_records_the_same_rows_as_the_online_lane(
     tables = [table for table in bigquery.Client().list_tables(job.results) if table.table_id.startswith("batch_")]
     assert len(tables) == 2 * sum("=bigquery" in flag for flag in flags)
     assert all(table.expires is not None for table in tables)
-
-
-def test_sends_assets_and_prompt_fields_as_online(cloud: LocalCloud, tmp_path: Path) -> None:
-    job = make_job(cloud, tmp_path, 9)
-    task = own_task(tmp_path, SEEN.replace("{{asset_type}}", "{{asset_type}} {{extra.heading}}"))
-    flags = ("--unit=asset", "--keep_columns=heading", "--max_images=2")
-    summary = batch(job, *flags, task=task)
-    assert (summary["counted"]["ok"], summary["exit_code"]) == (3, 0), summary["err"]
-    online = dataclasses.replace(job, own_results=f"{job.name}_online")
-    assert online.run(*flags, task=task)["counted"]["ok"] == 3
-    assert answers(job) == answers(online)
-    columns = (
-        "unit_id, unit_type, asset_id, asset_type, observation_ids, image_uris, capture_time, latitude, "
-        "TO_JSON_STRING(extra) AS extra, model, prompt_tokens, output_tokens"
-    )
-    sql = f"SELECT {columns} FROM {{results}}.outcomes WHERE status = 'OK' ORDER BY unit_id"
-    rows = job.query(sql)
-    assert rows == online.query(sql)
-    assert [len(row["observation_ids"]) for row in rows] == [2, 2, 2]
-    (costs,) = job.query("SELECT SUM(cost_usd) AS usd, MAX(lane) AS lane FROM {results}.outcomes WHERE status = 'OK'")
-    (other,) = online.query("SELECT SUM(cost_usd) AS usd FROM {results}.outcomes")
-    assert (costs["usd"] * 2, costs["lane"]) == (other["usd"], "batch"), "the same tokens at half the price"
 
 
 def test_resubmits_failures_only_on_request(cloud: LocalCloud, tmp_path: Path) -> None:

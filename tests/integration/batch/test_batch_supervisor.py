@@ -24,7 +24,7 @@ from support.batch_runs import (
     summary_of,
     work_dir,
 )
-from support.jobs import Job, make_job, run_cli
+from support.jobs import Job, kill, make_job, run_cli, start_process
 from support.vertex_local import gemini
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -54,7 +54,7 @@ def submit(job: Job, *more: str) -> str:
 
 def until(job: Job, *states: str) -> list[dict[str, Any]]:
     """The jobs, once each has one of these states."""
-    for _ in range(1000):
+    for _ in range(12_000):  # four minutes
         jobs = job.cloud.batch_jobs()
         if jobs and all(each["state"].removeprefix("JOB_STATE_") in states for each in jobs):
             return jobs
@@ -166,6 +166,21 @@ def test_creates_one_job_despite_failed_and_lost_calls(cloud: LocalCloud, tmp_pa
     assert "refused" in said
 
 
+def test_run_after_a_kill_creates_each_job_once(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, 4)
+    fault(job, {"stuck": "PENDING"})
+    process = start_process(batch_arguments(job, "--batch_lines=1"))
+    while not created(job):
+        assert process.poll() is None
+        time.sleep(0.01)
+    kill(process)  # between two of the four creates, or before their record
+    fault(job)
+    summary = summary_of(job)
+    assert (summary["counted"]["ok"], summary["problems"], summary["exit_code"]) == (4, [], 0), summary["err"]
+    assert created(job) == {f"r1-{number:010d}-0": 1 for number in range(4)}
+    assert paid(job) == {job.uri(number): 1 for number in range(4)}
+
+
 def test_grace_time_ends_with_the_list_of_jobs(tmp_path: Path) -> None:
     # A long round reads the list once, and reaches its last shard much later.
     shard = Shard("r1", str(tmp_path), round=1, name="0000000000-0", lines=1)
@@ -182,6 +197,7 @@ def test_grace_time_ends_with_the_list_of_jobs(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.long
 def test_a_run_without_permission_stays_open_and_others_continue(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     other = Job(cloud, job.name, job.directory, job.rows, own_results=f"{job.name}_others")
@@ -209,7 +225,7 @@ def test_a_run_without_permission_stays_open_and_others_continue(cloud: LocalClo
     assert recorded(job) == recorded(other) == 2
 
 
-@pytest.mark.parametrize("destination", ["gcs", "bigquery"])
+@pytest.mark.parametrize("destination", ["gcs", pytest.param("bigquery", marks=pytest.mark.long)])
 def test_collects_the_output_of_a_deleted_job(cloud: LocalCloud, tmp_path: Path, destination: str) -> None:
     regional = ("--location=us-central1", "--model=gemini-2.5-flash") if destination == "bigquery" else ()
     job = make_job(cloud, tmp_path, 3, location="us-central1" if regional else "US")
@@ -264,7 +280,7 @@ def test_ignores_other_files_and_unknown_lines(cloud: LocalCloud, tmp_path: Path
     until(job, "RUNNING")
     bucket = storage.Client().bucket(work_dir(job).split("/")[2])
     prefix = f"work/runs/{run_id}/batch/r1/0000000000-0.output"
-    for _ in range(500):
+    for _ in range(12_000):
         made = [blob.name for blob in bucket.list_blobs(prefix=prefix)]
         if made:
             break
@@ -286,6 +302,7 @@ def test_ignores_other_files_and_unknown_lines(cloud: LocalCloud, tmp_path: Path
     assert "not even JSON" in letters
 
 
+@pytest.mark.long
 def test_jobs_without_write_permission_stop_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"output_forbidden": True})
@@ -301,6 +318,7 @@ def test_jobs_without_write_permission_stop_the_run(cloud: LocalCloud, tmp_path:
     assert set(paid(job).values()) == {1}
 
 
+@pytest.mark.long
 def test_fallback_lane_processes_the_remainder_after_the_deadline(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     fault(job, in_shard(2, stuck="RUNNING", shuffled=False), in_shard(4, stuck="PENDING"))

@@ -55,8 +55,8 @@ def changed_task(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def street(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The dataset of ``imagebeam local demo``."""
-    build_dataset(cloud.url, cloud.project, units=300, seed=0)
+    """A smaller dataset like that of ``imagebeam local demo``."""
+    build_dataset(cloud.url, cloud.project, units=100, seed=0)
     return Job(cloud, "imagery_insights___us", tmp_path_factory.mktemp("street"), [], own_results="plan_street")
 
 
@@ -70,26 +70,26 @@ def test_a_plan_of_the_demo_dataset_matches_the_run(street: Job, cloud: LocalClo
     first = planned(street.arguments(source))
     assert calls(street) == {}, "nothing is called"
     assert street.results not in datasets(), "nothing is written"
-    assert (first["units"]["remaining_new"], first["units"]["callable_units"], first["changed"]) == (300, 298, None)
+    assert (first["units"]["remaining_new"], first["units"]["callable_units"], first["changed"]) == (100, 98, None)
 
     ran = street.run(source)
     real = Decimal(ran["recorded"]["cost_usd"])
     assert abs(Decimal(lanes(first)["online"]["usd"]) - real) <= real * Decimal("0.05")
     # One image is named .jpg and is a PNG: it is rejected, not billed, and sent again. The sample shows it.
-    look = {"units": 298, "calls": 299, "repeated": 1, "failing": {"NOT_FOUND": 1}, "refused": None}
+    look = {"units": 98, "calls": 99, "repeated": 1, "failing": {"NOT_FOUND": 1}, "refused": None}
     assert first["look"] == look, "the first bytes do not show that one is broken further down"
-    assert first["calls"] == ran["counted"]["calls"] == 299
+    assert first["calls"] == ran["counted"]["calls"] == 99
 
     # After a change of the prompt, the estimate uses the answers of the previous version.
     task = str(changed_task(tmp_path))
     changed = planned(street.arguments(source, task=task))
     assert changed["changed"]["fields"] == ["prompt"]
     assert changed["changed"]["since"] == ran["version"]
-    assert (changed["units"]["outdated"], changed["units"]["remaining_new"]) == (296, 4)
+    assert (changed["units"]["outdated"], changed["units"]["remaining_new"]) == (96, 4)
     code, text, _ = run_cli(["plan", *street.arguments(source, task=task)])
     assert code == 0
     assert f"changed  prompt since version {ran['version']}" in text
-    assert "296 outdated, about $0.11 to process again (--reprocess=outdated); remaining now: 4 new" in text
+    assert "96 outdated, about $0.04 to process again (--reprocess=outdated); remaining now: 4 new" in text
 
     second = planned(street.arguments(source, "--reprocess=outdated", task=task))
     ran = street.run(source, "--reprocess=outdated", task=task)
@@ -97,7 +97,7 @@ def test_a_plan_of_the_demo_dataset_matches_the_run(street: Job, cloud: LocalClo
     assert abs(Decimal(lanes(second)["online"]["usd"]) - real) <= real * Decimal("0.01")
     assert abs(Decimal(changed["changed"]["usd"]) - real) <= real * Decimal("0.01")
     assert second["calls"] == ran["counted"]["calls"]
-    assert "298 units" in second["tokens"]["basis"]
+    assert "98 units" in second["tokens"]["basis"]
 
 
 def test_plans_without_images_that_cannot_be_read(cloud: LocalCloud, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_one_dataflow_job_prepares_and_submits(cloud: LocalCloud, tmp_path: Path
     assert sum(created(job).values()) == 4
 
 
+@pytest.mark.long
 def test_a_repeated_step_creates_no_second_job(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 3)
     submitted(place)
@@ -167,7 +168,14 @@ def test_a_worker_writes_nothing_for_a_canceled_run(cloud: LocalCloud, tmp_path:
     assert place.job.query("SELECT COUNT(*) AS n FROM {results}.outcomes") == [{"n": 0}]
 
 
-@pytest.mark.parametrize("job", [job for job, made in JOBS.items() if "batch" in made.flags["lane"].choices])
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param(job, marks=pytest.mark.long if job != "classify" else ())
+        for job, made in JOBS.items()
+        if "batch" in made.flags["lane"].choices
+    ],
+)
 def test_a_template_submits_batch_jobs(
     cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:

@@ -132,7 +132,7 @@ def test_workers_run_the_job_with_only_the_staged_graph_and_the_package(cloud: L
     place.staged()["pipeline.pb"].download_to_filename(tmp_path / "pipeline.pb")
     (tmp_path / "worker.py").write_text(WORKER)
     done = subprocess.run(
-        [sys.executable, "worker.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "worker.py"], cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(place.staged()["summary.json"].download_as_bytes())
@@ -171,7 +171,7 @@ def test_writes_the_job_for_the_launcher_of_a_template(cloud: LocalCloud, tmp_pa
         env={**os.environ, "IMAGEBEAM_SDK_IMAGE": IMAGE},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -187,6 +187,7 @@ def test_writes_the_job_for_the_launcher_of_a_template(cloud: LocalCloud, tmp_pa
     assert "dataflow" not in cloud.counters()
 
 
+@pytest.mark.long
 def test_workers_run_an_embed_job(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 4)
     code, _, said = run_cli(place.arguments("--run_id=vectors", "--dimension=8", "--vector_index", command="embed"))

@@ -38,7 +38,7 @@ async def at_once(call: Callable[[], Any]) -> Any:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, timeout=60))
+    asyncio.run(asyncio.wait_for(work, timeout=240))
 
 
 def budget(directory: Path | str, usd: str | None, calls: int | None = None, **more: Any) -> Budget:
@@ -579,7 +579,7 @@ def start(directory: str, logs: Path, *caps: str, processes: int) -> list[subpro
 
 
 def ended(processes: list[subprocess.Popen[str]]) -> set[str]:
-    return {process.communicate(timeout=90)[0].strip() for process in processes}
+    return {process.communicate(timeout=240)[0].strip() for process in processes}
 
 
 def costs(logs: Path) -> list[list[Decimal]]:

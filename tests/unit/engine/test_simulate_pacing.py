@@ -21,6 +21,7 @@ from imagebeam.transforms.engine import rate_limiter
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@pytest.mark.long
 def test_command_prints_and_writes_table_and_plot(tmp_path: Path) -> None:
     page, plot = tmp_path / "page.md", tmp_path / "plot.svg"
     page.write_text(f"# Before\n{simulate_pacing.BEGIN}\nold\n{simulate_pacing.END}\nAfter\n")

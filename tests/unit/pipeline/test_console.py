@@ -101,7 +101,7 @@ def test_output_that_is_not_for_a_terminal_has_no_color_codes() -> None:
 def test_a_closed_pipe_keeps_the_exit_code() -> None:
     script = (
         "import sys; from imagebeam.pipeline.console.console import Console; c = Console()\n"
-        "for n in range(20_000): c.print('x' * 99); c.print_table(['n'], [[n]])\n"
+        "for n in range(2_000): c.print('x' * 99); c.print_table(['n'], [[n]])\n"
         "sys.exit(4)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -110,14 +110,13 @@ def test_a_closed_pipe_keeps_the_exit_code() -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(60) == 4
+        assert process.wait() == 4
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_does_not_import_rich(command: str) -> None:
+def test_help_does_not_import_rich() -> None:
     done = run(
         "import sys; from imagebeam.pipeline.cli.main import main\n"
-        f"try: main([*{command.split()}, '--help'])\nexcept SystemExit: pass\n"
+        f"for command in {['', *COMMANDS]!r}:\n    assert main([*command.split(), '--help']) == 0, command\n"
         "print([m for m in sys.modules if m.split('.')[0] == 'rich'])"
     )
     assert done.stdout.splitlines()[-1] == "[]"
@@ -144,8 +143,7 @@ def _engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def wait_for_units(engine: Engine, units: int) -> None:
-    deadline = time.monotonic() + 20
-    while engine.finished < units and time.monotonic() < deadline:
+    while engine.finished < units:
         time.sleep(0.01)
 
 
@@ -153,11 +151,20 @@ def test_progress_in_a_log_is_lines_with_timestamps(engine: Engine, capsys: pyte
     with Progress(300, Console()):
         wait_for_units(engine, 40)
     lines = capsys.readouterr().err.splitlines()
-    assert 1 <= len(lines) < 40, "fewer lines than looks"
+    assert lines
     counts = r"\d+/300 · [\d.]+/s · 0 × 429 · 0 failed · \$0\.0000 · 8 in flight · .+ left"
     shape = rf"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ {counts}"
     assert all(re.fullmatch(shape, line) for line in lines), lines
-    assert float(lines[-1].split(" · ")[1].removesuffix("/s")) > 1, "the rate is measured"
+    assert float(lines[-1].split(" · ")[1].removesuffix("/s")) > 0, "the rate is measured"
+
+
+def test_progress_in_a_log_keeps_the_interval(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 3600)
+    with Progress(300, Console()):
+        wait_for_units(engine, 20)
+    assert len(capsys.readouterr().err.splitlines()) <= 1
 
 
 @pytest.mark.parametrize("console", [Console(quiet=True), Console(json=True)])
@@ -175,11 +182,13 @@ def test_progress_on_a_terminal_is_erased_at_the_end() -> None:
         "import time; from imagebeam.pipeline.console import progress\n"
         "from imagebeam.pipeline.console.console import Console\n"
         "from imagebeam.transforms.core.counts import OutcomeCounts\n"
-        "class Engine:\n    def progress(self): return OutcomeCounts(read=9, ok=150), 8, 1.0\n"
-        "progress.live_engines = lambda: [Engine()]\n"
+        "class Engine:\n    looks = 0\n"
+        "    def progress(self):\n        self.looks += 1\n        return OutcomeCounts(read=9, ok=150), 8, 1.0\n"
+        "    def wait(self, looks):\n        while self.looks < looks: time.sleep(0.01)\n"
+        "engine = Engine()\nprogress.live_engines = lambda: [engine]\n"
         "progress.SAMPLE_INTERVAL_S = 0.05\n"
         "console = Console()\n"
-        "with progress.Progress(300, console):\n    time.sleep(0.5); console.status('a line'); time.sleep(0.3)\n"
+        "with progress.Progress(300, console):\n    engine.wait(4); console.status('a line'); engine.wait(8)\n"
         "console.status('end')\n"
     )
     assert "150/300" in printed
@@ -195,7 +204,6 @@ def run(script: str, **environ: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
         env={**os.environ, **environ},
     )
 
@@ -216,6 +224,6 @@ def on_a_terminal(script: str) -> str:
             if not chunk:
                 break
             printed += chunk
-        assert process.wait(60) == 0, printed
+        assert process.wait() == 0, printed
     os.close(ours)
     return printed.decode().replace("\r\n", "\n")

@@ -1,9 +1,13 @@
-"""The record of ``make test-long``."""
+"""The selection of tests: what is long, which test covers which failure, and the record of ``make test-long``."""
 
+import ast
+import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from support.long_run import RECORD, describe_commit, format_record
+from support.paths import ROOT
 
 REPORT = '<testsuites><testsuite tests="12" failures="0" errors="0" skipped="2"/></testsuites>'
 
@@ -28,3 +32,18 @@ def test_commit_is_marked_if_files_other_than_the_record_changed(tmp_path: Path)
     assert describe_commit(tmp_path).isalnum()
     (tmp_path / "a.txt").write_text("b")
     assert describe_commit(tmp_path).endswith(" with uncommitted changes")
+
+
+def test_mechanisms_have_a_test_that_is_not_long() -> None:
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+ \| `([^`]+\.py)::(\w+)` \|$", text, re.MULTILINE)
+    assert len(rows) > 20
+    for file, name in rows:
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        (found,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+        assert "pytest.mark.long" not in [ast.unparse(mark) for mark in found.decorator_list], name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "scenarios").glob("test_*.py")), ids=lambda path: path.name)
+def test_scenarios_are_long(path: Path) -> None:
+    assert "\npytestmark = pytest.mark.long\n" in path.read_text(encoding="utf-8")
