@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import google.auth
+import google.cloud.storage as storage
 import pytest
+from google import genai
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import bigquery, storage
+from google.cloud import bigquery
 from support.paths import ROOT
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -203,6 +205,15 @@ def test_python_sample_of_the_batch_page_runs(
     assert printed[1] == "Job state: JobState.JOB_STATE_PENDING"
     assert printed[-1] == "Job state: JobState.JOB_STATE_SUCCEEDED"
     assert len(lab.answers(output)) == ROWS
+
+
+@pytest.mark.usefixtures("cloud")
+@pytest.mark.parametrize("arguments", [{}, {"vertexai": True}, {"vertexai": True, "location": "europe-west4"}])
+def test_google_genai_takes_project_and_location_from_the_environment(arguments: dict[str, Any]) -> None:
+    with genai.Client(**arguments) as client:
+        answer = client.models.generate_content(model=MODEL, contents="Why is the sky blue?")
+    assert answer.text
+    assert answer.model_version == "imagebeam-emulator"
 
 
 # Generate image embeddings by using the AI.GENERATE_EMBEDDING function
