@@ -165,6 +165,18 @@ def test_expired_table_is_deleted(client: bigquery.Client, dataset: str) -> None
     make_table(client, dataset)
 
 
+def test_create_table_sets_the_expiration(client: bigquery.Client, dataset: str) -> None:
+    options = "OPTIONS (expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL {} HOUR)) AS SELECT 1 AS x"
+    before = datetime.datetime.now(UTC)
+    client.query_and_wait(f"CREATE TABLE {dataset}.soon {options.format(2)}")
+    expires = client.get_table(f"{dataset}.soon").expires
+    assert expires is not None
+    hours = datetime.timedelta(hours=2) - datetime.timedelta(milliseconds=1)
+    assert before + hours <= expires <= datetime.datetime.now(UTC) + datetime.timedelta(hours=2)
+    with pytest.raises(errors.MethodNotImplemented, match="expiration_timestamp"):
+        client.query_and_wait(f"CREATE TABLE {dataset}.later {options.format('CAST(2 AS INT64)')}")
+
+
 def test_expiration_can_be_extended_and_removed(client: bigquery.Client, dataset: str) -> None:
     table = make_table(client, dataset, expires=datetime.datetime.now(UTC) + datetime.timedelta(minutes=1))
     later = datetime.datetime.now(UTC).replace(microsecond=0) + datetime.timedelta(hours=2)
