@@ -62,8 +62,11 @@ def run(settings: ExportSettings) -> int:
     if not count and settings.where is None:
         of_version = f" of version {settings.version}" if settings.version else ""
         raise UserError(f"{settings.results} has no answers{of_version} of task {task.name}: run imagebeam classify")
+    query = answers.rows_query()
+    if settings.file_format == "tuning_jsonl":
+        query = tuning.tuning_query(answers, tuning.units_query(settings, task, bq, location))
     # An export reads what is there now: its own job id, so that no earlier result is returned.
-    result = bq.query(answers.rows_query(), run_id=f"export-{secrets.token_hex(6)}", location=location)
+    result = bq.query(query, run_id=f"export-{secrets.token_hex(6)}", location=location)
     with storage.open_new(
         settings.output, content_type=CONTENT_TYPES[settings.file_format], replace=settings.force
     ) as file:
@@ -141,7 +144,7 @@ def _writer(
         case "geojson":
             return GeoJsonWriter(file, answers.column("latitude"), answers.column("longitude"))
         case "tuning_jsonl":
-            return tuning.TuningWriter(file, task, answers)
+            return tuning.TuningWriter(file, task)
 
 
 def _pages(bq: BigQueryClient, result: ResultRef) -> Iterator[Sequence[Row]]:

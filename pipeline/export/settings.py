@@ -9,11 +9,11 @@ from typing import Annotated, Final, Literal, Self, cast
 import pydantic
 
 from imagebeam.pipeline.flags.execution import ConfigSettings, ForceSettings, JsonSettings
-from imagebeam.pipeline.flags.inputs import DATASET, DatasetSettings
+from imagebeam.pipeline.flags.inputs import DATASET, DatasetSettings, SourceSettings
 from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.flags.model import Settings, flags_of
 from imagebeam.pipeline.flags.setting import Flags, Group, Setting
-from imagebeam.pipeline.run.settings import merge_layers, qualified_name, resolve_project
+from imagebeam.pipeline.run.settings import has_source, merge_layers, qualified_name, resolve_project, resolve_source
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.query import check_expression
 
@@ -52,7 +52,7 @@ class ExportFlags(Settings, group=Group.EXPORT, in_file=False):
 # fmt: on
 
 
-class ExportSettings(ConfigSettings, JsonSettings, ForceSettings, DatasetSettings, ExportFlags):
+class ExportSettings(ConfigSettings, JsonSettings, ForceSettings, DatasetSettings, SourceSettings, ExportFlags):
     """Settings of ``imagebeam export``."""
 
     # fmt: off
@@ -82,11 +82,17 @@ class ExportSettings(ConfigSettings, JsonSettings, ForceSettings, DatasetSetting
     def _check(self) -> Self:
         if self.where is not None:
             check_expression(self.where, source="--where")
+        if self.format == "tuning_jsonl" and self.source is None and self.query is None:
+            raise UserError(
+                "--format=tuning_jsonl builds each request again, from the source: set --source, --query or "
+                "--query_file as for imagebeam classify"
+            )
         return self
 
 
 #: Settings of ``imagebeam export``.
 EXPORT: Final[Flags] = flags_of(ExportSettings)
+_SOURCE: Final[Flags] = flags_of(SourceSettings)
 
 
 def load_export(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> ExportSettings:
@@ -110,6 +116,12 @@ def load_export(line: FlagValues, *, cwd: Path, environ: Mapping[str, str]) -> E
         raise UserError("no file: set --output=FILE, such as --output=answers.csv")
     if not values["output"].startswith("gs://"):
         values["output"] = str(cwd / Path(values["output"]).expanduser())
-    return ExportSettings(**{
+    if has_source(values):
+        values = resolve_source(values, project, cwd)
+    settings = ExportSettings(**{
         **values, "project": project, "results": qualified_name(DATASET, values["results"], project),
     })  # fmt: skip
+    unused = [name for name in line.given if name in _SOURCE]
+    if unused and settings.format != "tuning_jsonl":
+        raise UserError(f"--{unused[0]} is for --format=tuning_jsonl; the other formats contain the results only")
+    return settings

@@ -62,8 +62,16 @@ class Answers:
 
     def rows_query(self) -> Query:
         """Return the query of the answers, ordered by unit."""
-        limit = "" if self.limit is None else f"\nLIMIT {self.limit}"
-        return Query(f"SELECT * FROM (\n{self._view()}\n){self._condition()}\nORDER BY unit_id{limit}", self._values())
+        found = self.matching_query()
+        return Query(f"{found.sql}\nORDER BY unit_id{self.limit_clause()}", found.parameters)
+
+    def matching_query(self) -> Query:
+        """Return the query of the answers, without order and limit."""
+        return Query(f"SELECT * FROM (\n{self._view()}\n){self._condition()}", self._values())
+
+    def limit_clause(self) -> str:
+        """Return the end of a query that limits its rows."""
+        return "" if self.limit is None else f"\nLIMIT {self.limit}"
 
     def count_query(self) -> Query:
         """Return the query of the number of answers, without the limit: column ``answers``."""

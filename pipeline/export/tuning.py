@@ -4,24 +4,72 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import orjson
 
 from imagebeam.pipeline.export.formats import Row
+from imagebeam.pipeline.export.settings import ExportSettings
 from imagebeam.pipeline.export.sql import Answers
+from imagebeam.pipeline.run.resolved_run import check_prompt_fields, read_source
 from imagebeam.transforms.clients import storage
+from imagebeam.transforms.clients.bigquery import BigQueryClient
+from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.images import ImageError
-from imagebeam.transforms.core.records import Image, Unit, UnitKind
+from imagebeam.transforms.core.query import Query
+from imagebeam.transforms.core.records import Unit
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.gemini.batch_requests import named_types
-from imagebeam.transforms.gemini.tuning import build_example, check_task
-from imagebeam.transforms.sql.unit_rows import rfc3339
+from imagebeam.transforms.gemini.tuning import build_example
+from imagebeam.transforms.sql.filters import Filters
+from imagebeam.transforms.sql.remaining_query import build_units_query
+from imagebeam.transforms.sql.selection import QuerySpec
+from imagebeam.transforms.sql.unit_rows import unit_from_row
 from imagebeam.transforms.tasks.answer_schema import OffSchemaError
 from imagebeam.transforms.tasks.task import Task
 
-#: Further columns that the examples are built from.
-COLUMNS: Final = ("event.unit_type AS _unit_type", "event.answer AS _answer", "event.extra AS _extra")
+#: Further columns of the answers.
+COLUMNS: Final = ("event.answer AS _answer", "event.input_digest AS _input_digest")
+_NOT_FOUND: Final = "not in the source with the same images"
+
+
+def tuning_query(answers: Answers, units: Query) -> Query:
+    """Return the query of the answers, each with its unit as the source has it; NULL where the source has not.
+
+    Args:
+        answers: The answers, with :data:`COLUMNS`.
+        units: Query of the units of the source.
+    """
+    found = answers.matching_query()
+    return Query(
+        f"SELECT answers._answer, units.*\nFROM (\n{found.sql}\n) AS answers\nLEFT JOIN (\n{units.sql}\n) AS units\n"
+        "ON units.unit_id = answers.unit_id AND units.input_digest = answers._input_digest\n"
+        f"ORDER BY answers.unit_id{answers.limit_clause()}",
+        (*found.parameters, *units.parameters),
+    )
+
+
+def units_query(settings: ExportSettings, task: Task, bq: BigQueryClient, location: str) -> Query:
+    """Return the query of the units of the source.
+
+    Raises:
+        UserError: The source does not exist, lacks a column, or is in another location than the results.
+    """
+    info = read_source(settings, settings.project, bq)
+    if info.location.upper() != location.upper():
+        raise UserError(f"the source is in {info.location} and --results in {location}; one query cannot read both")
+    check_prompt_fields(task, info.source.kept(settings.keep_columns))
+    return build_units_query(
+        QuerySpec(
+            source=info.source,
+            filters=Filters(),
+            unit=task.unit,
+            max_images=task.max_images,
+            task=task.name,
+            version=task.version,
+            keep_columns=settings.keep_columns,
+        )
+    )
 
 
 class TuningWriter:
@@ -33,15 +81,10 @@ class TuningWriter:
     Args:
         file: The open file.
         task: The task.
-        answers: The answers.
-
-    Raises:
-        UserError: The requests of the task cannot be built again.
     """
 
-    def __init__(self, file: IO[bytes], task: Task, answers: Answers) -> None:
-        check_task(task)
-        self._file, self._task, self._answers = file, task, answers
+    def __init__(self, file: IO[bytes], task: Task) -> None:
+        self._file, self._task = file, task
         self.left_out: collections.Counter[str] = collections.Counter()
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -52,7 +95,10 @@ class TuningWriter:
         """Nothing follows the last row."""
 
     def _line(self, row: Row) -> bytes:
-        unit = self._unit(row)
+        if row["unit_id"] is None:
+            self.left_out[_NOT_FOUND] += 1
+            return b""
+        unit = unit_from_row(row)
         try:
             example = build_example(self._task, unit, _mime_types(unit), row["_answer"])
         except ImageError as error:
@@ -62,21 +108,6 @@ class TuningWriter:
         else:
             return orjson.dumps(example) + b"\n"
         return b""
-
-    def _unit(self, row: Row) -> Unit:
-        about: dict[str, Any] = {
-            name: row[self._answers.column(name)] for name in ("asset_id", "asset_type", "latitude", "longitude")
-        }
-        time = rfc3339(row[self._answers.column("capture_time")])
-        return Unit(
-            row["unit_id"],
-            UnitKind(row["_unit_type"]),
-            "",
-            tuple(Image(row["unit_id"], uri, time) for uri in row["_image_uris"]),
-            capture_time=time,
-            extra=row["_extra"] or {},
-            **about,
-        )
 
 
 def _mime_types(unit: Unit) -> list[str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from imagebeam.pipeline.flags.inputs import SourceSettings
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.settings import ClassifySettings
 from imagebeam.transforms.clients import tuned_models
@@ -156,7 +157,7 @@ class ResolvedRun:
     @cached_property
     def source_info(self) -> SourceInfo:
         """The source with its detected profile, and its location."""
-        return _read_source(self.settings, self.bq)
+        return read_source(self.settings, self.settings.project, self.bq)
 
     @property
     def source(self) -> sources.Source:
@@ -173,7 +174,7 @@ class ResolvedRun:
         """The filters, checked against the columns of the source; so are the columns that the prompt uses."""
         filters = build_filters(self.settings)
         filters.validate(self.source.columns, source=self.source.label)
-        _check_prompt_fields(self.task, self.source.kept(self.settings.keep_columns))
+        check_prompt_fields(self.task, self.source.kept(self.settings.keep_columns))
         return filters
 
     @cached_property
@@ -219,14 +220,25 @@ def build_filters(settings: ClassifySettings) -> Filters:
     )
 
 
-def _read_source(settings: ClassifySettings, bq: BigQueryClient) -> SourceInfo:
+def read_source(settings: SourceSettings, project: str, bq: BigQueryClient) -> SourceInfo:
+    """Read the columns of the source, and detect its profile.
+
+    Args:
+        settings: The source.
+        project: Project of a table without one.
+        bq: BigQuery client.
+
+    Raises:
+        UserError: The source does not exist, or lacks a column.
+        SystemicError: BigQuery cannot be used.
+    """
     mapping = dict(settings.columns)
     if settings.query is not None:
         schema, scanned, location = bq.dry_run(Query(settings.query))
         detected = sources.detect_profile("the query", schema, profile=settings.profile, mapping=mapping)
         description = f"the query, profile {detected.profile} ({detected.why}); it scans {format_gigabytes(scanned)}"
         return SourceInfo(sources.source_of(detected=detected, query=settings.query), location, description)
-    table = TableName.parse(settings.source or "", settings.project)
+    table = TableName.parse(settings.source or "", project)
     info = bq.get_table(table)
     if info is None:
         raise _missing_table(bq, table)
@@ -261,7 +273,12 @@ def _existing_table(bq: BigQueryClient, table: TableName | None, *columns: str) 
     return table if names.issuperset(columns) else None
 
 
-def _check_prompt_fields(task: Task, kept: Mapping[str, str]) -> None:
+def check_prompt_fields(task: Task, kept: Mapping[str, str]) -> None:
+    """Check that the columns of the source that a prompt uses are kept.
+
+    Raises:
+        UserError: One is not.
+    """
     for field in task.prompt_fields():
         name = field.removeprefix("extra.")
         if field.startswith("extra.") and name not in kept:

@@ -229,23 +229,15 @@ def resolve(found: FlagValues, flags: Flags, *, cwd: Path, environ: Mapping[str,
     """
     values = dict(found.given)
     here = "on the command line or in imagebeam.yaml"
-    sources = [name for name in ALTERNATIVES[0] if name in values]
-    if not sources:
+    if not has_source(values):
         raise UserError(f"no source: set --source=project.dataset.table, --query or --query_file {here}")
     if "results" not in values:
         raise UserError(f"no results: set --results=DATASET, the dataset for the answers, {here}")
     values["project"] = project = resolve_project(found, environ)
-    if len(sources) > 1:
-        raise UserError(f"--{sources[0]} and --{sources[1]} are both given: the source is one of them")
-    if "columns" in values and values.get("profile", "auto") == "auto":
-        values["profile"] = "custom"
-    if "query_file" in values:
-        values["query"] = _read_text("query_file", values["query_file"], cwd)
+    values = resolve_source(values, project, cwd)
     if "polygon_file" in values:
         values["polygon"] = _read_text("polygon_file", values["polygon_file"], cwd)
         filters.areas(values["polygon"], where=f"--polygon_file={values['polygon_file']}")
-    if "source" in values:
-        values["source"] = qualified_name(TABLE, values["source"], project)
     return values | {
         "results": qualified_name(DATASET, values["results"], project),
         "work_dir": work_directory(str(found.get(flags["work_dir"])), cwd),
@@ -254,6 +246,35 @@ def resolve(found: FlagValues, flags: Flags, *, cwd: Path, environ: Mapping[str,
         **({"schema": _path(values["schema"], cwd)} if "schema" in values else {}),
         "given": found.as_text(flags),
     }
+
+
+def has_source(values: Mapping[str, Any]) -> bool:
+    """Return whether settings name a source."""
+    return any(name in values for name in ALTERNATIVES[0])
+
+
+def resolve_source(values: Mapping[str, Any], project: str, cwd: Path) -> dict[str, Any]:
+    """Return the settings of a source: a table with its project, a query file read.
+
+    Args:
+        values: Settings as given.
+        project: Project of a table without one.
+        cwd: Directory that relative paths start from.
+
+    Raises:
+        UserError: Two sources are given, or the query file cannot be read.
+    """
+    found = dict(values)
+    sources = [name for name in ALTERNATIVES[0] if name in found]
+    if len(sources) > 1:
+        raise UserError(f"--{sources[0]} and --{sources[1]} are both given: the source is one of them")
+    if "columns" in found and found.get("profile", "auto") == "auto":
+        found["profile"] = "custom"
+    if "query_file" in found:
+        found["query"] = _read_text("query_file", found["query_file"], cwd)
+    if "source" in found:
+        found["source"] = qualified_name(TABLE, found["source"], project)
+    return found
 
 
 def _model_location(values: Mapping[str, Any], cwd: Path) -> dict[str, Any]:

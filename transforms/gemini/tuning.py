@@ -17,25 +17,18 @@ from imagebeam.transforms.gemini.requests import ImagePart, build_contents
 from imagebeam.transforms.tasks.answer_schema import Schema, fit_answer
 from imagebeam.transforms.tasks.task import Task
 
-#: Field of a prompt that outcomes do not keep.
-_LOST_FIELD = "heading"
-
 
 def check_task(task: Task) -> None:
-    """Check that the requests of a task can be built again from its outcomes.
+    """Check that a tuning file can contain the requests of a task.
 
     Raises:
-        UserError: They cannot.
+        UserError: It cannot.
     """
-    problem = ""
     if task.image.changes_images:
-        problem = "crops or scales its images, and a tuning file can only have the URIs of whole images"
-    elif task.max_images > 1:
-        problem = "sends several images with the capture time and heading of each, which outcomes do not keep"
-    elif _LOST_FIELD in task.prompt_fields():
-        problem = f"has {{{{{_LOST_FIELD}}}}} in its prompt, which outcomes do not keep"
-    if problem:
-        raise UserError(f"--format=tuning_jsonl: task {task.name} {problem}; export --format=jsonl instead")
+        raise UserError(
+            f"--format=tuning_jsonl: task {task.name} crops or scales its images, and a tuning file has only the URIs "
+            "of whole images"
+        )
 
 
 def build_example(task: Task, unit: Unit, mime_types: Sequence[str], answer: Mapping[str, Any]) -> dict[str, Any]:

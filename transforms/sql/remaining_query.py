@@ -16,7 +16,7 @@ from imagebeam.transforms.core.query import Parameter, Query
 from imagebeam.transforms.sql.outcome_queries import EVENT_ORDER
 from imagebeam.transforms.sql.selection import STATES, QuerySpec
 from imagebeam.transforms.sql.source_units import asset_steps, source_steps
-from imagebeam.transforms.sql.unit_rows import REMAINING_TYPES
+from imagebeam.transforms.sql.unit_rows import REMAINING_TYPES, UNIT_COLUMNS
 
 
 def build_remaining_query(spec: QuerySpec) -> Query:
@@ -40,6 +40,18 @@ def build_remaining_query(spec: QuerySpec) -> Query:
         "WHERE remaining_units.unit_id IS NOT NULL OR counted.counts.remaining = 0"
     )
     return Query(_with(steps, last), tuple(parameters))
+
+
+def build_units_query(spec: QuerySpec) -> Query:
+    """Build the query of all units of the source that pass the filters, whatever their state.
+
+    Raises:
+        UserError: The source does not support a filter, a kept column or the kind of unit.
+    """
+    parameters: list[Parameter] = []
+    steps = source_steps(spec, spec.source.kept(spec.keep_columns), parameters)
+    names = ", ".join(f"`{name}`" for name in UNIT_COLUMNS)
+    return Query(_with(steps, f"SELECT {names} FROM chosen"), tuple(parameters))
 
 
 def build_source_counts_query(spec: QuerySpec) -> Query:

@@ -173,29 +173,53 @@ def test_geojson_counts_answers_without_a_position(lab: Lab, tmp_path: Path, clo
 
 
 def test_tuning_examples_are_valid_and_equal_the_requests(lab: Lab, tmp_path: Path) -> None:
-    report = lab.export("--format=tuning_jsonl", f"--output={tmp_path}/train.jsonl")
-    lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    answers = lab.answers()
-    assert len(lines) == report["rows"] == len(answers)
-    for line, answer in zip(lines, answers, strict=True):
-        example = json.loads(line)
+    """Assets with several images and headings, whose real requests are in the files of a batch job."""
+    task = tmp_path / "poles.yaml"
+    task.write_text(
+        TASK.replace("name: inspect", "name: poles\nunit: asset\nmax_images: 3")
+        .replace("Inspect", "{{image_count}} images, the newest at {{heading}} degrees: inspect")
+        .replace("snapshot_id", "camera_pose_heading")
+    )
+    source = (f"--source={SOURCE}", "--keep_columns=camera_pose.heading")
+    code, _, err = run_cli(
+        ["classify", f"--task={task}", f"--results={RESULTS}", "--work_dir=gs://exports/work", *source, "--lane=batch",
+         "--limit=12", "--batch_poll_s=0.05", "--batch_rounds=1"]
+    )  # fmt: skip
+    assert code == 0, err
+    more = (f"--task={task}", "--format=tuning_jsonl", "--keep_columns=camera_pose.heading")
+    report = lab.export(*more, f"--source={SOURCE}", f"--output={tmp_path}/train.jsonl")
+    examples = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    answers = [dict(row.items()) for row in bigquery.Client().query(f"SELECT * FROM {RESULTS}.poles ORDER BY unit_id")]
+    assert len(examples) == report["rows"] == len(answers) > 8
+    assert max(len(answer["_image_uris"]) for answer in answers) > 1
+
+    requests = {}
+    for blob in storage.Client().list_blobs("exports", prefix="work/"):
+        if blob.name.endswith(".requests.jsonl"):
+            for line in blob.download_as_text().splitlines():
+                request = json.loads(line)["request"]
+                uris = [part["fileData"]["fileUri"] for part in request["contents"][0]["parts"] if "fileData" in part]
+                requests[tuple(uris)] = request
+    for example, answer in zip(examples, answers, strict=True):
         assert set(example) == {"systemInstruction", "contents"}
+        request = requests[tuple(answer["_image_uris"])]
+        assert example["contents"][0] == request["contents"][0]
+        assert example["systemInstruction"]["parts"] == request["systemInstruction"]["parts"]
         assert types.Content.model_validate(example["systemInstruction"]).parts
-        request, expected = (types.Content.model_validate(each) for each in example["contents"])
-        assert (request.role, expected.role) == ("user", "model")
-        assert request.parts
+        asked, expected = (types.Content.model_validate(each) for each in example["contents"])
+        assert (asked.role, expected.role) == ("user", "model")
         assert expected.parts
-        assert request.parts[0].file_data
-        assert request.parts[0].file_data.file_uri == answer["_image_uris"][0]
-        time = answer["capture_time"].isoformat().replace("+00:00", "Z")
-        place = f"{answer['latitude']}, {answer['longitude']}"
-        snapshot = answer["_image_uris"][0].split("/")[3]
-        assert request.parts[1].text == (
-            f"Inspect {answer['asset_type']} at {place}, photographed at {time} in {snapshot}."
-        )
         text = json.loads(str(expected.parts[0].text))
         assert list(text) == ["usable", "defects", "count", "box", "quality"]
         assert text == {name: answer[name] for name in text}
+
+    # Another part of the source: the other answers are counted and left out.
+    query = f"--query=SELECT * FROM {SOURCE} WHERE asset_id = '{answers[0]['unit_id']}'"
+    report = lab.export(*more, query, f"--output={tmp_path}/part.jsonl")
+    assert (report["rows"], report["left_out"]) == (1, {"not in the source with the same images": len(answers) - 1})
+    assert "column camera_pose_heading is not kept" in lab.fail(
+        f"--task={task}", "--format=tuning_jsonl", f"--source={SOURCE}", f"--output={tmp_path}/none.jsonl"
+    )
 
 
 def test_filters_versions_and_limits(lab: Lab, tmp_path: Path) -> None:
@@ -222,7 +246,7 @@ def test_writes_one_object_that_replaces_another_only_with_force(lab: Lab, tmp_p
     path = "gs://exports/answers.parquet"
     lab.export(f"--output={path}")
     lab.export(f"--output={tmp_path}/local.parquet")
-    assert [blob.name for blob in storage.Client().list_blobs("exports")] == ["answers.parquet"]
+    assert [blob.name for blob in storage.Client().list_blobs("exports", prefix="answers")] == ["answers.parquet"]
     assert storage_client.read(path) == (tmp_path / "local.parquet").read_bytes()
     assert f"{path} already exists; use another name, or add --force" in lab.fail(f"--output={path}")
     assert "already exists" in lab.fail(f"--output={tmp_path}/local.parquet")
@@ -258,7 +282,8 @@ def test_errors_are_one_line(lab: Lab, tmp_path: Path) -> None:
     assert "does not exist, or you cannot access it" in lab.fail(output, "--results=nothing_there")
     assert "bucket" in lab.fail("--output=gs://no-such-bucket-here/a.csv")
     assert "has no answers of task describe" in lab.fail(output, "--task=describe")
-    assert "several images" in lab.fail(output, "--task=utility_pole", "--format=tuning_jsonl")
+    assert "set --source, --query or --query_file" in lab.fail(output, "--format=tuning_jsonl")
+    assert "--source is for --format=tuning_jsonl" in lab.fail(output, f"--source={SOURCE}")
     assert list(tmp_path.iterdir()) == []
 
 
