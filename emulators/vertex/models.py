@@ -36,6 +36,8 @@ class Model:
         levels: Supported thinking levels (Gemini 3 only).
         level: Default thinking level.
         min_budget: Minimum thinking budget other than 0 (Gemini 2.5 only).
+        max_budget: Maximum thinking budget (Gemini 2.5 only).
+        always_thinks: Whether a budget of 0 is rejected (Gemini 2.5 only).
         budget: Default thinking budget; -1 for dynamic.
         penalties: Whether presencePenalty and frequencyPenalty are supported.
         allows_model_last_turn: Whether the last turn of ``contents`` may have the role ``model``.
@@ -47,6 +49,8 @@ class Model:
     levels: tuple[str, ...] = ("MINIMAL", "LOW", "MEDIUM", "HIGH")
     level: str = "MEDIUM"
     min_budget: int = 0
+    max_budget: int = 24576
+    always_thinks: bool = False
     budget: int = -1
     penalties: bool = True
     allows_model_last_turn: bool = True
@@ -74,11 +78,11 @@ class Model:
         if level is not None:
             raise ApiError(400, f"Thinking level is not supported for this model: {self.name}. Use thinking_budget.")
         budget = self.budget if budget is None else budget
-        if budget not in (-1, 0) and not max(self.min_budget, 1) <= budget <= 24576:
+        special = (-1,) if self.always_thinks else (0, -1)
+        if budget not in special and not max(self.min_budget, 1) <= budget <= self.max_budget:
             lowest = f"{self.min_budget} to" if self.min_budget else "up to"
-            raise ApiError(
-                400, f"The thinking budget {budget} is invalid. Please choose 0, -1 or a value {lowest} 24576."
-            )
+            choices = f"{'-1' if self.always_thinks else '0, -1'} or a value {lowest} {self.max_budget}"
+            raise ApiError(400, f"The thinking budget {budget} is invalid. Please choose {choices}.")
         return THOUGHT_TOKENS["MEDIUM"] if budget == -1 else min(budget, THOUGHT_TOKENS["HIGH"])
 
     def _by_level(self, level: str | None, budget: int | None) -> int:
@@ -97,6 +101,8 @@ MODELS: Final[Mapping[str, Model]] = {
     model.name: model
     for model in (
         Model("gemini-2.5-flash", 2),
+        # Not in models.yaml: a model that the pipeline has no profile of.
+        Model("gemini-2.5-pro", 2, min_budget=128, max_budget=32768, always_thinks=True),
         Model("gemini-2.5-flash-lite", 2, min_budget=512, budget=0),
         Model("gemini-3.1-flash-lite", level="MINIMAL"),
         Model("gemini-3.5-flash-lite", level="MINIMAL", penalties=False, allows_model_last_turn=False),

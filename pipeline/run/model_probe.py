@@ -20,6 +20,7 @@ from imagebeam.transforms.core.errors import SystemicError, UserError
 from imagebeam.transforms.core.images import mime_from_name
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Image, Lane, Transport, Unit, UnitKind, Usage
+from imagebeam.transforms.core.strict_yaml import suggestion
 from imagebeam.transforms.gemini.error_classes import Failure, FailureKind, classify_exception, classify_http
 from imagebeam.transforms.gemini.requests import ImagePart, image_part, lane_headers
 from imagebeam.transforms.gemini.task_kinds import task_kind
@@ -78,7 +79,7 @@ async def check_model_exists(resolved: ResolvedRun) -> None:
         raise UserError(
             f"model {task.model} does not exist at location {settings.location}, or project {settings.project} "
             "cannot use it",
-            fix=f"check --model and --location{where}",
+            fix=f"check --model and --location{where}{suggestion(task.model, resolved.models.profiles)}",
         )
     if answer.code != 200:
         raise ApiError.from_response(f"looking up model {task.model}", answer.code, answer.body, answer.headers)

@@ -1,4 +1,4 @@
-"""Cost of calls at list price, and estimates of their tokens."""
+"""Cost of calls at list price, estimates of their tokens, and warnings about what a run would pay for nothing."""
 
 from __future__ import annotations
 
@@ -94,7 +94,14 @@ def task_warnings(models: Models, profile: ModelProfile, task: Task) -> tuple[st
         profile: The task's model.
         task: The task.
     """
-    found = (models.unknown_warning(profile), *task.ignored_warnings(), output_limit_warning(profile, task))
+    ignored = task.ignored_warnings()
+    if not profile.known:  # it may well take the setting
+        ignored = tuple(
+            f"generation.{name} is not sent to model {profile.name}, because {models.source} does not have it: add it "
+            "to a --models_file"
+            for name in task.ignored_settings
+        )
+    found = (models.unknown_warning(profile), *ignored, output_limit_warning(profile, task))
     return tuple(warning for warning in found if warning is not None)
 
 

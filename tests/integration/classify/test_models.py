@@ -97,6 +97,40 @@ def test_endpoint_with_several_models_needs_the_name_of_one(job: Job) -> None:
     assert f"--model={resource(job, 'models/8152@1')}" in line
 
 
+def test_model_that_no_file_has_runs_with_one_warning(job: Job) -> None:
+    flags = ("--model=google/gemini-2.5-pro", "--location=us-central1")
+    code, out, err = run_cli(job.arguments(*flags))
+    assert code == 0, err
+    assert err.count("model gemini-2.5-pro is not in models.yaml (shipped)") == err.count("warning") == 1
+    assert "cost     unknown" in out
+    (row,) = job.query(
+        "SELECT COUNT(*) AS answers, MAX(model) AS model, COUNT(cost_usd) AS priced FROM {results}.outcomes "
+        "WHERE status = 'OK'"
+    )
+    assert row == {"answers": 3, "model": "gemini-2.5-pro", "priced": 0}
+    other = dataclasses.replace(job, own_results=f"{job.own_results}_plan")
+    code, out, err = run_cli(["plan", "--json", *other.arguments(*flags)[1:]])
+    assert code == 0, err
+    plan = json.loads(out)
+    assert {lane["usd"] for lane in plan["lanes"]} == {None}
+    assert sum("is not in models.yaml (shipped)" in note for note in plan["notes"]) == 1
+
+
+def test_preflight_skips_what_needs_a_deployed_model(job: Job) -> None:
+    work_dir = f"--work_dir=gs://{job.name.replace('_', '-')}-images/runs"
+    flags = (f"--model={resource(job, UNDEPLOYED)}", "--lane=batch", work_dir, *PRICED)
+    code, out, err = run_cli(["preflight", "--json", *job.arguments(*flags)[1:]])
+    assert code == 0, out + err
+    results = {each["name"]: each for each in json.loads(out)["findings"]}
+    assert results["model"]["state"] == "ok"
+    for name in ("probe call", "batch service agent"):
+        assert (results[name]["state"], results[name]["cause"]) == (
+            "skipped",
+            "the tuned model is not deployed, so it cannot be called; batch jobs can use it",
+        )
+    assert job.calls() == {}
+
+
 def own_models(directory: Path, document: dict[str, Any]) -> str:
     path = directory / "mine.yaml"
     path.write_text(json.dumps(document))
@@ -148,9 +182,10 @@ def test_settings_of_the_documentation_are_warned_about_and_answered_on_the_seco
     code, out, _ = run_cli(["tasks", "check", str(path)])
     assert code == 0
     assert "generation.max_output_tokens=200 is too small for model gemini-2.5-flash" in out
-    summary = job.run(task=str(path))
+    summary = job.run("--max_cost_usd=0.03", task=str(path))
     assert summary["err"].count("generation.max_output_tokens=200 is too small") == 1
     assert (summary["exit_code"], summary["counted"]["ok"], summary["counted"]["calls"]) == (0, 3, 6)
+    assert 0 < float(summary["recorded"]["cost_usd"]) < 0.03
 
 
 def test_run_without_any_answer_ends_with_exit_code_5(job: Job) -> None:

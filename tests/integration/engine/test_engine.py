@@ -163,7 +163,8 @@ def test_second_attempt_has_room_for_the_thoughts(
         settings.call_settings, task=task, profile=models.profile(task.model), location="us-central1"
     )
     sink: Sink = queue.SimpleQueue()
-    get_engine(dataclasses.replace(settings, call_settings=calls, run_id="thoughts")).submit(batch_of(uri, 1), sink)
+    thinking = dataclasses.replace(settings, call_settings=calls)
+    get_engine(thinking).submit(batch_of(uri, 1), sink)
     (result,) = take(sink, 1)
     outcome = result.outcome
     assert (outcome.status, outcome.attempts) == (Status.OK, 2), outcome.answer

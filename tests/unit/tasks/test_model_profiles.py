@@ -243,6 +243,8 @@ def test_tuned_model_is_priced_as_its_base_without_a_change_of_what_is_sent() ->
     assert estimate_usage(profile, asked, 3) == estimate_usage(base, asked, 3)
     assert cost_usd(profile, Lane.BATCH, Usage(100, 0, 10)) == cost_usd(base, Lane.BATCH, Usage(100, 0, 10))
     assert task_warnings(MODELS, profile, asked) == ()
+    (ignored,) = task_warnings(MODELS, profile, profile.drop_ignored_settings(cold))
+    assert ignored.startswith(f"generation.thinking is not sent to model {ENDPOINT}, because models.yaml does not have")
     with pytest.raises(UserError, match=r"flex lane does not support"):
         profile.check("us-central1", Lane.FLEX, asked)
     with pytest.raises(UserError, match=r"--price_as=gemini-2.5-flsh: .*did you mean gemini-2.5-flash"):
