@@ -7,6 +7,7 @@ earlier results::
     RUN/batch/r1/0000000000-0.requests.jsonl    the job's input; a table with a BigQuery source
     RUN/batch/r1/0000000000-0.manifest.jsonl    a SUBMITTED event per unit: the rows of ``outcomes`` to load
     RUN/batch/r1/0000000000-0.problems.jsonl    outcomes of units that cannot be sent
+    RUN/batch/r1/0000000000-0.types.json        types of images that are not those of their names
     RUN/batch/r1/0000000000-0.shard.json        marks the shard as complete
     RUN/batch/r1/0000000000-0.intent.json       written just before its job is created
     RUN/batch/r1/0000000000-0.job.json          resource name of its job
@@ -14,6 +15,7 @@ earlier results::
     RUN/batch/r1/0000000000-0.vectors.jsonl     its vectors, for an embedding task: the rows to load first
     RUN/batch/r1/0000000000-0.outcomes.jsonl    its outcomes: the rows of ``outcomes`` to load
     RUN/batch/r1/0000000000-0.unmatched.jsonl   output lines without a unit
+    RUN/batch/r1/0000000000-0.retype.json       types of rejected images for the next rounds
     RUN/batch/r1/0000000000-0.collected.json    counts; written when everything is in BigQuery
 """
 
@@ -30,7 +32,8 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.load_jobs import LoadJob, run_load_job
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Image, Lane, Unit, UnitKind
-from imagebeam.transforms.gemini.batch_requests import ShardLimits, key_of
+from imagebeam.transforms.gemini.batch_requests import DISPLAY_NAME, ShardLimits, key_of
+from imagebeam.transforms.image_types import TypeCheck
 from imagebeam.transforms.run_settings import RunSettings
 
 Place = Literal["gcs", "bigquery"]
@@ -53,6 +56,11 @@ class BatchSettings:
         fallback: Lane of the remaining units.
         grace_s: Seconds to wait for a job whose creation was interrupted to appear in the list of jobs, before it is
             created again.
+        dataset: ``project.dataset`` of the tables of jobs; empty for the results dataset.
+        dataset_location: Its location; empty for the one of the results dataset.
+        output_table: Name of the table of answers, which does not expire; empty for one per job.
+        display_name: Start of the display names of jobs.
+        check_types: Images whose first bytes are compared with the type of their names.
     """
 
     source: Place
@@ -62,6 +70,11 @@ class BatchSettings:
     deadline_s: float | None
     fallback: Lane
     grace_s: float
+    dataset: str = ""
+    dataset_location: str = ""
+    output_table: str = ""
+    display_name: str = DISPLAY_NAME
+    check_types: TypeCheck = "sample"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +90,9 @@ class Shard:
         size: Bytes of its input file.
         problems: Units that cannot be sent, by ``STATUS/REASON``.
         skipped: Units not sent because the budget is used up.
+        dataset: ``project.dataset`` of its tables; empty for the results dataset.
+        output_table: Name of the table of answers of the first job; empty for a name of its own.
+        title: Start of the display name.
     """
 
     run_id: str
@@ -87,6 +103,9 @@ class Shard:
     size: int = 0
     problems: Mapping[str, int] = dataclasses.field(default_factory=dict)
     skipped: int = 0
+    dataset: str = ""
+    output_table: str = ""
+    title: str = DISPLAY_NAME
 
     @property
     def read(self) -> int:
@@ -96,7 +115,7 @@ class Shard:
     @property
     def display_name(self) -> str:
         """Display name of its job, the same at every attempt to create it."""
-        return f"{display_prefix(self.run_id)}r{self.round}-{self.name}"
+        return f"{display_prefix(self.run_id, self.title)}r{self.round}-{self.name}"
 
     def path(self, kind: str) -> str:
         """Return the path of one of its files, such as ``requests.jsonl``."""
@@ -108,18 +127,22 @@ class Shard:
         return storage.join(round_directory(self.directory, self.round), f"{self.name}.output")
 
     def table(self, outcomes: TableName, kind: str) -> TableName:
-        """Return its table of ``requests`` or ``results``, in the dataset of the outcomes."""
+        """Return its table of ``requests`` or ``results``, by default in the dataset of the outcomes."""
         name = f"batch_{self.run_id}_r{self.round}_{self.name}_{kind}".replace("-", "_")
-        return dataclasses.replace(outcomes, table=name)
+        if kind == "results" and self.output_table:
+            first = self.round == 1 and self.name == shard_name(0, 0)
+            name = self.output_table if first else f"{self.output_table}_r{self.round}_{self.name}".replace("-", "_")
+        project, _, dataset = self.dataset.rpartition(".")
+        return TableName(project or outcomes.project, dataset or outcomes.dataset, name)
 
     def job_id(self, what: str) -> str:
         """Return the id of the BigQuery job that loads one of its files; BigQuery rejects a second job with this id."""
         return f"imagebeam-{self.run_id}-r{self.round}-{self.name}-{what}"
 
 
-def display_prefix(run_id: str) -> str:
-    """Return the common prefix of the display names of a run's jobs."""
-    return f"imagebeam-{run_id}-"
+def display_prefix(run_id: str, title: str = DISPLAY_NAME) -> str:
+    """Return the common prefix of the display names of a run's jobs, by which they are found."""
+    return f"{title}-{run_id}-"
 
 
 def batch_directory(directory: str) -> str:
@@ -151,7 +174,8 @@ def load_shard_file(
 ) -> None:
     """Load one of a shard's ``.jsonl`` files into a table, once; ``options`` are further fields of :class:`LoadJob`."""
     path, job_id = shard.path(f"{kind}.jsonl"), shard.job_id(kind)
-    run_load_job(bq, LoadJob(path, table, job_id, settings.location, settings.labels(), **options))
+    location = options.pop("location", "") or settings.location
+    run_load_job(bq, LoadJob(path, table, job_id, location, settings.labels(), **options))
 
 
 def manifest_key(row: Mapping[str, Any]) -> str:

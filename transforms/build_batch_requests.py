@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -17,23 +17,30 @@ import apache_beam as beam
 import orjson
 from apache_beam.pvalue import PCollection
 
-from imagebeam.transforms.batch_shards import TABLE_DAYS, BatchSettings, Shard, load_line, load_shard_file, shard_name
+from imagebeam.transforms.batch_shards import (
+    TABLE_DAYS,
+    BatchSettings,
+    Shard,
+    load_line,
+    load_shard_file,
+    round_directory,
+    shard_name,
+)
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core import images
 from imagebeam.transforms.core.counts import failure_key
 from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.records import Answer, Outcome, Status, Unit, utc_now
-from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.error_file import record_failure
-from imagebeam.transforms.gemini.batch_requests import key_of, named_types
+from imagebeam.transforms.gemini.batch_requests import key_of
 from imagebeam.transforms.gemini.task_kinds import task_kind
+from imagebeam.transforms.image_types import READERS, TypeReader
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.tables import outcome_row
 from imagebeam.transforms.sql.unit_rows import UNIT_COLUMNS, unit_from_row
 from imagebeam.transforms.start_run import Page
 
-READERS = 16
 CHUNK = 2_000
 REQUESTS_SCHEMA = (
     {"name": "custom_id", "type": "STRING", "mode": "REQUIRED"},
@@ -87,16 +94,18 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
     if done >= page.count:
         return
     rows = bq.read_rows(page.result, page.start + done, max(0, allowed_rows - done), UNIT_COLUMNS)
+    known = read_corrected_types(settings)
     template = task_kind(settings.task).build_lines(settings.engine.call_settings.profile, settings.labels())
     watch = _Lease(settings, bq)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagebeam-")))
         readers = stack.enter_context(concurrent.futures.ThreadPoolExecutor(READERS))
-        shard = stack.enter_context(_Writing(settings, shard_name(page.start, part), directory))
+        types_of = TypeReader(readers, batch.check_types, known)
+        shard = stack.enter_context(_Writing(settings, batch, shard_name(page.start, part), directory))
         units = map(unit_from_row, rows)
         while chunk := list(itertools.islice(units, CHUNK)):
             watch.extend()
-            for unit, types in _with_types(chunk, readers):
+            for unit, types in types_of.read(chunk):
                 if isinstance(types, images.ImageError):
                     shard.add_problem(unit, types)
                     continue
@@ -104,8 +113,8 @@ def write_page(settings: RunSettings, batch: BatchSettings, page: Page, allowed:
                 if batch.limits.is_full(shard.lines, shard.size, len(line)):
                     yield _record(bq, settings, batch, shard.close())
                     part += 1
-                    shard = stack.enter_context(_Writing(settings, shard_name(page.start, part), directory))
-                shard.add(unit, line)
+                    shard = stack.enter_context(_Writing(settings, batch, shard_name(page.start, part), directory))
+                shard.add(unit, line, types_of.sent)
         shard.skipped = page.count - allowed_rows
         yield _record(bq, settings, batch, shard.close())
 
@@ -116,12 +125,24 @@ def read_shard(settings: RunSettings, name: str) -> Shard | None:
     return None if data is None else Shard(**orjson.loads(data))
 
 
+def read_corrected_types(settings: RunSettings) -> dict[str, str]:
+    """Return the types of images that earlier rounds found, by URI."""
+    found: dict[str, str] = {}
+    for number in range(1, settings.round):
+        directory = round_directory(settings.directory, number)
+        for name in storage.list_names(directory):
+            if name.endswith(".retype.json"):
+                found |= orjson.loads(storage.read(storage.join(directory, name)) or b"{}")
+    return found
+
+
 def _record(bq: BigQueryClient, settings: RunSettings, batch: BatchSettings, shard: Shard) -> Shard:
     """Load into BigQuery what a complete shard needs there. Idempotent."""
     register(bq, settings, shard)
     if shard.lines and batch.source == "bigquery":
         table = shard.table(settings.outcomes, "requests")
-        load_shard_file(bq, settings, shard, "requests", table, schema=REQUESTS_SCHEMA, replace=True)
+        options = {"schema": REQUESTS_SCHEMA, "replace": True, "location": batch.dataset_location}
+        load_shard_file(bq, settings, shard, "requests", table, **options)
         bq.expire_table(table, days=TABLE_DAYS)
     return shard
 
@@ -136,8 +157,17 @@ def register(bq: BigQueryClient, settings: RunSettings, shard: Shard) -> None:
 class _Writing:
     """A shard that is being written, in local files until it is complete."""
 
-    def __init__(self, settings: RunSettings, name: str, directory: Path) -> None:
-        self._shard = Shard(settings.run_id, settings.directory, settings.round, name)
+    def __init__(self, settings: RunSettings, batch: BatchSettings, name: str, directory: Path) -> None:
+        self._shard = Shard(
+            settings.run_id,
+            settings.directory,
+            settings.round,
+            name,
+            dataset=batch.dataset,
+            output_table=batch.output_table,
+            title=batch.display_name,
+        )
+        self._types: dict[str, str] = {}
         self._at = utc_now()
         self._columns = settings.engine.call_settings.columns(settings.run_id)
         self._files: dict[str, IO[bytes]] = {
@@ -148,8 +178,10 @@ class _Writing:
         self.lines = self.size = 0
         self.skipped = 0
 
-    def add(self, unit: Unit, line: bytes) -> None:
-        """Add a unit and its line."""
+    def add(self, unit: Unit, line: bytes, types: Mapping[str, str]) -> None:
+        """Add a unit and its line; ``types`` are those that differ from the names of images."""
+        uris = [image.uri for image in unit.images if image.uri is not None]
+        self._types |= {uri: types[uri] for uri in uris if uri in types}
         self._files["requests.jsonl"].write(line)
         self._files["manifest.jsonl"].write(self._row(Outcome(unit, Answer(Status.SUBMITTED), answered_at=self._at)))
         self.lines += 1
@@ -180,6 +212,8 @@ class _Writing:
         for kind in self._files:
             storage.upload(shard.path(kind), self._directory / f"{shard.name}.{kind}")
             (self._directory / f"{shard.name}.{kind}").unlink()
+        if self._types:
+            storage.write(shard.path("types.json"), orjson.dumps(self._types))
         storage.create(shard.path("shard.json"), orjson.dumps(dataclasses.asdict(shard)))
         return shard
 
@@ -208,33 +242,3 @@ class _Lease:
         self._next = time.monotonic() + lease.EXTEND_EVERY_S
         if not lease.extend(self._bq, self._table, self._run_id):
             raise SystemicError(f"lease lost: table {self._table.dotted} is held by another run")
-
-
-Types = Sequence[str] | images.ImageError
-
-
-def _with_types(units: Sequence[Unit], readers: concurrent.futures.Executor) -> Iterator[tuple[Unit, Types]]:
-    """Yield units with the types of their images: by name, else by their first bytes, read in parallel."""
-    named = [_named(unit) for unit in units]
-    sniffed = readers.map(_sniffed, (unit for unit, types in zip(units, named, strict=True) if types is None))
-    for unit, types in zip(units, named, strict=True):
-        yield unit, types if types is not None else next(sniffed)
-
-
-def _named(unit: Unit) -> Types | None:
-    try:
-        types = named_types(unit)
-    except images.ImageError as problem:
-        return problem
-    known = [name for name in types if name is not None]
-    return known if len(known) == len(types) else None
-
-
-def _sniffed(unit: Unit) -> Types:
-    try:
-        return [
-            named or supported_mime(storage.read_image(image.uri, limit=SNIFF_BYTES), image.uri)
-            for named, image in zip(named_types(unit), unit.images, strict=True)
-        ]
-    except images.ImageError as problem:
-        return problem

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 import apache_beam as beam
 import orjson
@@ -30,12 +32,17 @@ from imagebeam.transforms.core.errors import SystemicError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.records import Answer, ImageReason, Status, Usage, utc_now
 from imagebeam.transforms.engine.recorder import VectorTable
+from imagebeam.transforms.engine.retry_policy import may_be_image_type
 from imagebeam.transforms.error_file import record_failure
 from imagebeam.transforms.gemini.batch_matching import Matched, Missing, ShardMatcher, Unmatched
 from imagebeam.transforms.gemini.batch_responses import OutputLine, build_outcome, parse_answer
 from imagebeam.transforms.gemini.job_states import BatchJob, Step
+from imagebeam.transforms.image_types import READERS, TypeCorrector
 from imagebeam.transforms.run_settings import RunSettings
 from imagebeam.transforms.sql.tables import outcome_row
+
+#: Rejected units whose images are compared together.
+REJECTED_CHUNK: Final = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,7 +146,7 @@ def collect(settings: RunSettings, ended: Ended) -> Collected:
         with tempfile.TemporaryDirectory(prefix="imagebeam-") as name:
             directory = Path(name)
             found = _match(settings, ended, bq, directory)
-            for kind in ("outcomes.jsonl", "unmatched.jsonl", "vectors.jsonl"):
+            for kind in ("outcomes.jsonl", "unmatched.jsonl", "vectors.jsonl", "retype.json"):
                 if (directory / kind).stat().st_size:
                     storage.upload(shard.path(kind), directory / kind)
         storage.write(shard.path("matched.json"), _COLLECTED.dump_json(found))
@@ -182,10 +189,27 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
         (directory / "outcomes.jsonl").open("wb") as outcomes,
         (directory / "unmatched.jsonl").open("wb") as unmatched,
         (directory / "vectors.jsonl").open("wb") as vectors,
+        (directory / "retype.json").open("wb") as retype,
+        concurrent.futures.ThreadPoolExecutor(READERS) as readers,
     ):
+        corrector = TypeCorrector(readers, orjson.loads(storage.read(shard.path("types.json")) or b"{}"))
+        rejected: list[Matched] = []
 
         def record(found: Matched | Missing) -> None:
-            answer = found.answer if isinstance(found, Matched) else missing_answer(ended.job)
+            if isinstance(found, Matched) and may_be_image_type(found.answer):
+                rejected.append(found)
+                if len(rejected) >= REJECTED_CHUNK:
+                    record_rejected()
+            else:
+                write(found, found.answer if isinstance(found, Matched) else missing_answer(ended.job))
+
+        def record_rejected() -> None:
+            uris, answers = [_uris(found.entry) for found in rejected], [found.answer for found in rejected]
+            for found, answer in zip(rejected, corrector.correct(uris, answers), strict=True):
+                write(found, answer)
+            rejected.clear()
+
+        def write(found: Matched | Missing, answer: Answer) -> None:
             # Events are ordered by time: a failure comes after the unit was submitted, whatever the clocks say.
             answered_at = (found.answered_at if isinstance(found, Matched) and answer.ok else None) or at
             unit = unit_of_row(orjson.loads(found.entry))
@@ -205,6 +229,9 @@ def _match(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: P
                 record(found)
         for rest in matcher.finish():
             record(rest)
+        record_rejected()
+        if corrector.corrected:
+            retype.write(orjson.dumps(corrector.corrected))
     counts, job, both = matcher.counts, ended.job, sums[False] + sums[True]
     return Collected(
         name=shard.name,
@@ -249,7 +276,8 @@ def _uris(entry: bytes) -> list[str]:
 def _lines(settings: RunSettings, ended: Ended, bq: BigQueryClient, directory: Path) -> Iterator[OutputLine]:
     """Return the lines of a job's output."""
     if ended.job.output_table is not None:
-        bq.expire_table(ended.shard.table(settings.outcomes, "results"), days=TABLE_DAYS)
+        if not ended.shard.output_table:
+            bq.expire_table(ended.shard.table(settings.outcomes, "results"), days=TABLE_DAYS)
         name = TableName.parse(ended.job.output_table, settings.engine.call_settings.project)
         return read_table_lines(bq, name)
     return read_file_lines(output_files(ended), directory)

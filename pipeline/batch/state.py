@@ -13,7 +13,7 @@ import pydantic
 
 from imagebeam.pipeline.batch.upgrade import FORMAT, upgrade
 from imagebeam.pipeline.run.launch import read_json
-from imagebeam.transforms.batch_shards import BatchSettings, Shard, batch_directory, round_directory
+from imagebeam.transforms.batch_shards import BatchSettings, Shard, batch_directory, display_prefix, round_directory
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.counts import OutcomeCounts, SourceCounts
 from imagebeam.transforms.core.errors import UserError
@@ -52,6 +52,11 @@ class BatchRun:
     def work_dir(self) -> str:
         """The work directory that holds the run."""
         return self.run.directory.rpartition(f"/{RUNS}/")[0]
+
+    @property
+    def job_prefix(self) -> str:
+        """Common prefix of the display names of its jobs."""
+        return display_prefix(self.run.run_id, self.batch.display_name)
 
     @property
     def age_s(self) -> float:

@@ -62,7 +62,11 @@ def format_status(status: RunStatus, *, times: bool = True) -> list[str]:
         return [f"run {status.run_id}: {status.waiting_for}"]
     now = datetime.datetime.now(datetime.UTC) if times else None
     lines = [f"run      {status.run_id}, round {status.round}: {len(status.jobs)} jobs"]
-    return lines + [f"job      {_format_job(job, now)}" for job in status.jobs]
+    for job in status.jobs:
+        lines.append(f"job      {_format_job(job, now)}")
+        if job.job is not None and job.job.name:
+            lines.append(f"         {job.job.name} to {_output(job)}")
+    return lines
 
 
 def status_to_json(status: RunStatus) -> dict[str, Any]:
@@ -78,12 +82,18 @@ def status_to_json(status: RunStatus) -> dict[str, Any]:
                 "phase": each.phase,
                 "job": each.job.name if each.job else None,
                 "state": each.job.state if each.job else None,
+                "output": _output(each),
                 "collected": _collected_to_json(each.collected) if each.collected else None,
                 "note": each.note,
             }
             for each in status.jobs
         ],
     }
+
+
+def _output(status: JobStatus) -> str:
+    """Return where the answers of a job are, or will be."""
+    return (status.job.output if status.job is not None else "") or status.shard.output_prefix
 
 
 def _collected_to_json(collected: Collected) -> dict[str, Any]:

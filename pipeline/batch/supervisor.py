@@ -21,7 +21,7 @@ from imagebeam.pipeline.batch import totals as batch_totals
 from imagebeam.pipeline.batch.state import BatchRun, Prepared
 from imagebeam.pipeline.batch.status import JobStatus, RunStatus
 from imagebeam.pipeline.run.launch import read_json
-from imagebeam.transforms.batch_shards import Shard, display_prefix
+from imagebeam.transforms.batch_shards import Shard
 from imagebeam.transforms.build_batch_requests import register
 from imagebeam.transforms.clients import lease, storage
 from imagebeam.transforms.clients.batch_jobs import BatchJobs, NotCreatedError, UncertainError
@@ -277,7 +277,7 @@ def _job_status(shard: Shard, job: BatchJob | None) -> JobStatus:
 def _list_jobs(jobs: BatchJobs, run: BatchRun) -> dict[str, list[BatchJob]]:
     """List the run's jobs by name, the oldest of each name first."""
     found: dict[str, list[BatchJob]] = {}
-    for job in jobs.named(display_prefix(run.run.run_id)):
+    for job in jobs.named(run.job_prefix):
         found.setdefault(job.display_name, []).append(job)
     return found
 

@@ -18,7 +18,6 @@ from imagebeam.pipeline.batch_input import supervisor as input_supervisor
 from imagebeam.pipeline.batch_input.state import INPUT_FILE, InputRun
 from imagebeam.pipeline.batch_input.supervisor import FollowedInput
 from imagebeam.pipeline.run.launch import read_json
-from imagebeam.transforms.batch_shards import display_prefix
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.batch_jobs import BatchJobs
 from imagebeam.transforms.core.errors import UserError, first_line
@@ -141,7 +140,7 @@ def delete_jobs(run: Run) -> int:
         found = jobs.labeled(input_state.LABEL, run.labels[input_state.LABEL])
     else:
         jobs = supervisor.jobs_client(run)
-        found = jobs.named(display_prefix(run.run.run_id))
+        found = jobs.named(run.job_prefix)
     return _delete(jobs, [job.name for job in found if job.rule.terminal])
 
 

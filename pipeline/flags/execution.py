@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from imagebeam.pipeline.flags.inputs import DATASET
 from imagebeam.pipeline.flags.model import Settings
 from imagebeam.pipeline.flags.setting import Group, Setting
 from imagebeam.transforms.core.records import Lane, Transport
 from imagebeam.transforms.core.unit_batch import UNIT_BATCH_SIZE
 from imagebeam.transforms.engine.settings import CALL_TIMEOUT_S, IN_FLIGHT, UNIT_DEADLINE_S
-from imagebeam.transforms.gemini.batch_requests import MAX_BYTES, MAX_LINES
+from imagebeam.transforms.gemini.batch_requests import DISPLAY_NAME, MAX_BYTES, MAX_LINES
 
 Place = Literal["gcs", "bigquery"]
 
@@ -73,6 +74,23 @@ class BatchSettings(Settings, group=Group.BATCH):
         "Where jobs read requests: files in the work directory, or BigQuery tables.", example="bigquery")] = "gcs"
     batch_destination: Annotated[Place, Setting(
         "Where jobs write answers: files in the work directory, or BigQuery tables.", example="bigquery")] = "gcs"
+    batch_dataset: Annotated[str | None, Setting(
+        "Dataset for the tables of batch_source and batch_destination, in the region of the model. For sources in a "
+        "multi-region such as US.",
+        metavar="DATASET", pattern=DATASET, form="dataset or project.dataset", example="my_dataset_us_central1",
+        computed="the results dataset")] = None
+    batch_output_table: Annotated[str | None, Setting(
+        "Name of the table of answers with --batch_destination=bigquery. It does not expire. Further jobs add their "
+        "number to it.",
+        metavar="NAME", pattern=r"\w{1,1000}", form="letters, digits and _", example="answers_of_may",
+        computed="a name per job, whose table expires after 30 days")] = None
+    batch_check_types: Annotated[Literal["sample", "all"], Setting(
+        "Compare the type in the names of images with their first bytes: of some images per type, or of all, with one "
+        "read from Cloud Storage each, about $0.40 per million images.", example="all")] = "sample"
+    display_name: Annotated[str, Setting(
+        "Start of the display names of the jobs; run, round and number follow.",
+        metavar="NAME", pattern=r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", form="1 to 40 letters, digits, spaces, . _ and -",
+        example="monday-poles")] = DISPLAY_NAME
     batch_lines: Annotated[int, Setting(
         "Put at most N units into one job. Few large jobs are faster than many small ones.",
         minimum=1, maximum=MAX_LINES, example="50000")] = MAX_LINES

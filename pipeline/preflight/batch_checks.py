@@ -10,6 +10,7 @@ from imagebeam.pipeline.diagnostics.results import CheckResult
 from imagebeam.pipeline.preflight.runner import Context
 from imagebeam.pipeline.run.resolved_run import ResolvedRun
 from imagebeam.transforms.core.errors import UserError
+from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
 from imagebeam.transforms.core.records import Lane
 from imagebeam.transforms.gemini.task_kinds import task_kind
@@ -34,20 +35,41 @@ def check_batch_lane(resolved: ResolvedRun) -> None:
     Raises:
         UserError: The task or a table does not meet a requirement.
     """
-    settings, task, location = resolved.settings, resolved.task, resolved.location
+    settings, task = resolved.settings, resolved.task
     task_kind(task).build_lines(resolved.profile, run_labels(settings.run_id, task.name))
     if settings.batch_deadline_s is not None:
         try:
             resolved.profile.check(settings.location, settings.batch_fallback, task)
         except UserError as error:
             raise UserError(f"--batch_fallback={settings.batch_fallback} after --batch_deadline_s: {error}") from None
-    for name in ("batch_source", "batch_destination"):
-        if getattr(settings, name) == "bigquery" and location.lower() != settings.location.lower():
-            dataset = f"{resolved.outcomes.project}.{resolved.outcomes.dataset}"
+    names = [name for name in ("batch_source", "batch_destination") if getattr(settings, name) == "bigquery"]
+    if names:
+        _check_tables(resolved, names[0])
+
+
+def _check_tables(resolved: ResolvedRun, flag: str) -> None:
+    """Check that the tables of jobs are in the region of the model, and the named one is new."""
+    settings, outcomes, region = resolved.settings, resolved.outcomes, resolved.settings.location
+    dataset = settings.batch_dataset or f"{outcomes.project}.{outcomes.dataset}"
+    project, _, name = dataset.rpartition(".")
+    location = resolved.bq.get_dataset_location(project, name) if settings.batch_dataset else resolved.location
+    if location is None:
+        raise UserError(
+            f"--batch_dataset={dataset} does not exist, or you cannot access it",
+            fix=f"create it with `bq mk --location={region} {project}:{name}`",
+        )
+    if location.lower() != region.lower():
+        raise UserError(
+            f"--{flag}=bigquery needs tables in the region of the model, but dataset {dataset} is in {location}, "
+            f"the model at {region}",
+            fix=f"leave --{flag} at gcs, or use --batch_dataset with a dataset in {region}, created with "
+            f"`bq mk --location={region} {project}:DATASET`",
+        )
+    if settings.batch_output_table:
+        table = TableName(project, name, settings.batch_output_table)
+        if (found := resolved.bq.get_table(table)) is not None and found.rows:
             raise UserError(
-                f"--{name}=bigquery needs tables in the region of the model, but dataset {dataset} is in {location}, "
-                f"the model at {settings.location}",
-                fix=f"leave --{name} at gcs, or use a results dataset in {settings.location}",
+                f"--batch_output_table={table.table}: {table.dotted} has {found.rows:,} rows already; use a new name"
             )
 
 

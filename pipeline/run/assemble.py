@@ -141,6 +141,12 @@ def build_batch_settings(settings: ClassifySettings) -> BatchSettings:
         deadline_s=settings.batch_deadline_s,
         fallback=settings.batch_fallback,
         grace_s=settings.batch_grace_s,
+        dataset=settings.batch_dataset or "",
+        # Checked before the run: it is in the region of the model.
+        dataset_location=settings.location if settings.batch_dataset else "",
+        output_table=settings.batch_output_table or "",
+        display_name=settings.display_name,
+        check_types=settings.batch_check_types,
     )
 
 

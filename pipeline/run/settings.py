@@ -150,8 +150,13 @@ class ClassifySettings(ClassifyFlags):
             if getattr(self, name) == "bigquery" and self.location == "global":
                 raise UserError(
                     f"--{name}=bigquery needs a model in a region, not --location={self.location}: batch jobs use "
-                    f"tables of their own region only; leave --{name} at gcs"
+                    f"tables of their own region only; leave --{name} at gcs, or use --location=REGION with a "
+                    "--batch_dataset there"
                 )
+        if self.batch_dataset and "bigquery" not in (self.batch_source, self.batch_destination):
+            raise UserError("--batch_dataset is for --batch_source=bigquery or --batch_destination=bigquery")
+        if self.batch_output_table and self.batch_destination != "bigquery":
+            raise UserError("--batch_output_table is for --batch_destination=bigquery")
 
 
 AnySettings = TypeVar("AnySettings", bound=ClassifySettings)
@@ -238,6 +243,8 @@ def resolve(found: FlagValues, flags: Flags, *, cwd: Path, environ: Mapping[str,
     if "polygon_file" in values:
         values["polygon"] = _read_text("polygon_file", values["polygon_file"], cwd)
         filters.areas(values["polygon"], where=f"--polygon_file={values['polygon_file']}")
+    if "batch_dataset" in values:
+        values["batch_dataset"] = qualified_name(DATASET, values["batch_dataset"], project)
     return values | {
         "results": qualified_name(DATASET, values["results"], project),
         "work_dir": work_directory(str(found.get(flags["work_dir"])), cwd),

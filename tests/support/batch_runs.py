@@ -32,7 +32,7 @@ def batch(job: Job, *more: str, task: str = "image_quality") -> dict[str, Any]:
 
 def command(job: Job, name: str, *more: str) -> tuple[int, str, str]:
     """Run ``imagebeam batch NAME``; return exit code, standard output and standard error."""
-    poll = () if name == "status" else ("--batch_poll_s=0.1",)
+    poll = ("--batch_poll_s=0.1",) if name in {"collect", "cancel"} else ()
     return run_cli(["batch", name, f"--work_dir={work_dir(job)}", *poll, *more])
 
 

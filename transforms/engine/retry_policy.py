@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imagebeam.transforms.core.records import ImageReason, Status
+from imagebeam.transforms.core.records import Answer, ImageReason, Status
 from imagebeam.transforms.gemini.error_classes import Failure
 
 #: Output limit of a retry, where the first request had none.
@@ -16,7 +16,7 @@ MAX_BACKOFF: Final = 60.0
 _random = random.SystemRandom()
 
 
-def may_be_image_type(failure: Failure) -> bool:
+def may_be_image_type(failure: Failure | Answer) -> bool:
     """Return True if a wrong image type could explain the failure."""
     return failure.status is Status.BAD_REQUEST or failure.reason in (ImageReason.UNREADABLE, ImageReason.UNSUPPORTED)
 

@@ -27,6 +27,9 @@ MAX_LINES = 200_000
 MAX_BYTES = 1_000_000_000 - 16_000_000
 """Maximum bytes of an input file: 1 GB (Google, "Batch inference"), minus a margin."""
 
+DISPLAY_NAME = "imagebeam"
+"""Default start of the display names of jobs."""
+
 _OPEN, _REQUEST, _CLOSE = b'{"custom_id":"', b'","request":', b"}\n"
 _CONTENTS = b'{"contents":[{"role":"user","parts":['
 # Placeholder for a URI while the text around it is rendered: no URI and no MIME type contains it.
