@@ -160,7 +160,7 @@ class Endpoint:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Access:
+class ConnectionGrants:
     """What the service accounts of the connections need.
 
     Attributes:
@@ -334,7 +334,7 @@ def create_model(model: TableName, endpoint: Endpoint, connection: Connection | 
 
 
 def explain_rejection(
-    message: str, *, connection: Connection | None, project: str, dataset: str, location: str, access: Access
+    message: str, *, connection: Connection | None, project: str, dataset: str, location: str, grants: ConnectionGrants
 ) -> str:
     """Return one line on why BigQuery rejects a statement of the setup, and how to fix it.
 
@@ -344,7 +344,7 @@ def explain_rejection(
         project: Project that runs the statement.
         dataset: The results dataset.
         location: Location of the dataset.
-        access: What the accounts of the connections need.
+        grants: What the accounts of the connections need.
     """
     text = " ".join(message.split())[:300]
     if re.search(r"has not been used in project|api .*is disabled", text, re.IGNORECASE):
@@ -368,9 +368,9 @@ def explain_rejection(
         )
     if re.search(r"does not have (the )?permission|permission denied|access denied", text, re.IGNORECASE):
         return (
-            f"BigQuery cannot use the connection: {text}; it needs {access.describe()}; run "
-            f"`{' && '.join(access.commands())}`; a grant takes effect after some minutes, and one on another project "
-            "has none"
+            f"BigQuery cannot use the connection: {text}; grant {grants.describe()}: run "
+            f"`{' && '.join(grants.commands())}`; a grant on another project has no effect, and a new one takes some "
+            "minutes"
         )
     return f"BigQuery rejects the statement: {text}"
 

@@ -13,7 +13,7 @@ import google.cloud.storage as storage
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl
 from imagebeam.pipeline.embed_sql import jobs as sql_jobs
-from imagebeam.pipeline.embed_sql.ddl import Access, Connection, Endpoint, ObjectTable
+from imagebeam.pipeline.embed_sql.ddl import Connection, ConnectionGrants, Endpoint, ObjectTable
 from imagebeam.pipeline.embed_sql.existing import ExistingModel, ExistingObjectTable, read_model, read_object_table
 from imagebeam.pipeline.embed_sql.jobs import KeepAlive, StatementError
 from imagebeam.pipeline.embed_sql.statements import ModelCall
@@ -108,7 +108,7 @@ class SqlResources:
             drops.append(f"DROP CONNECTION IF EXISTS {ddl.connection_sql(self.connection)}")
         return drops
 
-    def access(self, project: str, account: tuple[str, str] | None = None) -> Access:
+    def grants(self, project: str, account: tuple[str, str] | None = None) -> ConnectionGrants:
         """Return what the service accounts of the connections need.
 
         Args:
@@ -118,7 +118,7 @@ class SqlResources:
         caller = account or sql_jobs.connection_account(self.connection, project, self.location)
         shared = self.reader == self.connection
         reader = caller if shared else sql_jobs.connection_account(self.reader, project, self.location)
-        return Access(
+        return ConnectionGrants(
             self.endpoint.project or self.model.project,
             tuple(sorted({*self.buckets, *(self.objects.buckets if self.objects else ())})),
             caller[0] if caller else None,
@@ -207,22 +207,22 @@ def create_resources(
                 raise UserError(_explain(str(error), resources, project, account)) from None
         if title == "connection":
             account = sql_jobs.connection_account(resources.connection, project, resources.location)
-            for command in resources.access(project, account).commands():
+            for command in resources.grants(project, account).commands():
                 report(f"grant    {command}")
 
 
 def setup_statements(resources: SqlResources, run: RunSettings) -> list[str]:
     """Return the statements that create the resources, with the grants as comments, for ``--dry_run``."""
-    access = resources.access(run.engine.call_settings.project)
+    grants = resources.grants(run.engine.call_settings.project)
     lines = []
     for title, sql in resources.steps().items():
         lines += [f"-- {title}", f"{sql};", ""]
     lines += ["-- grants, once (needs permission to grant them):"]
-    if access.caller is None or access.reader is None:
-        lines += [f"--   {command}" for command in access.commands()]
+    if grants.caller is None or grants.reader is None:
+        lines += [f"--   {command}" for command in grants.commands()]
         unknown = "SERVICE_ACCOUNT_OF_THE_CONNECTION"
-        access = dataclasses.replace(access, caller=access.caller or unknown, reader=access.reader or unknown)
-    return [*lines, *(f"--   {command}" for command in access.commands()), ""]
+        grants = dataclasses.replace(grants, caller=grants.caller or unknown, reader=grants.reader or unknown)
+    return [*lines, *(f"--   {command}" for command in grants.commands()), ""]
 
 
 def check_object_table(resources: SqlResources, run: RunSettings, bq: BigQueryClient) -> str | None:
@@ -281,7 +281,7 @@ def unreadable_images_message(resources: SqlResources, project: str, status: str
     if foreign := foreign_bucket_warnings(resources, resources.buckets, project):
         return foreign[0]
     return (
-        f"no image can be read ({' '.join(status.split())[:160]}): grant {resources.access(project).describe()}; wait "
+        f"no image can be read ({' '.join(status.split())[:160]}): grant {resources.grants(project).describe()}; wait "
         "some minutes and run again, or use --lane=online, which reads the images with your own account"
     )
 
@@ -293,7 +293,7 @@ def _explain(message: str, resources: SqlResources, project: str, account: tuple
         project=project,
         dataset=f"{resources.outcomes.project}.{resources.outcomes.dataset}",
         location=resources.location,
-        access=resources.access(project, account),
+        grants=resources.grants(project, account),
     )
 
 

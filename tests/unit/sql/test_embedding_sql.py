@@ -13,7 +13,7 @@ from support.paths import GOLDEN
 from imagebeam.pipeline.diagnostics import iam_roles
 from imagebeam.pipeline.embed_sql import ddl as setup
 from imagebeam.pipeline.embed_sql import statements as route
-from imagebeam.pipeline.embed_sql.ddl import Access, Connection, Endpoint, ObjectTable
+from imagebeam.pipeline.embed_sql.ddl import Connection, ConnectionGrants, Endpoint, ObjectTable
 from imagebeam.pipeline.embed_sql.staging import NO_URI_CHUNK, StagingTable, Target, hash_task
 from imagebeam.pipeline.embed_sql.statements import ModelCall
 from imagebeam.pipeline.similarity.sql import model_query, save_query, search_query, vector_query
@@ -192,7 +192,7 @@ def test_explains_rejections_in_one_line_with_a_fix(connection: Connection | Non
             project="my-project",
             dataset="my-project.answers",
             location="US",
-            access=Access("vertex-project", ("frames",), account, account, show, show),
+            grants=ConnectionGrants("vertex-project", ("frames",), account, account, show, show),
         )
         assert "\n" not in line
         assert said in line or (account is None and "bq show --connection" in line)
