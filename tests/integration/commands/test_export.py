@@ -127,6 +127,15 @@ def test_csv_flattens_nested_values_to_json_text(lab: Lab, tmp_path: Path) -> No
         assert float(row["quality"]) == answer["quality"]
 
 
+def test_rows_are_written_in_pages(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "PAGE_ROWS", 10)
+    report = lab.export(f"--output={tmp_path}/a.parquet")
+    written = parquet.ParquetFile(tmp_path / "a.parquet").metadata.to_dict()
+    groups = [group["num_rows"] for group in written["row_groups"]]
+    assert groups == [10] * (report["rows"] // 10) + [report["rows"] % 10] * (report["rows"] % 10 > 0)
+    assert len(groups) > 2
+
+
 def test_parquet_has_the_types_of_bigquery(lab: Lab, tmp_path: Path) -> None:
     lab.export(f"--output={tmp_path}/a.parquet")
     table = parquet.read_table(tmp_path / "a.parquet")
