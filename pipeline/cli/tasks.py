@@ -23,7 +23,7 @@ _LANES: Final = (Lane.ONLINE, Lane.FLEX)
 
 
 _LIST: Final = pick(CLASSIFY, "models_file", "json")
-_SHOW: Final = pick(CLASSIFY, "model", "models_file", "json")
+_SHOW: Final = pick(CLASSIFY, "model", "price_as", "models_file", "json")
 _FORCE: Final = flags_of(ForceSettings)
 
 
@@ -56,8 +56,9 @@ def _show(given: FlagValues, cwd: Path) -> int:
     models = catalog.load_models_file(_models_path(given, cwd))
     task = catalog.build_task(file, models, model=given.given.get("model"))
     if given.given.get("json"):
-        return _write_json(_facts(task, models, file.source))
-    Console().print(*_fact_lines(_facts(task, models, file.source)), "", file.text.strip())
+        return _write_json(_facts(task, models, file.source, given.given.get("price_as")))
+    facts = _facts(task, models, file.source, given.given.get("price_as"))
+    Console().print(*_fact_lines(facts), "", file.text.strip())
     return 0
 
 
@@ -68,7 +69,8 @@ def _check(given: FlagValues, cwd: Path) -> int:
     facts = []
     for word in given.words:
         file = catalog.find_task(word, cwd)
-        facts.append(_facts(catalog.build_task(file, models, model=given.given.get("model")), models, file.source))
+        task = catalog.build_task(file, models, model=given.given.get("model"))
+        facts.append(_facts(task, models, file.source, given.given.get("price_as")))
     if given.given.get("json"):
         return _write_json(facts)
     Console().print("\n\n".join("\n".join(_fact_lines(fact)) for fact in facts))
@@ -97,8 +99,8 @@ def _new(given: FlagValues, cwd: Path) -> int:
     return 0
 
 
-def _facts(task: Task, models: Models, where: str) -> dict[str, Any]:
-    profile = models.profile(task.model)
+def _facts(task: Task, models: Models, where: str, price_as: str | None) -> dict[str, Any]:
+    profile = models.profile(task.model, price_as=price_as)
     if profile.locations:
         # A model takes the same tasks wherever it is.
         profile.check(profile.locations[0], Lane.ONLINE, task)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.batch_runs import batch
+from support.batch_runs import batch, fault, work_dir
 from support.jobs import Job, make_job, run_cli
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -64,6 +64,29 @@ def test_batch_job_names_the_tuned_model_of_an_endpoint(job: Job, name: str, sen
     assert summary["model"] == resource(job, name)
 
 
+def test_location_comes_from_the_model_of_a_task_file(job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "tuned.yaml"
+    path.write_text(f"name: tuned\nprompt: What is it?\nmodel: {resource(job, MODEL)}\n")
+    code, out, err = run_cli(["tasks", "check", str(path), *PRICED])
+    assert (code, err) == (0, "")
+    assert "out + 500 of thinking: $0.002543 online" in out
+    code, out, err = run_cli(job.arguments(*PRICED, task=str(path)))
+    assert code == 0, err
+    assert f"{resource(job, MODEL)} at {REGION}, online" in err
+    assert f"but model {resource(job, MODEL)} is in {REGION}" in error_of(job, "--location=eu", task=str(path))
+
+
+def test_fallback_lane_of_a_batch_run_calls_the_endpoint(job: Job) -> None:
+    fault(job, {"stuck": "PENDING"})
+    flags = ("--batch_deadline_s=1", "--batch_fallback=online")
+    summary = batch(job, f"--model={resource(job, MODEL)}", *PRICED, *flags)
+    assert (summary["exit_code"], summary["counted"]["ok"]) == (0, 3), summary["err"]
+    assert job_models(job) <= {resource(job, MODEL)}, "none if the deadline is over before the job is created"
+    assert len(job.calls()) == 3
+    line = error_of(job, f"--model={resource(job, UNDEPLOYED)}", "--lane=batch", f"--work_dir={work_dir(job)}", *flags)
+    assert "models/8151 is not deployed to an endpoint" in line
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -91,7 +114,7 @@ def test_mistakes_about_models_are_one_line_before_any_paid_call(job: Job, flags
 
 
 def test_endpoint_with_several_models_needs_the_name_of_one(job: Job) -> None:
-    flags = ("--lane=batch", f"--work_dir=gs://{job.name.replace('_', '-')}-images/runs")
+    flags = ("--lane=batch", f"--work_dir={work_dir(job)}")
     line = error_of(job, f"--model={resource(job, 'endpoints/4712')}", *flags)
     assert "endpoints/4712 has 2 models" in line
     assert f"--model={resource(job, 'models/8152@1')}" in line
@@ -117,8 +140,7 @@ def test_model_that_no_file_has_runs_with_one_warning(job: Job) -> None:
 
 
 def test_preflight_skips_what_needs_a_deployed_model(job: Job) -> None:
-    work_dir = f"--work_dir=gs://{job.name.replace('_', '-')}-images/runs"
-    flags = (f"--model={resource(job, UNDEPLOYED)}", "--lane=batch", work_dir, *PRICED)
+    flags = (f"--model={resource(job, UNDEPLOYED)}", "--lane=batch", f"--work_dir={work_dir(job)}", *PRICED)
     code, out, err = run_cli(["preflight", "--json", *job.arguments(*flags)[1:]])
     assert code == 0, out + err
     results = {each["name"]: each for each in json.loads(out)["findings"]}
