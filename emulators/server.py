@@ -53,6 +53,9 @@ BODY_LIMIT: Final = 512 * 1024 * 1024
 #: Seconds to wait for another server to release the directory, since its parent may just have been killed.
 LOCK_TIMEOUT: Final = 2.0
 
+#: Names of this host in requests. A web page could send others, or reach the port under a name of its own.
+_HOSTS: Final = ("127.0.0.1", "localhost")
+
 COUNTERS: Final = web.AppKey("counters", Counters)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -178,6 +181,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         counters.add("connect_refused")
         LOG.warning("rejected a connection to %s: calls must not leave the local cloud", request.raw_path)
         return google_error(403, None, f"The local Google Cloud does not connect to other hosts: {request.raw_path}")
+    if not _is_local(request):
+        return google_error(403, None, "The local Google Cloud answers requests from this machine's own programs only.")
     try:
         return await handler(request)
     except ApiError as problem:
@@ -189,6 +194,13 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as problem:  # a 501, so that clients do not retry and hide a bug of the emulator
         LOG.exception("%s %s failed", request.method, request.raw_path)
         return google_error(501, None, f"The local Google Cloud failed: {type(problem).__name__}: {problem}")
+
+
+def _is_local(request: web.Request) -> bool:
+    """Return whether a request is not that of a web page: neither from another origin nor under another host name."""
+    origin = request.headers.get("Origin")
+    hosts = [request.host, *([] if origin is None else [origin.partition("://")[2]])]
+    return all(host.partition(":")[0] in _HOSTS for host in hosts)
 
 
 async def _unknown(request: web.Request) -> web.StreamResponse:

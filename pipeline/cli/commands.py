@@ -198,6 +198,9 @@ subscribe: Final = FlagCommand(
 )
 
 
+#: ``batch status`` does not wait. It accepts the flags about waiting, as it always has, but does not list them.
+_SHOWN: Final = {"status": {name: flag for name, flag in BATCH.items() if name not in ("batch_poll_s", "no_wait")}}
+
 _batch_commands: Final[dict[str, FlagCommand]] = {
     "run": FlagCommand(
         "run",
@@ -209,7 +212,7 @@ _batch_commands: Final[dict[str, FlagCommand]] = {
         notes="The same command continues its run: its job is created once.",
     ),
     **{
-        name: FlagCommand(name, flags, functools.partial(_batch, name), summary=summary)
+        name: FlagCommand(name, flags, functools.partial(_batch, name), summary=summary, shown=_SHOWN.get(name))
         for name, (flags, summary) in {
             "status": (BATCH, "Show the state of every job."),
             "collect": (BATCH, "Create jobs, collect answers and retry, until all runs have ended."),

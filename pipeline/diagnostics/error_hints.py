@@ -63,8 +63,10 @@ def explain_error(error: BaseException, access: Access) -> ErrorHint:
         error: What was raised.
         access: Who accessed which resources.
     """
-    if isinstance(error, ImagebeamError) and (error.fix or error.permission):
-        return ErrorHint(error.cause, error.permission, error.fix)
+    ours = error if isinstance(error, ImagebeamError) else None
+    if ours is not None and ours.fix:
+        return ErrorHint(ours.cause, ours.permission, ours.fix)
+    text = one_line(str(error) if ours is None else ours.cause)
     for cause in _chain(error):
         if any(cls.__module__.startswith("google.auth") for cls in type(cause).__mro__) and not _error_document(cause):
             transient = type(cause).__name__ == "TransportError" or bool(getattr(cause, "retryable", False))
@@ -84,11 +86,12 @@ def explain_error(error: BaseException, access: Access) -> ErrorHint:
             if named := _DATASET.search(answer.message):  # a view may read tables of other datasets
                 access = dataclasses.replace(access, dataset=f"{named[1]}.{named[2]}")
             return ErrorHint(
-                one_line(str(error)),
+                text,
                 iam_roles.describe_role(permission, access),
                 iam_roles.grant_command(permission, access),
             )
-    return ErrorHint(one_line(str(error)), systemic=not isinstance(error, UserError))
+    permission = "" if ours is None else ours.permission
+    return ErrorHint(text, permission, systemic=not (permission or isinstance(error, UserError)))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -39,10 +40,22 @@ class _Value(click.ParamType[Any]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return choices, or let the shell complete the name of a file."""
+        if self.setting.name == "task" and (names := _task_names(incomplete)):
+            return [CompletionItem(name) for name in names]
         if self.setting.metavar in {"FILE", "DIR", "NAME|FILE"}:
             return [CompletionItem(incomplete, type="dir" if self.setting.metavar == "DIR" else "file")]
         choices = ("true", "false") if self.setting.kind is Kind.BOOLEAN else self.setting.choices
         return [CompletionItem(choice) for choice in choices if choice.startswith(incomplete)]
+
+
+def _task_names(incomplete: str) -> list[str]:
+    """Return the tasks, shipped or in ``tasks/``, whose name starts with a text; none if a task file is invalid."""
+    from imagebeam.transforms.tasks import catalog
+
+    try:
+        return [task.name for task in catalog.list_tasks(Path.cwd()) if task.name.startswith(incomplete)]
+    except UserError:
+        return []
 
 
 class _Listing:

@@ -126,9 +126,10 @@ def select_table(tables: Sequence[EmbeddingTable], settings: SearchSettings) -> 
     if len(matching) == 1:
         return matching[0]
     if matching:
+        choices = " or ".join(f"{table.flags} ({table.table.table})" for table in matching)
         raise UserError(
-            "vectors of different models or lengths cannot be compared, and several tables match: choose "
-            f"{'; or '.join(table.flags for table in matching)}"
+            f"{settings.results} has several tables of embeddings, and vectors of different models or lengths cannot "
+            f"be compared: add {choices}"
         )
     if not tables:
         raise UserError(f"{settings.results} has no embeddings yet: run imagebeam embed --results={settings.results}")

@@ -85,6 +85,14 @@ def test_setting_one_section_keeps_the_others(cloud: LocalCloud) -> None:
         assert json.load(response) == {"token": {"fail": True}, "storage": {"rules": []}}
 
 
+@pytest.mark.parametrize("headers", [{"Host": "evil.example:80"}, {"Origin": "https://evil.example"}])
+def test_rejects_requests_of_web_pages(cloud: LocalCloud, headers: dict[str, str]) -> None:
+    answer = requests.get(f"{cloud.url}/_local/counters", headers=headers, timeout=10)
+    assert answer.status_code == 403
+    assert "own programs only" in answer.json()["error"]["message"]
+    assert requests.get(f"{cloud.url}/_local/counters", headers={"Origin": cloud.url}, timeout=10).ok
+
+
 def test_unknown_route_is_named(cloud: LocalCloud) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{cloud.url}/pubsub/v1/topics")

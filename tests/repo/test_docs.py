@@ -14,7 +14,7 @@ from support.paths import ROOT
 from imagebeam.pipeline.cli import main as cli
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-#: A page with this command is run, command by command, by tests/repo/test_readme_commands.py.
+#: A page with this command is run, command by command, by tests/integration/commands/test_local_commands.py.
 RUN = 'eval "$(imagebeam local env)"'
 #: Pages whose commands have tests of their own.
 OWN_TESTS = {

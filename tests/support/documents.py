@@ -49,6 +49,11 @@ def commands(markdown: str) -> list[str]:
     return list(dict.fromkeys(command.text for command in marked_commands(markdown)))
 
 
+def local_commands(markdown: str) -> list[str]:
+    """Texts of the commands that run on the local cloud, in order."""
+    return [command.text for command in marked_commands(markdown) if not command.needs_project]
+
+
 def inline_commands(markdown: str) -> list[str]:
     """Commands of imagebeam that the text quotes whole: without placeholders in capitals or an ellipsis."""
     text = re.sub(_BLOCK, "", markdown, flags=re.MULTILINE | re.DOTALL)

@@ -9,6 +9,7 @@ from imagebeam.pipeline.flags.classify import CLASSIFY
 from imagebeam.pipeline.flags.command import FlagCommand
 from imagebeam.pipeline.run.embed_settings import EMBED, EmbedSettings, load_embed
 from imagebeam.pipeline.run.settings import ClassifySettings, load_classify
+from imagebeam.pipeline.similarity.settings import SEARCH, SearchSettings, load_search
 from imagebeam.pipeline.subscribe.settings import SUBSCRIBE, SubscribeSettings, load_subscribe
 
 
@@ -24,3 +25,7 @@ def embed_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]
 
 def subscribe_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> SubscribeSettings:
     return load_subscribe(FlagCommand("imagebeam subscribe", SUBSCRIBE).parse(argv), cwd=cwd, environ=environ)
+
+
+def search_settings(argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> SearchSettings:
+    return load_search(FlagCommand("imagebeam search", SEARCH).parse(argv), cwd=cwd, environ=environ)

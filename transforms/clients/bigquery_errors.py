@@ -21,8 +21,8 @@ def query_error(error: BaseException) -> UserError:
         return UserError(f"the query would scan more than --maximum_bytes_billed: {text}; raise it, or scan less")
     if isinstance(error, api_errors.Forbidden):
         return UserError(
-            f"no permission to run the query: {text}; the account needs roles/bigquery.jobUser on the project "
-            "and roles/bigquery.dataViewer on the source"
+            f"no permission to run the query: {text}",
+            permission="roles/bigquery.jobUser on the project and roles/bigquery.dataViewer on the source",
         )
     return UserError(f"BigQuery rejects the query: {text}")
 

@@ -423,6 +423,11 @@ def test_completes_commands_flags_and_choices(tmp_path: Path) -> None:
     assert complete("classify --repro") == ["--reprocess"]
     assert complete("embed --lane=b")[:1] in (["batch"], ["--lane=batch"])
     assert complete("plan em") == ["embed"]
+    assert "utility_pole" in complete("classify --task ")
+    assert complete("classify --task uti") == ["utility_pole"]
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "utilities.yaml").write_text("name: utilities\nprompt: Look.\n")
+    assert complete("classify --task uti") == ["utilities", "utility_pole"]
 
 
 @pytest.mark.parametrize("argv", [["tasks", "list"], ["classify", "--limit=0"]])

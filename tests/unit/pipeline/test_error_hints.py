@@ -77,6 +77,20 @@ def test_names_a_missing_permission_and_the_grant_command(message: str, permissi
     assert wrapped.cause == "reading something: Forbidden", "our own words come first"
 
 
+def test_a_missing_role_is_printed_once() -> None:
+    refused = "Access Denied: Project p: User does not have bigquery.jobs.create permission in project p."
+    ours = query_error(api_errors.Forbidden(refused))
+    ours.__context__ = api_errors.Forbidden(refused)
+    assert str(ours).endswith(
+        "it needs roles/bigquery.jobUser on the project and roles/bigquery.dataViewer on the source"
+    )
+    found = explain_error(ours, HERE)
+    assert found.cause.startswith("no permission to run the query: ")
+    assert found.permission == "bigquery.jobs.create: roles/bigquery.jobUser on project my-project"
+    line = str(UserError(found.cause, permission=found.permission))
+    assert line.count("roles/bigquery.jobUser") == 1
+
+
 def test_reads_the_permission_of_vertex_ai_from_the_error_document() -> None:
     said = "Permission denied on resource (or it may not exist)."
     body = document(said, "IAM_PERMISSION_DENIED", permission="aiplatform.endpoints.predict")
