@@ -115,9 +115,9 @@ def _listed(run: Run, summary: Mapping[str, Any] | None) -> Listed:
         return Listed(run.run_id, "input", ended or "open", run.created_at, (summary or {}).get("rows"), output)
     if summary is None:
         return Listed(run.run.run_id, run.run.task.name, "open", run.created_at, None, run.run.answers.dotted)
-    counted = summary["counted"]
-    ended = str(summary["stop"] or "ended").partition(":")[0]
-    units = counted["ok"] + sum(counted["failed"].values())
+    counted = summary.get("counted") or {}
+    ended = str(summary.get("stop") or "ended").partition(":")[0]
+    units = counted.get("ok", 0) + sum(counted.get("failed", {}).values())
     return Listed(run.run.run_id, run.run.task.name, ended, run.created_at, units, run.run.answers.dotted)
 
 
