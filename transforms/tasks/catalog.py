@@ -158,11 +158,19 @@ def load_models_file(path: Path | None = None) -> Models:
     Raises:
         UserError: The file does not exist or is invalid.
     """
-    text = resources.files("imagebeam.transforms.tasks").joinpath("data/models.yaml").read_text(encoding="utf-8")
-    shipped = (text, "models.yaml (shipped)")
     if path is None:
-        return load_models(*shipped)
-    return load_models(_read(path, str(path)).text, str(path), shipped)
+        return _shipped_models()
+    return load_models(_read(path, str(path)).text, str(path), _shipped_models_text())
+
+
+@functools.cache
+def _shipped_models() -> Models:
+    return load_models(*_shipped_models_text())
+
+
+def _shipped_models_text() -> tuple[str, str]:
+    text = resources.files("imagebeam.transforms.tasks").joinpath("data/models.yaml").read_text(encoding="utf-8")
+    return text, "models.yaml (shipped)"
 
 
 @functools.cache
