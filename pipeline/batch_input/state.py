@@ -91,7 +91,7 @@ def derive_run_id(*parts: str | None) -> str:
     """Return the name of a run: the same settings and the same version of the input have the same one.
 
     >>> derive_run_id("my-project", "gs://b/in.jsonl", "17", None)
-    'input-35b1df7c8ce0'
+    'input-84c554f4249b'
     """
     return f"input-{hashlib.sha256(orjson.dumps(parts)).hexdigest()[:12]}"
 

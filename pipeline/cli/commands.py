@@ -176,7 +176,7 @@ export: Final = FlagCommand(
     examples=(
         "imagebeam export --task=utility_pole --output=poles.csv",
         "imagebeam export --task=utility_pole --output=gs://my-bucket/poles.geojson",
-        "imagebeam export --task=utility_pole --source=TABLE --format=tuning_jsonl --output=train.jsonl",
+        "imagebeam export --task=describe --format=tuning_jsonl --output=train.jsonl",
     ),
     notes="The file has one row per unit with its newest answer, ordered by unit_id: the columns of the task's view, "
     "_observation_ids, _cost_usd, and the columns of --keep_columns. It appears when it is complete.\n\n"

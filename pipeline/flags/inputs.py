@@ -30,7 +30,7 @@ class TaskSettings(Settings, group=Group.TASK):
     prompt: Annotated[str | None, Setting(
         "Send this prompt about every image, instead of a task file. --task is the name under which answers are "
         "recorded.",
-        metavar="TEXT", example="What is in this image?")] = None
+        metavar="PROMPT", example="What is in this image?")] = None
     answer_schema: Annotated[Path | None, pydantic.Field(alias="schema"), Setting(
         "JSON or YAML file with the schema of the answers to --prompt. Without it, answers are text.",
         metavar="FILE", example="answer.yaml")] = None
