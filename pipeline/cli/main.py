@@ -5,16 +5,16 @@ Beam takes two seconds to import, so every command imports what it needs when it
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import click
 import click.shell_completion
 
+from imagebeam.pipeline.console.streams import safe_standard_streams
 from imagebeam.pipeline.console.text import printable
 from imagebeam.pipeline.flags.command import CommandGroup
 from imagebeam.transforms.core.errors import ExitCode, ImagebeamError, UserError
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit code, see :class:`~imagebeam.transforms.core.errors.ExitCode`.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    with _closed_pipes():
+    with safe_standard_streams():
         try:
             return _run(arguments)
         except ImagebeamError as error:
@@ -145,45 +145,6 @@ class _PluginCommand(click.Command):
                 f"imagebeam {point.name} needs the module {error.name}: pip install 'imagebeam[{point.name}]'"
             ) from error
         return command(argv)
-
-
-class _Pipe:
-    """A standard stream whose reader (head, less) may close it: what is written later is lost, the exit code is not."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write text."""
-        with self._survive():
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Write what is buffered."""
-        with self._survive():
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _survive(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            # The reader is gone: a closed pipe, or a terminal that hung up. Python would fail again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-
-
-@contextlib.contextmanager
-def _closed_pipes() -> Iterator[None]:
-    out, errors = _Pipe(sys.stdout), _Pipe(sys.stderr)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        try:
-            yield
-        finally:
-            out.flush()
 
 
 def _wants_traceback(argv: Sequence[str]) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import rich.console
 import rich.table
 import rich.text
 
+from imagebeam.pipeline.console.streams import safe_stream
 from imagebeam.pipeline.console.text import printable
 
 #: Width of output that is not a terminal: tables are not wrapped, so that other programs can read them.
@@ -41,12 +41,14 @@ class RichConsole(rich.console.Console):
             highlight=False,
         )
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print objects."""
-        try:
-            super().print(*objects, **options)
-        except OSError:
-            self.on_broken_pipe()
+    @property
+    def file(self) -> IO[str]:
+        """Where it prints now: standard streams can be redirected later."""
+        return safe_stream(super().file)
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
 
     def print_table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table; see :meth:`.Console.print_table`."""
@@ -62,16 +64,8 @@ class RichConsole(rich.console.Console):
 
     def write_plain(self, text: str) -> None:
         """Write text without expanding its tabs."""
-        try:
-            self.file.write(text + "\n")
-            self.file.flush()
-        except OSError:
-            self.on_broken_pipe()
-
-    def on_broken_pipe(self) -> None:
-        """Discard what is printed from now on."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        self.file.write(text + "\n")
+        self.file.flush()
 
 
 def _cell_text(value: object) -> str:
