@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import google.api_core.exceptions as api_errors
@@ -13,8 +13,8 @@ import requests
 from imagebeam.pipeline.batch import supervisor
 from imagebeam.pipeline.batch.state import BatchRun
 from imagebeam.pipeline.batch.status import format_status
-from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
+from imagebeam.pipeline.results.run_result import RunResult, ended_run, print_result
 from imagebeam.transforms.clients.batch_jobs import UncertainError
 from imagebeam.transforms.core.errors import ImagebeamError, SystemicError, UserError, first_line
 
@@ -57,10 +57,16 @@ class FollowedBatch:
 
     Args:
         run: The run.
+        show: Receives the result of the run when it has ended; by default it is printed.
+
+    Attributes:
+        result: The result; None while the run is open.
     """
 
-    def __init__(self, run: BatchRun) -> None:
+    def __init__(self, run: BatchRun, show: Callable[[RunResult], None] | None = None) -> None:
         self._run = run
+        self._show = show
+        self.result: RunResult | None = None
         self._jobs = supervisor.jobs_client(run)
 
     @property
@@ -80,13 +86,14 @@ class FollowedBatch:
 
     def report(self, summary: Mapping[str, Any], *, as_json: bool) -> int:
         """Print counts, calls, tokens and cost; return the exit code."""
-        return report.print_report(
-            summary,
-            self._run.run.outcomes,
-            took_s=self._run.age_s,
-            as_json=as_json,
-            max_failure_percent=self._run.max_failure_percent,
-        )
+        run = self._run
+        result = ended_run(run.run, summary, took_s=run.age_s, max_failure_percent=run.max_failure_percent)
+        self.result = result
+        if self._show is None:
+            print_result(result, as_json=as_json)
+        else:
+            self._show(result)
+        return result.exit_code
 
 
 class JobWatcher:

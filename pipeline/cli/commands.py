@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from imagebeam.pipeline.batch_command.settings import BATCH, DELETE, LIST
 from imagebeam.pipeline.batch_input.settings import BATCH_RUN, load_input
@@ -16,9 +17,12 @@ from imagebeam.pipeline.flags.layers import FlagValues
 from imagebeam.pipeline.planning.settings import PLAN, load_plan
 from imagebeam.pipeline.preflight.settings import PREFLIGHT
 from imagebeam.pipeline.run.embed_settings import EMBED, JOB_FLAGS, JOBS, load_embed
-from imagebeam.pipeline.run.settings import load_classify
+from imagebeam.pipeline.run.settings import ClassifySettings, load_classify
 from imagebeam.pipeline.similarity.settings import SEARCH, load_search
 from imagebeam.pipeline.subscribe.settings import SUBSCRIBE, load_subscribe
+
+if TYPE_CHECKING:
+    from imagebeam.pipeline.results.run_result import RunResult
 
 _BEAM: Final = "Beam options of the chosen runner (--region, --temp_location …) are accepted too."
 
@@ -29,23 +33,30 @@ def _place() -> dict[str, Any]:
 
 def _classify(line: FlagValues) -> int:
     settings, beam_args = load_classify(line, **_place())
-    from imagebeam.pipeline.jobs import classify as command
+    from imagebeam.pipeline.jobs import classify as job
 
-    return command.run(settings, beam_args)
+    return job.run(settings, beam_args, _printer(settings)).exit_code
 
 
 def _embed(line: FlagValues) -> int:
     settings, beam_args = load_embed(line, **_place())
-    from imagebeam.pipeline.jobs import embed as command
+    from imagebeam.pipeline.jobs import embed as job
 
-    return command.run(settings, beam_args)
+    return job.run(settings, beam_args, _printer(settings)).exit_code
+
+
+def _printer(settings: ClassifySettings) -> Callable[[RunResult], None]:
+    from imagebeam.pipeline.results.run_result import print_result
+
+    return functools.partial(print_result, as_json=settings.as_json)
 
 
 def _plan(job: str, line: FlagValues) -> int:
     settings = load_plan(JOBS[job], line, **_place())
     from imagebeam.pipeline.planning import command
 
-    return command.run(settings)
+    command.print_plan(command.run(settings), as_json=settings.settings.as_json)
+    return 0
 
 
 def _preflight(job: str, line: FlagValues) -> int:
@@ -57,8 +68,10 @@ def _preflight(job: str, line: FlagValues) -> int:
 def _search(line: FlagValues) -> int:
     settings = load_search(line, **_place())
     from imagebeam.pipeline.similarity import command
+    from imagebeam.pipeline.similarity.result import print_hits
 
-    return command.run(settings)
+    command.run(settings, functools.partial(print_hits, as_json=settings.as_json))
+    return 0
 
 
 def _export(line: FlagValues) -> int:

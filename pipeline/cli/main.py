@@ -109,9 +109,9 @@ def build_root(*, plugins: bool = False) -> CommandGroup:
 
 def _version(ctx: click.Context, _: click.Parameter, value: object) -> None:
     if value:
-        import importlib.metadata
+        from imagebeam.pipeline.version import __version__
 
-        sys.stdout.write(f"imagebeam {importlib.metadata.version('imagebeam')}\n")
+        sys.stdout.write(f"imagebeam {__version__}\n")
         ctx.exit()
 
 

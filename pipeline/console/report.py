@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from imagebeam.pipeline.console.console import Console
 from imagebeam.transforms.core.errors import ExitCode
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.text import format_usd
@@ -19,33 +18,6 @@ STOP_CODES: Mapping[str, ExitCode] = {
 }
 #: With fewer units, the share of failures does not affect the exit code.
 FAILURES_AFTER = 200
-
-
-def print_report(
-    summary: Mapping[str, Any],
-    outcomes: TableName,
-    *,
-    took_s: float,
-    as_json: bool,
-    max_failure_percent: float | None,
-) -> int:
-    """Print the report of a run to standard output, or its whole summary as JSON.
-
-    Args:
-        summary: The run's summary.
-        outcomes: The table of its outcomes.
-        took_s: Seconds that the run took.
-        as_json: Print the summary as JSON.
-        max_failure_percent: See :func:`exit_code`.
-
-    Returns:
-        The exit code of the run.
-    """
-    if as_json:
-        Console().print_json(summary)
-    else:
-        Console().print(*format_report(summary, outcomes, took_s=took_s), format_state(summary))
-    return exit_code(summary, max_failure_percent)
 
 
 def format_report(summary: Mapping[str, Any], outcomes: TableName, *, took_s: float) -> list[str]:

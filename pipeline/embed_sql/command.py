@@ -11,10 +11,10 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, cast
 
-from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.embed_sql import setup
 from imagebeam.pipeline.embed_sql import statements as sql
@@ -29,6 +29,7 @@ from imagebeam.pipeline.embed_sql.passes import (
 )
 from imagebeam.pipeline.embed_sql.setup import SqlResources
 from imagebeam.pipeline.embed_sql.staging import StagingTable, Target, hash_task
+from imagebeam.pipeline.results.run_result import RunResult, ended_run
 from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Report
 from imagebeam.pipeline.run.draining import draining_on_signals
@@ -64,16 +65,14 @@ class SqlRun:
     passes: PassSettings
 
 
-def run(ready: ReadyRun, resources: SqlResources, console: Console) -> int:
-    """Announce the cost of a run, embed the remaining images and report the result.
+def run(ready: ReadyRun, resources: SqlResources, console: Console, show: Callable[[RunResult], None]) -> RunResult:
+    """Announce the cost of a run, and embed the remaining images.
 
     Args:
         ready: A run that passed its checks.
         resources: Connection, model and object table.
         console: Where to print.
-
-    Returns:
-        The exit code, as of every run.
+        show: Receives the result before the vector index is created.
 
     Raises:
         UserError: The user must fix or confirm something.
@@ -84,24 +83,22 @@ def run(ready: ReadyRun, resources: SqlResources, console: Console) -> int:
     _announce(settings, ready, resources, console.status)
     sql_run = _prepare(settings, ready, resources, console)
     if settings.dry_run:
-        console.print(*statements(sql_run))
+        lines = statements(sql_run)
         if settings.vector_index:
-            console.print(f"-- create the vector index\n{vector_index_sql(ready.run.answers)};")
-        return 0
+            lines.append(f"-- create the vector index\n{vector_index_sql(ready.run.answers)};")
+        result = RunResult(ready.run, statements=tuple(lines))
+        show(result)
+        return result
     if created := ready.resolved.create_results_dataset():
         console.status(created)
     started = time.monotonic()
     summary = embed_remaining(sql_run, ready.resolved.bq, console.status)
-    code = report.print_report(
-        summary,
-        ready.run.outcomes,
-        took_s=time.monotonic() - started,
-        as_json=settings.as_json,
-        max_failure_percent=settings.max_failure_percent,
-    )
+    took_s = time.monotonic() - started
+    result = ended_run(ready.run, summary, took_s=took_s, max_failure_percent=settings.max_failure_percent)
+    show(result)
     if settings.vector_index:
-        create_vector_index(settings, code, console)
-    return code
+        create_vector_index(settings, result.exit_code, console)
+    return result
 
 
 def _prepare(settings: EmbedSettings, ready: ReadyRun, resources: SqlResources, console: Console) -> SqlRun:

@@ -44,12 +44,17 @@ class _Parser(argparse.ArgumentParser):
 
 def is_known(name: str) -> bool:
     """Return whether any runner uses the Beam option of this name (snake_case, without dashes)."""
-    return any(name in names for names in _names().values())
+    return name in names()
+
+
+def names() -> frozenset[str]:
+    """Return the names of the Beam options that some runner uses."""
+    return frozenset().union(*_names().values())
 
 
 def near(name: str) -> str:
     """Return a suggestion for an unknown flag: the Beam option with a similar name; empty for none."""
-    return suggestion(f"--{name}", [f"--{other}" for other in sorted(set().union(*_names().values()))])
+    return suggestion(f"--{name}", [f"--{other}" for other in sorted(names())])
 
 
 def takes_value(name: str) -> bool:

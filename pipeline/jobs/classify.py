@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +18,7 @@ from imagebeam.pipeline.console import report
 from imagebeam.pipeline.console.console import Console
 from imagebeam.pipeline.console.progress import Progress
 from imagebeam.pipeline.preflight.gate import prepare_run
+from imagebeam.pipeline.results.run_result import RunResult, ended_run
 from imagebeam.pipeline.run.assemble import build_batch_settings
 from imagebeam.pipeline.run.draining import draining_on_signals
 from imagebeam.pipeline.run.launch import read_json, run_pipeline
@@ -49,11 +50,15 @@ def build(pipeline: beam.Pipeline, settings: RunSettings) -> PCollection[dict[st
     return summary
 
 
-def run(settings: ClassifySettings, beam_args: list[str]) -> int:
-    """Check the settings, print the estimate, run the pipeline and print the report.
+def run(
+    settings: ClassifySettings, beam_args: list[str], show: Callable[[RunResult], None] = lambda _: None
+) -> RunResult:
+    """Check the settings, print the estimate and run the pipeline.
 
-    Returns:
-        The exit code of :func:`~imagebeam.pipeline.console.report.exit_code`.
+    Args:
+        settings: Settings of the run.
+        beam_args: Options of Beam.
+        show: Receives the result when the run has ended.
 
     Raises:
         ImagebeamError: The run cannot start or was stopped; the error has the exit code.
@@ -61,19 +66,16 @@ def run(settings: ClassifySettings, beam_args: list[str]) -> int:
     console = Console(quiet=settings.quiet, json=settings.as_json)
     ready = prepare_run(settings, beam_args, console)
     if settings.lane == Lane.BATCH:
-        return _run_batch(ready, beam_args, console)
+        return _run_batch(ready, beam_args, console, show)
     started = time.monotonic()
     summary = _run_pipeline(settings, ready.run, beam_args, console, remaining=ready.counts.remaining)
     if summary is None:
         console.status("submitted; the summary will be in " + ready.run.summary_path)
-        return 0
-    return report.print_report(
-        summary,
-        ready.run.outcomes,
-        took_s=time.monotonic() - started,
-        as_json=settings.as_json,
-        max_failure_percent=settings.max_failure_percent,
-    )
+        return RunResult(ready.run)
+    took_s = time.monotonic() - started
+    result = ended_run(ready.run, summary, took_s=took_s, max_failure_percent=settings.max_failure_percent)
+    show(result)
+    return result
 
 
 def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_args: Sequence[str]) -> BatchRun:
@@ -88,21 +90,24 @@ def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_
     )
 
 
-def _run_batch(ready: ReadyRun, beam_args: list[str], console: Console) -> int:
+def _run_batch(
+    ready: ReadyRun, beam_args: list[str], console: Console, show: Callable[[RunResult], None]
+) -> RunResult:
     """Write the requests, create the jobs and follow them. ``imagebeam batch`` can continue from any point."""
     settings = ready.resolved.settings
     batch = build_batch_run(settings, ready.run, beam_args)
     if settings.runner == "DataflowRunner":
         batch_submit.submit(batch)
         console.status(f"submitted; once jobs exist, run `imagebeam batch collect --work_dir={settings.work_dir}`")
-        return 0
+        return RunResult(ready.run)
     if not ready.counts.remaining:
         console.status("no units remain: no job is created")
     batch_state.save_run(batch)
+    followed = batch_follow.FollowedBatch(batch, show)
     try:
         with draining_on_signals(lambda _reason: None):  # the jobs continue without this process
-            code = batch_follow.follow(
-                [batch_follow.FollowedBatch(batch)],
+            batch_follow.follow(
+                [followed],
                 console,
                 poll_s=settings.batch_poll_s,
                 wait=not settings.no_wait,
@@ -117,10 +122,10 @@ def _run_batch(ready: ReadyRun, beam_args: list[str], console: Console) -> int:
         raise
     except KeyboardInterrupt:
         console.status(f"\nthe jobs continue; wait again with `imagebeam batch collect --work_dir={settings.work_dir}`")
-        return report.STOP_CODES["interrupted"]
-    if code is None:
+        return RunResult(ready.run, report.STOP_CODES["interrupted"])
+    if followed.result is None:
         console.status(f"submitted; `imagebeam batch collect --work_dir={settings.work_dir}` completes the run")
-    return code or 0
+    return followed.result or RunResult(ready.run)
 
 
 def _run_pipeline(

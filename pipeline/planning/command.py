@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import datetime
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from imagebeam.pipeline.run import cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import build_run_settings, with_model_facts
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
 from imagebeam.pipeline.run.resolved_run import ReadyRun, ResolvedRun
+from imagebeam.pipeline.run.event_loop import run_coroutine
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import ReconciliationError, UserError
 from imagebeam.transforms.core.records import Lane
@@ -32,24 +32,23 @@ from imagebeam.transforms.tasks.lane_comparison import LanePlan
 from imagebeam.transforms.tasks.model_profiles import Quota
 
 
-def run(plan_settings: PlanSettings) -> int:
-    """Make the plan and print it.
-
-    Returns:
-        The exit code, 0.
+def run(plan_settings: PlanSettings) -> Plan:
+    """Make the plan.
 
     Raises:
         UserError: The user must fix or confirm something.
         SystemicError: A service cannot be used.
     """
     settings = plan_settings.settings
-    console = Console(quiet=settings.quiet, json=settings.as_json)
-    plan = make_plan(plan_settings, console)
-    if settings.as_json:
-        console.print_json(plan_text.build_document(plan))
+    return make_plan(plan_settings, Console(quiet=settings.quiet, json=settings.as_json))
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print a plan as the command does: text, or a JSON document."""
+    if as_json:
+        Console().print_json(plan_text.build_document(plan))
     else:
-        console.print(*plan_text.format_plan(plan))
-    return 0
+        Console().print(*plan_text.format_plan(plan))
 
 
 def make_plan(plan_settings: PlanSettings, console: Console) -> Plan:
@@ -207,8 +206,8 @@ def _probe(resolved: ResolvedRun, units: int) -> dict[str, Any]:
         max_calls=min(units, settings.max_calls or units),
     )
     resolved.profile.check(settings.location, small.settings.lane, resolved.task)
-    asyncio.run(model_probe.check_model_exists(small))
-    transport = asyncio.run(model_probe.resolve_transport(small, units))
+    run_coroutine(model_probe.check_model_exists(small))
+    transport = run_coroutine(model_probe.resolve_transport(small, units))
     small = small.with_settings(transport=transport)
     run = with_model_facts(build_run_settings(small), small, transport)
     summary = probe.process_units(resolved.bq, run, units)

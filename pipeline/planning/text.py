@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from imagebeam.pipeline.console.console import format_table
+from imagebeam.pipeline.pages.cards import escape_lines, render_fragment, render_table
+from imagebeam.pipeline.results.frames import frame_of
 from imagebeam.pipeline.run import cost_estimate
 from imagebeam.pipeline.run.cost_estimate import Changed
 from imagebeam.pipeline.run.resolved_run import ReadyRun
@@ -17,10 +19,25 @@ from imagebeam.transforms.tasks.costs import image_tokens
 from imagebeam.transforms.tasks.forecast import Forecast, ImageSample
 from imagebeam.transforms.tasks.lane_comparison import LanePlan, Recommendation
 
+if TYPE_CHECKING:
+    import pandas
+
+_HEADER: Final = ("lane", "cost", "time", "rate", "workers", "limiting factor")
+#: Columns of the data frame with their BigQuery types.
+_LANE_TYPES: Final = {
+    "lane": "STRING",
+    "usd": "NUMERIC",
+    "seconds": "FLOAT64",
+    "per_s": "FLOAT64",
+    "workers": "INT64",
+    "limiting_factor": "STRING",
+    "problem": "STRING",
+}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """The content of a plan.
+    """What a run would process, take and cost in each lane. A notebook shows it as a table.
 
     Attributes:
         command: ``classify`` or ``embed``.
@@ -46,9 +63,54 @@ class Plan:
     probed: Mapping[str, Any] | None = None
     sample: ImageSample | None = None
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON values, as ``imagebeam plan --json`` prints it."""
+        return build_document(self)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the lanes as a data frame, one row each: cost, duration, rate, workers and limiting factor.
+
+        Raises:
+            UserError: pandas is not installed: ``pip install 'imagebeam[pandas]'``.
+        """
+        return frame_of(
+            (
+                {
+                    "lane": lane.lane,
+                    "usd": lane.usd,
+                    "seconds": lane.seconds if lane.problem is None else None,
+                    "per_s": lane.per_s,
+                    "workers": lane.workers or None,
+                    "limiting_factor": lane.binds or None,
+                    "problem": lane.problem,
+                }
+                for lane in self.lanes
+            ),
+            _LANE_TYPES,
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(format_plan(self))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the lanes as a table, and the other lines of the plan."""
+        before, after = _lines_around_table(self)
+        return render_fragment(
+            f"<pre>{escape_lines(before)}</pre>", render_table(_HEADER, map(_row, self.lanes)),
+            f"<pre>{escape_lines(after)}</pre>",
+        )  # fmt: skip
+
 
 def format_plan(plan: Plan) -> list[str]:
     """Format the plan as lines of text."""
+    before, after = _lines_around_table(plan)
+    return [*before, "", *format_table(_HEADER, map(_row, plan.lanes)), "", *after]
+
+
+def _lines_around_table(plan: Plan) -> tuple[list[str], list[str]]:
     resolved, counts = plan.ready.resolved, plan.ready.counts
     task, location = resolved.task, resolved.settings.location
     lines = [f"task     {task.name}, version {task.version}, {task.model} at {location}"]
@@ -61,14 +123,11 @@ def format_plan(plan: Plan) -> list[str]:
     lines += [f"scan     {_format_size(plan.bytes_scanned)} by the run's query, and as much by this plan"]
     if plan.probed is not None:
         lines.append(_probe_line(plan.probed))
-    header = ("lane", "cost", "time", "rate", "workers", "limiting factor")
-    lines += ["", *format_table(header, map(_row, plan.lanes)), ""]
-    lines += [f"assumed  {lane.lane}: {text}" for lane in plan.lanes for text in lane.assumed]
-    lines += [f"no {lane.lane:<6}{lane.problem}" for lane in plan.lanes if lane.problem]
-    lines += [f"note     {note}" for note in plan.notes]
-    lines.append(f"prices   list prices of {resolved.models.as_of}")
-    lines.append(f"use      {plan.recommended.reason}")
-    return lines
+    after = [f"assumed  {lane.lane}: {text}" for lane in plan.lanes for text in lane.assumed]
+    after += [f"no {lane.lane:<6}{lane.problem}" for lane in plan.lanes if lane.problem]
+    after += [f"note     {note}" for note in plan.notes]
+    after += [f"prices   list prices of {resolved.models.as_of}", f"use      {plan.recommended.reason}"]
+    return lines, after
 
 
 def build_document(plan: Plan) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from imagebeam.pipeline.run import cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import with_model_facts
 from imagebeam.pipeline.run.resolved_run import ReadyRun, ResolvedRun
 from imagebeam.pipeline.run.settings import ClassifySettings
+from imagebeam.pipeline.run.event_loop import run_coroutine
 from imagebeam.transforms.core.records import Lane, Transport
 
 
@@ -54,7 +54,7 @@ def prepare_run(settings: ClassifySettings, beam_args: Sequence[str], console: C
     context = Context(ResolvedRun(settings), beam_args, Command.RUN)
     ready = check_run(context, console)
     with context.hints("let the model read an image"):
-        transport = asyncio.run(model_probe.resolve_transport(ready.resolved, ready.counts.remaining))
+        transport = run_coroutine(model_probe.resolve_transport(ready.resolved, ready.counts.remaining))
     if settings.lane == Lane.BATCH and transport == Transport.INLINE:
         raise batch_checks.unreadable_images(ready.resolved.task)
     with context.hints("look up the tuned model"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import re
@@ -29,6 +28,7 @@ from imagebeam.pipeline.preflight.runner import Context, Sample
 from imagebeam.pipeline.run import cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import call_tokens
 from imagebeam.pipeline.run.model_probe import ProbeResult
+from imagebeam.pipeline.run.event_loop import run_coroutine
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.rest import ApiError, service_url
 from imagebeam.transforms.core import images
@@ -115,7 +115,7 @@ def _build_sample(context: Context, uri: str, data: bytes) -> Sample:
 
 def check_model(context: Context) -> CheckResult:
     """Check that the model exists at the location."""
-    asyncio.run(model_probe.check_model_exists(context.resolved))
+    run_coroutine(model_probe.check_model_exists(context.resolved))
     return context.ok(f"{context.resolved.profile.name} at {context.settings.location}")
 
 
@@ -130,10 +130,10 @@ def check_probe(context: Context) -> CheckResult:
         if context.resolved.needs_inline:
             return context.skipped("--no_probe, and images are sent as bytes")
         context.begin(f"countTokens of {sample.uri}, free of charge (--no_probe)")
-        transport = asyncio.run(model_probe.probe_transport(context.resolved, [sample.uri]))
+        transport = run_coroutine(model_probe.probe_transport(context.resolved, [sample.uri]))
         return _transport_result(context, transport, "free countTokens")
     context.begin(f"paid calls with {sample.uri}, not part of a run")
-    results = asyncio.run(model_probe.call_once(context.resolved, Image("preflight", sample.uri), sample.parts))
+    results = run_coroutine(model_probe.call_once(context.resolved, Image("preflight", sample.uri), sample.parts))
     usd = add_costs(*(result.usd for result in results.values()))
     cost = "of unknown cost" if usd is None else f"${usd:.6f}"
     return _probe_result(context, results, f"paid calls: {len(results)}, {cost}, not part of any run")
@@ -213,7 +213,7 @@ def check_service_agent(context: Context) -> CheckResult:
     context.begin(f"let {agent} read {uri}, written for it and deleted; countTokens, free")
     storage.write(uri, _gray_image(), content_type="image/png")
     try:
-        transport = asyncio.run(model_probe.probe_transport(context.resolved, [uri]))
+        transport = run_coroutine(model_probe.probe_transport(context.resolved, [uri]))
     finally:
         storage.delete(uri)
     if transport == Transport.INLINE:

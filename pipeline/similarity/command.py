@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import datetime
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from imagebeam.pipeline.console.console import Console
+from imagebeam.pipeline.pages.thumbnails import SHEET_PX, make_thumbnail
+from imagebeam.pipeline.run.event_loop import run_coroutine
 from imagebeam.pipeline.similarity import sql as search_sql
 from imagebeam.pipeline.similarity.contact_sheet import contact_sheet
+from imagebeam.pipeline.similarity.result import SearchResult
 from imagebeam.pipeline.similarity.settings import SearchSettings
-from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.clients.credentials import find_credentials
 from imagebeam.transforms.clients.embedding_client import EmbeddingClient
@@ -38,8 +37,6 @@ from imagebeam.transforms.tasks import catalog
 from imagebeam.transforms.tasks.embedding import MODELS, EmbedTask, embed_task, resolve_dimension
 
 TIMEOUT_S = 60.0
-THUMBNAIL_PX, THUMBNAIL_QUALITY, THUMBNAIL_THREADS = 320, 80, 8
-_PRINTED = ("rank", "distance", "unit_id", "asset_type", "capture_time", "uri")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,11 +59,12 @@ class EmbeddingTable:
         return f"--model={self.model} --dimension={self.dimension}"
 
 
-def run(settings: SearchSettings) -> int:
-    """Search, print the nearest images, and write them to a table and a contact sheet if requested.
+def run(settings: SearchSettings, show: Callable[[SearchResult], None] = lambda _: None) -> SearchResult:
+    """Search, and write the nearest images to a table and a contact sheet if requested.
 
-    Returns:
-        0, also when nothing is found.
+    Args:
+        settings: The search.
+        show: Receives the result before the contact sheet is written.
 
     Raises:
         UserError: A flag is invalid, or there is no matching table of embeddings.
@@ -93,10 +91,23 @@ def run(settings: SearchSettings) -> int:
         rows = bq.query_rows(search_sql.saved_query(out), location=location)
     else:
         rows = sorted(bq.query_rows(query, location=location), key=lambda row: int(row["rank"]))
-    _print(settings, selected, rows, out, console)
+    result = SearchResult(
+        title=settings.title(),
+        hits=rows,
+        model=selected.model,
+        dimension=selected.dimension,
+        table=selected.table,
+        where=settings.where,
+        saved=out,
+        picture=None if picture is None else picture.data,
+    )
+    show(result)
+    console.status(f"searched {selected.table.dotted} ({selected.model}, {selected.dimension} dimensions)")
+    if out is not None:
+        console.status(f"saved    {out.dotted}; classify these images with imagebeam classify --source={out.dotted}")
     if settings.html is not None:
-        _write_contact_sheet(settings, settings.html, selected, rows, picture, console)
-    return 0
+        _write_contact_sheet(settings.html, result, console, thumbnails=settings.thumbnails)
+    return result
 
 
 def list_tables(bq: BigQueryClient, results: tuple[str, str], location: str) -> list[EmbeddingTable]:
@@ -176,7 +187,7 @@ def _query_vector(
         what, parse, body = "the text", parse_text_embedding, build_text_request(task, text)
     locations = catalog.load_models_file(None).embedding(task.model).locations
     model_location = settings.location or locations[0].replace("regions", "us-central1")
-    answer = parse(asyncio.run(_call(settings.project, model_location, task, body, what)), task)
+    answer = parse(run_coroutine(_call(settings.project, model_location, task, body, what)), task)
     if answer.vector is None:
         raise SystemicError(f"embedding {what} with {task.model}: {answer.reason}: {answer.message}")
     return tuple(answer.vector)
@@ -224,67 +235,13 @@ def _resolve_out_table(settings: SearchSettings, bq: BigQueryClient) -> TableNam
     return table
 
 
-def _print(
-    settings: SearchSettings,
-    selected: EmbeddingTable,
-    rows: Sequence[Mapping[str, Any]],
-    out: TableName | None,
-    console: Console,
-) -> None:
-    if settings.as_json:
-        console.print_json(
-            {
-                "model": selected.model,
-                "dimension": selected.dimension,
-                "table": selected.table.dotted,
-                "found": rows,
-            }
-        )
-    elif rows:
-        console.print_records([{name: row[name] for name in _PRINTED} for row in rows])
-    else:
-        console.print("no results")
-    console.status(f"searched {selected.table.dotted} ({selected.model}, {selected.dimension} dimensions)")
-    if out is not None:
-        console.status(f"saved    {out.dotted}; classify these images with imagebeam classify --source={out.dotted}")
-
-
-def _write_contact_sheet(
-    settings: SearchSettings,
-    path: Path,
-    selected: EmbeddingTable,
-    rows: Sequence[Mapping[str, Any]],
-    picture: ImagePart | None,
-    console: Console,
-) -> None:
-    now = datetime.datetime.now(datetime.UTC)
-    about = [f"{selected.model}, {selected.dimension} dimensions, {selected.table.dotted}, {now:%Y-%m-%d %H:%M} UTC"]
-    if settings.where is not None:
-        about.append(f"where {' '.join(settings.where.split())}")
-    thumbnails = _load_thumbnails(rows) if settings.thumbnails else None
-    given = _thumbnail(picture.data) if settings.thumbnails and picture is not None and picture.data else None
-    sheet = contact_sheet(settings.title(), about, rows, pictures=thumbnails, query=given)
+def _write_contact_sheet(path: Path, result: SearchResult, console: Console, *, thumbnails: bool) -> None:
+    pictures = result.load_pictures(SHEET_PX) if thumbnails else None
+    query = make_thumbnail(result.picture, SHEET_PX) if thumbnails and result.picture else None
+    sheet = contact_sheet(result.title, result.about(), result.hits, pictures=pictures, query=query)
     try:
         path.write_text(sheet, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--html={path}: {error.strerror}") from None
-    missing = 0 if thumbnails is None else len(rows) - len(thumbnails)
+    missing = sum(isinstance(picture, str) for picture in (pictures or {}).values())
     console.status(f"sheet    {path}{f', {missing} images could not be read' if missing else ''}")
-
-
-def _load_thumbnails(rows: Sequence[Mapping[str, Any]]) -> dict[str, images.PreparedImage]:
-    """Read the images and scale them down; images that cannot be read or decoded are left out."""
-
-    def load(row: Mapping[str, Any]) -> images.PreparedImage | None:
-        try:
-            return _thumbnail(storage.read_image(row["uri"]))
-        except images.ImageError:
-            return None
-
-    with ThreadPoolExecutor(THUMBNAIL_THREADS) as threads:
-        found = zip(rows, threads.map(load, rows), strict=True)
-        return {str(row["unit_id"]): picture for row, picture in found if picture is not None}
-
-
-def _thumbnail(data: bytes) -> images.PreparedImage:
-    return images.prepare(data, crop=None, padding=0, max_side=THUMBNAIL_PX, quality=THUMBNAIL_QUALITY)

@@ -209,3 +209,10 @@ def counts_to_json(counts: OutcomeCounts) -> dict[str, Any]:
     document["failed"] = dict(counts.failed)
     document["cost_usd"] = None if counts.cost_usd is None else str(counts.cost_usd)
     return document
+
+
+def counts_from_json(document: Mapping[str, Any]) -> OutcomeCounts:
+    """Return the counts that :func:`counts_to_json` wrote."""
+    usd = document["cost_usd"]
+    cost_usd = None if usd is None else Decimal(usd)
+    return OutcomeCounts(**{**document, "usage": Usage(**document["usage"]), "cost_usd": cost_usd})

@@ -141,7 +141,7 @@ def _select(
     selected = (
         "event.unit_id",
         *(f"event.{name} AS {name_in_view(name, columns)}" for name in UNIT_COLUMNS),
-        *(f"{_read(found)} AS {column(found.name, source='task schema')}" for found in columns),
+        *(f"{read_column(found)} AS {column(found.name, source='task schema')}" for found in columns),
         *(f"event.{name} AS _{name}" for name in underscored),
         *more,
     )
@@ -153,7 +153,8 @@ def _select(
     )
 
 
-def _read(found: Column) -> str:
+def read_column(found: Column) -> str:
+    """Return the SQL of a column of the answers: the value in ``event.answer`` as its type, or NULL."""
     path = literal(found.path)
     array = _ARRAY.fullmatch(found.bigquery_type)
     if array is not None:

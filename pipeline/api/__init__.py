@@ -1,0 +1,1 @@
+"""The Python functions: keyword arguments as flags."""
