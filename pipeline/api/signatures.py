@@ -46,7 +46,7 @@ BeamValue = str | float | bool | Sequence[str] | Mapping[str, object] | None
 
 
 """
-_TYPES: Final[Mapping[Kind, str]] = {
+TYPES: Final[Mapping[Kind, str]] = {
     Kind.INTEGER: "int",
     Kind.NUMBER: "float | Decimal",
     Kind.BOOLEAN: "bool",
@@ -98,7 +98,7 @@ def _field(flag: Setting) -> str:
 def _type_of(flag: Setting) -> str:
     kind = flag.kind or Kind.TEXT
     if kind is not Kind.TEXT:
-        return _TYPES[kind]
+        return TYPES[kind]
     if flag.choices:
         return f"Literal[{', '.join(repr(choice) for choice in flag.choices)}]".replace("'", '"')
     return "str | Path" if flag.metavar in _PATHS else "str"

@@ -14,6 +14,8 @@ from imagebeam.transforms.core.query import Query
 if TYPE_CHECKING:
     import pandas
 
+#: Arrow type → type of a data frame's column that can be NULL.
+_NULLABLE: Final = {"string": "string", "int64": "Int64", "double": "Float64", "bool": "boolean"}
 #: BigQuery type → type of a data frame's column.
 _DTYPES: Final = {
     "STRING": "string",
@@ -37,13 +39,9 @@ def query_frame(
     config = build_job_config(query.parameters, maximum_bytes_billed)
     with query_errors("reading the answers"):
         rows = bq.client.query(query.sql, job_config=config, location=location).result()
-        return rows.to_dataframe(
-            create_bqstorage_client=False,  # needs another API and another permission
-            bool_dtype=pandas.BooleanDtype(),
-            int_dtype=pandas.Int64Dtype(),
-            float_dtype=pandas.Float64Dtype(),
-            string_dtype=pandas.StringDtype(),
-        )
+        table = rows.to_arrow(create_bqstorage_client=False)  # another API, and another permission
+    types = {str(kind): pandas.array([], dtype=name).dtype for kind, name in _NULLABLE.items()}
+    return table.to_pandas(types_mapper=lambda kind: types.get(str(kind)))
 
 
 def frame_of(rows: Iterable[Mapping[str, Any]], types: Mapping[str, str]) -> pandas.DataFrame:
@@ -65,14 +63,14 @@ def frame_of(rows: Iterable[Mapping[str, Any]], types: Mapping[str, str]) -> pan
 
 
 def require_pandas() -> ModuleType:
-    """Import pandas and what google-cloud-bigquery needs for data frames.
+    """Import pandas, and pyarrow, which reads query results into it.
 
     Raises:
         UserError: It is not installed.
     """
     try:
-        import db_dtypes  # noqa: F401
         import pandas
+        import pyarrow  # noqa: F401
     except ImportError as error:
         raise UserError(f"to_dataframe needs {error.name}", fix="pip install 'imagebeam[pandas]'") from None
     module: ModuleType = pandas
