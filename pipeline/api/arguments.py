@@ -105,7 +105,7 @@ class RunArguments(BeamArguments, total=False):
     run_id: str | None
     """Unique name of the run. Default: the time and a random suffix."""
     models_file: str | Path | None
-    """Read models and prices from this file instead of the shipped one."""
+    """Add the models and prices of this file to the shipped ones, and override them."""
     yes: bool | None
     """Start even if the estimated cost is above $20 and there is no --max_cost_usd."""
     quiet: bool | None
@@ -119,6 +119,11 @@ class ClassifyArguments(RunArguments, total=False):
 
     task: str | Path | None
     """Name of a shipped task or of one in tasks/, or a YAML file. See imagebeam tasks list."""
+    prompt: str | None
+    """Send this prompt about every image, instead of a task file. --task is the name under which answers are
+    recorded."""
+    schema: str | Path | None
+    """JSON or YAML file with the schema of the answers to --prompt. Without it, answers are text."""
     model: str | None
     """Use this model instead of the task's. A different model makes a different task version."""
     unit: Literal["observation", "asset"] | None
@@ -128,6 +133,9 @@ class ClassifyArguments(RunArguments, total=False):
     lane: Literal["online", "flex", "batch"] | None
     """online: one call per unit. flex: half the price, slower. batch: half the price, batch jobs that take hours.
     Default: online."""
+    price_as: str | None
+    """Use the prices of this model for estimates and caps. For tuned models, and others that the models file does not
+    have."""
     transport: Literal["auto", "uri", "inline"] | None
     """Send the image's URI, or its bytes (inline). auto tests one image, and sends bytes if the service cannot read
     it by URI. Default: auto."""
@@ -162,14 +170,18 @@ class EmbedArguments(RunArguments, total=False):
     batch_fallback: Literal["online"] | None
     """Lane of the units that remain after --batch_deadline_s. Default: online."""
     connection: str | None
-    """BigQuery connection whose service account calls the model and reads the images: LOCATION.NAME, or DEFAULT.
-    Default: DEFAULT."""
+    """BigQuery connection whose service account calls the model and reads the images: LOCATION.NAME,
+    projects/PROJECT/locations/LOCATION/connections/NAME, or DEFAULT. Default: DEFAULT."""
     create_connection: bool | None
     """Create the connection if it does not exist, and print the IAM grants it needs."""
     endpoint: str | None
     """Vertex AI endpoint of the remote model: a model name or URL. Default: --model."""
+    remote_model: str | None
+    """Call this remote model instead of creating one. Its connection takes the place of --connection."""
+    object_table: str | None
+    """Read images through this object table instead of creating one."""
     object_uris: str | Sequence[str] | None
-    """Read images through an object table over these URI prefixes instead of directly."""
+    """Create an object table over these URI prefixes, and read images through it instead of directly."""
     max_staleness_minutes: int | None
     """Maximum age of the object table's metadata: 0, or 30 to 10080."""
     metadata_cache_mode: Literal["AUTOMATIC", "MANUAL"] | None

@@ -90,9 +90,7 @@ def build_batch_run(settings: ClassifySettings, run_settings: RunSettings, beam_
     )
 
 
-def _run_batch(
-    ready: ReadyRun, beam_args: list[str], console: Console, show: Callable[[RunResult], None]
-) -> RunResult:
+def _run_batch(ready: ReadyRun, beam_args: list[str], console: Console, show: Callable[[RunResult], None]) -> RunResult:
     """Write the requests, create the jobs and follow them. ``imagebeam batch`` can continue from any point."""
     settings = ready.resolved.settings
     batch = build_batch_run(settings, ready.run, beam_args)

@@ -19,8 +19,8 @@ from imagebeam.pipeline.preflight.runner import Command, Context
 from imagebeam.pipeline.run import cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import build_run_settings, with_model_facts
 from imagebeam.pipeline.run.embed_settings import EmbedSettings
-from imagebeam.pipeline.run.resolved_run import ReadyRun, ResolvedRun
 from imagebeam.pipeline.run.event_loop import run_coroutine
+from imagebeam.pipeline.run.resolved_run import ReadyRun, ResolvedRun
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import ReconciliationError, UserError
 from imagebeam.transforms.core.records import Lane

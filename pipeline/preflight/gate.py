@@ -12,9 +12,9 @@ from imagebeam.pipeline.preflight.registry import CHECKS
 from imagebeam.pipeline.preflight.runner import Command, Context, run_gate
 from imagebeam.pipeline.run import cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import with_model_facts
+from imagebeam.pipeline.run.event_loop import run_coroutine
 from imagebeam.pipeline.run.resolved_run import ReadyRun, ResolvedRun
 from imagebeam.pipeline.run.settings import ClassifySettings
-from imagebeam.pipeline.run.event_loop import run_coroutine
 from imagebeam.transforms.core.records import Lane, Transport
 
 

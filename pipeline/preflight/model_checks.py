@@ -27,8 +27,8 @@ from imagebeam.pipeline.preflight import batch_checks
 from imagebeam.pipeline.preflight.runner import Context, Sample
 from imagebeam.pipeline.run import cost_estimate, model_probe
 from imagebeam.pipeline.run.assemble import call_tokens
-from imagebeam.pipeline.run.model_probe import ProbeResult
 from imagebeam.pipeline.run.event_loop import run_coroutine
+from imagebeam.pipeline.run.model_probe import ProbeResult
 from imagebeam.transforms.clients import storage
 from imagebeam.transforms.clients.rest import ApiError, service_url
 from imagebeam.transforms.core import images

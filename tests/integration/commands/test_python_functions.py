@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
 import pytest
@@ -30,7 +30,7 @@ from imagebeam.transforms import (
     UserError,
 )
 
-MODEL = "multimodalembedding@001"
+MODEL: Final = "multimodalembedding@001"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def place(job: Job) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def lab(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    rows = [{}, {}, {"data": b"no image"}, {"data": None}, {"gcs_uri": None}]
+    rows: list[dict[str, Any]] = [{}, {}, {"data": b"no image"}, {"data": None}, {"gcs_uri": None}]
     job = make_job(cloud, tmp_path_factory.mktemp("python"), rows)
     return Lab(job, classify(**place(job), task="image_quality", keep_columns=["heading", "asset_type"]))
 
@@ -167,6 +167,10 @@ def test_without_pandas_the_error_names_the_extra(lab: Lab, monkeypatch: pytest.
 # Calls
 
 
+def run_plan(job: Any) -> object:
+    return plan(job)
+
+
 def test_works_in_a_thread_inside_a_running_event_loop_and_stops_at_a_budget(
     cloud: LocalCloud, lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,18 +190,20 @@ def test_works_in_a_thread_inside_a_running_event_loop_and_stops_at_a_budget(
 
 
 @pytest.mark.parametrize(
-    ("function", "message"),
+    ("function", "given", "message"),
     [
-        (lambda: classify(task="describe", source="no_such.table", results="r"), "dataset .*no_such does not exist"),
-        (lambda: classify(task="describe", soruce="a.b"), "did you mean source"),
-        (lambda: embed(source="a.b", results="r", lane="flex"), "lane takes online, batch, sql"),
-        (lambda: search(results="r"), "a search needs exactly one of"),
-        (lambda: plan("clasify"), "unknown job clasify; did you mean classify"),
+        (classify, {"task": "describe", "source": "no_such.table", "results": "r"}, "dataset .*no_such does not exist"),
+        (classify, {"task": "describe", "soruce": "a.b"}, "did you mean source"),
+        (embed, {"source": "a.b", "results": "r", "lane": "flex"}, "lane takes online, batch, sql"),
+        (search, {"results": "r"}, "a search needs exactly one of"),
+        (run_plan, {"job": "clasify"}, "unknown job clasify; did you mean classify"),
     ],
 )
-def test_errors_are_exceptions(cloud: LocalCloud, function: Callable[[], object], message: str) -> None:
+def test_errors_are_exceptions(
+    cloud: LocalCloud, function: Callable[..., object], given: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
-        function()
+        function(**given)
 
 
 def test_reads_the_configuration_file_of_the_working_directory(
