@@ -59,11 +59,18 @@ setup(
             "shapely>=2.1,<3",  # its geography: polygons
             "pytz>=2024.1,<2027",  # TIMESTAMP values out of DuckDB
         ],
+        "pandas": [
+            "pandas>=2.2,<4",  # data frames of results
+        ],
         "dev": [
             "build>=1.2,<2",
             "hypothesis>=6.130,<7",
             "import-linter>=2.5,<3",
+            "ipykernel>=7,<8",  # the example notebook runs in a test
             "mypy>=2.4,<3",
+            "nbclient>=0.10,<1",
+            "nbformat>=5.10,<6",
+            "pandas>=2.2,<4",
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",
             "pytest-xdist>=3.8,<4",

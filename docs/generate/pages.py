@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from docs.generate import exit_codes, flags, prices, roles, tables, task_files
+from docs.generate import exit_codes, flags, prices, python_api, roles, tables, task_files
 from docs.generate.markdown import replace_block
 
 #: Pages that are generated as a whole.
@@ -15,6 +15,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/tables.md": tables.build_page,
     "docs/reference/task.md": task_files.build_page,
     "docs/reference/exit-codes.md": exit_codes.build_page,
+    "docs/reference/python.md": python_api.build_page,
 }
 #: Page → blocks by name.
 BLOCKS: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
