@@ -60,7 +60,7 @@ setup(
             "pytz>=2024.1,<2027",  # TIMESTAMP values out of DuckDB
         ],
         "pandas": [
-            "pandas>=2.2,<4",  # data frames of results
+            "pandas>=2.2,<2.4",  # data frames of results; Beam fails to start in a notebook with newer ones
         ],
         "dev": [
             "build>=1.2,<2",
@@ -70,7 +70,7 @@ setup(
             "mypy>=2.4,<3",
             "nbclient>=0.10,<1",
             "nbformat>=5.10,<6",
-            "pandas>=2.2,<4",
+            "pandas>=2.2,<2.4",
             "pytest>=9,<10",
             "pytest-timeout>=2.4,<3",
             "pytest-xdist>=3.8,<4",

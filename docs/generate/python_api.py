@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import importlib
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -118,6 +119,8 @@ def _has_default(parameter: inspect.Parameter) -> bool:
 def _default(value: object) -> str:
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, str):
+        return json.dumps(value)
     text = repr(value)
     return "…" if len(text) > 30 or "<" in text else text
 

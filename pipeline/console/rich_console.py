@@ -35,6 +35,7 @@ class RichConsole(rich.console.Console):
             file=file,
             stderr=stderr,
             force_terminal=is_terminal,  # whatever FORCE_COLOR says: a log must stay readable
+            force_jupyter=False,  # progress goes to standard error in a notebook, too
             width=None if is_terminal else _UNLIMITED_COLUMNS,
             markup=False,
             emoji=False,

@@ -18,7 +18,7 @@ from imagebeam.transforms.core.records import ImageReason
 
 #: Longest side of a thumbnail in a contact sheet and in a notebook, in pixels.
 SHEET_PX: Final = 320
-NOTEBOOK_PX: Final = 256
+NOTEBOOK_PX: Final = 224
 _QUALITY, _THREADS = 80, 8
 
 
