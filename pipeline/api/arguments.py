@@ -79,6 +79,17 @@ class RunArguments(BeamArguments, total=False):
     """Where jobs read requests: files in the work directory, or BigQuery tables. Default: gcs."""
     batch_destination: Literal["gcs", "bigquery"] | None
     """Where jobs write answers: files in the work directory, or BigQuery tables. Default: gcs."""
+    batch_dataset: str | None
+    """Dataset for the tables of batch_source and batch_destination, in the region of the model. For sources in a
+    multi-region such as US. Default: the results dataset."""
+    batch_output_table: str | None
+    """Name of the table of answers with --batch_destination=bigquery. It does not expire. Further jobs add their
+    number to it. Default: a name per job, whose table expires after 30 days."""
+    batch_check_types: Literal["sample", "all"] | None
+    """Compare the type in the names of images with their first bytes: of some images per type, or of all, with one
+    read from Cloud Storage each, about $0.40 per million images. Default: sample."""
+    display_name: str | None
+    """Start of the display names of the jobs; run, round and number follow. Default: imagebeam."""
     batch_bytes: int | None
     """Limit the size of one input file. Default: 984000000."""
     batch_rounds: int | None
