@@ -4,10 +4,10 @@ import pytest
 
 from benchmarks.comparison import compare
 
+pytestmark = pytest.mark.long
 UNITS = 20
 
 
-@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_imagebeam_loses_and_repeats_nothing_where_others_do() -> None:
     rows, twice, mismatched = compare(UNITS)

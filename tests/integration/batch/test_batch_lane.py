@@ -106,6 +106,7 @@ def test_records_the_same_rows_as_the_online_lane(cloud: LocalCloud, regional: G
     assert all(table.expires is not None for table in tables)
 
 
+@pytest.mark.long
 def test_resubmits_failures_only_on_request(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 5)
     cloud.faults(vertex={"rules": [{"match": job.uri(1), "do": "blocked", "reason": "SAFETY"}]})

@@ -69,7 +69,7 @@ def make_table(client: bigquery.Client, name: str, made: ResultTable, rows: list
         client.load_table_from_json(rows, table, job_config=config).result()
 
 
-@pytest.mark.parametrize("kind", ["classify", "embed"])
+@pytest.mark.parametrize("kind", ["embed", pytest.param("classify", marks=pytest.mark.long)])
 def test_finishes_a_run_of_the_previous_version(cloud: LocalCloud, tmp_path: Path, kind: str) -> None:
     job, run_id = restore(cloud, tmp_path, kind)
 

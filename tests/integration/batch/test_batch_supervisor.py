@@ -133,6 +133,7 @@ def test_answers_every_unit_after_every_kind_of_job_failure(cloud: LocalCloud, t
         assert words in said, words
 
 
+@pytest.mark.long
 def test_unanswered_units_remain_after_the_last_round(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     fault(job, {"match": "*-r1-*", "end": "FAILED", "finished": 0.0}, {"match": "*-r2-*", "failed": 1.0})
@@ -355,6 +356,7 @@ def test_cancel_keeps_finished_rows_and_the_others_remain(cloud: LocalCloud, tmp
     assert set(paid(job).values()) == {1}
 
 
+@pytest.mark.long
 def test_ends_a_run_whose_requests_cannot_be_written(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{"asset_type": "POLE" * 400} if place == 3 else {} for place in range(6)])
     task = tmp_path / "long.yaml"
