@@ -172,6 +172,7 @@ def test_drains_on_the_first_signal(cloud: LocalCloud, tmp_path: Path, number: s
     assert f"stopped early (interrupted: {number.name})" in out
 
 
+@pytest.mark.long
 def test_two_worker_processes_call_each_image_once(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 20)
     summary = job.run("--direct_num_workers=2", "--direct_running_mode=multi_processing", "--unit_batch_size=5")

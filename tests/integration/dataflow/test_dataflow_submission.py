@@ -1,7 +1,7 @@
 """Submission to Dataflow: real clients, the local Cloud Storage, and a local Dataflow that only accepts jobs."""
 
 import json
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ from google.api_core.exceptions import BadRequest, Forbidden
 from hypothesis import given
 from hypothesis import strategies as st
 from support.dataflow_local import IMAGE, Place, Submission, make_place
-from support.jobs import run_cli
+from support.jobs import captured, run_cli
 from support.paths import ROOT
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -141,7 +141,9 @@ def test_workers_run_the_job_with_only_the_staged_graph_and_the_package(cloud: L
     assert place.job.query("SELECT COUNT(*) AS answers FROM {results}.image_quality") == [{"answers": 5}]
 
 
-def test_writes_the_job_for_the_launcher_of_a_template(cloud: LocalCloud, tmp_path: Path) -> None:
+def test_writes_the_job_for_the_launcher_of_a_template(
+    cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = make_place(cloud, tmp_path, 3)
     # As the launcher of a Flex Template starts it: all values are text, in alphabetical order, with its own labels.
     more = [
@@ -165,16 +167,12 @@ def test_writes_the_job_for_the_launcher_of_a_template(cloud: LocalCloud, tmp_pa
         f"--work_dir=gs://{place.bucket}/imagebeam",
         "--yes=True",
     ]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "templates" / "main.py"), *more],
-        cwd=tmp_path,
-        env={**os.environ, "IMAGEBEAM_SDK_IMAGE": IMAGE},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("IMAGEBEAM_SDK_IMAGE", IMAGE)
+    program = ROOT / "templates" / "main.py"
+    monkeypatch.setattr(sys, "argv", [str(program), *more])
+    with captured() as (_, err), pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(program), run_name="__main__")
+    assert not ended.value.code, err.getvalue()
     job = dataflow.Job.from_json(place.staged()["job_object"].download_as_bytes(), ignore_unknown_fields=False)
     assert job.name == "from-the-console"
     assert job.labels["goog-dataflow-provided-template-name"] == "imagebeam-classify"

@@ -227,6 +227,7 @@ def test_run_after_a_kill_repeats_no_recorded_vector(cloud: LocalCloud, tmp_path
     assert found == [{"n": 24, "units": 24}]
 
 
+@pytest.mark.long
 def test_no_ok_outcome_lacks_its_vector(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     # Only rows of outcomes have a lane: vectors go in, outcomes do not.

@@ -478,6 +478,7 @@ def test_runs_after_repeated_kills_embed_nothing_twice(cloud: LocalCloud, tmp_pa
     assert staging_tables(job) == []
 
 
+@pytest.mark.long
 def test_terminated_run_finishes_its_jobs_and_skips_the_rest(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 90)
     program = [sys.executable, "-m", "imagebeam.pipeline", *arguments(job, "--rows_per_job=2", "--json")]
