@@ -70,7 +70,8 @@ _VERSIONS = f"SELECT version, COUNT(*) AS answers FROM {RESULTS}.outcomes WHERE 
 
 def _commands(directory: Path, environment: Mapping[str, str]) -> int:
     work = directory / "runs"
-    classify = ["imagebeam", "classify", "--source", SOURCE, "--results", RESULTS, "--work_dir", str(work)]
+    flags = ["--source", SOURCE, "--results", RESULTS, "--work_dir", str(work)]
+    classify = ["imagebeam", "classify", *flags]
     query = ["imagebeam", "local", "sql", "--dir", str(directory)]
     changed = _changed_task(directory)
     steps = [
@@ -79,7 +80,7 @@ def _commands(directory: Path, environment: Mapping[str, str]) -> int:
         ("Failures by reason.", [*query, _FAILURES]),
         ("The same command again: all units are done, no calls are made.", [*classify, "--task", TASK]),
         ("A new prompt is a new version of the task: existing answers are outdated, and kept.",
-         [*classify, "--task", str(changed)]),
+         ["imagebeam", "plan", *flags, "--task", str(changed)]),
         ("Reprocess outdated units only on request.", [*classify, "--task", str(changed), "--reprocess=outdated"]),
         ("Both versions are kept.", [*query, _VERSIONS]),
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Final
 
 import orjson
@@ -17,7 +18,7 @@ from imagebeam.transforms.clients.bigquery import BigQueryClient
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.images import ImageError
 from imagebeam.transforms.core.query import Query
-from imagebeam.transforms.core.records import Unit
+from imagebeam.transforms.core.records import ImageReason, Unit
 from imagebeam.transforms.engine.image_parts import SNIFF_BYTES, supported_mime
 from imagebeam.transforms.gemini.batch_requests import named_types
 from imagebeam.transforms.gemini.tuning import build_example
@@ -30,6 +31,8 @@ from imagebeam.transforms.tasks.task import Task
 
 #: Further columns of the answers.
 COLUMNS: Final = ("event.answer AS _answer", "event.input_digest AS _input_digest")
+#: Threads that read the first bytes of images.
+READERS: Final = 16
 _NOT_FOUND: Final = "not in the source with the same images"
 
 
@@ -89,34 +92,40 @@ class TuningWriter:
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write a page of rows."""
-        self._file.write(b"".join(map(self._line, rows)))
+        units = [None if row["unit_id"] is None else unit_from_row(row) for row in rows]
+        with ThreadPoolExecutor(READERS) as readers:
+            types = list(readers.map(_mime_types, units))
+        self._file.write(b"".join(map(self._line, rows, units, types)))
 
     def close(self) -> None:
         """Nothing follows the last row."""
 
-    def _line(self, row: Row) -> bytes:
-        if row["unit_id"] is None:
+    def _line(self, row: Row, unit: Unit | None, types: Sequence[str] | ImageError) -> bytes:
+        if unit is None:
             self.left_out[_NOT_FOUND] += 1
-            return b""
-        unit = unit_from_row(row)
-        try:
-            example = build_example(self._task, unit, _mime_types(unit), row["_answer"])
-        except ImageError as error:
-            self.left_out[f"image {error.reason}"] += 1
-        except OffSchemaError:
-            self.left_out["answer does not match the schema of the task"] += 1
+        elif isinstance(types, ImageError):
+            self.left_out[f"image {types.reason}"] += 1
         else:
-            return orjson.dumps(example) + b"\n"
+            try:
+                return orjson.dumps(build_example(self._task, unit, types, row["_answer"])) + b"\n"
+            except OffSchemaError:
+                self.left_out["answer does not match the schema of the task"] += 1
         return b""
 
 
-def _mime_types(unit: Unit) -> list[str]:
-    """Return the types of the images, from their names or else their first bytes, as in a batch job.
-
-    Raises:
-        ImageError: An image has no valid URI or no supported type, or cannot be read.
-    """
-    return [
-        named or supported_mime(storage.read_image(image.uri, limit=SNIFF_BYTES), image.uri)
-        for named, image in zip(named_types(unit), unit.images, strict=True)
-    ]
+def _mime_types(unit: Unit | None) -> Sequence[str] | ImageError:
+    """Return the types of the images by their first bytes; by their names, if only the service may read them."""
+    if unit is None:
+        return ()
+    found: list[str] = []
+    try:
+        for image, named in zip(unit.images, named_types(unit), strict=True):
+            try:
+                found.append(supported_mime(storage.read_image(image.uri, limit=SNIFF_BYTES), image.uri))
+            except ImageError as error:
+                if error.reason is not ImageReason.FORBIDDEN or named is None:
+                    raise
+                found.append(named)
+    except ImageError as error:
+        return error
+    return found
