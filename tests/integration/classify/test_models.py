@@ -43,7 +43,7 @@ def error_of(job: Job, *flags: str, command: str = "classify", task: str = "imag
     return err.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", [MODEL, f"{MODEL}@2", ENDPOINT])
+@pytest.mark.parametrize("name", [MODEL, pytest.param(f"{MODEL}@2", marks=pytest.mark.long), ENDPOINT])
 def test_tuned_model_is_called_at_its_endpoint(job: Job, name: str) -> None:
     summary = job.run(f"--model={resource(job, name)}", *PRICED)
     assert (summary["exit_code"], summary["counted"]["ok"]) == (0, 3), summary["err"]
@@ -55,7 +55,13 @@ def test_tuned_model_is_called_at_its_endpoint(job: Job, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sent"), [(MODEL, MODEL), (UNDEPLOYED, UNDEPLOYED), (f"{MODEL}@1", f"{MODEL}@1"), (ENDPOINT, f"{MODEL}@2")]
+    ("name", "sent"),
+    [
+        (MODEL, MODEL),
+        pytest.param(UNDEPLOYED, UNDEPLOYED, marks=pytest.mark.long),
+        pytest.param(f"{MODEL}@1", f"{MODEL}@1", marks=pytest.mark.long),
+        (ENDPOINT, f"{MODEL}@2"),
+    ],
 )
 def test_batch_job_names_the_tuned_model_of_an_endpoint(job: Job, name: str, sent: str) -> None:
     summary = batch(job, f"--model={resource(job, name)}", *PRICED)

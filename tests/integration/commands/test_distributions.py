@@ -172,6 +172,7 @@ def _as_wheel(sdist: Path, directory: Path) -> Path:
     return next(directory.glob("*.whl"))
 
 
+@pytest.mark.long
 def test_beam_stages_the_project_for_its_workers(checkout: Path, tmp_path: Path) -> None:
     program = (
         "import sys\n"

@@ -65,6 +65,7 @@ def few(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return make_job(cloud, tmp_path_factory.mktemp("few"), [{}, {}, {"asset_type": "BENCH"}])
 
 
+@pytest.mark.long
 def test_a_plan_of_the_demo_dataset_matches_the_run(street: Job, cloud: LocalCloud, tmp_path: Path) -> None:
     source = "--source=imagery_insights___us.latest_observations"
     first = planned(street.arguments(source))

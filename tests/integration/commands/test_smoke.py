@@ -3,6 +3,7 @@
 import subprocess
 
 import google.cloud.storage as storage
+import pytest
 from google.cloud import bigquery
 from support.documents import NOT_UNDER_MAKE
 from support.jobs import PHOTOS
@@ -12,6 +13,7 @@ from support.smoke import BUCKET, IMAGES, smoke, work_directory
 from imagebeam.emulators.cloud import LocalCloud
 
 
+@pytest.mark.long
 def test_smoke_test_passes_on_the_local_cloud_and_cleans_up(cloud: LocalCloud) -> None:
     client = storage.Client()
     samples = client.create_bucket(BUCKET)
