@@ -9,6 +9,7 @@ from imagebeam.pipeline.diagnostics.iam_roles import vertex_service_agent
 from imagebeam.pipeline.diagnostics.results import CheckResult
 from imagebeam.pipeline.preflight.runner import Context
 from imagebeam.pipeline.run.resolved_run import ResolvedRun
+from imagebeam.transforms.clients import storage
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName
 from imagebeam.transforms.core.query import Query
@@ -24,8 +25,16 @@ MAX_JOB_TIME: Final = datetime.timedelta(hours=96)
 
 
 def check_batch(context: Context) -> CheckResult:
-    """Check that batch jobs can process the task and use its tables."""
+    """Check that batch jobs can process the task and use its tables, and warn about a bucket in another location."""
     check_batch_lane(context.resolved)
+    settings = context.settings
+    location = storage.read_bucket_location(settings.work_dir) if settings.batch_source == "bigquery" else None
+    if location not in (None, settings.location.lower()):
+        return context.warning(
+            f"--work_dir is in {location}, and BigQuery loads requests into a dataset in {settings.location} only from "
+            f"a bucket in {settings.location}",
+            fix=f"gcloud storage buckets create gs://BUCKET --location={settings.location}",
+        )
     return context.ok("task and tables fit")
 
 

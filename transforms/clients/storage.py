@@ -222,6 +222,21 @@ def check_writable(directory: str, location: str = "…") -> None:
         ) from None
 
 
+def read_bucket_location(directory: str) -> str | None:
+    """Return the location of the bucket of a directory, in lowercase.
+
+    Returns:
+        None if it is not a bucket in one region or multi-region, or the account cannot read its metadata.
+    """
+    place = _place(join(directory, ""))
+    if place is None:
+        return None
+    with contextlib.suppress(api_errors.NotFound, api_errors.Forbidden):
+        bucket = storage_client().get_bucket(place[0])
+        return None if bucket.location_type == "dual-region" else str(bucket.location or "").lower() or None
+    return None
+
+
 def join(directory: str, *names: str) -> str:
     """Join names to a directory, ``gs://`` or local."""
     return "/".join([directory.rstrip("/"), *names])

@@ -41,6 +41,7 @@ def test_tables_of_jobs_are_in_the_dataset_of_their_region(wide: Job) -> None:
     fault(wide, {"match": "*-r1-*0-0", "failed": 1.0})
     summary = batch(wide, *flags, "--display_name=monday poles")
     assert (summary["exit_code"], summary["problems"], summary["counted"]["ok"]) == (0, [], 3), summary["err"]
+    assert "warning: --work_dir is in us, and BigQuery loads requests into a dataset in us-central1" in summary["err"]
     assert [row["status"] for row in answers(wide)] == ["OK"] * 3
     assert not [table for table in tables(wide.results) if table.startswith("batch_")]
     found = tables(f"{wide.name}_region")
