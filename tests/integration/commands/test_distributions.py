@@ -103,25 +103,101 @@ def test_the_sdist_has_the_repository_layout(sdist: Path) -> None:
     } <= names
 
 
-def test_the_sdist_runs_a_pipeline_when_installed_alone(sdist: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def installed(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the package, installed from the sdist."""
     # The dependencies are lent by this environment through a path file; that doesn't lend its editable install.
-    home = tmp_path / "venv"
+    directory = tmp_path_factory.mktemp("installed")
+    home = directory / "venv"
     venv.EnvBuilder(with_pip=False, symlinks=True).create(home)
     python = str(home / "bin" / "python")
     run(
         *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"),
-        *("--no-build-isolation", "--disable-pip-version-check", str(_as_wheel(sdist, tmp_path))),
-        cwd=tmp_path,
+        *("--no-build-isolation", "--disable-pip-version-check", str(_as_wheel(sdist, directory))),
+        cwd=directory,
     )
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
     lent = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    (site / "lent.pth").write_text("\n".join(lent) + "\n")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "program.py").write_text(PROGRAM)
-    printed = run(python, "program.py", cwd=elsewhere, PYTHONPATH="")
-    assert Path(printed.strip()).is_relative_to(site)
-    assert run(str(home / "bin" / "imagebeam"), "--version", cwd=elsewhere, PYTHONPATH="").startswith("imagebeam ")
+    (_site(home) / "lent.pth").write_text("\n".join(lent) + "\n")
+    return home
+
+
+def _site(home: Path) -> Path:
+    program = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(run(str(home / "bin" / "python"), "-c", program, cwd=home).strip())
+
+
+def test_the_sdist_runs_a_pipeline_when_installed_alone(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    printed = run(str(installed / "bin" / "python"), "program.py", cwd=tmp_path, PYTHONPATH="")
+    assert Path(printed.strip()).is_relative_to(_site(installed))
+    version = run(str(installed / "bin" / "imagebeam"), "--version", cwd=tmp_path, PYTHONPATH="")
+    assert version.startswith("imagebeam ")
+
+
+#: A user's program.
+USER = """
+from decimal import Decimal
+from pathlib import Path
+
+import apache_beam as beam
+
+from imagebeam.pipeline import RunResult, __version__, classify, embed, plan, prepare, search
+from imagebeam.transforms import CallModel, EngineSettings, Image, Outcome, PackUnits, Unit, UnitKind, load_task
+
+
+def classify_some(images: list[str]) -> Decimal | None:
+    result: RunResult = classify(
+        task="describe", source="data.images", results="answers", limit=10, max_cost_usd=Decimal(2), lane="flex",
+        near=(46.9, 7.4, 500), asset_types=images, work_dir=Path("runs"), region="us-central1", model=None,
+    )
+    print(__version__, result.counts.ok, plan("embed", dimension=768).lanes[0].lane)
+    print(search(text="a dark street", results="answers").hits, embed(results="answers").exit_code)
+    print(prepare(task="describe").run_id)
+    return result.cost_usd
+
+
+def line(outcome: Outcome) -> str:
+    return f"{outcome.unit.unit_id} {outcome.status} {outcome.cost_usd}"
+
+
+unit = Unit("a", UnitKind.OBSERVATION, "0", (Image("a", "gs://b/a.jpg"),))
+settings = EngineSettings.for_task(load_task("describe"), project="my-project")
+with beam.Pipeline() as pipeline:
+    units = pipeline | beam.Create(["gs://b/a.jpg"]) | beam.Map(Unit.from_uri)
+    _ = units | PackUnits() | CallModel(settings, emit="outcomes") | beam.Map(line)
+"""
+#: Mistakes that a type checker must find, each with a part of its message.
+MISTAKES = {
+    'classify(tsk="describe")': 'Unexpected keyword argument "tsk" for "classify"',
+    'classify(limit="ten")': 'Argument "limit" to "classify" has incompatible type "str"',
+    'classify(lane="fast")': 'Argument "lane" to "classify" has incompatible type',
+    "search(top_k=[1])": 'Argument "top_k" to "search" has incompatible type',
+    "CallModel(settings, emit='everything')": 'Argument "emit" to "CallModel" has incompatible type',
+    "from imagebeam.transforms import Typo": 'Module "imagebeam.transforms" has no attribute "Typo"',
+    "from imagebeam.pipeline import typo": 'Module "imagebeam.pipeline" has no attribute "typo"',
+    "classify().counts.okay": '"OutcomeCounts" has no attribute "okay"',
+}
+
+
+@pytest.mark.timeout(600)
+def test_mypy_checks_a_users_program_against_the_installed_package(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(USER)
+    (tmp_path / "mistakes.py").write_text(USER + "\n".join(MISTAKES) + "\n")
+    mypy = (str(installed / "bin" / "python"), "-m", "mypy")
+    done = subprocess.run(
+        # Beam's own transforms, such as Create and Map, are untyped.
+        [*mypy, "--strict", "--allow-untyped-calls", "program.py", "mistakes.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": "", "MYPYPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert [line for line in errors if not line.startswith("mistakes.py")] == [], done.stdout + done.stderr
+    for message, line in zip(MISTAKES.values(), errors, strict=True):
+        assert message in line
 
 
 def test_the_dataflow_image_installs_without_the_emulators(checkout: Path, tmp_path: Path) -> None:
