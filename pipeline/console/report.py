@@ -8,6 +8,7 @@ from typing import Any
 
 from imagebeam.transforms.core.errors import ExitCode
 from imagebeam.transforms.core.identifiers import TableName
+from imagebeam.transforms.core.records import Status
 from imagebeam.transforms.core.text import format_usd
 
 #: Exit code by the first word of the reason to stop; other reasons are systemic.
@@ -54,22 +55,32 @@ def format_state(summary: Mapping[str, Any]) -> str:
         return "COUNTS DO NOT RECONCILE: " + "; ".join(summary["problems"])
     if summary["stop"]:
         return f"stopped early ({summary['stop']}); answers are kept; run again to continue"
-    if is_without_answer(summary["counted"]):
+    if is_without_answer(summary):
         failed = summary["counted"]["failed"]
         reasons = ", ".join(sorted(failed, key=failed.__getitem__, reverse=True))
         return f"NO UNIT WAS ANSWERED: all {sum(failed.values()):,} failed with {reasons}"
     return "all units accounted for"
 
 
-def is_without_answer(counted: Mapping[str, Any]) -> bool:
-    """Return whether units were processed and none of them is OK."""
-    return not counted["ok"] and any(counted["failed"].values())
+def is_without_answer(summary: Mapping[str, Any]) -> bool:
+    """Return whether units were processed and none of them is OK.
+
+    Where other units of the source have answers, images that cannot be read do not count: they fail in every run.
+    """
+    counted, source = summary["counted"], summary["source"]
+    answered_before = source["already_done"] or source["outdated"]
+    failed = sum(
+        count
+        for reason, count in counted["failed"].items()
+        if not (answered_before and reason.startswith(Status.IMAGE_ERROR))
+    )
+    return not counted["ok"] and failed > 0
 
 
 def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> int:
     """Return the exit code of a run: 0, 1 if its counts do not reconcile, or the code of its reason to stop.
 
-    It is 5 if no unit is OK, whatever their number.
+    It is 5 if no unit is OK, whatever their number; see :func:`is_without_answer`.
 
     Args:
         summary: The run's summary.
@@ -80,7 +91,7 @@ def exit_code(summary: Mapping[str, Any], max_failure_percent: float | None) -> 
         return ExitCode.FAILED
     if summary["stop"]:
         return STOP_CODES.get(summary["stop"].partition(":")[0], ExitCode.SYSTEMIC)
-    if is_without_answer(counted):
+    if is_without_answer(summary):
         return ExitCode.FAILURES
     failed = sum(counted["failed"].values())
     units = counted["ok"] + failed

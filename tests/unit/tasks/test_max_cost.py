@@ -201,26 +201,39 @@ def test_accepts_any_run_without_a_cap() -> None:
     ],
 )
 def test_end_of_budget_is_exit_code_4_if_counts_reconcile(stop: str, problems: list[str], code: int) -> None:
-    summary = {"counted": {"ok": 5, "failed": {}}, "stop": stop, "problems": problems}
+    summary = {"counted": {"ok": 5, "failed": {}}, "source": {}, "stop": stop, "problems": problems}
     assert exit_code(summary, 20.0) == code
 
 
 @pytest.mark.parametrize(
-    ("counted", "code", "state"),
+    ("ok", "failed", "answered_before", "code", "state"),
     [
-        ({"ok": 0, "failed": {}}, 0, "all units accounted for"),
-        ({"ok": 1, "failed": {"BLOCKED/SAFETY": 9}}, 0, "all units accounted for"),
-        ({"ok": 0, "failed": {"BLOCKED/SAFETY": 1}}, 5, "NO UNIT WAS ANSWERED: all 1 failed with BLOCKED/SAFETY"),
+        (0, {}, 0, 0, "all units accounted for"),
+        (1, {"BLOCKED/SAFETY": 9}, 0, 0, "all units accounted for"),
+        (0, {"BLOCKED/SAFETY": 1}, 9, 5, "NO UNIT WAS ANSWERED: all 1 failed with BLOCKED/SAFETY"),
+        (0, {"IMAGE_ERROR/NOT_FOUND": 4}, 9, 0, "all units accounted for"),
+        (0, {"IMAGE_ERROR/NOT_FOUND": 4}, 0, 5, "NO UNIT WAS ANSWERED: all 4 failed with IMAGE_ERROR/NOT_FOUND"),
         (
-            {"ok": 0, "failed": {"BLOCKED/SAFETY": 1, "INVALID_ANSWER/TRUNCATED": 9}},
+            0,
+            {"BLOCKED/SAFETY": 1, "INVALID_ANSWER/TRUNCATED": 9},
+            0,
             5,
             "NO UNIT WAS ANSWERED: all 10 failed with INVALID_ANSWER/TRUNCATED, BLOCKED/SAFETY",
         ),
     ],
 )
-def test_run_without_an_answer_is_exit_code_5(counted: dict[str, Any], code: int, state: str) -> None:
-    summary: dict[str, Any] = {"counted": counted, "stop": None, "problems": []}
-    assert exit_code(summary, 100.0) == code
+def test_run_without_an_answer_is_exit_code_5(
+    ok: int, failed: dict[str, int], answered_before: int, code: int, state: str
+) -> None:
+    for state_before in ("already_done", "outdated"):
+        source = {"already_done": 0, "outdated": 0, state_before: answered_before}
+        summary: dict[str, Any] = {
+            "counted": {"ok": ok, "failed": failed},
+            "source": source,
+            "stop": None,
+            "problems": [],
+        }
+        assert exit_code(summary, 100.0) == code
     assert format_state(summary) == state
 
 
