@@ -29,6 +29,7 @@ with draining_on_signals(lambda reason: "waiting for calls"):
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, also in the processes of the tests
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
