@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from imagebeam.emulators import cli
 
 IMAGEBEAM = str(Path(sys.executable).parent / "imagebeam")
@@ -62,6 +64,7 @@ def _environment(directory: Path) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in done.stdout.split("\0") if entry)
 
 
+@pytest.mark.long
 def test_detached_cloud_serves_until_down_and_keeps_its_state(tmp_path: Path) -> None:
     directory = tmp_path / "the cloud's"
     where = f"--dir={directory}"
@@ -96,6 +99,7 @@ def test_detached_cloud_serves_until_down_and_keeps_its_state(tmp_path: Path) ->
     assert counted.stdout == "n\n300\n"
 
 
+@pytest.mark.long
 def test_down_stops_a_cloud_in_another_terminal(tmp_path: Path) -> None:
     directory = tmp_path / "cloud"
     with _up(directory, tmp_path) as process:

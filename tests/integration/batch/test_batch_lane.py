@@ -80,7 +80,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=pytest.mark.long if way == "files to tables" else ()) for way in WAYS]
+    "way", [pytest.param(way, marks=pytest.mark.long if way != "tables to tables" else ()) for way in WAYS]
 )
 def test_records_the_same_rows_as_the_online_lane(cloud: LocalCloud, regional: Ground, way: str) -> None:
     flags = [flag.format(project=cloud.project) for flag in WAYS[way]]

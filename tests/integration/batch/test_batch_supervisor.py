@@ -249,6 +249,7 @@ def twin_of(made: dict[str, Any], cloud: LocalCloud) -> str:
         return str(client.batches.create(model=made["model"], src=source, config=config).name)
 
 
+@pytest.mark.long
 def test_cancels_duplicate_and_late_jobs(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     failing, waiting = {"match": "*-r1-*", "failed": 1.0}, {"match": "*-r2-*", "stuck": "PENDING"}
@@ -371,6 +372,7 @@ def test_ends_a_run_whose_requests_cannot_be_written(cloud: LocalCloud, tmp_path
     assert set(paid(job).values()) == {1}
 
 
+@pytest.mark.long
 def test_a_round_waits_for_another_run_of_the_task(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     fault(job, {"match": "*-r1-*", "failed": 1.0})

@@ -28,6 +28,10 @@ def imagebeam(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+#: The demo makes 1,200 units.
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Run the demo; return its directory and what it printed."""

@@ -112,6 +112,7 @@ def test_plans_without_images_that_cannot_be_read(cloud: LocalCloud, tmp_path: P
     assert planned(job.arguments(), "--sample_images=2")["look"]["units"] == 2
 
 
+@pytest.mark.long
 def test_unreadable_inline_images_make_no_call(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{}, {"data": None}, {}])
     assert planned(job.arguments("--transport=inline"))["calls"] == 2
@@ -119,6 +120,7 @@ def test_unreadable_inline_images_make_no_call(cloud: LocalCloud, tmp_path: Path
     assert job.run("--transport=inline")["counted"]["calls"] == 2
 
 
+@pytest.mark.long
 def test_notes_ignored_settings_and_reprocesses_nothing(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     task = tmp_path / "look.yaml"

@@ -170,11 +170,7 @@ def test_a_worker_writes_nothing_for_a_canceled_run(cloud: LocalCloud, tmp_path:
 
 @pytest.mark.parametrize(
     "job",
-    [
-        pytest.param(job, marks=pytest.mark.long if job != "classify" else ())
-        for job, made in JOBS.items()
-        if "batch" in made.flags["lane"].choices
-    ],
+    [pytest.param(job, marks=pytest.mark.long) for job, made in JOBS.items() if "batch" in made.flags["lane"].choices],
 )
 def test_a_template_submits_batch_jobs(
     cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str

@@ -317,6 +317,7 @@ def test_reports_a_retired_model_in_one_line(cloud: LocalCloud, tmp_path: Path) 
     assert "model gemini-embedding-2 does not exist at location global" in err.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_rejects_a_concurrent_run_of_the_same_model_and_length(cloud: LocalCloud, tmp_path: Path) -> None:
     from imagebeam.transforms.clients import lease
     from imagebeam.transforms.clients.bigquery import BigQueryClient

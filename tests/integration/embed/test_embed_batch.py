@@ -215,6 +215,7 @@ def test_writes_every_vector_once_despite_failed_missing_and_duplicate_rows(clou
     assert unwritten <= sum(paid(job).values()) - 20 <= unwritten + 2, "only what was not, or half, written"
 
 
+@pytest.mark.long
 def test_falls_back_to_the_online_lane_and_creates_the_index(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"match": "*-0000000000-0", "stuck": "PENDING"})

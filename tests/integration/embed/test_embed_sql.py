@@ -135,6 +135,7 @@ def test_failures_that_outlast_the_passes_are_retried_by_the_next_run(cloud: Loc
     assert len(vectors(job)) == 20
 
 
+@pytest.mark.long
 def test_embeds_rows_beyond_the_quota_of_a_job_in_the_next_pass(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 40)
     cloud.faults(bigquery={"ai": {"rows_per_job": 12}})
@@ -152,6 +153,7 @@ def test_retries_jobs_beyond_the_concurrency_limit(cloud: LocalCloud, tmp_path: 
     assert ai(job)["max_running_jobs"] == 1
 
 
+@pytest.mark.long
 def test_an_object_table_gives_the_same_vectors(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 14)
     bucket = job.uri(0).split("/")[2]
