@@ -19,7 +19,7 @@ from imagebeam.pipeline.flags import values as flag_values
 from imagebeam.pipeline.flags.setting import Group
 from imagebeam.pipeline.run.embed_settings import JOBS
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guides" / "dataflow.md").read_text(encoding="utf-8")
 IMAGE = "europe-west6-docker.pkg.dev/my-project/images/imagebeam:1"
 TEMPLATE = "gs://my-bucket/templates/classify.json"
 BUILD = {"image": IMAGE, "template": TEMPLATE, "project": "my-project"}
@@ -377,11 +377,22 @@ def test_help_lists_commands_and_jobs() -> None:
     assert all(word in out for word in ("build", "launch", "metadata", *JOBS, "--dry_run"))
 
 
-def test_readme_commands_run_gcloud(gcloud: Path, here: Path) -> None:
-    (here / "imagebeam.yaml").write_text("project: my-project\nresults: image_answers\nsource: my_dataset.my_table\n")
-    commands = [text for text in README.splitlines() if text.startswith("imagebeam template ")]
-    assert [text.split()[2] for text in commands] == ["build", "launch", "build", "launch"]
-    for text in commands:
+def test_commands_of_the_guide_run_gcloud(gcloud: Path, here: Path) -> None:
+    (here / "imagebeam.yaml").write_text(
+        "project: my-project\nresults: image_answers\nsource: my_dataset.my_table\nwork_dir: gs://my-bucket/imagebeam\n"
+    )
+    classify = [text for text in GUIDE.splitlines() if text.startswith("imagebeam template ")]
+    assert [text.split()[2] for text in classify] == ["build", "launch"]
+    place = "--template=gs://my-bucket/imagebeam/embed.json"
+    image = "--image=europe-west6-docker.pkg.dev/my-project/images/imagebeam:0.1.0"
+    embed = [
+        f"imagebeam template build embed {image} {place} --reuse_image",
+        (
+            f"imagebeam template launch embed {place} --region=europe-west6 --dimension=768 "
+            "--work_dir=gs://my-bucket/imagebeam --max_cost_usd=25"
+        ),
+    ]
+    for text in (*classify, *embed):
         code, _, err = run_cli(shlex.split(text)[1:])
         assert code == 0, err
     assert [command[:3] for command in asked(gcloud)] == [
