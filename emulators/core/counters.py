@@ -14,9 +14,13 @@ class Counters:
 
     A path of strings names a counter: ``add("vertex", "by_status", "200")`` shows as
     ``{"vertex": {"by_status": {"200": 1}}}``.
+
+    Attributes:
+        resets: Number of resets.
     """
 
     def __init__(self) -> None:
+        self.resets = 0
         self._lock = threading.Lock()
         self._tree: dict[str, Any] = {}
         self._hashes: dict[tuple[str, ...], array[int]] = {}
@@ -75,6 +79,7 @@ class Counters:
     def reset(self) -> None:
         """Reset all counters."""
         with self._lock:
+            self.resets += 1
             self._tree.clear()
             self._hashes.clear()
 

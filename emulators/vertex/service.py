@@ -70,7 +70,6 @@ class VertexService:
         self.images = ImageReader(objects)
         self.descriptors = ImageDescriptors(objects)
         self._embeddings = Embeddings(self.descriptors, self._faults, counters, self._authorize)
-        self._in_flight = 0
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -102,7 +101,9 @@ class VertexService:
     async def _counted(self, request: web.Request, method: Handler) -> web.StreamResponse:
         self._counters.add("vertex", "calls")
         self._counters.add("vertex", "per_second", str(int(time.time())))
-        self._track_in_flight(1)
+        resets = self._counters.resets
+        self._counters.add("vertex", "in_flight")
+        self._counters.set_max("vertex", "max_in_flight", value=self._counters.get("vertex", "in_flight"))
         status = "501"  # the status that the server returns for an exception
         try:
             response = await self._run(request, method)
@@ -111,7 +112,8 @@ class VertexService:
                 status = "reset" if response.prepared else "499"
             return response
         finally:
-            self._track_in_flight(-1)
+            if self._counters.resets == resets:  # after a reset, only newer calls count
+                self._counters.add("vertex", "in_flight", amount=-1)
             self._counters.add("vertex", "by_status", status)
 
     async def _handle_count(self, request: web.Request) -> web.StreamResponse:
@@ -237,12 +239,6 @@ class VertexService:
     def _generate_text(self, prompt: Prompt) -> str:
         """Measure the images and generate the answer. Blocking."""
         return generate_text(prompt, self._measure_images(prompt), self._seed)
-
-    def _track_in_flight(self, change: int) -> None:
-        self._in_flight += change
-        shown = self._counters.get("vertex", "in_flight")  # zero after a reset, even with calls in flight
-        self._counters.add("vertex", "in_flight", amount=self._in_flight - shown)
-        self._counters.set_max("vertex", "max_in_flight", value=self._in_flight)
 
 
 def _name(image: InputImage) -> str:

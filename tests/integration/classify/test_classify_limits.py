@@ -74,6 +74,7 @@ def test_stops_when_the_first_units_all_fail_alike(cloud: LocalCloud, tmp_path: 
     ],
 )
 def test_every_stop_reason_has_an_exit_code(stop: str | None, code: int) -> None:
-    summary: dict[str, Any] = {"problems": [], "stop": stop, "counted": {"ok": 10, "failed": {}}}
+    source = {"already_done": 0, "outdated": 0}
+    summary: dict[str, Any] = {"problems": [], "stop": stop, "source": source, "counted": {"ok": 10, "failed": {}}}
     assert exit_code(summary, 20.0) == code
     assert exit_code({**summary, "problems": ["3 read, 2 accounted for"]}, 20.0) == 1

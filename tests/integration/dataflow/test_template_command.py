@@ -440,6 +440,8 @@ def test_passes_every_flag_of_the_job_as_a_parameter(job: str, flag: Any, here: 
         more["unit"] = "asset"
     if flag.group is Group.BATCH:
         more |= {"lane": "batch", "location": "us-central1"}
+    if flag.name in {"batch_dataset", "batch_output_table"} and job == "classify":
+        more["batch_destination"] = "bigquery"
     if flag.name in {"batch_source", "batch_destination"} and job == "embed":
         more[flag.name] = "gcs"
     if flag.name == "lane":
