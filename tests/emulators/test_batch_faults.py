@@ -19,6 +19,8 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.transforms.gemini.batch_responses import parse_line
 from imagebeam.transforms.gemini.job_states import parse_job
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def place(cloud: LocalCloud) -> Iterator[Place]:

@@ -19,6 +19,8 @@ from imagebeam.emulators.bigquery.jobs.load import BATCH_ROWS, run_load
 from imagebeam.emulators.bigquery.jobs.query import QueryRequest
 from imagebeam.emulators.storage.object_store import ObjectStore
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:

@@ -247,12 +247,19 @@ EXPRESSIONS: list[tuple[str, Any]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def values(cloud: LocalCloud) -> dict[str, Any]:
+    """The values of all expressions, from one query."""
+    columns = ", ".join(f"{expression} AS c{number}" for number, (expression, _) in enumerate(EXPRESSIONS))
+    square = bigquery.ScalarQueryParameter("square", "STRING", SQUARE)
+    (row,) = run(bigquery.Client(project=cloud.project), f"SELECT {columns}", square)
+    return dict(zip((expression for expression, _ in EXPRESSIONS), row, strict=True))
+
+
 @pytest.mark.parametrize(("expression", "expected"), EXPRESSIONS, ids=[text for text, _ in EXPRESSIONS])
-def test_expression_has_the_value_of_bigquery(client: bigquery.Client, expression: str, expected: Any) -> None:
-    square = [bigquery.ScalarQueryParameter("square", "STRING", SQUARE)] if "@square" in expression else []
-    ((value,),) = run(client, f"SELECT {expression}", *square)
-    assert value == expected
-    assert type(value) is type(expected)
+def test_expression_has_the_value_of_bigquery(values: dict[str, Any], expression: str, expected: Any) -> None:
+    assert values[expression] == expected
+    assert type(values[expression]) is type(expected)
 
 
 QUERIES: list[tuple[str, list[tuple[Any, ...]]]] = [

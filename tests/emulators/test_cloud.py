@@ -21,6 +21,8 @@ from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.core.tokens import write_credentials
 from imagebeam.emulators.environment import environment_of, find_conflict
 
+pytestmark = pytest.mark.long
+
 
 def test_environment_points_every_client_at_the_server(cloud: LocalCloud) -> None:
     for name in ("STORAGE_EMULATOR_HOST", "BIGQUERY_EMULATOR_HOST", "HTTPS_PROXY"):

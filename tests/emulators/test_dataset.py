@@ -31,6 +31,8 @@ from imagebeam.emulators.sample_data.tables import DATASET, LOCATION, TABLES
 from imagebeam.transforms.core.images import parse_gs_uri, sniff_mime
 from imagebeam.transforms.sql.sources import detect_profile
 
+pytestmark = pytest.mark.long
+
 UNITS = 300
 Rows = Mapping[str, list[dict[str, Any]]]
 

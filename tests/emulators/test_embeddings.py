@@ -16,6 +16,8 @@ from imagebeam.emulators.fake_model.text_vectors import describe_text
 from imagebeam.emulators.sample_data.images import Picture, photos, render
 from imagebeam.emulators.sample_data.rows import Content, build_content
 
+pytestmark = pytest.mark.long
+
 DIMENSIONS = (128, 256, 512, 768, 1408, 3072)
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from imagebeam.emulators import cli
 
+pytestmark = pytest.mark.long
+
 IMAGEBEAM = str(Path(sys.executable).parent / "imagebeam")
 SOURCE = "imagery_insights___us.latest_observations"
 STAYS = "Tables and files stay in"
@@ -64,7 +66,6 @@ def _environment(directory: Path) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in done.stdout.split("\0") if entry)
 
 
-@pytest.mark.long
 def test_detached_cloud_serves_until_down_and_keeps_its_state(tmp_path: Path) -> None:
     directory = tmp_path / "the cloud's"
     where = f"--dir={directory}"
@@ -99,7 +100,6 @@ def test_detached_cloud_serves_until_down_and_keeps_its_state(tmp_path: Path) ->
     assert counted.stdout == "n\n300\n"
 
 
-@pytest.mark.long
 def test_down_stops_a_cloud_in_another_terminal(tmp_path: Path) -> None:
     directory = tmp_path / "cloud"
     with _up(directory, tmp_path) as process:
