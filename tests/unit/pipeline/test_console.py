@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
-import sys
 import time
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from imagebeam.pipeline.cli.main import COMMANDS
 from imagebeam.pipeline.console import progress
 from imagebeam.pipeline.console.console import Console, format_table
 from imagebeam.pipeline.console.progress import Progress
@@ -80,48 +75,6 @@ def test_records_without_rows_print_nothing(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == ""
 
 
-def test_a_table_fits_a_terminal_of_80_columns() -> None:
-    printed = on_a_terminal(
-        f"from imagebeam.pipeline.console.console import Console; Console().print_table({HEADER}, {ROWS!r})"
-    )
-    plain = re.sub(r"\x1b\[\d+m", "", printed)
-    assert "\x1b[1m" in printed, "the header is bold"
-    assert max(map(len, plain.splitlines())) <= 80
-    assert "\x1b" not in plain
-    start = plain.splitlines()[0].index("uri")
-    assert ROWS[0][3] in "".join(line[start:] for line in plain.splitlines()), "nothing is cut"
-
-
-def test_output_that_is_not_for_a_terminal_has_no_color_codes() -> None:
-    script = f"from imagebeam.pipeline.console.console import Console; Console().print_table({HEADER}, {ROWS!r})"
-    done = run(script, FORCE_COLOR="1", CLICOLOR_FORCE="1")
-    assert "\x1b" not in done.stdout
-
-
-def test_a_closed_pipe_keeps_the_exit_code() -> None:
-    script = (
-        "import sys; from imagebeam.pipeline.console.console import Console; c = Console()\n"
-        "for n in range(2_000): c.print('x' * 99); c.print_table(['n'], [[n]])\n"
-        "sys.exit(4)"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
-        assert process.wait() == 4
-
-
-def test_help_does_not_import_rich() -> None:
-    done = run(
-        "import sys; from imagebeam.pipeline.cli.main import main\n"
-        f"for command in {['', *COMMANDS]!r}:\n    assert main([*command.split(), '--help']) == 0, command\n"
-        "print([m for m in sys.modules if m.split('.')[0] == 'rich'])"
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
 class Engine:
     """An engine that finishes a unit per look."""
 
@@ -175,55 +128,3 @@ def test_progress_is_hidden_by_quiet_and_json(
         time.sleep(0.2)
     assert engine.finished == 0
     assert capsys.readouterr().err == ""
-
-
-def test_progress_on_a_terminal_is_erased_at_the_end() -> None:
-    printed = on_a_terminal(
-        "import time; from imagebeam.pipeline.console import progress\n"
-        "from imagebeam.pipeline.console.console import Console\n"
-        "from imagebeam.transforms.core.counts import OutcomeCounts\n"
-        "class Engine:\n    looks = 0\n"
-        "    def progress(self):\n        self.looks += 1\n        return OutcomeCounts(read=9, ok=150), 8, 1.0\n"
-        "    def wait(self, looks):\n        while self.looks < looks: time.sleep(0.01)\n"
-        "engine = Engine()\nprogress.live_engines = lambda: [engine]\n"
-        "progress.SAMPLE_INTERVAL_S = 0.05\n"
-        "console = Console()\n"
-        "with progress.Progress(300, console):\n    engine.wait(4); console.status('a line'); engine.wait(8)\n"
-        "console.status('end')\n"
-    )
-    assert "150/300" in printed
-    assert "━" in printed
-    assert "a line" in printed
-    assert printed.rstrip().endswith("end")
-    assert "\x1b[2K" in printed, "the block is erased"
-
-
-def run(script: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, **environ},
-    )
-
-
-def on_a_terminal(script: str) -> str:
-    """Run a script on a pseudo terminal of 80 columns; give all that it prints."""
-    ours, theirs = pty.openpty()
-    environ = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
-    environ.pop("NO_COLOR", None)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=theirs, stderr=theirs, env=environ) as process:
-        os.close(theirs)
-        printed = b""
-        while True:
-            try:
-                chunk = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not chunk:
-                break
-            printed += chunk
-        assert process.wait() == 0, printed
-    os.close(ours)
-    return printed.decode().replace("\r\n", "\n")
