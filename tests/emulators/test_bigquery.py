@@ -574,6 +574,7 @@ def test_information_schema_lists_tables_and_columns(client: bigquery.Client, da
 # -- offline queries ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_queries_the_file_after_the_server_was_stopped_or_killed(tmp_path: Path) -> None:
     with LocalCloud(tmp_path) as own, pytest.MonkeyPatch.context() as patch:
         for name, value in own.environment.items():

@@ -161,6 +161,7 @@ def test_empty_result_shows_its_columns() -> None:
     assert render(["a", "b"], [], "json") == "[]\n"
 
 
+@pytest.mark.long
 def test_sql_returns_the_same_rows_while_the_cloud_is_up_and_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,7 +139,7 @@ def start_process(arguments: Sequence[str]) -> subprocess.Popen[str]:
 def wait_for_rows(job: Job, table: str, number: int, process: subprocess.Popen[str]) -> None:
     """Wait until a table of the results dataset has a number of rows, however long the process takes."""
     while True:
-        time.sleep(0.1)
+        time.sleep(0.5)  # a query costs both processes CPU time
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         with contextlib.suppress(GoogleAPIError):  # the table does not exist yet
             if job.query(f"SELECT COUNT(*) AS n FROM {{results}}.{table}")[0]["n"] >= number:

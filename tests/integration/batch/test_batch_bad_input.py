@@ -109,6 +109,7 @@ def test_rejects_images_that_the_service_cannot_read(job: Job) -> None:
     assert "roles/storage.objectViewer" in line
 
 
+@pytest.mark.long
 def test_rejects_a_request_larger_than_a_file(job: Job) -> None:
     assert "a request has" in refused(job, batch_arguments(job, "--batch_bytes=300"))
     summary = batch(job, "--limit=1")

@@ -144,6 +144,7 @@ def test_other_runs_skip_submitted_units(cloud: LocalCloud, tmp_path: Path) -> N
     assert [paid(job).get(job.uri(index), 0) + calls.get(job.uri(index), 0) for index in range(4)] == [1, 1, 1, 1]
 
 
+@pytest.mark.long
 def test_never_exceeds_a_cap(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 9)
     # A share below 1 is drawn from the job's name, and with it from the random run id: fail one whole job instead.

@@ -171,6 +171,9 @@ def test_run_after_a_kill_creates_each_job_once(cloud: LocalCloud, tmp_path: Pat
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"stuck": "PENDING"})
     process = start_process(batch_arguments(job, "--batch_lines=1"))
+    while not batch_state.list_run_ids(work_dir(job)):
+        assert process.poll() is None
+        time.sleep(0.5)
     while not created(job):
         assert process.poll() is None
         time.sleep(0.01)

@@ -31,6 +31,7 @@ def own_task(directory: Path, extra: str = "") -> str:
     return str(path)
 
 
+@pytest.mark.long
 def test_processes_permanent_failures_again_only_on_request(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     cloud.faults(vertex={"rules": [{"match": job.uri(0), "do": "blocked", "reason": "SAFETY"}]})
@@ -122,6 +123,7 @@ def test_invalid_credentials_stop_the_run(cloud: LocalCloud, tmp_path: Path) -> 
     assert summary["counted"]["skipped"] == 10
 
 
+@pytest.mark.long
 def test_larger_limit_includes_the_units_of_a_smaller_one(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 9)
     assert job.run("--limit=4")["source"]["units_in"] == 4

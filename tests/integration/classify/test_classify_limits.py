@@ -25,6 +25,7 @@ def test_stops_at_max_calls(cloud: LocalCloud, tmp_path: Path, caplog: pytest.Lo
     assert job.run()["counted"]["ok"] == 18
 
 
+@pytest.mark.long
 def test_stops_below_max_cost(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 60)
     summary = job.run("--max_cost_usd=0.02")

@@ -70,6 +70,7 @@ def test_batch_job_names_the_tuned_model_of_an_endpoint(job: Job, name: str, sen
     assert summary["model"] == resource(job, name)
 
 
+@pytest.mark.long
 def test_location_comes_from_the_model_of_a_task_file(job: Job, tmp_path: Path) -> None:
     path = tmp_path / "tuned.yaml"
     path.write_text(f"name: tuned\nprompt: What is it?\nmodel: {resource(job, MODEL)}\n")
@@ -82,6 +83,7 @@ def test_location_comes_from_the_model_of_a_task_file(job: Job, tmp_path: Path) 
     assert f"but model {resource(job, MODEL)} is in {REGION}" in error_of(job, "--location=eu", task=str(path))
 
 
+@pytest.mark.long
 def test_fallback_lane_of_a_batch_run_calls_the_endpoint(job: Job) -> None:
     fault(job, {"stuck": "PENDING"})
     flags = ("--batch_deadline_s=1", "--batch_fallback=online")

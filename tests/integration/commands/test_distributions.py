@@ -126,6 +126,7 @@ def _site(home: Path) -> Path:
     return Path(run(str(home / "bin" / "python"), "-c", program, cwd=home).strip())
 
 
+@pytest.mark.long
 def test_the_sdist_runs_a_pipeline_when_installed_alone(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     printed = run(str(installed / "bin" / "python"), "program.py", cwd=tmp_path, PYTHONPATH="")
@@ -179,6 +180,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_mypy_checks_a_users_program_against_the_installed_package(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(USER)

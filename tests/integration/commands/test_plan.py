@@ -152,6 +152,7 @@ def test_plans_assets_with_their_actual_images(cloud: LocalCloud, tmp_path: Path
     assert abs(Decimal(lanes(plan)["online"]["usd"]) - real) <= real * Decimal("0.05")
 
 
+@pytest.mark.long
 def test_answers_of_a_probe_are_not_paid_again(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{"gcs_uri": None}, *[{} for _ in range(11)]])
     plan = planned(job.arguments(), "--probe=5")

@@ -126,6 +126,7 @@ def test_stages_a_graph_with_every_step(cloud: LocalCloud, submission: Submissio
     assert steps >= doing | keeping
 
 
+@pytest.mark.long
 def test_workers_run_the_job_with_only_the_staged_graph_and_the_package(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 5)
     assert run_cli(place.arguments("--run_id=staged"))[0] == 0

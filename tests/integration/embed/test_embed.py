@@ -117,6 +117,7 @@ def test_sends_bytes_when_the_model_cannot_read_the_images(cloud: LocalCloud, tm
     assert sum(name.startswith("inline:") for name in job.calls()) == 4
 
 
+@pytest.mark.long
 def test_a_failed_probe_does_not_decide_the_transport(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 2)
     cloud.faults(vertex={"rules": [{"method": "embedContent", "match": "gs://", "times": 1, "do": "reset"}]})
@@ -124,6 +125,7 @@ def test_a_failed_probe_does_not_decide_the_transport(cloud: LocalCloud, tmp_pat
     assert summary["counted"]["ok"] == 2, summary["err"]
 
 
+@pytest.mark.long
 def test_crops_and_scales_images(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     versions = []
@@ -259,6 +261,7 @@ def test_creates_the_vector_index_once_after_the_run(cloud: LocalCloud, tmp_path
     assert shown == [{"index_name": f"{table}_index", "table_name": table}]
 
 
+@pytest.mark.long
 def test_a_stopped_run_prints_how_to_create_the_index(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     code, _, err = run_cli(arguments(job, "--dimension=8", "--vector_index", "--max_calls=1"))
@@ -332,6 +335,7 @@ def test_rejects_a_concurrent_run_of_the_same_model_and_length(cloud: LocalCloud
     assert embed(job, "--dimension=16")["exit_code"] == 0, "another length is another task"
 
 
+@pytest.mark.long
 def test_reads_the_config_file_of_classify(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(cloud, tmp_path, 2)
     monkeypatch.chdir(tmp_path)

@@ -123,6 +123,7 @@ def test_retries_retryable_failures_in_later_passes(cloud: LocalCloud, tmp_path:
     assert staging_tables(job) == []
 
 
+@pytest.mark.long
 def test_failures_that_outlast_the_passes_are_retried_by_the_next_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 20)
     cloud.faults(bigquery={"ai": {"failures": [{"match": "0000000007:", "do": "retryable"}]}})
@@ -144,6 +145,7 @@ def test_embeds_rows_beyond_the_quota_of_a_job_in_the_next_pass(cloud: LocalClou
     assert set(ai(job)["answered_per_key"].values()) == {1}
 
 
+@pytest.mark.long
 def test_retries_jobs_beyond_the_concurrency_limit(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 40)
     cloud.faults(bigquery={"ai": {"concurrent_jobs": 1}})
@@ -214,6 +216,7 @@ def tables_of(dataset: str) -> set[str]:
     }
 
 
+@pytest.mark.long
 def test_embeds_with_the_users_own_model_and_object_table(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, [{}, {}, {"suffix": ".png"}])
     model, table = own_resources(job)
@@ -245,6 +248,7 @@ def test_a_model_can_be_used_without_access_to_its_connection(cloud: LocalCloud,
     assert f"bq show --connection --format=json {name}" in out
 
 
+@pytest.mark.long
 def test_an_object_table_is_a_source(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     model, table = own_resources(job)
@@ -299,6 +303,7 @@ def test_writes_vectors_of_each_dimension(cloud: LocalCloud, tmp_path: Path, dim
     assert [len(row["vector"]) for row in rows] == [dimension] * 3
 
 
+@pytest.mark.long
 def test_a_model_alias_writes_the_table_of_its_model(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     summary = embed(job, "--model=gemini-embedding-2", "--endpoint=gemini-embedding-2-preview", "--dimension=768")
@@ -323,6 +328,7 @@ def test_creates_the_connection_and_prints_its_grants(cloud: LocalCloud, tmp_pat
     assert re.search(r"gs://\S+-images --member=serviceAccount:bqcx-\S+ --role=roles/storage.objectViewer", out)
 
 
+@pytest.mark.long
 def test_the_clean_up_leaves_only_results(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 1)
     bucket = job.uri(0).split("/")[2]
@@ -502,6 +508,7 @@ def test_terminated_run_finishes_its_jobs_and_skips_the_rest(cloud: LocalCloud, 
 # Search quality
 
 
+@pytest.mark.long
 def test_views_of_one_photograph_are_neighbors(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, crops())
     embed(job)

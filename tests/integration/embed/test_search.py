@@ -89,6 +89,7 @@ def mixed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 # Results
 
 
+@pytest.mark.long
 def test_ranks_views_of_one_photograph_first(lab: Lab) -> None:
     hits = total = 0
     for place, photo in enumerate(photos()):
@@ -161,6 +162,7 @@ def test_searches_by_text_with_each_model(mixed: Lab, model: str) -> None:
 # Saved tables and contact sheets
 
 
+@pytest.mark.long
 def test_classifies_a_saved_search_result(lab: Lab) -> None:
     out = f"{lab.job.results}.found_dark"
     kept = lab.find("--text=dark", f"--top_k={DARK}", f"--out_table={out}")

@@ -631,6 +631,7 @@ def test_shares_are_objects_of_the_run_directory(bucket: str) -> None:
     assert storage.read(f"{bucket}/runs/r1/notes/calls-0") is not None
 
 
+@pytest.mark.long
 def test_real_processes_share_a_cap_in_cloud_storage(bucket: str, tmp_path: Path) -> None:
     reasons = ended(start(f"{bucket}/runs/r2", tmp_path, "0.6", "150", processes=3))
     assert reasons == {"budget: --max_calls=150 is used up"}
