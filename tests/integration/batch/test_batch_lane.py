@@ -125,6 +125,7 @@ def test_resubmits_failures_only_on_request(cloud: LocalCloud, tmp_path: Path) -
     assert sum(paid(job).values()) == 5 + blocked
 
 
+@pytest.mark.long
 def test_other_runs_skip_submitted_units(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 4)
     fault(job, {"stuck": "PENDING"})

@@ -336,6 +336,7 @@ def test_fallback_lane_processes_the_remainder_after_the_deadline(cloud: LocalCl
     assert set(created(job).values()) == {1}
 
 
+@pytest.mark.long
 def test_cancel_keeps_finished_rows_and_the_others_remain(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     fault(job, in_shard(2, stuck="RUNNING", cancel_s=0.3), in_shard(4, stuck="PENDING"))

@@ -35,6 +35,7 @@ def tables(dataset: str) -> dict[str, bigquery.Table]:
     return {item.table_id: client.get_table(item.reference) for item in client.list_tables(dataset)}
 
 
+@pytest.mark.long
 def test_tables_of_jobs_are_in_the_dataset_of_their_region(wide: Job) -> None:
     name = "answers_of_may"
     flags = (*TABLES, f"--batch_dataset={wide.name}_region", f"--batch_output_table={name}", "--batch_lines=2")

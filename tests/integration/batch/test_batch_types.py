@@ -71,6 +71,7 @@ def test_a_wrong_type_in_the_sample_compares_all_of_it(
     assert created(job) == {"r1-0000000000-0": 1}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_sample")
 def test_a_wrong_type_without_another_round_remains(mixed: Job) -> None:
     job = fresh(mixed, "one_round")

@@ -38,6 +38,7 @@ def check(notebook: Any) -> None:
     assert "Warning" not in text
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_notebook_runs_on_the_local_cloud(cloud: LocalCloud, tmp_path: Path) -> None:
     build_dataset(cloud.url, cloud.project)

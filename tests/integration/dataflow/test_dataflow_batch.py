@@ -134,6 +134,7 @@ def take(run: BatchRun, host: str) -> None:
     lease.acquire(bq, destination.lease, run.run.run_id, me=me)
 
 
+@pytest.mark.long
 def test_waits_for_the_worker_that_writes_requests(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 2)
     run = begun(place)
@@ -156,6 +157,7 @@ def test_cancel_waits_for_the_worker(cloud: LocalCloud, tmp_path: Path) -> None:
     assert (created(place.job), batch_state.list_run_ids(work_dir(place.job))) == ({}, []), err
 
 
+@pytest.mark.long
 def test_a_worker_writes_nothing_for_a_canceled_run(cloud: LocalCloud, tmp_path: Path) -> None:
     place = make_place(cloud, tmp_path, 2)
     submitted(place, "--run_id=stopped")

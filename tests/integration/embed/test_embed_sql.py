@@ -439,7 +439,7 @@ def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
         client.query(query.sql, job_config=build_job_config(query.parameters)).result()
 
 
-@pytest.mark.parametrize("vectors_too", [False, True])
+@pytest.mark.parametrize("vectors_too", [pytest.param(False, marks=pytest.mark.long), True])
 def test_recovers_a_run_that_died_between_its_writes(cloud: LocalCloud, tmp_path: Path, vectors_too: bool) -> None:  # noqa: FBT001
     job = make_job(cloud, tmp_path, 25)
     stage_without_writing(job, vectors_too=vectors_too)
