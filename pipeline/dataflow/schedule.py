@@ -201,7 +201,7 @@ def _act_as_command(spec: LaunchSpec, when: Schedule) -> list[str]:
     return [
         *("gcloud", "iam", "service-accounts", "add-iam-policy-binding", str(spec.options.service_account_email)),
         *(f"--project={spec.settings.project}", f"--member=serviceAccount:{when.account}"),
-        "--role=roles/iam.serviceAccountUser",
+        *("--role=roles/iam.serviceAccountUser", "--condition=None"),
     ]
 
 

@@ -78,8 +78,8 @@ def describe_role(permission: str, access: Access) -> str:
 def grant_command(permission: str, access: Access) -> str:
     """Return the command that grants the role; empty if the role or the resource is unknown.
 
-    >>> grant_command("bigquery.jobs.create", Access("my-project", "user:ada@example.com"))
-    'gcloud projects add-iam-policy-binding my-project --member=user:ada@example.com --role=roles/bigquery.jobUser'
+    >>> grant_command("bigquery.jobs.create", Access("p", "user:a@b.ch"))
+    'gcloud projects add-iam-policy-binding p --member=user:a@b.ch --role=roles/bigquery.jobUser --condition=None'
     """
     role, kind = ROLES.get(permission, ("", ""))
     if not role or (kind == "dataset" and not access.dataset):
@@ -90,18 +90,25 @@ def grant_command(permission: str, access: Access) -> str:
         dataset = TableName.parse(f"{access.dataset}.t", access.project)
         grant = f'GRANT `{role}` ON SCHEMA `{dataset.project}`.`{dataset.dataset}` TO "{access.member}"'
         return f"bq query --nouse_legacy_sql {shlex.quote(grant)}"
-    binding = f"--member={shlex.quote(access.member)} --role={role}"
     if kind == "account":
+        binding = _binding(access.member, role)
         return f"gcloud iam service-accounts add-iam-policy-binding {shlex.quote(access.account)} {binding}"
-    return f"gcloud projects add-iam-policy-binding {shlex.quote(access.project)} {binding}"
+    return project_grant_command(access.project, access.member, role)
 
 
 def bucket_grant_command(bucket: str, member: str, role: str) -> str:
     """Return the command that grants a member a role on a bucket."""
-    return (
-        f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{bucket}')} "
-        f"--member={shlex.quote(member)} --role={role}"
-    )
+    return f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{bucket}')} {_binding(member, role)}"
+
+
+def project_grant_command(project: str, member: str, role: str) -> str:
+    """Return the command that grants a member a role on a project."""
+    return f"gcloud projects add-iam-policy-binding {shlex.quote(project)} {_binding(member, role)}"
+
+
+def _binding(member: str, role: str) -> str:
+    # Without --condition, gcloud fails on a policy that has conditions if it cannot ask.
+    return f"--member={shlex.quote(member)} --role={role} --condition=None"
 
 
 def enable_command(service: str, project: str) -> str:

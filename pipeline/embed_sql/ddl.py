@@ -14,7 +14,13 @@ import shlex
 from collections.abc import Sequence
 from typing import Literal
 
-from imagebeam.pipeline.diagnostics.iam_roles import READER_ROLE, VERTEX_ROLE, bucket_grant_command, enable_command
+from imagebeam.pipeline.diagnostics.iam_roles import (
+    READER_ROLE,
+    VERTEX_ROLE,
+    bucket_grant_command,
+    enable_command,
+    project_grant_command,
+)
 from imagebeam.transforms.core.errors import UserError
 from imagebeam.transforms.core.identifiers import TableName, literal
 from imagebeam.transforms.core.query import Parameter, Query
@@ -205,12 +211,7 @@ def grant_commands(project: str, caller: str, reader: str, buckets: Sequence[str
         reader: Service account that reads the images.
         buckets: Names of the buckets.
     """
-    member = shlex.quote(f"serviceAccount:{caller}")
-    model_grant = (
-        f"gcloud projects add-iam-policy-binding {shlex.quote(project)} --member={member} --role={VERTEX_ROLE} "
-        "--condition=None"
-    )
-    return [model_grant] + [
+    return [project_grant_command(project, f"serviceAccount:{caller}", VERTEX_ROLE)] + [
         bucket_grant_command(bucket, f"serviceAccount:{reader}", READER_ROLE) for bucket in sorted(set(buckets))
     ]
 

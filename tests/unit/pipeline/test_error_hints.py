@@ -43,7 +43,7 @@ OR_NOT = "(or it may not exist)."
         (
             "Access Denied: Project p: User does not have bigquery.jobs.create permission in project p.",
             "bigquery.jobs.create",
-            TO_PROJECT + "roles/bigquery.jobUser",
+            TO_PROJECT + "roles/bigquery.jobUser --condition=None",
         ),
         (
             f"Access Denied: Table p:d.t: Permission bigquery.tables.get denied on table p:d.t {OR_NOT}",
@@ -58,7 +58,7 @@ OR_NOT = "(or it may not exist)."
         (
             "w@storage.iam.gserviceaccount.com does not have storage.objects.create access to the object.",
             "storage.objects.create",
-            TO_BUCKET + "roles/storage.objectUser",
+            TO_BUCKET + "roles/storage.objectUser --condition=None",
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_reads_the_permission_of_vertex_ai_from_the_error_document() -> None:
     said = "Permission denied on resource (or it may not exist)."
     body = document(said, "IAM_PERMISSION_DENIED", permission="aiplatform.endpoints.predict")
     error = ApiError.from_response("calling", 403, body, {})
-    assert explain_error(error, HERE).fix == TO_PROJECT + "roles/aiplatform.user"
+    assert explain_error(error, HERE).fix == TO_PROJECT + "roles/aiplatform.user --condition=None"
 
 
 def test_reads_an_impersonation_error_from_google_auth() -> None:

@@ -114,11 +114,11 @@ def test_names_depend_on_the_definition() -> None:
 
 def test_grants_roles_to_the_accounts_of_the_connections() -> None:
     caller, reader = "bqcx-1@x.iam.gserviceaccount.com", "bqcx-2@x.iam.gserviceaccount.com"
-    add = "add-iam-policy-binding"
+    add, read = "add-iam-policy-binding", "--role=roles/storage.objectViewer --condition=None"
     assert setup.grant_commands("theirs", caller, reader, ["b", "a", "b"]) == [
         f"gcloud projects {add} theirs --member=serviceAccount:{caller} --role=roles/aiplatform.user --condition=None",
-        f"gcloud storage buckets {add} gs://a --member=serviceAccount:{reader} --role=roles/storage.objectViewer",
-        f"gcloud storage buckets {add} gs://b --member=serviceAccount:{reader} --role=roles/storage.objectViewer",
+        f"gcloud storage buckets {add} gs://a --member=serviceAccount:{reader} {read}",
+        f"gcloud storage buckets {add} gs://b --member=serviceAccount:{reader} {read}",
     ]
 
 
