@@ -72,7 +72,7 @@ def build_dataflow_job(given: Sequence[str], *, work_dir: str, run_id: str, envi
 
     Args:
         given: Beam options from the command line, the config file, or the launcher of a template.
-        work_dir: ``gs://`` work directory; the default ``--temp_location`` is below it.
+        work_dir: ``gs://`` work directory; the default locations of temporary and staged files are below it.
         run_id: Run id; becomes a label, and the default job name.
         environ: The environment: ``CLOUDSDK_COMPUTE_REGION``, and the image that this process runs in.
 
@@ -89,6 +89,8 @@ def build_dataflow_job(given: Sequence[str], *, work_dir: str, run_id: str, envi
         options,
         region=_region(options, environ),
         temp_location=f"{work_dir}/temp",
+        # Without it a template stages its files in a bucket that Dataflow creates.
+        staging_location=options.temp_location or f"{work_dir}/staging",
         job_name=f"imagebeam-{run_id}",
         num_workers=workers,
         max_num_workers=workers,

@@ -106,9 +106,9 @@ def test_passes_account_and_network(cloud: LocalCloud, submission: Submission) -
 
 
 def test_puts_temporary_files_below_the_work_directory(cloud: LocalCloud, submission: Submission) -> None:
-    below = f"gs://{submission.place.bucket}/imagebeam/temp/"
-    assert options(submission)["temp_location"].startswith(below)
-    assert options(submission)["staging_location"].startswith(below)
+    work_dir = f"gs://{submission.place.bucket}/imagebeam"
+    assert options(submission)["temp_location"].startswith(f"{work_dir}/temp/")
+    assert options(submission)["staging_location"].startswith(f"{work_dir}/staging/")
 
 
 def test_stages_a_graph_with_every_step(cloud: LocalCloud, submission: Submission) -> None:

@@ -190,6 +190,7 @@ def test_launches_with_parameters_and_environment(gcloud: Path, job: str) -> Non
         "--project=my-project",
         "--region=europe-west6",
         "--temp-location=gs://my-bucket/imagebeam/temp",
+        "--staging-location=gs://my-bucket/imagebeam/staging",
         "--num-workers=1",
         "--max-workers=1",
         "--additional-user-labels=imagebeam-run=poles-1",
