@@ -65,6 +65,7 @@ def run_job(names: dict[str, str]) -> tuple[int, str]:
     return code, out.getvalue() + err.getvalue()
 
 
+@pytest.mark.long
 def test_every_run_processes_the_objects_without_an_answer(
     local: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from imagebeam.emulators.sample_data.load import build_dataset
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_examples_of_the_page_run(
     cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

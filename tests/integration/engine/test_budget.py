@@ -586,6 +586,7 @@ def costs(logs: Path) -> list[list[Decimal]]:
     return [[Decimal(line) for line in log.read_text().split()] for log in sorted(logs.glob("*.log"))]
 
 
+@pytest.mark.long
 def test_real_processes_share_a_cap(tmp_path: Path) -> None:
     usd = Decimal("1.2")
     reasons = ended(start(str(tmp_path / "run"), tmp_path, str(usd), "-", processes=4))
