@@ -150,12 +150,12 @@ def state_of() -> tuple[list[str], list[str]]:
     ("arguments", "paid", "counted", "transport"),
     [
         (("classify",), 2, 0, "uri"),
-        pytest.param(*(("classify", "--no_probe"), 0, 1, "uri"), marks=pytest.mark.long),
+        pytest.param(("classify", "--no_probe"), 0, 1, "uri", marks=pytest.mark.long),
         pytest.param(
             *(("classify", "--lane=flex", "--unit=asset", "--transport=inline"), 1, 0, "inline"), marks=pytest.mark.long
         ),
         (("classify", "--lane=batch"), 2, 1, "uri"),
-        pytest.param(*(("embed", "--dimension=128"), 2, 0, "uri"), marks=pytest.mark.long),
+        pytest.param(("embed", "--dimension=128"), 2, 0, "uri", marks=pytest.mark.long),
         (("embed", "--lane=sql"), 0, 0, None),
     ],
 )
