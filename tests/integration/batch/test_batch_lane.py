@@ -172,6 +172,7 @@ def test_cap_includes_the_fallback_lane(cloud: LocalCloud, tmp_path: Path) -> No
     assert sum(paid(job).values()) + sum(job.calls().values()) <= 3
 
 
+@pytest.mark.long
 def test_status_and_collect_need_only_the_work_directory(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 6)
     fault(job, {"stuck": "PENDING"})

@@ -59,6 +59,7 @@ def test_tables_of_jobs_are_in_the_dataset_of_their_region(wide: Job) -> None:
     assert "has 2 rows already; use a new name" in err
 
 
+@pytest.mark.long
 def test_finds_the_jobs_of_a_display_name_again(wide: Job) -> None:
     job = Job(wide.cloud, wide.name, wide.directory, wide.rows, own_results=f"{wide.name}_named")
     fault(job, {"stuck": "PENDING"}, calls=[{"do": "lost_answer", "times": 1}])

@@ -158,7 +158,8 @@ def test_run_after_a_kill_repeats_no_recorded_answer(cloud: LocalCloud, tmp_path
     assert all(calls[job.uri(index)] == before[job.uri(index)] == 1 for index in range(16))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_drains_on_the_first_signal(cloud: LocalCloud, tmp_path: Path, number: signal.Signals) -> None:
     job = make_job(cloud, tmp_path, 60)
     cloud.faults(vertex={"latency": {"median_s": 2, "sigma": 0.01}})

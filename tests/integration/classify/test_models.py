@@ -167,6 +167,7 @@ def own_models(directory: Path, document: dict[str, Any]) -> str:
     return f"--models_file={path}"
 
 
+@pytest.mark.long
 def test_model_without_a_price_has_unknown_cost_everywhere(job: Job, tmp_path: Path) -> None:
     name = f"--model={resource(job, ENDPOINT)}"
     code, out, err = run_cli(job.arguments(name))

@@ -33,6 +33,7 @@ def versions(job: Job) -> list[dict[str, Any]]:
     return [{**row, "definition": json.loads(row["definition"])} for row in rows]
 
 
+@pytest.mark.long
 def test_text_answers_are_versioned_like_those_of_a_file(job: Job, tmp_path: Path) -> None:
     first = job.run(PROMPT, task="contents")
     assert (first["exit_code"], first["counted"]["ok"], first["task"]) == (0, 3, "contents"), first["err"]

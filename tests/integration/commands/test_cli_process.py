@@ -41,7 +41,11 @@ def test_runs_as_a_module(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "stream", "code"),
-    [("classify --help", "", 0), ("classify --limit=0", "2>&1", 2), ("tasks show describe", "", 0)],
+    [
+        ("classify --limit=0", "2>&1", 2),
+        pytest.param("classify --help", "", 0, marks=pytest.mark.long),
+        pytest.param("tasks show describe", "", 0, marks=pytest.mark.long),
+    ],
 )
 def test_closed_pipe_keeps_the_exit_code(tmp_path: Path, command: str, stream: str, code: int) -> None:
     done = subprocess.run(

@@ -69,6 +69,7 @@ def test_pages_with_local_commands_start_and_stop_the_cloud() -> None:
         assert found[-1] == "imagebeam local down", page
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES[:1], ids=lambda page: page.name)
 def test_first_commands_run_on_the_local_cloud(page: Path, tmp_path: Path) -> None:
