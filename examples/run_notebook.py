@@ -1,7 +1,7 @@
 """Execute ``first_run.ipynb`` on the local Google Cloud: ``python -m examples.run_notebook --write``.
 
-The executed notebook is in the repository. ``--picture=docs/images/result.png`` also draws the result that its last run
-shows, with Chromium.
+The executed notebook is in the repository. ``--picture=docs/images/result.png`` also renders the last result of the
+notebook as an image, with Chromium.
 """
 
 import argparse
