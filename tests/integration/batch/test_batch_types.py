@@ -61,6 +61,7 @@ def test_compares_every_image_on_request(mixed: Job) -> None:
     assert created(job) == {"r1-0000000000-0": 1}
 
 
+@pytest.mark.long
 def test_a_wrong_type_in_the_sample_compares_all_of_it(
     cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,7 @@ def test_endpoint_with_several_models_needs_the_name_of_one(job: Job) -> None:
     assert f"--model={resource(job, 'models/8152@1')}" in line
 
 
+@pytest.mark.long
 def test_model_that_no_file_has_runs_with_one_warning(job: Job) -> None:
     flags = ("--model=google/gemini-2.5-pro", "--location=us-central1")
     code, out, err = run_cli(job.arguments(*flags))

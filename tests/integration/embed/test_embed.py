@@ -251,6 +251,7 @@ def test_no_ok_outcome_lacks_its_vector(cloud: LocalCloud, tmp_path: Path) -> No
 # -- the index ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_creates_the_vector_index_once_after_the_run(cloud: LocalCloud, tmp_path: Path) -> None:
     job = make_job(cloud, tmp_path, 3)
     asked = ("--model=multimodalembedding@001", "--location=us-central1", "--dimension=512", "--vector_index")
