@@ -15,6 +15,7 @@ from typing import Final
 from imagebeam.pipeline.dataflow import template_request
 from imagebeam.pipeline.dataflow.template_launch import LaunchSpec, gcloud_list
 from imagebeam.pipeline.dataflow.template_metadata import FILES
+from imagebeam.pipeline.diagnostics.iam_roles import binding_flags
 
 #: Machine type of the VM: two shared cores, 4 GB.
 MACHINE_TYPE: Final = "e2-medium"
@@ -191,8 +192,8 @@ def _setup_commands(spec: LaunchSpec, when: Schedule, service: str) -> list[list
 
 def _grant_command(project: str, when: Schedule, role: str) -> list[str]:
     return [
-        *("gcloud", "projects", "add-iam-policy-binding", project, f"--member=serviceAccount:{when.account}"),
-        *(f"--role={role}", "--condition=None"),
+        *("gcloud", "projects", "add-iam-policy-binding", project),
+        *binding_flags(f"serviceAccount:{when.account}", role),
     ]
 
 
@@ -200,8 +201,8 @@ def _act_as_command(spec: LaunchSpec, when: Schedule) -> list[str]:
     """Return the command that lets the scheduler account use the service account of the run."""
     return [
         *("gcloud", "iam", "service-accounts", "add-iam-policy-binding", str(spec.options.service_account_email)),
-        *(f"--project={spec.settings.project}", f"--member=serviceAccount:{when.account}"),
-        *("--role=roles/iam.serviceAccountUser", "--condition=None"),
+        f"--project={spec.settings.project}",
+        *binding_flags(f"serviceAccount:{when.account}", "roles/iam.serviceAccountUser"),
     ]
 
 

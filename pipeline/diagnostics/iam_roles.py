@@ -91,24 +91,26 @@ def grant_command(permission: str, access: Access) -> str:
         grant = f'GRANT `{role}` ON SCHEMA `{dataset.project}`.`{dataset.dataset}` TO "{access.member}"'
         return f"bq query --nouse_legacy_sql {shlex.quote(grant)}"
     if kind == "account":
-        binding = _binding(access.member, role)
-        return f"gcloud iam service-accounts add-iam-policy-binding {shlex.quote(access.account)} {binding}"
+        flags = shlex.join(binding_flags(access.member, role))
+        return f"gcloud iam service-accounts add-iam-policy-binding {shlex.quote(access.account)} {flags}"
     return project_grant_command(access.project, access.member, role)
 
 
 def bucket_grant_command(bucket: str, member: str, role: str) -> str:
     """Return the command that grants a member a role on a bucket."""
-    return f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{bucket}')} {_binding(member, role)}"
+    flags = shlex.join(binding_flags(member, role))
+    return f"gcloud storage buckets add-iam-policy-binding {shlex.quote(f'gs://{bucket}')} {flags}"
 
 
 def project_grant_command(project: str, member: str, role: str) -> str:
     """Return the command that grants a member a role on a project."""
-    return f"gcloud projects add-iam-policy-binding {shlex.quote(project)} {_binding(member, role)}"
+    return f"gcloud projects add-iam-policy-binding {shlex.quote(project)} {shlex.join(binding_flags(member, role))}"
 
 
-def _binding(member: str, role: str) -> str:
+def binding_flags(member: str, role: str) -> list[str]:
+    """Return the flags of ``gcloud … add-iam-policy-binding`` for projects, buckets and service accounts."""
     # Without --condition, gcloud fails on a policy that has conditions if it cannot ask.
-    return f"--member={shlex.quote(member)} --role={role} --condition=None"
+    return [f"--member={member}", f"--role={role}", "--condition=None"]
 
 
 def enable_command(service: str, project: str) -> str:

@@ -18,6 +18,7 @@ import pytest
 from google.cloud import bigquery
 from support.batch_runs import QUICK, work_dir
 from support.jobs import Job, make_job, run_cli
+from support.marks import long_except
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.pipeline.embed_sql.staging import StagingTable
@@ -313,7 +314,7 @@ SHORT = [CLASSIFY[0], EMBED[-1]]
 REPEATED = [cell for cell in (*CLASSIFY, *EMBED) if cell.unit == "observation" and cell.transport == "uri"]
 
 
-@cells([cell if cell in SHORT else pytest.param(cell, marks=pytest.mark.long) for cell in REPEATED])
+@cells(long_except(SHORT, REPEATED))
 def test_second_run_calls_nothing(cloud: LocalCloud, matrix: Matrix, cell: Cell) -> None:
     first, second = matrix.run(cell), matrix.again(cell)
     source = second.summary["source"]

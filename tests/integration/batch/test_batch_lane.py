@@ -12,6 +12,7 @@ import pytest
 from google.cloud import bigquery
 from support.batch_runs import answers, batch, batch_arguments, command, created, fault, paid, summary_of, work_dir
 from support.jobs import Job, make_job, run_cli
+from support.marks import long_except
 
 from imagebeam.emulators.cloud import LocalCloud
 
@@ -79,9 +80,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=pytest.mark.long if way != "tables to tables" else ()) for way in WAYS]
-)
+@pytest.mark.parametrize("way", long_except(["tables to tables"], WAYS))
 def test_records_the_same_rows_as_the_online_lane(cloud: LocalCloud, regional: Ground, way: str) -> None:
     flags = [flag.format(project=cloud.project) for flag in WAYS[way]]
     job = dataclasses.replace(regional.job, own_results=f"{regional.job.name}_{way.replace(' ', '_')}")

@@ -14,6 +14,7 @@ import pytest
 from google.cloud import bigquery
 from support.batch_local import jsonl, line_of, request_of
 from support.jobs import run_cli
+from support.marks import long_except
 from support.vertex_local import picture
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -270,10 +271,7 @@ def bad_inputs(own: Requests) -> Requests:
     return own
 
 
-@pytest.mark.parametrize(
-    "problem",
-    [name if index % 4 == 0 else pytest.param(name, marks=pytest.mark.long) for index, name in enumerate(BAD)],
-)
+@pytest.mark.parametrize("problem", long_except(list(BAD)[::4], BAD))
 def test_rejects_bad_input_before_anything_is_created(bad_inputs: Requests, problem: str) -> None:
     flag, message = BAD[problem]
     own = bad_inputs

@@ -15,6 +15,7 @@ import pytest
 from google.cloud import bigquery
 from support.batch_runs import command, summary_of, work_dir
 from support.jobs import Job, make_job
+from support.marks import long_except
 from support.paths import STORED
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -69,7 +70,7 @@ def make_table(client: bigquery.Client, name: str, made: ResultTable, rows: list
         client.load_table_from_json(rows, table, job_config=config).result()
 
 
-@pytest.mark.parametrize("kind", ["embed", pytest.param("classify", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", long_except(["embed"], ["embed", "classify"]))
 def test_finishes_a_run_of_the_previous_version(cloud: LocalCloud, tmp_path: Path, kind: str) -> None:
     job, run_id = restore(cloud, tmp_path, kind)
 

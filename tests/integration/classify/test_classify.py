@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -156,6 +159,24 @@ def test_run_after_a_kill_repeats_no_recorded_answer(cloud: LocalCloud, tmp_path
     assert (summary["source"]["already_done"], summary["counted"]["ok"]) == (16, 8)
     calls = job.calls()
     assert all(calls[job.uri(index)] == before[job.uri(index)] == 1 for index in range(16))
+
+
+def test_run_drains_on_a_signal(cloud: LocalCloud, tmp_path: Path) -> None:
+    job = make_job(cloud, tmp_path, [{"suffix": ".jpg" if index < 4 else ".never.jpg"} for index in range(8)])
+    cloud.faults(vertex={"rules": [{"match": ".never.", "do": "http", "code": 429}]})  # without a signal, it waits
+
+    def interrupt() -> None:
+        while not {job.uri(index) for index in range(4)} <= job.calls().keys():
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    summary = job.run()
+    thread.join()
+    assert summary["exit_code"] == 130, summary["err"]
+    assert (summary["counted"]["ok"], summary["counted"]["skipped"]) == (4, 4)
+    assert len(job.query("SELECT unit_id FROM {results}.outcomes")) == 4
 
 
 @pytest.mark.long

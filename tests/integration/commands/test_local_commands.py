@@ -24,8 +24,6 @@ PAGES = [
 OTHERS = ("make test", "make bench", "source ")
 #: The same program without an installation.
 INSTEAD = {"make demo": "imagebeam local demo"}
-#: Commands that show that the environment of ``imagebeam local env`` works; they do not depend on the others.
-FIRST = ("local up", "init", "preflight", "local down")
 
 
 def page_commands(page: Path) -> list[str]:
@@ -67,16 +65,6 @@ def test_pages_with_local_commands_start_and_stop_the_cloud() -> None:
         found = page_commands(page)
         assert "imagebeam local up --detach" in found, page
         assert found[-1] == "imagebeam local down", page
-
-
-@pytest.mark.long
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES[:1], ids=lambda page: page.name)
-def test_first_commands_run_on_the_local_cloud(page: Path, tmp_path: Path) -> None:
-    first = tuple(f"imagebeam {name}" for name in FIRST)
-    found = [line for line in page_commands(page) if line.startswith((*first, "eval "))]
-    assert all(any(line.startswith(command) for line in found) for command in first)
-    run_in_one_shell(found, tmp_path, 280)
 
 
 @pytest.mark.long

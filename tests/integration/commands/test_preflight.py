@@ -17,6 +17,7 @@ from support.batch_runs import work_dir
 from support.dataflow_local import IMAGE
 from support.insights_schema import ASSET_OBSERVATIONS, SNAPSHOTS
 from support.jobs import Job, make_job, run_cli
+from support.marks import long_except
 
 from imagebeam.emulators.cloud import LocalCloud
 from imagebeam.emulators.sample_data.load import build_dataset
@@ -508,9 +509,7 @@ def run_case(project: Project, names: Mapping[str, str], case: Case) -> Report:
 FIRST = {case.check: name for name, case in reversed(CASES.items())}.values()
 
 
-@pytest.mark.parametrize(
-    "wrong", [name if name in FIRST else pytest.param(name, marks=pytest.mark.long) for name in CASES]
-)
+@pytest.mark.parametrize("wrong", long_except(FIRST, CASES))
 def test_reports_one_misconfiguration_once_with_its_fix(project: Project, names: Mapping[str, str], wrong: str) -> None:
     case = CASES[wrong]
     assert run_case(project, names, case).code == case.code

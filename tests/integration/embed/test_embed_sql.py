@@ -18,6 +18,7 @@ import pytest
 import sqlglot
 from google.cloud import bigquery
 from support.jobs import Job, make_job, run_cli
+from support.marks import long_except
 from support.settings_lines import embed_settings
 
 from imagebeam.emulators.cloud import LocalCloud
@@ -292,10 +293,7 @@ def test_accepts_a_connection_as_the_console_shows_it(cloud: LocalCloud, tmp_pat
     assert embed(job, f"--connection=us.{job.name}")["source"]["already_done"] == 1
 
 
-LONG_DIMENSIONS = [pytest.param(size, marks=pytest.mark.long) for size in (128, 256, 512)]
-
-
-@pytest.mark.parametrize("dimension", [*LONG_DIMENSIONS, 1408])
+@pytest.mark.parametrize("dimension", long_except([1408], [128, 256, 512, 1408]))
 def test_writes_vectors_of_each_dimension(cloud: LocalCloud, tmp_path: Path, dimension: int) -> None:
     job = make_job(cloud, tmp_path, 3)
     assert embed(job, f"--dimension={dimension}")["counted"]["ok"] == 3
@@ -439,7 +437,7 @@ def stage_without_writing(job: Job, *, vectors_too: bool) -> None:
         client.query(query.sql, job_config=build_job_config(query.parameters)).result()
 
 
-@pytest.mark.parametrize("vectors_too", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize("vectors_too", long_except([True], [False, True]))
 def test_recovers_a_run_that_died_between_its_writes(cloud: LocalCloud, tmp_path: Path, vectors_too: bool) -> None:  # noqa: FBT001
     job = make_job(cloud, tmp_path, 25)
     stage_without_writing(job, vectors_too=vectors_too)
